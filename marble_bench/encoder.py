@@ -1,0 +1,113 @@
+"""The encoder contract: a frozen model, waveform in, every layer's frames out.
+
+An encoder file declares facts and one function, `load`. The machinery decodes, resamples, normalises, cuts windows,
+batches windows of equal length (an encoder never sees padding), pools and stores.
+
+Conventions: waveforms are mono float32 in [-1, 1] at the encoder's own rate, `(windows, samples)`; a layer's frames are
+`(windows, frames, width)`. Layers may differ in width and in frame rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, TypeAlias
+
+from marble_bench.errors import UsageError
+from marble_bench.source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+# What an encoder does with each layer's frames `(windows, frames, width)` before it hands them on: the mean over time
+# `(windows, width)` for pooled features, nothing for frame-wise ones. Handing it in lets a deep encoder pool inside its
+# own layer hooks, so that the frames of all layers are never in memory together.
+Pool: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+# `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order.
+Encode: TypeAlias = "Callable[[torch.Tensor, Pool], Sequence[torch.Tensor]]"
+Normalize = Literal["none", "peak", "zscore"]
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its name, its width, and its frames per second (None: one vector per window)."""
+
+    name: str
+    width: int
+    frame_rate_hz: float | None = None
+
+
+def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
+    """The layers of a transformer: `states` hidden states named by index, 0 being the input embedding.
+
+    >>> [layer.name for layer in stack(3, 768, 75.0)]
+    ['0', '1', '2']
+    """
+    return tuple(Layer(str(index), width, frame_rate_hz) for index in range(states))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """What is declared of an encoder. Names follow the published tables.
+
+    load: `(weights, device) -> encode`; `weights` is a local safetensors file or None for an encoder without any.
+        Imports torch and friends inside. The returned function must not change with batch size or order.
+    weights: where the weights come from; None where nothing was trained.
+    convert: `(downloaded, safetensors_path)`: the one-time conversion of what `weights` hands out, if it needs one.
+    normalize: done by the machinery over the whole clip before windows are cut: `peak` divides by the largest
+        magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
+    min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
+    version: raised whenever the same weights would give other features; part of every cache key and record.
+    training_data: names of what it was trained on, to mark a task whose corpus is among them.
+    """
+
+    name: str
+    description: str
+    sample_rate_hz: int
+    layers: tuple[Layer, ...]
+    load: Callable[[Path | None, str], Encode]
+    license: str
+    citation: str
+    min_s: float
+    max_s: float | None = None
+    normalize: Normalize = "none"
+    parameters: int = 0
+    training_data: tuple[str, ...] = ()
+    weights: Source | None = None
+    convert: Callable[[Path, Path], None] | None = None
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
+        ]
+        if self.sample_rate_hz <= 0:
+            problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
+        if not self.layers:
+            problems.append("layers is empty")
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            problems.append("two layers share a name")
+        problems += [f"layer '{layer.name}' has width {layer.width}" for layer in self.layers if layer.width <= 0]
+        if self.min_s <= 0:
+            problems.append(f"min_s is {self.min_s}; state the shortest window in seconds")
+        if problems:
+            raise UsageError(f"encoder '{self.name}': " + "; ".join(problems))
+
+    @property
+    def summable(self) -> tuple[int, ...]:
+        """Indices of the layers that a weighted sum can run over: all but the input embedding, if of one width.
+
+        Empty when the widths differ or fewer than two layers remain.
+        """
+        inner = tuple(range(1, len(self.layers)))
+        same = len({self.layers[index].width for index in inner}) == 1
+        return inner if len(inner) > 1 and same else ()
+
+    def layer_index(self, name: str) -> int:
+        """The index of a layer by its name."""
+        for index, layer in enumerate(self.layers):
+            if layer.name == name:
+                return index
+        choices = ", ".join(layer.name for layer in self.layers)
+        raise UsageError(f"encoder '{self.name}' has no layer '{name}'; it has {choices}")

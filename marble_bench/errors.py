@@ -1,0 +1,53 @@
+"""What can go wrong for a user, each with the exit code that `bench` ends with.
+
+0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 partly done. A message names the thing, the value
+and the next step; `bench` prints it alone, and the traceback only with `--debug`.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable
+
+DONE, FAILED, USAGE, MISSING, PARTLY = 0, 1, 2, 3, 4
+
+
+class BenchError(Exception):
+    """Something failed that the user can act on."""
+
+    exit_code = FAILED
+
+
+class UsageError(BenchError):
+    """The request itself is wrong: an unknown name, a bad value, a faulty plug-in file."""
+
+    exit_code = USAGE
+
+
+class DataError(BenchError):
+    """Data or weights are missing, damaged or not what they should be."""
+
+    exit_code = MISSING
+
+
+def did_you_mean(name: str, choices: Iterable[str]) -> str:
+    """The closest of `choices` as a phrase to put behind an error, or an empty string.
+
+    >>> did_you_mean("gtzann", ["emo", "gtzan"])
+    "; did you mean 'gtzan'?"
+    >>> did_you_mean("qqqq", ["emo", "gtzan"])
+    ''
+    """
+    close = difflib.get_close_matches(name, list(choices), n=1)
+    return f"; did you mean '{close[0]}'?" if close else ""
+
+
+def listing(names: Iterable[str], most: int = 10) -> str:
+    """Names for an error message, cut after `most` with the count of the rest.
+
+    >>> listing(["a", "b", "c"], most=2)
+    'a, b and 1 more'
+    """
+    every = list(names)
+    rest = len(every) - most
+    return ", ".join(every[:most]) + (f" and {rest} more" if rest > 0 else "")

@@ -1,0 +1,12 @@
+"""What is good: one pure function per metric, batched over probes.
+
+A metric maps `outputs (probes, clips, width)` and `truth` to one score per probe, `(probes,)` float64. Scores are
+fractions, not percent. Each is tested against the library that the field takes as its authority.
+"""
+
+from marble_bench.metrics.accuracy import ACCURACY as accuracy
+from marble_bench.metrics.metric import Metric
+from marble_bench.metrics.regression import R2 as r2
+from marble_bench.metrics.regression import r2_of
+
+__all__ = ["Metric", "accuracy", "r2", "r2_of"]

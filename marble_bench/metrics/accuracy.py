@@ -1,0 +1,26 @@
+"""The share of clips whose highest output is the right class (micro accuracy).
+
+Ties go to the first class. Source: `sklearn.metrics.accuracy_score`, against which it is tested.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marble_bench.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+
+def right(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, classes)`, `(clips,)` -> `(probes, clips)`: 1 where the decision is right, else 0."""
+    return (outputs.argmax(dim=-1) == truth).double()
+
+
+def share_right(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, classes)`, `(clips,)` -> `(probes,)`."""
+    return right(outputs, truth).mean(dim=-1)
+
+
+ACCURACY = Metric("accuracy", "classes", share_right, right, "micro accuracy; sklearn.metrics.accuracy_score")

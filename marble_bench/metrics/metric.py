@@ -1,0 +1,37 @@
+"""The metric contract; see the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["classes", "tags", "scalars"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score and how to read it.
+
+    compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
+    per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
+        metric's own contribution of each clip.
+    source: the definition and the library that it is tested against.
+    """
+
+    name: str
+    kind: Kind
+    compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    source: str
+    higher_is_better: bool = True
+    unit: str = "fraction"
+
+    def targets(self) -> type:
+        """The kind of target that this metric reads."""
+        from marble_bench import targets
+
+        return {"classes": targets.Classes, "tags": targets.Tags, "scalars": targets.Scalars}[self.kind]

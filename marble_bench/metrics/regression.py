@@ -1,0 +1,47 @@
+"""R2, the coefficient of determination: 1 - (sum of squared errors) / (sum of squared deviations from the mean).
+
+1 is perfect, 0 is what the mean of the scored clips would get, below 0 is worse. Undefined (NaN) where the truth is
+constant. Source: `sklearn.metrics.r2_score`, uniform average over dimensions, against which it is tested.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from marble_bench.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+
+def squared_errors(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, width)`, `(clips, width)` -> `(probes, clips)`: minus the mean squared error of each clip."""
+    return -(outputs.double() - truth.double()).square().mean(dim=-1)
+
+
+def r2_by_dimension(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, width)`, `(clips, width)` -> `(probes, width)`."""
+    exact = truth.double()
+    error = (outputs.double() - exact).square().sum(dim=-2)
+    spread = (exact - exact.mean(dim=0)).square().sum(dim=0)
+    return 1 - error / spread
+
+
+def mean_r2(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, width)`, `(clips, width)` -> `(probes,)`: uniform average over dimensions."""
+    return r2_by_dimension(outputs, truth).mean(dim=-1)
+
+
+R2 = Metric("r2", "scalars", mean_r2, squared_errors, "uniform average; sklearn.metrics.r2_score")
+
+
+def r2_of(name: str, dimension: int) -> Metric:
+    """The R2 of one dimension alone, reported as `r2_<name>`."""
+
+    def one(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        return r2_by_dimension(outputs, truth)[..., dimension]
+
+    def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        return squared_errors(outputs[..., [dimension]], truth[..., [dimension]])
+
+    return Metric(f"r2_{name}", "scalars", one, each, "sklearn.metrics.r2_score")

@@ -1,0 +1,115 @@
+"""Kinds of answer. A target derives what a probe needs: output width, loss, decision, trivial output.
+
+Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`
+and `Scalars`; a probe's outputs are `(..., clips, width)`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from marble_bench.errors import DataError, did_you_mean
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
+
+
+def _index(name: str, names: Sequence[str], clip: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        raise DataError(f"clip '{clip}' is labelled '{name}', which is no label of the task{did_you_mean(name, names)}") from None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One of several names: genre, key, instrument, singer. A clip's target is the name."""
+
+    names: tuple[str, ...]
+    loss: Loss = "cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Names -> `(clips,)` int64. Raises DataError naming the clip and the closest label."""
+        import numpy as np
+
+        return np.array([_index(name, self.names, clip) for name, clip in zip(targets, clips, strict=True)], np.int64)
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+        """`(width,)`: all weight on the most frequent training class (the first of equals)."""
+        import numpy as np
+
+        counts = np.bincount(train, minlength=self.width)
+        return (np.arange(self.width) == counts.argmax()).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Any number of several names. A clip's target is the tuple of the names that hold."""
+
+    names: tuple[str, ...]
+    loss: Loss = "binary_cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Tuples of names -> `(clips, width)` float32 of 0 and 1."""
+        import numpy as np
+
+        truth = np.zeros((len(targets), self.width), np.float32)
+        for row, (names, clip) in enumerate(zip(targets, clips, strict=True)):
+            truth[row, [_index(name, self.names, clip) for name in names]] = 1
+        return truth
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+        """`(width,)`: the share of training clips that carry each tag."""
+        import numpy as np
+
+        return train.mean(axis=0).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Real numbers, one per name. A clip's target is the tuple of values.
+
+    A probe learns z-scores by the mean and population standard deviation over the development set, which is the train
+    and valid splits together (as JukeMIR and MARBLE do for EMO); R2 does not depend on that scale.
+    """
+
+    names: tuple[str, ...]
+    loss: Loss = "squared_error"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Tuples of values -> `(clips, width)` float32, in the label's own units."""
+        import numpy as np
+
+        truth = np.array(targets, np.float64).reshape(len(targets), -1)
+        if truth.shape[1:] != (self.width,) and len(targets):
+            raise DataError(f"clip '{clips[0]}' has {truth.shape[1]} values; the task has {self.width}: {self.names}")
+        bad = ~np.isfinite(truth).all(axis=1)
+        if bad.any():
+            raise DataError(f"clip '{clips[int(bad.argmax())]}' has a label that is not a finite number")
+        return truth.astype(np.float32)
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+        """`(width,)`: the training mean."""
+        import numpy as np
+
+        return train.mean(axis=0, dtype=np.float64).astype(np.float32)
+
+
+Target: TypeAlias = Classes | Tags | Scalars

@@ -1,0 +1,183 @@
+"""The task contract: what is asked of a corpus. A task file declares, the machinery computes.
+
+A task file defines one `TASK`. Its name is the file's name, `_` read as `-`. Nothing in it names an encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from marble_bench.errors import UsageError
+from marble_bench.source import Source
+
+if TYPE_CHECKING:
+    from marble_bench.metrics import Metric
+    from marble_bench.targets import Target
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled item of a split: an audio file, or a span of one, and its target.
+
+    id: unique within the task and stable; the key of predictions and of a user's own features.
+    audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
+    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`).
+    start_s, duration_s: the span within the file, in seconds; None for "to the end".
+    group: what must not be told apart when clips are resampled (the recording, the singer); empty means the clip itself.
+    """
+
+    id: str
+    split: str
+    audio: str
+    target: Any
+    start_s: float = 0.0
+    duration_s: float | None = None
+    group: str = ""
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a clip is cut for the encoder: equal windows one after another, never padded.
+
+    length_s: window length in seconds; None takes the whole clip as one window. A remainder is dropped.
+    first_s: use only the first so many seconds of the clip; None uses all. Normalisation still sees the whole clip.
+    """
+
+    length_s: float | None = None
+    first_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The part of training that published protocols set per task.
+
+    lr_patience: epochs without a better validation score before the learning rate is halved.
+    stop_patience: epochs without a better validation score before a probe stops. max_epochs: the limit.
+    """
+
+    max_epochs: int = 100
+    lr_patience: int = 5
+    stop_patience: int = 20
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A known fault of a corpus: the clip by its `audio` path or id, and what is wrong with it in which copy."""
+
+    audio: str
+    what: str
+
+
+def _beside(root: Path, audio: str) -> Path | None:
+    path = root / audio
+    return path if path.is_file() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """One dataset on disk in its makers' layout.
+
+    locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
+    mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout.
+    mini_version: raised whenever the miniature's bytes change.
+    sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
+    layout: the files a user must have, in a line, for messages.
+    """
+
+    name: str
+    title: str
+    home: str
+    license: str
+    citation: str
+    layout: str
+    mini: Callable[[Path], None]
+    mini_version: int = 1
+    locate: Callable[[Path, str], Path | None] = _beside
+    sample_rate_hz: int | None = None
+    sources: tuple[Source, ...] = ()
+    faults: tuple[Fault, ...] = ()
+
+    def known_fault(self, audio: str) -> Fault | None:
+        """The known fault of a file, if it has one."""
+        return next((fault for fault in self.faults if fault.audio == audio), None)
+
+
+def _unset(kind: str) -> Any:
+    """A default that `__post_init__` reports, so that all mistakes of a file are told at once."""
+    return field(default=cast(Any, None), metadata={"needed": kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is declared of a task. Every mistake found in it is reported in one error.
+
+    clips: `(root) -> clips` of all splits. `root` is the corpus's folder, or None when the user brings features and has
+        no audio; then labels come from the shipped list, or a DataError says that the annotations are needed.
+    metrics: the first is the main one, by which probes are selected on the valid split.
+    counts: clips per split as published; a full corpus that gives other counts is an error.
+    """
+
+    title: str = _unset("a line that says what is asked")
+    corpus: Corpus = _unset("a Corpus")
+    target: Target = _unset("Classes(...), Tags(...) or Scalars(...)")
+    clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
+    metrics: tuple[Metric, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    window: Window = Window()
+    schedule: Schedule = Schedule()
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise UsageError("\n".join(problems))
+
+    def _problems(self) -> list[str]:
+        from marble_bench.targets import Classes, Scalars, Tags
+
+        problems = [
+            f"{name} is missing: give {spec.metadata['needed']}"
+            for name, spec in self.__dataclass_fields__.items()
+            if "needed" in spec.metadata and not getattr(self, name)
+        ]
+        kinds = (Classes, Tags, Scalars)
+        if self.target and not isinstance(self.target, kinds):
+            problems.append(f"target is {self.target!r}: give Classes(...), Tags(...) or Scalars(...)")
+        elif self.target and len(set(self.target.names)) != len(self.target.names):
+            problems.append("target names a label twice")
+        if self.corpus and not isinstance(self.corpus, Corpus):
+            problems.append(f"corpus is {self.corpus!r}: give a Corpus")
+        if self.clips and not callable(self.clips):
+            problems.append(f"clips is {self.clips!r}: give a function (root) -> clips")
+        if not self.metrics:
+            problems.append("metrics is empty: give at least one, the main one first")
+        for metric in self.metrics:
+            if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets()):
+                problems.append(f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}")
+        if set(self.counts) != set(SPLITS):
+            problems.append(f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}")
+        problems += [f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)]
+        if self.window.length_s is not None and self.window.length_s <= 0:
+            problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
+        if self.version < 1:
+            problems.append(f"version is {self.version}: start at 1")
+        return problems
+
+
+def _positive(count: object) -> bool:
+    return isinstance(count, int) and count > 0
+
+
+def task_name(path: Path | str) -> str:
+    """The name that a task file stands for.
+
+    >>> task_name("tasks/gtzan_rhythm.py")
+    'gtzan-rhythm'
+    """
+    return re.sub("_", "-", Path(path).stem)
