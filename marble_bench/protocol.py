@@ -75,7 +75,5 @@ PROTOCOLS = {protocol.name: protocol for protocol in (MARBLE, LINEAR)}
 def find_protocol(name: str) -> Protocol:
     """The protocol of a name, or UsageError with the closest one."""
     if name not in PROTOCOLS:
-        raise UsageError(
-            f"no protocol '{name}'{did_you_mean(name, PROTOCOLS)} (protocols: {', '.join(PROTOCOLS)}; bench list protocols)"
-        )
+        raise UsageError(f"no protocol '{name}'{did_you_mean(name, PROTOCOLS)} (bench list protocols)")
     return PROTOCOLS[name]

@@ -13,7 +13,6 @@ from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 from marble_bench.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
-    import numpy as np
     from numpy.typing import NDArray
 
 Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
@@ -23,7 +22,9 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
     try:
         return names.index(name)
     except ValueError:
-        raise DataError(f"clip '{clip}' is labelled '{name}', which is no label of the task{did_you_mean(name, names)}") from None
+        raise DataError(
+            f"clip '{clip}' is labelled '{name}', which is no label of the task{did_you_mean(name, names)}"
+        ) from None
 
 
 @dataclass(frozen=True)
@@ -43,12 +44,13 @@ class Classes:
 
         return np.array([_index(name, self.names, clip) for name, clip in zip(targets, clips, strict=True)], np.int64)
 
-    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
         """`(width,)`: all weight on the most frequent training class (the first of equals)."""
         import numpy as np
 
         counts = np.bincount(train, minlength=self.width)
-        return (np.arange(self.width) == counts.argmax()).astype(np.float32)
+        share: NDArray[Any] = (np.arange(self.width) == counts.argmax()).astype(np.float32)
+        return share
 
 
 @dataclass(frozen=True)
@@ -71,11 +73,12 @@ class Tags:
             truth[row, [_index(name, self.names, clip) for name in names]] = 1
         return truth
 
-    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
         """`(width,)`: the share of training clips that carry each tag."""
         import numpy as np
 
-        return train.mean(axis=0).astype(np.float32)
+        share: NDArray[Any] = train.mean(axis=0).astype(np.float32)
+        return share
 
 
 @dataclass(frozen=True)
@@ -105,11 +108,12 @@ class Scalars:
             raise DataError(f"clip '{clips[int(bad.argmax())]}' has a label that is not a finite number")
         return truth.astype(np.float32)
 
-    def trivial(self, train: NDArray[Any]) -> NDArray[np.float32]:
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
         """`(width,)`: the training mean."""
         import numpy as np
 
-        return train.mean(axis=0, dtype=np.float64).astype(np.float32)
+        mean: NDArray[Any] = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
 
 
 Target: TypeAlias = Classes | Tags | Scalars

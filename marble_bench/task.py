@@ -29,7 +29,7 @@ class Clip:
     audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
     target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`).
     start_s, duration_s: the span within the file, in seconds; None for "to the end".
-    group: what must not be told apart when clips are resampled (the recording, the singer); empty means the clip itself.
+    group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
     """
 
     id: str
@@ -153,16 +153,23 @@ class Task:
             problems.append("target names a label twice")
         if self.corpus and not isinstance(self.corpus, Corpus):
             problems.append(f"corpus is {self.corpus!r}: give a Corpus")
-        if self.clips and not callable(self.clips):
-            problems.append(f"clips is {self.clips!r}: give a function (root) -> clips")
+        clips: object = self.clips
+        if clips is not None and not callable(clips):
+            problems.append(f"clips is {clips!r}: give a function (root) -> clips")
         if not self.metrics:
             problems.append("metrics is empty: give at least one, the main one first")
-        for metric in self.metrics:
-            if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets()):
-                problems.append(f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}")
+        problems += [
+            f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}"
+            for metric in self.metrics
+            if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets())
+        ]
         if set(self.counts) != set(SPLITS):
-            problems.append(f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}")
-        problems += [f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)]
+            problems.append(
+                f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}"
+            )
+        problems += [
+            f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)
+        ]
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
         if self.version < 1:

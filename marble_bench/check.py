@@ -1,0 +1,76 @@
+"""Tries a plug-in the way a run would, and says what it found."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from marble_bench import audio, corpus
+from marble_bench.encoder import Encoder
+from marble_bench.errors import UsageError
+from marble_bench.plugins import Named
+from marble_bench.task import SPLITS
+
+
+def check_task(named: Named, cache: Path) -> list[str]:
+    """Make the miniature, read it with the task's own loader, decode a clip of each split. Lines of what was found."""
+    task = named.task
+    root = corpus.ensure_mini(task.corpus, cache)
+    there = corpus.on_disk(named, root, mini=True, allow_missing=False)
+    target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
+    counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
+    empty = [split for split, count in counts.items() if not count]
+    if empty:
+        raise UsageError(f"the miniature of '{named.name}' has no clip in {', '.join(empty)}")
+    lines = [f"{named.name}: {task.title}", f"miniature {root}: {counts} clips, truth {target.shape} {target.dtype}"]
+    for split in SPLITS:
+        at = next(index for index, clip in enumerate(there.clips) if clip.split == split)
+        clip, rate = there.clips[at], task.corpus.sample_rate_hz
+        waveform = audio.read(
+            there.paths[at],
+            sample_rate_hz=rate or 22050,
+            start_s=clip.start_s,
+            duration_s=clip.duration_s,
+            native_rate_hz=rate,
+        )
+        length = len(waveform) / (rate or 22050)
+        if task.window.length_s is not None and length < task.window.length_s:
+            raise UsageError(f"clip '{clip.id}' has {length:.2f} s, less than one window of {task.window.length_s} s")
+        lines.append(f"{split}: {clip.id}, {length:.2f} s, target {clip.target!r}")
+    return lines
+
+
+def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:
+    """Encode noise of the shortest and of another length; compare layers, widths and rates with what is declared.
+
+    Raises UsageError naming every difference, also if features depend on what else is in the batch.
+    """
+    import torch
+
+    encode = encoder.load(weights, device)
+    problems, lines = [], [f"{encoder.name}: {encoder.description}"]
+    lengths = sorted({encoder.min_s, min(max(encoder.min_s, 5.0), encoder.max_s or 5.0)})
+    for length_s in lengths:
+        samples = round(length_s * encoder.sample_rate_hz)
+        noise = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)).to(device)
+        with torch.inference_mode():
+            frames = encode(noise, lambda each: each)
+            alone = encode(noise[:1], lambda each: each.mean(dim=1))
+        if len(frames) != len(encoder.layers):
+            raise UsageError(f"{encoder.name} gives {len(frames)} layers and declares {len(encoder.layers)}")
+        for layer, value, one in zip(encoder.layers, frames, alone, strict=True):
+            expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * length_s
+            if value.ndim != 3 or value.shape[0] != 2 or value.shape[2] != layer.width:
+                problems.append(f"layer '{layer.name}' is {tuple(value.shape)}, declared (2, frames, {layer.width})")
+            elif abs(value.shape[1] - expected) > 2 + 0.02 * expected:
+                problems.append(
+                    f"layer '{layer.name}' has {value.shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}"
+                )
+            elif not torch.allclose(value[:1].mean(dim=1), one, rtol=1e-3, atol=1e-3):
+                problems.append(f"layer '{layer.name}' depends on what else is in the batch, or does not use `pool`")
+        lines.append(
+            f"{length_s:.2f} s: "
+            + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, frames, strict=True))
+        )
+    if problems:
+        raise UsageError(f"encoder '{encoder.name}':\n" + "\n".join(f"  {problem}" for problem in problems))
+    return lines

@@ -1,0 +1,327 @@
+"""`bench`: argument parsing and printing, nothing else. Data goes to stdout, words to stderr.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing, 4 partly done.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marble_bench import __version__
+from marble_bench.errors import DONE, FAILED, PARTLY, BenchError, UsageError
+
+app = typer.Typer(
+    name="bench",
+    help="Score a frozen music encoder: features once, a grid of probes as one model, an honest record.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing, 4 partly done.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Device(str, Enum):
+    """Where encoders and probes run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class What(str, Enum):
+    """What can be listed."""
+
+    tasks = "tasks"
+    models = "models"
+    protocols = "protocols"
+    results = "results"
+
+
+@app.command()
+def run(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Encoder NAME or file.py:NAME; repeatable. With --features, the name to record."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task NAME, file.py, or all; repeatable.")] = None,
+    protocol: Annotated[str, typer.Option(help="Rules of grid and selection (bench list protocols).")] = "marble",
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+    ] = None,
+    mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False,
+    features: Annotated[
+        Path | None, typer.Option(help="Your own features: a folder of TRACK.npy or a Parquet file.")
+    ] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    results_dir: Results = Path("results"),
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score models on tasks and write a record for each pair."""
+    from marble_bench import run as running
+    from marble_bench.cache import cache_root
+    from marble_bench.progress import Progress
+    from marble_bench.protocol import find_protocol
+    from marble_bench.request import Request, corpus_root, offline_asked, pairs
+    from marble_bench.show import print_outcome, print_plan
+
+    if mini and data_dir:
+        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), _device(device)
+    chosen = pairs(model or [], task or [], features, weights)
+    if data_dir and len({named.task.corpus.name for _, _, named in chosen}) > 1:
+        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
+    requests = [
+        Request(
+            named=named,
+            protocol=rules,
+            encoder=encoder,
+            model=name,
+            cache=cache,
+            results=results_dir.expanduser(),
+            root=None if mini else corpus_root(named, cache, data_dir, features),
+            mini=mini,
+            features=features,
+            weights=weights,
+            layers=layers,
+            seeds=seeds or rules.seeds,
+            limit=limit,
+            allow_missing=allow_missing,
+            device=where,
+            offline=offline or offline_asked(),
+            overwrite=overwrite,
+        )
+        for name, encoder, named in chosen
+    ]
+    if dry_run:
+        for request in requests:
+            print_plan(running.plan(request), as_json)
+        return
+    ended: list[int] = []
+    for request in requests:
+        try:
+            with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
+                outcome = running.run(request, progress)
+        except BenchError as error:
+            if len(requests) == 1 or debug:
+                raise
+            print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
+            ended.append(error.exit_code)
+            continue
+        print_outcome(outcome, as_json)
+        ended.append(PARTLY if outcome.left_out else DONE)
+    raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
+
+
+def _device(asked: Device) -> str:
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked is Device.auto:
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[asked.value]:
+        here = ", ".join(name for name, ok in there.items() if ok)
+        raise UsageError(f"--device {asked.value} is not at hand here; there is {here}")
+    return str(asked.value)
+
+
+@app.command("list")
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")] = What.tasks,
+    results_dir: Results = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List tasks, models, protocols or results."""
+    from marble_bench.show import print_table
+
+    rows = {What.tasks: _tasks, What.models: _models, What.protocols: _protocols}.get(
+        what, lambda: _results(results_dir)
+    )()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from marble_bench import plugins
+
+    found = [plugins.find_task(name) for name in plugins.task_names()]
+    return [
+        {
+            "name": each.name,
+            "corpus": each.task.corpus.name,
+            "asks": each.task.title,
+            "target": f"{type(each.task.target).__name__.lower()} {each.task.target.width}",
+            "metrics": ", ".join(metric.name for metric in each.task.metrics),
+            "clips": "/".join(str(each.task.counts[split]) for split in ("train", "valid", "test")),
+        }
+        for each in found
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from marble_bench import plugins
+
+    return [
+        {
+            "name": encoder.name,
+            "description": encoder.description,
+            "layers": len(encoder.layers),
+            "rate_hz": encoder.sample_rate_hz,
+            "parameters": encoder.parameters,
+            "license": encoder.license,
+            "weights": encoder.weights.url if encoder.weights else "none",
+        }
+        for encoder in plugins.encoders().values()
+    ]
+
+
+def _protocols() -> list[dict[str, Any]]:
+    from marble_bench.protocol import PROTOCOLS
+
+    return [
+        {"name": p.name, "version": p.version, "description": p.description, "seeds": p.seeds}
+        for p in PROTOCOLS.values()
+    ]
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    from marble_bench import results
+
+    rows = []
+    for record in results.read_all(folder):
+        metric, score = next((name, score) for name, score in record["scores"].items() if score["main"])
+        rows.append(
+            {
+                "model": record["model"]["name"],
+                "task": record["task"]["name"],
+                "protocol": record["protocol"]["name"],
+                "metric": metric,
+                "test": score["test"],
+                "comparable": "yes" if record["comparable"] else "no: " + "; ".join(record["why_not"]),
+            }
+        )
+    return rows
+
+
+@app.command()
+def leaderboard(
+    task: Annotated[list[str] | None, typer.Option(help="Only these tasks; repeatable.")] = None,
+    model: Annotated[list[str] | None, typer.Option(help="Only these models; repeatable.")] = None,
+    protocol: Annotated[str, typer.Option(help="The protocol whose ranking is shown.")] = "marble",
+    mini: Annotated[
+        bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")
+    ] = False,
+    results_dir: Results = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Records and published scores in one table."""
+    from dataclasses import asdict
+
+    from marble_bench import results
+    from marble_bench.leaderboard.rows import published_cells, record_cells
+    from marble_bench.show import print_board
+
+    cells = [cell for cell in record_cells(results.read_all(results_dir)) if cell.mini == mini]
+    cells += [] if mini else published_cells()
+    cells = [
+        cell
+        for cell in cells
+        if cell.protocol == protocol and (not task or cell.task in task) and (not model or cell.model in model)
+    ]
+    if as_json:
+        print(json.dumps([asdict(cell) for cell in cells], indent=1))
+    elif not cells:
+        where = f"protocol {protocol}" + (" on miniatures" if mini else "")
+        raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
+    else:
+        print_board(cells, protocol, mini)
+
+
+@app.command()
+def check(
+    plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
+    weights: Annotated[Path | None, typer.Option(help="An encoder's weights from this file.")] = None,
+    cache_dir: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Try a task or encoder plug-in the way a run would."""
+    from marble_bench import plugins
+    from marble_bench.cache import cache_root
+    from marble_bench.check import check_encoder, check_task
+
+    is_encoder = ".py:" in plugin or plugin in plugins.encoders()
+    if is_encoder:
+        from marble_bench.weights import resolve
+
+        encoder = plugins.find_encoder(plugin)
+        lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights).path, "cpu")
+    else:
+        lines = check_task(plugins.find_task(plugin), cache_root(cache_dir))
+    for line in lines:
+        print(line)
+    print("all is as declared")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"marble-bench {__version__}")
+        raise typer.Exit(DONE)
+
+
+def main() -> None:
+    """The `bench` command: one clear line for an error, the traceback only with `--debug`."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except BenchError as error:
+        if debug:
+            raise
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        print("interrupted; finished features are kept, the same command goes on from there", file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if debug:
+            raise
+        print(
+            f"internal error: {type(error).__name__}: {error}\n"
+            "This is a fault of marble-bench: run again with --debug and report it",
+            file=sys.stderr,
+        )
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

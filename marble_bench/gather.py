@@ -1,0 +1,160 @@
+"""The clips of a run with their features: through an encoder and the store, or as the user brings them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from marble_bench import corpus
+from marble_bench.encoder import Encoder
+from marble_bench.errors import DataError, listing
+from marble_bench.features.table import Features
+from marble_bench.request import Request, Watch
+from marble_bench.task import Clip
+
+
+@dataclass(frozen=True)
+class Gathered:
+    """The clips of a run with their features, and how they were come by."""
+
+    clips: list[Clip]
+    features: Features
+    digests: list[str]
+    model: dict[str, Any]
+    summable: tuple[int, ...]
+    missing: list[str]
+    faults: list[dict[str, str]]
+    cost: dict[str, Any]
+
+
+def encoder_features(request: Request, watch: Watch) -> Gathered:
+    """Features of every clip on disk, through the store."""
+    from marble_bench import weights
+    from marble_bench.features import extract
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
+    assert root is not None
+    there = corpus.on_disk(request.named, root, request.mini, request.allow_missing)
+    clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
+    path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
+    loaded = weights.resolve(encoder, request.cache, override=request.weights, offline=request.offline)
+    paths = [path_of[clip.id] for clip in clips]
+    digests = extract.digests(paths)
+    rate = task.corpus.sample_rate_hz
+    items = [extract.Item(*each, rate) for each in zip(clips, paths, digests, strict=True)]
+    store, spans, cost = extract.extract(
+        items, encoder, loaded, task.window, request.cache, request.device, watch.features
+    )
+    missing, faults = _left_out(request, clips, [clip.audio for clip in there.missing], cost.damaged, watch)
+    sound = [index for index, clip in enumerate(clips) if clip.id not in cost.damaged]
+    return Gathered(
+        clips=[clips[index] for index in sound],
+        features=extract.load(store, [spans[index] for index in sound]),
+        digests=[digests[index] for index in sound],
+        model=_model_facts(encoder, loaded),
+        summable=encoder.summable,
+        missing=missing,
+        faults=faults,
+        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+    )
+
+
+def _left_out(
+    request: Request, clips: Sequence[Clip], missing: list[str], damaged: dict[str, str], watch: Watch
+) -> tuple[list[str], list[dict[str, str]]]:
+    """Which clips the record calls missing, and which have a fault that the corpus is known for."""
+    faults, unknown = [], []
+    for clip in clips:
+        if clip.id in damaged:
+            fault = request.named.task.corpus.known_fault(clip.audio)
+            if fault:
+                faults.append({"clip": clip.id, "why": fault.what})
+                watch.say(f"left out {clip.id}, a known fault: {fault.what}")
+            else:
+                unknown.append(clip)
+    if unknown and not request.allow_missing:
+        shown = "\n  ".join(damaged[clip.id] for clip in unknown[:10])
+        rest = f"\n  and {len(unknown) - 10} more" if len(unknown) > 10 else ""
+        raise DataError(
+            f"{len(unknown)} of {len(clips)} clips cannot be used:\n  {shown}{rest}\n"
+            "Mend them, or run with --allow-missing: the record then lists them and is not comparable"
+        )
+    for clip in unknown:
+        watch.say(f"left out: {damaged[clip.id]}")
+    return missing + [clip.audio for clip in unknown], faults
+
+
+def own_features(request: Request) -> Gathered:
+    """Features that the user brought, for the clips of the task's list."""
+    from marble_bench.features import own
+
+    task, place = request.named.task, request.features
+    assert place is not None
+    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
+    if request.mini and root:
+        clips = list(corpus.on_disk(request.named, root, True, False).clips)
+    else:
+        clips = corpus.listed(request.named, root)
+    if request.limit:
+        clips = corpus.limited(clips, request.limit)
+    found, names = own.read_own(place, [clip.id for clip in clips])
+    missing = [clip.id for clip in clips if clip.id not in found]
+    if missing and not request.allow_missing:
+        raise DataError(
+            f"{place} has no features of {len(missing)} of the task's {len(clips)} tracks: {listing(missing)}. "
+            "Complete them, or run with --allow-missing: the record then lists them and is not comparable"
+        )
+    clips = [clip for clip in clips if clip.id in found]
+    features = own.as_features(found, names, [clip.id for clip in clips])
+    widths = [layer.shape[1] for layer in features.layers]
+    model = {
+        "name": request.model,
+        "version": 1,
+        "source": f"features:{place.name}",
+        "revision": "",
+        "weights_sha256": own.digest_of(found),
+        "parameters": None,
+        "states": len(names),
+        "width": widths[0],
+        "sample_rate_hz": None,
+        "frame_rate_hz": None,
+        "license": "not stated",
+        "training_data": [],
+    }
+    inner = tuple(range(1, len(names)))
+    nbytes = sum(layer.nbytes for layer in features.layers)
+    return Gathered(
+        clips, features, [""] * len(clips), model, inner if len(inner) > 1 else (), missing, [], _cost(0.0, 0.0, nbytes)
+    )
+
+
+def _cost(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
+    return {
+        "audio_s": round(audio_s, 3),
+        "extract_s": round(extract_s, 3),
+        "real_time_factor": round(audio_s / extract_s, 2) if audio_s else None,
+        "feature_mb": round(feature_bytes / 1e6, 3),
+        "cached": not audio_s,
+    }
+
+
+def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
+    widths = [layer.width for layer in encoder.layers]
+    rates = [layer.frame_rate_hz for layer in encoder.layers]
+    return {
+        "name": encoder.name,
+        "version": encoder.version,
+        "source": loaded.source,
+        "revision": loaded.revision,
+        "weights_sha256": loaded.sha256,
+        "parameters": encoder.parameters,
+        "states": len(widths),
+        "width": widths[0] if len(set(widths)) == 1 else widths,
+        "sample_rate_hz": encoder.sample_rate_hz,
+        "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
+        "license": encoder.license,
+        "training_data": list(encoder.training_data),
+    }

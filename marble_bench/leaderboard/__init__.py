@@ -1,0 +1,1 @@
+"""Records and published rows in one table; never two protocols in one ranking."""

@@ -1,0 +1,140 @@
+"""Names -> files. A file in the folder is the registration: there is no list to edit.
+
+Tasks: `tasks/*.py`, the folders of `BENCH_TASKS`, or a path. Encoders: the `ENCODERS` of `marble_bench/encoders/*.py`,
+or `path/to/file.py:Name`. Heads: `probes/*.py`. A file whose name begins with `_` is no plug-in.
+"""
+
+from __future__ import annotations
+
+import ast
+import importlib
+import importlib.util
+import sys
+from dataclasses import dataclass, fields
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from marble_bench.encoder import Encoder
+from marble_bench.errors import UsageError, did_you_mean
+from marble_bench.task import Task, task_name
+
+
+@dataclass(frozen=True)
+class Named:
+    """A task with the name that its file gives it, and that file."""
+
+    name: str
+    task: Task
+    path: Path
+
+
+def _files(package: str) -> dict[str, list[Path]]:
+    """Name -> the files in a plug-in package's folders that stand for it."""
+    found: dict[str, list[Path]] = {}
+    for folder in importlib.import_module(package).__path__:
+        for path in sorted(Path(folder).glob("*.py")):
+            if not path.name.startswith("_"):
+                found.setdefault(task_name(path), []).append(path)
+    return found
+
+
+def _unknown_keywords(path: Path, call: str, known: set[str]) -> list[str]:
+    """Messages for the keywords of each `call(...)` in a file that it does not take."""
+    problems = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == call:
+            names = [keyword.arg for keyword in node.keywords if keyword.arg]
+            problems += [
+                f"line {node.lineno}: {call} has no '{n}'{did_you_mean(n, known)}" for n in names if n not in known
+            ]
+    return problems
+
+
+def _load(path: Path, module: str | None) -> ModuleType:
+    """Import a plug-in, by module name if it stands in a package, else from its path. UsageError says what is wrong."""
+    try:
+        if module is not None:
+            return importlib.import_module(module)
+        name = f"marble_bench_plugin_{path.stem}"
+        spec = importlib.util.spec_from_file_location(name, path)
+        if spec is None or spec.loader is None:
+            raise UsageError(f"{path} is not a Python file")
+        loaded = importlib.util.module_from_spec(spec)
+        sys.modules[name] = loaded  # dataclasses in the file look themselves up there
+        spec.loader.exec_module(loaded)
+        return loaded
+    except SyntaxError as error:
+        raise UsageError(f"{path} line {error.lineno}: {error.msg}") from error
+    except UsageError as error:
+        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in str(error).splitlines())) from error
+    except TypeError as error:
+        known = {"Task": {spec.name for spec in fields(Task)}, "Encoder": {spec.name for spec in fields(Encoder)}}
+        unknown = [problem for call in known for problem in _unknown_keywords(path, call, known[call])]
+        raise UsageError(
+            f"{path}:\n" + "\n".join(f"  {line}" for line in unknown or [f"TypeError: {error}"])
+        ) from error
+    except ImportError as error:
+        raise UsageError(f"{path} cannot be imported: {error}") from error
+
+
+def task_names() -> list[str]:
+    """Every task that a name reaches, sorted."""
+    return sorted(_files("marble_bench.tasks"))
+
+
+def find_task(name: str) -> Named:
+    """The task of a name or of a path to a file. UsageError has the closest name, or every mistake in the file."""
+    if name.endswith(".py") or "/" in name:
+        path = Path(name).expanduser()
+        if not path.is_file():
+            raise UsageError(f"no task file {path}")
+        return Named(task_name(path), _task_of(_load(path.resolve(), None), path), path)
+    files = _files("marble_bench.tasks")
+    if name not in files:
+        raise UsageError(f"no task '{name}'{did_you_mean(name, files)} (bench list tasks)")
+    if len(files[name]) > 1:
+        raise UsageError(f"two files stand for task '{name}': {', '.join(map(str, files[name]))}; rename one")
+    path = files[name][0]
+    return Named(name, _task_of(_load(path, f"marble_bench.tasks.{path.stem}"), path), path)
+
+
+def _task_of(module: ModuleType, path: Path) -> Task:
+    task = getattr(module, "TASK", None)
+    if not isinstance(task, Task):
+        found = "nothing of that name" if task is None else repr(task)
+        raise UsageError(f"{path} must define TASK = Task(...); it has {found}")
+    return task
+
+
+def encoders() -> dict[str, Encoder]:
+    """Every encoder that a name reaches, in the order of the files."""
+    found: dict[str, Encoder] = {}
+    for paths in _files("marble_bench.encoders").values():
+        module = _load(paths[0], f"marble_bench.encoders.{paths[0].stem}")
+        found.update({encoder.name: encoder for encoder in getattr(module, "ENCODERS", ())})
+    return found
+
+
+def find_encoder(name: str) -> Encoder:
+    """The encoder of a name or of `path/to/file.py:Name`. Raises UsageError with the closest name."""
+    if ".py" in name:
+        file, _, attribute = name.partition(".py")
+        path, attribute = Path(file + ".py").expanduser(), attribute.lstrip(":")
+        if not path.is_file():
+            raise UsageError(f"no encoder file {path}")
+        module = _load(path.resolve(), None)
+        own = {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
+        if attribute not in own:
+            choices = ", ".join(own) or "none"
+            raise UsageError(f"{path} has no Encoder '{attribute}' (Encoders in it: {choices}); write {path}:NAME")
+        return own[attribute]
+    known = encoders()
+    if name not in known:
+        raise UsageError(f"no model '{name}'{did_you_mean(name, known)} (bench list models)")
+    return known[name]
+
+
+def find_head(name: str) -> Any:
+    """The module of a probe head in `probes/`."""
+    return importlib.import_module(f"marble_bench.probes.{name}")

@@ -1,0 +1,233 @@
+"""Writes down a run: the record, the table of the whole grid, and the table of predictions."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import platform
+import resource
+import subprocess
+import sys
+from collections.abc import Sequence
+from dataclasses import asdict
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import __version__, corpus, results
+from marble_bench.gather import Gathered
+from marble_bench.plugins import Named
+from marble_bench.request import Request
+from marble_bench.task import SPLITS
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from marble_bench.probes import trainer
+
+
+def truth_of(data: Gathered, request: Request, split: str) -> torch.Tensor:
+    """The truth of a split in the label's own units."""
+    import torch
+
+    clips = [clip for clip in data.clips if clip.split == split]
+    return torch.from_numpy(request.named.task.target.encode([c.target for c in clips], [c.id for c in clips]))
+
+
+def _scores(request: Request, data: Gathered, outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
+    """Every metric on the test split, with interval, seeds, validation and the trivial answer's score."""
+    import torch
+
+    from marble_bench.statistics import bootstrap_interval
+
+    task = request.named.task
+    truth = {split: truth_of(data, request, split) for split in SPLITS}
+    groups = [clip.group or clip.id for clip in data.clips if clip.split == "test"]
+    constant = torch.from_numpy(task.target.trivial(truth["train"].numpy()))
+    trivial = constant.expand(1, len(truth["test"]), -1)
+    scores = {}
+    for index, metric in enumerate(task.metrics):
+        per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
+        low, high = bootstrap_interval(metric, outputs["test"], truth["test"], groups)
+        scores[metric.name] = {
+            "main": index == 0,
+            "higher_is_better": metric.higher_is_better,
+            "unit": metric.unit,
+            "test": results.number(sum(per_seed) / len(per_seed)),
+            "ci95": [results.number(low), results.number(high)],
+            "per_seed": [results.number(score) for score in per_seed],
+            "valid": results.number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
+            "trivial": results.number(float(metric.compute(trivial, truth["test"])[0])),
+        }
+    return scores
+
+
+def build(
+    request: Request,
+    data: Gathered,
+    fitted: Sequence[trainer.Fitted],
+    chosen: Sequence[trainer.Fitted],
+    outputs: dict[str, torch.Tensor],
+    probe_s: float,
+) -> dict[str, Any]:
+    """The record's JSON, in the order of `record.schema.json`."""
+    why_not = _why_not(request, data)
+    git, dirty = _git()
+    return {
+        "schema": results.SCHEMA,
+        "suite": {"version": __version__, "git": git, "dirty": dirty},
+        "protocol": {"name": request.protocol.name, "version": request.protocol.version, "hash": request.protocol.hash},
+        "model": data.model,
+        "task": {"name": request.named.name, "version": request.named.task.version, "hash": task_hash(request.named)},
+        "data": {
+            "corpus": request.named.task.corpus.name,
+            "fingerprint": corpus.fingerprint(data.clips, data.digests),
+            "clips": {split: sum(clip.split == split for clip in data.clips) for split in SPLITS},
+            "missing": data.missing,
+            "faults": data.faults,
+            "mini": request.mini,
+        },
+        "selection": {
+            "split": "valid",
+            "metric": request.named.task.metrics[0].name,
+            "probes": len(fitted),
+            "diverged": sum(one.diverged for one in fitted),
+            "per_seed": [
+                {
+                    "seed": one.probe.seed,
+                    "layer": _layer_name(one, data.features.names),
+                    "learning_rate": one.probe.learning_rate,
+                    "weight_decay": one.probe.weight_decay,
+                    "epoch": one.best_epoch,
+                    "valid": one.valid,
+                }
+                for one in chosen
+            ],
+        },
+        "scores": _scores(request, data, outputs),
+        "cost": {
+            **data.cost,
+            "probe_s": round(probe_s, 3),
+            "peak_memory_mb": _peak_memory_mb(),
+        },
+        "environment": {
+            "python": platform.python_version(),
+            "torch": version("torch"),
+            "transformers": version("transformers"),
+            "device": request.device,
+            "dtype": "float32",
+            "platform": platform.platform(),
+        },
+        "comparable": not why_not,
+        "why_not": why_not,
+    }
+
+
+def _why_not(request: Request, data: Gathered) -> list[str]:
+    """What keeps a record off the ranking."""
+    reasons = []
+    if request.mini:
+        reasons.append("made on the miniature corpus")
+    if request.limit:
+        reasons.append(f"limited to {request.limit} clips a split")
+    if data.missing:
+        reasons.append(f"{len(data.missing)} clips are missing")
+    if request.layers != "all":
+        reasons.append(f"only layers {request.layers}")
+    if request.seeds < request.protocol.seeds:
+        reasons.append(f"{request.seeds} seeds, the protocol asks for {request.protocol.seeds}")
+    return reasons
+
+
+def variant(request: Request, data: Gathered) -> str:
+    """What sets a record's file apart from the full run's."""
+    parts = ["mini"] if request.mini else []
+    parts += [f"limit{request.limit}"] if request.limit else []
+    parts += ["partial"] if data.missing else []
+    parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
+    parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
+    return "-".join(parts)
+
+
+def task_hash(named: Named) -> str:
+    """`sha256:...` over what a task declares that a score depends on."""
+    task = named.task
+    facts = {
+        "name": named.name,
+        "version": task.version,
+        "corpus": task.corpus.name,
+        "target": [type(task.target).__name__, task.target.names],
+        "metrics": [metric.name for metric in task.metrics],
+        "window": asdict(task.window),
+        "schedule": asdict(task.schedule),
+        "counts": task.counts,
+    }
+    return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def _peak_memory_mb() -> float:
+    """The process's largest resident size so far."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kilobytes elsewhere
+
+
+def _git() -> tuple[str | None, bool | None]:
+    """The checkout's commit and whether it is dirty; (None, None) where the package is installed without one."""
+    checkout = Path(__file__).resolve().parent.parent
+    if not (checkout / ".git").exists():
+        return None, None
+    try:
+        commit, status = (
+            subprocess.run(["git", "-C", str(checkout), *call], capture_output=True, text=True, check=True).stdout
+            for call in (["rev-parse", "HEAD"], ["status", "--porcelain"])
+        )
+    except (OSError, subprocess.CalledProcessError):
+        return None, None  # no git at hand, or not a repository it trusts: the record says so by null
+    return commit.strip(), bool(status.strip())
+
+
+def _layer_name(one: trainer.Fitted, names: Sequence[str]) -> str:
+    return "sum" if one.probe.layer is None else names[one.probe.layer]
+
+
+def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.DataFrame:
+    """Every probe of the grid: a row each."""
+    import pandas as pd
+
+    return pd.DataFrame(
+        {
+            "layer": [_layer_name(one, names) for one in fitted],
+            "learning_rate": [one.probe.learning_rate for one in fitted],
+            "weight_decay": [one.probe.weight_decay for one in fitted],
+            "seed": [one.probe.seed for one in fitted],
+            "valid": [one.valid for one in fitted],
+            "best_epoch": [one.best_epoch for one in fitted],
+            "diverged": [one.diverged for one in fitted],
+            "history": [list(one.history) for one in fitted],
+        }
+    )
+
+
+def prediction_table(request: Request, data: Gathered, outputs: dict[str, torch.Tensor]) -> pd.DataFrame:
+    """The chosen probes' outputs for each clip of the valid and test splits: a row per seed and clip."""
+    import pandas as pd
+
+    tables = []
+    for split in ("valid", "test"):
+        clips = [clip for clip in data.clips if clip.split == split]
+        truth = truth_of(data, request, split)
+        for seed, values in enumerate(outputs[split]):
+            tables.append(
+                pd.DataFrame(
+                    {
+                        "split": split,
+                        "seed": seed,
+                        "clip": [clip.id for clip in clips],
+                        "group": [clip.group or clip.id for clip in clips],
+                        "truth": [row.reshape(-1).tolist() for row in truth],
+                        "outputs": values.tolist(),
+                    }
+                )
+            )
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,106 @@
+"""What a run is asked to do, what it gives, and who is told how it goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Shape
+
+from marble_bench import plugins
+from marble_bench.cache import data_dir
+from marble_bench.encoder import Encoder
+from marble_bench.errors import UsageError
+from marble_bench.plugins import Named
+from marble_bench.protocol import Protocol
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is asked to do; see `bench run --help`. `encoder` is None where `features` are brought."""
+
+    named: Named
+    protocol: Protocol
+    encoder: Encoder | None
+    model: str
+    cache: Path
+    results: Path
+    root: Path | None = None
+    mini: bool = False
+    features: Path | None = None
+    weights: Path | None = None
+    layers: str = "all"
+    seeds: int = 3
+    limit: int | None = None
+    allow_missing: bool = False
+    device: str = "cpu"
+    offline: bool = False
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave. written: False if the same record stood there already. left_out: clips that were not used."""
+
+    record: dict[str, Any]
+    path: Path
+    written: bool
+    left_out: tuple[str, ...]
+
+
+class Watch(Shape):
+    """Who is told how a run goes on."""
+
+    def features(self, done: int, todo: int, audio_s: float) -> None:
+        """After each batch: clips done, clips to do, seconds of audio encoded."""
+
+    def probes(self, done: int, todo: int, best: float) -> None:
+        """After each epoch: probes finished, probes in all, best validation score so far."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+def pairs(
+    models: list[str], tasks: list[str], features: Path | None, weights: Path | None
+) -> list[tuple[str, Encoder | None, Named]]:
+    """Every model with every task, all names looked up before any work begins; `all` means every task.
+
+    Brought features have no encoder: their model's name is the one given, or the folder's or file's.
+    """
+    if not tasks:
+        raise UsageError("say what to run: --task NAME (bench list tasks)")
+    if not models and not features:
+        raise UsageError("say what to score: --model NAME (bench list models) or --features DIR")
+    if len(models) > 1 and (features or weights):
+        raise UsageError(f"--{'features' if features else 'weights'} are of one model: give --model once")
+    if features and weights:
+        raise UsageError("--features and --weights exclude each other: features need no weights")
+    names = [name for each in tasks for name in (plugins.task_names() if each == "all" else [each])]
+    found = [plugins.find_task(name) for name in dict.fromkeys(names)]
+    encoders: list[tuple[str, Encoder | None]] = []
+    if features:
+        encoders.append((_safe(models[0]) if models else features.stem, None))
+    else:
+        known = [plugins.find_encoder(name) for name in dict.fromkeys(models)]
+        encoders += [(encoder.name, encoder) for encoder in known]
+    return [(name, encoder, each) for name, encoder in encoders for each in found]
+
+
+def _safe(name: str) -> str:
+    """A model's name as a folder can carry it."""
+    if not name.strip(". ") or set(name) & set("/\\\0"):
+        raise UsageError(f"--model {name!r} cannot name a folder of results; leave out slashes")
+    return name
+
+
+def corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
+    """The corpus's folder. None where features are brought and no folder is there: shipped lists then have the labels."""
+    root = data_dir(named.task.corpus.name, cache, option)
+    return None if features and option is None and not root.is_dir() else root
+
+
+def offline_asked() -> bool:
+    """Whether `HF_HUB_OFFLINE` says to fetch nothing."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

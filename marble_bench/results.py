@@ -1,0 +1,112 @@
+"""Records: the immutable JSON of one run, its grid and predictions beside it. `record.schema.json` is their form."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Iterator
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.disk import write_whole
+from marble_bench.errors import BenchError, DataError
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+SCHEMA = "marble-bench.record/1"
+# What may differ between two runs that found the same: the machine, its speed, the code's commit.
+VOLATILE = ("suite", "cost", "environment")
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record."""
+    loaded: dict[str, Any] = json.loads((files("marble_bench") / "record.schema.json").read_text(encoding="utf-8"))
+    return loaded
+
+
+def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Path:
+    """`<results>/<model>/<weights digest, 12 hex>/<protocol>/<task>[.<variant>].json`.
+
+    variant: what makes a record not comparable (`mini`, `limit20`), so that it never stands in a full run's place.
+    """
+    stem = record["task"]["name"] + (f".{variant}" if variant else "")
+    model, protocol = record["model"], record["protocol"]["name"]
+    return results / str(model["name"]) / str(model["weights_sha256"])[:12] / str(protocol) / f"{stem}.json"
+
+
+def check_writable(results: Path) -> None:
+    """Raise BenchError now if a record could not be written later."""
+    try:
+        results.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=results):
+            pass
+    except OSError as error:
+        raise BenchError(
+            f"the results folder {results} cannot be written: {error.strerror}; choose --results-dir"
+        ) from error
+
+
+def dumps(record: dict[str, Any]) -> str:
+    """A record as text; NaN and infinity are no JSON and raise ValueError."""
+    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+
+
+def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
+    """Where two records differ, a line each, the volatile parts left out."""
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in sorted(old.keys() | new.keys()):
+            if place or key not in VOLATILE:
+                yield from differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+    elif old != new:
+        yield f"{place}: {old} -> {new}"
+
+
+def save(
+    path: Path, record: dict[str, Any], grid: pd.DataFrame, predictions: pd.DataFrame, overwrite: bool = False
+) -> bool:
+    """Write a record, its grid and its predictions; True if written, False if the same record stands there already.
+
+    Raises BenchError with the differences if another record stands there and `overwrite` is not set. The JSON is
+    written last, so its existence means that all three are whole.
+    """
+    if path.is_file() and not overwrite:
+        changed = list(differences(read(path), record))
+        if not changed:
+            return False
+        shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
+        raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        for kind, table in (("grid", grid), ("predictions", predictions)):
+            write_whole(path.with_suffix(f".{kind}.parquet"), table.to_parquet(index=False))
+        write_whole(path, dumps(record).encode())
+    except OSError as error:
+        raise BenchError(f"the record {path} cannot be written: {error.strerror}") from error
+    return True
+
+
+def read(path: Path) -> dict[str, Any]:
+    """A record from its file. Raises DataError naming the file if it is no record of this schema."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise DataError(f"{path} cannot be read as a record: {error}") from error
+    found = record.get("schema") if isinstance(record, dict) else None
+    if found != SCHEMA:
+        raise DataError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
+    return dict(record)
+
+
+def read_all(results: Path) -> list[dict[str, Any]]:
+    """Every record below a results folder, by path."""
+    if not results.is_dir():
+        return []
+    return [read(path) for path in sorted(results.glob("*/*/*/*.json"))]
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: NaN and infinity become null."""
+    return value if math.isfinite(value) else None

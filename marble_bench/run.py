@@ -1,0 +1,168 @@
+"""One run, top to bottom: features of every clip, a grid of probes, the choice by validation, the score, the record."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
+
+from marble_bench import corpus, gather, record, results
+from marble_bench.errors import DataError, UsageError
+from marble_bench.gather import Gathered
+from marble_bench.protocol import Protocol
+from marble_bench.request import Outcome, Request, Watch
+from marble_bench.targets import Scalars
+from marble_bench.task import SPLITS, Clip
+
+if TYPE_CHECKING:
+    import torch
+
+    from marble_bench.probes import trainer
+
+
+def run(request: Request, watch: Watch) -> Outcome:
+    """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
+    import torch
+
+    from marble_bench.probes import trainer
+
+    results.check_writable(request.results)
+    data = gather.own_features(request) if request.features else gather.encoder_features(request, watch)
+    _check_splits(data.clips, request)
+    splits, unscale = _splits(data, request)
+
+    recipe = trainer.Recipe(
+        protocol=request.protocol,
+        schedule=request.named.task.schedule,
+        outputs=request.named.task.target.width,
+        loss=request.named.task.target.loss,
+        score=request.named.task.metrics[0].compute,
+        summable=data.summable,
+    )
+    if request.protocol.standardize:
+        splits = dict(zip(SPLITS, trainer.standardized(splits["train"], splits["valid"], splits["test"]), strict=True))
+    layers, with_sum = chosen_layers(request.layers, data.features.names, request.protocol, data.summable)
+    probes = trainer.grid(request.protocol, layers, with_sum, request.seeds)
+
+    started = time.perf_counter()
+    fitted = trainer.fit(probes, splits["train"], splits["valid"], recipe, request.device, watch.probes)
+    chosen = choose(fitted, request.seeds)
+    outputs = {
+        split: unscale(torch.stack([trainer.predict(one, splits[split], recipe, request.device) for one in chosen]))
+        for split in ("valid", "test")
+    }
+    probe_s = time.perf_counter() - started
+
+    made = record.build(request, data, fitted, chosen, outputs, probe_s)
+    path = results.record_path(request.results, made, record.variant(request, data))
+    tables = record.grid_table(fitted, data.features.names), record.prediction_table(request, data, outputs)
+    written = results.save(path, made, *tables, overwrite=request.overwrite)
+    return Outcome(made, path, written, tuple(data.missing))
+
+
+def plan(request: Request) -> dict[str, object]:
+    """What a run would do, without doing any of it: nothing is fetched, decoded or written but a miniature."""
+    from marble_bench.probes import trainer
+
+    task = request.named.task
+    facts: dict[str, object] = {"model": request.model, "task": request.named.name, "protocol": request.protocol.name}
+    if request.encoder is None:
+        return {**facts, "features": str(request.features), "clips": len(corpus.listed(request.named, request.root))}
+    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
+    assert root is not None
+    there = corpus.on_disk(request.named, root, request.mini, request.allow_missing)
+    clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
+    names = [layer.name for layer in request.encoder.layers]
+    layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
+    return {
+        **facts,
+        "data": str(root),
+        "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
+        "missing": len(there.missing),
+        "layers": [names[index] for index in layers] + ["sum"] * with_sum,
+        "probes": len(trainer.grid(request.protocol, layers, with_sum, request.seeds)),
+        "device": request.device,
+    }
+
+
+def choose(fitted: Sequence[trainer.Fitted], seeds: int) -> list[trainer.Fitted]:
+    """The probe of each seed with the best validation score; of equals, the first in the grid's order.
+
+    Raises DataError if every probe of a seed diverged.
+    """
+    chosen = []
+    for seed in range(seeds):
+        able = [one for one in fitted if one.probe.seed == seed and one.valid == one.valid]
+        if not able:
+            raise DataError(
+                f"every probe of seed {seed} diverged at once: look at the features, they are far out of scale"
+            )
+        chosen.append(max(able, key=lambda one: one.valid))
+    return chosen
+
+
+def chosen_layers(
+    asked: str, names: Sequence[str], protocol: Protocol, summable: Sequence[int]
+) -> tuple[list[int], bool]:
+    """What `--layers` means: indices of single layers, and whether the weighted sum is among the probes.
+
+    `all`: each layer, and the sum where the protocol has it and the layers allow it. `sum`: the sum alone. Else names
+    with commas, and ranges `first-last` of names that are numbers.
+    """
+    if asked == "all":
+        return list(range(len(names))), protocol.layer_sum and bool(summable)
+    picked: list[int] = []
+    with_sum = False
+    for part in asked.split(","):
+        first, dash, last = part.partition("-")
+        if part == "sum":
+            if not summable:
+                raise UsageError(
+                    "--layers sum needs at least two layers of one width behind the first; this model has none"
+                )
+            with_sum = True
+        elif part in names:
+            picked.append(list(names).index(part))
+        elif dash and first in names and last in names and names.index(first) <= names.index(last):
+            picked += range(names.index(first), names.index(last) + 1)
+        else:
+            raise UsageError(f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, or sum")
+    return sorted(set(picked)), with_sum
+
+
+def _check_splits(clips: Sequence[Clip], request: Request) -> None:
+    empty = [split for split in SPLITS if not any(clip.split == split for clip in clips)]
+    if empty:
+        raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{request.named.name}'")
+
+
+def _splits(
+    data: Gathered, request: Request
+) -> tuple[dict[str, trainer.Split], Callable[[torch.Tensor], torch.Tensor]]:
+    """Features and truth of each split as tensors, and how outputs become answers in the label's own units."""
+    import numpy as np
+    import torch
+
+    from marble_bench.probes import trainer
+
+    target = request.named.task.target
+    truth = target.encode([clip.target for clip in data.clips], [clip.id for clip in data.clips])
+    mean, spread = np.zeros(1, np.float32), np.ones(1, np.float32)
+    if isinstance(target, Scalars):
+        development = truth[[clip.split != "test" for clip in data.clips]].astype(np.float64)
+        mean, spread = development.mean(axis=0).astype(np.float32), development.std(axis=0).astype(np.float32)
+        if not spread.all():
+            raise DataError(f"task '{request.named.name}': every development clip has the same label")
+        truth = (truth - mean) / spread
+    of_split = np.array([SPLITS.index(clip.split) for clip in data.clips])
+    splits = {}
+    for index, split in enumerate(SPLITS):
+        members = np.flatnonzero(of_split == index)
+        rows = np.flatnonzero(of_split[data.features.clip] == index)
+        place = np.searchsorted(members, data.features.clip[rows])
+        splits[split] = trainer.Split(
+            [torch.from_numpy(layer[rows]) for layer in data.features.layers],
+            torch.from_numpy(place),
+            torch.from_numpy(truth[members]),
+        )
+    return splits, lambda outputs: outputs * torch.from_numpy(spread) + torch.from_numpy(mean)

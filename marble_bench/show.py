@@ -1,0 +1,73 @@
+"""Prints what commands found: tables to stdout, words to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from marble_bench.leaderboard.rows import Cell
+    from marble_bench.request import Outcome
+
+WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows with the same keys, the keys as heading."""
+    if not rows:
+        print("nothing there yet", file=sys.stderr)
+        return
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in rows[0]:
+        table.add_column(name, overflow="fold")
+    for row in rows:
+        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+    _console().print(table)
+
+
+def print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """What a run would do."""
+    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+
+
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """A record: as one line of JSON, or its scores as a table and where it was written."""
+    from marble_bench.leaderboard.table import shown
+
+    record = outcome.record
+    if as_json:
+        print(json.dumps(record))
+        return
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
+        table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
+    layers = " ".join(choice["layer"] for choice in record["selection"]["per_seed"])
+    for metric, score in record["scores"].items():
+        values = [score["test"], *score["ci95"], score["valid"], score["trivial"]]
+        test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score["unit"]) for value in values)
+        names = (record["model"]["name"], record["task"]["name"], metric)
+        table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers)
+    _console().print(table)
+    print(outcome.path if outcome.written else f"{outcome.path} stood there already, the same", file=sys.stderr)
+    if record["why_not"]:
+        print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
+
+
+def print_board(cells: Sequence[Cell], protocol: str, mini: bool) -> None:
+    """The leaderboard of one protocol, with what its marks mean."""
+    from marble_bench.leaderboard.table import notes, ranked
+
+    title = f"protocol {protocol}" + (", on MINIATURES: synthesised music, says little about a model" if mini else "")
+    console = _console()
+    console.print(ranked(cells, title))
+    for line in notes(cells):
+        console.print(line, style="dim", highlight=False, soft_wrap=True)

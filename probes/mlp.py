@@ -1,0 +1,43 @@
+"""One hidden layer: `Linear(width, hidden) -> ReLU -> Dropout -> Linear(hidden, outputs)`, for many probes at once.
+
+Sources: the probe of MARBLE's constrained track and of JukeMIR. Initial weights follow `torch.nn.Linear`: uniform in
++-1/sqrt(inputs) for weights and biases.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+
+def linear_init(inputs: int, outputs: int, generator: torch.Generator) -> tuple[torch.Tensor, torch.Tensor]:
+    """Weights `(inputs, outputs)` and biases `(1, outputs)` as `torch.nn.Linear` draws them."""
+    import torch
+
+    bound = inputs**-0.5
+    weight = torch.empty(outputs, inputs).uniform_(-bound, bound, generator=generator)
+    bias = torch.empty(1, outputs).uniform_(-bound, bound, generator=generator)
+    return weight.T.contiguous(), bias
+
+
+def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    """The parameters of one probe."""
+    first, first_bias = linear_init(width, hidden, generator)
+    last, last_bias = linear_init(hidden, outputs, generator)
+    return {"first": first, "first_bias": first_bias, "last": last, "last_bias": last_bias}
+
+
+def forward(parameters: dict[str, torch.Tensor], x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
+    """`x (probes, windows, width)` -> `(probes, windows, outputs)`.
+
+    parameters: each with a leading axis of probes. keep: `(probes, windows, hidden)`, 0 where dropout strikes and
+    1 / (1 - rate) elsewhere; None outside training.
+    """
+    import torch
+
+    middle = torch.baddbmm(parameters["first_bias"], x, parameters["first"]).relu()
+    if keep is not None:
+        middle = middle * keep
+    return torch.baddbmm(parameters["last_bias"], middle, parameters["last"])

@@ -1,0 +1,70 @@
+"""Every metric against the library that the field takes as its authority."""
+
+import os
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sklearn.metrics import accuracy_score, r2_score
+
+from marble_bench.errors import UsageError
+from marble_bench.metrics import accuracy, r2, r2_of
+from marble_bench.metrics.separation import bss_eval
+
+
+@pytest.fixture(params=range(3))
+def random(request):
+    return np.random.default_rng(request.param)
+
+
+def test_accuracy_is_sklearns(random):
+    outputs, truth = random.normal(size=(4, 50, 7)), random.integers(0, 7, 50)
+    ours = accuracy.compute(torch.from_numpy(outputs), torch.from_numpy(truth))
+    assert ours.tolist() == [accuracy_score(truth, each.argmax(axis=1)) for each in outputs]
+    clips = accuracy.per_clip(torch.from_numpy(outputs), torch.from_numpy(truth))
+    assert clips.mean(dim=1).tolist() == pytest.approx(ours.tolist())
+
+
+def test_r2_is_sklearns_in_each_dimension_and_on_average(random):
+    truth = random.normal(3, 2, size=(60, 2))
+    outputs = truth + random.normal(size=(4, 60, 2)) * [0.5, 3]
+    batch = torch.from_numpy(outputs), torch.from_numpy(truth)
+    assert r2.compute(*batch).tolist() == pytest.approx([r2_score(truth, each) for each in outputs])
+    for dimension, name in enumerate(("arousal", "valence")):
+        expected = [r2_score(truth[:, dimension], each[:, dimension]) for each in outputs]
+        one = r2_of(name, dimension)
+        assert one.name == f"r2_{name}"
+        assert one.compute(*batch).tolist() == pytest.approx(expected)
+
+
+def test_r2_does_not_depend_on_the_scale_of_the_label(random):
+    truth, outputs = random.normal(size=(40, 2)), random.normal(size=(2, 40, 2))
+    scale, shift = np.array([3.0, 0.2]), np.array([5.0, -1.0])
+    before = r2.compute(torch.from_numpy(outputs), torch.from_numpy(truth))
+    after = r2.compute(torch.from_numpy(outputs * scale + shift), torch.from_numpy(truth * scale + shift))
+    assert after.tolist() == pytest.approx(before.tolist())
+
+
+def test_bss_eval_tells_how_loud_the_added_noise_is():
+    random, rate = np.random.default_rng(0), 8000
+    references = random.normal(size=(2, 3 * rate, 2))
+    noise = random.normal(size=references.shape)
+    scores = bss_eval(references, references + 0.1 * noise, rate)
+    assert scores["sdr"].shape == (2, 3)
+    # unit-variance sources, noise 20 dB below; the 512-tap filters explain a little of the noise away
+    assert np.abs(scores["sdr"] - 20).max() < 1.0
+
+
+def test_bss_eval_refuses_sources_of_different_lengths():
+    with pytest.raises(UsageError, match="alike"):
+        bss_eval(np.ones((2, 100, 1)), np.ones((2, 90, 1)), 10)
+
+
+def test_separation_is_scored_without_ffmpeg_on_the_path():
+    code = "from marble_bench.metrics.separation import museval_measures; print(museval_measures().bss_eval.__name__)"
+    done = subprocess.run(
+        [sys.executable, "-c", code], env={**os.environ, "PATH": ""}, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.strip() == "bss_eval"

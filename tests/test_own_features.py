@@ -1,0 +1,125 @@
+"""Features that a user brings: every accepted form gives the same scores, every fault is named."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TOY_TASK, toy_module
+
+
+@pytest.fixture
+def arrays():
+    """Per track `(windows, layers, width)`: noise, with the label in the second layer."""
+    random = np.random.default_rng(0)
+    module = toy_module()
+    made = {}
+    for clip in module.clips(None):
+        values = random.normal(size=(2, 3, 8)).astype(np.float32)
+        values[:, 1, module.REGISTERS.index(clip.target)] += 2
+        made[clip.id] = values
+    return made
+
+
+def _folder(path, arrays, form=lambda values: values):
+    path.mkdir()
+    for track, values in arrays.items():
+        np.save(path / f"{track}.npy", form(values))
+    return path
+
+
+def _run(bench, place, *arguments):
+    return bench("run", "--task", TOY_TASK, "--features", place, "--json", "--quiet", *arguments)
+
+
+def test_a_folder_of_arrays_is_scored_without_any_audio(bench, tmp_path, arrays):
+    ended = _run(bench, _folder(tmp_path / "mine", arrays), "--model", "my-encoder")
+    assert ended.code == 0, ended.err
+    record = ended.record
+    assert record["model"]["name"] == "my-encoder"
+    assert record["model"]["states"] == 3
+    assert record["model"]["width"] == 8
+    assert {choice["layer"] for choice in record["selection"]["per_seed"]} <= {"1", "sum"}
+    assert record["scores"]["accuracy"]["test"] > 0.6
+    assert record["comparable"]
+
+
+def test_folder_and_parquet_give_the_same_scores(bench, tmp_path, arrays):
+    rows = [
+        {"track": track, "window": window, **{f"l{layer}": values[window, layer].tolist() for layer in range(3)}}
+        for track, values in reversed(arrays.items())
+        for window in (1, 0)
+    ]
+    pd.DataFrame(rows).to_parquet(tmp_path / "mine.parquet")
+    one = _run(bench, _folder(tmp_path / "folder", arrays)).record
+    other = _run(bench, tmp_path / "mine.parquet").record
+    assert json.dumps(one["scores"]) == json.dumps(other["scores"])
+    assert one["model"]["weights_sha256"] == other["model"]["weights_sha256"]
+
+
+@pytest.mark.parametrize(("form", "states"), [(lambda v: v[0, 1], 1), (lambda v: v[0], 3), (lambda v: v, 3)])
+def test_every_form_of_array_is_read(bench, tmp_path, arrays, form, states):
+    record = _run(bench, _folder(tmp_path / "mine", arrays, form)).record
+    assert record["model"]["states"] == states
+    assert record["scores"]["accuracy"]["test"] > 0.6
+
+
+@pytest.mark.parametrize(
+    ("fault", "words"),
+    [
+        (np.zeros((2, 3, 9)), "(3, 9), the others have (3, 8)"),
+        (np.zeros((1, 2, 3, 4)), "has shape (1, 2, 3, 4)"),
+        (np.full((2, 3, 8), np.nan), "NaN or infinity in layer 0"),
+        (np.array(["a"]), "features are numbers"),
+        (np.zeros((0, 3, 8)), "has shape (0, 3, 8)"),
+    ],
+)
+def test_a_faulty_array_is_named(bench, tmp_path, arrays, fault, words):
+    folder = _folder(tmp_path / "mine", arrays)
+    np.save(folder / "valid03.npy", fault)
+    ended = _run(bench, folder)
+    assert ended.code == 3
+    assert "valid03" in ended.err
+    assert words in ended.err
+    assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def test_a_file_that_is_no_array_is_named(bench, tmp_path, arrays):
+    folder = _folder(tmp_path / "mine", arrays)
+    (folder / "train00.npy").write_bytes(b"no array")
+    assert "train00.npy cannot be read" in _run(bench, folder).err
+
+
+def test_missing_tracks_stop_the_run_by_name_unless_allowed(bench, tmp_path, arrays):
+    del arrays["test07"]
+    folder = _folder(tmp_path / "mine", arrays)
+    stopped = _run(bench, folder)
+    assert stopped.code == 3
+    assert "1 of the task's 51 tracks: test07" in stopped.err
+    allowed = _run(bench, folder, "--allow-missing")
+    assert allowed.code == 4
+    assert allowed.record["data"]["missing"] == ["test07"]
+
+
+@pytest.mark.parametrize(
+    ("table", "words"),
+    [
+        ({"trak": ["train00"], "l": [[1.0]]}, "no column 'track'; did you mean 'trak'?"),
+        ({"track": ["train00"], "l": [1.0]}, "no list column"),
+        ({"track": ["train00", "train01"], "l": [[1.0], [1.0, 2.0]]}, "rows of [1, 2] values"),
+        ({"track": ["train00"], "a": [[1.0]], "b": [[1.0, 2.0]]}, "different widths"),
+        ({"track": ["train00"], "a": [[float("inf")]]}, "track 'train00' has NaN or infinity"),
+        ({"track": ["other"], "a": [[1.0]]}, "none of the task's 51 tracks"),
+    ],
+)
+def test_a_faulty_parquet_file_is_told(bench, tmp_path, table, words):
+    pd.DataFrame(table).to_parquet(tmp_path / "mine.parquet")
+    ended = _run(bench, tmp_path / "mine.parquet")
+    assert ended.code == 3
+    assert words in ended.err
+
+
+def test_a_place_without_features_is_a_wrong_request(bench, tmp_path):
+    ended = _run(bench, tmp_path / "nowhere")
+    assert ended.code == 2
+    assert "nowhere" in ended.err
