@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import accuracy_score, r2_score
+from mir_eval.key import weighted_score
+from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
 from marble_bench.errors import UsageError
-from marble_bench.metrics import accuracy, r2, r2_of
+from marble_bench.metrics import accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
+from marble_bench.metrics.key import KEYS
 from marble_bench.metrics.separation import bss_eval
 
 
@@ -45,6 +47,49 @@ def test_r2_does_not_depend_on_the_scale_of_the_label(random):
     before = r2.compute(torch.from_numpy(outputs), torch.from_numpy(truth))
     after = r2.compute(torch.from_numpy(outputs * scale + shift), torch.from_numpy(truth * scale + shift))
     assert after.tolist() == pytest.approx(before.tolist())
+
+
+@pytest.mark.parametrize("decimals", [1, 9], ids=["many ties", "no ties"])
+def test_roc_auc_and_average_precision_are_sklearns(random, decimals):
+    outputs, truth = random.normal(size=(3, 80, 6)).round(decimals), (random.random((80, 6)) < 0.3).astype(int)
+    batch = torch.from_numpy(outputs), torch.from_numpy(truth)
+    assert roc_auc.compute(*batch).tolist() == pytest.approx([roc_auc_score(truth, each) for each in outputs])
+    expected = [average_precision_score(truth, each) for each in outputs]
+    assert average_precision.compute(*batch).tolist() == pytest.approx(expected)
+
+
+def test_a_clips_own_order_is_sklearns(random):
+    outputs, truth = random.normal(size=(20, 9)), (random.random((20, 9)) < 0.4).astype(int)
+    truth[:, 0], truth[:, 1] = 0, 1  # every clip has both kinds, but for two
+    truth[0], truth[1] = 0, 1
+    ours = roc_auc.per_clip(torch.from_numpy(outputs)[None], torch.from_numpy(truth))[0].tolist()
+    assert ours[:2] == [0.5, 0.5]
+    assert ours[2:] == pytest.approx([roc_auc_score(t, o) for t, o in zip(truth[2:], outputs[2:], strict=True)])
+
+
+def test_a_tag_without_both_kinds_of_clip_gives_no_score(random):
+    truth = (random.random((30, 4)) < 0.5).astype(int)
+    truth[:, 2] = 0
+    batch = torch.from_numpy(random.normal(size=(2, 30, 4))), torch.from_numpy(truth)
+    assert roc_auc.compute(*batch).isnan().all()
+    assert average_precision.compute(*batch).isnan().all()
+
+
+def _weight(reference, estimate):
+    return weighted_score(reference, estimate, allow_descending_fifths=False)
+
+
+def test_the_key_score_is_mir_evals_with_ascending_fifths_only(random):
+    outputs, truth = random.normal(size=(3, 200, 24)), random.integers(0, 24, 200)
+    expected = [
+        np.mean([_weight(KEYS[t], KEYS[o.argmax()]) for t, o in zip(truth, each, strict=True)]) for each in outputs
+    ]
+    assert weighted_key.compute(torch.from_numpy(outputs), torch.from_numpy(truth)).tolist() == pytest.approx(expected)
+    decided = torch.eye(24)[
+        [KEYS.index("G major"), KEYS.index("F major"), KEYS.index("A minor"), KEYS.index("C minor")]
+    ]
+    of_c_major = torch.full((4,), KEYS.index("C major"))
+    assert weighted_key.per_clip(decided[None], of_c_major).tolist() == [[0.5, 0.0, 0.3, 0.2]]
 
 
 def test_bss_eval_tells_how_loud_the_added_noise_is():

@@ -1,0 +1,46 @@
+"""How near an estimated key is to the true one: MIREX weights through mir_eval.
+
+The same key 1; same mode, the estimate a fifth above the reference 0.5; relative key 0.3; parallel key 0.2; else 0. The
+fifth counts upwards only (`allow_descending_fifths=False`, pinned here because mir_eval means to change its default), as
+in JukeMIR and MARBLE; MIREX itself has counted both ways since 2017. Source: `mir_eval.key.weighted_score`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from marble_bench.metrics.metric import Metric
+
+if TYPE_CHECKING:
+    import torch
+
+TONICS = ("C", "Db", "D", "Eb", "E", "F", "Gb", "G", "Ab", "A", "Bb", "B")
+# The order of classes that a key task must use, so that a class's index says which key it is.
+KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONICS)
+
+
+@lru_cache(maxsize=1)
+def _weights() -> Sequence[Sequence[float]]:
+    """`[reference][estimate]` over KEYS, from mir_eval itself."""
+    from mir_eval.key import weighted_score
+
+    return [[weighted_score(ref, est, allow_descending_fifths=False) for est in KEYS] for ref in KEYS]
+
+
+def each_weighted(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, 24)`, `(clips,)` -> `(probes, clips)`: the weight of each decision."""
+    import torch
+
+    table = torch.tensor(_weights(), dtype=torch.float64, device=outputs.device)
+    decided = outputs.argmax(dim=-1)
+    return table[truth.expand_as(decided), decided]
+
+
+def mean_weighted(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, 24)`, `(clips,)` -> `(probes,)`."""
+    return each_weighted(outputs, truth).mean(dim=-1)
+
+
+WEIGHTED_KEY = Metric("weighted", "classes", mean_weighted, each_weighted, "mir_eval.key.weighted_score")
