@@ -40,7 +40,7 @@ def check_task(named: Named, cache: Path) -> list[str]:
 
 
 def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:
-    """Encode noise of the shortest and of another length; compare layers, widths and rates with what is declared.
+    """Encode noise of the shortest window and of 30 s; compare layers, widths and rates with what is declared.
 
     Raises UsageError naming every difference, also if features depend on what else is in the batch.
     """
@@ -48,7 +48,7 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
 
     encode = encoder.load(weights, device)
     problems, lines = [], [f"{encoder.name}: {encoder.description}"]
-    lengths = sorted({encoder.min_s, min(max(encoder.min_s, 5.0), encoder.max_s or 5.0)})
+    lengths = sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)})
     for length_s in lengths:
         samples = round(length_s * encoder.sample_rate_hz)
         noise = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)).to(device)

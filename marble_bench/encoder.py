@@ -12,8 +12,9 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias
 
+from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
 from marble_bench.source import Source
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
 Pool: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 # `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order.
 Encode: TypeAlias = "Callable[[torch.Tensor, Pool], Sequence[torch.Tensor]]"
-Normalize = Literal["none", "peak", "zscore"]
 
 
 @dataclass(frozen=True)

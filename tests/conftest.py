@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,9 @@ def toy_module():
 
     return sys.modules[plugins.find_task(TOY_TASK).task.clips.__module__]
 
+
+# one thread for each of pytest's workers: more than cores would only wait for each other
+os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 PLUGINS = Path(__file__).parent / "plugins"
 TOY_TASK, TOY_MODEL = str(PLUGINS / "toy_task.py"), f"{PLUGINS / 'toy_encoder.py'}:TOY"

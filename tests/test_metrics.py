@@ -75,14 +75,11 @@ def test_a_tag_without_both_kinds_of_clip_gives_no_score(random):
     assert average_precision.compute(*batch).isnan().all()
 
 
-def _weight(reference, estimate):
-    return weighted_score(reference, estimate, allow_descending_fifths=False)
-
-
 def test_the_key_score_is_mir_evals_with_ascending_fifths_only(random):
     outputs, truth = random.normal(size=(3, 200, 24)), random.integers(0, 24, 200)
     expected = [
-        np.mean([_weight(KEYS[t], KEYS[o.argmax()]) for t, o in zip(truth, each, strict=True)]) for each in outputs
+        np.mean([weighted_score(KEYS[t], KEYS[o.argmax()]) for t, o in zip(truth, each, strict=True)])
+        for each in outputs
     ]
     assert weighted_key.compute(torch.from_numpy(outputs), torch.from_numpy(truth)).tolist() == pytest.approx(expected)
     decided = torch.eye(24)[

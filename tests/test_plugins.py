@@ -116,7 +116,7 @@ def test_check_says_what_a_plug_in_gives(bench):
     assert "51" in task.out or "'train': 24" in task.out
     model = bench("check", TOY_MODEL)
     assert model.code == 0, model.err
-    assert "0 (2, 199, 16)" in model.out
+    assert "0 (2, 1199, 16)" in model.out
 
 
 @pytest.mark.parametrize(
@@ -124,7 +124,7 @@ def test_check_says_what_a_plug_in_gives(bench):
     [
         ("stack(3, BANDS", "stack(4, BANDS", "gives 3 layers and declares 4"),
         ("stack(3, BANDS", "stack(3, 17", "declared (2, frames, 17)"),
-        ("40.0", "75.0", "declared 375.0"),
+        ("40.0", "75.0", "declared 2250.0"),
         ("[pool(bands)", "[pool(bands - bands.mean())", "depends on what else is in the batch"),
     ],
 )

@@ -1,8 +1,8 @@
 """How near an estimated key is to the true one: MIREX weights through mir_eval.
 
 The same key 1; same mode, the estimate a fifth above the reference 0.5; relative key 0.3; parallel key 0.2; else 0. The
-fifth counts upwards only (`allow_descending_fifths=False`, pinned here because mir_eval means to change its default), as
-in JukeMIR and MARBLE; MIREX itself has counted both ways since 2017. Source: `mir_eval.key.weighted_score`.
+fifth counts upwards only, as in JukeMIR and MARBLE; MIREX itself has counted both ways since 2017. mir_eval up to 0.8.2
+knows no other way; where it has the argument `allow_descending_fifths`, it is pinned here. Source: `mir_eval.key.weighted_score`.
 """
 
 from __future__ import annotations
@@ -24,9 +24,13 @@ KEYS = tuple(f"{tonic} {mode}" for mode in ("major", "minor") for tonic in TONIC
 @lru_cache(maxsize=1)
 def _weights() -> Sequence[Sequence[float]]:
     """`[reference][estimate]` over KEYS, from mir_eval itself."""
+    from inspect import signature
+
     from mir_eval.key import weighted_score
 
-    return [[weighted_score(ref, est, allow_descending_fifths=False) for est in KEYS] for ref in KEYS]
+    pinned = {"allow_descending_fifths": False}
+    known = {name: value for name, value in pinned.items() if name in signature(weighted_score).parameters}
+    return [[weighted_score(reference, estimate, **known) for estimate in KEYS] for reference in KEYS]
 
 
 def each_weighted(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:

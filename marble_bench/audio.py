@@ -1,0 +1,223 @@
+"""The one door to audio: decode, mono, resample, normalise, cut.
+
+wav, au, flac, ogg and mp3 through libsndfile; mono is the mean of the channels; resampling by soxr (HQ). Samples are
+float32 in [-1, 1], times are seconds, spans are rounded to samples of the file's own rate.
+
+A file is checked against what its header promises: libsndfile reads a truncated wav or au as if it were whole, so the
+promise is read here. Ogg, and mp3 without a Xing or Info header, promise nothing. An mp3 is always decoded from its
+start, because seeking in one is not exact to the sample.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import struct
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+
+from marble_bench.errors import DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Normalize = Literal["none", "peak", "zscore"]
+AGAIN = "get the file again"
+UNKNOWN = 0xFFFFFFFF  # what a writer puts where it cannot know the size
+WAV_PLAIN = {1: "PCM", 3: "float", 6: "A-law", 7: "mu-law"}  # formats whose block is one sample of each channel
+AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # bytes per sample by the header's encoding
+
+
+def read(
+    path: Path,
+    *,
+    sample_rate_hz: int,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    native_rate_hz: int | None = None,
+) -> NDArray[np.float32]:
+    """Decode a span of a file: `(samples,)` float32 mono at `sample_rate_hz`.
+
+    start_s, duration_s: the span; None for "to the end". native_rate_hz: the rate that the file must have.
+    Raises DataError naming the file if it is missing, empty, no audio, truncated, silent, not finite, of another rate,
+    or shorter than the span.
+    """
+    import numpy as np
+    import soxr
+
+    with _opened(path) as file:
+        rate = file.samplerate
+        if native_rate_hz is not None and rate != native_rate_hz:
+            raise DataError(
+                f"{path} has {rate:,} Hz; the corpus has {native_rate_hz:,} Hz, so this is not its own file: {AGAIN}"
+            )
+        start = round(start_s * rate)
+        count = None if duration_s is None else round(duration_s * rate)
+        samples = _span(file, path, start, count)
+    mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
+    if not np.isfinite(mono).all():
+        raise DataError(f"{path} has samples that are NaN or infinite: {AGAIN}")
+    if not mono.any():
+        raise DataError(f"{path} is silent" + ("" if not start_s and duration_s is None else f" from {start_s} s on"))
+    if rate == sample_rate_hz:
+        return mono
+    resampled: NDArray[np.float32] = soxr.resample(mono, rate, sample_rate_hz, quality="HQ")
+    return resampled
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    import soundfile
+
+    if not path.is_file():
+        raise DataError(f"no audio file {path}")
+    if not path.stat().st_size:
+        raise DataError(f"{path} is empty (0 bytes): {AGAIN}")
+    try:
+        with soundfile.SoundFile(path) as file:
+            yield file
+    except soundfile.LibsndfileError as error:
+        raise DataError(f"{path} cannot be decoded ({error.error_string.strip()}): {AGAIN}") from error
+
+
+def _span(file: Any, path: Path, start: int, count: int | None) -> NDArray[Any]:
+    """`(samples, channels)` of a span, with the file's promise checked as far as the span reaches."""
+    promised = promised_samples(path)
+    there = file.frames if promised is None else promised
+    if start and file.format != "MP3":
+        file.seek(min(start, file.frames))
+        skipped = 0
+    else:
+        skipped = start
+    wanted = -1 if count is None else skipped + count
+    samples: NDArray[Any] = file.read(wanted, dtype="float32", always_2d=True)[skipped:]
+    if count is None and promised is not None and start + len(samples) < promised:
+        raise DataError(f"{path} is truncated: {promised:,} samples promised, {start + len(samples):,} found; {AGAIN}")
+    if count is not None and len(samples) < count:
+        cut = there >= start + count
+        raise DataError(
+            f"{path} {'is truncated' if cut else 'is too short'}: asked for {count:,} samples from {start:,} on, "
+            f"{len(samples):,} found of {there:,} promised" + (f"; {AGAIN}" if cut else "")
+        )
+    if not len(samples):
+        raise DataError(f"{path} has no samples" + (f" from {start:,} on" if start else "") + f": {AGAIN}")
+    return samples
+
+
+def promised_samples(path: Path) -> int | None:
+    """Samples per channel that the header of a wav, au, flac or mp3 promises; None where it promises nothing."""
+    with path.open("rb") as file:
+        magic = file.read(4)
+        if magic in (b"RIFF", b"RF64"):
+            return _promised_by_wav(file)
+        if magic == b".snd":
+            return _promised_by_au(file)
+        if magic == b"fLaC":
+            return _promised_by_flac(file)
+        if magic[:3] == b"ID3" or (len(magic) > 1 and magic[0] == 0xFF and magic[1] & 0xE0 == 0xE0):
+            return _promised_by_mp3(path, file)
+    return None
+
+
+def _promised_by_wav(file: BinaryIO) -> int | None:
+    file.seek(12)
+    block, large = 0, None
+    while len(head := file.read(8)) == 8:
+        name, size = head[:4], struct.unpack("<I", head[4:])[0]
+        if name == b"data":
+            size = large if large is not None and size == UNKNOWN else size
+            return size // block if block and size != UNKNOWN else None
+        body = file.read(min(size, 64))
+        if name == b"ds64" and len(body) >= 16:
+            large = struct.unpack("<Q", body[8:16])[0]
+        if name == b"fmt " and len(body) >= 16:
+            kind, _, _, _, align = struct.unpack("<HHIIH", body[:14])
+            if kind == 0xFFFE and len(body) >= 26:  # extensible: the true kind stands in the sub-format
+                kind = struct.unpack("<H", body[24:26])[0]
+            block = align if kind in WAV_PLAIN else 0
+        file.seek(size - len(body) + size % 2, 1)
+    return None
+
+
+def _promised_by_au(file: BinaryIO) -> int | None:
+    head = file.read(20)
+    if len(head) < 20:
+        return None
+    _, size, encoding, _, channels = struct.unpack(">IIIII", head)
+    block = AU_BYTES.get(encoding, 0) * channels
+    return size // block if block and size != UNKNOWN else None
+
+
+def _promised_by_flac(file: BinaryIO) -> int | None:
+    head = file.read(4 + 18)  # a metadata block's header, then STREAMINFO up to the 36-bit count of samples
+    if len(head) < 22 or head[0] & 0x7F:
+        return None
+    return int.from_bytes(head[17:22], "big") & ((1 << 36) - 1) or None
+
+
+def _promised_by_mp3(path: Path, file: BinaryIO) -> int | None:
+    """With a Xing or Info header libsndfile knows the exact count, encoder delay and padding taken off."""
+    import soundfile
+
+    file.seek(0)
+    head = file.read(10)
+    skip = 0
+    if head[:3] == b"ID3" and len(head) == 10:
+        skip = 10 + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
+    file.seek(skip)
+    first = file.read(256)
+    if b"Xing" not in first and b"Info" not in first:
+        return None
+    try:
+        return int(soundfile.info(path).frames)
+    except soundfile.LibsndfileError:
+        return None  # decoding it will say what is wrong
+
+
+def duration_s(path: Path) -> float:
+    """Seconds that a file lasts by its header. Raises DataError if it is no audio."""
+    with _opened(path) as file:
+        return float(file.frames / file.samplerate)
+
+
+def normalize(waveform: NDArray[np.float32], how: Normalize) -> NDArray[np.float32]:
+    """`(samples,)` as it is (`none`), over its largest magnitude (`peak`), or with mean 0 and variance 1 (`zscore`).
+
+    zscore divides by sqrt(variance + 1e-7), the population variance, as transformers' Wav2Vec2FeatureExtractor does.
+    """
+    import numpy as np
+
+    if how == "peak":
+        scaled: NDArray[np.float32] = (waveform / np.abs(waveform).max()).astype(np.float32)
+        return scaled
+    if how == "zscore":
+        exact = waveform.astype(np.float64)
+        standard: NDArray[np.float32] = ((exact - exact.mean()) / np.sqrt(exact.var() + 1e-7)).astype(np.float32)
+        return standard
+    return waveform
+
+
+def cut(waveform: NDArray[np.float32], length: int | None, first: int | None = None) -> NDArray[np.float32]:
+    """`(samples,)` -> `(windows, length)`: equal windows one after another; a remainder is dropped.
+
+    length: samples of a window, None for one window of all. first: use only so many samples.
+    Raises DataError (without the file's name, which the caller knows) if there is less than one window.
+    """
+    used = waveform[:first]
+    if length is None:
+        return used[None]
+    windows = len(used) // length
+    if not windows:
+        raise DataError(f"{len(used):,} samples are less than one window of {length:,}")
+    return used[: windows * length].reshape(windows, length)
+
+
+def digest(path: Path) -> str:
+    """sha256 of a file's bytes, as hex."""
+    with path.open("rb") as file:
+        total = hashlib.sha256()
+        while part := file.read(1 << 20):
+            total.update(part)
+    return total.hexdigest()

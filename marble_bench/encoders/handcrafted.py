@@ -1,0 +1,134 @@
+"""Features that nothing was trained for: MFCC, chroma and a log-mel spectrogram, the floor under every encoder.
+
+`mfcc` and `chroma` are JukeMIR's (Castellon, Donahue and Liang, "Codified audio language modeling learns useful
+representations for music information retrieval", ISMIR 2021): librosa at 22,050 Hz with hop 512, on a clip divided by
+its largest magnitude; of the frames and of their first and second differences in time, the mean and the standard deviation,
+six vectors one behind the other: 6 x 20 and 6 x 12 numbers. All statistics are over one window.
+
+`logmel` is the project's own: 128 mel bands in decibels (10 log10 of the power, floor -100 dB), 50 frames a second; as
+`frames`, and as `mean_std`, the bands' means and then their standard deviations.
+
+The decibels of `mfcc` are cut 80 dB below the window's loudest bin, and `chroma` is tuned to the window: both librosa's
+defaults, both dependent on where windows are cut, never on other windows. Chroma's longest filter is 1.604 s long, and
+no shorter window is taken. Below 65,473 samples (2.97 s) librosa warns that a transform is longer than the decimated
+signal, which it then fills up with zeros; the frames at a window's ends see such zeros at any length.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from marble_bench.encoder import Encode, Encoder, Layer, Pool
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+# A window `(samples,)` to one array `(frames, width)` per layer.
+Compute: TypeAlias = "Callable[[NDArray[np.float32]], list[NDArray[np.float32]]]"
+
+SAMPLE_RATE_HZ = 22050
+HOP = 512  # samples; JukeMIR's
+COEFFICIENTS, PITCH_CLASSES = 20, 12
+MOMENTS = 6  # mean and standard deviation of the values and of their first and second differences
+BANDS = 128
+FRAME_HOP = 441  # samples: 50 log-mel frames a second
+
+
+def moments(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """`(width, frames)` to `(6 * width,)`: mean and standard deviation of the 0th, 1st and 2nd difference in time."""
+    import numpy as np
+
+    differences = [np.diff(values, n=order, axis=1) for order in range(MOMENTS // 2)]
+    return np.concatenate([part for each in differences for part in (each.mean(axis=1), each.std(axis=1))])
+
+
+def _mfcc(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    import librosa
+
+    return [moments(librosa.feature.mfcc(y=window, sr=SAMPLE_RATE_HZ, n_mfcc=COEFFICIENTS, hop_length=HOP))[None]]
+
+
+def _chroma(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    import librosa
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "n_fft=.* is too large")
+        warnings.filterwarnings(
+            "ignore", "Trying to estimate tuning from empty frequency set"
+        )  # silence: concert pitch
+        chroma = librosa.feature.chroma_cqt(y=window, sr=SAMPLE_RATE_HZ, hop_length=HOP)
+    return [moments(chroma)[None]]
+
+
+def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    import librosa
+    import numpy as np
+
+    mel = librosa.feature.melspectrogram(y=window, sr=SAMPLE_RATE_HZ, n_mels=BANDS, hop_length=FRAME_HOP)
+    frames = librosa.power_to_db(mel, top_db=None).T
+    return [frames, np.concatenate([frames.mean(axis=0), frames.std(axis=0)])[None]]
+
+
+def _load(compute: Compute, weights: Path | None, device: str) -> Encode:
+    import numpy as np
+    import torch
+
+    def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        windows = [compute(window) for window in waveforms.cpu().numpy()]
+        layers = [np.stack(layer).astype(np.float32, copy=False) for layer in zip(*windows, strict=True)]
+        return [pool(torch.from_numpy(layer).to(waveforms.device)) for layer in layers]
+
+    return encode
+
+
+def _encoder(
+    name: str, compute: Compute, layers: tuple[Layer, ...], description: str, citation: str, min_s: float
+) -> Encoder:
+    return Encoder(
+        name=name,
+        description=description,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        layers=layers,
+        load=partial(_load, compute),
+        license="ISC",  # librosa's, which computes them
+        citation=citation,
+        min_s=min_s,
+        normalize="peak",
+    )
+
+
+_JUKEMIR = "Castellon, Donahue and Liang, Codified audio language modeling (JukeMIR), ISMIR 2021"
+_LIBROSA = "McFee et al., librosa: audio and music signal analysis in Python, SciPy 2015"
+
+ENCODERS = (
+    _encoder(
+        "mfcc",
+        _mfcc,
+        (Layer("statistics", MOMENTS * COEFFICIENTS),),
+        "Moments of 20 mel-frequency cepstral coefficients",
+        _JUKEMIR,
+        min_s=0.1,
+    ),
+    _encoder(
+        "chroma",
+        _chroma,
+        (Layer("statistics", MOMENTS * PITCH_CLASSES),),
+        "Moments of constant-Q energy in 12 pitch classes",
+        _JUKEMIR,
+        min_s=1.61,
+    ),
+    _encoder(
+        "logmel",
+        _logmel,
+        (Layer("frames", BANDS, SAMPLE_RATE_HZ / FRAME_HOP), Layer("mean_std", 2 * BANDS)),
+        "Log-mel spectrogram of 128 bands",
+        _LIBROSA,
+        min_s=0.1,
+    ),
+)

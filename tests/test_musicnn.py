@@ -1,0 +1,268 @@
+"""MusiCNN and the VGG baseline: the trained networks against TensorFlow's own activations, patches, layers, weights."""
+
+import io
+import os
+import subprocess
+import sys
+import tarfile
+import tempfile
+from pathlib import Path
+
+import librosa
+import numpy as np
+import pytest
+import torch
+from safetensors.numpy import load_file, save_file
+
+from marble_bench import weights
+from marble_bench.encoders import musicnn, tf_bundle
+from marble_bench.errors import DataError
+
+GOLDEN = Path(__file__).parent / "golden" / "musicnn"
+NETWORKS = {
+    "musicnn-mtt": musicnn.MTT_MUSICNN,
+    "musicnn-msd": musicnn.MSD_MUSICNN,
+    "vgg-mtt": musicnn.MTT_VGG,
+    "vgg-msd": musicnn.MSD_VGG,
+}
+ENCODERS = {encoder.name: encoder for encoder in musicnn.ENCODERS}
+every_encoder = pytest.mark.parametrize("name", list(NETWORKS))
+
+
+@pytest.fixture(scope="session")
+def cache():
+    """A cache that test runs share, so that the package is fetched once: `BENCH_TEST_CACHE`, else a temporary place."""
+    place = os.environ.get("BENCH_TEST_CACHE") or Path(tempfile.gettempdir()) / "marble-bench-tests"
+    return Path(place)
+
+
+@pytest.fixture(scope="session")
+def path_of(cache):
+    """Encoder name -> its real weights."""
+    return lambda name: weights.resolve(ENCODERS[name], cache).path
+
+
+@pytest.fixture(scope="session")
+def package(cache, path_of):
+    """The package's source archive, as pip fetched it."""
+    digest = ENCODERS["musicnn-mtt"].weights.sha256
+    archive = cache / "weights" / "downloads" / digest
+    if not archive.is_file():  # the converted weights were kept and the archive was not
+        (cache / "weights" / "musicnn-mtt" / f"v1-{digest[:16]}.safetensors").unlink()
+        path_of("musicnn-mtt")
+    return archive
+
+
+@pytest.fixture(scope="session")
+def checkpoint(package):
+    """The index and data of MTT_vgg, the smaller one."""
+    return musicnn._checkpoint(package, "MTT_vgg")
+
+
+def _noise(windows, length_s):
+    generator = torch.Generator().manual_seed(0)
+    return 0.1 * torch.randn(windows, round(length_s * musicnn.SAMPLE_RATE_HZ), generator=generator)
+
+
+def _frames(encode, waveforms, name):
+    layers = encode(waveforms, lambda frames: frames)
+    return {layer.name: value for layer, value in zip(ENCODERS[name].layers, layers, strict=True)}
+
+
+@every_encoder
+def test_every_activation_is_tensorflows(name, path_of):
+    network = NETWORKS[name]
+    patches = torch.from_numpy(np.load(GOLDEN / "patches.npz")["x"])
+    golden = np.load(GOLDEN / f"{network.folder}.npz")
+    with torch.inference_mode():
+        ours = network.activations(patches, musicnn.read_tensors(path_of(name), network, "cpu"))
+    assert {*golden} == {*ours} - {"mean_max_pool"}
+    for key in golden:
+        value = ours[key].numpy()
+        if value.ndim > golden[key].ndim:
+            value = value.mean(axis=2)
+        assert value.shape == golden[key].shape, key
+        assert np.abs(value - golden[key]).max() <= 1e-3, key
+
+
+@every_encoder
+def test_the_served_layers_are_the_networks_on_consecutive_patches(name, path_of):
+    network, encoder = NETWORKS[name], ENCODERS[name]
+    waveforms = _noise(2, 7.0)
+    served = _frames(encoder.load(path_of(name), "cpu"), waveforms, name)
+    mel = musicnn.log_mel(waveforms, musicnn.mel_filters("cpu"))
+    with torch.inference_mode():
+        tensors = musicnn.read_tensors(path_of(name), network, "cpu")
+        own = [network.activations(mel[:, start : start + 187], tensors) for start in (0, 187)]
+    for layer in encoder.layers:
+        parts = [part[layer.name] for part in own]
+        if parts[0].ndim == 4:
+            parts = [part.mean(2) for part in parts]
+        expected = torch.cat(parts, 1) if parts[0].ndim == 3 else torch.stack(parts, 1)
+        assert served[layer.name].shape == (2, round(layer.frame_rate_hz * 2 * 2.992), layer.width)
+        torch.testing.assert_close(served[layer.name], expected, rtol=1e-4, atol=1e-4)
+
+
+def test_mean_max_pool_is_the_mean_then_the_maximum_over_a_patch(path_of):
+    name = "musicnn-msd"
+    served = _frames(ENCODERS[name].load(path_of(name), "cpu"), _noise(1, 3.0), name)
+    stacked = torch.cat([served[key] for key in ("timbral", "temporal", "cnn1", "cnn2", "cnn3")], 2)
+    expected = torch.cat([stacked.mean(1), stacked.amax(1)], 1)
+    torch.testing.assert_close(served["mean_max_pool"][:, 0], expected, rtol=1e-5, atol=1e-5)
+
+
+@every_encoder
+def test_one_window_is_encoded_alike_in_any_batch(name, path_of):
+    encode = ENCODERS[name].load(path_of(name), "cpu")
+    # 34 patches: more than go through the network at once.
+    waveforms = _noise(17, 6.0)
+    for one, among in zip(
+        encode(waveforms[16:], lambda frames: frames.mean(1)),
+        encode(waveforms, lambda frames: frames.mean(1)),
+        strict=True,
+    ):
+        torch.testing.assert_close(one[0], among[16], rtol=1e-4, atol=1e-4)
+
+
+@every_encoder
+def test_what_does_not_fill_a_patch_is_dropped(name, path_of):
+    encode = ENCODERS[name].load(path_of(name), "cpu")
+    longer = _noise(1, 5.9)
+    for whole, cut in zip(
+        encode(longer, lambda frames: frames), encode(longer[:, :50000], lambda frames: frames), strict=True
+    ):
+        torch.testing.assert_close(whole, cut, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["musicnn-mtt", "musicnn-msd"])
+def test_a_window_shorter_than_a_patch_is_one_patch(name, path_of):
+    encoder = ENCODERS[name]
+    served = _frames(encoder.load(path_of(name), "cpu"), _noise(2, encoder.min_s), name)
+    for layer in encoder.layers[:5]:
+        assert served[layer.name].shape == (2, 63, layer.width)
+    for layer in encoder.layers[5:]:
+        assert served[layer.name].shape == (2, 1, layer.width)
+    assert all(torch.isfinite(value).all() for value in served.values())
+
+
+@pytest.mark.parametrize("name", ["vgg-mtt", "vgg-msd"])
+def test_the_vggs_shortest_window_is_one_whole_patch(name):
+    samples = round(ENCODERS[name].min_s * musicnn.SAMPLE_RATE_HZ)
+    assert samples == 47616
+    filters = musicnn.mel_filters("cpu")
+    assert musicnn.log_mel(torch.zeros(1, samples), filters).shape == (1, 187, 96)
+    assert musicnn.log_mel(torch.zeros(1, samples - 1), filters).shape == (1, 186, 96)
+
+
+def test_the_front_end_is_librosas_with_the_packages_rounding():
+    waveform = _noise(1, 3.0)
+    mel = librosa.feature.melspectrogram(
+        y=waveform[0].numpy(), sr=16000, n_fft=512, hop_length=256, n_mels=96, pad_mode="reflect"
+    )
+    ours = musicnn.log_mel(waveform, musicnn.mel_filters("cpu"))[0].numpy()
+    rounded = np.log10(10000 * mel.T.astype(np.float16).astype(np.float32) + 1)
+    # A value on the edge between two half floats may fall to either: 2^-11 of it at most, once.
+    assert np.abs(ours - rounded).max() <= np.log10(1 + 2**-10)
+    assert (np.abs(ours - rounded) > 1e-5).mean() < 0.01
+    assert (np.abs(ours - np.log10(10000 * mel.T + 1)) > 1e-5).mean() > 0.5, "the half floats are gone"
+
+
+def test_loud_audio_does_not_overflow_the_half_floats():
+    time_s = torch.arange(16000 * 3) / 16000
+    loud = torch.sin(2 * torch.pi * 1000 * time_s)[None]
+    mel = musicnn.log_mel(loud, musicnn.mel_filters("cpu"))
+    assert mel.max() > np.log10(65504), "louder than 10000 x could be in half precision"
+    assert torch.isfinite(mel).all()
+
+
+def test_the_parameters_are_those_trained(path_of):
+    assert ENCODERS["musicnn-mtt"].parameters == ENCODERS["musicnn-msd"].parameters == 787159
+    for name, encoder in ENCODERS.items():
+        trained = {key: value for key, value in load_file(path_of(name)).items() if "moving" not in key}
+        assert sum(value.size for value in trained.values()) == encoder.parameters
+
+
+def test_a_file_with_other_tensors_is_refused_by_name(path_of, tmp_path):
+    tensors = load_file(path_of("vgg-mtt"))
+    del tensors["dense/bias"]
+    tensors["dense_9/bias"] = np.zeros(2, np.float32)
+    tensors["1CNN/bias"] = np.zeros(3, np.float32)
+    save_file(tensors, tmp_path / "other.safetensors")
+    with pytest.raises(DataError, match=r"missing: dense/bias; unexpected: dense_9/bias; of a .*1CNN/bias \(3,\)"):
+        ENCODERS["vgg-mtt"].load(tmp_path / "other.safetensors", "cpu")
+    (tmp_path / "none.safetensors").write_bytes(b"nothing")
+    with pytest.raises(DataError, match="cannot be read as safetensors"):
+        ENCODERS["vgg-mtt"].load(tmp_path / "none.safetensors", "cpu")
+
+
+def test_the_conversion_is_the_same_every_time_and_from_the_unpacked_folder(checkpoint, path_of, package, tmp_path):
+    (tmp_path / "MTT_vgg").mkdir()
+    for name, content in zip((".index", ".data-00000-of-00001"), checkpoint, strict=True):
+        (tmp_path / "MTT_vgg" / name).write_bytes(content)
+    first = path_of("vgg-mtt").read_bytes()
+    for place in (package, tmp_path):
+        ENCODERS["vgg-mtt"].convert(place, tmp_path / "again.safetensors")
+        assert (tmp_path / "again.safetensors").read_bytes() == first
+
+
+def test_what_holds_no_checkpoint_is_refused(checkpoint, tmp_path):
+    convert = ENCODERS["vgg-msd"].convert
+    text = tmp_path / "text.tar.gz"
+    text.write_text("no archive")
+    with pytest.raises(DataError, match=r"text\.tar\.gz cannot be read as a tar archive"):
+        convert(text, tmp_path / "out")
+    with pytest.raises(DataError, match=r"must hold MSD_vgg/\.index"):
+        convert(tmp_path, tmp_path / "out")
+    archive = tmp_path / "other.tar"
+    with tarfile.open(archive, "w") as tar:
+        tar.addfile(tarfile.TarInfo("musicnn-0.1.0/setup.py"), io.BytesIO())
+    with pytest.raises(DataError, match=r"other\.tar has no MSD_vgg/\.index"):
+        convert(archive, tmp_path / "out")
+    folder = tmp_path / "MTT_musicnn"
+    folder.mkdir()
+    for name, content in zip((".index", ".data-00000-of-00001"), checkpoint, strict=True):
+        (folder / name).write_bytes(content)
+    with pytest.raises(DataError, match="lacks conv2d/kernel"):
+        ENCODERS["musicnn-mtt"].convert(tmp_path, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_checkpoint_is_read_without_the_optimizers_slots(checkpoint):
+    tensors = tf_bundle.read_bundle(*checkpoint)
+    assert tensors["1CNN/kernel"].shape == (3, 3, 1, 128)
+    assert not [name for name in tensors if "Adam" in name]
+
+
+def test_the_checksum_is_crc32c():
+    crc = 0xE3069283  # the check value of CRC-32C, that of b"123456789"
+    masked = ((crc >> 15 | crc << 17) + 0xA282EAD8) % 2**32
+    assert tf_bundle._masked_crc32c(b"123456789") == masked
+
+
+def _flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 1]) + content[at + 1 :]
+
+
+@pytest.mark.parametrize(
+    ("damage", "message"),
+    [
+        (lambda index, data: (index, data[: len(data) // 2]), r"tensor '.*' .* damaged or cut short"),
+        (lambda index, data: (index, _flipped(data, 100)), r"tensor '1CNN/bias' \(128,\) is damaged"),
+        (lambda index, data: (index, b""), "damaged or cut short"),
+        (lambda index, data: (_flipped(index, 100), data), "a checksum differs"),
+        (lambda index, data: (index[:-1], data), "no TensorFlow checkpoint index"),
+        (lambda index, data: (b"", data), "no TensorFlow checkpoint index"),
+        (lambda index, data: (index[200:], data), "damaged"),
+        (lambda index, data: (index[-48:], data), "damaged"),
+    ],
+)
+def test_a_damaged_checkpoint_is_told(checkpoint, damage, message):
+    with pytest.raises(DataError, match=message):
+        tf_bundle.read_bundle(*damage(*checkpoint))
+
+
+def test_importing_encoders_and_weights_loads_nothing_heavy():
+    modules = "marble_bench.weights, marble_bench.encoders.musicnn, marble_bench.encoders.handcrafted"
+    code = f"import sys, {modules}; print(sorted({{'torch', 'numpy', 'librosa', 'safetensors'}} & set(sys.modules)))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
