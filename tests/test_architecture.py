@@ -7,8 +7,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-import tomllib
 
+tomllib = pytest.importorskip("tomllib")  # Python 3.11
 ROOT = Path(__file__).parent.parent
 # From the ground up; a module may import what stands before it. What one line holds may import each other.
 FLOORS = [

@@ -2,7 +2,9 @@
 
 The same key 1; same mode, the estimate a fifth above the reference 0.5; relative key 0.3; parallel key 0.2; else 0. The
 fifth counts upwards only, as in JukeMIR and MARBLE; MIREX itself has counted both ways since 2017. mir_eval up to 0.8.2
-knows no other way; where it has the argument `allow_descending_fifths`, it is pinned here. Source: `mir_eval.key.weighted_score`.
+knows no other way; where it has the argument `allow_descending_fifths`, it is pinned here.
+
+Source: `mir_eval.key.weighted_score`.
 """
 
 from __future__ import annotations
