@@ -36,11 +36,13 @@ def read(
     sample_rate_hz: int,
     start_s: float = 0.0,
     duration_s: float | None = None,
+    at_most_s: float | None = None,
     native_rate_hz: int | None = None,
 ) -> NDArray[np.float32]:
     """Decode a span of a file: `(samples,)` float32 mono at `sample_rate_hz`.
 
-    start_s, duration_s: the span; None for "to the end". native_rate_hz: the rate that the file must have.
+    start_s, duration_s: the span; None for "to the end". at_most_s: decode no more than so much of it.
+    native_rate_hz: the rate that the file must have.
     Raises DataError naming the file if it is missing, empty, no audio, truncated, silent, not finite, of another rate,
     or shorter than the span.
     """
@@ -54,8 +56,11 @@ def read(
                 f"{path} has {rate:,} Hz; the corpus has {native_rate_hz:,} Hz, so this is not its own file: {AGAIN}"
             )
         start = round(start_s * rate)
+        most = None if at_most_s is None else round(at_most_s * rate)
         count = None if duration_s is None else round(duration_s * rate)
-        samples = _span(file, path, start, count)
+        if count is not None and most is not None:
+            count, most = min(count, most), None
+        samples = _span(file, path, start, count, most)
     mono: NDArray[np.float32] = samples.mean(axis=1, dtype=np.float32)
     if not np.isfinite(mono).all():
         raise DataError(f"{path} has samples that are NaN or infinite: {AGAIN}")
@@ -82,8 +87,11 @@ def _opened(path: Path) -> Iterator[Any]:
         raise DataError(f"{path} cannot be decoded ({error.error_string.strip()}): {AGAIN}") from error
 
 
-def _span(file: Any, path: Path, start: int, count: int | None) -> NDArray[Any]:
-    """`(samples, channels)` of a span, with the file's promise checked as far as the span reaches."""
+def _span(file: Any, path: Path, start: int, count: int | None, most: int | None) -> NDArray[Any]:
+    """`(samples, channels)`: `count` samples, or all to the end but no more than `most`.
+
+    The file's promise is checked as far as that reaches.
+    """
     promised = promised_samples(path)
     there = file.frames if promised is None else promised
     if start and file.format != "MP3":
@@ -91,10 +99,11 @@ def _span(file: Any, path: Path, start: int, count: int | None) -> NDArray[Any]:
         skipped = 0
     else:
         skipped = start
-    wanted = -1 if count is None else skipped + count
+    wanted = next((skipped + limit for limit in (count, most) if limit is not None), -1)
     samples: NDArray[Any] = file.read(wanted, dtype="float32", always_2d=True)[skipped:]
-    if count is None and promised is not None and start + len(samples) < promised:
-        raise DataError(f"{path} is truncated: {promised:,} samples promised, {start + len(samples):,} found; {AGAIN}")
+    end = start + len(samples)
+    if count is None and promised is not None and end < (promised if most is None else min(promised, start + most)):
+        raise DataError(f"{path} is truncated: {promised:,} samples promised, {end:,} found; {AGAIN}")
     if count is not None and len(samples) < count:
         cut = there >= start + count
         raise DataError(

@@ -44,13 +44,12 @@ class Progress:
 
     def features(self, done: int, todo: int, audio_s: float) -> None:
         """Clips encoded, and the rate in hours of audio per hour."""
-        began = self.stages.setdefault("features", time.monotonic())
+        began = self.stages.setdefault("features", self.started)
         rate = audio_s / max(time.monotonic() - began, 1e-9) if done else 0.0
-        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.0f} audio h/h" if rate < 1e6 else "")
+        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.0f} audio h/h")
 
     def probes(self, done: int, todo: int, best: float) -> None:
         """Probes finished, and the best validation score so far."""
-        self.stages.setdefault("probes", time.monotonic())
         self._show("probes", done, todo, f"{done}/{todo} probes, best valid {best:.3f}")
 
     def _show(self, stage: str, done: int, todo: int, text: str) -> None:

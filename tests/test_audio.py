@@ -151,6 +151,23 @@ def test_a_wrong_rate_is_told_with_both_rates(path):
         audio.read(path, sample_rate_hz=16000, native_rate_hz=44100)
 
 
+def test_at_most_crops_what_is_longer_and_takes_what_is_shorter(path):
+    whole = audio.read(path, sample_rate_hz=RATE)
+    assert np.array_equal(audio.read(path, sample_rate_hz=RATE, at_most_s=0.5), whole[: RATE // 2])
+    assert np.array_equal(audio.read(path, sample_rate_hz=RATE, at_most_s=30.0), whole)
+    assert np.array_equal(audio.read(path, sample_rate_hz=RATE, duration_s=1.0, at_most_s=0.5), whole[: RATE // 2])
+    assert np.array_equal(audio.read(path, sample_rate_hz=RATE, duration_s=0.5, at_most_s=1.0), whole[: RATE // 2])
+
+
+def test_a_crop_of_a_truncated_file_is_told_if_the_cut_lies_in_it(tmp_path):
+    path = tmp_path / "music.wav"
+    soundfile.write(path, _music(), RATE)
+    path.write_bytes(path.read_bytes()[:-40000])
+    assert len(audio.read(path, sample_rate_hz=RATE, at_most_s=0.5)) == RATE // 2
+    with pytest.raises(DataError, match="truncated"):
+        audio.read(path, sample_rate_hz=RATE, at_most_s=1.4)
+
+
 def test_a_span_beyond_the_end_is_told(path):
     for start_s in (1.2, 9.0):
         with pytest.raises(DataError, match="is too short"):

@@ -75,10 +75,14 @@ def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) 
 def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
     """What is decoded for a clip: all of it if the encoder normalises over the clip, else what its windows cover."""
     clip = item.clip
-    length = clip.duration_s
-    if window.first_s is not None and encoder.normalize == "none":
-        length = window.first_s if length is None else min(length, window.first_s)
-    return Span(item.digest, f"{clip.start_s:.9g}:" + ("" if length is None else f"{length:.9g}"))
+    length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
+    crop = _crop_s(encoder, window)
+    return Span(item.digest, f"{clip.start_s:.9g}:{length}" + ("" if crop is None else f"<{crop:.9g}"))
+
+
+def _crop_s(encoder: Encoder, window: Window) -> float | None:
+    """How much of a clip is decoded at most; all of it if the encoder normalises over the clip."""
+    return window.first_s if encoder.normalize == "none" else None
 
 
 def extract(
@@ -148,15 +152,15 @@ def _encode_all(
             progress(done + len(cost.damaged), len(todo), cost.audio_s)
 
 
-def _windows(item: Item, span: Span, encoder: Encoder, window: Window) -> NDArray[np.float32]:
+def _windows(item: Item, encoder: Encoder, window: Window) -> NDArray[np.float32]:
     """`(windows, samples)` of one clip at the encoder's rate."""
-    start, _, length = span.stretch.partition(":")
     rate = encoder.sample_rate_hz
     waveform = audio.read(
         item.path,
         sample_rate_hz=rate,
-        start_s=float(start),
-        duration_s=float(length) if length else None,
+        start_s=item.clip.start_s,
+        duration_s=item.clip.duration_s,
+        at_most_s=_crop_s(encoder, window),
         native_rate_hz=item.rate_hz,
     )
     waveform = audio.normalize(waveform, encoder.normalize)
@@ -180,7 +184,7 @@ def _decoded(
         while True:
             while len(ahead) < 4 * (os.cpu_count() or 1) and (following := next(waiting, None)):
                 span, item = following
-                ahead.append((span, item, pool.submit(_windows, item, span, encoder, window)))
+                ahead.append((span, item, pool.submit(_windows, item, encoder, window)))
             if not ahead:
                 return
             span, item, future = ahead.popleft()

@@ -30,7 +30,8 @@ HALF_MAX = 65504.0
 
 @dataclass(frozen=True)
 class Span:
-    """What was decoded of an audio file: its content's sha256, and the stretch in seconds (`"0:"` is all of it)."""
+    """What was decoded of an audio file: its content's sha256, and the stretch in seconds: `"0:"` is all of it,
+    `"3:1.5"` from 3 s on for 1.5 s, `"0:<30"` all of it but at most 30 s."""
 
     audio: str
     stretch: str
