@@ -31,7 +31,7 @@ def test_a_miniature_never_stands_among_others(toy, bench):
     assert "toy-task" not in bench("leaderboard").out
     board = bench("leaderboard", "--mini")
     assert "MINIATURES" in board.out
-    assert f"{100 * record['scores']['accuracy']['test']:.1f}*" in board.out
+    assert f"{100 * record['scores']['accuracy']['test']:.1f} [" in board.out
     assert "mert-95m" not in board.out
 
 
@@ -46,6 +46,17 @@ def test_a_record_stands_beside_published_rows_of_its_protocol(toy, bench, tmp_p
     assert "toy" not in {
         cell["model"] for cell in json.loads(bench("leaderboard", "--protocol", "linear", "--json").out)
     }
+
+
+def test_a_record_that_is_not_comparable_is_marked_and_explained(toy, bench, tmp_path):
+    from conftest import toy_module
+
+    (tmp_path / "corpus").mkdir()
+    toy_module().write(tmp_path / "corpus")
+    value = toy("--data-dir", tmp_path / "corpus", "--limit", 12).record["scores"]["accuracy"]["test"]
+    board = bench("leaderboard", "--model", "toy").out
+    assert f"{100 * value:.1f}*" in board
+    assert "not comparable" in board
 
 
 def test_an_empty_board_says_what_to_do(bench):

@@ -48,7 +48,7 @@ def ranked(cells: Sequence[Cell], title: str) -> Table:
         by_row, key=lambda row: (key not in by_row[row], -by_row[row][key].value if key in by_row[row] else 0)
     )
 
-    table = Table(title=title, title_justify="left", header_style="bold", pad_edge=False)
+    table = Table(title=title, title_justify="left", header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("source", no_wrap=True)
     for task, metric in columns:
@@ -69,7 +69,7 @@ def ranked(cells: Sequence[Cell], title: str) -> Table:
 def _cell(cell: Cell | None) -> Text:
     if cell is None:
         return Text("")
-    text = shown(cell.value, cell.unit) + ("°" if cell.borrowed else "") + ("*" if not cell.comparable else "")
+    text = shown(cell.value, cell.unit) + ("°" if cell.borrowed else "") + ("" if cell.comparable or cell.mini else "*")
     if cell.interval and None not in cell.interval:
         low, high = (shown(bound, cell.unit) for bound in cell.interval if bound is not None)
         text += f" [{low}, {high}]"
@@ -87,6 +87,6 @@ def notes(cells: Sequence[Cell]) -> list[str]:
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
     if any(cell.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
-    if any(not cell.comparable for cell in cells):
+    if any(not cell.comparable and not cell.mini for cell in cells):
         lines.append("*: not comparable; its record says why")
     return lines
