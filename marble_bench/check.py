@@ -15,7 +15,7 @@ def check_task(named: Named, cache: Path) -> list[str]:
     """Make the miniature, read it with the task's own loader, decode a clip of each split. Lines of what was found."""
     task = named.task
     root = corpus.ensure_mini(task.corpus, cache)
-    there = corpus.on_disk(named, root, mini=True, allow_missing=False)
+    there = corpus.on_disk(named, root)
     target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
     counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]

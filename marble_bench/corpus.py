@@ -13,16 +13,24 @@ from pathlib import Path
 
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.plugins import Named
+from marble_bench.request import Request
 from marble_bench.task import SPLITS, Clip, Corpus
+
+MARKER = "MINIATURE.txt"  # stands in every miniature's folder, so that it is never taken for the corpus
 
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The clips whose files are there, in the task's order, with those files, and the clips whose files are not."""
+    """The clips whose files are there, in the task's order, with those files, and what is not there, a line each."""
 
     clips: tuple[Clip, ...]
     paths: tuple[Path, ...]
-    missing: tuple[Clip, ...]
+    missing: tuple[str, ...]
+
+
+def is_mini(root: Path | None) -> bool:
+    """Whether a corpus's folder is a miniature."""
+    return root is not None and (root / MARKER).is_file()
 
 
 def ensure_mini(corpus: Corpus, cache: Path) -> Path:
@@ -34,6 +42,7 @@ def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     try:
         building.mkdir(parents=True)
         corpus.mini(building)
+        (building / MARKER).write_text(f"Synthesised miniature of {corpus.title}, version {corpus.mini_version}.\n")
         os.replace(building, folder)
     except OSError as error:
         if not folder.is_dir():  # else another process was first, which is as good
@@ -41,6 +50,11 @@ def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     finally:
         shutil.rmtree(building, ignore_errors=True)
     return folder
+
+
+def folder(request: Request) -> Path | None:
+    """The corpus's folder of a run: the miniature's, made if need be, or the user's. None where none is needed."""
+    return ensure_mini(request.named.task.corpus, request.cache) if request.mini else request.root
 
 
 def listed(named: Named, root: Path | None) -> list[Clip]:
@@ -55,11 +69,13 @@ def listed(named: Named, root: Path | None) -> list[Clip]:
     return clips
 
 
-def on_disk(named: Named, root: Path, mini: bool, allow_missing: bool) -> OnDisk:
+def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     """Find every clip's file. Raises DataError naming what is missing, unless the user allows it or it is a miniature.
 
-    A miniature holds some of the listed clips by design, so the others are not called missing there.
+    A miniature holds some of the listed clips by design, so the others are not called missing there. A corpus whose
+    annotations list fewer clips than were published lacks as many.
     """
+    mini = is_mini(root)
     corpus = named.task.corpus
     if not root.is_dir():
         raise DataError(
@@ -67,9 +83,7 @@ def on_disk(named: Named, root: Path, mini: bool, allow_missing: bool) -> OnDisk
             f"(--mini runs on a synthesised miniature instead)"
         )
     clips = listed(named, root)
-    counts = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
-    if not mini and counts != named.task.counts:
-        raise DataError(f"task '{named.name}' lists {counts} clips; published are {named.task.counts}")
+    lacking = [] if mini else _lacking(named, clips, allow_missing)
     found = [corpus.locate(root, clip.audio) for clip in clips]
     missing = tuple(clip for clip, path in zip(clips, found, strict=True) if path is None)
     if len(missing) == len(clips):
@@ -85,8 +99,21 @@ def on_disk(named: Named, root: Path, mini: bool, allow_missing: bool) -> OnDisk
     return OnDisk(
         tuple(clip for clip, path in zip(clips, found, strict=True) if path is not None),
         tuple(path for path in found if path is not None),
-        () if mini else missing,
+        () if mini else (*lacking, *(clip.audio for clip in missing)),
     )
+
+
+def _lacking(named: Named, clips: Sequence[Clip], allow_missing: bool) -> list[str]:
+    """What the annotations list less than was published, a line for each split."""
+    counts = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
+    published = named.task.counts
+    more = {split for split in SPLITS if counts[split] > published[split]}
+    if more or (counts != published and not allow_missing):
+        raise DataError(
+            f"the annotations list {counts} clips for task '{named.name}'; published are {published}. "
+            + ("This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing")
+        )
+    return [f"{published[s] - counts[s]} unlisted {s} clips" for s in SPLITS if counts[s] < published[s]]
 
 
 def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:

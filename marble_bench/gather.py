@@ -25,6 +25,7 @@ class Gathered:
     summable: tuple[int, ...]
     missing: list[str]
     faults: list[dict[str, str]]
+    mini: bool
     cost: dict[str, Any]
 
 
@@ -35,9 +36,9 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
+    root = corpus.folder(request)
     assert root is not None
-    there = corpus.on_disk(request.named, root, request.mini, request.allow_missing)
+    there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
     loaded = weights.resolve(encoder, request.cache, override=request.weights, offline=request.offline)
@@ -48,7 +49,7 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
     store, spans, cost = extract.extract(
         items, encoder, loaded, task.window, request.cache, request.device, watch.features
     )
-    missing, faults = _left_out(request, clips, [clip.audio for clip in there.missing], cost.damaged, watch)
+    missing, faults = _left_out(request, clips, list(there.missing), cost.damaged, watch)
     sound = [index for index, clip in enumerate(clips) if clip.id not in cost.damaged]
     return Gathered(
         clips=[clips[index] for index in sound],
@@ -58,6 +59,7 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
         summable=encoder.summable,
         missing=missing,
         faults=faults,
+        mini=corpus.is_mini(root),
         cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
     )
 
@@ -91,11 +93,11 @@ def own_features(request: Request) -> Gathered:
     """Features that the user brought, for the clips of the task's list."""
     from marble_bench.features import own
 
-    task, place = request.named.task, request.features
+    place = request.features
     assert place is not None
-    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
-    if request.mini and root:
-        clips = list(corpus.on_disk(request.named, root, True, False).clips)
+    root = corpus.folder(request)
+    if root is not None and corpus.is_mini(root):
+        clips = list(corpus.on_disk(request.named, root).clips)
     else:
         clips = corpus.listed(request.named, root)
     if request.limit:
@@ -127,7 +129,15 @@ def own_features(request: Request) -> Gathered:
     inner = tuple(range(1, len(names)))
     nbytes = sum(layer.nbytes for layer in features.layers)
     return Gathered(
-        clips, features, [""] * len(clips), model, inner if len(inner) > 1 else (), missing, [], _cost(0.0, 0.0, nbytes)
+        clips=clips,
+        features=features,
+        digests=[""] * len(clips),
+        model=model,
+        summable=inner if len(inner) > 1 else (),
+        missing=missing,
+        faults=[],
+        mini=corpus.is_mini(root),
+        cost=_cost(0.0, 0.0, nbytes),
     )
 
 

@@ -86,7 +86,7 @@ def build(
             "clips": {split: sum(clip.split == split for clip in data.clips) for split in SPLITS},
             "missing": data.missing,
             "faults": data.faults,
-            "mini": request.mini,
+            "mini": data.mini,
         },
         "selection": {
             "split": "valid",
@@ -127,7 +127,7 @@ def build(
 def _why_not(request: Request, data: Gathered) -> list[str]:
     """What keeps a record off the ranking."""
     reasons = []
-    if request.mini:
+    if data.mini:
         reasons.append("made on the miniature corpus")
     if request.limit:
         reasons.append(f"limited to {request.limit} clips a split")
@@ -142,7 +142,7 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
 
 def variant(request: Request, data: Gathered) -> str:
     """What sets a record's file apart from the full run's."""
-    parts = ["mini"] if request.mini else []
+    parts = ["mini"] if data.mini else []
     parts += [f"limit{request.limit}"] if request.limit else []
     parts += ["partial"] if data.missing else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []

@@ -64,13 +64,12 @@ def plan(request: Request) -> dict[str, object]:
     """What a run would do, without doing any of it: nothing is fetched, decoded or written but a miniature."""
     from marble_bench.probes import trainer
 
-    task = request.named.task
     facts: dict[str, object] = {"model": request.model, "task": request.named.name, "protocol": request.protocol.name}
     if request.encoder is None:
         return {**facts, "features": str(request.features), "clips": len(corpus.listed(request.named, request.root))}
-    root = corpus.ensure_mini(task.corpus, request.cache) if request.mini else request.root
+    root = corpus.folder(request)
     assert root is not None
-    there = corpus.on_disk(request.named, root, request.mini, request.allow_missing)
+    there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
     names = [layer.name for layer in request.encoder.layers]
     layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)

@@ -26,9 +26,7 @@ def emomusic():
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory, emomusic):
-    folder = tmp_path_factory.mktemp("emomusic")
-    emomusic.mini(folder)
-    return folder
+    return corpus.ensure_mini(emomusic.EMOMUSIC, tmp_path_factory.mktemp("cache"))
 
 
 @pytest.fixture
@@ -51,7 +49,7 @@ def test_the_split_is_the_published_one_and_brings_its_ratings(named):
 def test_ratings_come_from_the_corpus_and_its_stray_tabs_are_taken_off(named, mini, emomusic):
     text = (mini / "songs_info.csv").read_text()
     assert "\t" in text
-    there = corpus.on_disk(named, mini, mini=True, allow_missing=False)
+    there = corpus.on_disk(named, mini)
     assert Counter(clip.split for clip in there.clips) == {"train": 38, "valid": 15, "test": 19}
     for clip in there.clips[::9]:
         assert clip.target == emomusic.compose(int(clip.id))[1:]
@@ -108,7 +106,7 @@ def test_a_clip_without_a_rating_is_told(csvs, emomusic):
 
 
 def test_arousal_is_heard_in_the_miniature(named, mini):
-    there = corpus.on_disk(named, mini, mini=True, allow_missing=False)
+    there = corpus.on_disk(named, mini)
     arousal = [clip.target[0] for clip in there.clips]
     onsets = []
     for path in there.paths:

@@ -30,9 +30,7 @@ def gtzan():
 
 @pytest.fixture(scope="module")
 def mini(tmp_path_factory, gtzan):
-    folder = tmp_path_factory.mktemp("gtzan")
-    gtzan.mini(folder)
-    return folder
+    return corpus.ensure_mini(gtzan.GTZAN, tmp_path_factory.mktemp("cache"))
 
 
 def test_the_split_is_the_published_one(named):
@@ -63,7 +61,7 @@ def test_a_changed_split_list_is_refused(tmp_path, monkeypatch):
 
 
 def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_split(named, mini):
-    there = corpus.on_disk(named, mini, mini=True, allow_missing=False)
+    there = corpus.on_disk(named, mini)
     assert Counter((clip.target, clip.split) for clip in there.clips) == {
         (genre, split): count for genre in PUBLISHED for split, count in {"train": 6, "valid": 4, "test": 4}.items()
     }
@@ -71,18 +69,20 @@ def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_spl
     assert {path.relative_to(mini).parts[0] for path in there.paths} == {"genres"}
 
 
-def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini):
+def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini, tmp_path):
+    shutil.copytree(mini / "genres", tmp_path / "genres")
     with pytest.raises(DataError) as caught:
-        corpus.on_disk(named, mini, mini=False, allow_missing=False)
+        corpus.on_disk(named, tmp_path)
     assert "790 of 930 clips of GTZAN are missing" in str(caught.value)
     assert "genres/blues/blues.000" in str(caught.value)
-    assert len(corpus.on_disk(named, mini, mini=False, allow_missing=True).missing) == 790
+    assert len(corpus.on_disk(named, tmp_path, allow_missing=True).missing) == 790
 
 
 def test_kaggles_copy_gives_the_same_clips(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "Data/genres_original")
-    there = corpus.on_disk(named, tmp_path, mini=True, allow_missing=False)
-    assert [c.id for c in there.clips] == [c.id for c in corpus.on_disk(named, mini, True, False).clips]
+    shutil.copy(mini / corpus.MARKER, tmp_path)
+    there = corpus.on_disk(named, tmp_path)
+    assert [c.id for c in there.clips] == [c.id for c in corpus.on_disk(named, mini).clips]
 
 
 def test_the_miniatures_samples_are_the_same_everywhere(gtzan):

@@ -178,6 +178,27 @@ def test_damaged_clips_are_all_named_and_nothing_is_written(toy, corpus_dir, tmp
     assert len(allowed.record["data"]["missing"]) == 3
 
 
+def test_a_miniature_given_as_data_is_known_for_one(toy, tmp_path):
+    toy("--mini")
+    (folder,) = (tmp_path / "cache/mini").iterdir()
+    record = toy("--data-dir", folder).record
+    assert record["data"]["mini"]
+    assert record["why_not"] == ["made on the miniature corpus"]
+
+
+def test_annotations_that_list_less_than_was_published_stop_the_run_unless_allowed(toy, corpus_dir, tmp_path):
+    text = Path(TOY_TASK).read_text().replace("counts=PER_SPLIT", 'counts={**PER_SPLIT, "train": 30}')
+    (tmp_path / "toy_task.py").write_text(text)
+    stopped = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py")
+    assert "'train': 24" in stopped.err
+    assert "'train': 30" in stopped.err
+    allowed = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing")
+    assert json.loads(allowed.out.splitlines()[-1])["data"]["missing"] == ["6 unlisted train clips"]
+    (tmp_path / "toy_task.py").write_text(text.replace('"train": 30', '"train": 3'))
+    more = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing")
+    assert "not the published corpus" in more.err
+
+
 def test_a_known_fault_is_left_out_and_recorded(toy, corpus_dir, tmp_path):
     text = Path(TOY_TASK).read_text()
     text = text.replace(

@@ -51,9 +51,11 @@ class Cost:
 
 
 def digests(paths: Sequence[Path]) -> list[str]:
-    """The sha256 of each file's bytes, read in threads."""
+    """The sha256 of each file's bytes, each file read once, in threads."""
+    unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(audio.digest, paths))
+        of_path = dict(zip(unique, pool.map(audio.digest, unique), strict=True))
+    return [of_path[path] for path in paths]
 
 
 def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) -> Store:
