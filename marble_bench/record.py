@@ -132,7 +132,7 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
     if request.limit:
         reasons.append(f"limited to {request.limit} clips a split")
     if data.missing:
-        reasons.append(f"{len(data.missing)} clips are missing")
+        reasons.append(f"incomplete corpus ({len(data.missing)} entries in data.missing)")
     if request.layers != "all":
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:

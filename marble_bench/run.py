@@ -7,11 +7,11 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from marble_bench import corpus, gather, record, results
-from marble_bench.errors import DataError, UsageError
+from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
 from marble_bench.request import Outcome, Request, Watch
-from marble_bench.targets import Scalars
+from marble_bench.targets import Scalars, Tags
 from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
@@ -29,6 +29,7 @@ def run(request: Request, watch: Watch) -> Outcome:
     results.check_writable(request.results)
     data = gather.own_features(request) if request.features else gather.encoder_features(request, watch)
     _check_splits(data.clips, request)
+    _check_tags(data, request)
     splits, unscale = _splits(data, request)
 
     recipe = trainer.Recipe(
@@ -133,6 +134,21 @@ def _check_splits(clips: Sequence[Clip], request: Request) -> None:
     empty = [split for split in SPLITS if not any(clip.split == split for clip in clips)]
     if empty:
         raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{request.named.name}'")
+
+
+def _check_tags(data: Gathered, request: Request) -> None:
+    """Raise DataError naming the tags that no clip, or every clip, of valid or test carries: they have no ranking score."""
+    target = request.named.task.target
+    if not isinstance(target, Tags):
+        return
+    for split in ("valid", "test"):
+        held = [set(clip.target) for clip in data.clips if clip.split == split]
+        bad = [name for name in target.names if sum(name in tags for tags in held) in (0, len(held))]
+        if bad:
+            raise DataError(
+                f"task '{request.named.name}': no clip, or every clip, of the {split} split carries {listing(bad)}; "
+                "a ranking score needs both kinds. Use more of the corpus"
+            )
 
 
 def _splits(
