@@ -18,49 +18,13 @@ from marble_bench import __version__, corpus, results
 from marble_bench.gather import Gathered
 from marble_bench.plugins import Named
 from marble_bench.request import Request
+from marble_bench.scoring import Answers
 from marble_bench.task import SPLITS
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from marble_bench.probes import trainer
-
-
-def truth_of(data: Gathered, request: Request, split: str) -> torch.Tensor:
-    """The truth of a split in the label's own units."""
-    import torch
-
-    clips = [clip for clip in data.clips if clip.split == split]
-    return torch.from_numpy(request.named.task.target.encode([c.target for c in clips], [c.id for c in clips]))
-
-
-def _scores(request: Request, data: Gathered, outputs: dict[str, torch.Tensor]) -> dict[str, Any]:
-    """Every metric on the test split, with interval, seeds, validation and the trivial answer's score."""
-    import torch
-
-    from marble_bench.statistics import bootstrap_interval
-
-    task = request.named.task
-    truth = {split: truth_of(data, request, split) for split in SPLITS}
-    groups = [clip.group or clip.id for clip in data.clips if clip.split == "test"]
-    constant = torch.from_numpy(task.target.trivial(truth["train"].numpy()))
-    trivial = constant.expand(1, len(truth["test"]), -1)
-    scores = {}
-    for index, metric in enumerate(task.metrics):
-        per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
-        low, high = bootstrap_interval(metric, outputs["test"], truth["test"], groups)
-        scores[metric.name] = {
-            "main": index == 0,
-            "higher_is_better": metric.higher_is_better,
-            "unit": metric.unit,
-            "test": results.number(sum(per_seed) / len(per_seed)),
-            "ci95": [results.number(low), results.number(high)],
-            "per_seed": [results.number(score) for score in per_seed],
-            "valid": results.number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
-            "trivial": results.number(float(metric.compute(trivial, truth["test"])[0])),
-        }
-    return scores
 
 
 def build(
@@ -68,7 +32,8 @@ def build(
     data: Gathered,
     fitted: Sequence[trainer.Fitted],
     chosen: Sequence[trainer.Fitted],
-    outputs: dict[str, torch.Tensor],
+    scores: dict[str, Any],
+    ensembles: Sequence[str],
     probe_s: float,
 ) -> dict[str, Any]:
     """The record's JSON, in the order of `record.schema.json`."""
@@ -101,11 +66,12 @@ def build(
                     "weight_decay": one.probe.weight_decay,
                     "epoch": one.best_epoch,
                     "valid": one.valid,
+                    **({"ensemble": ensembles[seed]} if ensembles else {}),
                 }
-                for one in chosen
+                for seed, one in enumerate(chosen)
             ],
         },
-        "scores": _scores(request, data, outputs),
+        "scores": scores,
         "cost": {
             **data.cost,
             "probe_s": round(probe_s, 3),
@@ -160,6 +126,7 @@ def task_hash(named: Named) -> str:
         "target": [type(task.target).__name__, task.target.names],
         "metrics": [metric.name for metric in task.metrics],
         "window": asdict(task.window),
+        "also": [task.ensemble, task.group_name],
         "schedule": asdict(task.schedule),
         "counts": task.counts,
     }
@@ -209,15 +176,14 @@ def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.Dat
     )
 
 
-def prediction_table(request: Request, data: Gathered, outputs: dict[str, torch.Tensor]) -> pd.DataFrame:
+def prediction_table(data: Gathered, answers: Answers) -> pd.DataFrame:
     """The chosen probes' outputs for each clip of the valid and test splits: a row per seed and clip."""
     import pandas as pd
 
     tables = []
     for split in ("valid", "test"):
         clips = [clip for clip in data.clips if clip.split == split]
-        truth = truth_of(data, request, split)
-        for seed, values in enumerate(outputs[split]):
+        for seed, values in enumerate(answers.outputs[split]):
             tables.append(
                 pd.DataFrame(
                     {
@@ -225,7 +191,7 @@ def prediction_table(request: Request, data: Gathered, outputs: dict[str, torch.
                         "seed": seed,
                         "clip": [clip.id for clip in clips],
                         "group": [clip.group or clip.id for clip in clips],
-                        "truth": [row.reshape(-1).tolist() for row in truth],
+                        "truth": [row.reshape(-1).tolist() for row in answers.truth[split]],
                         "outputs": values.tolist(),
                     }
                 )

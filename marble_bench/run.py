@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from marble_bench import corpus, gather, record, results
+from marble_bench import corpus, gather, record, results, scoring
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
@@ -48,17 +48,53 @@ def run(request: Request, watch: Watch) -> Outcome:
     started = time.perf_counter()
     fitted = trainer.fit(probes, splits["train"], splits["valid"], recipe, request.device, watch.probes)
     chosen = choose(fitted, request.seeds)
-    outputs = {
-        split: unscale(torch.stack([trainer.predict(one, splits[split], recipe, request.device) for one in chosen]))
+    windows = {
+        split: torch.stack([trainer.predict_windows(one, splits[split], recipe, request.device) for one in chosen])
         for split in ("valid", "test")
     }
     probe_s = time.perf_counter() - started
 
-    made = record.build(request, data, fitted, chosen, outputs, probe_s)
+    answers, scores, ensembles = _score(
+        data, request, {split: unscale(each) for split, each in windows.items()}, splits
+    )
+    made = record.build(request, data, fitted, chosen, scores, ensembles, probe_s)
     path = results.record_path(request.results, made, record.variant(request, data))
-    tables = record.grid_table(fitted, data.features.names), record.prediction_table(request, data, outputs)
+    tables = record.grid_table(fitted, data.features.names), record.prediction_table(data, answers)
     written = results.save(path, made, *tables, overwrite=request.overwrite)
     return Outcome(made, path, written, tuple(data.missing))
+
+
+def _score(
+    data: Gathered, request: Request, windows: dict[str, torch.Tensor], splits: dict[str, trainer.Split]
+) -> tuple[scoring.Answers, dict[str, Any], list[str]]:
+    """Answers clip by clip, every score that the task asks for, and each seed's ensemble where the task has one.
+
+    windows: the chosen probes' outputs `(seeds, windows, width)` of valid and test, in the label's own units.
+    """
+    import torch
+
+    from marble_bench.probes.trainer import average_windows
+
+    task = request.named.task
+    members = {split: [clip for clip in data.clips if clip.split == split] for split in SPLITS}
+    truth = {
+        split: torch.from_numpy(task.target.encode([clip.target for clip in clips], [clip.id for clip in clips]))
+        for split, clips in members.items()
+    }
+    groups = {split: [clip.group or clip.id for clip in clips] for split, clips in members.items() if split != "train"}
+    clip = {split: splits[split].clip for split in windows}
+    outputs = {split: average_windows(windows[split], clip[split], len(truth[split])) for split in windows}
+    answers = scoring.Answers(outputs, truth, groups["test"])
+    constant = torch.from_numpy(task.target.trivial(truth["train"].numpy()))
+    scores = scoring.scores(task.metrics, answers, constant)
+    ensembles: list[str] = []
+    if task.ensemble:
+        best, ensembles = scoring.best_ensemble(task.metrics[0], windows, clip, answers)
+        scores |= scoring.scores(task.metrics[:1], best, constant, "_ensemble", main=False)
+    if task.group_name:
+        grouped = scoring.by_group(answers, groups)
+        scores |= scoring.scores(task.metrics[:1], grouped, constant, f"_{task.group_name}", main=False)
+    return answers, scores, ensembles
 
 
 def plan(request: Request) -> dict[str, object]:

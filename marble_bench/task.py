@@ -121,6 +121,8 @@ class Task:
         no audio; then labels come from the shipped list, or a DataError says that the annotations are needed.
     metrics: the first is the main one, by which probes are selected on the valid split.
     counts: clips per split as published; a full corpus that gives other counts is an error.
+    ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
+    group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     """
 
     title: str = _unset("a line that says what is asked")
@@ -131,6 +133,8 @@ class Task:
     counts: dict[str, int] = field(default_factory=dict)
     window: Window = Window()
     schedule: Schedule = Schedule()
+    ensemble: bool = False
+    group_name: str = ""
     version: int = 1
 
     def __post_init__(self) -> None:

@@ -165,11 +165,16 @@ def fit(
 
 def predict(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
     """`(clips, outputs)` float32 on the CPU: one trained probe's outputs, averaged over each clip's windows."""
+    return average_windows(predict_windows(fitted, split, recipe, device)[None], split.clip, split.clips)[0]
+
+
+def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
+    """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     import torch
 
     parameters = {name: value.to(device)[None] for name, value in fitted.state.items()}
     with torch.inference_mode():
-        return _score_outputs(parameters, [fitted.probe], split, recipe, device)[0].cpu()
+        return _window_outputs(parameters, [fitted.probe], split, recipe, device)[0].cpu()
 
 
 def _blocks(probes: Sequence[Probe], train: Split, recipe: Recipe) -> list[list[Probe]]:
@@ -204,10 +209,10 @@ def _inputs(
     return torch.einsum("pl,plbw->pbw", parameters["mix"].softmax(dim=-1), stacked)
 
 
-def _score_outputs(
+def _window_outputs(
     parameters: dict[str, torch.Tensor], probes: Sequence[Probe], split: Split, recipe: Recipe, device: str
 ) -> torch.Tensor:
-    """`(probes, clips, outputs)`: outputs without dropout, averaged over windows."""
+    """`(probes, windows, outputs)`: outputs without dropout."""
     import torch
 
     head = find_head(recipe.protocol.head)
@@ -219,7 +224,7 @@ def _score_outputs(
     for start in range(0, windows, step):
         rows = torch.arange(start, min(start + step, windows)).expand(len(probes), -1)
         parts.append(head.forward(parameters, _inputs(parameters, probes, rows, split, recipe, device), None))
-    return average_windows(torch.cat(parts, dim=1), split.clip.to(device), split.clips)
+    return torch.cat(parts, dim=1)
 
 
 @dataclass
@@ -295,7 +300,8 @@ class _Block:
             rows = torch.stack([orders[probe.seed][start : start + size] for probe in self.alive])
             finite &= self._step(rows, train)
         with torch.inference_mode():
-            outputs = _score_outputs(self.parameters, self.alive, valid, self.recipe, self.device)
+            by_window = _window_outputs(self.parameters, self.alive, valid, self.recipe, self.device)
+            outputs = average_windows(by_window, valid.clip.to(self.device), valid.clips)
             finite &= outputs.isfinite().flatten(1).all(dim=1)
             scores = self.recipe.score(outputs, valid.truth.to(self.device))
         self._judge(scores.tolist(), finite.tolist())

@@ -19,6 +19,8 @@ class Metric:
     compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
     per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
         metric's own contribution of each clip.
+    on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
+        still have an order. None where `compute` will do.
     source: the definition and the library that it is tested against.
     """
 
@@ -29,6 +31,7 @@ class Metric:
     source: str
     higher_is_better: bool = True
     unit: str = "fraction"
+    on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

@@ -90,7 +90,19 @@ def well_ordered(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(per_clip, nan=0.5)
 
 
-ROC_AUC = Metric("roc_auc", "tags", macro_roc_auc, well_ordered, "macro; sklearn.metrics.roc_auc_score")
+ROC_AUC = Metric(
+    "roc_auc",
+    "tags",
+    macro_roc_auc,
+    well_ordered,
+    "macro; sklearn.metrics.roc_auc_score",
+    on_resample=lambda outputs, truth: roc_auc_by_tag(outputs, truth).nanmean(dim=-1),
+)
 AVERAGE_PRECISION = Metric(
-    "ap", "tags", macro_average_precision, well_ordered, "macro; sklearn.metrics.average_precision_score"
+    "ap",
+    "tags",
+    macro_average_precision,
+    well_ordered,
+    "macro; sklearn.metrics.average_precision_score",
+    on_resample=lambda outputs, truth: average_precision_by_tag(outputs, truth).nanmean(dim=-1),
 )

@@ -1,0 +1,145 @@
+"""One contract for every task: what it declares is what was published, and its miniature is read by its own loader."""
+
+from collections import Counter
+
+import numpy as np
+import pytest
+import torch
+
+from marble_bench import corpus, plugins
+from marble_bench.errors import DataError, UsageError
+from marble_bench.targets import Classes, Scalars, Tags
+from marble_bench.task import SPLITS
+
+TASKS = plugins.task_names()
+# As PROTOCOLS gives them: clips per split, and how many labels.
+PUBLISHED = {
+    "emo": ((504, 115, 125), 2),
+    "gs": ((923, 236, 604), 24),
+    "gtzan": ((443, 197, 290), 10),
+    "mtg-genre": ((32572, 11043, 11479), 87),
+    "mtg-instrument": ((14395, 5466, 5115), 40),
+    "mtg-moodtheme": ((9949, 3802, 4231), 56),
+    "mtg-top50": ((32136, 10888, 11356), 50),
+    "mtt": ((18709, 1825, 5329), 50),
+    "nsynth-instrument": ((289205, 12678, 4096), 11),
+    "nsynth-pitch": ((289205, 12678, 4096), 112),
+}
+LISTED = ("emo", "gs", "gtzan", "mtg-genre", "mtg-instrument", "mtg-moodtheme", "mtg-top50")  # lists ship with labels
+# Where the source says that splits share no group; MagnaTagATune's songs, NSynth's training instruments.
+APART = {"mtt", "nsynth-instrument", "nsynth-pitch"}
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(params=TASKS)
+def named(request):
+    return plugins.find_task(request.param)
+
+
+def test_every_task_stands_in_the_table_above():
+    assert set(PUBLISHED) == set(TASKS)
+
+
+def test_what_is_declared_is_what_was_published(named):
+    counts, labels = PUBLISHED[named.name]
+    assert tuple(named.task.counts[split] for split in SPLITS) == counts
+    assert len(named.task.target.names) == labels
+    assert named.task.version >= 1
+    for fact in ("title", "home", "license", "citation", "layout"):
+        assert getattr(named.task.corpus, fact), fact
+    assert named.task.corpus.sources
+
+
+@pytest.mark.parametrize("name", LISTED)
+def test_the_shipped_lists_give_the_published_counts_with_no_clip_twice(name):
+    named = plugins.find_task(name)
+    clips = corpus.listed(named, None)
+    assert Counter(clip.split for clip in clips) == named.task.counts
+    assert len({clip.audio for clip in clips}) == len(clips)
+    truth = named.task.target.encode([clip.target for clip in clips], [clip.id for clip in clips])
+    if isinstance(named.task.target, Tags):
+        assert truth.sum(axis=0).min() > 0
+        assert set(named.task.target.names) == {tag for clip in clips if clip.split == "train" for tag in clip.target}
+
+
+def test_chance_of_the_tagging_tasks_is_what_protocols_says():
+    for name, prevalence in (("mtg-genre", 0.0277), ("mtg-instrument", 0.0609), ("mtg-moodtheme", 0.0319)):
+        named = plugins.find_task(name)
+        clips = [clip for clip in corpus.listed(named, None) if clip.split == "test"]
+        truth = torch.from_numpy(named.task.target.encode([c.target for c in clips], [c.id for c in clips]))
+        constant = torch.zeros(1, len(clips), truth.shape[1])
+        assert float(named.task.metrics[0].compute(constant, truth)) == 0.5
+        assert float(named.task.metrics[1].compute(constant, truth)) == pytest.approx(prevalence, abs=5e-5)
+
+
+def test_constant_c_minor_scores_15_8_on_the_published_key_labels():
+    named = plugins.find_task("gs")
+    clips = corpus.listed(named, None)
+    of = {}
+    for split in SPLITS:
+        members = [clip for clip in clips if clip.split == split]
+        of[split] = named.task.target.encode([clip.target for clip in members], [clip.id for clip in members])
+    constant = torch.from_numpy(named.task.target.trivial(of["train"]))
+    assert named.task.target.names[int(constant.argmax())] == "C minor"
+    score = named.task.metrics[0].compute(constant.expand(1, 604, -1), torch.from_numpy(of["test"]))
+    assert float(score) == pytest.approx(0.158, abs=5e-4)
+
+
+@pytest.mark.slow
+def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
+    root = corpus.ensure_mini(named.task.corpus, cache)
+    there = corpus.on_disk(named, root)
+    counts = Counter(clip.split for clip in there.clips)
+    assert set(counts) == set(SPLITS)
+    target = named.task.target
+    truth = {}
+    for split in SPLITS:
+        members = [clip for clip in there.clips if clip.split == split]
+        truth[split] = target.encode([clip.target for clip in members], [clip.id for clip in members])
+    if isinstance(target, Classes):
+        assert len(np.unique(truth["train"])) > 4
+        assert set(np.unique(truth["test"])) <= set(np.unique(truth["train"]))
+    elif isinstance(target, Tags):
+        for split in SPLITS:
+            assert (truth[split].min(axis=0) == 0).all()
+            assert (truth[split].max(axis=0) == 1).all()
+    else:
+        assert isinstance(target, Scalars)
+        assert truth["train"].std(axis=0).min() > 0.5
+    assert len(set(there.paths)) == len(there.paths)
+    if named.name in APART:
+        groups = {split: {c.group for c in there.clips if c.split == split} for split in SPLITS}
+        assert not groups["train"] & (groups["valid"] | groups["test"])
+
+
+@pytest.mark.slow
+def test_a_clip_taken_from_the_corpus_is_missed_by_name(named, cache, tmp_path):
+    import shutil
+
+    root = corpus.ensure_mini(named.task.corpus, cache)
+    shutil.copytree(root, tmp_path / "corpus", copy_function=_link)
+    (tmp_path / "corpus" / corpus.MARKER).unlink()
+    with pytest.raises(DataError) as caught:
+        corpus.on_disk(named, tmp_path / "corpus")
+    assert "missing" in str(caught.value) or "published are" in str(caught.value) or "none of the" in str(caught.value)
+
+
+def _link(source, target):
+    import os
+
+    os.link(source, target)
+
+
+def test_a_name_nearly_right_is_answered_with_the_right_one(named):
+    with pytest.raises(UsageError, match=f"did you mean '{named.name}'"):
+        plugins.find_task(named.name + "x")
+
+
+def test_annotations_are_asked_for_where_no_list_has_the_labels():
+    for name in set(TASKS) - set(LISTED):
+        with pytest.raises(DataError, match="--data-dir"):
+            list(plugins.find_task(name).task.clips(None))
