@@ -51,10 +51,7 @@ def read(
 
     with _opened(path) as file:
         rate = file.samplerate
-        if native_rate_hz is not None and rate != native_rate_hz:
-            raise DataError(
-                f"{path} has {rate:,} Hz; the corpus has {native_rate_hz:,} Hz, so this is not its own file: {AGAIN}"
-            )
+        _check_rate(path, rate, native_rate_hz)
         start = round(start_s * rate)
         most = None if at_most_s is None else round(at_most_s * rate)
         count = None if duration_s is None else round(duration_s * rate)
@@ -183,6 +180,25 @@ def _promised_by_mp3(path: Path, file: BinaryIO) -> int | None:
         return int(soundfile.info(path).frames)
     except soundfile.LibsndfileError:
         return None  # decoding it will say what is wrong
+
+
+def check_header(path: Path, native_rate_hz: int | None = None) -> None:
+    """Open a file without decoding it. Raises DataError if it is missing, empty, no audio, of another rate, or truncated.
+
+    A truncated wav or au is known by its header alone; what is wrong inside a flac, ogg or mp3 only decoding tells.
+    """
+    with _opened(path) as file:
+        _check_rate(path, file.samplerate, native_rate_hz)
+        promised = promised_samples(path)
+        if promised is not None and file.frames < promised:
+            raise DataError(f"{path} is truncated: {promised:,} samples promised, {file.frames:,} found; {AGAIN}")
+
+
+def _check_rate(path: Path, rate: int, native_rate_hz: int | None) -> None:
+    if native_rate_hz is not None and rate != native_rate_hz:
+        raise DataError(
+            f"{path} has {rate:,} Hz; the corpus has {native_rate_hz:,} Hz, so this is not its own file: {AGAIN}"
+        )
 
 
 def duration_s(path: Path) -> float:

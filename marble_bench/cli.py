@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__
+from marble_bench import __version__, cli_data
 from marble_bench.errors import DONE, FAILED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -24,6 +24,8 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+app.add_typer(cli_data.app, name="data")
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
 Cache = Annotated[

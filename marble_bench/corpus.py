@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from marble_bench import audio
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.plugins import Named
 from marble_bench.request import Request
@@ -28,6 +29,17 @@ class OnDisk:
     missing: tuple[str, ...]
 
 
+def files_below(root: Path) -> list[Path]:
+    """Every file of a folder and those in it, sorted."""
+    return sorted(path for path in root.rglob("*") if path.is_file())
+
+
+def mini_files(root: Path) -> dict[str, str]:
+    """The files that a miniature was made with and their sha256, by their paths below its folder."""
+    lines = (root / MARKER).read_text().splitlines()[1:]
+    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+
+
 def is_mini(root: Path | None) -> bool:
     """Whether a corpus's folder is a miniature."""
     return root is not None and (root / MARKER).is_file()
@@ -36,20 +48,32 @@ def is_mini(root: Path | None) -> bool:
 def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     """The folder of a corpus's miniature, made now if it is not there. Its existence means that it is whole."""
     folder = cache / "mini" / f"{corpus.name}-{corpus.mini_version}"
-    if folder.is_dir():
-        return folder
+    if not folder.is_dir():
+        write_mini(corpus, folder, there_is_fine=True)
+    return folder
+
+
+def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> None:
+    """Write a corpus's miniature into a new folder, whole or not at all.
+
+    there_is_fine: another process may make the same one meanwhile. Raises DataError if the folder is there or cannot be
+    written.
+    """
+    if folder.exists() and not there_is_fine:
+        raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         building.mkdir(parents=True)
         corpus.mini(building)
-        (building / MARKER).write_text(f"Synthesised miniature of {corpus.title}, version {corpus.mini_version}.\n")
+        made = {path.relative_to(building).as_posix(): audio.digest(path) for path in files_below(building)}
+        about = f"Synthesised miniature of {corpus.title}, version {corpus.mini_version}. sha256 of each file:\n"
+        (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
         os.replace(building, folder)
     except OSError as error:
-        if not folder.is_dir():  # else another process was first, which is as good
+        if not (there_is_fine and folder.is_dir()):  # else another process was first, which is as good
             raise DataError(f"the miniature of {corpus.name} cannot be written to {folder}: {error}") from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
-    return folder
 
 
 def folder(request: Request) -> Path | None:

@@ -18,8 +18,9 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """The 95 % percentile interval of a metric, averaged over probes, when test clips are drawn again.
 
-    outputs: `(probes, clips, width)`. groups: `(clips,)`, clips of one group are drawn together. A tag that a
-    resample leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score. Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
+    outputs: `(probes, clips, width)`. groups: `(clips,)`, clips of one group are drawn together. A tag that a resample
+    leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score.
+    Source: Efron and Tibshirani, An Introduction to the Bootstrap (1993), chapter 13.
     """
     import numpy as np
     import torch

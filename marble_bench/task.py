@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
 from marble_bench.source import Source
 
@@ -47,10 +48,12 @@ class Window:
 
     length_s: window length in seconds; None takes the whole clip as one window. A remainder is dropped.
     first_s: use only the first so many seconds of the clip; None uses all. Normalisation still sees the whole clip.
+    normalize: done to every clip, before what an encoder asks for; see `marble_bench.audio.normalize`.
     """
 
     length_s: float | None = None
     first_s: float | None = None
+    normalize: Normalize = "none"
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ FLOORS = [
     ["features"],
     ["request"],
     ["corpus"],
+    ["inspection", "dataset"],
     ["gather"],
     ["statistics", "results"],
     ["scoring"],
@@ -32,6 +33,7 @@ FLOORS = [
     ["run", "check"],
     ["leaderboard"],
     ["progress", "show"],
+    ["cli_data"],
     ["cli"],
 ]
 # Task checks its target and metrics against each other; both sides name the other's type, inside functions only.

@@ -68,6 +68,7 @@ def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) 
         "normalize": encoder.normalize,
         "window_s": window.length_s,
         "first_s": window.first_s,
+        "clip_normalize": window.normalize,
         "kind": "pooled",
         "dtype": "float32",
     }
@@ -83,8 +84,8 @@ def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
 
 
 def _crop_s(encoder: Encoder, window: Window) -> float | None:
-    """How much of a clip is decoded at most; all of it if the encoder normalises over the clip."""
-    return window.first_s if encoder.normalize == "none" else None
+    """How much of a clip is decoded at most; all of it if task or encoder normalises over the clip."""
+    return window.first_s if encoder.normalize == window.normalize == "none" else None
 
 
 def extract(
@@ -165,7 +166,7 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> NDArray[np.float32
         at_most_s=_crop_s(encoder, window),
         native_rate_hz=item.rate_hz,
     )
-    waveform = audio.normalize(waveform, encoder.normalize)
+    waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
     try:
         return audio.cut(
             waveform,

@@ -1,0 +1,151 @@
+"""Looks at a corpus on disk: what is missing, what is damaged, what does not belong there, all by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marble_bench import audio, corpus, plugins
+from marble_bench.errors import DataError, UsageError, did_you_mean
+from marble_bench.plugins import Named
+from marble_bench.task import SPLITS, Corpus
+
+Progress = Callable[[int, int], None]  # called with files looked at, files in all
+SOUNDS = (".wav", ".au", ".flac", ".ogg", ".mp3", ".mp4")
+
+
+@dataclass
+class Report:
+    """What was found. counts: by task, clips listed, published and there per split; the rest by the file's path."""
+
+    corpus: str
+    folder: str
+    mini: bool
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    known_faults: dict[str, str] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is missing, damaged or wrong in the annotations; unexpected files do no harm."""
+        return not (self.missing or self.damaged or self.annotations)
+
+
+def corpora() -> dict[str, list[Named]]:
+    """Every corpus that a task asks, by name, with its tasks."""
+    found: dict[str, list[Named]] = {}
+    for name in plugins.task_names():
+        named = plugins.find_task(name)
+        found.setdefault(named.task.corpus.name, []).append(named)
+    return found
+
+
+def find_corpus(name: str) -> tuple[Corpus, list[Named]]:
+    """A corpus and its tasks by its name, or UsageError with the closest one."""
+    known = corpora()
+    if name not in known:
+        raise UsageError(f"no corpus '{name}'{did_you_mean(name, known)} (bench data list)")
+    return known[name][0].task.corpus, known[name]
+
+
+def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress: Progress | None = None) -> Report:
+    """Hold a folder against what the tasks of its corpus list; `deep` decodes every file, else headers are read.
+
+    A miniature is held against the files that it was made with. Raises DataError if the folder is not there.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root} for {asked.title}; it should hold {asked.layout}")
+    report = Report(asked.name, str(root), corpus.is_mini(root))
+    files: dict[str, Path] = {}
+    for named in tasks:
+        _list(named, root, report, files)
+    expected = _manifest(root, report) if report.mini else None
+    _decode(asked, files, deep, report, progress)
+    belongs = {path.resolve() for path in files.values()}
+    for path in corpus.files_below(root):
+        name = path.relative_to(root).as_posix()
+        if (expected is not None and name not in expected and name != corpus.MARKER) or (
+            expected is None and path.suffix.lower() in SOUNDS and path.resolve() not in belongs
+        ):
+            report.unexpected.append(name)
+    return report
+
+
+def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> None:
+    """Note a task's counts and missing files, and where the others lie; what its annotations lack is told once."""
+    try:
+        clips = corpus.listed(named, root)
+    except DataError as error:
+        if str(error) not in report.annotations:
+            report.annotations.append(str(error))
+        return
+    counts = {split: {"published": named.task.counts[split], "listed": 0, "there": 0} for split in SPLITS}
+    missing = dict.fromkeys(report.missing)  # keeps the order, and tells at once whether a name is in it
+    for clip in clips:
+        path = files.get(clip.audio) or named.task.corpus.locate(root, clip.audio)
+        counts[clip.split]["listed"] += 1
+        if path is not None:
+            files[clip.audio] = path
+            counts[clip.split]["there"] += 1
+        elif not report.mini:
+            missing[clip.audio] = None
+    report.missing = list(missing)
+    report.counts[named.name] = counts
+    listed = {split: count["listed"] for split, count in counts.items()}
+    if not report.mini and listed != named.task.counts:
+        report.annotations.append(f"{named.name}: {listed} clips are listed; published are {named.task.counts}")
+
+
+def _manifest(root: Path, report: Report) -> dict[str, str]:
+    """Hold a miniature's files against those that it was made with."""
+    made = corpus.mini_files(root)
+    for name, digest in made.items():
+        if not (root / name).is_file():
+            report.missing.append(name)
+        elif audio.digest(root / name) != digest:
+            report.damaged[name] = "is not the file that the miniature was made with"
+    return made
+
+
+def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report, progress: Progress | None) -> None:
+    """Open every file, or decode it whole, in threads; what is wrong with it stands in the report."""
+
+    def fault(path: Path) -> str:
+        try:
+            if deep:
+                audio.read(path, sample_rate_hz=asked.sample_rate_hz or 22050, native_rate_hz=asked.sample_rate_hz)
+            else:
+                audio.check_header(path, asked.sample_rate_hz)
+        except DataError as error:
+            return str(error)
+        return ""
+
+    with ThreadPoolExecutor() as pool:
+        for done, (name, why) in enumerate(zip(files, pool.map(fault, files.values()), strict=True), 1):
+            known = asked.known_fault(name)
+            if why and known:
+                report.known_faults[name] = known.what
+            elif why:
+                report.damaged[_below(files[name], Path(report.folder))] = why
+            if progress:
+                progress(done, len(files))
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def as_rows(report: Report) -> list[dict[str, Any]]:
+    """Every finding as a row of kind, name and what is wrong."""
+    rows = [{"what": "missing", "name": name, "why": ""} for name in report.missing]
+    rows += [{"what": "damaged", "name": name, "why": why} for name, why in report.damaged.items()]
+    rows += [{"what": "annotations", "name": "", "why": why} for why in report.annotations]
+    rows += [{"what": "known fault", "name": name, "why": why} for name, why in report.known_faults.items()]
+    rows += [{"what": "unexpected", "name": name, "why": "no task lists it"} for name in report.unexpected]
+    return rows
