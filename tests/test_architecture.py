@@ -25,7 +25,7 @@ FLOORS = [
     ["features"],
     ["request"],
     ["corpus"],
-    ["inspection", "dataset"],
+    ["inspection", "dataset", "catalogue"],
     ["gather"],
     ["statistics", "results"],
     ["scoring"],

@@ -49,3 +49,9 @@ def test_every_option_in_the_documents_exists(page, bench):
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)):
         assert option in known | {"--version"}, option
+
+
+def test_the_table_of_tasks_is_made_of_the_task_files():
+    from marble_bench.catalogue import tasks_page
+
+    assert (ROOT / "docs/tasks.md").read_text() == tasks_page()

@@ -1,5 +1,6 @@
 """One contract for every task: what it declares is what was published, and its miniature is read by its own loader."""
 
+import json
 from collections import Counter
 
 import numpy as np
@@ -157,3 +158,23 @@ def test_annotations_are_asked_for_where_no_list_has_the_labels():
     for name in UNLISTED:
         with pytest.raises(DataError, match="--data-dir"):
             list(plugins.find_task(name).task.clips(None))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("first", "others"),
+    [
+        ("mtg-top50", ["mtg-genre", "mtg-instrument", "mtg-moodtheme"]),
+        ("nsynth-instrument", ["nsynth-pitch"]),
+        ("vocalset-singer", ["vocalset-technique"]),
+    ],
+)
+def test_tasks_of_one_corpus_share_one_pass_of_features(bench, cache, first, others):
+    tasks = [argument for name in (first, *others) for argument in ("--task", name)]
+    extra = ("--seeds", 1, "--json", "--quiet", "--cache-dir", cache)
+    ended = bench("run", "--model", "mfcc", *tasks, "--mini", *extra)
+    assert ended.code == 0, ended.err
+    records = [json.loads(line) for line in ended.out.splitlines()]
+    assert [record["cost"]["cached"] for record in records] == [False] + [True] * len(others)
+    main = {record["task"]["name"]: next(s for s in record["scores"].values() if s["main"]) for record in records}
+    assert all(score["trivial"] < score["test"] < 1 for score in main.values()), main

@@ -12,7 +12,7 @@ CORPORA = "marble_bench.tasks.corpora"
 # Where torchaudio 2.9.1's `vad` begins on `_voice(case)`, run once; None where it finds no voice.
 TORCHAUDIO = [
     46305, 35280, 5600, None, 70560, 59535, None, 20957, 19845, 48510, None, None,
-    None, 63945, 22400, 24266, 39690, None, 4800, 11030, None, 41895, None, 25369, ,
+    None, 63945, 22400, 24266, 39690, None, 4800, 11030, None, 41895, None, 25369,
 ]  # fmt: skip
 
 

@@ -11,6 +11,7 @@ Five files of the zip are in no list: vibrato/f2_scales_vibrato_a(1), caro_, don
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -165,8 +166,11 @@ def mini(folder: Path) -> None:
         counts[recording] = max(counts.get(recording, 0), number + 1)
     chosen: dict[str, None] = {}
     for task, most in (("technique", MINI_PER_TECHNIQUE), ("singer", MINI_PER_SINGER)):
-        for recording, number, split in chunks(task):
+        mixed = sorted(chunks(task), key=lambda row: hashlib.sha256(row[0].encode()).digest())  # singers in turn
+        for recording, number, split in mixed:
             technique, _, name = recording.partition("/")
+            if task == "singer" and technique in TECHNIQUES:
+                continue  # the other seven techniques show the singers, so that the technique task stays balanced
             key = (technique if task == "technique" else name.partition("_")[0], split)
             if not number and counts[recording] <= 2 and wanted.get(key, 0) < most[split]:
                 wanted[key] = wanted.get(key, 0) + 1
