@@ -102,3 +102,29 @@ def mini(
 
     write_mini(find_corpus(name)[0], folder.expanduser())
     print(folder)
+
+
+@app.command()
+def get(
+    name: Name,
+    data_dir: Annotated[Path | None, typer.Option(help="Where to put it; else BENCH_DATA/CORPUS.")] = None,
+    mirror: Annotated[str, typer.Option("--from", help="A named mirror instead of the makers' own.")] = "",
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a corpus from its makers or a mirror; goes on where it stopped, and checks what was published of it."""
+    from marble_bench.cache import cache_root
+    from marble_bench.cache import data_dir as folder_of
+    from marble_bench.fetch import Talk, get
+    from marble_bench.inspection import find_corpus
+    from marble_bench.progress import Transfers
+    from marble_bench.request import offline_asked
+
+    corpus, _ = find_corpus(name)
+    folder = folder_of(corpus.name, cache_root(cache_dir), data_dir)
+    with Transfers(quiet) as shown:
+        get(corpus, folder, Talk(shown.say, shown.transfer), mirror, offline or offline_asked())
+    print(folder)
+    print(f"next: bench data check {corpus.name} --data-dir {folder}", file=sys.stderr)

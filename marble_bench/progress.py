@@ -63,3 +63,38 @@ class Progress:
         if described not in known:
             known[described] = self.bars.add_task(described, total=todo, rate="")
         self.bars.update(known[described], completed=done, rate=text)
+
+
+class Transfers:
+    """Says how downloads go on: bytes of each file; use it as a context."""
+
+    def __init__(self, quiet: bool) -> None:
+        from rich.console import Console
+        from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+        from rich.progress import Progress as Bars
+
+        self.console = Console(stderr=True, quiet=quiet)
+        columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+        self.bars = Bars(
+            *columns, TimeRemainingColumn(), console=self.console, disable=quiet or not self.console.is_terminal
+        )
+
+    def __enter__(self) -> Transfers:
+        self.bars.start()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.bars.stop()
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def transfer(self, name: str, done: int, total: int | None) -> None:
+        """Bytes of a file so far, and in all where that is known."""
+        known = {task.description: task.id for task in self.bars.tasks}
+        if name not in known:
+            known[name] = self.bars.add_task(name, total=total)
+        self.bars.update(known[name], completed=done, total=total)

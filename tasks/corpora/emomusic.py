@@ -182,8 +182,8 @@ EMOMUSIC = Corpus(
     mini=mini,
     sample_rate_hz=RATE_HZ,
     sources=(
-        Source(url=f"{HOME}clips_45sec.tar.gz", note="the audio"),
-        Source(url=f"{HOME}annotations.tar.gz", note="the csv files"),
-        Source(url="hf:m-a-p/EMO", note="re-packed"),
+        Source(url=f"{HOME}clips_45sec.tar.gz", unpack=True, note="the audio"),
+        Source(url=f"{HOME}annotations.tar.gz", unpack=True, note="the csv files"),
+        Source(url="hf:m-a-p/EMO", mirror="hub", note="re-packed"),
     ),
 )

@@ -163,6 +163,6 @@ GIANTSTEPS = Corpus(
             status="dead",
             note="train and valid audio, reported gone in 2026",
         ),
-        Source(url="hf:m-a-p/GS", note="re-packed; where the makers' own page points to now"),
+        Source(url="hf:m-a-p/GS", mirror="hub", note="re-packed; where the makers' own page points to now"),
     ),
 )

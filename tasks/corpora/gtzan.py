@@ -145,7 +145,7 @@ GTZAN = Corpus(
             note="needs a Kaggle account; jazz.00054 is damaged in it",
         ),
         Source(url="https://www.kaggle.com/datasets/carlthome/gtzan-genre-collection", status="gated"),
-        Source(url="hf:m-a-p/GTZAN", note="re-encoded"),
+        Source(url="hf:m-a-p/GTZAN", mirror="hub", note="re-encoded"),
     ),
     faults=(Fault("genres/jazz/jazz.00054.au", "damaged in Kaggle's copy; MARBLE leaves it out too"),),
 )

@@ -187,9 +187,14 @@ MAGNATAGATUNE = Corpus(
     locate=locate,
     sample_rate_hz=RATE_HZ,
     sources=(
-        *(Source(url=f"https://mirg.city.ac.uk/datasets/magnatagatune/mp3.zip.00{part}") for part in (1, 2, 3)),
+        *(
+            Source(
+                url=f"https://mirg.city.ac.uk/datasets/magnatagatune/mp3.zip.00{part}", unpack=True, joined="mp3.zip"
+            )
+            for part in (1, 2, 3)
+        ),
         Source(url=f"https://mirg.city.ac.uk/datasets/magnatagatune/{ANNOTATIONS}"),
-        Source(url="hf:m-a-p/MTT", note="re-packed by MARBLE"),
+        Source(url="hf:m-a-p/MTT", mirror="hub", note="re-packed by MARBLE"),
     ),
     faults=tuple(Fault(f"mp3/{path}", "0 bytes in every copy; MARBLE and JukeMIR leave it out too") for path in EMPTY),
 )

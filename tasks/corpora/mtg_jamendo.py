@@ -241,6 +241,6 @@ MTG_JAMENDO = Corpus(
             "--type audio-low",
             status="gated",
         ),
-        Source(url="hf:m-a-p/MTG", note="re-encoded to .low.flac by MARBLE"),
+        Source(url="hf:m-a-p/MTG", mirror="hub", note="re-encoded to .low.flac by MARBLE"),
     ),
 )

@@ -125,9 +125,11 @@ NSYNTH = Corpus(
     sample_rate_hz=RATE_HZ,
     sources=(
         *(
-            Source(url=f"http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{split}.jsonwav.tar.gz")
+            Source(
+                url=f"http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{split}.jsonwav.tar.gz", unpack=True
+            )
             for split in COUNTS
         ),
-        Source(url="hf:jg583/NSynth", note="a mirror of the three archives"),
+        Source(url="hf:jg583/NSynth", mirror="hub", note="a mirror of the three archives"),
     ),
 )

@@ -197,5 +197,5 @@ VOCALSET = Corpus(
     mini=mini,
     locate=locate,
     sample_rate_hz=RATE_HZ,
-    sources=(Source(url="https://zenodo.org/record/1203819/files/VocalSet11.zip", note="version 1.1"),),
+    sources=(Source(url="https://zenodo.org/record/1203819/files/VocalSet11.zip", unpack=True, note="version 1.1"),),
 )

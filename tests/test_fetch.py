@@ -1,0 +1,298 @@
+"""Fetching a corpus from a server of our own that misbehaves in every way that servers do."""
+
+import hashlib
+import io
+import os
+import tarfile
+import threading
+import zipfile
+from collections import Counter
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+import pytest
+
+from marble_bench import fetch
+from marble_bench.errors import DataError, UsageError
+from marble_bench.source import Source
+from marble_bench.task import Corpus
+
+MUSIC = os.urandom(300_000)
+
+
+def _zip(**members):
+    made = io.BytesIO()
+    with zipfile.ZipFile(made, "w") as packed:
+        for name, content in members.items():
+            packed.writestr(name.replace("__", "/"), content)
+    return made.getvalue()
+
+
+def _tar(*members):
+    """(name, content or None for a link to /etc/passwd) -> a tar.gz."""
+    made = io.BytesIO()
+    with tarfile.open(fileobj=made, mode="w:gz") as packed:
+        for name, content in members:
+            info = tarfile.TarInfo(name)
+            if content is None:
+                info.type, info.linkname = tarfile.SYMTYPE, "/etc/passwd"
+                packed.addfile(info)
+            else:
+                info.size = len(content)
+                packed.addfile(info, io.BytesIO(content))
+    return made.getvalue()
+
+
+class Server:
+    """Files by path; `drops`: how often a path's connection breaks halfway; `fails`: (code, how often) by path."""
+
+    def __init__(self):
+        self.files, self.drops, self.fails, self.no_ranges = {}, Counter(), {}, set()
+        self.asked: list[tuple[str, str, str]] = []
+        outer = self
+
+        class Handler(BaseHTTPRequestHandler):
+            def do_HEAD(self):
+                self.answer(with_body=False)
+
+            def do_GET(self):
+                self.answer(with_body=True)
+
+            def answer(self, with_body):
+                outer.asked.append((self.command, self.path, self.headers.get("Range", "")))
+                code, left = outer.fails.get(self.path, (0, 0))
+                if left or self.path not in outer.files:
+                    outer.fails[self.path] = (code, max(left - 1, 0))
+                    self.send_error(code if left else 404)
+                    return
+                content, first = outer.files[self.path], 0
+                if self.headers.get("Range") and self.path not in outer.no_ranges:
+                    first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
+                    if first >= len(content):
+                        self.send_error(416)
+                        return
+                self.send_response(206 if first else 200)
+                self.send_header("Content-Length", str(len(content) - first))
+                self.end_headers()
+                if with_body:
+                    body = content[first:]
+                    if outer.drops[self.path]:
+                        outer.drops[self.path] -= 1
+                        body = body[: len(body) // 2]
+                    self.wfile.write(body)
+
+            def log_message(self, *_):
+                """Keep quiet."""
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread.start()
+
+    def url(self, path):
+        return f"http://127.0.0.1:{self.server.server_port}{path}"
+
+    def close(self):
+        self.server.shutdown()
+        self.server.server_close()
+        self.thread.join()
+
+
+@pytest.fixture
+def server():
+    made = Server()
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def said():
+    return []
+
+
+@pytest.fixture
+def get(said, tmp_path):
+    def call(*sources, mirror="", offline=False):
+        corpus = Corpus(
+            name="made", title="Made", home="here", license="CC0", citation="none", layout="x.wav", mini=_never,
+            sources=sources,
+        )  # fmt: skip
+        talk = fetch.Talk(said.append, lambda *_: None, wait=lambda _: None)
+        return fetch.get(corpus, tmp_path / "made", talk, mirror, offline)
+
+    return call
+
+
+def _never(_):
+    raise AssertionError("no miniature is asked for")
+
+
+def _sha(content):
+    return hashlib.sha256(content).hexdigest()
+
+
+def test_a_file_is_fetched_checked_and_not_fetched_again(server, get):
+    server.files["/a.csv"] = MUSIC
+    source = Source(
+        url=server.url("/a.csv"), sha256=_sha(MUSIC), md5=hashlib.md5(MUSIC).hexdigest(), size_bytes=len(MUSIC)
+    )
+    (path,) = get(source)
+    assert path.read_bytes() == MUSIC
+    before = len(server.asked)
+    assert get(source) == [path]
+    assert len(server.asked) == before
+
+
+@pytest.mark.parametrize("ranges", [True, False])
+def test_a_connection_that_breaks_is_taken_up_again(server, get, said, ranges):
+    server.files["/a.csv"], server.drops["/a.csv"] = MUSIC, 3
+    if not ranges:
+        server.no_ranges.add("/a.csv")
+    (path,) = get(Source(url=server.url("/a.csv"), sha256=_sha(MUSIC)))
+    assert path.read_bytes() == MUSIC
+    assert len([line for line in said if "trying again" in line]) == 3
+    asked = [wanted for command, _, wanted in server.asked if command == "GET"]
+    assert asked[0] == ""
+    assert all(wanted.startswith("bytes=") for wanted in asked[1:])
+
+
+def test_a_partial_file_of_an_earlier_run_is_gone_on_with(server, get, tmp_path):
+    server.files["/a.csv"] = MUSIC
+    (tmp_path / "made/.fetch").mkdir(parents=True)
+    (tmp_path / "made/.fetch/a.csv.part").write_bytes(MUSIC[:123_456])
+    (path,) = get(Source(url=server.url("/a.csv"), sha256=_sha(MUSIC)))
+    assert path.read_bytes() == MUSIC
+    assert ("GET", "/a.csv", "bytes=123456-") in server.asked
+
+
+def test_a_partial_file_that_is_whole_is_only_checked(server, get, tmp_path):
+    server.files["/a.csv"] = MUSIC
+    (tmp_path / "made/.fetch").mkdir(parents=True)
+    (tmp_path / "made/.fetch/a.csv.part").write_bytes(MUSIC)
+    assert get(Source(url=server.url("/a.csv"), sha256=_sha(MUSIC)))[0].read_bytes() == MUSIC
+
+
+def test_a_connection_that_always_breaks_is_given_up_and_keeps_what_came(server, get, tmp_path):
+    server.files["/a.csv"], server.drops["/a.csv"] = MUSIC, 99
+    with pytest.raises(DataError, match="broke off 5 times"):
+        get(Source(url=server.url("/a.csv")))
+    assert (tmp_path / "made/.fetch/a.csv.part").stat().st_size > len(MUSIC) / 2
+    assert not (tmp_path / "made/a.csv").exists()
+
+
+def test_wrong_bytes_are_set_aside_and_told(server, get, tmp_path):
+    server.files["/a.csv"] = MUSIC
+    with pytest.raises(DataError) as caught:
+        get(Source(url=server.url("/a.csv"), sha256="0" * 64))
+    assert _sha(MUSIC) in str(caught.value)
+    assert "0" * 64 in str(caught.value)
+    assert not (tmp_path / "made/a.csv").exists()
+    assert (tmp_path / "made/.fetch/a.csv.bad").read_bytes() == MUSIC
+
+
+def test_a_file_that_is_gone_is_told_at_once(server, get, said):
+    with pytest.raises(DataError) as caught:
+        get(Source(url=server.url("/gone.zip"), note="ask the makers"))
+    assert "404" in str(caught.value)
+    assert "ask the makers" in str(caught.value)
+    assert len([1 for command, *_ in server.asked if command == "GET"]) == 1
+
+
+def test_a_busy_server_is_asked_again(server, get, said):
+    server.files["/a.csv"], server.fails["/a.csv"] = b"here", (503, 3)  # the first is the question for its size
+    assert get(Source(url=server.url("/a.csv")))[0].read_bytes() == b"here"
+    assert any("503" in line for line in said)
+
+
+def test_archives_are_unpacked_and_a_split_one_is_joined(server, get, tmp_path):
+    whole = _zip(mp3__0__a="A", mp3__f__b="B")
+    server.files |= {"/mp3.zip.001": whole[:100], "/mp3.zip.002": whole[100:], "/x.tar.gz": _tar(("c/d.txt", b"D"))}
+    parts = [Source(url=server.url(f"/mp3.zip.00{n}"), unpack=True, joined="mp3.zip") for n in (1, 2)]
+    get(*parts, Source(url=server.url("/x.tar.gz"), unpack=True))
+    root = tmp_path / "made"
+    assert (root / "mp3/0/a").read_text() == "A"
+    assert (root / "mp3/f/b").read_text() == "B"
+    assert (root / "c/d.txt").read_text() == "D"
+    get(*parts, Source(url=server.url("/x.tar.gz"), unpack=True))
+
+
+@pytest.mark.parametrize(
+    "archive",
+    [
+        _zip(**{"fine.txt": "x", "..__..__evil.txt": "x"}),
+        _zip(**{"__etc__evil.txt": "x"}),
+        _tar(("fine.txt", b"x"), ("../evil.txt", b"x")),
+        _tar(("fine.txt", b"x"), ("/etc/evil.txt", b"x")),
+        _tar(("fine.txt", b"x"), ("link", None)),
+    ],
+    ids=["zip up", "zip absolute", "tar up", "tar absolute", "tar link"],
+)
+def test_an_archive_that_would_leave_its_folder_is_not_unpacked_at_all(tmp_path, archive):
+    (tmp_path / "a").write_bytes(archive)
+    with pytest.raises(DataError, match="nothing was unpacked"):
+        fetch.unpack(tmp_path / "a", tmp_path / "into/deep")
+    assert not (tmp_path / "into").exists()
+    assert not list(tmp_path.rglob("evil.txt"))
+
+
+@pytest.mark.parametrize("archive", [_zip(a="x" * 5000)[:-30], _tar(("a", MUSIC))[:-5000], b"no archive"])
+def test_a_damaged_archive_is_told_and_leaves_no_half_file(tmp_path, archive):
+    (tmp_path / "a").write_bytes(archive)
+    with pytest.raises(DataError, match="fetch again"):
+        fetch.unpack(tmp_path / "a", tmp_path / "into")
+    assert not [path for path in tmp_path.rglob("into/*") if path.is_file()]
+
+
+def test_a_file_that_stands_there_is_kept_if_equal_and_told_if_not(tmp_path):
+    (tmp_path / "a.zip").write_bytes(_zip(a="A", b="B"))
+    (tmp_path / "into").mkdir()
+    (tmp_path / "into/a").write_text("A")
+    fetch.unpack(tmp_path / "a.zip", tmp_path / "into")
+    (tmp_path / "into/b").write_text("another")
+    with pytest.raises(DataError, match="other bytes"):
+        fetch.unpack(tmp_path / "a.zip", tmp_path / "into")
+    assert (tmp_path / "into/b").read_text() == "another"
+
+
+def test_a_disk_too_small_is_told_before_the_first_byte(server, get, monkeypatch, tmp_path):
+    server.files["/a.zip"] = _zip(a="A")
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: _Usage())
+    with pytest.raises(DataError, match="are free; nothing was fetched"):
+        get(Source(url=server.url("/a.zip"), unpack=True))
+    assert not (tmp_path / "made").exists()
+    assert [command for command, *_ in server.asked] == ["HEAD"]
+
+
+class _Usage:
+    free = 10
+
+
+def test_a_corpus_that_is_gated_or_gone_tells_what_to_do_by_hand(get):
+    sources = (
+        Source(url="http://dead.example/x", status="dead", note="gone since 2022"),
+        Source(url="http://gated.example/x", status="gated", note="needs an account"),
+        Source(url="hf:somebody/made", mirror="hub"),
+    )
+    with pytest.raises(DataError) as caught:
+        get(*sources)
+    for words in ("gone since 2022", "needs an account", "bench data get made --from hub", "--data-dir DIR with x.wav"):
+        assert words in str(caught.value)
+
+
+def test_a_mirror_is_asked_by_its_name(server, get):
+    server.files["/m.csv"] = b"mirror"
+    sources = (Source(url=server.url("/gone.csv")), Source(url=server.url("/m.csv"), mirror="attic"))
+    assert get(*sources, mirror="attic")[0].read_bytes() == b"mirror"
+    with pytest.raises(UsageError, match="did you mean 'attic'"):
+        get(*sources, mirror="atic")
+
+
+def test_nothing_is_fetched_offline(server, get):
+    with pytest.raises(DataError, match="offline"):
+        get(Source(url=server.url("/a.csv")), offline=True)
+    assert not server.asked
+
+
+def test_the_command_tells_the_manual_steps_and_ends_with_3(bench):
+    ended = bench("data", "get", "gtzan")
+    assert ended.code == 3
+    assert "Kaggle account" in ended.err
+    assert bench("data", "get", "emomusic", "--offline").code == 3
