@@ -133,6 +133,8 @@ def _size_of(source: Source, talk: Talk) -> int | None:
         with urllib.request.urlopen(urllib.request.Request(source.url, method="HEAD"), timeout=60) as answer:
             length = answer.headers.get("Content-Length")
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+        if isinstance(error, urllib.error.HTTPError):
+            error.close()
         talk.say(f"the size of {source.url} is not known beforehand ({error})")
         return None
     return int(length) if length else None
@@ -151,6 +153,7 @@ def _download(source: Source, folder: Path, talk: Talk) -> Path:
             _fetch(source, partial, talk)
             break
         except urllib.error.HTTPError as error:
+            error.close()  # it holds the connection
             if error.code not in PASSING:
                 raise DataError(
                     f"{source.url} answers {error.code} {error.reason}. {source.note}".rstrip()
@@ -177,6 +180,7 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
         answer = urllib.request.urlopen(request, timeout=60)
     except urllib.error.HTTPError as error:
         if error.code == 416 and have:
+            error.close()
             return  # nothing behind what is there: it is whole, as its digest or size will say
         raise
     with answer:
