@@ -97,6 +97,16 @@ def test_a_song_whose_set_contradicts_the_split_is_told(csvs, emomusic):
         emomusic.clips(csvs)
 
 
+def test_an_artist_in_train_and_valid_is_told(csvs, emomusic):
+    _change(csvs / "songs_info.csv", "5", "Artist", "Somebody")
+    emomusic.clips(csvs)
+    _change(csvs / "songs_info.csv", "2", "Artist", "Somebody")
+    splits = {row["song_id"]: row["split"] for row in emomusic.songs()}
+    assert {splits["2"], splits["5"]} == {"train", "valid"}
+    with pytest.raises(DataError, match="songs 2 and 5 to one artist, 'Somebody'"):
+        emomusic.clips(csvs)
+
+
 def test_a_clip_without_a_rating_is_told(csvs, emomusic):
     unrated = next(row["song_id"] for row in emomusic.songs() if row["song_id"] not in emomusic.ratings(csvs))
     (csvs / "clips_45seconds").mkdir()

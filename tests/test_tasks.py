@@ -1,5 +1,6 @@
 """One contract for every task: what it declares is what was published, and its miniature is read by its own loader."""
 
+import importlib
 import json
 from collections import Counter
 
@@ -141,6 +142,35 @@ def test_a_clip_taken_from_the_corpus_is_missed_by_name(named, cache, tmp_path):
     with pytest.raises(DataError) as caught:
         corpus.on_disk(named, tmp_path / "corpus")
     assert "missing" in str(caught.value) or "published are" in str(caught.value) or "none of the" in str(caught.value)
+
+
+@pytest.mark.slow
+def test_a_damaged_file_of_the_miniature_is_named(named, cache, tmp_path):
+    import shutil
+
+    from marble_bench.inspection import inspect
+
+    root = corpus.ensure_mini(named.task.corpus, cache)
+    shutil.copytree(root, tmp_path / "corpus", copy_function=_link)
+    there = corpus.on_disk(named, tmp_path / "corpus")
+    victim = there.paths[len(there.paths) // 2]
+    content = victim.read_bytes()
+    victim.unlink()  # the link: the shared miniature stays as it is
+    victim.write_bytes(content[: len(content) // 3])
+    report = inspect(named.task.corpus, [named], tmp_path / "corpus", deep=False)
+    assert list(report.damaged) == [victim.relative_to(tmp_path / "corpus").as_posix()]
+    assert not report.missing
+    assert not report.annotations
+
+
+def test_no_artist_of_mtg_jamendo_is_in_two_splits():
+    lists = importlib.import_module("marble_bench.tasks.corpora.mtg_jamendo")
+    for subset in lists.SUBSETS:
+        artists = []
+        for split in SPLITS:
+            lines = lists._list(subset, split, None).splitlines()[1:]
+            artists.append({line.split("\t")[1] for line in lines})
+        assert not artists[0] & artists[1] | artists[0] & artists[2] | artists[1] & artists[2]
 
 
 def _link(source, target):

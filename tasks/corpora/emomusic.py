@@ -74,8 +74,12 @@ def ratings(root: Path | None) -> dict[str, tuple[float, float]]:
 
 
 def check_sets(root: Path) -> None:
-    """Hold the split list against `songs_info.csv`, where that is at hand. Raises DataError naming a song that differs."""
+    """Hold the split list against `songs_info.csv`, where that is at hand. Raises DataError naming a song that differs.
+
+    The evaluation set is the test split, and an artist's development songs are in train or in valid, never in both.
+    """
     table = _table(root, SONGS)
+    of_artist: dict[str, tuple[str, str]] = {}
     for row in songs() if table else ():
         info = table.get(row["song_id"]) if table else None
         if info and (info.get("Mediaeval 2013 set") == "evaluation") != (row["split"] == "test"):
@@ -83,6 +87,13 @@ def check_sets(root: Path) -> None:
                 f"{SONGS} in {root} puts song {row['song_id']} into the {info.get('Mediaeval 2013 set')!r} set; "
                 f"the published split has it in {row['split']}"
             )
+        if info and row["split"] != "test" and (artist := info.get("Artist")):
+            first, split = of_artist.setdefault(artist, (row["song_id"], row["split"]))
+            if split != row["split"]:
+                raise DataError(
+                    f"{SONGS} in {root} gives songs {first} and {row['song_id']} to one artist, '{artist}'; the published "
+                    "split has them in train and valid, which share no artist"
+                )
 
 
 def clips(root: Path | None) -> list[Clip]:
