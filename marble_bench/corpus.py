@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import inspect
 import os
 import shutil
 import uuid
@@ -11,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from marble_bench import audio
+from marble_bench import audio, synth
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.plugins import Named
 from marble_bench.request import Request
@@ -47,10 +48,18 @@ def is_mini(root: Path | None) -> bool:
 
 def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     """The folder of a corpus's miniature, made now if it is not there. Its existence means that it is whole."""
-    folder = cache / "mini" / f"{corpus.name}-{corpus.mini_version}"
+    folder = cache / "mini" / f"{corpus.name}-{_code_of(corpus)[:12]}"
     if not folder.is_dir():
         write_mini(corpus, folder, there_is_fine=True)
     return folder
+
+
+def _code_of(corpus: Corpus) -> str:
+    """sha256 of the files that a miniature is made by, so that one of earlier code is not taken for it."""
+    total = hashlib.sha256(Path(synth.__file__).read_bytes())
+    made_by = inspect.getsourcefile(corpus.mini)
+    total.update(Path(made_by).read_bytes() if made_by else corpus.name.encode())
+    return total.hexdigest()
 
 
 def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> None:
@@ -66,7 +75,7 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
         building.mkdir(parents=True)
         corpus.mini(building)
         made = {path.relative_to(building).as_posix(): audio.digest(path) for path in files_below(building)}
-        about = f"Synthesised miniature of {corpus.title}, version {corpus.mini_version}. sha256 of each file:\n"
+        about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
         (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
         os.replace(building, folder)
     except OSError as error:

@@ -59,6 +59,8 @@ class Encoder:
         magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
     version: raised whenever the same weights would give other features; part of every cache key and record.
+    code: sha256 of the file that a user's encoder was loaded from, set by the machinery, so that features are not taken for
+        those of an earlier state of it.
     training_data: names of what it was trained on, to mark a task whose corpus is among them.
     """
 
@@ -77,6 +79,7 @@ class Encoder:
     weights: Source | None = None
     convert: Callable[[Path, Path], None] | None = None
     version: int = 1
+    code: str = ""
 
     def __post_init__(self) -> None:
         problems = [

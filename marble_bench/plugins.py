@@ -7,10 +7,11 @@ or `path/to/file.py:Name`. Heads: `probes/*.py`. A file whose name begins with `
 from __future__ import annotations
 
 import ast
+import hashlib
 import importlib
 import importlib.util
 import sys
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -128,7 +129,7 @@ def find_encoder(name: str) -> Encoder:
         if attribute not in own:
             choices = ", ".join(own) or "none"
             raise UsageError(f"{path} has no Encoder '{attribute}' (Encoders in it: {choices}); write {path}:NAME")
-        return own[attribute]
+        return replace(own[attribute], code=hashlib.sha256(path.read_bytes()).hexdigest())
     known = encoders()
     if name not in known:
         raise UsageError(f"no model '{name}'{did_you_mean(name, known)} (bench list models)")

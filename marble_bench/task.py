@@ -88,7 +88,6 @@ class Corpus:
 
     locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
     mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout.
-    mini_version: raised whenever the miniature's bytes change.
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
     """
@@ -100,7 +99,6 @@ class Corpus:
     citation: str
     layout: str
     mini: Callable[[Path], None]
-    mini_version: int = 1
     locate: Callable[[Path, str], Path | None] = _beside
     sample_rate_hz: int | None = None
     sources: tuple[Source, ...] = ()

@@ -180,6 +180,7 @@ def _facts_digest(encoder: Encoder) -> str:
     facts = {
         "name": encoder.name,
         "version": encoder.version,
+        **({"code": encoder.code} if encoder.code else {}),
         "sample_rate_hz": encoder.sample_rate_hz,
         "normalize": encoder.normalize,
         "layers": [[layer.name, layer.width, layer.frame_rate_hz] for layer in encoder.layers],

@@ -77,6 +77,28 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
         assert one.read_bytes() == other.read_bytes()
 
 
+def test_an_edited_encoder_file_is_encoded_anew_and_is_another_record(bench, tmp_path):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    records = []
+    for factor in ("bands", "bands * 0"):
+        (tmp_path / "mine.py").write_text(text.replace("pool(bands)", f"pool({factor})"))
+        ended = bench(
+            "run", "--task", TOY_TASK, "--model", f"{tmp_path}/mine.py:TOY", "--mini", "--json", "--layers", "0"
+        )
+        records.append(ended.record)
+    assert [record["cost"]["cached"] for record in records] == [False, False]
+    assert records[0]["model"]["weights_sha256"] != records[1]["model"]["weights_sha256"]
+    assert records[1]["scores"]["accuracy"]["test"] == pytest.approx(1 / 3)
+
+
+def test_an_edited_miniature_is_made_anew(bench, tmp_path):
+    text = Path(TOY_TASK).read_text()
+    for loudness in ("0.3", "0.2"):
+        (tmp_path / "own.py").write_text(text.replace("hum = 0.3", f"hum = {loudness}"))
+        assert bench("check", tmp_path / "own.py", "--cache-dir", tmp_path / "c").code == 0
+    assert len(list((tmp_path / "c/mini").iterdir())) == 2
+
+
 def test_a_rerun_that_agrees_leaves_the_record_alone(toy, tmp_path):
     toy("--mini")
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")

@@ -63,6 +63,7 @@ def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) 
     facts = {
         "encoder": encoder.name,
         "version": encoder.version,
+        "code": encoder.code,
         "weights_sha256": weights.sha256,
         "sample_rate_hz": encoder.sample_rate_hz,
         "normalize": encoder.normalize,
