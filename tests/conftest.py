@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,6 +22,9 @@ def toy_module():
 
 # one thread for each of pytest's workers: more than cores would only wait for each other
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# numba's cache is spoilt by processes that write it at once, and tests call librosa in several
+_worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
+os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_worker}")
 
 PLUGINS = Path(__file__).parent / "plugins"
 TOY_TASK, TOY_MODEL = str(PLUGINS / "toy_task.py"), f"{PLUGINS / 'toy_encoder.py'}:TOY"

@@ -20,7 +20,7 @@ FLOORS = [
     ["audio", "synth"],
     ["task", "encoder", "protocol"],
     ["plugins"],
-    ["weights"],
+    ["weights", "compiling"],
     ["encoders"],
     ["features"],
     ["request"],

@@ -145,3 +145,22 @@ def test_one_window_is_encoded_alike_in_any_batch(name):
     for index in range(3):
         for one, all_three in zip(_encode(name, waveforms[index : index + 1]), among, strict=True):
             assert torch.equal(one[0], all_three[index])
+
+
+def test_only_one_process_compiles_at_a_time(tmp_path):
+    import subprocess
+    import sys
+
+    from marble_bench.compiling import one_at_a_time
+
+    code = (
+        "import pathlib, sys\nfrom marble_bench.compiling import one_at_a_time\n"
+        "with one_at_a_time(): pathlib.Path(sys.argv[1]).write_text('in')"
+    )
+    with one_at_a_time():
+        other = subprocess.Popen([sys.executable, "-c", code, str(tmp_path / "mark")])
+        with pytest.raises(subprocess.TimeoutExpired):
+            other.wait(timeout=2)
+        assert not (tmp_path / "mark").exists()
+    assert other.wait(timeout=60) == 0
+    assert (tmp_path / "mark").read_text() == "in"

@@ -22,6 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
 
 if TYPE_CHECKING:
@@ -78,6 +79,10 @@ def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 def _load(compute: Compute, weights: Path | None, device: str) -> Encode:
     import numpy as np
     import torch
+
+    noise = np.random.default_rng(0).normal(size=2 * SAMPLE_RATE_HZ).astype(np.float32)
+    with one_at_a_time():
+        compute(noise / np.abs(noise).max())  # compiles all that is needed later
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         windows = [compute(window) for window in waveforms.cpu().numpy()]

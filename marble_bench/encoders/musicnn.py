@@ -28,6 +28,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
 from marble_bench.errors import DataError, listing
 from marble_bench.source import Source
@@ -160,7 +161,9 @@ def mel_filters(device: str) -> torch.Tensor:
     import librosa
     import torch
 
-    return torch.from_numpy(librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=BANDS)).to(device)
+    with one_at_a_time():
+        filters = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=WINDOW, n_mels=BANDS)
+    return torch.from_numpy(filters).to(device)
 
 
 def log_mel(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
