@@ -27,6 +27,9 @@ def run(request: Request, watch: Watch) -> Outcome:
     from marble_bench.probes import trainer
 
     results.check_writable(request.results)
+    if request.encoder:  # a wrong --layers is told before hours of encoding
+        names = [layer.name for layer in request.encoder.layers]
+        chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
     data = gather.own_features(request) if request.features else gather.encoder_features(request, watch)
     _check_splits(data.clips, request)
     _check_tags(data, request)

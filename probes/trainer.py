@@ -303,7 +303,8 @@ class _Block:
             by_window = _window_outputs(self.parameters, self.alive, valid, self.recipe, self.device)
             outputs = average_windows(by_window, valid.clip.to(self.device), valid.clips)
             finite &= outputs.isfinite().flatten(1).all(dim=1)
-            scores = self.recipe.score(outputs, valid.truth.to(self.device))
+            where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
+            scores = self.recipe.score(outputs.to(where), valid.truth.to(where))
         self._judge(scores.tolist(), finite.tolist())
 
     def _step(self, rows: torch.Tensor, train: Split) -> torch.Tensor:

@@ -266,6 +266,11 @@ def test_a_wrong_request_ends_with_exit_code_2_and_says_what_is_wrong(toy, argum
     assert "Traceback" not in ended.err
 
 
+def test_wrong_layers_are_told_before_anything_is_encoded(toy, tmp_path):
+    assert toy("--mini", "--layers", "9").code == 2
+    assert not (tmp_path / "cache" / "features").exists()
+
+
 def test_a_missing_data_folder_says_what_it_should_hold(toy, tmp_path):
     for folder in (tmp_path / "nowhere", tmp_path):
         ended = toy("--data-dir", folder)
