@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from marble_bench import __version__, cli_data
-from marble_bench.errors import DONE, FAILED, PARTLY, BenchError, UsageError
+from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
     name="bench",
@@ -130,6 +130,9 @@ def run(
         try:
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 outcome = running.run(request, progress)
+        except KeyboardInterrupt:
+            print("interrupted; finished features are kept, the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
         except BenchError as error:
             if len(requests) == 1 or debug:
                 raise
@@ -311,9 +314,6 @@ def main() -> None:
             raise
         print(f"error: {error}", file=sys.stderr)
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        print("interrupted; finished features are kept, the same command goes on from there", file=sys.stderr)
-        sys.exit(130)
     except Exception as error:
         if debug:
             raise

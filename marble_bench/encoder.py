@@ -85,6 +85,8 @@ class Encoder:
         problems = [
             f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
         ]
+        if set(self.name) & set("/\\ "):
+            problems.append("name has a slash or a blank, and it names a folder of results")
         if self.sample_rate_hz <= 0:
             problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
         if not self.layers:

@@ -10,6 +10,7 @@ import difflib
 from collections.abc import Iterable
 
 DONE, FAILED, USAGE, MISSING, PARTLY = 0, 1, 2, 3, 4
+INTERRUPTED = 130  # as shells say it
 
 
 class BenchError(Exception):

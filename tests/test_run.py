@@ -295,6 +295,16 @@ def test_dry_run_says_what_would_be_done_and_does_nothing(toy, tmp_path):
     assert not (tmp_path / "cache" / "features").exists()
 
 
+def test_an_interrupted_run_says_that_what_is_finished_is_kept(toy, monkeypatch):
+    def interrupted(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(run, "run", interrupted)
+    ended = toy("--mini")
+    assert ended.code == 130
+    assert "goes on from there" in ended.err
+
+
 def test_several_runs_go_on_after_one_fails_and_end_with_4(bench, tmp_path):
     (tmp_path / "short.py").write_text(Path(TOY_MODEL.split(":")[0]).read_text().replace("min_s=0.1", "min_s=3.0"))
     ended = bench(
