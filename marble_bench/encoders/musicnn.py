@@ -30,6 +30,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError, listing
 from marble_bench.source import Source
 
@@ -180,25 +181,7 @@ def log_mel(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 
 def read_tensors(path: Path, network: Network, device: str) -> Tensors:
     """A network's tensors from a safetensors file. Raises DataError unless exactly those of its shapes are there."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path, device=device)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: {error}") from error
-    missing = [name for name in network.shapes if name not in tensors]
-    unexpected = [name for name in tensors if name not in network.shapes]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)}, not {shape}"
-        for name, shape in network.shapes.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    found = (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", misshapen))
-    problems = [f"{what}: {listing(names)}" for what, names in found if names]
-    if problems:
-        raise DataError(f"{path} does not hold the tensors of {network.folder}; " + "; ".join(problems))
-    return tensors
+    return read_exactly(path, network.shapes, device, of=network.folder)
 
 
 def _load(network: Network, layers: tuple[Layer, ...], weights: Path | None, device: str) -> Encode:
