@@ -1,7 +1,8 @@
 """How much memory the conversion of Jukebox's checkpoint takes, as the checkpoint grows: a process's peak.
 
 A scaled checkpoint (width 1920, half floats, the format of 2020) of a few sizes is written to a temporary folder and
-converted in a process of its own. Its peak resident memory is compared with that of one that imports the same and converts nothing.
+converted in a process of its own. Its peak resident memory is compared with that of a process that imports the same and
+converts nothing.
 
 python benchmarks/convert_jukebox.py [--layers 12 24 48] [--json]
 """
