@@ -10,10 +10,10 @@ import librosa
 import numpy as np
 import pytest
 import torch
+from conftest import TOY_TASK
 from safetensors.numpy import load_file
 from scipy.signal import convolve2d
 
-from marble_bench import plugins
 from marble_bench.check import check_encoder
 from marble_bench.encoders import choi
 from marble_bench.errors import DataError, UsageError
@@ -185,24 +185,10 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
         ENCODER.convert(tmp_path, tmp_path / "out")
 
 
-def test_a_run_on_the_miniature(bench, published, tmp_path):
-    """With random weights; what is asked is that a run goes through from --weights to the record."""
+def test_a_run_goes_through_from_the_weights_given_to_the_record(bench, published):
     ended = bench(
-        "run",
-        "--model",
-        "choi",
-        "--weights",
-        published,
-        "--task",
-        "gtzan",
-        "--mini",
-        "--limit",
-        2,
-        "--layers",
-        "block1",
-        "--seeds",
-        1,
-        "--json",
+        *("run", "--model", "choi", "--weights", published, "--task", TOY_TASK, "--mini"),
+        *("--limit", 3, "--layers", "block1", "--seeds", 1, "--device", "cpu", "--json"),
     )
     assert ended.code == 0, ended.err
-    assert ended.record["model"]["name"] == plugins.find_encoder("choi").name
+    assert ended.record["model"]["name"] == "choi"
