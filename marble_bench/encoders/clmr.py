@@ -7,8 +7,9 @@ github.com/Spijkervet/CLMR, release 2.1, trained for 10,000 epochs on MagnaTagAT
 dropped. A frame passes a convolution of 3 samples at every third and ten more, of which nine are followed by a maximum
 over three: 512 numbers are left, those that stand before the projection.
 
-Departs from JukeMIR and MARBLE, whose frames have 59,409 samples, two digits of 59,049 exchanged; its pools leave the
-last 360 of them out, so that a frame gives nearly the same and each begins 360 samples later than here. MARBLE takes the mean over frames of each 30 s, then the mean of these.
+Departs from JukeMIR and MARBLE, whose frames have 59,409 samples, two digits of 59,049 exchanged: its pools leave the
+last 360 of them out, and each frame begins 360 samples later than here. MARBLE takes the mean over the frames of each
+30 s, then the mean of these.
 """
 
 from __future__ import annotations
