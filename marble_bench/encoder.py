@@ -58,11 +58,11 @@ class Encoder:
     normalize: done by the machinery over the whole clip before windows are cut: `peak` divides by the largest
         magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
-    stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
-        remains is dropped; a shorter one is one shorter stretch. None where a window is encoded as a whole.
     version: raised whenever the same weights would give other features; part of every cache key and record.
     code: sha256 of the file that a user's encoder was loaded from, set by the machinery, so that features are not taken for
         those of an earlier state of it.
+    stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
+        remains is dropped. None where a window is encoded as a whole.
     training_data: names of what it was trained on, to mark a task whose corpus is among them.
     """
 
