@@ -217,12 +217,12 @@ def _framewise(layer: torch.Tensor) -> torch.Tensor:
 
 
 def _checkpoint(place: Path, folder: str) -> tuple[bytes, bytes]:
-    """The index and the data of a checkpoint, from the package's source archive or from its unpacked folder."""
+    """The index and the data of a checkpoint, from the package's source archive, its unpacked folder, or the checkpoint's."""
     names = [f"{folder}/.index", f"{folder}/.data-00000-of-00001"]
     if place.is_dir():
-        home = place.parent if place.name == folder else place
+        home = place / folder if (place / folder).is_dir() else place
         try:
-            return (home / names[0]).read_bytes(), (home / names[1]).read_bytes()
+            return (home / ".index").read_bytes(), (home / ".data-00000-of-00001").read_bytes()
         except OSError as error:
             raise DataError(f"{place} must hold {' and '.join(names)}: {error}") from error
     try:
