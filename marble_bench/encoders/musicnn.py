@@ -217,7 +217,7 @@ def _framewise(layer: torch.Tensor) -> torch.Tensor:
 
 
 def _checkpoint(place: Path, folder: str) -> tuple[bytes, bytes]:
-    """The index and the data of a checkpoint, from the package's source archive, its unpacked folder, or the checkpoint's."""
+    """The index and the data of a checkpoint, from the package's source archive, its folder, or the checkpoint's own."""
     names = [f"{folder}/.index", f"{folder}/.data-00000-of-00001"]
     if place.is_dir():
         home = place / folder if (place / folder).is_dir() else place
