@@ -83,7 +83,7 @@ def _model(weights: Path) -> Any:
         found = (("missing", missing), ("unexpected", unexpected))
         problems = "; ".join(f"{what}: {listing(names)}" for what, names in found if names)
         raise DataError(f"{weights} does not hold the tensors of MULE; {problems}")
-    return model.eval()
+    return model.eval().requires_grad_(False)
 
 
 def _convert(downloaded: Path, path: Path) -> None:
