@@ -15,6 +15,7 @@ FLOORS = [
     ["_version"],
     ["errors"],
     ["disk", "source", "cache"],
+    ["download"],
     ["metrics"],
     ["targets"],
     ["audio", "synth"],
