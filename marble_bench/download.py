@@ -43,6 +43,18 @@ class Talk:
     wait: Callable[[float], None] = time.sleep
 
 
+def in_lines(say: Callable[[str], None], every_s: float = 10.0) -> Talk:
+    """A Talk without bars: now and then a line of how far a download is."""
+    last = [time.monotonic()]
+
+    def progress(name: str, done: int, total: int | None) -> None:
+        if time.monotonic() - last[0] > every_s:
+            last[0] = time.monotonic()
+            say(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
+
+    return Talk(say, progress)
+
+
 def name_of(source: Source) -> str:
     """The file name that a source is saved under: the declared one, else the last part of its address."""
     return source.file or PurePosixPath(urllib.parse.unquote(urllib.parse.urlparse(source.url).path)).name
@@ -68,7 +80,7 @@ def size_of(source: Source, talk: Talk) -> int | None:
     return length
 
 
-def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: str) -> Path:
+def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: str = "") -> Path:
     """One file of a web address, whole and checked, at `target`; what stands there is checked, and not fetched again.
 
     by_hand: what to do if it cannot be had, for the error. Raises DataError for what the server does or for bytes that
@@ -86,7 +98,7 @@ def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: s
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
             if error.code not in PASSING:
-                raise DataError(f"{source.url} answers {error.code} {error.reason}. {by_hand}") from error
+                raise DataError(f"{source.url} answers {error.code} {error.reason}. {by_hand}".rstrip(". ")) from error
             why = f"{error.code} {error.reason}"
         except _BrokenOff as error:
             why = str(error)

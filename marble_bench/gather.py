@@ -32,6 +32,7 @@ class Gathered:
 def encoder_features(request: Request, watch: Watch) -> Gathered:
     """Features of every clip on disk, through the store."""
     from marble_bench import weights
+    from marble_bench.download import in_lines
     from marble_bench.features import extract
 
     encoder, task = request.encoder, request.named.task
@@ -41,7 +42,8 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    loaded = weights.resolve(encoder, request.cache, override=request.weights, offline=request.offline)
+    talk = in_lines(watch.say)
+    loaded = weights.resolve(encoder, request.cache, override=request.weights, offline=request.offline, talk=talk)
     paths = [path_of[clip.id] for clip in clips]
     digests = extract.digests(paths)
     rate = task.corpus.sample_rate_hz
