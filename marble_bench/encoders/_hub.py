@@ -24,6 +24,8 @@ Tensors: TypeAlias = "dict[str, torch.Tensor]"
 Prepare: TypeAlias = Callable[[dict[str, Any], "Tensors"], "tuple[dict[str, Any], Tensors]"]
 
 FILES = ("config.json", "model.safetensors|pytorch_model.bin")
+COMPUTED = "relative_position_index"  # follows from the graph; some files hold it all the same
+PREPROCESSOR = "preprocessor"
 NEEDED = "config.json and model.safetensors or pytorch_model.bin"
 
 
@@ -32,42 +34,57 @@ def convert(prepare: Prepare, found: Path, path: Path, prefix: str = "") -> None
 
     prefix: read only tensors of it, and leave it away. Raises DataError for anything else.
     """
+    save(*prepare(*read(found, prefix)), path)
+
+
+def save(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors with their configuration; the same tensors give the same file."""
     from safetensors.torch import save_file
 
-    config, tensors = prepare(*read(found, prefix))
     whole = {name: tensor.detach().contiguous().clone() for name, tensor in sorted(tensors.items())}
     save_file(whole, path, metadata={"config": json.dumps(config, sort_keys=True)})
 
 
-def load(path: Path) -> tuple[dict[str, Any], Tensors]:
-    """The configuration ({} in a file that somebody else wrote) and tensors of one safetensors file."""
+def load(path: Path, prefix: str = "") -> tuple[dict[str, Any], Tensors]:
+    """The configuration ({} in a file that somebody else wrote) and tensors of one safetensors file, those of a prefix."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
             config = json.loads((file.metadata() or {}).get("config", "{}"))
-            return config, {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+            return config, {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as safetensors: {error}") from error
 
 
 def read(place: Path, prefix: str = "") -> tuple[dict[str, Any], Tensors]:
-    """Configuration and tensors of a hub's folder, or of one file with the `config.json` beside it, if one is there."""
-    folder = place if place.is_dir() else place.parent
-    config = folder / "config.json"
-    if place.is_dir() and not config.is_file():
-        raise DataError(f"{place} has no config.json; a hub's folder has {NEEDED}")
-    try:
-        facts = json.loads(config.read_text(encoding="utf-8")) if config.is_file() and place.is_dir() else {}
-    except ValueError as error:
-        raise DataError(f"{config} cannot be read: {error}") from error
+    """Configuration and tensors of a hub's folder, or of one file of tensors, which has no configuration ({}).
+
+    A preprocessor's configuration, if there is one, stands under PREPROCESSOR.
+    """
+    facts = read_json(place / "config.json") if place.is_dir() else {}
+    if (place / "preprocessor_config.json").is_file():
+        facts[PREPROCESSOR] = read_json(place / "preprocessor_config.json")
     tensors: Tensors = {}
     for file in _tensor_files(place, prefix):
-        one = load(file)[1] if _is_safetensors(file) else _unpickled(file)
+        one = load(file, prefix)[1] if _is_safetensors(file) else unpickled(file)
         tensors |= {name.removeprefix(prefix): each for name, each in one.items() if name.startswith(prefix)}
     if not tensors:
         raise DataError(f"{place} has no tensors" + (f" named {prefix}*" if prefix else ""))
     return facts, tensors
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """A configuration. Raises DataError where it is missing or is none."""
+    if not path.is_file():
+        raise DataError(f"{path.parent} has no {path.name}; a hub's folder has {NEEDED}")
+    try:
+        found = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise DataError(f"{path} cannot be read: {error}") from error
+    if not isinstance(found, dict):
+        raise DataError(f"{path} holds {type(found).__name__} and not a configuration")
+    return found
 
 
 def _tensor_files(place: Path, prefix: str) -> list[Path]:
@@ -79,10 +96,7 @@ def _tensor_files(place: Path, prefix: str) -> list[Path]:
     index = place / INDEX
     if not index.is_file():
         raise DataError(f"{place} has no tensors; a hub's folder has {NEEDED}")
-    try:
-        shard_of = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    except (ValueError, KeyError) as error:
-        raise DataError(f"{index} cannot be read: {error}") from error
+    shard_of = read_json(index).get("weight_map", {})
     shards = sorted({file for name, file in shard_of.items() if name.startswith(prefix)})
     if missing := [file for file in shards if not (place / file).is_file()]:
         raise DataError(f"{place} lacks {listing(missing)}, which {INDEX} names")
@@ -95,7 +109,8 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def _unpickled(path: Path) -> Tensors:
+def unpickled(path: Path) -> Tensors:
+    """The tensors that a file of PyTorch holds, itself or as its `state_dict`. Raises DataError for anything else."""
     import torch
 
     try:
@@ -129,7 +144,12 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], may_lack: 
     import torch
 
     wanted = model.state_dict()
-    named = {_renamed(name, wanted): tensor.float() for name, tensor in tensors.items()}
+    named = {
+        _renamed(name, wanted): tensor.float() if tensor.is_floating_point() else tensor
+        for name, tensor in tensors.items()
+        if not name.endswith(COMPUTED)
+    }
+    named |= {name: tensor for name, tensor in wanted.items() if name.endswith(COMPUTED)}
     problems = []
     if missing := sorted(set(wanted) - set(named) - may_lack):
         problems.append(f"{len(missing)} tensors are missing: {listing(missing, 3)}")

@@ -1,13 +1,14 @@
 """MERT: masked prediction of acoustic and musical tokens, in the graph of HuBERT.
 
-Source: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training", ICLR 2024; weights
-at m-a-p on the hub, CC BY-NC 4.0. They are run by transformers' `HubertModel`, which gives the hidden states of the makers'
-own code (tests/golden/mert-tiny-*, made with that code on transformers 4.38.2) without running any of it.
+Source: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training", ICLR 2024;
+weights at m-a-p on the hub, CC BY-NC 4.0. They are run by transformers' `HubertModel`, which gives the hidden states of
+the makers' own code (tests/golden/mert-tiny-*, made with that code on transformers 4.38.2) without running any of it.
 
-Conventions: 16 kHz (v0) or 24 kHz (v1) mono, a frame every 320 samples, the first from 400 samples. Clips are normalised
-to mean 0 and variance 1, whole, before windows are cut, as MARBLE's second code does for every MERT. The hub's own files
-say so for v1-95M; they said otherwise earlier, and for v0-public still do; MARBLE's first code had it off for v1-330M. It
-matters for quiet clips only: the group norm behind the first convolution takes gain away, down to its epsilon.
+Conventions: 16 kHz (v0) or 24 kHz (v1) mono, a frame every 320 samples, the first from 400 samples. Clips are
+normalised to mean 0 and variance 1, whole, before windows are cut, as MARBLE's second code does for every MERT. The
+hub's own files say so for v1-95M; they said otherwise earlier, and for v0-public still do; MARBLE's first code had it
+off for v1-330M. It matters for quiet clips only: the group norm behind the first convolution takes gain away, down to
+its epsilon.
 
 `random-mert-95m` is the same graph with weights from a seed: what is left when nothing was learnt.
 """
