@@ -40,8 +40,10 @@ def drawn(model: torch.nn.Module, seed: int = 1) -> dict[str, torch.Tensor]:
     learnt = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point() and "inv_freq" not in name}
     tensors = {**state, **_random.draw(learnt, seed, spread=0.1)}
     for name in state:
-        if name.endswith("alpha"):  # of a snake, which divides by it
+        if name.endswith("alpha"):  # of a snake, x + sin(alpha x)^2 / alpha
             tensors[name] = 1 + 0.1 * tensors[name]
+        elif name.endswith("weight") and any(other.endswith("alpha") for other in state):
+            tensors[name] = 0.4 * tensors[name]  # snakes let it grow, and sines of large numbers are rounding only
         if name.endswith("inv_freq"):  # of rotary positions: 10000 ** (-2 i / dimensions)
             tensors[name] = 10000.0 ** -(torch.arange(len(state[name])) / len(state[name]))
     return {
