@@ -202,6 +202,18 @@ def test_codecs_give_their_encoders_output(tmp_path, name, family, config, model
     torch.testing.assert_close(frames, expected, rtol=1e-5, atol=1e-5)
 
 
+def test_a_codec_of_the_familys_own_defaults_is_loaded_as_it_was_converted(tmp_path):
+    """Of such a configuration nothing is kept, which is not the same as having none."""
+    tensors = {f"encoder.{name}": tensor for name, tensor in drawn(codecs.build("encodec", {})).items()}
+    (tmp_path / "hub").mkdir()
+    (tmp_path / "hub/config.json").write_text("{}")
+    _hub.save({}, tensors, tmp_path / "hub/model.safetensors")
+    encoder = plugins.find_encoder("encodec-24khz")
+    path = weights.resolve(encoder, tmp_path, override=tmp_path / "hub").path
+    with torch.inference_mode():
+        assert encoder.load(path, "cpu")(_noise(1, 640), _identity)[0].shape == (1, 2, 128)
+
+
 def test_weight_norm_is_taken_in_where_a_graph_has_none(tmp_path):
     plain = codecs.build("dac", TINY_CODEC["dac"])
     plain.load_state_dict(drawn(plain))

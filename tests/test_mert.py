@@ -137,7 +137,7 @@ def test_weights_are_taken_whole_or_not_at_all(size, folder, tmp_path, how):
         "has more": r"1 tensors are not the model's: encoder\.layers\.9",
         "other shape": rf"{name} has shape \(47,\), the model's is \(48,\)",
     }
-    with pytest.raises(DataError, match=f"not of this model: {words[how]}"):
+    with pytest.raises(DataError, match=f"not of this HubertModel: {words[how]}"):
         weights.resolve(_tiny(size), tmp_path, override=folder)
 
 

@@ -45,13 +45,13 @@ def save(config: Mapping[str, Any], tensors: Mapping[str, torch.Tensor], path: P
     save_file(whole, path, metadata={"config": json.dumps(config, sort_keys=True)})
 
 
-def load(path: Path, prefix: str = "") -> tuple[dict[str, Any], Tensors]:
-    """The configuration ({} in a file that somebody else wrote) and tensors of one safetensors file, those of a prefix."""
+def load(path: Path, prefix: str = "") -> tuple[dict[str, Any] | None, Tensors]:
+    """The configuration (None in a file that somebody else wrote) and tensors of one safetensors file, those of a prefix."""
     from safetensors import SafetensorError, safe_open
 
     try:
         with safe_open(path, "pt") as file:
-            config = json.loads((file.metadata() or {}).get("config", "{}"))
+            config = json.loads((file.metadata() or {}).get("config", "null"))
             return config, {name: file.get_tensor(name) for name in file.keys() if name.startswith(prefix)}  # noqa: SIM118
     except (SafetensorError, ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as safetensors: {error}") from error
@@ -161,7 +161,7 @@ def fill(model: torch.nn.Module, tensors: Mapping[str, torch.Tensor], may_lack: 
         if named[name].shape != wanted[name].shape
     ]
     if problems:
-        raise DataError("the weights are not of this model: " + listing(problems, 3))
+        raise DataError(f"the weights are not of this {type(model).__name__}: {listing(problems, 3)}")
     named |= {name: torch.zeros_like(wanted[name], device="cpu") for name in set(wanted) - set(named)}
     model.load_state_dict(named, assign=True)
     left = [name for name, each in (*model.named_parameters(), *model.named_buffers()) if each.is_meta]

@@ -123,7 +123,7 @@ def load(graph: Graph, weights: Path | None, device: str, attention: str = "sdpa
     assert weights is not None
     config, tensors = _hub.load(weights)
     # a file with a configuration inside was checked when it was made
-    facts, kept = (config, tensors) if config else prepare(graph, {}, tensors)
+    facts, kept = (config, tensors) if config is not None else prepare(graph, {}, tensors)
     model = build(_as_graph(graph, facts), attention)
     _hub.fill(model, kept, MAY_LACK)
     return encoding(model, device)

@@ -99,7 +99,7 @@ def load(graph: dict[str, Any], weights: Path | None, device: str) -> Encode:
     """`encode` with converted weights, or with a lone file of the published graph."""
     assert weights is not None
     config, tensors = _hub.load(weights)
-    if not config:
+    if config is None:
         config, tensors = prepare(graph, {}, tensors)
     model: Any = build(config["graph"])
     _hub.fill(model, tensors)

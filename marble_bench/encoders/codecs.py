@@ -82,7 +82,7 @@ def load(family: str, hop: int, weights: Path | None, device: str) -> Encode:
     """`encode` with converted weights, or with a lone file of the published graph."""
     assert weights is not None
     config, tensors = _hub.load(weights)
-    if not config:
+    if config is None:
         config, tensors = prepare(family, {}, tensors)
     model = build(family, config)
     _hub.fill(model, tensors)

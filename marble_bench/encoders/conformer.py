@@ -90,8 +90,9 @@ def build(config: dict[str, Any], channels: int) -> torch.nn.Module:
         def __init__(self) -> None:
             super().__init__()
             self.conv = Stem()
-            made: Any = Wav2Vec2ConformerEncoder  # it carries no types
-            self.conformer = made(Wav2Vec2ConformerConfig(**config, layerdrop=0.0, attn_implementation="eager"))
+            made: Any = Wav2Vec2ConformerEncoder  # it carries no types, and a configuration not all of its keywords
+            told: Any = Wav2Vec2ConformerConfig
+            self.conformer = made(told(**config, layerdrop=0.0, attn_implementation="eager"))
             del self.conformer.pos_conv_embed  # it has weights, and rotary positions make no use of it
 
         def forward(self, mel: torch.Tensor) -> Any:
@@ -139,7 +140,7 @@ def load(config: dict[str, Any], channels: int, weights: Path | None, device: st
     """`encode` with converted weights."""
     assert weights is not None
     statistics, tensors = _hub.load(weights)
-    if MEAN not in statistics:
+    if statistics is None or MEAN not in statistics:
         raise DataError(f"{weights} lacks the training set's statistics; give the folder as its makers publish it")
     model: Any = build(config, channels)
     _hub.fill(model, tensors)
