@@ -166,6 +166,7 @@ def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
         "states": len(widths),
         "width": widths[0] if len(set(widths)) == 1 else widths,
         "sample_rate_hz": encoder.sample_rate_hz,
+        "normalize": encoder.normalize,
         "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
         "license": encoder.license,
         "training_data": list(encoder.training_data),

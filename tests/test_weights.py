@@ -502,3 +502,18 @@ def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
     ended = bench("models", "verify", "--json")
     assert ended.code == 3
     assert "at first it had" in ended.out
+
+
+def test_every_encoder_whose_weights_cannot_be_had_says_in_a_sentence_what_to_get(tmp_path):
+    from marble_bench import plugins
+
+    for name, encoder in plugins.encoders().items():
+        if encoder.weights is None:
+            continue
+        with pytest.raises(DataError) as told:
+            weights.resolve(encoder, tmp_path / "empty", offline=True)
+        said = str(told.value)
+        assert said.startswith(f"the weights of encoder '{name}' ({encoder.weights.url}) "), said
+        assert "by --weights PATH" in said, said
+        assert said.rstrip(".").count(". ") == 0, said
+        assert told.value.exit_code == 3
