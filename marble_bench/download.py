@@ -274,6 +274,10 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str]:
             if file is None:
                 raise DataError(f"{'the cache' if offline else name} has no {entry.replace('|', ' or ')}")
             chosen.append(file)
+        if (
+            not offline
+        ):  # under the name that was asked for, by which the cache finds the commit again without a network
+            hf_hub_download(name, chosen[0], revision=source.revision or None)
         paths = [Path(hf_hub_download(name, file, revision=revision, local_files_only=offline)) for file in chosen]
         if source.tensors and INDEX in chosen:
             shards = json.loads(paths[chosen.index(INDEX)].read_text(encoding="utf-8"))["weight_map"]

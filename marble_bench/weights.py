@@ -295,6 +295,7 @@ def _by_hand(encoder: Encoder, source: Source) -> str:
     """What to get from where and how to give it."""
     kind, _, place = source.url.partition(":")
     files = " and ".join(entry.replace("|", " or ") for entry in source.files)
+    files += f" and the shards that it names for {source.tensors}*" if source.tensors else ""
     if source.status == "dead":
         return f"{source.note}; give yours by --weights PATH"
     if kind == "hf":

@@ -341,7 +341,8 @@ from marble_bench.errors import BenchError
 from marble_bench.source import Source
 url, offline, facts = sys.argv[2], sys.argv[3] == "offline", json.loads(sys.argv[4])
 try:
-    made = _encoder(weights=Source(url=url, files=("config.json", "model.safetensors|pytorch_model.bin"), **facts))
+    files = tuple(facts.pop("files", ("config.json", "model.safetensors|pytorch_model.bin")))
+    made = _encoder(weights=Source(url=url, files=files, **facts))
     found = weights.resolve(made, Path(sys.argv[1]), offline=offline)
     print(json.dumps([found.revision, found.path.read_text(), weights.kept(made, Path(sys.argv[1]))[1].files]))
 except BenchError as error:
@@ -357,14 +358,18 @@ def hub(tmp_path, monkeypatch):
 
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self):
-            asked.append((self.command, self.path, self.headers.get("Authorization", "")))
+            if "owner" in self.path:  # the hub's library asks for other things besides
+                asked.append((self.command, self.path, self.headers.get("Authorization", "")))
             name = self.path.rsplit("/", 1)[-1]
             body, code, head = b"", 200, {}
             if self.path.startswith("/api/models/owner/name"):
                 body = json.dumps(
                     {"id": "owner/name", "sha": commit[0], "siblings": [{"rfilename": f} for f in shown]}
                 ).encode()
-            elif self.path.startswith(f"/owner/name/resolve/{commit[0]}/") and name in shown:
+            elif (
+                self.path.startswith(tuple(f"/owner/name/resolve/{each}/" for each in (commit[0], "main")))
+                and name in shown
+            ):
                 body = shown[name]
                 head = {"X-Repo-Commit": commit[0], "ETag": f'"{hashlib.sha1(body).hexdigest()}"'}
             else:
@@ -417,9 +422,33 @@ def test_weights_of_the_hub_through_its_own_cache(hub, tmp_path):
     assert any(token == "Bearer hf_secret" for *_, token in hub.asked)
     assert list((tmp_path / "hub").rglob(f"snapshots/{COMMIT}/pytorch_model.bin"))
     asked = len(hub.asked)
-    assert hub("hf:owner/name", "offline")[0] == COMMIT  # of another key, so converted anew from the hub's cache
+    assert hub("hf:owner/name", "offline", cache="other")[0] == COMMIT  # converted anew from the hub's own cache
     assert hub("hf:owner/name", "online", sha256=f"{digest[:8]}..{digest[-8:]}")[0] == COMMIT
     assert len(hub.asked) == asked
+
+
+def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
+    index = {
+        "weight_map": {"tower.a": "model-00001-of-00003.safetensors", "text.b": "model-00002-of-00003.safetensors"}
+    }
+    index["weight_map"] |= {"tower.c": "model-00003-of-00003.safetensors", "text.d": "model-00003-of-00003.safetensors"}
+    hub.shown["model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.shown.update({f"model-0000{n}-of-00003.safetensors": str(n).encode() for n in (1, 2, 3)})
+    facts = {"files": ["config.json", "model.safetensors.index.json"], "tensors": "tower."}
+    for how in ("online", "offline"):
+        told = hub("hf:owner/name", how, cache=how, **facts)
+        assert not isinstance(told, str), told
+        _, _, files = told
+        shards = {f"model-0000{n}-of-00003.safetensors" for n in (1, 3)}
+        assert set(files) == {"config.json", "model.safetensors.index.json"} | shards
+    assert not [path for _, path, _ in hub.asked if "00002" in path]
+
+
+def test_another_version_on_the_hub_is_told(hub):
+    assert hub("hf:owner/name", "online")[0] == COMMIT
+    hub.shown["pytorch_model.bin"], hub.commit[0] = b"others", COMMIT[::-1]
+    assert hub("hf:owner/name", "online", cache="other")[0] == COMMIT[::-1]  # a new cache takes what is there
+    assert hub("hf:owner/name", "online")[0] == COMMIT  # what is here is not asked for again
 
 
 def test_what_the_hub_says_is_told_with_what_to_do(hub):
