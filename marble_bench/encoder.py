@@ -58,6 +58,7 @@ class Encoder:
     normalize: done by the machinery over the whole clip before windows are cut: `peak` divides by the largest
         magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
+    gflop_per_s: thousand million multiplications and additions per second of audio, counted on a window of 10 s.
     version: raised whenever the same weights would give other features; part of every cache key and record.
     code: sha256 of the file that a user's encoder was loaded from, set by the machinery, so that features are not taken for
         those of an earlier state of it.
@@ -79,6 +80,7 @@ class Encoder:
     normalize: Normalize = "none"
     parameters: int = 0
     training_data: tuple[str, ...] = ()
+    gflop_per_s: float | None = None
     weights: Source | None = None
     convert: Callable[[Path, Path], None] | None = None
     version: int = 1
