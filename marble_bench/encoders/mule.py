@@ -118,7 +118,7 @@ ENCODERS = (
         training_data=("Musicset, not published",),
         weights=Source(
             url="hf:matteospanio/mule",
-            file="model.safetensors",
+            files=("config.json", "model.safetensors"),
             note="needs the extra marble-bench[mule] (GPL-3.0); give model.safetensors or its folder by --weights",
         ),
         convert=_convert,
