@@ -1,7 +1,8 @@
 """Kinds of answer. A target derives what a probe needs: output width, loss, decision, trivial output.
 
 Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`
-and `Scalars`; a probe's outputs are `(..., clips, width)`.
+and `Scalars`; a probe's outputs are `(..., clips, width)`. `Events` and `Stems` are asked frame by frame; their truth
+is made where they are trained.
 """
 
 from __future__ import annotations
@@ -116,4 +117,61 @@ class Scalars:
         return mean
 
 
-Target: TypeAlias = Classes | Tags | Scalars
+@dataclass(frozen=True)
+class Events:
+    """Moments in time. A clip's target holds, for each name, the ascending times in seconds, or None: not annotated.
+
+    A probe gives every frame one activation per name; moments are decoded from them. The first name is the main one, and is
+    always annotated.
+    """
+
+    names: tuple[str, ...] = ("beat", "downbeat")
+    loss: Loss = "binary_cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Times -> `(clips, width)` float32: how many there are of each, NaN where not annotated.
+
+        Raises DataError naming the clip if times are not finite, negative, not ascending, or if it has fewer than two of the
+        main kind.
+        """
+        import numpy as np
+
+        counts = np.full((len(targets), self.width), np.nan, np.float32)
+        for row, (target, clip) in enumerate(zip(targets, clips, strict=True)):
+            if len(target) != self.width or target[0] is None:
+                raise DataError(f"clip '{clip}' has {len(target)} kinds of events; the task has {self.names}")
+            for column, (times, name) in enumerate(zip(target, self.names, strict=True)):
+                if times is None:
+                    continue
+                exact = np.asarray(times, np.float64)
+                if not np.isfinite(exact).all() or (exact < 0).any() or (np.diff(exact) <= 0).any():
+                    raise DataError(f"clip '{clip}' has {name} times that are not finite, negative or not ascending")
+                if not column and len(exact) < 2:
+                    raise DataError(f"clip '{clip}' has {len(exact)} annotated {name}s; two are needed to tell a tempo")
+                counts[row, column] = len(exact)
+        return counts
+
+
+@dataclass(frozen=True)
+class Stems:
+    """The parts that a mixture is the sum of. A clip's target is nothing: its stems lie beside it."""
+
+    names: tuple[str, ...]
+    loss: Loss = "squared_error"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """`(clips, 0)`: a mixture's label is in its stems."""
+        import numpy as np
+
+        return np.zeros((len(targets), 0), np.float32)
+
+
+Target: TypeAlias = Classes | Tags | Scalars | Events | Stems

@@ -17,6 +17,7 @@ from marble_bench.source import Source
 
 if TYPE_CHECKING:
     from marble_bench.metrics import Metric
+    from marble_bench.mixing import Rules
     from marble_bench.targets import Target
 
 SPLITS = ("train", "valid", "test")
@@ -28,7 +29,8 @@ class Clip:
 
     id: unique within the task and stable; the key of predictions and of a user's own features.
     audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
-    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`).
+    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `Events` a tuple of times in seconds
+        (or None) for each kind, nothing for `Stems`.
     start_s, duration_s: the span within the file, in seconds; None for "to the end".
     group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
     """
@@ -77,6 +79,10 @@ class Fault:
     what: str
 
 
+def _alone(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
 def _beside(root: Path, audio: str) -> Path | None:
     path = root / audio
     return path if path.is_file() else None
@@ -87,9 +93,11 @@ class Corpus:
     """One dataset on disk in its makers' layout.
 
     locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
+    parts: `(path) -> paths`: all files of the clip whose file was located, where it has more than that one.
     mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout.
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
+    beside: the name of the corpus whose folder holds this one too, where it has none of its own.
     """
 
     name: str
@@ -100,9 +108,11 @@ class Corpus:
     layout: str
     mini: Callable[[Path], None]
     locate: Callable[[Path, str], Path | None] = _beside
+    parts: Callable[[Path], tuple[Path, ...]] = _alone
     sample_rate_hz: int | None = None
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
+    beside: str = ""
 
     def known_fault(self, audio: str) -> Fault | None:
         """The known fault of a file, if it has one."""
@@ -122,18 +132,21 @@ class Task:
         no audio; then labels come from the shipped list, or a DataError says that the annotations are needed.
     metrics: the first is the main one, by which probes are selected on the valid split.
     counts: clips per split as published; a full corpus that gives other counts is an error.
+    separation, mini_separation: how a separator of `Stems` is trained and used, and a small one for the miniature.
     ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     """
 
     title: str = _unset("a line that says what is asked")
     corpus: Corpus = _unset("a Corpus")
-    target: Target = _unset("Classes(...), Tags(...) or Scalars(...)")
+    target: Target = _unset("Classes(...), Tags(...), Scalars(...) or Events(...)")
     clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     window: Window = Window()
     schedule: Schedule = Schedule()
+    separation: Rules | None = None
+    mini_separation: Rules | None = None
     ensemble: bool = False
     group_name: str = ""
     version: int = 1
@@ -144,16 +157,16 @@ class Task:
             raise UsageError("\n".join(problems))
 
     def _problems(self) -> list[str]:
-        from marble_bench.targets import Classes, Scalars, Tags
+        from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
 
         problems = [
             f"{name} is missing: give {spec.metadata['needed']}"
             for name, spec in self.__dataclass_fields__.items()
             if "needed" in spec.metadata and not getattr(self, name)
         ]
-        kinds = (Classes, Tags, Scalars)
+        kinds = (Classes, Tags, Scalars, Events, Stems)
         if self.target and not isinstance(self.target, kinds):
-            problems.append(f"target is {self.target!r}: give Classes(...), Tags(...) or Scalars(...)")
+            problems.append(f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...) or Events(...)")
         elif self.target and len(set(self.target.names)) != len(self.target.names):
             problems.append("target names a label twice")
         if self.corpus and not isinstance(self.corpus, Corpus):

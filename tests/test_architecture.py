@@ -18,6 +18,7 @@ FLOORS = [
     ["metrics"],
     ["targets"],
     ["audio", "synth"],
+    ["stems", "mixing"],
     ["task", "encoder", "protocol"],
     ["plugins"],
     ["weights", "compiling"],

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, Literal
 if TYPE_CHECKING:
     import torch
 
-Kind = Literal["classes", "tags", "scalars"]
+Kind = Literal["classes", "tags", "scalars", "events", "stems"]
 
 
 @dataclass(frozen=True)
 class Metric:
     """A score and how to read it.
+
+    For `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is not read.
 
     compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
     per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
@@ -37,4 +39,11 @@ class Metric:
         """The kind of target that this metric reads."""
         from marble_bench import targets
 
-        return {"classes": targets.Classes, "tags": targets.Tags, "scalars": targets.Scalars}[self.kind]
+        kinds = {
+            "classes": targets.Classes,
+            "tags": targets.Tags,
+            "scalars": targets.Scalars,
+            "events": targets.Events,
+            "stems": targets.Stems,
+        }
+        return kinds[self.kind]
