@@ -326,8 +326,8 @@ def _promised_by_mp3(path: Path, file: BinaryIO) -> int | None:
 def check_header(path: Path, native_rate_hz: int | None = None) -> None:
     """Open a file without decoding it. Raises DataError if it is missing, empty, no audio, of another rate, or truncated.
 
-    A truncated wav or au is known by its header alone, an mp4 by its table of packets; what is wrong inside a flac, ogg or mp3
-    only decoding tells.
+    A truncated wav or au is known by its header alone, an mp4 by its table of packets; what is wrong inside a flac, ogg or
+    mp3 only decoding tells.
     """
     if path.suffix.lower() in CONTAINERS:
         with _container(path) as container:
@@ -351,7 +351,9 @@ def _check_packets(path: Path, container: Any, native_rate_hz: int | None) -> No
     for one in streams:
         _check_rate(path, one.rate, native_rate_hz)
         if found[one.index] < one.frames:
-            raise DataError(f"{path} is truncated: {one.frames:,} packets promised, {found[one.index]:,} found; {AGAIN}")
+            raise DataError(
+                f"{path} is truncated: {one.frames:,} packets promised, {found[one.index]:,} found; {AGAIN}"
+            )
 
 
 def _check_rate(path: Path, rate: int, native_rate_hz: int | None) -> None:

@@ -6,7 +6,7 @@ sum. Departs in one thing: MARBLE draws new mixtures in every epoch and encodes 
 once, so that the mixtures of one epoch are drawn once and every epoch passes over them, in an order drawn by the probe's
 seed.
 
-Everything happens at `Rules.sample_rate_hz`, stereo, in float32; an encoder hears the mean of the channels. Shapes: stems
+Everything happens at `Separation.sample_rate_hz`, stereo, in float32; an encoder hears the mean of the channels. Stems are
 `(stems, channels, samples)`.
 """
 
@@ -14,14 +14,17 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
+import os
+import uuid
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marble_bench import audio
 from marble_bench.errors import DataError
-from marble_bench.stems import CHANNELS, Song
+from marble_bench.stems import CHANNELS, MIXTURE, Song
 
 if TYPE_CHECKING:
     import numpy as np
@@ -32,7 +35,7 @@ HALF_MAX = 65504.0
 
 
 @dataclass(frozen=True, kw_only=True)
-class Rules:
+class Separation:
     """How a separator is trained and used; the defaults are MARBLE's published code.
 
     sample_rate_hz, n_fft, hop: of the spectrograms; frames are centred, the window is Hann's.
@@ -93,14 +96,14 @@ class Mixture:
 
     parts: tuple[Part, ...]
 
-    def digest(self, tracks: Sequence[str], rules: Rules) -> str:
+    def digest(self, tracks: Sequence[str], rules: Separation) -> str:
         """sha256 that the mixture's sound is known by: the draws, and what each track's content is known by."""
         facts = [[tracks[part.track], part.start, part.gain, part.swap] for part in self.parts]
         told = json.dumps([VERSION, rules.sample_rate_hz, rules.chunk_s, facts])
         return hashlib.sha256(told.encode()).hexdigest()
 
 
-def draw_mixtures(songs: Sequence[Song], count: int, rules: Rules) -> list[Mixture]:
+def draw_mixtures(songs: Sequence[Song], count: int, rules: Separation) -> list[Mixture]:
     """Draw `count` mixtures of some songs by `rules.draw_seed`.
 
     Raises DataError naming a song that is shorter than a mixture.
@@ -124,7 +127,7 @@ def draw_mixtures(songs: Sequence[Song], count: int, rules: Rules) -> list[Mixtu
     return [Mixture(tuple(part() for _ in songs[0].names)) for _ in range(count)]
 
 
-def render(mixture: Mixture, songs: Sequence[Song], rules: Rules) -> NDArray[np.float32]:
+def render(mixture: Mixture, songs: Sequence[Song], rules: Separation) -> NDArray[np.float32]:
     """The stems of a mixture, `(stems, channels, samples)` float32 at `rules.sample_rate_hz`; their sum is the mixture."""
     import numpy as np
 
@@ -137,13 +140,13 @@ def render(mixture: Mixture, songs: Sequence[Song], rules: Rules) -> NDArray[np.
     return np.stack(made)
 
 
-def _shaped(sound: NDArray[np.float32], part: Part, rate_hz: int, rules: Rules) -> NDArray[np.float32]:
+def _shaped(sound: NDArray[np.float32], part: Part, rate_hz: int, rules: Separation) -> NDArray[np.float32]:
     """A stretch of a stem, `(channels, samples)`, resampled, with its gain and its channels as drawn."""
     import numpy as np
 
     turned = sound[::-1] if part.swap else sound
     there = audio.resampled(np.ascontiguousarray(turned.T), rate_hz, rules.sample_rate_hz).T
-    return np.float32(part.gain) * there[:, : rules.chunk]  # type: ignore[no-any-return]
+    return np.float32(part.gain) * there[:, : rules.chunk]
 
 
 @dataclass(frozen=True)
@@ -153,7 +156,7 @@ class Chunks:
     path: Path
     count: int
     stems: int
-    rules: Rules
+    rules: Separation
 
     def __len__(self) -> int:
         return self.count
@@ -171,7 +174,7 @@ class Chunks:
         return audio.resampled(self.read(index).sum(axis=0).mean(axis=0), self.rules.sample_rate_hz, sample_rate_hz)
 
 
-def chunk_bytes(count: int, stems: int, rules: Rules) -> int:
+def chunk_bytes(count: int, stems: int, rules: Separation) -> int:
     """What so many mixtures take on disk."""
     return 2 * count * stems * CHANNELS * rules.chunk
 
@@ -179,7 +182,7 @@ def chunk_bytes(count: int, stems: int, rules: Rules) -> int:
 def make_chunks(
     mixtures: Sequence[Mixture],
     songs: Sequence[Song],
-    rules: Rules,
+    rules: Separation,
     path: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Chunks:
@@ -188,8 +191,6 @@ def make_chunks(
     Goes song by song, so that each stem is decoded once however many mixtures it is in, and no more than one is in memory.
     progress: called with (songs done, songs in all).
     """
-    import os
-
     import numpy as np
 
     names = songs[0].names
@@ -197,7 +198,7 @@ def make_chunks(
     if path.is_file():
         return chunks
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}.{os.getpid()}")
+    building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
     each = 2 * CHANNELS * rules.chunk
     try:
         with building.open("wb") as file:
@@ -211,7 +212,7 @@ def make_chunks(
                         stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
                         made = np.clip(_shaped(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
                         file.seek(each * (index * len(names) + stem))
-                        file.write(np.ascontiguousarray(made, np.float16))
+                        made.astype(np.float16).tofile(file)
                 if progress:
                     progress(track + 1, len(songs))
             file.flush()
@@ -222,9 +223,54 @@ def make_chunks(
     return chunks
 
 
-def chunks_name(mixtures: Sequence[Mixture], tracks: Sequence[str], rules: Rules) -> str:
+def chunks_name(mixtures: Sequence[Mixture], tracks: Sequence[str], rules: Separation) -> str:
     """A name for the file of some mixtures, by everything that its content depends on."""
-    total = hashlib.sha256(json.dumps(asdict(rules)["sample_rate_hz"]).encode())
+    total = hashlib.sha256(json.dumps([rules.sample_rate_hz, rules.chunk_s]).encode())
     for mixture in mixtures:
         total.update(mixture.digest(tracks, rules).encode())
     return f"{total.hexdigest()[:32]}.f16"
+
+
+@dataclass(frozen=True)
+class Track:
+    """A whole song on disk at the rate of the spectrograms, float32: the mixture, then the stems."""
+
+    path: Path
+    name: str
+    parts: tuple[str, ...]
+    samples: int
+
+    def read(self, part: str) -> NDArray[np.float32]:
+        """`(channels, samples)` of the mixture or of a stem."""
+        import numpy as np
+
+        values = CHANNELS * self.samples
+        found = np.fromfile(self.path, np.float32, values, offset=4 * values * self.parts.index(part))
+        return found.reshape(CHANNELS, self.samples)
+
+
+def make_track(song: Song, rules: Separation, folder: Path) -> Track:
+    """Decode a song, part by part, into a file of `folder`."""
+    parts = (MIXTURE, *song.names)
+    path = folder / f"{uuid.uuid4().hex}.f32"
+    samples = 0
+    with path.open("wb") as file:
+        for part in parts:
+            sound = song.read(part, sample_rate_hz=rules.sample_rate_hz)
+            samples = sound.shape[1]
+            sound.tofile(file)
+    return Track(path, song.name, parts, samples)
+
+
+def track_bytes(songs: Sequence[Song], rules: Separation) -> int:
+    """What the tracks of some songs take on disk."""
+    return sum(4 * CHANNELS * (1 + len(song.names)) * math.ceil(song.length_s * rules.sample_rate_hz) for song in songs)
+
+
+def song_mono(song: Song, sample_rate_hz: int, rules: Separation) -> NDArray[np.float32]:
+    """`(samples,)`: what an encoder hears of a whole song: the mean of the mixture's channels at the spectrograms' rate,
+    resampled to its own."""
+    mono = song.read(MIXTURE).mean(axis=0)
+    return audio.resampled(
+        audio.resampled(mono, song.rate_hz, rules.sample_rate_hz), rules.sample_rate_hz, sample_rate_hz
+    )

@@ -17,7 +17,7 @@ from marble_bench.source import Source
 
 if TYPE_CHECKING:
     from marble_bench.metrics import Metric
-    from marble_bench.mixing import Rules
+    from marble_bench.mixing import Separation
     from marble_bench.targets import Target
 
 SPLITS = ("train", "valid", "test")
@@ -145,8 +145,8 @@ class Task:
     counts: dict[str, int] = field(default_factory=dict)
     window: Window = Window()
     schedule: Schedule = Schedule()
-    separation: Rules | None = None
-    mini_separation: Rules | None = None
+    separation: Separation | None = None
+    mini_separation: Separation | None = None
     ensemble: bool = False
     group_name: str = ""
     version: int = 1

@@ -18,7 +18,7 @@ FLOORS = [
     ["metrics"],
     ["targets"],
     ["audio", "synth"],
-    ["stems", "mixing"],
+    ["stems", "mixing", "stem_scores"],
     ["task", "encoder", "protocol"],
     ["plugins"],
     ["weights", "compiling"],

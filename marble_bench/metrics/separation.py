@@ -39,7 +39,7 @@ MEASURES = ("sdr", "isr", "sir", "sar")
 
 
 class Sources(Protocol):
-    """Signals that are read a stretch at a time: an array `(sources, samples, channels)`, or something that acts like one."""
+    """Signals read a stretch at a time: an array `(sources, samples, channels)`, or something that acts like one."""
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -94,21 +94,39 @@ def bss_eval(references: Sources, estimates: Sources, sample_rate_hz: int) -> di
     NaN in every window where a reference or an estimate is silent, as in museval, which refuses a source that is silent all
     through; here it is NaN by itself and the others are measured without it.
     """
+    return bss_eval_systems(references, [estimates], sample_rate_hz)[0]
+
+
+def bss_eval_systems(
+    references: Sources, systems: Sequence[Sources], sample_rate_hz: int
+) -> list[dict[str, NDArray[Any]]]:
+    """`bss_eval` of several systems' estimates of the same references, whose equations are factored once for all."""
     import numpy as np
 
-    if tuple(references.shape) != tuple(estimates.shape):
-        raise UsageError(f"references are {references.shape} and estimates {estimates.shape}; they must be alike")
+    for estimates in systems:
+        if tuple(references.shape) != tuple(estimates.shape):
+            raise UsageError(f"references are {references.shape} and estimates {estimates.shape}; they must be alike")
     sources, samples, _ = references.shape
     windows = _windows(samples, sample_rate_hz)
-    values = {name: np.full((sources, len(windows)), np.nan) for name in MEASURES}
-    heard = np.flatnonzero(_heard(references) & _heard(estimates))
-    if len(heard):
-        filters = _filters(references, estimates, heard)
+    values = [{name: np.full((sources, len(windows)), np.nan) for name in MEASURES} for _ in systems]
+    there = _heard(references)
+    alike: dict[tuple[int, ...], list[int]] = {}
+    for index, estimates in enumerate(systems):
+        alike.setdefault(tuple(np.flatnonzero(there & _heard(estimates))), []).append(index)
+    for which, members in alike.items():
+        heard = np.array(which, np.int64)
+        if not which:
+            continue
+        every, alone = _filters(references, [systems[index] for index in members], heard)
         for at, (first, last) in enumerate(windows):
-            true, guessed = _stretch(references, heard, first, last), _stretch(estimates, heard, first, last)
-            if not (_silent(true).any() or _silent(guessed).any()):
-                for name, value in _window(true, guessed, *filters).items():
-                    values[name][heard, at] = value
+            true = _stretch(references, heard, first, last)
+            if _silent(true).any():
+                continue
+            for place, index in enumerate(members):
+                guessed = _stretch(systems[index], heard, first, last)
+                if not _silent(guessed).any():
+                    for name, value in _window(true, guessed, every[place], alone[place]).items():
+                        values[index][name][heard, at] = value
     return values
 
 
@@ -166,10 +184,10 @@ def _heard(signals: Sources) -> NDArray[Any]:
     return heard
 
 
-def _correlations(references: Sources, estimates: Sources, heard: NDArray[Any]) -> NDArray[Any]:
-    """`(signals, 2 * signals, 2 * TAPS - 1)`: `sum_n x[n] y[n + lag]` of each reference channel with each channel.
+def _correlations(references: Sources, systems: Sequence[Sources], heard: NDArray[Any]) -> NDArray[Any]:
+    """`(signals, (1 + systems) * signals, 2 * TAPS - 1)`: `sum_n x[n] y[n + lag]` of references with all channels.
 
-    The second axis holds the references' channels, then the estimates'; lags run from -(TAPS - 1) to TAPS - 1.
+    The second axis holds the references' channels, then each system's; lags run from -(TAPS - 1) to TAPS - 1.
     """
     import numpy as np
     from scipy.fft import irfft, rfft
@@ -177,19 +195,19 @@ def _correlations(references: Sources, estimates: Sources, heard: NDArray[Any]) 
     _, samples, channels = references.shape
     rows, reach = len(heard) * channels, TAPS - 1
     step = BLOCK - 2 * reach
-    total = np.zeros((rows, 2 * rows, BLOCK // 2 + 1), np.complex128)
+    total = np.zeros((rows, (1 + len(systems)) * rows, BLOCK // 2 + 1), np.complex128)
     for first in range(0, samples, step):
         last = min(first + step, samples)
-        around = np.zeros((2 * rows, last - first + 2 * reach))
+        around = np.zeros((total.shape[1], last - first + 2 * reach))
         low, high = max(first - reach, 0), min(last + reach, samples)
         into = slice(low - first + reach, high - first + reach)
-        around[:rows, into] = _stretch(references, heard, low, high).reshape(rows, -1)
-        around[rows:, into] = _stretch(estimates, heard, low, high).reshape(rows, -1)
+        for place, signals in enumerate((references, *systems)):
+            around[place * rows : (place + 1) * rows, into] = _stretch(signals, heard, low, high).reshape(rows, -1)
         inner = rfft(around[:rows, reach : reach + last - first], BLOCK)
         outer = rfft(around, BLOCK)
         for row in range(rows):
             total[row] += inner[row].conj() * outer
-    return irfft(total, BLOCK)[..., : 2 * reach + 1]  # type: ignore[no-any-return]
+    return np.stack([irfft(row, BLOCK)[:, : 2 * reach + 1] for row in total])
 
 
 def _gram(lags: NDArray[Any]) -> NDArray[Any]:
@@ -210,7 +228,7 @@ def _gram(lags: NDArray[Any]) -> NDArray[Any]:
 
 
 def _solve(lags: NDArray[Any], products: NDArray[Any]) -> NDArray[Any]:
-    """Least-squares filters `(signals, columns, TAPS)`; lags `(signals, signals, lags)`, products `(signals, columns, TAPS)`."""
+    """Least-squares filters, `(signals, columns, TAPS)` like `products`; lags are `(signals, signals, lags)`."""
     import warnings
 
     import numpy as np
@@ -225,22 +243,28 @@ def _solve(lags: NDArray[Any], products: NDArray[Any]) -> NDArray[Any]:
         found = lu_solve((factor, pivots), right, check_finite=False)
     else:
         found = lstsq(_gram(lags), right, check_finite=False)[0]
-    return np.moveaxis(found.reshape(signals, TAPS, columns), 1, 2)  # type: ignore[no-any-return]
+    return np.moveaxis(found.reshape(signals, TAPS, columns), 1, 2)
 
 
-def _filters(references: Sources, estimates: Sources, heard: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
-    """Filters that project each estimate's channels: `(references' channels, estimates' channels, TAPS)`, and on the source
-    alone `(sources, channels, channels, TAPS)`."""
+def _filters(references: Sources, systems: Sequence[Sources], heard: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Filters that project each system's channels on all references, and on its own source alone.
+
+    `(systems, references' channels, estimates' channels, TAPS)` and `(systems, sources, channels, channels, TAPS)`.
+    """
     import numpy as np
 
-    lags = _correlations(references, estimates, heard)
+    lags = _correlations(references, systems, heard)
     channels, rows = references.shape[2], len(lags)
-    products = lags[:, rows:, TAPS - 1 :]
+    products = lags[:, rows:, TAPS - 1 :].copy()
+    lags = lags[:, :rows].copy()  # lets go of the rest
+    by_system = products.reshape(rows, len(systems), rows, TAPS)
     alone = []
     for source in range(len(heard)):
         own = slice(source * channels, (source + 1) * channels)
-        alone.append(_solve(lags[own, own], products[own, own]))
-    return _solve(lags[:, :rows], products), np.stack(alone)
+        right = by_system[own, :, own].reshape(channels, -1, TAPS)
+        alone.append(_solve(lags[own, own], right).reshape(channels, len(systems), channels, TAPS))
+    every = _solve(lags, products).reshape(rows, len(systems), rows, TAPS)
+    return np.moveaxis(every, 1, 0), np.moveaxis(np.stack(alone), 2, 0)
 
 
 def _window(true: NDArray[Any], guessed: NDArray[Any], every: NDArray[Any], alone: NDArray[Any]) -> dict[str, Any]:
@@ -278,4 +302,4 @@ def _decibels(part: NDArray[Any], rest: NDArray[Any]) -> NDArray[Any]:
     import numpy as np
 
     with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(rest == 0, np.inf, 10 * np.log10(part / rest))  # type: ignore[no-any-return]
+        return np.where(rest == 0, np.inf, 10 * np.log10(part / rest))

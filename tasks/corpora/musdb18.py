@@ -1,14 +1,14 @@
-"""MUSDB18: 150 songs, 10 hours, 44,100 Hz, stereo, each with its vocals, drums, bass and the rest; 100 to train, 50 to test.
+"""MUSDB18: 150 songs, 10 hours, 44,100 Hz, stereo, each with its vocals, drums, bass and the rest; 100 and 50 of them.
 
-On disk `{train,test}/<song>.stem.mp4` (MUSDB18: AAC, five streams; needs PyAV) or `{train,test}/<song>/` with mixture.wav and
-a wav for each stem (MUSDB18-HQ). The 14 validation songs are among the 100, by the `musdb` package's list; a copy that has
-them in a folder `valid` is read too. The two editions are not the same bytes: in MUSDB18 the mixture was coded by itself and
-is not exactly the sum of the stems, and a record's fingerprint tells them apart.
+On disk `{train,test}/<song>.stem.mp4` (MUSDB18: AAC, five streams; needs PyAV) or `{train,test}/<song>/` with mixture.wav
+and a wav for each stem (MUSDB18-HQ). The 14 validation songs are among the 100, by the `musdb` package's list; a copy that
+has them in a folder `valid` is read too. The two editions are not the same bytes: in MUSDB18 the mixture was coded by itself
+and is not exactly the sum of the stems; a record's fingerprint tells them apart.
 
 Known errors of the stems, which are used as they are: PR - Oh No (test) does not add up to its mixture in the left channel;
-in Detsky Sad - Walkie Talkie (test) the rest is mixed into the drums; Al James - Schoolboy Facination (test) has voices in the
-rest; BKS - Bulldozer (test) has a cowbell there; in Hop Along - Sister Cities and Chris Durban - Celebrate (train) others bleed
-into the vocals; Leaf - Wicked (train) has a guitar in drums and vocals. Source: the errata of the corpus's own page.
+in Detsky Sad - Walkie Talkie (test) the rest is mixed into the drums; Al James - Schoolboy Facination (test) has voices in
+the rest; BKS - Bulldozer (test) has a cowbell there; in Hop Along - Sister Cities and Chris Durban - Celebrate (train)
+others bleed into the vocals; Leaf - Wicked (train) has a guitar in drums and vocals. Source: the errata of the corpus's own page.
 
 The shipped list has the songs' names as they stand in the archives; the makers' table writes two of them otherwise.
 """
@@ -102,9 +102,13 @@ def compose(number: int, silent: str = "") -> dict[str, Any]:
             synth.place(sound[stem][:, channel], note, at_s, RATE_HZ, 2 * level * share)
 
     lean, side = 0.3 + 0.1 * random.random(), 0.62 + 0.1 * random.random()
-    hits = synth.kick(RATE_HZ), synth.snare(RATE_HZ, random), synth.hihat(RATE_HZ, random)
+    strokes = (
+        (synth.kick(RATE_HZ), (0, 7, 8), 0.7, 0.5),
+        (synth.snare(RATE_HZ, random), (4, 12), 0.5, 0.5),
+        (synth.hihat(RATE_HZ, random), range(0, 16, 2), 0.25, 0.7),
+    )
     for step in range(int(MINI_S / step_s) + 1):
-        for hit, steps, level, pan in zip(hits, ((0, 7, 8), (4, 12), range(0, 16, 2)), (0.7, 0.5, 0.25), (0.5, 0.5, 0.7)):
+        for hit, steps, level, pan in strokes:
             if step % 16 in steps:
                 place("drums", hit, step * step_s, level, pan)
     length_s = 8 * step_s
@@ -118,9 +122,7 @@ def compose(number: int, silent: str = "") -> dict[str, Any]:
         for beat in range(4):
             sung = synth.hertz(pitches[int(random.integers(3))] + 12 * int(random.integers(1, 3)))
             curve = synth.vibrato(sung, length_s / 4, RATE_HZ, 5.5, 0.015)
-            note = synth.shaped(
-                synth.tone(curve, length_s / 4, RATE_HZ, synth.TIMBRES["voice"]), RATE_HZ, 0.03, 0.05
-            )
+            note = synth.shaped(synth.tone(curve, length_s / 4, RATE_HZ, synth.TIMBRES["voice"]), RATE_HZ, 0.03, 0.05)
             place("vocals", note, at_s + beat * length_s / 4, 0.45, side if bar % 2 else 1 - side)
     for stem, (first_s, last_s) in RESTS.items():
         sound[stem][round(first_s * RATE_HZ) : round(last_s * RATE_HZ)] = 0
