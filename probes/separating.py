@@ -1,8 +1,8 @@
 """Separates whole songs with the chosen separators and measures them, beside what the mixture and an oracle reach.
 
 Every stem has the Wiener step (see `spectra`). The global SDR is taken at the spectrograms' rate, BSSEval at the corpus's
-own (see `marble_bench.stem_scores`). What frames a score: the mixture itself as the estimate of every stem (trivial), and the
-ideal ratio mask, which knows the true stems' power in every bin (oracle; no mask estimator of this kind can do much better).
+own (see `marble_bench.stem_scores`). What frames a score: the mixture itself as the estimate of every stem (trivial), and
+the ideal ratio mask, which knows the true stems' power in every bin (oracle).
 
 One song is in memory at a time, whatever their number; separated songs go to files until they are measured.
 """

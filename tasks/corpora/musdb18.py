@@ -8,7 +8,8 @@ and is not exactly the sum of the stems; a record's fingerprint tells them apart
 Known errors of the stems, which are used as they are: PR - Oh No (test) does not add up to its mixture in the left channel;
 in Detsky Sad - Walkie Talkie (test) the rest is mixed into the drums; Al James - Schoolboy Facination (test) has voices in
 the rest; BKS - Bulldozer (test) has a cowbell there; in Hop Along - Sister Cities and Chris Durban - Celebrate (train)
-others bleed into the vocals; Leaf - Wicked (train) has a guitar in drums and vocals. Source: the errata of the corpus's own page.
+others bleed into the vocals; Leaf - Wicked (train) has a guitar in drums and vocals. Source: the errata of the corpus's own
+page.
 
 The shipped list has the songs' names as they stand in the archives; the makers' table writes two of them otherwise.
 """
