@@ -47,6 +47,21 @@ class Measured:
     mixture_bss: dict[str, list[NDArray[Any]]] = field(default_factory=dict)
     silent: list[tuple[str, str]] = field(default_factory=list)
 
+    def rows(self) -> NDArray[Any]:
+        """`(seeds, songs, 2 * stems)`: what `marble_bench.metrics.stems` reads; NaN where BSSEval was not asked for."""
+        import numpy as np
+
+        medians = self.song_medians() if self.bss else np.full_like(self.sdr, np.nan)
+        return np.concatenate([self.sdr, medians], axis=2)
+
+    def trivial_rows(self) -> NDArray[Any]:
+        """`(songs, 2 * stems)`: the same of the mixture as the estimate of every stem."""
+        import numpy as np
+
+        songs = self.mixture_bss.get("sdr")
+        medians = np.full_like(self.mixture, np.nan) if songs is None else np.stack([_song_median(s) for s in songs])
+        return np.concatenate([self.mixture, medians], axis=1)
+
     def medians(self, measure: str = "sdr") -> NDArray[Any]:
         """`(seeds, stems)`: BSSEval's median over songs of the median over windows."""
         import numpy as np
@@ -57,7 +72,11 @@ class Measured:
         """`(seeds, songs, stems)`: the median over each song's windows."""
         import numpy as np
 
-        return np.stack([np.stack([median_of_medians([song]) for song in songs]) for songs in self.bss[measure]])
+        return np.stack([np.stack([_song_median(song) for song in songs]) for songs in self.bss[measure]])
+
+
+def _song_median(windows: NDArray[Any]) -> NDArray[Any]:
+    return median_of_medians([windows])
 
 
 def measure(
