@@ -1,8 +1,12 @@
 """BSSEval version 4 of separated songs, in worker processes, from files and not from memory.
 
 References are read at the corpus's own rate, as the field does; estimates are resampled to it, so that what a system cannot
-say (MARBLE's 24,000 Hz leave out everything above 12,000 Hz) counts as error. A worker holds one decoded stem and the
-equations of BSSEval, not a song; songs follow each other, and no more of them wait than there are workers.
+say (MARBLE's 24,000 Hz leave out everything above 12,000 Hz) counts as error. References are rounded to 16 bits, which is
+what MUSDB18-HQ has and what the field's tools (stempeg, musdb) make of AAC: without that, a coded stem has nothing at all
+above 16,000 Hz, and ISR, SIR and SAR hang on the rounding errors of a singular system of equations, by several dB.
+
+A worker holds one decoded stem and the equations of BSSEval, not a song; songs follow each other, and no more of them wait
+than there are workers.
 """
 
 from __future__ import annotations
@@ -56,11 +60,18 @@ def measure(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) ->
         true = OnDisk(Path(folder) / "true", shape)
         with true.path.open("wb") as file:
             for name in song.names:
-                song.read(name).tofile(file)
+                _rounded(song.read(name)).tofile(file)
         guesses = [OnDisk(Path(folder) / f"system{index}", shape) for index in range(len(systems))]
         for guess, path in zip(guesses, systems, strict=True):
             _resample(path, guess, rate_hz, song.rate_hz)
         return bss_eval_systems(true, guesses, song.rate_hz)
+
+
+def _rounded(sound: NDArray[Any]) -> NDArray[Any]:
+    """A sound with 16 bits, still float32."""
+    import numpy as np
+
+    return (np.clip(np.rint(sound * np.float32(32768)), -32768, 32767) / np.float32(32768)).astype(np.float32)
 
 
 def _resample(path: Path, into: OnDisk, rate_hz: int, to_hz: int) -> None:

@@ -144,7 +144,8 @@ def test_the_wiener_step_is_open_unmixs(spectra, golden):
     single = torch.view_as_real(spectra.wiener(golden["wiener:magnitude"], mixture))
     torch.testing.assert_close(single.double(), golden["wiener:stem"], atol=1e-5, rtol=1e-6)
     double = torch.view_as_real(spectra.wiener(golden["wiener:magnitude"].double(), mixture.to(torch.complex128)))
-    torch.testing.assert_close(double, golden["wiener:stem"], atol=1e-6, rtol=1e-7)
+    # open-unmix's own pi has single precision
+    torch.testing.assert_close(double, golden["wiener:stem"], atol=1e-5, rtol=1e-6)
 
 
 def test_where_the_mixture_is_silent_so_is_the_stem(spectra, golden):
