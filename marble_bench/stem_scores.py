@@ -15,18 +15,22 @@ import tempfile
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
+from marble_bench.errors import BenchError
 from marble_bench.metrics.separation import bss_eval_systems
 from marble_bench.stems import CHANNELS, Song
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
+
+WORKER_GB = 0.9  # of one process, on four stereo stems of four minutes and four systems
 
 
 @dataclass(frozen=True)
@@ -60,14 +64,14 @@ def measure(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) ->
         true = OnDisk(Path(folder) / "true", shape)
         with true.path.open("wb") as file:
             for name in song.names:
-                _rounded(song.read(name)).tofile(file)
+                rounded(song.read(name)).tofile(file)
         guesses = [OnDisk(Path(folder) / f"system{index}", shape) for index in range(len(systems))]
         for guess, path in zip(guesses, systems, strict=True):
             _resample(path, guess, rate_hz, song.rate_hz)
         return bss_eval_systems(true, guesses, song.rate_hz)
 
 
-def _rounded(sound: NDArray[Any]) -> NDArray[Any]:
+def rounded(sound: NDArray[Any]) -> NDArray[Any]:
     """A sound with 16 bits, still float32."""
     import numpy as np
 
@@ -129,6 +133,12 @@ class Jury:
 
     def _take(self) -> None:
         future, files = self.waiting.popleft()
-        self.done.append(future.result())
+        try:
+            self.done.append(future.result())
+        except BrokenProcessPool as error:
+            raise BenchError(
+                f"a process that measures BSSEval was killed, most often for want of memory: {self.workers} of them need "
+                f"about {self.workers * WORKER_GB:.1f} GB; run on a machine with more, or with fewer processors"
+            ) from error
         for path in files:
             path.unlink()
