@@ -17,10 +17,12 @@ def cache_root(option: Path | None = None) -> Path:
     return user_cache_path("marble-bench")
 
 
-def data_dir(corpus: str, cache: Path, option: Path | None = None) -> Path:
-    """`--data-dir`, else `BENCH_DATA`/<corpus>, else <cache>/data/<corpus>. Not checked to exist."""
+def data_dir(corpus: str, cache: Path, option: Path | None = None, beside: str = "") -> Path:
+    """`--data-dir`, else `BENCH_DATA`/<corpus>, else <cache>/data/<corpus>. Not checked to exist.
+
+    beside: another corpus whose folder is taken where this one has none.
+    """
     if option is not None:
         return option.expanduser()
-    if os.environ.get("BENCH_DATA"):
-        return Path(os.environ["BENCH_DATA"]).expanduser() / corpus
-    return cache / "data" / corpus
+    base = Path(os.environ["BENCH_DATA"]).expanduser() if os.environ.get("BENCH_DATA") else cache / "data"
+    return base / beside if beside and not (base / corpus).is_dir() else base / corpus

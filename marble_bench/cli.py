@@ -97,7 +97,7 @@ def run(
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     rules, cache, where = find_protocol(protocol), cache_root(cache_dir), _device(device)
     chosen = pairs(model or [], task or [], features, weights)
-    if data_dir and len({named.task.corpus.name for _, _, named in chosen}) > 1:
+    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
         raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
     requests = [
         Request(

@@ -70,7 +70,7 @@ def check(
     from marble_bench.show import print_table
 
     corpus, tasks = find_corpus(name)
-    report = inspect(corpus, tasks, folder_of(corpus.name, cache_root(cache_dir), data_dir), deep)
+    report = inspect(corpus, tasks, folder_of(corpus.name, cache_root(cache_dir), data_dir, corpus.beside), deep)
     if as_json:
         print(json.dumps({**asdict(report), "sound": report.sound}, indent=1))
     else:

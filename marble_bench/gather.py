@@ -4,22 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 from marble_bench import corpus
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
+from marble_bench.features.frames import Frames
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
 from marble_bench.task import Clip
+from marble_bench.weights import Weights
 
 
 @dataclass(frozen=True)
 class Gathered:
-    """The clips of a run with their features, and how they were come by."""
+    """The clips of a run with their features, pooled or frame by frame, and how they were come by.
+
+    summable: the layers of `features` that a weighted sum can run over.
+    """
 
     clips: list[Clip]
-    features: Features
+    features: Features | Frames
     digests: list[str]
     model: dict[str, Any]
     summable: tuple[int, ...]
@@ -31,37 +37,108 @@ class Gathered:
 
 def encoder_features(request: Request, watch: Watch) -> Gathered:
     """Features of every clip on disk, through the store."""
-    from marble_bench import weights
     from marble_bench.features import extract
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
+    here = _on_disk(request)
+    rate = task.corpus.sample_rate_hz
+    items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
+    store, spans, cost = extract.extract(
+        items, encoder, here.weights, task.window, request.cache, request.device, watch.features
+    )
+    sound, missing, faults = _sound(request, here, cost.damaged, watch)
+    return Gathered(
+        clips=[here.clips[index] for index in sound],
+        features=extract.load(store, [spans[index] for index in sound]),
+        digests=[here.digests[index] for index in sound],
+        model=_model_facts(encoder, here.weights),
+        summable=encoder.summable,
+        missing=missing,
+        faults=faults,
+        mini=here.mini,
+        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+    )
+
+
+def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
+    """Every frame of some of the encoder's layers, for every clip on disk, through the store.
+
+    `summable` is empty: which of the layers a sum runs over is the caller's to say. Raises DataError for a clip whose
+    frames cannot be had, unless the user allows it.
+    """
+    from marble_bench.features import extract, frames
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    here = _on_disk(request)
+    rate = task.corpus.sample_rate_hz
+    sounds, damaged = [], {}
+    for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
+        item = extract.Item(clip, path, digest, rate)
+        try:
+            sounds.append(extract.sound_of(item, task.window))
+        except DataError as error:
+            damaged[clip.id] = str(error)
+    found, cost = frames.extract(
+        sounds,
+        encoder,
+        here.weights,
+        layers,
+        request.cache,
+        {"clip_normalize": task.window.normalize},
+        device=request.device,
+        piece_s=task.window.length_s,
+        progress=watch.features,
+        say=watch.say,
+    )
+    sound, missing, faults = _sound(request, here, damaged | cost.damaged, watch)
+    return Gathered(
+        clips=[here.clips[index] for index in sound],
+        features=found,
+        digests=[here.digests[index] for index in sound],
+        model=_model_facts(encoder, here.weights),
+        summable=(),
+        missing=missing,
+        faults=faults,
+        mini=here.mini,
+        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+    )
+
+
+@dataclass(frozen=True)
+class _Here:
+    """The clips of a run whose files are there, those files and their digests, and the encoder's weights."""
+
+    clips: list[Clip]
+    paths: list[Path]
+    digests: list[str]
+    missing: list[str]
+    mini: bool
+    weights: Weights
+
+
+def _on_disk(request: Request) -> _Here:
+    from marble_bench import weights
+    from marble_bench.features import extract
+
+    assert request.encoder is not None
     root = corpus.folder(request)
     assert root is not None
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    loaded = weights.resolve(encoder, request.cache, override=request.weights, offline=request.offline)
+    loaded = weights.resolve(request.encoder, request.cache, override=request.weights, offline=request.offline)
     paths = [path_of[clip.id] for clip in clips]
-    digests = extract.digests(paths)
-    rate = task.corpus.sample_rate_hz
-    items = [extract.Item(*each, rate) for each in zip(clips, paths, digests, strict=True)]
-    store, spans, cost = extract.extract(
-        items, encoder, loaded, task.window, request.cache, request.device, watch.features
-    )
-    missing, faults = _left_out(request, clips, list(there.missing), cost.damaged, watch)
-    sound = [index for index, clip in enumerate(clips) if clip.id not in cost.damaged]
-    return Gathered(
-        clips=[clips[index] for index in sound],
-        features=extract.load(store, [spans[index] for index in sound]),
-        digests=[digests[index] for index in sound],
-        model=_model_facts(encoder, loaded),
-        summable=encoder.summable,
-        missing=missing,
-        faults=faults,
-        mini=corpus.is_mini(root),
-        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
-    )
+    return _Here(clips, paths, extract.digests(paths), list(there.missing), corpus.is_mini(root), loaded)
+
+
+def _sound(
+    request: Request, here: _Here, damaged: dict[str, str], watch: Watch
+) -> tuple[list[int], list[str], list[dict[str, str]]]:
+    """The clips that can be used, by position; which the record calls missing; which have a known fault."""
+    missing, faults = _left_out(request, here.clips, here.missing, damaged, watch)
+    return [index for index, clip in enumerate(here.clips) if clip.id not in damaged], missing, faults
 
 
 def _left_out(

@@ -97,7 +97,8 @@ def _safe(name: str) -> str:
 
 def corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
     """The corpus's folder. None where features are brought and no folder is there: a shipped list then has the labels."""
-    root = data_dir(named.task.corpus.name, cache, option)
+    corpus = named.task.corpus
+    root = data_dir(corpus.name, cache, option, corpus.beside)
     return None if features and option is None and not root.is_dir() else root
 
 

@@ -6,15 +6,18 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import corpus, gather, record, results, scoring
+from marble_bench import audio, corpus, events, gather, record, results, scoring
 from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.features.frames import estimate_bytes
+from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
 from marble_bench.request import Outcome, Request, Watch
-from marble_bench.targets import Scalars, Tags
+from marble_bench.targets import Classes, Events, Scalars, Tags
 from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
 
     from marble_bench.probes import trainer
@@ -22,11 +25,18 @@ if TYPE_CHECKING:
 
 def run(request: Request, watch: Watch) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
+    results.check_writable(request.results)
+    if isinstance(request.named.task.target, Events):
+        return _run_events(request, watch)
+    return _run_clips(request, watch)
+
+
+def _run_clips(request: Request, watch: Watch) -> Outcome:
+    """A task that asks one answer of a clip: pooled features, a grid of probes on them."""
     import torch
 
     from marble_bench.probes import trainer
 
-    results.check_writable(request.results)
     if request.encoder:  # a wrong --layers is told before hours of encoding
         names = [layer.name for layer in request.encoder.layers]
         chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
@@ -61,9 +71,52 @@ def run(request: Request, watch: Watch) -> Outcome:
         data, request, {split: unscale(each) for split, each in windows.items()}, splits
     )
     made = record.build(request, data, fitted, chosen, scores, ensembles, probe_s)
+    return _save(
+        request, data, made, record.grid_table(fitted, data.features.names), record.prediction_table(data, answers)
+    )
+
+
+def _run_events(request: Request, watch: Watch) -> Outcome:
+    """A task that asks when something happens: frame-wise features, probes that answer frame by frame."""
+    from marble_bench.probes import trainer
+
+    if request.encoder is None:
+        raise UsageError(
+            f"task '{request.named.name}' asks when something happens, and --features brings one vector for a window: "
+            "give --model"
+        )
+    layers = _event_layers(request)
+    data = events.gathered(request, watch, layers)
+    _check_splits(data.clips, request)
+    places = [layers.stored.index(index) for index in layers.single]
+    probes = trainer.grid(request.protocol, places, bool(layers.summed), request.seeds)
+
+    started = time.perf_counter()
+    fitted, recipe = events.fit(data, request, probes, watch)
+    chosen = choose(fitted, request.seeds)
+    answered = events.answer(data, request, chosen, recipe)
+    probe_s = time.perf_counter() - started
+
+    task = request.named.task
+    scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
+    made = record.build(request, data, fitted, chosen, scores, [], probe_s)
+    predictions = events.prediction_table(data, answered, task.target.names)
+    return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
+
+
+def _event_layers(request: Request) -> events.Layers:
+    assert request.encoder is not None
+    events.check_protocol(request.protocol)
+    encoder, names = request.encoder, [layer.name for layer in request.encoder.layers]
+    single, with_sum = chosen_layers(request.layers, names, request.protocol, encoder.summable)
+    return events.layers_of(encoder, single, with_sum, request.layers == "all")
+
+
+def _save(
+    request: Request, data: Gathered, made: dict[str, Any], grid: pd.DataFrame, predictions: pd.DataFrame
+) -> Outcome:
     path = results.record_path(request.results, made, record.variant(request, data))
-    tables = record.grid_table(fitted, data.features.names), record.prediction_table(data, answers)
-    written = results.save(path, made, *tables, overwrite=request.overwrite)
+    written = results.save(path, made, grid, predictions, overwrite=request.overwrite)
     return Outcome(made, path, written, tuple(data.missing))
 
 
@@ -79,6 +132,7 @@ def _score(
     from marble_bench.probes.trainer import average_windows
 
     task = request.named.task
+    assert isinstance(task.target, (Classes, Tags, Scalars))
     members = {split: [clip for clip in data.clips if clip.split == split] for split in SPLITS}
     truth = {
         split: torch.from_numpy(task.target.encode([clip.target for clip in clips], [clip.id for clip in clips]))
@@ -112,7 +166,15 @@ def plan(request: Request) -> dict[str, object]:
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
     names = [layer.name for layer in request.encoder.layers]
-    layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
+    frames: dict[str, object] = {}
+    if isinstance(request.named.task.target, Events):
+        chosen = _event_layers(request)
+        layers, with_sum = list(chosen.single), bool(chosen.summed)
+        path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
+        audio_s = sum(audio.duration_s(path_of[clip.id]) for clip in clips)
+        frames["frames_gb"] = round(estimate_bytes(audio_s, request.encoder, chosen.stored) / 1e9, 3)
+    else:
+        layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
     return {
         **facts,
         "data": str(root),
@@ -120,6 +182,7 @@ def plan(request: Request) -> dict[str, object]:
         "missing": len(there.missing),
         "layers": [names[index] for index in layers] + ["sum"] * with_sum,
         "probes": len(trainer.grid(request.protocol, layers, with_sum, request.seeds)),
+        **frames,
         "device": request.device,
     }
 
@@ -200,6 +263,7 @@ def _splits(
     from marble_bench.probes import trainer
 
     target = request.named.task.target
+    assert isinstance(data.features, Features)
     truth = target.encode([clip.target for clip in data.clips], [clip.id for clip in data.clips])
     mean, spread = np.zeros(1, np.float32), np.ones(1, np.float32)
     if isinstance(target, Scalars):

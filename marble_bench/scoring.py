@@ -33,8 +33,8 @@ def scores(
 ) -> dict[str, Any]:
     """Every metric on the test split, with interval, seeds, validation and the score of the constant answer.
 
-    constant: `(width,)`, the same outputs for every item. suffix: put behind the metrics' names. main: the first of them is
-    the task's main score.
+    constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names.
+    main: the first of them is the task's main score.
     """
     outputs, truth = answers.outputs, answers.truth
     trivial = constant.expand(1, len(truth["test"]), -1)

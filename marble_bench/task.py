@@ -134,6 +134,7 @@ class Task:
     counts: clips per split as published; a full corpus that gives other counts is an error.
     separation, mini_separation: how a separator of `Stems` is trained and used, and a small one for the miniature.
     ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
+    mini_schedule: what probes are trained by on the miniature, where the published schedule would take too long there.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     """
 
@@ -147,6 +148,7 @@ class Task:
     schedule: Schedule = Schedule()
     separation: Separation | None = None
     mini_separation: Separation | None = None
+    mini_schedule: Schedule | None = None
     ensemble: bool = False
     group_name: str = ""
     version: int = 1

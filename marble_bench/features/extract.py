@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import audio
 from marble_bench.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError
+from marble_bench.features.frames import Sound
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.task import Clip, Window
@@ -82,6 +83,28 @@ def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
     length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
     crop = _crop_s(encoder, window)
     return Span(item.digest, f"{clip.start_s:.9g}:{length}" + ("" if crop is None else f"<{crop:.9g}"))
+
+
+def sound_of(item: Item, window: Window) -> Sound:
+    """A clip as something whose frames are wanted: read, and normalised as the task's window says.
+
+    Raises DataError if the file's header cannot be read.
+    """
+    clip = item.clip
+    length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
+
+    def read(sample_rate_hz: int) -> NDArray[np.float32]:
+        waveform = audio.read(
+            item.path,
+            sample_rate_hz=sample_rate_hz,
+            start_s=clip.start_s,
+            duration_s=clip.duration_s,
+            native_rate_hz=item.rate_hz,
+        )
+        return audio.normalize(waveform, window.normalize)
+
+    lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(item.path) - clip.start_s
+    return Sound(clip.id, Span(item.digest, f"{clip.start_s:.9g}:{length}"), lasts, read)
 
 
 def _crop_s(encoder: Encoder, window: Window) -> float | None:

@@ -1,8 +1,9 @@
 """The feature store: Arrow IPC shards with one fixed-width half-float column per layer.
 
 A folder holds the features of one key: encoder, its version and weights digest, preprocessing, sample rate, window and
-precision. A row is one window; rows are known by the audio file's digest, the span of it that was decoded, and the
-window's number. All windows of a span stand in one shard, so a span is there wholly or not at all. A shard is
+precision. A row is one window, or in a store of frames one frame; rows are known by the audio file's digest, the span of it
+that was decoded, and their order. All rows of a span stand in one shard, so a span is there wholly or not at all. A
+shard's schema lists its spans with their counts of rows, so that a store is opened without reading a row. A shard is
 written under a temporary name, synced and renamed: what exists is whole. Two processes that write the same rows only
 write them twice.
 """
@@ -23,9 +24,10 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = "marble-bench.features/1"
+FORMAT = "marble-bench.features/2"
 SHARD_BYTES = 64 << 20
 HALF_MAX = 65504.0
+SPANS = b"spans"  # key of a shard's metadata: [[audio, stretch, rows], ...] in the order of the rows
 
 
 @dataclass(frozen=True)
@@ -39,7 +41,7 @@ class Span:
 
 @dataclass(frozen=True)
 class Stored:
-    """Where the windows of a span lie: a shard, and the rows `first ... first + count - 1` of it."""
+    """Where the rows of a span lie: a shard, and the rows `first ... first + count - 1` of it."""
 
     shard: Path
     first: int
@@ -75,19 +77,19 @@ class Store:
     def _index(self) -> dict[Span, Stored]:
         rows: dict[Span, Stored] = {}
         for shard in self._shards():
-            table = _open(shard).select(["audio", "stretch"]).to_pydict()
-            spans = [Span(*both) for both in zip(table["audio"], table["stretch"], strict=True)]
             first = 0
-            while first < len(spans):
-                count = 1
-                while first + count < len(spans) and spans[first + count] == spans[first]:
-                    count += 1
-                rows.setdefault(spans[first], Stored(shard, first, count))
+            for audio, stretch, count in _spans_of(shard):
+                rows.setdefault(Span(audio, stretch), Stored(shard, first, count))
                 first += count
         return rows
 
+    @property
+    def pending_bytes(self) -> int:
+        """Bytes that wait for the next shard."""
+        return self._pending_bytes
+
     def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]]) -> None:
-        """Keep the windows of one span: per layer `(windows, width)`. Written when a shard is full, or by `flush`.
+        """Keep the rows of one span: per layer `(rows, width)`. Written when a shard is full, or by `flush`.
 
         Raises BenchError if a value does not fit a half float, naming the layer.
         """
@@ -95,7 +97,7 @@ class Store:
 
         for (name, width), values in zip(self.layers, layers, strict=True):
             if values.ndim != 2 or values.shape[1] != width:
-                raise BenchError(f"layer '{name}' came out as {values.shape}; declared are (windows, {width})")
+                raise BenchError(f"layer '{name}' came out as {values.shape}; declared are (rows, {width})")
             if not np.isfinite(values).all():
                 raise BenchError(f"layer '{name}' has NaN or infinity")
             if values.size and np.abs(values).max() > HALF_MAX:
@@ -112,18 +114,24 @@ class Store:
         """Write what is pending as one shard. Raises BenchError if the disk refuses; finished shards stay."""
         if not self._pending:
             return
+        import numpy as np
         import pyarrow as pa
 
-        spans = [span for span, halves in self._pending for _ in range(len(halves[0]))]
+        counts = [len(halves[0]) for _, halves in self._pending]
+        listed = json.dumps([[s.audio, s.stretch, n] for (s, _), n in zip(self._pending, counts, strict=True)])
+        row = pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
         columns: dict[str, Any] = {
-            "audio": pa.array([span.audio for span in spans], pa.string()),
-            "stretch": pa.array([span.stretch for span in spans], pa.string()),
+            name: pa.DictionaryArray.from_arrays(row, pa.array(values, pa.string()))
+            for name, values in (
+                ("audio", [span.audio for span, _ in self._pending]),
+                ("stretch", [span.stretch for span, _ in self._pending]),
+            )
         }
         for index, (name, width) in enumerate(self.layers):
             flat = pa.concat_arrays([pa.array(halves[index].reshape(-1)) for _, halves in self._pending])
             columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(flat, width)
-        table = pa.table(columns)
-        names = hashlib.sha256("\n".join(f"{span.audio} {span.stretch}" for span in spans).encode()).hexdigest()
+        table = pa.table(columns).replace_schema_metadata({SPANS: listed})
+        names = hashlib.sha256(listed.encode()).hexdigest()
         shard = self.folder / f"{names[:16]}.arrow"
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
@@ -158,9 +166,33 @@ class Store:
             row += at.count
         return out
 
+    def read_rows(self, layer: int, span: Span, first: int, count: int) -> NDArray[np.float16]:
+        """`(count, width)` float16: some rows of a span, copied; no other page of the shard stays in memory.
+
+        Raises BenchError if the span has no such rows.
+        """
+        name, width = self.layers[layer]
+        at = self.rows[span]
+        if first < 0 or count < 0 or first + count > at.count:
+            raise BenchError(f"a span of {at.count} rows was asked for the rows {first} to {first + count}")
+        column = _open(at.shard).column(f"layer:{name}").slice(at.first + first, count)
+        rows: NDArray[np.float16] = column.combine_chunks().flatten().to_numpy().reshape(count, width).copy()
+        return rows
+
     def size_bytes(self) -> int:
         """Bytes of all shards on disk."""
         return sum(shard.stat().st_size for shard in self._shards())
+
+
+def _spans_of(shard: Path) -> list[tuple[str, str, int]]:
+    import pyarrow as pa
+
+    try:
+        with pa.memory_map(str(shard)) as file:
+            metadata = pa.ipc.open_file(file).schema.metadata
+        return [(str(audio), str(stretch), int(count)) for audio, stretch, count in json.loads(metadata[SPANS])]
+    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
+        raise DataError(f"feature shard {shard} is damaged ({error}); delete it and run again") from error
 
 
 def _open(shard: Path) -> Any:

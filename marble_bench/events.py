@@ -1,0 +1,271 @@
+"""A run of a task that asks when something happens: frames, activations, decoded times, scores.
+
+Labels are made at a layer's own frame rate: an event at t seconds stands in frame round(t x rate) and in both its
+neighbours. What is annotated behind the end of a clip's audio is left out and recorded.
+
+The probes train on their loss; which one of a seed is scored is chosen by the main metric on the decoded validation split.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import beat_decoder, gather
+from marble_bench.encoder import Encoder
+from marble_bench.errors import DataError, UsageError
+from marble_bench.features.frames import Frames, check_framewise, framewise
+from marble_bench.gather import Gathered
+from marble_bench.metrics import beats
+from marble_bench.protocol import Protocol
+from marble_bench.request import Request, Watch
+from marble_bench.scoring import Answers
+from marble_bench.task import SPLITS, Clip
+
+if TYPE_CHECKING:
+    import numpy as np
+    import pandas as pd
+    from numpy.typing import NDArray
+
+    from marble_bench.probes import framewise as probing
+    from marble_bench.probes import trainer
+
+CROP_S = 10.0  # seconds of a training crop, as MARBLE's
+BEYOND_S = 2.0  # with events so far behind the end of the audio, an annotation is of something else
+NEIGHBOURS = 1  # frames on either side that are labelled too
+
+
+@dataclass(frozen=True)
+class Layers:
+    """Which of the encoder's layers a run reads, by index. single: those with probes of their own. summed: those of the
+    weighted sum; none without one."""
+
+    single: tuple[int, ...]
+    summed: tuple[int, ...]
+
+    @property
+    def stored(self) -> list[int]:
+        """All of them, in order: the layers of a run's `Frames`."""
+        return sorted({*self.single, *self.summed})
+
+
+def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:
+    """The layers of a run out of those asked for; with `everything`, those of them that have frames.
+
+    Raises UsageError for a layer without frames, and for an encoder that has none.
+    """
+    able = framewise(encoder.layers)
+    chosen = [index for index in single if index in able] if everything else list(single)
+    summed = tuple(index for index in encoder.summable if index in able) if with_sum else ()
+    if len(summed) < 2 or len({encoder.layers[index].frame_rate_hz for index in summed}) > 1:
+        if with_sum and not everything:
+            raise UsageError(f"--layers sum: {encoder.name} has no two layers with frames of one width and rate to sum")
+        summed = ()
+    if not summed or chosen:
+        check_framewise(encoder, chosen)
+    return Layers(tuple(chosen), summed)
+
+
+def check_protocol(protocol: Protocol) -> None:
+    """Raise UsageError for a protocol that has no probe for frames."""
+    if protocol.head != "mlp" or protocol.standardize:
+        raise UsageError(f"protocol '{protocol.name}' has no probe that answers frame by frame; use --protocol marble")
+
+
+def gathered(request: Request, watch: Watch, layers: Layers) -> Gathered:
+    """The clips with their frames; events behind the end of the audio are taken off their targets and recorded."""
+    data = gather.encoder_frames(request, watch, layers.stored)
+    frames = frames_of(data)
+    clips, faults = [], list(data.faults)
+    for clip, length_s in zip(data.clips, frames.lengths_s, strict=True):
+        kept, beyond = within(clip, length_s)
+        clips.append(kept)
+        if beyond:
+            faults.append({"clip": clip.id, "why": f"{beyond} events behind the end at {length_s:.2f} s left out"})
+            watch.say(f"{clip.id}: {faults[-1]['why']}")
+    summable = tuple(layers.stored.index(index) for index in layers.summed)
+    return replace(data, clips=clips, faults=faults, summable=summable)
+
+
+def frames_of(data: Gathered) -> Frames:
+    """The features of a run that has frames."""
+    assert isinstance(data.features, Frames)
+    return data.features
+
+
+def within(clip: Clip, length_s: float) -> tuple[Clip, int]:
+    """A clip with the events that lie within its audio, and how many do not.
+
+    Raises DataError if its events lie so far behind the end that they are of something else, or fewer than two are left.
+    """
+    last = max(times[-1] for times in clip.target if times)
+    if last > length_s + BEYOND_S:
+        raise DataError(
+            f"clip '{clip.id}' lasts {length_s:.2f} s and is annotated up to {last:.2f} s: "
+            "its annotation is of other audio, or its audio was cut; get both again"
+        )
+    kept = tuple(None if times is None else tuple(t for t in times if t < length_s) for times in clip.target)
+    beyond = sum(len(t) for t in clip.target if t) - sum(len(t) for t in kept if t)
+    if len(kept[0] or ()) < 2:
+        raise DataError(f"clip '{clip.id}' has fewer than two events within its {length_s:.2f} s of audio")
+    return (replace(clip, target=kept), beyond) if beyond else (clip, 0)
+
+
+def labels(target: Sequence[Sequence[float] | None], frames: int, rate_hz: float) -> NDArray[np.float32]:
+    """`(frames, kinds)`: 1 in the frame of an event and its neighbours, else 0; NaN where a kind is not annotated."""
+    import numpy as np
+
+    made = np.zeros((frames, len(target)), np.float32)
+    for kind, times in enumerate(target):
+        if times is None:
+            made[:, kind] = np.nan
+            continue
+        at = np.round(np.asarray(times) * rate_hz).astype(int)
+        for shift in range(-NEIGHBOURS, NEIGHBOURS + 1):
+            near = at + shift
+            made[near[(near >= 0) & (near < frames)], kind] = 1
+    return made
+
+
+def framesets(data: Gathered) -> dict[str, probing.Frameset]:
+    """The clips of each split as the trainer reads them."""
+    from marble_bench.probes.framewise import Frameset
+
+    frames = frames_of(data)
+    made = {}
+    for split in SPLITS:
+        members = [index for index, clip in enumerate(data.clips) if clip.split == split]
+        own = frames.only(members)
+        targets = [data.clips[index].target for index in members]
+        made[split] = Frameset(own, _labelled(own, targets))
+    return made
+
+
+def _labelled(frames: Frames, targets: Sequence[Any]) -> Any:
+    return lambda layer, item: labels(targets[item], frames.length(layer, item), frames.rates[layer])
+
+
+def fit(
+    data: Gathered, request: Request, probes: Sequence[trainer.Probe], watch: Watch
+) -> tuple[list[trainer.Fitted], probing.Recipe]:
+    """Every probe at its best, `valid` being the main metric on the decoded validation split."""
+    from marble_bench.probes import framewise as probing
+
+    task, sets = request.named.task, framesets(data)
+    schedule = task.mini_schedule if data.mini and task.mini_schedule else task.schedule
+    recipe = probing.Recipe(request.protocol, schedule, task.target.width, CROP_S, data.summable)
+    fitted = probing.fit(probes, sets["train"], sets["valid"], recipe, request.device, watch.probes)
+    watch.say(f"decoding the validation split for {len(fitted)} probes")
+    annotated = [clip.target for clip in data.clips if clip.split == "valid"]
+    judged: dict[trainer.Probe, float] = {}
+    for layer in dict.fromkeys(one.probe.layer for one in fitted):
+        able = [one for one in fitted if one.probe.layer == layer and one.valid == one.valid]
+        if not able:
+            continue
+        for one, found in zip(able, decoded(able, sets["valid"], recipe, request.device, kinds=1), strict=True):
+            judged[one.probe] = _main(found, annotated)
+    return [replace(one, valid=judged.get(one.probe, float("nan"))) for one in fitted], recipe
+
+
+def _main(found: Sequence[Any], annotated: Sequence[Any]) -> float:
+    """F at 70 ms, pooled over clips, of each clip's beats."""
+    counts = [beats.counts(truth[0], times[0]) for times, truth in zip(found, annotated, strict=True)]
+    hits, here, there = (sum(column) for column in zip(*counts, strict=True))
+    return float(2 * hits / (here + there))
+
+
+def decoded(
+    fitted: Sequence[trainer.Fitted], split: probing.Frameset, recipe: probing.Recipe, device: str, kinds: int
+) -> list[list[list[NDArray[np.float64]]]]:
+    """By probe and clip the times of each of the first `kinds` kinds of event, in seconds. All probes read one layer."""
+    from marble_bench.probes import framewise as probing
+
+    layer = recipe.summable[0] if fitted[0].probe.layer is None else fitted[0].probe.layer
+    rate = split.features.rates[layer]
+    curves: list[list[NDArray[Any]]] = [[] for _ in range(kinds)]
+    for _, outputs in probing.activations(fitted, split, recipe, device):
+        for kind in range(kinds):
+            curves[kind] += list(outputs[:, :, kind])  # clip by clip, and within it probe by probe
+    tempi = (beat_decoder.BEATS, beat_decoder.BARS)
+    times = [beat_decoder.decode(each, rate, tempo) for each, tempo in zip(curves, tempi, strict=False)]
+    many = len(fitted)
+    return [
+        [[of_kind[clip * many + probe] for of_kind in times] for clip in range(len(split.features))]
+        for probe in range(many)
+    ]
+
+
+@dataclass(frozen=True)
+class Answered:
+    """What the chosen probes found. measured: what the metrics read. times: by split, seed and clip, of each kind. trivial:
+    `(clips, columns)`, what the constant answer gets on the test split."""
+
+    measured: Answers
+    times: dict[str, list[list[list[NDArray[np.float64]]]]]
+    trivial: Any
+
+
+def answer(data: Gathered, request: Request, chosen: Sequence[trainer.Fitted], recipe: probing.Recipe) -> Answered:
+    """Decode the valid and test splits by each seed's probe, and measure what was found."""
+    import numpy as np
+    import torch
+
+    sets = framesets(data)
+    clips = {split: [clip for clip in data.clips if clip.split == split] for split in SPLITS}
+    times = {
+        split: [decoded([one], sets[split], recipe, request.device, kinds=2)[0] for one in chosen]
+        for split in ("valid", "test")
+    }
+    outputs = {
+        split: torch.from_numpy(np.stack([_measured(of_seed, clips[split]) for of_seed in times[split]]))
+        for split in times
+    }
+    nothing = {split: torch.zeros(len(clips[split])) for split in SPLITS}
+    lengths_s = frames_of(data).lengths_s
+    ends = [length for clip, length in zip(data.clips, lengths_s, strict=True) if clip.split == "test"]
+    constant = _measured(steady([clip.target for clip in clips["train"]], ends), clips["test"])
+    groups = [clip.group or clip.id for clip in clips["test"]]
+    return Answered(Answers(outputs, nothing, groups), times, torch.from_numpy(constant))
+
+
+def _measured(found: Sequence[Any], clips: Sequence[Clip]) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.stack([beats.measure(tuple(times), clip.target) for times, clip in zip(found, clips, strict=True)])
+
+
+def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDArray[np.float64]]]:
+    """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
+    import numpy as np
+
+    periods = [
+        float(np.median(np.concatenate([np.diff(target[kind]) for target in targets if target[kind] is not None])))
+        if any(target[kind] is not None for target in targets)
+        else np.inf
+        for kind in range(len(targets[0]))
+    ]
+    return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]
+
+
+def prediction_table(data: Gathered, answered: Answered, kinds: Sequence[str]) -> pd.DataFrame:
+    """A row per split, seed and clip: `truth` the annotated times of the main kind, `outputs` what the metrics read (its
+    columns are `marble_bench.metrics.beats.COLUMNS`), and the found times of each kind."""
+    import pandas as pd
+
+    tables = []
+    for split, of_seed in answered.times.items():
+        clips = [clip for clip in data.clips if clip.split == split]
+        for seed, found in enumerate(of_seed):
+            columns: dict[str, Any] = {
+                "split": split,
+                "seed": seed,
+                "clip": [clip.id for clip in clips],
+                "group": [clip.group or clip.id for clip in clips],
+                "truth": [list(clip.target[0]) for clip in clips],
+                "outputs": answered.measured.outputs[split][seed].tolist(),
+            }
+            for index, kind in enumerate(kinds):
+                columns[f"{kind}s"] = [times[index].tolist() for times in found]
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)
