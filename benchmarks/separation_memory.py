@@ -98,8 +98,7 @@ def alone(*arguments: object) -> str:
     """A line about a call of this file in a process of its own."""
     done = subprocess.run([sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True, check=True)
     told = json.loads(done.stdout.splitlines()[-1])
-    peaks = f"{told['peak_mb']:8,.0f} MB (workers {told['children_mb']:,.0f} MB)"
-    return f"{peaks} {told['seconds']:7.1f} s  SDR {told['sdr']:.4f} dB"
+    return f"{told['peak_mb']:8,.0f} MB {told['seconds']:7.1f} s  SDR {told['sdr']:.4f} dB"
 
 
 def main() -> None:
@@ -129,10 +128,8 @@ def main() -> None:
         sdr = bss(asked.rest[0], Path(asked.rest[1]), float(asked.rest[2]))
     else:
         sdr = run(int(asked.rest[0]), Path(asked.rest[1]))
-    peaks = [resource.getrusage(who).ru_maxrss / 1e3 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    print(
-        json.dumps({"peak_mb": peaks[0], "children_mb": peaks[1], "seconds": time.perf_counter() - started, "sdr": sdr})
-    )
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+    print(json.dumps({"peak_mb": peak, "seconds": time.perf_counter() - started, "sdr": sdr}))
 
 
 if __name__ == "__main__":

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
     from typing_extensions import Self
 
-WORKER_GB = 0.9  # of one process, on four stereo stems of four minutes and four systems
+WORKER_GB = 0.35  # of one process, on four stereo stems of four minutes and four systems
 
 
 @dataclass(frozen=True)

@@ -102,6 +102,7 @@ def bss_eval_systems(
 ) -> list[dict[str, NDArray[Any]]]:
     """`bss_eval` of several systems' estimates of the same references, whose equations are factored once for all."""
     import numpy as np
+    from scipy.fft import next_fast_len, rfft
 
     for estimates in systems:
         if tuple(references.shape) != tuple(estimates.shape):
@@ -117,7 +118,8 @@ def bss_eval_systems(
         heard = np.array(which, np.int64)
         if not which:
             continue
-        every, alone = _filters(references, [systems[index] for index in members], heard)
+        size = next_fast_len(windows[0][1] - windows[0][0] + TAPS - 1, real=True)
+        every, alone = (rfft(f, size) for f in _filters(references, [systems[index] for index in members], heard))
         for at, (first, last) in enumerate(windows):
             true = _stretch(references, heard, first, last)
             if _silent(true).any():
@@ -125,7 +127,7 @@ def bss_eval_systems(
             for place, index in enumerate(members):
                 guessed = _stretch(systems[index], heard, first, last)
                 if not _silent(guessed).any():
-                    for name, value in _window(true, guessed, every[place], alone[place]).items():
+                    for name, value in _window(true, guessed, every[place], alone[place], size).items():
                         values[index][name][heard, at] = value
     return values
 
@@ -267,21 +269,25 @@ def _filters(references: Sources, systems: Sequence[Sources], heard: NDArray[Any
     return np.moveaxis(every, 1, 0), np.moveaxis(np.stack(alone), 2, 0)
 
 
-def _window(true: NDArray[Any], guessed: NDArray[Any], every: NDArray[Any], alone: NDArray[Any]) -> dict[str, Any]:
-    """The measures of one window, `(sources,)` each; signals are `(sources, channels, samples)`."""
+def _window(
+    true: NDArray[Any], guessed: NDArray[Any], every: NDArray[Any], alone: NDArray[Any], size: int
+) -> dict[str, NDArray[Any]]:
+    """The measures of one window, `(sources,)` each; signals are `(sources, channels, samples)`.
+
+    every, alone: the spectra of the filters, by transforms of `size` samples.
+    """
     import numpy as np
-    from scipy.fft import irfft, next_fast_len, rfft
+    from scipy.fft import irfft, rfft
 
     sources, channels, samples = true.shape
     length = samples + TAPS - 1
-    size = next_fast_len(length, real=True)
     spectra = rfft(true, size)
     flat = spectra.reshape(sources * channels, -1)
     by_all = np.empty((sources * channels, length))
     for column in range(sources * channels):
-        by_all[column] = irfft((flat * rfft(every[:, column], size)).sum(axis=0), size)[:length]
+        by_all[column] = irfft(np.einsum("rf,rf->f", flat, every[:, column]), size)[:length]
     by_all = by_all.reshape(sources, channels, length)
-    by_own = irfft(np.einsum("scf,scdf->sdf", spectra, rfft(alone, size)), size)[..., :length]
+    by_own = irfft(np.einsum("scf,scdf->sdf", spectra, alone), size)[..., :length]
     rest = np.zeros((2, sources, channels, length))
     rest[0, ..., :samples], rest[1, ..., :samples] = true, guessed
     exact, heard = rest
