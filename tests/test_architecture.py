@@ -19,6 +19,7 @@ FLOORS = [
     ["metrics"],
     ["targets"],
     ["audio", "synth", "beat_decoder"],
+    ["stems", "mixing", "stem_scores"],
     ["task", "encoder", "protocol"],
     ["plugins"],
     ["weights", "compiling"],

@@ -10,7 +10,7 @@ import torch
 
 from marble_bench import corpus, plugins
 from marble_bench.errors import DataError, UsageError
-from marble_bench.targets import Classes, Events, Scalars, Tags
+from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
 from marble_bench.task import SPLITS
 
 TASKS = plugins.task_names()
@@ -24,6 +24,7 @@ PUBLISHED = {
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),
     "mtg-top50": ((32136, 10888, 11356), 50),
+    "musdb": ((86, 14, 50), 4),
     "mtt": ((18709, 1825, 5329), 50),
     "nsynth-instrument": ((289205, 12678, 4096), 11),
     "nsynth-pitch": ((289205, 12678, 4096), 112),
@@ -125,6 +126,8 @@ def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
         for split in SPLITS:
             assert (truth[split].min(axis=0) == 0).all()
             assert (truth[split].max(axis=0) == 1).all()
+    elif isinstance(target, Stems):
+        assert all(found.shape[1:] == (0,) for found in truth.values())
     elif isinstance(target, Events):
         assert np.nanmin(truth["train"]) >= 2
     else:
