@@ -81,6 +81,9 @@ def run(
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
+    keep_audio: Annotated[
+        Path | None, typer.Option(help="Keep what is separated of the test songs in this folder.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
@@ -119,6 +122,7 @@ def run(
             device=where,
             offline=offline or offline_asked(),
             overwrite=overwrite,
+            keep_audio=keep_audio,
         )
         for name, encoder, named in chosen
     ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -41,23 +41,23 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request, watch)
+    here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
         items, encoder, here.weights, task.window, request.cache, request.device, watch.features
     )
-    sound, missing, faults = _sound(request, here, cost.damaged, watch)
+    usable, missing, faults = sound(request, here, cost.damaged, watch)
     return Gathered(
-        clips=[here.clips[index] for index in sound],
-        features=extract.load(store, [spans[index] for index in sound]),
-        digests=[here.digests[index] for index in sound],
-        model=_model_facts(encoder, here.weights),
+        clips=[here.clips[index] for index in usable],
+        features=extract.load(store, [spans[index] for index in usable]),
+        digests=[here.digests[index] for index in usable],
+        model=model_facts(encoder, here.weights),
         summable=encoder.summable,
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
     )
 
 
@@ -71,7 +71,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request, watch)
+    here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     sounds, damaged = [], {}
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
@@ -92,22 +92,22 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         progress=watch.features,
         say=watch.say,
     )
-    sound, missing, faults = _sound(request, here, damaged | cost.damaged, watch)
+    usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
     return Gathered(
-        clips=[here.clips[index] for index in sound],
+        clips=[here.clips[index] for index in usable],
         features=found,
-        digests=[here.digests[index] for index in sound],
-        model=_model_facts(encoder, here.weights),
+        digests=[here.digests[index] for index in usable],
+        model=model_facts(encoder, here.weights),
         summable=(),
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
     )
 
 
 @dataclass(frozen=True)
-class _Here:
+class Here:
     """The clips of a run whose files are there, those files and their digests, and the encoder's weights."""
 
     clips: list[Clip]
@@ -118,7 +118,8 @@ class _Here:
     weights: Weights
 
 
-def _on_disk(request: Request, watch: Watch) -> _Here:
+def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
+    """What of a run is on disk, its weights had. digests: what clips are known by, by their files; else these files' own."""
     from marble_bench import weights
     from marble_bench.download import in_lines
     from marble_bench.features import extract
@@ -134,11 +135,11 @@ def _on_disk(request: Request, watch: Watch) -> _Here:
         request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
     )
     paths = [path_of[clip.id] for clip in clips]
-    return _Here(clips, paths, extract.digests(paths), list(there.missing), corpus.is_mini(root), loaded)
+    return Here(clips, paths, (digests or extract.digests)(paths), list(there.missing), corpus.is_mini(root), loaded)
 
 
-def _sound(
-    request: Request, here: _Here, damaged: dict[str, str], watch: Watch
+def sound(
+    request: Request, here: Here, damaged: dict[str, str], watch: Watch
 ) -> tuple[list[int], list[str], list[dict[str, str]]]:
     """The clips that can be used, by position; which the record calls missing; which have a known fault."""
     missing, faults = _left_out(request, here.clips, here.missing, damaged, watch)
@@ -218,11 +219,11 @@ def own_features(request: Request) -> Gathered:
         missing=missing,
         faults=[],
         mini=corpus.is_mini(root),
-        cost=_cost(0.0, 0.0, nbytes),
+        cost=cost_of(0.0, 0.0, nbytes),
     )
 
 
-def _cost(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
+def cost_of(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
     return {
         "audio_s": round(audio_s, 3),
         "extract_s": round(extract_s, 3),
@@ -232,7 +233,7 @@ def _cost(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any
     }
 
 
-def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
+def model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
     widths = [layer.width for layer in encoder.layers]
     rates = [layer.frame_rate_hz for layer in encoder.layers]
     return {

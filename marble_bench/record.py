@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench import __version__, corpus, results
 from marble_bench.gather import Gathered
@@ -24,19 +24,24 @@ from marble_bench.task import SPLITS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.probes import trainer
+    from marble_bench.probes import separation, trainer
+
+    Fitted: TypeAlias = trainer.Fitted | separation.Fitted
 
 
 def build(
     request: Request,
     data: Gathered,
-    fitted: Sequence[trainer.Fitted],
-    chosen: Sequence[trainer.Fitted],
+    fitted: Sequence[Fitted],
+    chosen: Sequence[Fitted],
     scores: dict[str, Any],
-    ensembles: Sequence[str],
     probe_s: float,
+    said: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The record's JSON, in the order of `record.schema.json`."""
+    """The record's JSON, in the order of `record.schema.json`.
+
+    said: what else is to be told of each chosen probe. A separator is a probe too, without a weight decay.
+    """
     why_not = _why_not(request, data)
     git, dirty = _git()
     return {
@@ -63,12 +68,12 @@ def build(
                     "seed": one.probe.seed,
                     "layer": _layer_name(one, data.features.names),
                     "learning_rate": one.probe.learning_rate,
-                    "weight_decay": one.probe.weight_decay,
+                    "weight_decay": getattr(one.probe, "weight_decay", 0.0),
                     "epoch": one.best_epoch,
                     "valid": one.valid,
-                    **({"ensemble": ensembles[seed]} if ensembles else {}),
+                    **(said[index] if said else {}),
                 }
-                for seed, one in enumerate(chosen)
+                for index, one in enumerate(chosen)
             ],
         },
         "scores": scores,
@@ -154,11 +159,11 @@ def _git() -> tuple[str | None, bool | None]:
     return commit.strip(), bool(status.strip())
 
 
-def _layer_name(one: trainer.Fitted, names: Sequence[str]) -> str:
+def _layer_name(one: Fitted, names: Sequence[str]) -> str:
     return "sum" if one.probe.layer is None else names[one.probe.layer]
 
 
-def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.DataFrame:
+def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
     """Every probe of the grid: a row each."""
     import pandas as pd
 
@@ -166,7 +171,7 @@ def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.Dat
         {
             "layer": [_layer_name(one, names) for one in fitted],
             "learning_rate": [one.probe.learning_rate for one in fitted],
-            "weight_decay": [one.probe.weight_decay for one in fitted],
+            "weight_decay": [getattr(one.probe, "weight_decay", 0.0) for one in fitted],
             "seed": [one.probe.seed for one in fitted],
             "valid": [one.valid for one in fitted],
             "best_epoch": [one.best_epoch for one in fitted],

@@ -37,6 +37,7 @@ class Request:
     device: str = "cpu"
     offline: bool = False
     overwrite: bool = False
+    keep_audio: Path | None = None
 
 
 @dataclass(frozen=True)

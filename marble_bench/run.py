@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio, corpus, events, gather, record, results, scoring
+from marble_bench import audio, corpus, events, framed, gather, record, results, scoring, separation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
 from marble_bench.request import Outcome, Request, Watch
-from marble_bench.targets import Classes, Events, Scalars, Tags
+from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
 from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def run(request: Request, watch: Watch) -> Outcome:
     results.check_writable(request.results)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)
+    if isinstance(request.named.task.target, Stems):
+        return _run_stems(request, watch)
     return _run_clips(request, watch)
 
 
@@ -70,7 +72,8 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     answers, scores, ensembles = _score(
         data, request, {split: unscale(each) for split, each in windows.items()}, splits
     )
-    made = record.build(request, data, fitted, chosen, scores, ensembles, probe_s)
+    said = [{"ensemble": name} for name in ensembles]
+    made = record.build(request, data, fitted, chosen, scores, probe_s, said)
     return _save(
         request, data, made, record.grid_table(fitted, data.features.names), record.prediction_table(data, answers)
     )
@@ -80,12 +83,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     """A task that asks when something happens: frame-wise features, probes that answer frame by frame."""
     from marble_bench.probes import trainer
 
-    if request.encoder is None:
-        raise UsageError(
-            f"task '{request.named.name}' asks when something happens, and --features brings one vector for a window: "
-            "give --model"
-        )
-    layers = _event_layers(request)
+    layers = _frame_layers(request)
     data = events.gathered(request, watch, layers)
     _check_splits(data.clips, request)
     places = [layers.stored.index(index) for index in layers.single]
@@ -99,17 +97,44 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
 
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
-    made = record.build(request, data, fitted, chosen, scores, [], probe_s)
+    made = record.build(request, data, fitted, chosen, scores, probe_s)
     predictions = events.prediction_table(data, answered, task.target.names)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
 
-def _event_layers(request: Request) -> events.Layers:
-    assert request.encoder is not None
-    events.check_protocol(request.protocol)
+def _run_stems(request: Request, watch: Watch) -> Outcome:
+    """A task that asks for stems: frame-wise features of mixtures, separators, separated songs."""
+    layers = _frame_layers(request)
+    with separation.prepared(request, watch, layers) as (data, ready):
+        started = time.perf_counter()
+        fitted, chosen, measured = separation.fit(data, ready, request, layers, watch)
+        probe_s = time.perf_counter() - started
+    task = request.named.task
+    found, trivial = separation.answers(data, measured)
+    scores = scoring.scores(task.metrics, found, trivial)
+    for name, value in separation.oracle_scores(task.metrics, measured["test"]).items():
+        scores[name]["oracle"] = value
+    names = task.target.names
+    of_seed = [one for row in chosen for one in row]
+    said = [{"stem": names[one.probe.stem]} for one in of_seed]
+    made = record.build(request, data, fitted, of_seed, scores, probe_s, said)
+    if marks := separation.marks(measured["test"]):
+        made["data"]["marks"] = marks
+    grid = record.grid_table(fitted, data.features.names)
+    grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
+    return _save(request, data, made, grid, separation.prediction_table(data, found))
+
+
+def _frame_layers(request: Request) -> framed.Layers:
+    """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
+    if request.encoder is None:
+        raise UsageError(
+            f"task '{request.named.name}' is asked frame by frame, and --features brings a vector for a window: give --model"
+        )
+    framed.check_protocol(request.protocol)
     encoder, names = request.encoder, [layer.name for layer in request.encoder.layers]
     single, with_sum = chosen_layers(request.layers, names, request.protocol, encoder.summable)
-    return events.layers_of(encoder, single, with_sum, request.layers == "all")
+    return framed.layers_of(encoder, single, with_sum, request.layers == "all")
 
 
 def _save(
@@ -168,7 +193,7 @@ def plan(request: Request) -> dict[str, object]:
     names = [layer.name for layer in request.encoder.layers]
     frames: dict[str, object] = {}
     if isinstance(request.named.task.target, Events):
-        chosen = _event_layers(request)
+        chosen = _frame_layers(request)
         layers, with_sum = list(chosen.single), bool(chosen.summed)
         path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
         audio_s = sum(audio.duration_s(path_of[clip.id]) for clip in clips)

@@ -299,3 +299,42 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
     assert global_sdr(true, kept.T) == pytest.approx(found.sdr[0, 0, 1], abs=1e-3)
     assert not list((tmp_path / "scratch").iterdir())
     assert all(math.isfinite(one.valid) for one in chosen[0])
+
+
+@pytest.mark.slow
+def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench, tmp_path):
+    import json
+
+    import jsonschema
+    import pandas as pd
+
+    from marble_bench import results
+
+    arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json")
+    ended = bench(*arguments, "--keep-audio", tmp_path / "kept")
+    assert ended.code == 0, ended.err
+    record = ended.record
+    jsonschema.validate(record, results.schema())
+    sdr = record["scores"]["sdr"]
+    assert sdr["main"]
+    assert sdr["unit"] == "dB"
+    assert sdr["trivial"] < sdr["test"] < sdr["oracle"]
+    assert "oracle" not in record["scores"]["museval_sdr"]
+    assert [choice["stem"] for choice in record["selection"]["per_seed"]] == ["vocals", "drums", "bass", "other"]
+    (path,) = tmp_path.glob("results/logmel/*/marble/musdb.mini-limit2-seeds1.json")
+    assert json.loads(path.read_text())["scores"] == record["scores"]
+    table = pd.read_parquet(path.with_suffix(".predictions.parquet"))
+    test = table[table["split"] == "test"]
+    outputs = torch.from_numpy(np.stack(test["outputs"].to_list()))[None]
+    for metric in plugins.find_task("musdb").task.metrics:
+        again = float(metric.compute(outputs, torch.zeros(len(test)))[0])
+        assert again == pytest.approx(record["scores"][metric.name]["test"], abs=1e-9)
+    assert len(list((tmp_path / "kept" / "seed0").glob("*/*.wav"))) == 4 * 2
+    scratch = list((tmp_path / "cache" / "scratch").iterdir())
+    assert not scratch
+
+
+def test_a_model_without_frames_cannot_separate(bench):
+    ended = bench("run", "--model", "mfcc", "--task", "musdb", "--mini", "--quiet")
+    assert ended.code == 2
+    assert "choose another model" in ended.err

@@ -9,7 +9,7 @@ import torch
 from marble_bench.tasks.corpora import gtzan_rhythm
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, clips, compose, jams, read
 
-from marble_bench import corpus, events, plugins
+from marble_bench import corpus, events, framed, plugins
 from marble_bench.dataset import dataset
 from marble_bench.encoder import Encoder, Layer, stack
 from marble_bench.errors import DataError, UsageError
@@ -120,21 +120,21 @@ def _encoder(*layers):
 
 def test_all_means_the_layers_with_frames_and_a_vector_for_a_window_is_refused():
     mixed = _encoder(Layer("a", 4, 50.0), Layer("patch", 4, 1 / 3), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert events.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
+    assert framed.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
     with pytest.raises(UsageError, match=r"e: layer patch has frames .*--layers a, b, c"):
-        events.layers_of(mixed, [1], False, everything=False)
+        framed.layers_of(mixed, [1], False, everything=False)
     with pytest.raises(UsageError, match="choose another model"):
-        events.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
+        framed.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
 
 
 def test_the_sum_runs_over_layers_of_one_rate_and_needs_no_single_layers():
     deep = _encoder(*stack(4, 8, 50.0))
-    found = events.layers_of(deep, [], True, everything=False)
+    found = framed.layers_of(deep, [], True, everything=False)
     assert (found.single, found.summed, found.stored) == ((), (1, 2, 3), [1, 2, 3])
     uneven = _encoder(Layer("a", 4, 50.0), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert events.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
+    assert framed.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
     with pytest.raises(UsageError, match="no two layers with frames"):
-        events.layers_of(uneven, [], True, everything=False)
+        framed.layers_of(uneven, [], True, everything=False)
 
 
 def test_a_model_without_frames_and_a_protocol_without_such_probes_are_refused_before_work(bench):
