@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__, cli_data
+from marble_bench import __version__, cli_data, cli_models
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -26,6 +26,7 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_models.app, name="models")
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
 Cache = Annotated[

@@ -41,7 +41,7 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request)
+    here = _on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
@@ -71,7 +71,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request)
+    here = _on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     sounds, damaged = [], {}
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
@@ -118,8 +118,9 @@ class _Here:
     weights: Weights
 
 
-def _on_disk(request: Request) -> _Here:
+def _on_disk(request: Request, watch: Watch) -> _Here:
     from marble_bench import weights
+    from marble_bench.download import in_lines
     from marble_bench.features import extract
 
     assert request.encoder is not None
@@ -128,7 +129,10 @@ def _on_disk(request: Request) -> _Here:
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    loaded = weights.resolve(request.encoder, request.cache, override=request.weights, offline=request.offline)
+    talk = in_lines(watch.say)
+    loaded = weights.resolve(
+        request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
+    )
     paths = [path_of[clip.id] for clip in clips]
     return _Here(clips, paths, extract.digests(paths), list(there.missing), corpus.is_mini(root), loaded)
 
@@ -241,6 +245,7 @@ def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
         "states": len(widths),
         "width": widths[0] if len(set(widths)) == 1 else widths,
         "sample_rate_hz": encoder.sample_rate_hz,
+        "normalize": encoder.normalize,
         "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
         "license": encoder.license,
         "training_data": list(encoder.training_data),

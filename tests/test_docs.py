@@ -44,7 +44,18 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_in_the_documents_exists(page, bench):
     known = set()
-    for command in ("run", "list", "leaderboard", "check", "data list", "data check", "data mini", "data get"):
+    for command in (
+        "run",
+        "list",
+        "leaderboard",
+        "check",
+        "data list",
+        "data check",
+        "data mini",
+        "data get",
+        "models get",
+        "models verify",
+    ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)):
@@ -55,3 +66,9 @@ def test_the_table_of_tasks_is_made_of_the_task_files():
     from marble_bench.catalogue import tasks_page
 
     assert (ROOT / "docs/tasks.md").read_text() == tasks_page()
+
+
+def test_the_page_of_encoders_is_made_of_the_encoder_files():
+    from marble_bench.catalogue import encoders_page
+
+    assert (ROOT / "docs/encoders.md").read_text() == encoders_page()
