@@ -15,8 +15,8 @@ repeated until it fills 29 s, as JukeMIR does it (the authors fill up with silen
 below 27.3 s. A layer has one frame a stretch.
 
 That they are turned is measured (`benchmarks/choi_kernels.py`): the weights come with a head of fifty tags, which on 96
-excerpts of GTZAN tells genres by their own tags (jazz by "jazz") with a mean ROC AUC of 0.75 if the kernels are turned, and of
-0.51 if not.
+excerpts of GTZAN tells genres by their own tags (jazz by "jazz") with a mean ROC AUC of 0.75 if the kernels are turned,
+and of 0.51 if not.
 
 Departures: the network normalises by the statistics of whatever batch it is given, also when it is used (Keras calls
 it mode 2), and sets the decibels' zero by the batch's loudest bin; the stored running statistics are of no use. Here
