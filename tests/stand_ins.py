@@ -5,6 +5,7 @@ of frames of each layer for so many samples, where a formula is known.
 """
 
 import dataclasses
+import importlib.util
 import os
 import tempfile
 from collections.abc import Callable
@@ -12,10 +13,23 @@ from functools import partial
 from pathlib import Path
 
 import torch
+from safetensors.torch import save_file
 
 from marble_bench import plugins, weights
 from marble_bench.encoder import Encoder, Layer
-from marble_bench.encoders import _hub, _random, _speech, clap, codecs, conformer, qwen2_audio
+from marble_bench.encoders import (
+    _hub,
+    _random,
+    _speech,
+    choi,
+    clap,
+    clmr,
+    codecs,
+    conformer,
+    jukebox,
+    musicnn,
+    qwen2_audio,
+)
 
 TINY_SPEECH = {
     "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3, "conv_dim": (32,) * 7,
@@ -82,6 +96,58 @@ def _qwen_tiny(encoder: Encoder, path: Path) -> Encoder:
     return dataclasses.replace(encoder, layers=qwen2_audio.layers(TINY_QWEN), load=partial(qwen2_audio.load, TINY_QWEN))
 
 
+def _shaped(
+    shapes: dict[str, tuple[int, ...]], path: Path, centre: Callable[[str], float], kernels: float = 0.0
+) -> None:
+    """Weights of some shapes: matrices spread by `kernels` or as their inputs ask, vectors a little around `centre`."""
+    random, tensors = torch.Generator().manual_seed(1), {}
+    for name, shape in shapes.items():
+        vector = len(shape) == 1
+        spread = 0.1 if vector else kernels or (2 / torch.Size(shape[1:]).numel()) ** 0.5
+        tensors[name] = (centre(name) if vector else 0.0) + spread * torch.randn(shape, generator=random)
+        if "var" in name:
+            tensors[name] = tensors[name].abs()
+    save_file(tensors, path)
+
+
+def _choi_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(
+        choi.SHAPES, path, lambda name: float("gamma" in name), kernels=0.8
+    )  # as published; fixed statistics need it
+    return encoder
+
+
+def _clmr_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(clmr.SHAPES, path, lambda name: float(name.endswith((".1.weight", "running_var"))))
+    return encoder
+
+
+def _musicnn_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(musicnn.MSD_MUSICNN_BIG.shapes, path, lambda name: float(name.endswith(("gamma", "variance"))))
+    return encoder
+
+
+def _jukebox_tiny(encoder: Encoder, path: Path) -> Encoder:
+    size = jukebox.Size(width=32, heads=4, context=1024, parts=16, depth=3)
+    _shaped(size.shapes(), path, lambda name: float(name.endswith(("ln_0.weight", "ln_1.weight"))))
+    layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:4])
+    load = partial(jukebox._load, size, "float32")
+    return dataclasses.replace(encoder, layers=layers, load=load, stretch_s=size.context * jukebox.CODE / 44100)
+
+
+def _mule_drawn(encoder: Encoder, path: Path) -> Encoder:
+    from mule_torch import MuleModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MuleModel()
+    for name, value in model.named_parameters():
+        if name.endswith("skip_gain"):  # zero at the beginning of training, which leaves most of the network out
+            torch.nn.init.constant_(value, 0.5)
+    save_file(model.state_dict(), path)
+    return encoder
+
+
 SPEECH = (
     "mert-95m", "mert-330m", "mert-v0", "mert-v0-public", "music2vec", "data2vec-audio", "hubert-base", "wav2vec2-base",
     "hubert-music", "data2vec-music",
@@ -94,6 +160,11 @@ STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
     "encodec-24khz": partial(_codec_tiny, "encodec", 16),
     "dac-44khz": partial(_codec_tiny, "dac", 64),
     "qwen2-audio-encoder": _qwen_tiny,
+    **dict.fromkeys(("choi", "choi-fixed"), _choi_drawn),
+    "clmr": _clmr_drawn,
+    "jukebox-5b": _jukebox_tiny,
+    "musicnn": _musicnn_drawn,
+    **({"mule": _mule_drawn} if importlib.util.find_spec("mule_torch") else {}),
 }
 
 
@@ -108,10 +179,15 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
     "logmel": lambda samples: [samples // 441 + 1, 1],
     "mfcc": lambda samples: [1],
     "chroma": lambda samples: [1],
+    **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),
+    "clmr": lambda samples: [samples // 59049],
+    "jukebox-5b": lambda samples: [samples // 131072 * 1024 or samples // 128] * 4,
 }
 
 # Of encoders that cut windows into patches, how much of a window may be a remainder that is dropped, in seconds.
-REMAINDER_S = {**dict.fromkeys(("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd"), 3.0), "clap-music": 10.0}
+REMAINDER_S = {**dict.fromkeys(("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "musicnn"), 3.0), "clap-music": 10.0,
+    "choi": 29.0, "choi-fixed": 29.0, "clmr": 2.7, "jukebox-5b": 3.0, "mule": 2.0,
+}  # fmt: skip
 
 
 def names() -> list[str]:

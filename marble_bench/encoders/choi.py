@@ -182,6 +182,7 @@ def _encoder(name: str, fixed: bool, how: str) -> Encoder:
         min_s=1.0,
         stretch_s=STRETCH / SAMPLE_RATE_HZ,
         parameters=37632,
+        gflop_per_s=0.3,
         training_data=("Million Song Dataset", "GTZAN (statistics of its sound)")
         if fixed
         else ("Million Song Dataset",),

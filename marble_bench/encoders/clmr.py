@@ -134,6 +134,7 @@ ENCODERS = (
         min_s=FRAME / SAMPLE_RATE_HZ,
         stretch_s=FRAME / SAMPLE_RATE_HZ,
         parameters=sum(math.prod(shape) for name, shape in SHAPES.items() if "running" not in name),
+        gflop_per_s=1.3,
         training_data=("MagnaTagATune",),
         weights=Source(
             url="https://github.com/Spijkervet/CLMR/releases/download/2.1/clmr_magnatagatune_mlp.zip",

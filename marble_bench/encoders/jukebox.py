@@ -310,12 +310,8 @@ def _encoder(name: str, activations: Activations, how: str) -> Encoder:
         normalize="peak",
         parameters=sum(math.prod(shape) for shape in size.shapes().values()),
         training_data=("1.2 million songs, not named",),
-        weights=Source(
-            url=f"{_PLACE}/{FILES[1]}",
-            size_bytes=10288727721,
-            note=f"put it and {_PLACE}/{FILES[0]} (7.7 MB) into one folder and give that by --weights DIR; "
-            "5.1 GB are written once",
-        ),
+        gflop_per_s=1720.0,
+        weights=Source(url=_PLACE, files=FILES, note="10.3 GB are fetched, 5.1 GB written once and kept"),
         convert=partial(_convert, size),
     )
 

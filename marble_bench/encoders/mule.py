@@ -115,11 +115,12 @@ ENCODERS = (
         citation="McCallum et al., Supervised and unsupervised learning of audio representations, ISMIR 2022",
         min_s=(SLICE - 1) * HOP / SAMPLE_RATE_HZ,
         parameters=62345742,
+        gflop_per_s=4.3,
         training_data=("Musicset, not published",),
         weights=Source(
             url="hf:matteospanio/mule",
             files=("config.json", "model.safetensors"),
-            note="needs the extra marble-bench[mule] (GPL-3.0); give model.safetensors or its folder by --weights",
+            note="needs the extra marble-bench[mule] (GPL-3.0)",
         ),
         convert=_convert,
     ),

@@ -344,11 +344,10 @@ _PACKAGE = Source(
     sha256="674ccc1fb638e6894f99197cfc2794b90d96444292ea28cedee96de0f74c4abd",
     size_bytes=29272610,
 )
-_PLACE = "https://github.com/jordipons/musicnn/raw/master/musicnn/MSD_musicnn_big"
 _REPOSITORY = Source(
-    url=f"{_PLACE}/.data-00000-of-00001",
+    url="https://github.com/jordipons/musicnn/raw/master/musicnn/MSD_musicnn_big",
+    files=(".index", ".data-00000-of-00001"),
     revision="master",
-    note=f"96 MB; put it and {_PLACE}/.index into one folder MSD_musicnn_big and give that by --weights",
 )
 
 
