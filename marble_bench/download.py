@@ -269,7 +269,7 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str]:
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}
             there = names.__contains__
         chosen = []
-        for entry in source.files:
+        for entry in source.files or (source.file,):
             file = next((each for each in entry.split("|") if there(each)), None)
             if file is None:
                 raise DataError(f"{'the cache' if offline else name} has no {entry.replace('|', ' or ')}")
