@@ -247,7 +247,8 @@ def hub_errors() -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise DataError(re.split(r"\.\s|\n", str(error).strip())[0] or type(error).__name__) from error
+        said = [part.strip() for part in re.split(r"\.\s|\n", str(error)) if part.strip() and "Request ID" not in part]
+        raise DataError(", ".join(said[:2]) or type(error).__name__) from error  # what failed and why; advice follows
 
 
 def from_hub(source: Source, offline: bool) -> tuple[Path, str]:

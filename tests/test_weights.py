@@ -477,7 +477,7 @@ def test_another_version_on_the_hub_is_told(hub):
 
 def test_what_the_hub_says_is_told_with_what_to_do(hub):
     for url, how, facts, words in (
-        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error"),
+        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error, Repository Not Found for url: "),
         ("hf:owner/name", "offline", {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
         ("hf:owner/name", "online", {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
     ):
