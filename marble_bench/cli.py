@@ -69,7 +69,9 @@ def run(
     features: Annotated[
         Path | None, typer.Option(help="Your own features: a folder of TRACK.npy or a Parquet file.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights from this file or folder instead of their source.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,

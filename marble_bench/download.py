@@ -247,7 +247,8 @@ def hub_errors() -> Iterator[None]:
     try:
         yield
     except kinds as error:
-        raise DataError(re.split(r"\.\s|\n", str(error).strip())[0] or type(error).__name__) from error
+        said = [part.strip() for part in re.split(r"\.\s|\n", str(error)) if part.strip() and "Request ID" not in part]
+        raise DataError(", ".join(said[:2]) or type(error).__name__) from error  # what failed and why; advice follows
 
 
 def from_hub(source: Source, offline: bool) -> tuple[Path, str]:
@@ -269,7 +270,7 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str]:
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}
             there = names.__contains__
         chosen = []
-        for entry in source.files:
+        for entry in source.files or (source.file,):
             file = next((each for each in entry.split("|") if there(each)), None)
             if file is None:
                 raise DataError(f"{'the cache' if offline else name} has no {entry.replace('|', ' or ')}")

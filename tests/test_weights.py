@@ -26,7 +26,11 @@ def _never_loaded(path, device):
 
 
 def _convert(found: Path, path: Path):
-    content = b"".join(each.read_bytes() for each in sorted(found.iterdir())) if found.is_dir() else found.read_bytes()
+    content = (
+        b"".join(each.read_bytes() for each in sorted(found.iterdir()) if each.is_file())
+        if found.is_dir()
+        else found.read_bytes()
+    )
     path.write_bytes(b"converted " + content)
 
 
@@ -305,6 +309,26 @@ def test_weights_of_a_web_address_with_a_digest(web, tmp_path):
         weights.resolve(_web_encoder(url, sha256="0" * 64), tmp_path)
 
 
+def test_weights_in_several_files_below_one_address(web, tmp_path):
+    files, url = web
+    files |= {"/model/.index": b"index", "/model/b.bin": ARCHIVE}
+    encoder = _encoder(
+        weights=Source(url=f"{url}/model/", files=(".index", "b.bin"), sha256=f"{DIGEST[:8]}..{DIGEST[-8:]}")
+    )
+    found = weights.resolve(encoder, tmp_path)
+    assert weights.kept(encoder, tmp_path)[1].files == {".index": hashlib.sha256(b"index").hexdigest(), "b.bin": DIGEST}
+    assert weights.verify(encoder, tmp_path) == []
+    (place,) = (tmp_path / "weights/downloads").glob("*/b.bin")
+    place.write_bytes(b"rot")
+    assert len(weights.verify(encoder, tmp_path)) == 1
+    assert weights.resolve(encoder, tmp_path) == found
+    lacking = dataclasses.replace(encoder, weights=Source(url=f"{url}/model", files=(".index", "c.bin")))
+    with pytest.raises(
+        DataError, match=r"get \.index and c\.bin from .*/model and give their folder by --weights PATH"
+    ):
+        weights.resolve(lacking, tmp_path)
+
+
 def test_where_no_digest_is_known_the_first_download_counts(web, tmp_path):
     files, url = web
     files["/tiny.ckpt"] = ARCHIVE
@@ -453,7 +477,7 @@ def test_another_version_on_the_hub_is_told(hub):
 
 def test_what_the_hub_says_is_told_with_what_to_do(hub):
     for url, how, facts, words in (
-        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error"),
+        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error, Repository Not Found for url: "),
         ("hf:owner/name", "offline", {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
         ("hf:owner/name", "online", {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
     ):

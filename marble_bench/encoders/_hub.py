@@ -129,10 +129,8 @@ def empty() -> Iterator[None]:
     """Models that are made here have no memory yet and draw nothing, which for a large one saves most of a start."""
     import torch
 
-    with (
-        torch.random.fork_rng(devices=[]),
-        torch.device("meta"),
-    ):  # some draw all the same: nobody's numbers move for that
+    # some draw all the same, and nobody's numbers are to move for that
+    with torch.random.fork_rng(devices=[]), torch.device("meta"):
         yield
 
 
