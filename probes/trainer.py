@@ -16,10 +16,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from marble_bench.plugins import find_head
+
+from .adam import Adam
+from .schedule import Book, Rules
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +31,6 @@ if TYPE_CHECKING:
     from marble_bench.targets import Loss
     from marble_bench.task import Schedule
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults
-PLATEAU_THRESHOLD = 1e-4  # torch.optim.lr_scheduler.ReduceLROnPlateau's default, relative
 BLOCK_BYTES = 2 << 30  # parameters, gradients, both Adam moments and best weights of the probes that train together
 GATHER_BYTES = 128 << 20  # features copied per probe at once when scoring
 
@@ -156,7 +157,7 @@ def fit(
         block = _Block(members, train, recipe, device)
         while block.alive:
             block.epoch(train, valid)
-            best = max(best, block.best_score)
+            best = max(best, block.book.best)
             if progress:
                 progress(len(results) + len(members) - len(block.alive), len(probes), best)
         results.update({fitted.probe: fitted for fitted in block.finished()})
@@ -242,20 +243,6 @@ class _Streams:
         return cls(*(torch.Generator().manual_seed(3 * seed + part) for part in range(3)))
 
 
-@dataclass
-class _Kept:
-    """What is remembered of one probe while it trains."""
-
-    valid: float = math.nan
-    best_epoch: int = -1
-    waited: int = 0  # epochs since the best score, for the early stop
-    plateau_best: float = -math.inf
-    plateau_waited: int = 0
-    diverged: bool = False
-    history: list[float] = field(default_factory=list)
-    state: dict[str, torch.Tensor] = field(default_factory=dict)
-
-
 class _Block:
     """Probes that train together. Tensors hold the probes still alive, in the order of `alive`."""
 
@@ -264,19 +251,22 @@ class _Block:
 
         self.recipe, self.device = recipe, device
         self.head = find_head(recipe.protocol.head)
-        self.alive = list(probes)
-        self.kept = {probe: _Kept() for probe in probes}
         self.streams = {probe.seed: _Streams.of(probe.seed) for probe in probes}
-        self.steps = 0
-        self.best_score = -math.inf
+        schedule = recipe.schedule
+        self.book = Book(
+            probes,
+            [probe.learning_rate for probe in probes],
+            Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor),
+        )
         width = train.layers[recipe.summable[0] if probes[0].layer is None else probes[0].layer].shape[1]
         starts = {seed: self._start(width, probes[0].layer is None, self.streams[seed].init) for seed in self.streams}
         names = next(iter(starts.values()))
         self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
-        self.first = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-        self.second = {name: torch.zeros_like(value) for name, value in self.parameters.items()}
-        self.rates = torch.tensor([probe.learning_rate for probe in probes], dtype=torch.float64)
-        self.decays = torch.tensor([probe.weight_decay for probe in probes], device=device)
+        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes])
+
+    @property
+    def alive(self) -> list[Probe]:
+        return self.book.alive
 
     def _start(self, width: int, is_sum: bool, generator: torch.Generator) -> dict[str, torch.Tensor]:
         import torch
@@ -305,7 +295,13 @@ class _Block:
             finite &= outputs.isfinite().flatten(1).all(dim=1)
             where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
             scores = self.recipe.score(outputs.to(where), valid.truth.to(where))
-        self._judge(scores.tolist(), finite.tolist())
+        going = len(self.alive)
+        staying = self.book.judge(scores.tolist(), finite.tolist(), self._state)
+        if len(staying) < going:
+            self.adam.keep(staying)
+
+    def _state(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: value[index].clone() for name, value in self.parameters.items()}
 
     def _step(self, rows: torch.Tensor, train: Split) -> torch.Tensor:
         """One Adam step on the windows `rows (probes, batch)`; returns which probes' losses are finite."""
@@ -319,23 +315,9 @@ class _Block:
         gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
         for value in self.parameters.values():
             value.requires_grad_(False)
-        self.steps += 1
         with torch.no_grad():
-            for name, gradient in zip(self.parameters, gradients, strict=True):
-                self._adam(name, gradient)
+            self.adam.step(dict(zip(self.parameters, gradients, strict=True)), self.book.rates)
         return loss.detach().isfinite()
-
-    def _adam(self, name: str, gradient: torch.Tensor) -> None:
-        """`torch.optim.Adam`'s update with a learning rate and a weight decay for each probe."""
-        value, first, second = self.parameters[name], self.first[name], self.second[name]
-        axes = (-1,) + (1,) * (value.dim() - 1)
-        if bool(self.decays.any()):
-            gradient = gradient + self.decays.view(axes) * value
-        first.lerp_(gradient, 1 - BETAS[0])
-        second.mul_(BETAS[1]).addcmul_(gradient, gradient, value=1 - BETAS[1])
-        scale = (1 - BETAS[1] ** self.steps) ** 0.5
-        step = (self.rates / (1 - BETAS[0] ** self.steps)).float().to(self.device).view(axes)
-        value.sub_(step * first / (second.sqrt().div_(scale).add_(EPSILON)))
 
     def _keep(self, batch: int) -> torch.Tensor | None:
         """Dropout masks `(probes, batch, hidden)`, the same for all probes of a seed."""
@@ -350,50 +332,9 @@ class _Block:
         }
         return torch.stack([masks[probe.seed] for probe in self.alive]).to(self.device)
 
-    def _judge(self, scores: Sequence[float], finite: Sequence[bool]) -> None:
-        """Keep best weights, halve rates on plateaus, stop what is finished, and drop it from the batch."""
-        schedule = self.recipe.schedule
-        staying = []
-        for index, (probe, score, sound) in enumerate(zip(self.alive, scores, finite, strict=True)):
-            kept = self.kept[probe]
-            if not sound or math.isnan(score):
-                kept.diverged = True
-                continue
-            kept.history.append(score)
-            if math.isnan(kept.valid) or score > kept.valid:
-                kept.valid, kept.best_epoch, kept.waited = score, len(kept.history) - 1, 0
-                kept.state = {name: value[index].clone() for name, value in self.parameters.items()}
-                self.best_score = max(self.best_score, score)
-            else:
-                kept.waited += 1
-            self._plateau(index, kept, score)
-            if kept.waited < schedule.stop_patience and len(kept.history) < schedule.max_epochs:
-                staying.append(index)
-        if len(staying) < len(self.alive):
-            self._keep_only(staying)
-
-    def _plateau(self, index: int, kept: _Kept, score: float) -> None:
-        """`ReduceLROnPlateau(mode="max")` for one probe."""
-        if score > kept.plateau_best * (1 + PLATEAU_THRESHOLD):
-            kept.plateau_best, kept.plateau_waited = score, 0
-            return
-        kept.plateau_waited += 1
-        if kept.plateau_waited > self.recipe.schedule.lr_patience:
-            lower = self.rates[index] * self.recipe.protocol.plateau_factor
-            if self.rates[index] - lower > 1e-8:  # the scheduler's own eps: smaller changes are left undone
-                self.rates[index] = lower
-            kept.plateau_waited = 0
-
-    def _keep_only(self, staying: list[int]) -> None:
-        self.alive = [self.alive[index] for index in staying]
-        for tensors in (self.parameters, self.first, self.second):
-            for name in tensors:
-                tensors[name] = tensors[name][staying]
-        self.rates, self.decays = self.rates[staying], self.decays[staying]
-
     def finished(self) -> list[Fitted]:
         """Every probe of the block at its best, weights on the CPU."""
         return [
-            Fitted(p, k.valid, k.best_epoch, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()})
-            for p, k in self.kept.items()
+            Fitted(p, k.valid, k.best_round, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()})
+            for p, k in self.book.kept.items()
         ]

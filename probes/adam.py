@@ -1,0 +1,72 @@
+"""One Adam step for many probes at once, each with its own learning rate and weight decay.
+
+The update of a probe is read and written once: it is torch's fused kernel, the one behind `torch.optim.Adam(fused=True)`,
+called on each probe's own stretch of memory. A plain chain of tensor operations reads and writes the same numbers
+several times, and the update is bound by memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
+BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults
+
+
+class Adam:
+    """Moments of a dict of parameters, each `(probes, ...)` and contiguous. Weight decay is Adam's L2, as in torch.
+
+    `parameters`: updated in place by `step`; `keep` replaces its tensors by shorter ones.
+    """
+
+    def __init__(self, parameters: dict[str, torch.Tensor], decays: Sequence[float]) -> None:
+        import torch
+
+        self.parameters = parameters
+        self.decays = [float(decay) for decay in decays]
+        self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
+        self.count = torch.zeros((), device=next(iter(parameters.values())).device)
+        self._grouped: dict[tuple[float, float], list[int]] = {}
+        self._grouped_rates: list[float] = []
+
+    def step(self, gradients: dict[str, torch.Tensor], rates: Sequence[float]) -> None:
+        """Move every parameter by its gradient, `(probes, ...)` like it. rates: one for each probe."""
+        import torch
+
+        self.count += 1
+        if self._grouped_rates != list(rates):
+            self._grouped_rates, self._grouped = list(rates), {}
+            for index, key in enumerate(zip(rates, self.decays, strict=True)):
+                self._grouped.setdefault(key, []).append(index)
+        for (rate, decay), members in self._grouped.items():
+            values, slopes, first, second = (
+                [tensors[name][index] for index in members for name in self.parameters]
+                for tensors in (self.parameters, gradients, self.first, self.second)
+            )
+            torch._fused_adam_(
+                values,
+                slopes,
+                first,
+                second,
+                [],
+                [self.count] * len(values),
+                lr=rate,
+                beta1=BETAS[0],
+                beta2=BETAS[1],
+                weight_decay=decay,
+                eps=EPSILON,
+                amsgrad=False,
+                maximize=False,
+            )
+
+    def keep(self, staying: Sequence[int]) -> None:
+        """Drop the probes that are not in `staying`, from the parameters too."""
+        for tensors in (self.parameters, self.first, self.second):
+            for name in list(tensors):
+                tensors[name] = tensors[name][list(staying)]
+        self.decays = [self.decays[index] for index in staying]
+        self._grouped_rates, self._grouped = [], {}
