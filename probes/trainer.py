@@ -1,13 +1,18 @@
-"""Fits a whole grid of probes as one batched model: every layer x learning rate x weight decay x seed.
+"""Fits a whole grid of probes as batched models: every layer x learning rate x ... x seed.
 
-Probes of one input width train together, with a leading axis of probes on every parameter, so that one batched matrix
-product serves them all. Each has its own learning rate, plateau, early stop and best weights. Batch order, dropout
-masks and initial weights depend on the seed alone; a probe trained by itself meets the same numbers as in the grid, and
-probes of a seed are compared with common random numbers. A probe that is finished, or that diverged, leaves the batch.
+Probes that read the same layer with the same seed share their batches, and one matrix product serves them all
+(`network`). Each has its own learning rate, plateau, early stop and best weights (`schedule`), and its update is one pass
+over its memory (`adam`). Batch order, dropout masks and initial weights depend on the seed alone (`draws`); a probe trained
+by itself meets the same numbers as in the grid. A probe that is finished, or that diverged, leaves its block.
+
+A block is the probes that train together. On the CPU it is small, so that what the optimiser touches stays in the cache
+from one step to the next, and trains to its end before the next begins; on a GPU it is as large as the memory allows.
+Features stay on the device where they fit, and go there batch by batch where they do not.
 
 Follows MARBLE's published code: Adam, `ReduceLROnPlateau` and early stopping on the validation score, best weights
 kept; outputs averaged over a clip's windows before they are scored. Departs from it in precision: float32, where it
-trained in mixed float16.
+trained in mixed float16. For `jukemir` it follows JukeMIR's: batches drawn anew, validation every few steps and before
+the first, dropout on the features too.
 
 Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.targets`.
 """
@@ -16,12 +21,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import groupby, product
+from typing import TYPE_CHECKING, Literal
+from typing import Protocol as Shape
 
+from marble_bench.errors import BenchError
 from marble_bench.plugins import find_head
 
+from . import draws, memory, network
 from .adam import Adam
+from .features import Features, Moments
 from .schedule import Book, Rules
 
 if TYPE_CHECKING:
@@ -31,26 +42,52 @@ if TYPE_CHECKING:
     from marble_bench.targets import Loss
     from marble_bench.task import Schedule
 
-BLOCK_BYTES = 2 << 30  # parameters, gradients, both Adam moments and best weights of the probes that train together
-GATHER_BYTES = 128 << 20  # features copied per probe at once when scoring
+ACTIVATION_BYTES = 16 << 20  # of one hidden layer when scoring: windows go through in chunks of so much
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers."""
+    """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers.
+
+    hidden, batch_size, dropout, standardize: where the protocol's grid has these axes; None: the protocol's one value.
+    weight_decay: for an exact solution the penalty.
+    """
 
     layer: int | None
     learning_rate: float
     weight_decay: float
     seed: int
+    hidden: int | None = None
+    batch_size: int | None = None
+    dropout: float | None = None
+    standardize: bool | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """A probe's own values of what else the protocol says once for all."""
+
+    hidden: int
+    batch_size: int
+    dropout: float
+    standardize: bool
+
+    @classmethod
+    def of(cls, probe: Probe, protocol: Protocol) -> Form:
+        return cls(
+            protocol.hidden if probe.hidden is None else probe.hidden,
+            protocol.batch_size if probe.batch_size is None else probe.batch_size,
+            protocol.dropout if probe.dropout is None else probe.dropout,
+            protocol.standardize if probe.standardize is None else probe.standardize,
+        )
 
 
 @dataclass(frozen=True)
 class Split:
     """Features and truth of one split.
 
-    layers: per layer `(windows, width)`. clip: `(windows,)` int64, the row of `truth` that a window belongs to.
-    truth: `(clips,)` or `(clips, outputs)`.
+    layers: per layer `(windows, width)`; a sequence may load a layer when it is asked for, and then has `widths`.
+    clip: `(windows,)` int64, the row of `truth` that a window belongs to. truth: `(clips,)` or `(clips, outputs)`.
     """
 
     layers: Sequence[torch.Tensor]
@@ -61,14 +98,20 @@ class Split:
     def clips(self) -> int:
         return len(self.truth)
 
+    def width(self, layer: int) -> int:
+        """Of a layer, without loading it where the sequence tells."""
+        widths: Sequence[int] | None = getattr(self.layers, "widths", None)
+        return int(widths[layer] if widths is not None else self.layers[layer].shape[1])
+
 
 @dataclass(frozen=True)
 class Fitted:
-    """A trained probe at its best epoch.
+    """A trained probe at its best round: an epoch, or so many steps, by the protocol.
 
-    valid: its validation score there, NaN where no epoch was finite. history: the validation score after each epoch.
+    valid: its validation score there, NaN where no round was finite. history: the validation score after each round.
     diverged: outputs or loss stopped being finite; what was best before is kept.
-    state: parameter tensors without the axis of probes.
+    state: parameter tensors without the axis of probes, as the head names and shapes them; `mean` and `spread` of the
+    training windows where the probe reads scaled features. Empty where it was not asked for.
     """
 
     probe: Probe
@@ -93,16 +136,46 @@ class Recipe:
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     summable: tuple[int, ...] = ()
 
+    @property
+    def rules(self) -> Rules:
+        """When a probe's rate is lowered, and when it stops."""
+        if self.protocol.stop_evaluations:
+            return Rules(self.protocol.stop_evaluations, self.protocol.max_evaluations or None)
+        task = self.schedule
+        return Rules(task.stop_patience, task.max_epochs, task.lr_patience, self.protocol.plateau_factor)
+
+
+class Progress(Shape):
+    """Called after each round: probes finished, probes in all, best validation score so far, probes in training."""
+
+    def __call__(self, done: int, todo: int, best: float, alive: int) -> None: ...
+
+
+class Shelf(Shape):
+    """Keeps finished blocks, so that a run that dies goes on from there."""
+
+    def get(self, probes: Sequence[Probe]) -> list[Fitted] | None:
+        """What was kept of a block, or None."""
+
+    def put(self, fitted: Sequence[Fitted]) -> None:
+        """Keep a block."""
+
 
 def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int) -> list[Probe]:
-    """Every probe of a run, in the order in which ties are broken: layer, learning rate, weight decay, seed."""
+    """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last the seed."""
     places: list[int | None] = [*layers, *([None] if with_sum else [])]
+    rates, decays = protocol.learning_rates, protocol.weight_decays
+    if protocol.solver == "exact":
+        decays = protocol.penalties
+    scaled: Sequence[bool | None] = protocol.standardizing or (None,)
+    hiddens: Sequence[int | None] = protocol.hiddens or (None,)
+    sizes: Sequence[int | None] = protocol.batch_sizes or (None,)
+    dropouts: Sequence[float | None] = protocol.dropouts or (None,)
     return [
-        Probe(layer, rate, decay, seed)
-        for layer in places
-        for rate in protocol.learning_rates
-        for decay in protocol.weight_decays
-        for seed in range(seeds)
+        Probe(layer, rate, decay, seed, hidden, size, dropout, scale)
+        for layer, scale, hidden, size, rate, dropout, decay, seed in product(
+            places, scaled, hiddens, sizes, rates, dropouts, decays, range(seeds)
+        )
     ]
 
 
@@ -116,52 +189,68 @@ def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> to
     return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
 
 
-def losses(outputs: torch.Tensor, truth: torch.Tensor, loss: Loss) -> torch.Tensor:
-    """`(probes, windows, outputs)`, `(probes, windows[, outputs])` -> `(probes,)`: the mean loss of each probe."""
-    from torch.nn import functional
-
-    if loss == "cross_entropy":
-        return functional.cross_entropy(outputs.transpose(1, 2), truth, reduction="none").mean(dim=1)
-    if loss == "binary_cross_entropy":
-        return functional.binary_cross_entropy_with_logits(outputs, truth, reduction="none").mean(dim=(1, 2))
-    return (outputs - truth).square().mean(dim=(1, 2))
-
-
-def standardized(train: Split, *others: Split) -> list[Split]:
-    """Splits with every feature z-scored by the training windows; a constant feature is only centred."""
-    result: list[list[torch.Tensor]] = [[] for _ in (train, *others)]
-    for index, layer in enumerate(train.layers):
-        mean = layer.double().mean(dim=0)
-        spread = layer.double().std(dim=0, correction=0)
-        spread[spread < 1e-12 * (1 + mean.abs())] = 1
-        for out, split in zip(result, (train, *others), strict=True):
-            out.append(((split.layers[index].double() - mean) / spread).float())
-    return [Split(layers, split.clip, split.truth) for layers, split in zip(result, (train, *others), strict=True)]
-
-
 def fit(
     probes: Sequence[Probe],
     train: Split,
     valid: Split,
     recipe: Recipe,
     device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
+    *,
+    states: Literal["all", "best"] = "all",
+    shelf: Shelf | None = None,
+    block_bytes: int | None = None,
 ) -> list[Fitted]:
     """Train every probe and return them in the order given.
 
-    progress: called after each epoch with (probes finished, probes in all, best validation score so far).
+    states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
+    shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
+    together; else by the device.
+
+    Raises BenchError if a probe does not fit the memory even alone.
     """
     results: dict[Probe, Fitted] = {}
     best = -math.inf
-    for members in _blocks(probes, train, recipe):
-        block = _Block(members, train, recipe, device)
-        while block.alive:
-            block.epoch(train, valid)
-            best = max(best, block.book.best)
-            if progress:
-                progress(len(results) + len(members) - len(block.alive), len(probes), best)
-        results.update({fitted.probe: fitted for fitted in block.finished()})
+    features: Features | None = None
+    place = {probe: index for index, probe in enumerate(probes)}
+    for members in blocks(probes, train, valid, recipe, device, block_bytes):
+        found = shelf.get(members) if shelf else None
+        if found is None:
+            if features is None or features.layers != _layers(members, recipe):
+                features = None  # lets go of the last layer before the next is loaded
+                features = Features(train, valid, _layers(members, recipe), device)
+            if recipe.protocol.solver == "exact":
+                from .exact import solve
+
+                found = solve(members, features, recipe)
+            else:
+                block = _Block(members, features, recipe, device)
+                while block.alive:
+                    block.round()
+                    best = max(best, block.book.best)
+                    if progress:
+                        progress(len(results) + len(members) - len(block.alive), len(probes), best, len(block.alive))
+                found = block.finished()
+            if states == "best":
+                found = _without_states(found, list(results.values()), place)
+            if shelf:
+                shelf.put(found)
+        results.update({fitted.probe: fitted for fitted in found})
+        best = max([best, *(one.valid for one in found if one.valid == one.valid)])
+        if states == "best":
+            results = {one.probe: one for one in _without_states(list(results.values()), [], place)}
+        if progress:
+            progress(len(results), len(probes), best, 0)
     return [results[probe] for probe in probes]
+
+
+def _without_states(found: list[Fitted], others: list[Fitted], place: dict[Probe, int]) -> list[Fitted]:
+    """The same, with the weights of each seed's best alone. others: of earlier blocks, for comparison."""
+    first: dict[int, Fitted] = {}
+    for one in sorted([*found, *others], key=lambda one: place[one.probe]):
+        if one.valid == one.valid and (one.probe.seed not in first or one.valid > first[one.probe.seed].valid):
+            first[one.probe.seed] = one
+    return [one if first.get(one.probe.seed) is one else replace(one, state={}) for one in found]
 
 
 def predict(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
@@ -173,94 +262,134 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     import torch
 
-    parameters = {name: value.to(device)[None] for name, value in fitted.state.items()}
+    parts = {name: value for name, value in fitted.state.items() if name not in ("mean", "spread")}
+    parameters = {name: value[None].to(device) for name, value in network.turned(parts).items()}
+    layers = [split.layers[layer] for layer in _layers([fitted.probe], recipe)]
+    hidden = Form.of(fitted.probe, recipe.protocol).hidden
+    step = max(1, ACTIVATION_BYTES // (4 * max(hidden, layers[0].shape[1] * len(layers))))
+    done = []
     with torch.inference_mode():
-        return _window_outputs(parameters, [fitted.probe], split, recipe, device)[0].cpu()
+        for start in range(0, len(split.clip), step):
+            read = [layer[start : start + step].to(device).float() for layer in layers]
+            if "mean" in fitted.state:
+                both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
+                read = [Moments(*one).scaled(each) for one, each in zip(both, read, strict=True)]
+            x = network.mixed(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
+            done.append(network.forward(parameters, x, [1])[0][0].T.cpu())
+    return torch.cat(done)
 
 
-def _blocks(probes: Sequence[Probe], train: Split, recipe: Recipe) -> list[list[Probe]]:
-    """Probes that train together: of one input width, sums apart, and within the memory for one block."""
-    kinds: dict[tuple[bool, int], list[Probe]] = {}
-    for probe in probes:
-        layer = recipe.summable[0] if probe.layer is None else probe.layer
-        kinds.setdefault((probe.layer is None, train.layers[layer].shape[1]), []).append(probe)
-    blocks = []
-    for (_, width), members in kinds.items():
-        values = (width + recipe.outputs + 1) * max(recipe.protocol.hidden, 1) + (width + 1) * recipe.outputs
-        most = max(1, BLOCK_BYTES // (5 * 4 * values))
-        blocks += [members[start : start + most] for start in range(0, len(members), most)]
-    return blocks
+def _layers(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
+    """The layers that probes read."""
+    layers = {layer for p in probes for layer in (recipe.summable if p.layer is None else (p.layer,))}
+    return tuple(sorted(layers))
 
 
-def _inputs(
-    parameters: dict[str, torch.Tensor],
+def blocks(
     probes: Sequence[Probe],
-    rows: torch.Tensor,
-    split: Split,
+    train: Split,
+    valid: Split,
     recipe: Recipe,
-    device: str,
+    device: str = "cpu",
+    block_bytes: int | None = None,
+) -> list[list[Probe]]:
+    """Probes that train together: of one form, and within the memory; on the CPU also of one layer and seed."""
+    free = memory.free_bytes(device)
+    share = int(memory.SHARE * free)
+    limit = block_bytes or (memory.CACHE_BYTES if device == "cpu" else share)
+    kinds: dict[tuple[object, ...], list[Probe]] = {}
+    for probe in probes:
+        form = Form.of(probe, recipe.protocol)
+        width = train.width(recipe.summable[0] if probe.layer is None else probe.layer)
+        kind: tuple[object, ...] = (probe.layer is None, width, form.hidden, form.batch_size)
+        if probe.layer is None:
+            kind += (probe.seed, form.dropout, form.standardize)
+        elif device == "cpu" or recipe.protocol.solver == "exact":
+            kind += (probe.layer, probe.seed)
+        kinds.setdefault(kind, []).append(probe)
+    made = []
+    for members in kinds.values():
+        of_optimiser, beside = _bytes(members[0], train, valid, recipe)
+        if of_optimiser + beside > free:
+            raise BenchError(
+                f"a single probe with {of_optimiser / 1e6:,.0f} MB of parameters, gradients and moments and "
+                f"{beside / 1e6:,.0f} MB beside them does not fit the {free / 1e6:,.0f} MB that are free on "
+                f"'{device}': use features of a smaller width, or a device with more memory"
+            )
+        per_probe = of_optimiser + (0 if device == "cpu" else beside)
+        most = max(1, min(limit // per_probe, share // (of_optimiser + beside)))
+        if recipe.protocol.solver == "exact":
+            most = len(members)  # one after another, each from the last one's solution
+        ordered = sorted(members, key=lambda probe: _group(probe, recipe))
+        made += [ordered[start : start + most] for start in range(0, len(ordered), most)]
+    return made
+
+
+def _bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
+    """Bytes of one probe: of parameters, gradients and moments; of its best weights, activations, inputs and outputs."""
+    form = Form.of(probe, recipe.protocol)
+    layers = recipe.summable if probe.layer is None else (probe.layer,)
+    width = train.width(layers[0])
+    inner = form.hidden or recipe.outputs
+    values = (width + 1) * inner + ((form.hidden + 1) * recipe.outputs if form.hidden else 0)
+    batch = 4 * form.batch_size * (3 * inner + width * (2 + 2 * (len(layers) > 1)) + 3 * recipe.outputs)
+    return 16 * values, 4 * values + batch + 12 * valid.clips * recipe.outputs
+
+
+def _group(probe: Probe, recipe: Recipe) -> tuple[int, int, bool, float]:
+    """What probes must share to have the same input: layer, seed, scaling, dropout."""
+    form = Form.of(probe, recipe.protocol)
+    return (-1 if probe.layer is None else probe.layer, probe.seed, form.standardize, form.dropout)
+
+
+def validated(
+    parameters: dict[str, torch.Tensor],
+    features: Features,
+    recipe: Recipe,
+    keys: Sequence[tuple[int, int, bool, float]],
+    counts: Sequence[int],
 ) -> torch.Tensor:
-    """`(probes, windows, width)` float32: for each probe the windows `rows (probes, windows)` of its layer or sum."""
+    """`(probes, clips, outputs)`: outputs for the valid split without dropout, averaged over each clip's windows.
+
+    parameters: in the form of `network`. keys: each group's layer (below 0: the sum), seed, scaling and dropout.
+    """
     import torch
 
-    if probes[0].layer is not None:
-        parts = [split.layers[p.layer][row] for p, row in zip(probes, rows, strict=True) if p.layer is not None]
-        return torch.stack(parts).to(device).float()
-    stacked = torch.stack([split.layers[layer][rows] for layer in recipe.summable], dim=1).to(device).float()
-    return torch.einsum("pl,plbw->pbw", parameters["mix"].softmax(dim=-1), stacked)
-
-
-def _window_outputs(
-    parameters: dict[str, torch.Tensor], probes: Sequence[Probe], split: Split, recipe: Recipe, device: str
-) -> torch.Tensor:
-    """`(probes, windows, outputs)`: outputs without dropout."""
-    import torch
-
-    head = find_head(recipe.protocol.head)
-    width = split.layers[recipe.summable[0] if probes[0].layer is None else probes[0].layer].shape[1]
-    copies = len(recipe.summable) if probes[0].layer is None else 1
-    step = max(1, GATHER_BYTES // (4 * width * copies * len(probes)))
-    windows = len(split.clip)
+    is_sum, probes = "mix" in parameters, sum(counts)
+    most = probes * (parameters["first"].shape[1] if "first" in parameters else recipe.outputs)
+    inputs = len(recipe.summable) + probes if is_sum else len(keys)
+    step = max(1, ACTIVATION_BYTES // (4 * max(most, inputs * features.width)))
+    clips, windows = len(features.valid_truth), len(features.valid_clip)
     parts = []
+    total = parameters["last" if "last" in parameters else "weight"].new_zeros(probes, recipe.outputs, clips)
     for start in range(0, windows, step):
-        rows = torch.arange(start, min(start + step, windows)).expand(len(probes), -1)
-        parts.append(head.forward(parameters, _inputs(parameters, probes, rows, split, recipe, device), None))
-    return torch.cat(parts, dim=1)
-
-
-@dataclass
-class _Streams:
-    """The random numbers of one seed: batch order and dropout, apart, so that neither moves the other."""
-
-    order: torch.Generator
-    dropout: torch.Generator
-    init: torch.Generator
-
-    @classmethod
-    def of(cls, seed: int) -> _Streams:
-        import torch
-
-        return cls(*(torch.Generator().manual_seed(3 * seed + part) for part in range(3)))
+        if is_sum:
+            read = [features.chunk(layer, start, step, keys[0][2]) for layer in recipe.summable]
+            x = network.mixed(parameters, torch.stack(read))
+        else:
+            x = torch.stack([features.chunk(layer, start, step, scaled) for layer, _, scaled, _ in keys])
+        outputs, _ = network.forward(parameters, x, counts)
+        if windows == clips:  # one window a clip, in order
+            parts.append(outputs)
+        else:
+            total.index_add_(2, features.valid_clip[start : start + step], outputs)
+    return (torch.cat(parts, dim=2) if parts else total / features.valid_counts).mT
 
 
 class _Block:
     """Probes that train together. Tensors hold the probes still alive, in the order of `alive`."""
 
-    def __init__(self, probes: Sequence[Probe], train: Split, recipe: Recipe, device: str) -> None:
+    def __init__(self, probes: Sequence[Probe], features: Features, recipe: Recipe, device: str) -> None:
         import torch
 
-        self.recipe, self.device = recipe, device
-        self.head = find_head(recipe.protocol.head)
-        self.streams = {probe.seed: _Streams.of(probe.seed) for probe in probes}
-        schedule = recipe.schedule
-        self.book = Book(
-            probes,
-            [probe.learning_rate for probe in probes],
-            Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor),
-        )
-        width = train.layers[recipe.summable[0] if probes[0].layer is None else probes[0].layer].shape[1]
-        starts = {seed: self._start(width, probes[0].layer is None, self.streams[seed].init) for seed in self.streams}
-        names = next(iter(starts.values()))
+        self.recipe, self.device, self.features = recipe, device, features
+        self.form = Form.of(probes[0], recipe.protocol)
+        self.is_sum = probes[0].layer is None
+        self.book = Book(probes, [probe.learning_rate for probe in probes], recipe.rules)
+        self.draws = {probe.seed: draws.generators(probe.seed) for probe in probes}
+        self.rounds = 0
+        starts = {seed: self._start(init) for seed, (_, _, init) in self.draws.items()}
+        names = list(next(iter(starts.values())))
         self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
         self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes])
 
@@ -268,73 +397,125 @@ class _Block:
     def alive(self) -> list[Probe]:
         return self.book.alive
 
-    def _start(self, width: int, is_sum: bool, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _start(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """One probe's initial parameters, in the form of `network`."""
         import torch
 
-        start: dict[str, torch.Tensor] = self.head.init(
-            width, self.recipe.protocol.hidden, self.recipe.outputs, generator
-        )
-        if is_sum:
+        head = find_head(self.recipe.protocol.head if self.form.hidden else "linear")
+        width = self.features.width
+        start: dict[str, torch.Tensor] = head.init(width, self.form.hidden, self.recipe.outputs, generator)
+        if self.is_sum:
             start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
-        return start
+        return network.turned(start)
 
-    def epoch(self, train: Split, valid: Split) -> None:
-        """One pass over the training windows, one validation, and what follows from it for each probe."""
+    @cached_property
+    def _groups(self) -> tuple[list[tuple[int, int, bool, float]], list[int], torch.Tensor | None]:
+        """The inputs of the living probes, how many read each, and the input of each; of a sum every probe has its own."""
         import torch
 
-        size = self.recipe.protocol.batch_size
-        windows = len(train.clip)
-        orders = {seed: torch.randperm(windows, generator=s.order) for seed, s in self.streams.items()}
+        found = [(key, len(list(same))) for key, same in groupby(self.alive, lambda probe: _group(probe, self.recipe))]
+        keys, counts = [key for key, _ in found], [count for _, count in found]
+        if len(keys) == 1:
+            return keys, [1] * counts[0] if self.is_sum else counts, None
+        of = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(counts)).to(self.device)
+        return keys, counts, of
+
+    def round(self) -> None:
+        """Some training, one validation, and what follows from it for each probe."""
+        import torch
+
         finite = torch.ones(len(self.alive), dtype=torch.bool, device=self.device)
-        for start in range(0, windows, size):
-            rows = torch.stack([orders[probe.seed][start : start + size] for probe in self.alive])
-            finite &= self._step(rows, train)
         with torch.inference_mode():
-            by_window = _window_outputs(self.parameters, self.alive, valid, self.recipe, self.device)
-            outputs = average_windows(by_window, valid.clip.to(self.device), valid.clips)
+            for rows in self._batches():
+                finite &= self._step(rows)
+            keys, counts, _ = self._groups
+            outputs = validated(self.parameters, self.features, self.recipe, keys, counts)
             finite &= outputs.isfinite().flatten(1).all(dim=1)
             where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
-            scores = self.recipe.score(outputs.to(where), valid.truth.to(where))
+            scores = self.recipe.score(outputs.to(where), self.features.valid_truth.to(where))
         going = len(self.alive)
         staying = self.book.judge(scores.tolist(), finite.tolist(), self._state)
-        if len(staying) < going:
-            self.adam.keep(staying)
+        self.rounds += 1
+        if 0 < len(staying) < going:
+            with torch.inference_mode():
+                self.adam.keep(staying)
+            del self._groups
+
+    def _batches(self) -> list[dict[int, torch.Tensor]]:
+        """The windows of this round's steps, by seed."""
+        seeds = {seed: self.draws[seed][0] for _, seed, _, _ in self._groups[0]}
+        windows, size, every = self.features.windows, self.form.batch_size, self.recipe.protocol.validate_steps
+        if not every:
+            drawn = {seed: draws.epoch(windows, size, order) for seed, order in seeds.items()}
+        elif self.rounds:
+            drawn = {s: [draws.sample(windows, size, order) for _ in range(every)] for s, order in seeds.items()}
+        else:
+            return []
+        return [dict(zip(drawn, rows, strict=True)) for rows in zip(*drawn.values(), strict=True)]
+
+    def _step(self, rows: dict[int, torch.Tensor]) -> torch.Tensor:
+        """One Adam step on the windows `rows`, by seed; returns which probes' losses are finite."""
+        import torch
+
+        keys, counts, of = self._groups
+        x, layers = self._inputs(rows)
+        truth = torch.stack([self.features.truth(rows[seed]) for _, seed, _, _ in keys])
+        keep = self._keep(len(next(iter(rows.values()))))
+        outputs, hidden = network.forward(self.parameters, x, counts, keep)
+        loss, slope = network.slopes(outputs, truth, self.recipe.loss, of)
+        gradients = network.backward(self.parameters, x, counts, hidden, slope, keep, layers)
+        self.adam.step(gradients, self.book.rates)
+        return loss.isfinite()
+
+    def _inputs(self, rows: dict[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`(groups, windows, width)`, and what a sum is made of, `(layers, windows, width)`."""
+        import torch
+
+        keys = self._groups[0]
+        noise: dict[int, torch.Tensor] = {}
+        if self.recipe.protocol.input_dropout:
+            for seed, drawn in rows.items():
+                uniform = draws.uniform(len(drawn), self.features.width, self.draws[seed][1])
+                noise[seed] = uniform.to(self.device)
+        if self.is_sum:
+            _, seed, scaled, rate = keys[0]
+            layers = torch.stack([self.features.take(each, rows[seed], scaled) for each in self.recipe.summable])
+            if noise and rate:
+                layers *= (noise[seed] >= rate) / (1 - rate)
+            return network.mixed(self.parameters, layers), layers
+        read: dict[tuple[int, int, bool], torch.Tensor] = {}
+        inputs = []
+        for layer, seed, scaled, rate in keys:
+            if (layer, seed, scaled) not in read:
+                read[layer, seed, scaled] = self.features.take(layer, rows[seed], scaled)
+            x = read[layer, seed, scaled]
+            inputs.append(x * ((noise[seed] >= rate) / (1 - rate)) if noise and rate else x)
+        return torch.stack(inputs) if len(inputs) > 1 else inputs[0][None], None
+
+    def _keep(self, batch: int) -> torch.Tensor | None:
+        """What dropout leaves of the hidden layer, `(1 or probes, hidden, windows)`, by the same draw for a seed."""
+        import torch
+
+        keys, _, of = self._groups
+        if not self.form.hidden or not any(rate for *_, rate in keys):
+            return None
+        drawn = {
+            seed: draws.uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
+            for seed in dict.fromkeys(seed for _, seed, _, _ in keys)
+        }
+        made = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}
+        keep = torch.stack([made[seed, rate] for _, seed, _, rate in keys])
+        return keep if of is None else keep[of]
 
     def _state(self, index: int) -> dict[str, torch.Tensor]:
         return {name: value[index].clone() for name, value in self.parameters.items()}
 
-    def _step(self, rows: torch.Tensor, train: Split) -> torch.Tensor:
-        """One Adam step on the windows `rows (probes, batch)`; returns which probes' losses are finite."""
-        import torch
-
-        for value in self.parameters.values():
-            value.requires_grad_(True)
-        x = _inputs(self.parameters, self.alive, rows, train, self.recipe, self.device)
-        truth = train.truth[train.clip[rows]].to(self.device)
-        loss = losses(self.head.forward(self.parameters, x, self._keep(rows.shape[1])), truth, self.recipe.loss)
-        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
-        for value in self.parameters.values():
-            value.requires_grad_(False)
-        with torch.no_grad():
-            self.adam.step(dict(zip(self.parameters, gradients, strict=True)), self.book.rates)
-        return loss.detach().isfinite()
-
-    def _keep(self, batch: int) -> torch.Tensor | None:
-        """Dropout masks `(probes, batch, hidden)`, the same for all probes of a seed."""
-        import torch
-
-        protocol = self.recipe.protocol
-        if not protocol.hidden or not protocol.dropout:
-            return None
-        masks = {
-            seed: (torch.rand(batch, protocol.hidden, generator=s.dropout) >= protocol.dropout) / (1 - protocol.dropout)
-            for seed, s in self.streams.items()
-        }
-        return torch.stack([masks[probe.seed] for probe in self.alive]).to(self.device)
-
     def finished(self) -> list[Fitted]:
         """Every probe of the block at its best, weights on the CPU."""
-        return [
-            Fitted(p, k.valid, k.best_round, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()})
-            for p, k in self.book.kept.items()
-        ]
+        made = []
+        for probe, kept in self.book.kept.items():
+            state = network.turned({name: value.cpu() for name, value in kept.state.items()})
+            scaled = Form.of(probe, self.recipe.protocol).standardize
+            state = self.features.with_moments(state, _layers([probe], self.recipe) if scaled else ())
+            made.append(Fitted(probe, kept.valid, kept.best_round, tuple(kept.history), kept.diverged, state))
+        return made
