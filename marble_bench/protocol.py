@@ -13,10 +13,10 @@ from typing import Literal
 
 from marble_bench.errors import UsageError, did_you_mean
 
-
 # Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stand.
 LATER = frozenset(
-    "hiddens dropouts batch_sizes standardizing input_dropout validate_steps stop_evaluations max_evaluations solver penalties".split()
+    "hiddens dropouts batch_sizes standardizing input_dropout validate_steps stop_evaluations max_evaluations "
+    "solver penalties".split()
 )
 
 

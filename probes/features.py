@@ -28,20 +28,32 @@ class Moments:
     spread: torch.Tensor
 
     @classmethod
-    def of(cls, layer: torch.Tensor) -> Moments:
-        """Counted in float64, in two passes, without a copy of the layer."""
+    def of(cls, layer: torch.Tensor, rows: torch.Tensor | None = None) -> Moments:
+        """Of the windows `rows`, or of all; counted in float64, in two passes, without a copy of the layer."""
         import torch
 
-        parts = [layer[start : start + MOMENT_ROWS] for start in range(0, len(layer), MOMENT_ROWS)]
-        mean = sum((part.double().sum(dim=0) for part in parts), torch.zeros((), dtype=torch.float64)) / len(layer)
-        square = sum(((part.double() - mean).square().sum(dim=0) for part in parts), torch.zeros_like(mean))
-        spread = (square / len(layer)).sqrt()
+        windows = len(layer) if rows is None else len(rows)
+        starts = range(0, windows, MOMENT_ROWS)
+        mean = torch.zeros(layer.shape[1], dtype=torch.float64, device=layer.device)
+        square = mean.clone()
+        for start in starts:
+            mean += chunk(layer, rows, start, MOMENT_ROWS).double().sum(dim=0) / windows
+        for start in starts:
+            square += (chunk(layer, rows, start, MOMENT_ROWS).double() - mean).square_().sum(dim=0)
+        spread = (square / windows).sqrt()
         spread[spread < 1e-12 * (1 + mean.abs())] = 1
         return cls(mean.float(), spread.float())
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
         """`(..., width)` z-scored."""
         return (x - self.mean) / self.spread
+
+
+def chunk(layer: torch.Tensor, rows: torch.Tensor | None, start: int, count: int) -> torch.Tensor:
+    """`(count, width)`: neighbouring windows of a split, whose windows stand at `rows` of the layer."""
+    if rows is None:
+        return layer[start : start + count]
+    return layer.index_select(0, rows[start : start + count].to(layer.device))
 
 
 class Features:
@@ -54,7 +66,9 @@ class Features:
         self.layers, self.device = tuple(layers), device
         self.windows = len(train.clip)
         self._train = {layer: train.layers[layer] for layer in layers}
-        self._valid = {layer: valid.layers[layer] for layer in layers}
+        shared = train.layers is valid.layers
+        self._valid = self._train if shared else {layer: valid.layers[layer] for layer in layers}
+        self._train_rows, self._valid_rows = train.rows, valid.rows
         self.width = int(self._train[self.layers[0]].shape[1])
         self._moments: dict[int, Moments] = {}
         self._truth = train.truth[train.clip] if len(train.clip) != len(train.truth) else train.truth
@@ -66,7 +80,7 @@ class Features:
     def _settle(self) -> None:
         """Move layers to the device as long as they leave room for the probes; the rest goes there batch by batch."""
         room = int(memory.SHARE * memory.free_bytes(self.device)) // 2
-        for held in (self._train, self._valid):
+        for held in [self._train] if self._train is self._valid else [self._train, self._valid]:
             for layer, values in held.items():
                 nbytes = values.numel() * values.element_size()
                 if nbytes <= room:
@@ -87,18 +101,19 @@ class Features:
     def take(self, layer: int, rows: torch.Tensor, scaled: bool) -> torch.Tensor:
         """`(rows, width)` float32 on the device: some training windows of a layer."""
         held = self._train[layer]
-        x = held.index_select(0, rows.to(held.device)).to(self.device).float()
+        where = rows if self._train_rows is None else self._train_rows[rows]
+        x = held.index_select(0, where.to(held.device)).to(self.device).float()
         return self.moments(layer).scaled(x) if scaled else x
 
     def chunk(self, layer: int, start: int, count: int, scaled: bool) -> torch.Tensor:
         """`(count, width)` float32 on the device: neighbouring valid windows of a layer."""
-        x = self._valid[layer][start : start + count].to(self.device).float()
+        x = chunk(self._valid[layer], self._valid_rows, start, count).to(self.device).float()
         return self.moments(layer).scaled(x) if scaled else x
 
     def moments(self, layer: int) -> Moments:
         """Of a layer's training windows, on the device."""
         if layer not in self._moments:
-            found = Moments.of(self._train[layer])
+            found = Moments.of(self._train[layer], self._train_rows)
             self._moments[layer] = Moments(found.mean.to(self.device), found.spread.to(self.device))
         return self._moments[layer]
 

@@ -32,7 +32,7 @@ from marble_bench.plugins import find_head
 
 from . import draws, memory, network
 from .adam import Adam
-from .features import Features, Moments
+from .features import Features, Moments, chunk
 from .schedule import Book, Rules
 
 if TYPE_CHECKING:
@@ -88,11 +88,14 @@ class Split:
 
     layers: per layer `(windows, width)`; a sequence may load a layer when it is asked for, and then has `widths`.
     clip: `(windows,)` int64, the row of `truth` that a window belongs to. truth: `(clips,)` or `(clips, outputs)`.
+    rows: `(windows,)` int64, where the split's windows stand in `layers`, so that splits share layers without a copy;
+    None: the layers hold this split's windows alone, in order.
     """
 
     layers: Sequence[torch.Tensor]
     clip: torch.Tensor
     truth: torch.Tensor
+    rows: torch.Tensor | None = None
 
     @property
     def clips(self) -> int:
@@ -270,7 +273,7 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     done = []
     with torch.inference_mode():
         for start in range(0, len(split.clip), step):
-            read = [layer[start : start + step].to(device).float() for layer in layers]
+            read = [chunk(layer, split.rows, start, step).to(device).float() for layer in layers]
             if "mean" in fitted.state:
                 both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
                 read = [Moments(*one).scaled(each) for one, each in zip(both, read, strict=True)]

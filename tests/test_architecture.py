@@ -26,7 +26,7 @@ FLOORS = [
     ["request"],
     ["corpus"],
     ["inspection", "dataset", "catalogue", "fetch"],
-    ["gather"],
+    ["gather", "soundness"],
     ["statistics", "results"],
     ["scoring"],
     ["record"],
