@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from .features import Features
 
-GRADIENT = 1e-5  # largest entry of the mean loss's gradient at which L-BFGS ends
+GRADIENT = 1e-6  # largest entry of the mean loss's gradient at which L-BFGS ends
 MOST_ITERATIONS = 1000
 
 
@@ -92,18 +92,23 @@ def logistic(
     # network.slopes gives the mean over tags too; each tag's problem is one of its own
     share = outputs if loss == "binary_cross_entropy" else 1
 
+    wide = torch.float32 if x.device.type == "mps" else torch.float64  # which MPS has not
+    truth = (y if loss == "cross_entropy" else y.to(wide))[None]
+
     def both(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        values = torch.from_numpy(flat).to(x.device, torch.float32)
+        values = torch.from_numpy(flat).to(wide).to(x.device)
         weight, bias = values[: outputs * width].view(outputs, width), values[outputs * width :, None]
-        value, slope = network.slopes((product(weight, x) + bias)[None], y[None], loss, None)
+        # products in float32; what is summed from them in float64, or its noise would end the search early
+        outputs_now = (product(weight.float(), x).to(wide) + bias)[None]
+        value, slope = network.slopes(outputs_now, truth, loss, None)
         slope = slope[0] * share
-        total = float(value[0].double() * share + penalty / 2 * weight.double().square().sum())
-        by_weight = product(slope, x.T) + penalty * weight
+        total = float(value[0] * share + penalty / 2 * weight.square().sum())
+        by_weight = product(slope.float(), x.T).to(wide) + penalty * weight
         gradient = torch.cat([by_weight.flatten(), slope.sum(dim=1)])
         return total, gradient.double().cpu().numpy()
 
     flat = torch.cat([start["weight"].flatten(), start["bias"].flatten()]).double().cpu().numpy()
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": GRADIENT, "ftol": 1e-10, "maxcor": 20}
+    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": GRADIENT, "ftol": 1e-12, "maxcor": 20}
     ended = minimize(both, flat, jac=True, method="L-BFGS-B", options=options)
     values = torch.from_numpy(ended.x).to(x.device, torch.float32)
     return {"weight": values[: outputs * width].view(outputs, width), "bias": values[outputs * width :, None]}
