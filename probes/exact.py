@@ -25,11 +25,12 @@ if TYPE_CHECKING:
     from .features import Features
 
 GRADIENT = 1e-6  # largest entry of the mean loss's gradient at which L-BFGS ends
+NEAR = 1e-4  # the noise of float32 products may end it a little earlier; beyond this it has not converged
 MOST_ITERATIONS = 1000
 
 
 def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[Fitted]:
-    """Every penalty of one layer, in the order given. A layer that is not finite gives probes that are marked."""
+    """Every penalty of one layer, in the order given. What is not finite, or not at its end, is marked as diverged."""
     import torch
 
     layer = members[0].layer
@@ -38,6 +39,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     x = features.take(layer, torch.arange(features.windows), scaled)
     y = features.truth(torch.arange(features.windows))
     found: dict[Probe, dict[str, torch.Tensor]] = {}
+    ended = dict.fromkeys(members, True)
     if recipe.loss == "squared_error":
         found = dict(zip(members, ridge(x, y, [probe.weight_decay for probe in members]), strict=True))
     else:
@@ -46,14 +48,15 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
             "bias": x.new_zeros(recipe.outputs, 1),
         }
         for probe in sorted(members, key=lambda probe: -probe.weight_decay):
-            found[probe] = start = logistic(x, y, probe.weight_decay, recipe.loss, start)
+            start, ended[probe] = logistic(x, y, probe.weight_decay, recipe.loss, start)
+            found[probe] = start
     parameters = {name: torch.stack([found[probe][name] for probe in members]) for name in ("weight", "bias")}
     outputs = validated(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
     scores = recipe.score(outputs, features.valid_truth).tolist()
     finite = outputs.isfinite().flatten(1).all(dim=1).tolist()
     fitted = []
     for probe, score, sound in zip(members, scores, finite, strict=True):
-        good = sound and score == score
+        good = sound and score == score and ended[probe]
         state = {name: value.cpu() for name, value in network.turned(found[probe]).items()} if good else {}
         state = features.with_moments(state, (layer,) if scaled else ())
         history = (score,) if good else ()
@@ -79,10 +82,10 @@ def ridge(x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float]) -> list[
 
 def logistic(
     x: torch.Tensor, y: torch.Tensor, penalty: float, loss: Loss, start: dict[str, torch.Tensor]
-) -> dict[str, torch.Tensor]:
-    """`weight (outputs, width)` and `bias (outputs, 1)` at the minimum. x: `(windows, width)`. y: as in `Split.truth`.
+) -> tuple[dict[str, torch.Tensor], bool]:
+    """`weight (outputs, width)` and `bias (outputs, 1)` at the minimum, and whether it was reached.
 
-    start: where to begin, of the same shapes.
+    x: `(windows, width)`. y: as in `Split.truth`. start: where to begin, of the same shapes.
     """
     import numpy as np
     import torch
@@ -111,4 +114,5 @@ def logistic(
     options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": GRADIENT, "ftol": 1e-12, "maxcor": 20}
     ended = minimize(both, flat, jac=True, method="L-BFGS-B", options=options)
     values = torch.from_numpy(ended.x).to(x.device, torch.float32)
-    return {"weight": values[: outputs * width].view(outputs, width), "bias": values[outputs * width :, None]}
+    reached = bool(np.abs(ended.jac).max() < NEAR)
+    return {"weight": values[: outputs * width].view(outputs, width), "bias": values[outputs * width :, None]}, reached

@@ -315,8 +315,8 @@ def blocks(
         of_optimiser, beside = _bytes(members[0], train, valid, recipe)
         if of_optimiser + beside > free:
             raise BenchError(
-                f"a single probe with {of_optimiser / 1e6:,.0f} MB of parameters, gradients and moments and "
-                f"{beside / 1e6:,.0f} MB beside them does not fit the {free / 1e6:,.0f} MB that are free on "
+                f"a single probe with {of_optimiser / 1e6:,.1f} MB of parameters, gradients and moments and "
+                f"{beside / 1e6:,.1f} MB beside them does not fit the {free / 1e6:,.1f} MB that are free on "
                 f"'{device}': use features of a smaller width, or a device with more memory"
             )
         per_probe = of_optimiser + (0 if device == "cpu" else beside)
