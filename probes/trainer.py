@@ -6,7 +6,8 @@ over its memory (`adam`). Batch order, dropout masks and initial weights depend 
 by itself meets the same numbers as in the grid. A probe that is finished, or that diverged, leaves its block.
 
 A block is the probes that train together. On the CPU it is small, so that what the optimiser touches stays in the cache
-from one step to the next, and trains to its end before the next begins; on a GPU it is as large as the memory allows.
+from one step to the next, and each core trains a block of its own to its end before it takes the next; on a GPU a block is
+as large as the memory allows.
 Features stay on the device where they fit, and go there batch by batch where they do not.
 
 Follows MARBLE's published code: Adam, `ReduceLROnPlateau` and early stopping on the validation score, best weights
@@ -20,7 +21,9 @@ Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth a
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Callable, Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import groupby, product
@@ -208,43 +211,120 @@ def fit(
 
     states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
     shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
-    together; else by the device.
+    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one.
 
     Raises BenchError if a probe does not fit the memory even alone.
     """
-    results: dict[Probe, Fitted] = {}
-    best = -math.inf
-    features: Features | None = None
-    place = {probe: index for index, probe in enumerate(probes)}
-    for members in blocks(probes, train, valid, recipe, device, block_bytes):
-        found = shelf.get(members) if shelf else None
-        if found is None:
-            if features is None or features.layers != _layers(members, recipe):
-                features = None  # lets go of the last layer before the next is loaded
-                features = Features(train, valid, _layers(members, recipe), device)
-            if recipe.protocol.solver == "exact":
-                from .exact import solve
+    import torch
 
-                found = solve(members, features, recipe)
-            else:
-                block = _Block(members, features, recipe, device)
-                while block.alive:
-                    block.round()
-                    best = max(best, block.book.best)
-                    if progress:
-                        progress(len(results) + len(members) - len(block.alive), len(probes), best, len(block.alive))
-                found = block.finished()
-            if states == "best":
-                found = _without_states(found, list(results.values()), place)
-            if shelf:
-                shelf.put(found)
-        results.update({fitted.probe: fitted for fitted in found})
-        best = max([best, *(one.valid for one in found if one.valid == one.valid)])
-        if states == "best":
-            results = {one.probe: one for one in _without_states(list(results.values()), [], place)}
-        if progress:
-            progress(len(results), len(probes), best, 0)
-    return [results[probe] for probe in probes]
+    todo = blocks(probes, train, valid, recipe, device, block_bytes)
+    threads = min(_threads(device), len(todo))
+    run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
+    if threads < 2:
+        for members in todo:
+            run.block(members)
+        return run.fitted()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a block for each core: cores that share every small product wait for each other
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done in wait([pool.submit(run.block, each) for each in todo], return_when=FIRST_EXCEPTION).done:
+            done.result()
+    except BaseException:
+        run.stopped.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+    return run.fitted()
+
+
+def _threads(device: str) -> int:
+    """Blocks that train at once: on the CPU as many as torch may use threads."""
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else 1
+
+
+class _Stopped(Exception):
+    """Another block failed, or the user gave up."""
+
+
+class _Run:
+    """One call of `fit`: blocks hand in what they found, in whatever order they end."""
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        train: Split,
+        valid: Split,
+        recipe: Recipe,
+        device: str,
+        progress: Progress | None,
+        states: Literal["all", "best"],
+        shelf: Shelf | None,
+        threads: int,
+    ) -> None:
+        self.probes, self.train, self.valid, self.recipe, self.device = probes, train, valid, recipe, device
+        self.progress, self.states, self.shelf, self.threads = progress, states, shelf, threads
+        self.place = {probe: index for index, probe in enumerate(probes)}
+        self.results: dict[Probe, Fitted] = {}
+        self.best = -math.inf
+        self.alive: dict[int, tuple[int, int]] = {}  # by thread: probes in training, probes of the block that ended
+        self.read: dict[tuple[int, ...], Features] = {}
+        self.lock = threading.RLock()
+        self.stopped = threading.Event()
+
+    def block(self, members: Sequence[Probe]) -> None:
+        """Train one block, or take it from the shelf."""
+        found = self.shelf.get(members) if self.shelf else None
+        if found is None:
+            found = self._trained(members)
+        with self.lock:
+            if self.states == "best":
+                found = _without_states(found, list(self.results.values()), self.place)
+            self.results.update({fitted.probe: fitted for fitted in found})
+            if self.states == "best":
+                others = _without_states(list(self.results.values()), [], self.place)
+                self.results = {one.probe: one for one in others}
+        if self.shelf:
+            self.shelf.put(found)
+        self._tell(max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0, 0)
+
+    def _trained(self, members: Sequence[Probe]) -> list[Fitted]:
+        features = self._features(_layers(members, self.recipe))
+        if self.recipe.protocol.solver == "exact":
+            from .exact import solve
+
+            return solve(members, features, self.recipe)
+        block = _Block(members, features, self.recipe, self.device)
+        while block.alive:
+            if self.stopped.is_set():
+                raise _Stopped
+            block.round()
+            self._tell(block.book.best, len(block.alive), len(members) - len(block.alive))
+        return block.finished()
+
+    def _features(self, layers: tuple[int, ...]) -> Features:
+        """Of some layers, loaded once for the blocks that follow each other; the oldest are let go first."""
+        with self.lock:
+            found = self.read.pop(layers, None)
+            while found is None and len(self.read) >= self.threads:
+                del self.read[next(iter(self.read))]
+            self.read[layers] = found or Features(self.train, self.valid, layers, self.device)
+            return self.read[layers]
+
+    def _tell(self, best: float, alive: int, ended: int) -> None:
+        with self.lock:
+            self.best = max(self.best, best)
+            self.alive[threading.get_ident()] = (alive, ended)
+            if self.progress:
+                now = [sum(each) for each in zip(*self.alive.values(), strict=True)]
+                self.progress(len(self.results) + now[1], len(self.probes), self.best, now[0])
+
+    def fitted(self) -> list[Fitted]:
+        """In the order asked for."""
+        return [self.results[probe] for probe in self.probes]
 
 
 def _without_states(found: list[Fitted], others: list[Fitted], place: dict[Probe, int]) -> list[Fitted]:
@@ -299,7 +379,7 @@ def blocks(
     """Probes that train together: of one form, and within the memory; on the CPU also of one layer and seed."""
     free = memory.free_bytes(device)
     share = int(memory.SHARE * free)
-    limit = block_bytes or (memory.CACHE_BYTES if device == "cpu" else share)
+    limit = block_bytes or (memory.CACHE_BYTES // _threads(device) if device == "cpu" else share)
     kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
         form = Form.of(probe, recipe.protocol)
@@ -324,7 +404,8 @@ def blocks(
         if recipe.protocol.solver == "exact":
             most = len(members)  # one after another, each from the last one's solution
         ordered = sorted(members, key=lambda probe: _group(probe, recipe))
-        made += [ordered[start : start + most] for start in range(0, len(ordered), most)]
+        even = math.ceil(len(ordered) / math.ceil(len(ordered) / most))
+        made += [ordered[start : start + even] for start in range(0, len(ordered), even)]
     return made
 
 

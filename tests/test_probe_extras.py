@@ -41,7 +41,8 @@ def test_the_first_protocol_keeps_its_hash_and_jukemirs_grid_has_216_points():
     assert replace(MARBLE, dropouts=(0.1,)).hash != MARBLE.hash
 
 
-def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_result(tmp_path):
+def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_result(tmp_path, monkeypatch):
+    monkeypatch.setattr(trainer, "_threads", lambda _: 1)  # with more, which block ends first is not known
     train, valid = _splits()
     recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
     whole = trainer.fit(probes, train, valid, recipe, states="best")
@@ -69,6 +70,33 @@ def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_res
     damaged.write_bytes(b"half")
     with pytest.raises(DataError, match=damaged.name):
         trainer.fit(probes, train, valid, recipe, states="best", shelf=kept)
+
+
+def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
+    train, valid = _splits()
+    recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
+    found = []
+    for threads in (1, 3):
+        monkeypatch.setattr(trainer, "_threads", lambda _, threads=threads: threads)
+        seen: list[tuple[int, int, float, int]] = []
+        fitted = trainer.fit(
+            probes, train, valid, recipe, progress=lambda *now, seen=seen: seen.append(now), states="best"
+        )
+        found.append([(one.probe, one.history, bool(one.state)) for one in fitted])
+        assert seen[-1] == (36, 36, max(one.valid for one in fitted), 0)
+        assert max(alive for *_, alive in seen) > 0
+    assert found[0] == found[1]
+
+
+def test_a_block_that_fails_ends_those_beside_it(monkeypatch):
+    monkeypatch.setattr(trainer, "_threads", lambda _: 3)
+    train, valid = _splits()
+
+    def dies(*_):
+        raise RuntimeError("of the watcher")
+
+    with pytest.raises(RuntimeError, match="of the watcher"):
+        trainer.fit(trainer.grid(MARBLE, (0, 1), True, 2), train, valid, _recipe(), progress=dies)
 
 
 def test_a_shelf_is_another_for_other_labels_or_facts():
