@@ -20,6 +20,7 @@ from typing import Any
 
 import torch
 from marble_bench.probes import memory, trainer
+from marble_bench.probes.block import ACTIVATION_BYTES
 
 from marble_bench.metrics import roc_auc
 from marble_bench.protocol import MARBLE
@@ -111,7 +112,7 @@ def main() -> None:
         watching.ended.set()
         watching.join()
     outputs = 6 * 4 * valid * TAGS * 2 * threads  # of a block's probes for every clip, twice, and what the metric sorts
-    activations = 6 * trainer.ACTIVATION_BYTES * threads
+    activations = 6 * ACTIVATION_BYTES * threads
     budget = 2 * memory.CACHE_BYTES + outputs + activations
     used = watching.most["RssAnon"] - before["RssAnon"]
     print(

@@ -14,8 +14,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from . import network
+from .block import validated
+from .grid import Fitted, Form, Probe, Recipe
 from .product import product
-from .trainer import Fitted, Form, Probe, Recipe, validated
 
 if TYPE_CHECKING:
     import torch

@@ -12,7 +12,7 @@ from . import memory
 if TYPE_CHECKING:
     import torch
 
-    from .trainer import Split
+    from .grid import Split
 
 MOMENT_ROWS = 8192  # windows at once when mean and spread are counted
 

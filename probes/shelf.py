@@ -18,10 +18,10 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError, DataError
 
-from .trainer import Fitted, Probe
+from .grid import Fitted, Probe
 
 if TYPE_CHECKING:
-    from .trainer import Split
+    from .grid import Split
 
 
 def digest(facts: Mapping[str, Any], *splits: Split) -> str:

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .trainer import Split
+    from .grid import Split
 
 SHARES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 FIRST_SEED = 1_000_003  # apart from the generators of training

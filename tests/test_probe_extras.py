@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from marble_bench.probes import memory, shelf, subsets, trainer
+from marble_bench.probes import block, features, memory, shelf, subsets, trainer
 
 from marble_bench import protocol, run, soundness
 from marble_bench.errors import BenchError, DataError
@@ -42,7 +42,7 @@ def test_the_first_protocol_keeps_its_hash_and_jukemirs_grid_has_216_points():
 
 
 def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(trainer, "_threads", lambda _: 1)  # with more, which block ends first is not known
+    monkeypatch.setattr(block, "threads_of", lambda _: 1)  # with more, which block ends first is not known
     train, valid = _splits()
     recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
     whole = trainer.fit(probes, train, valid, recipe, states="best")
@@ -77,7 +77,7 @@ def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
     recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(trainer, "_threads", lambda _, threads=threads: threads)
+        monkeypatch.setattr(block, "threads_of", lambda _, threads=threads: threads)
         seen: list[tuple[int, int, float, int]] = []
         fitted = trainer.fit(
             probes, train, valid, recipe, progress=lambda *now, seen=seen: seen.append(now), states="best"
@@ -89,7 +89,7 @@ def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
 
 
 def test_a_block_that_fails_ends_those_beside_it(monkeypatch):
-    monkeypatch.setattr(trainer, "_threads", lambda _: 3)
+    monkeypatch.setattr(block, "threads_of", lambda _: 3)
     train, valid = _splits()
 
     def dies(*_):
@@ -135,7 +135,7 @@ def test_features_scale_by_the_rows_of_their_own_split():
     rows = torch.tensor([3, 4, 9, 20])
     whole = trainer.Split([base[rows]], torch.arange(4), torch.zeros(4, dtype=torch.int64))
     view = trainer.Split([base], whole.clip, whole.truth, rows)
-    ours, theirs = (trainer.Features(split, split, (0,), "cpu") for split in (view, whole))
+    ours, theirs = (features.Features(split, split, (0,), "cpu") for split in (view, whole))
     assert torch.equal(ours.take(0, torch.tensor([2, 0]), True), theirs.take(0, torch.tensor([2, 0]), True))
     assert torch.equal(ours.chunk(0, 1, 2, True), theirs.chunk(0, 1, 2, True))
 
