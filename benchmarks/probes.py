@@ -1,6 +1,7 @@
 """A whole grid at once, against one probe at a time in plain torch, and against what the machine can do at all.
 
 python benchmarks/probes.py [--quick] [--device cpu|cuda] [--only gtzan,mtt,jukemir-768,jukemir-160]
+    [--epochs N] [--layers N]
 
 Features are synthetic, of the sizes that the lines name. The loop is torch.nn, torch.optim.Adam and torch's scheduler,
 with the same batches, masks and stopping, so that its scores can be held against ours probe by probe. It is timed on some
@@ -122,7 +123,7 @@ class Plain(torch.nn.Module):
         if not self.training:
             return x
         mask = torch.rand(*x.shape, generator=self.noise).to(x.device) >= self.form.dropout
-        return x * (mask / (1 - self.form.dropout))
+        return x * (mask.to(x.dtype) / (1 - self.form.dropout))
 
     def forward(self, read: list[torch.Tensor]) -> torch.Tensor:
         x = read[0] if self.mix is None else torch.einsum("l,lbw->bw", self.mix.softmax(0), torch.stack(read))
@@ -133,17 +134,23 @@ class Plain(torch.nn.Module):
 
 
 def loop(
-    probe: trainer.Probe, train: trainer.Split, valid: trainer.Split, recipe: trainer.Recipe, device: str
+    probe: trainer.Probe,
+    train: trainer.Split,
+    valid: trainer.Split,
+    recipe: trainer.Recipe,
+    device: str,
+    dtype: torch.dtype = torch.float32,
 ) -> tuple[float, list[float], torch.Tensor]:
     """Seconds of training one probe, its validation score after each round, its best outputs for the valid split."""
     indices = recipe.summable if probe.layer is None else (probe.layer,)
-    x, held = ([split.layers[index].float().to(device) for index in indices] for split in (train, valid))
+    x, held = ([split.layers[index].to(device, dtype) for index in indices] for split in (train, valid))
     form, rules = trainer.Form.of(probe, recipe.protocol), recipe.rules
     if form.standardize:
         scales = [(each.mean(dim=0), each.std(dim=0, correction=0)) for each in x]
         x, held = ([(e - m) / s for e, (m, s) in zip(of, scales, strict=True)] for of in (x, held))
     truth, answers = train.truth.to(device), valid.truth.to(device)
-    model = Plain(probe, recipe, x).to(device)
+    truth = truth.to(dtype) if truth.is_floating_point() else truth
+    model = Plain(probe, recipe, x).to(device, dtype)
     optimizer = torch.optim.Adam(model.parameters(), probe.learning_rate, weight_decay=probe.weight_decay)
     scheduler = torch.optim.lr_scheduler.ReduceLROnPlateau(
         optimizer, mode="max", factor=recipe.protocol.plateau_factor, patience=rules.lr_patience or 0
@@ -173,7 +180,7 @@ def loop(
             scheduler.step(history[-1])
         if len(history) - 1 - history.index(max(history)) >= rules.stop_patience:
             break
-    return clock(device) - started, history, best.cpu()
+    return clock(device) - started, history, best.float().cpu()
 
 
 def clock(device: str) -> float:
@@ -253,19 +260,22 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
     ours_s, wall_s = clock(device) - started, time.perf_counter() - wall
     rounds = sum(len(one.history) for one in fitted)
     sampled = [fitted[(2 * index + 1) * len(fitted) // (2 * case.sampled)] for index in range(case.sampled)]
-    trainer_s, loop_rounds, apart_scores, apart_outputs = 0.0, 0, 0.0, 0.0
+    trainer_s, loop_rounds, apart_scores, noise_scores, apart_outputs = 0.0, 0, 0.0, 0.0, []
     cores = torch.get_num_threads()
     for one in sampled:
         torch.set_num_threads(1)
         seconds, history, outputs = loop(one.probe, train, valid, recipe, device)
+        _, exact, sound = loop(one.probe, train, valid, recipe, device, torch.float64)
         torch.set_num_threads(cores)
         trainer_s, loop_rounds = trainer_s + seconds, loop_rounds + len(history)
-        same = len(history) == len(one.history)
-        gap = max(abs(a - b) for a, b in zip(history, one.history, strict=False)) if same else float("inf")
-        apart_scores = max(apart_scores, gap)
+        apart_scores = max(apart_scores, abs(max(history) - one.valid))
+        noise_scores = max(noise_scores, abs(max(history) - max(exact)))
         (alone,) = trainer.fit([one.probe], train, valid, recipe, device)
         theirs = trainer.predict_windows(alone, valid, recipe, device)
-        apart_outputs = max(apart_outputs, float((theirs - outputs).abs().max() / outputs.abs().max()))
+        apart_outputs += [
+            f"{float((one - other).square().mean().sqrt() / sound.square().mean().sqrt()):.0e}"
+            for one, other in ((theirs, outputs), (theirs, sound), (outputs, sound))
+        ]
     loop_s = trainer_s / loop_rounds * rounds
     operations, nbytes = work(fitted, case, recipe)
     flop_s, byte_s = operations / top["product"], nbytes / top["bytes"]
@@ -278,8 +288,10 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
         f"{rounds}/{loop_rounds}: ours is {loop_s / ours_s:.1f} x as fast\n"
         f"  bounds {flop_s:9.2f} s of products, {byte_s:.2f} s of optimiser bytes, {flop_s + byte_s:.2f} s one after the "
         f"other: ours is at {(flop_s + byte_s) / ours_s:.0%} of that, {flop_s / ours_s:.0%} of the products alone\n"
-        f"  apart  validation scores by at most {apart_scores:.1e} in any round, outputs by {apart_outputs:.1e} of the "
-        f"largest, over the {len(sampled)} probes",
+        f"  apart  best validation scores by at most {apart_scores:.1e} (the loop from itself in float64: {noise_scores:.1e}); "
+        f"outputs, relative root mean square:\n"
+        f"         ours from the loop {', '.join(apart_outputs[0::3])}; ours from the loop in float64 "
+        f"{', '.join(apart_outputs[1::3])}; the loop from that {', '.join(apart_outputs[2::3])}",
         flush=True,
     )
 
@@ -288,6 +300,8 @@ def main() -> None:
     """Measure the machine, then each grid."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--quick", action="store_true", help="fewer rounds and layers")
+    parser.add_argument("--epochs", type=int, help="at most so many, or so many evaluations, of each probe")
+    parser.add_argument("--layers", type=int, help="of the marble grids, instead of 13")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="gtzan,mtt,jukemir-768,jukemir-160")
     asked = parser.parse_args()
@@ -299,7 +313,14 @@ def main() -> None:
     )
     known = cases(asked.quick)
     for name in asked.only.split(","):
-        for case in known[name]:
+        for each in known[name]:
+            case = each
+            if asked.epochs and case.protocol.validate_steps:
+                case = replace(case, protocol=replace(case.protocol, max_evaluations=asked.epochs))
+            elif asked.epochs:
+                case = replace(case, schedule=replace(case.schedule, max_epochs=asked.epochs))
+            if asked.layers and case.layers > 1:
+                case = replace(case, layers=asked.layers)
             run(case, top, asked.device)
 
 

@@ -230,25 +230,27 @@ class Block:
         import torch
 
         keys = self._groups[0]
-        noise: dict[int, torch.Tensor] = {}
+        masks: dict[tuple[int, float], torch.Tensor] = {}
         if self.recipe.protocol.input_dropout:
             for seed, drawn in rows.items():
-                uniform = draws.uniform(len(drawn), self.features.width, self.draws[seed][1])
-                noise[seed] = uniform.to(self.device)
+                noise = draws.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
+                for rate in dict.fromkeys(rate for _, own, _, rate in keys if own == seed and rate):
+                    masks[seed, rate] = (noise >= rate).float().mul_(1 / (1 - rate))
         if self.is_sum:
             _, seed, scaled, rate = keys[0]
             layers = torch.stack([self.features.take(each, rows[seed], scaled) for each in self.recipe.summable])
-            if noise and rate:
-                layers *= (noise[seed] >= rate) / (1 - rate)
+            if (seed, rate) in masks:
+                layers *= masks[seed, rate]
             return network.mixed(self.parameters, layers), layers
-        read: dict[tuple[int, int, bool], torch.Tensor] = {}
-        inputs = []
-        for layer, seed, scaled, rate in keys:
-            if (layer, seed, scaled) not in read:
-                read[layer, seed, scaled] = self.features.take(layer, rows[seed], scaled)
-            x = read[layer, seed, scaled]
-            inputs.append(x * ((noise[seed] >= rate) / (1 - rate)) if noise and rate else x)
-        return torch.stack(inputs) if len(inputs) > 1 else inputs[0][None], None
+        read = {key: self.features.take(key[0], rows[key[1]], key[2]) for key in dict.fromkeys(k[:3] for k in keys)}
+        if len(keys) == 1 and not masks:
+            return read[keys[0][:3]][None], None
+        one = next(iter(read.values()))
+        inputs = one.new_empty(len(keys), *one.shape)
+        for out, (layer, seed, scaled, rate) in zip(inputs, keys, strict=True):
+            x, mask = read[layer, seed, scaled], masks.get((seed, rate))
+            out.copy_(x) if mask is None else torch.mul(x, mask, out=out)
+        return inputs, None
 
     def _keep(self, batch: int) -> torch.Tensor | None:
         """What dropout leaves of the hidden layer, `(1 or probes, hidden, windows)`, by the same draw for a seed."""
