@@ -288,8 +288,8 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
         f"{rounds}/{loop_rounds}: ours is {loop_s / ours_s:.1f} x as fast\n"
         f"  bounds {flop_s:9.2f} s of products, {byte_s:.2f} s of optimiser bytes, {flop_s + byte_s:.2f} s one after the "
         f"other: ours is at {(flop_s + byte_s) / ours_s:.0%} of that, {flop_s / ours_s:.0%} of the products alone\n"
-        f"  apart  best validation scores by at most {apart_scores:.1e} (the loop from itself in float64: {noise_scores:.1e}); "
-        f"outputs, relative root mean square:\n"
+        f"  apart  best validation scores by at most {apart_scores:.1e} (the loop from itself in float64: "
+        f"{noise_scores:.1e}); outputs, relative root mean square:\n"
         f"         ours from the loop {', '.join(apart_outputs[0::3])}; ours from the loop in float64 "
         f"{', '.join(apart_outputs[1::3])}; the loop from that {', '.join(apart_outputs[2::3])}",
         flush=True,
