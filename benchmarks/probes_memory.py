@@ -92,7 +92,7 @@ def main() -> None:
         layers = Mapped(paths, asked.windows, asked.width)
         rows = torch.randperm(asked.windows, generator=torch.Generator().manual_seed(1))
         truth = (torch.rand(asked.windows, TAGS, generator=torch.Generator().manual_seed(2)) < 0.05).float()
-        valid = asked.windows // 10
+        valid = asked.windows // 50
         splits = [
             trainer.Split(layers, torch.arange(len(part)), truth[part], part)
             for part in (rows[valid:].sort().values, rows[:valid].sort().values)
