@@ -7,7 +7,7 @@ layer, seed, scaling and dropout; they share its product. A weighted sum has an 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
@@ -132,6 +132,10 @@ def validated(
     return (torch.cat(parts, dim=2) if parts else total / features.valid_counts).mT
 
 
+class Stopped(Exception):
+    """Another block failed, or the user gave up."""
+
+
 class Block:
     """Probes that train together. Tensors hold the probes still alive, in the order of `alive`."""
 
@@ -178,13 +182,18 @@ class Block:
         of = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(counts)).to(self.device)
         return keys, counts, of
 
-    def round(self) -> None:
-        """Some training, one validation, and what follows from it for each probe."""
+    def round(self, stopped: Callable[[], bool]) -> None:
+        """Some training, one validation, and what follows from it for each probe.
+
+        stopped: asked before each step, for a round can be long. Raises Stopped if it says so.
+        """
         import torch
 
         total = torch.zeros(len(self.alive), device=self.device)
         with torch.inference_mode():
             for rows in self._batches():
+                if stopped():
+                    raise Stopped
                 total += self._step(rows)
             keys, counts, _ = self._groups
             outputs = validated(self.parameters, self.features, self.recipe, keys, counts)

@@ -107,10 +107,6 @@ def fit(
     return run.fitted()
 
 
-class _Stopped(Exception):
-    """Another block failed, or the user gave up."""
-
-
 class _Run:
     """One call of `fit`: blocks hand in what they found, in whatever order they end."""
 
@@ -160,9 +156,7 @@ class _Run:
             return solve(members, features, self.recipe)
         block = Block(members, features, self.recipe, self.device)
         while block.alive:
-            if self.stopped.is_set():
-                raise _Stopped
-            block.round()
+            block.round(self.stopped.is_set)
             self._tell(block.book.best, len(block.alive), len(members) - len(block.alive))
         return block.finished()
 
