@@ -6,6 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from marble_bench.probes import draws, trainer
+from marble_bench.probes.block import Block, group_of
 from marble_bench.probes.features import Features
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
@@ -180,6 +181,41 @@ def test_a_probe_alone_scores_as_in_the_grid():
         assert alone.history == together[index].history
         apart = trainer.predict(alone, test, recipe) - trainer.predict(together[index], test, recipe)
         assert apart.abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("protocol", [MARBLE, QUICK_JUKEMIR], ids=lambda protocol: protocol.name)
+def test_a_block_of_several_layers_and_seeds_gives_what_small_blocks_give(protocol):
+    """As on a GPU, where one block holds all that fits."""
+    train, valid, _ = _data(2)
+    recipe = _recipe(protocol)
+    size = protocol.batch_sizes[:1] or (None,)
+    wanted = [p for p in trainer.grid(protocol, (0, 1), False, 2) if p.batch_size in size and p.hidden != 0]
+    apart = {one.probe: one for one in trainer.fit(wanted, train, valid, recipe)}
+    together = Block(
+        sorted(wanted, key=lambda p: group_of(p, recipe)), Features(train, valid, (0, 1), "cpu"), recipe, "cpu"
+    )
+    while together.alive:
+        together.round(lambda: False)
+    for one in together.finished():
+        assert one.history == apart[one.probe].history
+        for name, value in one.state.items():
+            assert (value - apart[one.probe].state[name]).abs().max() < TOLERANCE
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+@pytest.mark.parametrize("protocol", [MARBLE, QUICK_JUKEMIR], ids=lambda protocol: protocol.name)
+def test_a_gpu_gives_what_the_cpu_gives(protocol):
+    train, valid, _ = _data(2)
+    recipe = _recipe(protocol)
+    probes = trainer.grid(protocol, (0, 1, 2), protocol.layer_sum, 2)
+    here = trainer.fit(probes, train, valid, recipe)
+    there = trainer.fit(probes, train, valid, recipe, "cuda")
+    for one, other in zip(here, there, strict=True):
+        assert other.valid == pytest.approx(one.valid, abs=0.05)  # one or two of 30 clips may turn
+        if other.best_epoch == one.best_epoch:
+            apart = trainer.predict(other, valid, recipe, "cuda") - trainer.predict(one, valid, recipe)
+            assert apart.abs().max() < 0.05
 
 
 def test_the_informative_layer_wins_and_its_outputs_score_as_sklearn_says():
