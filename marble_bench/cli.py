@@ -45,6 +45,12 @@ class Device(str, Enum):
     mps = "mps"
 
 
+class Control(str, Enum):
+    """What a control does to the training labels."""
+
+    shuffle = "shuffle"
+
+
 class What(str, Enum):
     """What can be listed."""
 
@@ -81,6 +87,12 @@ def run(
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     results_dir: Results = Path("results"),
     cache_dir: Cache = None,
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
+    ] = False,
+    control: Annotated[
+        Control | None, typer.Option(help="Train on labels that say nothing; not comparable.", show_default=False)
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
     keep_audio: Annotated[
@@ -125,6 +137,8 @@ def run(
             offline=offline or offline_asked(),
             overwrite=overwrite,
             keep_audio=keep_audio,
+            few_shot=few_shot,
+            control=control.value if control else "",
         )
         for name, encoder, named in chosen
     ]
@@ -138,7 +152,10 @@ def run(
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
-            print("interrupted; finished features are kept, the same command goes on from there", file=sys.stderr)
+            print(
+                "interrupted; finished features and probes are kept, the same command goes on from there",
+                file=sys.stderr,
+            )
             raise typer.Exit(INTERRUPTED) from None
         except BenchError as error:
             if len(requests) == 1 or debug:

@@ -45,7 +45,7 @@ def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everythin
 
 def check_protocol(protocol: Protocol) -> None:
     """Raise UsageError for a protocol that has no probe for frames."""
-    if protocol.head != "mlp" or protocol.standardize:
+    if not protocol.framewise:
         raise UsageError(f"protocol '{protocol.name}' has no probe that answers frame by frame; use --protocol marble")
 
 

@@ -69,6 +69,7 @@ def build(
                     "layer": _layer_name(one, data.features.names),
                     "learning_rate": one.probe.learning_rate,
                     "weight_decay": getattr(one.probe, "weight_decay", 0.0),
+                    **_more_axes(one),
                     "epoch": one.best_epoch,
                     "valid": one.valid,
                     **(said[index] if said else {}),
@@ -108,6 +109,10 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:
         reasons.append(f"{request.seeds} seeds, the protocol asks for {request.protocol.seeds}")
+    if request.control:
+        reasons.append(f"a control: training labels by {request.control}")
+    if request.few_shot:
+        reasons.append("made for a few-shot curve; the full run is a record of its own")
     return reasons
 
 
@@ -118,6 +123,8 @@ def variant(request: Request, data: Gathered) -> str:
     parts += ["partial"] if data.missing else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
     parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
+    parts += [f"control-{request.control}"] if request.control else []
+    parts += ["few-shot"] if request.few_shot else []
     return "-".join(parts)
 
 
@@ -163,6 +170,12 @@ def _layer_name(one: Fitted, names: Sequence[str]) -> str:
     return "sum" if one.probe.layer is None else names[one.probe.layer]
 
 
+def _more_axes(one: Fitted) -> dict[str, Any]:
+    """The probe's place on axes that only some protocols have."""
+    values = {name: getattr(one.probe, name, None) for name in ("hidden", "batch_size", "dropout", "standardize")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
 def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
     """Every probe of the grid: a row each."""
     import pandas as pd
@@ -173,6 +186,9 @@ def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
             "learning_rate": [one.probe.learning_rate for one in fitted],
             "weight_decay": [getattr(one.probe, "weight_decay", 0.0) for one in fitted],
             "seed": [one.probe.seed for one in fitted],
+            **{
+                name: [getattr(one.probe, name) for one in fitted] for name in (_more_axes(fitted[0]) if fitted else ())
+            },
             "valid": [one.valid for one in fitted],
             "best_epoch": [one.best_epoch for one in fitted],
             "diverged": [one.diverged for one in fitted],

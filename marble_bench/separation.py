@@ -12,7 +12,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -26,6 +26,7 @@ from marble_bench.framed import Layers
 from marble_bench.gather import Gathered, Here
 from marble_bench.metrics import Metric
 from marble_bench.mixing import Chunks, Separation
+from marble_bench.protocol import Protocol
 from marble_bench.request import Request, Watch
 from marble_bench.results import number
 from marble_bench.scoring import Answers
@@ -54,10 +55,11 @@ class Prepared:
     scratch: Path
 
 
-def rules_of(task: Task, mini: bool) -> Separation:
-    """How separators are trained: as published, or on a miniature as the task says of it."""
+def rules_of(task: Task, protocol: Protocol, mini: bool) -> Separation:
+    """How separators are trained: as the task says, or says of a miniature; one way or both as the protocol says."""
     assert task.separation is not None
-    return task.mini_separation if mini and task.mini_separation else task.separation
+    rules = task.mini_separation if mini and task.mini_separation else task.separation
+    return replace(rules, bidirectional=protocol.both_ways)
 
 
 @contextmanager
@@ -69,7 +71,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
     """
     names = request.named.task.target.names
     here = gather.on_disk(request, watch, lambda paths: _digests(paths, names))
-    rules = rules_of(request.named.task, here.mini)
+    rules = rules_of(request.named.task, request.protocol, here.mini)
     opened, damaged = _opened(here, names)
     usable, missing, faults = gather.sound(request, here, damaged, watch)
     clips = [here.clips[index] for index in usable]

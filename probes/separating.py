@@ -21,6 +21,7 @@ from marble_bench.stem_scores import Jury
 from marble_bench.stems import MIXTURE, Song
 
 from . import separation, spectra
+from .grid import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -214,7 +215,7 @@ def fit_and_measure(
     device: str = "cpu",
     workers: int = 0,
     keep_audio: Path | None = None,
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> tuple[list[Fitted], list[list[Fitted]], Measured]:
     """Train the grid, choose by validation, and only then separate and measure the test songs.
 

@@ -23,7 +23,7 @@ Departs from MARBLE: the mixtures of training are drawn once (see `marble_bench.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +32,7 @@ from marble_bench.metrics.separation import global_sdr
 from marble_bench.stems import MIXTURE
 
 from . import adam, schedule, spectra
+from .grid import Progress
 
 if TYPE_CHECKING:
     import numpy as np
@@ -239,11 +240,11 @@ def fit(
     material: Material,
     rules: Separation,
     device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Fitted]:
     """Train every separator and return them in the order given.
 
-    progress: called after each epoch with (separators finished, in all, best validation score so far).
+    progress: called after each epoch with (separators finished, in all, best validation score so far, in training).
     """
     results: dict[Probe, Fitted] = {}
     targets = _Targets(material.chunks, device)
@@ -254,7 +255,8 @@ def fit(
             block.epoch()
             best = max(best, block.book.best)
             if progress:
-                progress(len(results) + len(members) - len(block.book.alive), len(probes), best)
+                alive = len(block.book.alive)
+                progress(len(results) + len(members) - alive, len(probes), best, alive)
         results.update({fitted.probe: fitted for fitted in block.finished()})
     return [results[probe] for probe in probes]
 

@@ -28,7 +28,7 @@ FLOORS = [
     ["request"],
     ["corpus"],
     ["inspection", "dataset", "catalogue", "fetch"],
-    ["gather"],
+    ["gather", "soundness"],
     ["statistics", "results"],
     ["scoring"],
     ["framed"],
