@@ -21,6 +21,8 @@ class Metric:
         metric's own contribution of each clip.
     on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
         still have an order. None where `compute` will do.
+    weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
+        which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
     source: the definition and the library that it is tested against.
     """
 
@@ -32,9 +34,22 @@ class Metric:
     higher_is_better: bool = True
     unit: str = "fraction"
     on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""
         from marble_bench import targets
 
         return {"classes": targets.Classes, "tags": targets.Tags, "scalars": targets.Scalars}[self.kind]
+
+
+def mean_of(
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`Metric.weighted` of a score that is the mean of what `per_clip` gives."""
+
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        exact = weights.double()
+        return exact @ per_clip(outputs, truth).double().T / exact.sum(dim=1, keepdim=True)
+
+    return weighted

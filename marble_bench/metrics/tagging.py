@@ -9,6 +9,7 @@ and JukeMIR report the same two.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric
@@ -90,6 +91,65 @@ def well_ordered(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(per_clip, nan=0.5)
 
 
+def _weighted_by_tag(
+    outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor, descending: bool
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each probe and tag in turn: the probe; and of the clips that carry the tag, in the order of the outputs, their
+    weights `(replicates, positives)` and the first and the last place of their equals `(positives,)`; with the weights
+    of all clips in that order `(replicates, clips)`."""
+    import torch
+
+    for probe, values in enumerate(outputs.double()):
+        for tag in range(values.shape[1]):
+            ordered, order = values[:, tag].sort(descending=descending)
+            carried = truth[order, tag].bool()
+            starts = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
+            starts[1:] = ordered[1:] != ordered[:-1]
+            run = starts.cumsum(0) - 1
+            first = torch.nonzero(starts)[:, 0]
+            last = torch.cat([first[1:] - 1, first.new_tensor([len(ordered) - 1])])
+            placed = weights[:, order].double()
+            yield probe, placed[:, carried], first[run[carried]], last[run[carried]], placed
+
+
+def weighted_roc_auc(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Macro ROC area with every clip counted `weights (replicates, clips)` times: `(replicates, probes)`.
+
+    The mean over the tags that still have both kinds of clip in a replicate; NaN where none has.
+    """
+    import torch
+
+    areas: list[list[torch.Tensor]] = [[] for _ in outputs]
+    for probe, positives, first, last, placed in _weighted_by_tag(outputs, truth, weights, descending=False):
+        below = torch.nn.functional.pad(placed.cumsum(dim=1), (1, 0))  # all clips, by weight, before each place
+        own = torch.nn.functional.pad(positives.cumsum(dim=1), (1, 0))
+        held = own[:, -1]
+        ranks = (below[:, first] + below[:, last + 1]) / 2  # a positive's equals count half
+        pairs = (positives * ranks).sum(dim=1) - held.square() / 2  # less the positives' pairs among themselves
+        areas[probe].append(pairs / (held * (below[:, -1] - held)))
+    return torch.stack([torch.stack(each).nanmean(dim=0) for each in areas], dim=1)
+
+
+def weighted_average_precision(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Macro average precision with every clip counted `weights (replicates, clips)` times: `(replicates, probes)`.
+
+    The mean over the tags that some clip of a replicate carries; NaN where there is none.
+    """
+    import torch
+
+    found: list[list[torch.Tensor]] = [[] for _ in outputs]
+    for probe, positives, _, last, placed in _weighted_by_tag(outputs, truth, weights, descending=True):
+        taken = placed.cumsum(dim=1)[:, last]
+        own = torch.nn.functional.pad(positives.cumsum(dim=1), (1, 0))
+        held = own[:, -1]
+        # hits up to the last of a positive's equals: the positives up to the last of them
+        upto = torch.searchsorted(last.contiguous(), last, right=True)
+        hits = own[:, upto]
+        precision = torch.where(taken > 0, hits / taken, 0)
+        found[probe].append((positives * precision).sum(dim=1) / held)
+    return torch.stack([torch.stack(each).nanmean(dim=0) for each in found], dim=1)
+
+
 ROC_AUC = Metric(
     "roc_auc",
     "tags",
@@ -97,6 +157,7 @@ ROC_AUC = Metric(
     well_ordered,
     "macro; sklearn.metrics.roc_auc_score",
     on_resample=lambda outputs, truth: roc_auc_by_tag(outputs, truth).nanmean(dim=-1),
+    weighted=weighted_roc_auc,
 )
 AVERAGE_PRECISION = Metric(
     "ap",
@@ -105,4 +166,5 @@ AVERAGE_PRECISION = Metric(
     well_ordered,
     "macro; sklearn.metrics.average_precision_score",
     on_resample=lambda outputs, truth: average_precision_by_tag(outputs, truth).nanmean(dim=-1),
+    weighted=weighted_average_precision,
 )
