@@ -29,6 +29,7 @@ FLOORS = [
     ["gather"],
     ["statistics", "results"],
     ["scoring"],
+    ["stored"],
     ["record"],
     ["run", "check"],
     ["leaderboard"],
