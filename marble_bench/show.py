@@ -11,7 +11,8 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from marble_bench.leaderboard.rows import Cell
+    from marble_bench.leaderboard.board import Board
+    from marble_bench.leaderboard.compare import Comparison
     from marble_bench.request import Outcome
 
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
@@ -62,12 +63,53 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
 
 
-def print_board(cells: Sequence[Cell], protocol: str, mini: bool) -> None:
+def print_board(board: Board, cost: bool) -> None:
     """The leaderboard of one protocol, with what its marks mean."""
-    from marble_bench.leaderboard.table import notes, ranked
+    from marble_bench.leaderboard.table import notes, tables
 
-    title = f"protocol {protocol}" + (", on MINIATURES: synthesised music, says little about a model" if mini else "")
+    title = f"protocol {board.asked.protocol}"
+    title += ", on MINIATURES: synthesised music, says little about a model" if board.asked.mini else ""
     console = _console()
-    console.print(ranked(cells, title))
-    for line in notes(cells):
+    for table in tables(board, title, console.width, cost):
+        console.print(table)
+    for line in notes(board):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
+
+
+def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
+    """Two models' scores side by side, in percent or decibels; class by class and clip by clip where asked for."""
+    from marble_bench.leaderboard.table import shown
+
+    console = _console()
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
+        table.add_column(name, justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+    for each in found.compared:
+        a, b, value, low, high = (shown(x, each.unit) for x in (each.a, each.b, each.value, each.low, each.high))
+        corrected = "" if each.holm is None else f"{each.holm:.4f}"
+        verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
+        table.add_row(
+            each.task, each.metric, a, b, value if value[0] == "-" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
+            corrected, verdict and f"{verdict} is better", style="bold" if each.main else "dim",
+        )  # fmt: skip
+    console.print(table)
+    for each in found.compared:
+        if classes and each.parts:
+            rows = sorted(each.parts, key=lambda part: part.difference)
+            console.print(f"\n{each.task}, {each.metric}", style="bold", highlight=False)
+            print_table(
+                [
+                    {"part": part.name, "test clips": part.clips, found.a: shown(part.a, each.unit),
+                     found.b: shown(part.b, each.unit), "difference": shown(part.difference, each.unit)}
+                    for part in rows
+                ]
+            )  # fmt: skip
+        if clips and each.main and each.moved:
+            console.print(f"\n{each.task}, clips that moved most", style="bold", highlight=False)
+            print_table(
+                [
+                    {"clip": moved.clip, "truth": moved.truth, found.a: round(moved.a, 3), found.b: round(moved.b, 3),
+                     "gain": round(moved.gain, 3)}
+                    for moved in each.moved
+                ]
+            )  # fmt: skip

@@ -184,8 +184,13 @@ def difference(a: Replicated, b: Replicated) -> Difference:
     value = a.score - b.score
     apart = a.jackknife - b.jackknife
     low, high = bca(value, a.bootstrap - b.bootstrap, apart)
-    blocks = len(apart)
-    return Difference(value, low, high, sign_flip_p(blocks * value - (blocks - 1) * apart))
+    return Difference(value, low, high, paired_p(value, apart))
+
+
+def paired_p(value: float, jackknife: NDArray[Any]) -> float:
+    """The two-sided p of a difference of zero, from the difference and its jackknife `(blocks,)` (see the module)."""
+    blocks = len(jackknife)
+    return sign_flip_p(blocks * value - (blocks - 1) * jackknife)
 
 
 def sign_flip_p(values: NDArray[Any], seed: int = 0) -> float:

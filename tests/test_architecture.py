@@ -34,7 +34,7 @@ FLOORS = [
     ["run", "check"],
     ["leaderboard"],
     ["progress", "show"],
-    ["cli_data"],
+    ["cli_data", "cli_board"],
     ["cli"],
 ]
 # Task checks its target and metrics against each other; both sides name the other's type, inside functions only.
