@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__, cli_board, cli_data
+from marble_bench import __version__, cli_board, cli_data, cli_results
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -27,6 +27,8 @@ app = typer.Typer(
 
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_board.app)
+app.add_typer(cli_results.app, name="results")
+app.add_typer(cli_results.top)
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
 Cache = Annotated[

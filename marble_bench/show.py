@@ -9,11 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
     from marble_bench.leaderboard.board import Board
     from marble_bench.leaderboard.compare import Comparison
+    from marble_bench.reproduce import Again
     from marble_bench.request import Outcome
+    from marble_bench.verdicts import Verdict
 
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
 
@@ -113,3 +116,34 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
                     for moved in each.moved
                 ]
             )  # fmt: skip
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Files with what was found about them."""
+    console = _console()
+    before = ""
+    for each in verdicts:
+        if each.path != before:
+            console.print(each.path, style="bold", highlight=False, soft_wrap=True)
+        before = each.path
+        style = "green" if each.kind == "ok" else ("yellow" if each.stands else "red")
+        line = Text(f"  {each.kind}: ", style=style).append(each.words, style="default")
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[str]) -> None:
+    """The scores of a record and of its rerun, and what else is not the same."""
+    from marble_bench.leaderboard.table import shown
+
+    def text(value: float | None, metric: str) -> str:
+        return "n/a" if value is None else shown(value, units[metric])
+
+    print_table(
+        [
+            {"metric": row.metric, "record": text(row.record, row.metric), "again": text(row.again, row.metric),
+             "difference": text(row.difference, row.metric), "verdict": row.verdict}
+            for row in rows
+        ]
+    )  # fmt: skip
+    for line in changed:
+        print(f"changed: {line}", file=sys.stderr)

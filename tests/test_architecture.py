@@ -33,8 +33,9 @@ FLOORS = [
     ["record"],
     ["run", "check"],
     ["leaderboard"],
+    ["verdicts", "reproduce"],
     ["progress", "show"],
-    ["cli_data", "cli_board"],
+    ["cli_data", "cli_board", "cli_results"],
     ["cli"],
 ]
 # Task checks its target and metrics against each other; both sides name the other's type, inside functions only.

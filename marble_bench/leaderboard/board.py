@@ -78,7 +78,9 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     by_path = {str(each.path): each for each in stored}
     cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
     answers = _Answers(by_path, cache)
-    cells = _judged(_ranked(cells, answers)) + ([] if asked.mini else [c for c in published_cells() if asked.shows(c)])
+    cells = against_published(_ranked(cells, answers)) + (
+        [] if asked.mini else [c for c in published_cells() if asked.shows(c)]
+    )
     used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
     floors = _floors(cells, answers)
     return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used)
@@ -205,7 +207,7 @@ def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
     return max(sets, key=len, default=[])
 
 
-def _judged(cells: list[Cell]) -> list[Cell]:
+def against_published(cells: Sequence[Cell]) -> list[Cell]:
     """Measured cells beside what papers print of the same model, protocol, task and metric."""
     printed: dict[tuple[str, ...], list[Cell]] = {}
     for cell in published_cells():
