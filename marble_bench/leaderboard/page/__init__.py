@@ -80,6 +80,11 @@ def row_id(row: tuple[str, str, str]) -> str:
     return "/".join(row)
 
 
+def record_id(path: Path) -> str:
+    """A record's file below its results folder, wherever that lies: `<model>/<digest>/<protocol>/<task>.json`."""
+    return "/".join(path.parts[-4:])
+
+
 def _tasks(board: Board) -> list[dict[str, Any]]:
     """The tasks of the board with their columns, the main one first."""
     found: dict[str, dict[str, Any]] = {}
@@ -101,16 +106,26 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
                 "metric": cell.metric,
                 "short": SHORT.get(cell.metric, cell.metric),
                 "unit": "dB" if cell.unit == "dB" else "%",
-                "main": any(each.main for each in board.cells if each.column == column),
+                "main": _main(column, board),
+                "lead": False,
                 "averaged": any(each.averaged for each in board.cells if each.column == column),
                 "higher": cell.higher_is_better,
             }
         )
     for task in found.values():
-        if not any(column["main"] for column in task["columns"]):  # published alone, and not by the main score
-            for column in task["columns"]:
-                column["main"] = column["averaged"]
+        for column in task["columns"]:
+            column["lead"] = column["main"] or (column["averaged"] and _printed_otherwise(task["name"], board))
     return list(found.values())
+
+
+def _main(column: tuple[str, str], board: Board) -> bool:
+    return any(each.main for each in board.cells if each.column == column)
+
+
+def _printed_otherwise(task: str, board: Board) -> bool:
+    """Whether papers print other scores of a task than its main one, which would leave their rows blank there."""
+    printed = [cell for cell in board.cells if cell.task == task and cell.mark != "measured"]
+    return bool(printed) and not any(cell.main for cell in printed)
 
 
 def _row(
@@ -144,7 +159,8 @@ def _cell(cell: Cell) -> dict[str, Any]:
         made["sd_t"] = shown(cell.spread, cell.unit)
     more = {
         "ties": cell.ties, "rank": cell.rank, "borrowed": cell.borrowed, "contaminated": cell.contaminated,
-        "record": cell.source if cell.mark == "measured" else "", "why_not": list(cell.why_not),
+        "record": record_id(Path(cell.source)) if cell.mark == "measured" and cell.source else "",
+        "why_not": list(cell.why_not),
     }  # fmt: skip
     made |= {key: value for key, value in more.items() if value}
     if cell.against:
@@ -166,7 +182,7 @@ def _record(stored: Stored) -> dict[str, Any]:
     grid = table(stored, "grid")
     model = record["model"]
     return {
-        "id": str(stored.path),
+        "id": record_id(stored.path),
         "row": row_id((model["name"], "measured", model["weights_sha256"][:12])),
         "task": record["task"]["name"],
         "record": record,

@@ -1,7 +1,7 @@
 const STATE = { sort: null, down: true, all: false, published: true, words: "" };
 
 function columnsShown() {
-  const columns = STATE.all ? COLUMNS : MAIN;
+  const columns = STATE.all ? COLUMNS : LEAD;
   return DATA.means ? [MEAN, ...columns] : columns;
 }
 
@@ -26,6 +26,7 @@ function scoreCell(row, column, range) {
     h("span", { class: "score" }, cell.t), marks && h("span", { class: "marks" }, marks),
     cell.ties && h("span", { class: "ties", title: "tie group" }, cell.ties),
   ];
+  if (row.kind === "published" && cell.ci) parts.push(h("span", { class: "ci size" }, `${cell.ci_t[0]} to ${cell.ci_t[1]}`));
   if (row.kind === "measured" && cell.ci) {
     const place = (value) => `${(100 * (value - range[0])) / (range[1] - range[0])}%`;
     parts.push(h("span", { class: "ci" }, `${cell.ci_t[0]} to ${cell.ci_t[1]}`));
@@ -85,11 +86,12 @@ function boardControls() {
     onchange: (event) => { STATE[key] = event.target.checked; drawBoard(); } }), label);
   const controls = [h("label", {}, "Models", h("input", { type: "search", placeholder: "part of a name",
     oninput: (event) => { STATE.words = event.target.value; drawBoard(); } }))];
-  if (COLUMNS.length > MAIN.length) controls.push(box("All scores", "all"));
+  if (COLUMNS.length > LEAD.length) controls.push(box("All scores", "all"));
   if (ROWS.some((row) => row.kind === "published") && ROWS.some((row) => row.kind === "measured")) controls.push(box("Published rows", "published"));
   $("board-controls").append(...controls);
   const key = ["Choose a heading to sort."];
   if (ROWS.some((row) => row.kind === "measured")) key.push("Choose a measured score to open its record. Small letters: two records that share one in a column cannot be told apart.");
+  if (ROWS.some((row) => row.kind === "published" && COLUMNS.some((column) => (cellOf(row, column) || {}).ci))) key.push("Intervals of published scores, in italics, follow from the size of the test split alone.");
   $("board-key").textContent = key.join(" ");
 }
 

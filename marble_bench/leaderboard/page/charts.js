@@ -70,8 +70,8 @@ const layerCount = (row) => Math.max(0, ...recordsOf(row.id).map((record) => (re
 const PICKED = new Set();
 
 function drawProfile() {
-  const columns = MAIN.filter((column) => ROWS.some((row) => cellOf(row, column)));
-  const gap = Math.max(74, Math.min(120, 1100 / Math.max(1, columns.length - 1)));
+  const columns = LEAD.filter((column) => ROWS.some((row) => cellOf(row, column)));
+  const gap = Math.max(74, Math.min(280, ($("profile").clientWidth - 130) / Math.max(1, columns.length - 1)));
   const [left, top, tall] = [60, 58, 250];
   const width = left * 2 + gap * (columns.length - 1), height = top + tall + 44;
   const ranges = columns.map((column) => domain([column]));
@@ -101,7 +101,7 @@ function drawProfile() {
 }
 
 function profile() {
-  const able = ROWS.filter((row) => MAIN.some((column) => cellOf(row, column)));
+  const able = ROWS.filter((row) => LEAD.some((column) => cellOf(row, column)));
   const first = able.some((row) => row.kind === "measured") ? able.filter((row) => row.kind === "measured") : able;
   first.slice(0, 4).forEach((row) => PICKED.add(row.id));
   $("profile-picks").append(...able.map((row) => h("label", {},
@@ -173,7 +173,7 @@ function cost() {
   if (!rows.length) return;
   $("cost").hidden = false;
   const kinds = Object.keys(DATA.costs).filter((name) => rows.some((row) => row.cost[name] !== null));
-  const columns = [...(DATA.means ? [MEAN] : []), ...MAIN].filter((column) => rows.some((row) => cellOf(row, column)));
+  const columns = [...(DATA.means ? [MEAN] : []), ...LEAD].filter((column) => rows.some((row) => cellOf(row, column)));
   COST.x = kinds.includes("real_time_factor") ? "real_time_factor" : kinds[0];
   COST.y = columns[0].id;
   $("cost-controls").append(

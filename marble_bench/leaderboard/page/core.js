@@ -16,7 +16,7 @@ const h = (tag, attributes, ...children) => fill(document.createElement(tag), at
 const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, tag), attributes, children);
 
 const COLUMNS = DATA.tasks.flatMap((task) => task.columns.map((column) => ({ ...column, task: task.name, asks: task.asks })));
-const MAIN = COLUMNS.filter((column) => column.main);
+const LEAD = COLUMNS.filter((column) => column.lead);
 const MEAN = { id: "mean", task: "mean", short: "all tasks", unit: "%", higher: true };
 const ROWS = DATA.rows.filter((row) => row.kind !== "floor");
 const cellOf = (row, column) => (column.id === "mean" ? row.mean : row.cells[column.id]) || null;

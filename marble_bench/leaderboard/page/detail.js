@@ -62,7 +62,7 @@ function openDetail(id) {
     h("summary", {}, `All ${record.selection.probes} probes`));
   const against = row ? Object.values(row.cells).filter((one) => one.record === id).flatMap((one) => one.against || []) : [];
   const clips = Object.entries(record.data.clips).map(([split, count]) => `${count.toLocaleString("en")} ${split}`).join(", ");
-  dialog.replaceChildren(
+  dialog.replaceChildren(...[
     h("button", { type: "button", class: "close", onclick: () => dialog.close() }, "Close"),
     h("h2", { id: "detail-h" }, `${record.model.name} on ${record.task.name}`),
     h("p", { class: "say" }, record.comparable ? "Comparable." : `Not comparable: ${record.why_not.join("; ")}.`),
@@ -81,7 +81,8 @@ function openDetail(id) {
       ["Features", `${plain(record.cost.feature_mb)} MB`], ["Probes", `${plain(record.cost.probe_s)} s`],
       ["Suite", record.suite.version + (record.suite.git ? `, ${record.suite.git.slice(0, 12)}${record.suite.dirty ? " and changes" : ""}` : "")],
       ["Environment", `Python ${record.environment.python}, torch ${record.environment.torch}, ${record.environment.device}`],
-    ]));
+    ]),
+  ].flat().filter(Boolean));
   if (!dialog.open) dialog.showModal();
   dialog.scrollTop = 0;
 }

@@ -14,7 +14,7 @@ function reading() {
       ["Floors", "trivial: the best constant answer made from training labels. random: answers made by chance."]);
   }
   if (DATA.means) list.push(["Mean", "Over tasks, after averaging the several scores of one task, decibels taken as they are, which is MARBLE’s rule. Only rows that cover every task on this board have one."]);
-  if (ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval stands in the cell’s tooltip, with what it rests on."]);
+  if (ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval stands below the score in italics; its tooltip says what it rests on."]);
   const any = (key) => DATA.rows.some((row) => Object.values(row.cells).some((cell) => cell[key]));
   if (any("borrowed")) list.push(["°", "That source took the number from another paper."]);
   if (any("contaminated")) list.push(["†", "The model was trained on the corpus that this task tests on."]);
@@ -35,7 +35,7 @@ function start() {
   $("foot").textContent = `Made by marble-bench ${DATA.version} from ${DATA.records.length} record${DATA.records.length === 1 ? "" : "s"}. One file, no network.`;
   for (const button of document.querySelectorAll("[data-theme-choice]")) button.addEventListener("click", () => theme(button.dataset.themeChoice));
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
-  addEventListener("resize", () => { if (COST.x) drawCost(); if (FEW.task) drawFew(); });
+  addEventListener("resize", () => { drawProfile(); if (COST.x) drawCost(); if (FEW.task) drawFew(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (ATLAS.row) drawAtlas(); });
   const asked = new URLSearchParams(location.hash.slice(1));
   if (asked.get("theme")) theme(asked.get("theme"));
