@@ -1,4 +1,4 @@
-"""`bench leaderboard`: what records and papers say, beside each other."""
+"""`bench leaderboard`, `compare`, `plot`: what records and papers say, beside each other."""
 
 from __future__ import annotations
 
@@ -35,6 +35,14 @@ class Format(str, Enum):
     json = "json"
     latex = "latex"
     md = "md"
+
+
+class Kind(str, Enum):
+    """What can be drawn."""
+
+    atlas = "atlas"
+    cost = "cost"
+    intervals = "intervals"
 
 
 def _board(
@@ -118,3 +126,27 @@ def compare(
         print_comparison(found, classes, clips > 0)
     for line in found.apart:
         print(f"not compared: {line}", file=sys.stderr)
+
+
+@app.command()
+def plot(
+    kind: Annotated[
+        Kind, typer.Argument(help="atlas: layers by tasks. cost: score against cost. intervals: one task.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write: .png, .svg or .pdf.")],
+    task: Tasks = None,
+    model: Annotated[str, typer.Option(help="Of atlas: the model; else the one with most layers.")] = "",
+    score: Annotated[str, typer.Option(help="Of cost and intervals: the task; else the mean of all.")] = "",
+    cost: Annotated[str, typer.Option(help="Of cost: which.")] = "real_time_factor",
+    protocol: RuleName = "marble",
+    mini: Mini = False,
+    results_dir: Results = Path("results"),
+    cache_dir: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """A figure of the board through matplotlib (extra: plot)."""
+    from marble_bench.leaderboard.plot import write
+
+    board = _board(results_dir, protocol, mini, task, None, cache_dir)
+    write(out.expanduser(), board, kind.value, model, score, cost)
+    print(f"wrote {out}", file=sys.stderr)
