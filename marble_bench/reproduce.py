@@ -46,6 +46,10 @@ def request_of(
     encoder, named = plugins.find_encoder(model or facts["name"]), plugins.find_task(task or record["task"]["name"])
     rules = find_protocol(record["protocol"]["name"])
     mini = record["data"]["mini"]
+    # what a run may have been asked beyond that; a version of the suite that does not know it has no such record
+    more: dict[str, Any] = {"few_shot": True} if record.get("few_shot") else {}
+    control = _reason(record, r"a control: training labels by (\w+)")
+    more |= {"control": control} if control else {}
     return Request(
         named=named,
         protocol=rules,
@@ -62,6 +66,7 @@ def request_of(
         allow_missing=bool(record["data"]["missing"]),
         device=device,
         offline=offline,
+        **more,
     )
 
 

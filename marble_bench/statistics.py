@@ -179,12 +179,22 @@ def replicated(
     return made
 
 
-def difference(a: Replicated, b: Replicated) -> Difference:
-    """a minus b, paired: both scored on the same clips and in the same samples."""
+def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
+    """a minus b, paired: both scored on the same clips and in the same samples.
+
+    smooth: see `Metric`; where it is not, p is the level at which the bootstrap's percentile interval just reaches zero.
+    """
+    import numpy as np
+
     value = a.score - b.score
     apart = a.jackknife - b.jackknife
     low, high = bca(value, a.bootstrap - b.bootstrap, apart)
-    return Difference(value, low, high, paired_p(value, apart))
+    if smooth:
+        return Difference(value, low, high, paired_p(value, apart))
+    moved = a.bootstrap - b.bootstrap
+    usable = moved[np.isfinite(moved)]
+    beyond = min((usable <= 0).sum(), (usable >= 0).sum())
+    return Difference(value, low, high, float(min(1.0, 2 * (1 + beyond) / (1 + len(usable)))))
 
 
 def paired_p(value: float, jackknife: NDArray[Any]) -> float:

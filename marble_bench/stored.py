@@ -5,7 +5,7 @@ A record whose predictions are not beside it is still a record; what needs them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -17,6 +17,7 @@ from marble_bench.metrics import Metric
 if TYPE_CHECKING:
     import pandas as pd
     import torch
+    from numpy.typing import NDArray
 
 
 @dataclass(frozen=True)
@@ -36,7 +37,7 @@ class Stored:
 class Predicted:
     """What a metric of a record was made of, items sorted by name.
 
-    outputs: `(seeds, items, ...)`. truth: `(items,)` or `(items, width)`. items, groups: `(items,)` names.
+    outputs: `(seeds, items, width)`. truth: `(items,)` or `(items, width)`. items, groups: `(items,)` names.
     """
 
     metric: Metric
@@ -100,7 +101,18 @@ def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | Non
         raise DataError(f"{path} has not the predictions of {stored.name}: {error}") from error
 
 
-def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted | None:
+def _rectangle(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
+    """Lists of numbers as `(items, longest)` float64, shorter ones filled up with -1 (times of events are not negative)."""
+    import numpy as np
+
+    each = [np.asarray(row, dtype=np.float64) for row in rows]
+    made = np.full((len(each), max(map(len, each), default=0)), -1.0)
+    for index, row in enumerate(each):
+        made[index, : len(row)] = row
+    return made
+
+
+def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     import numpy as np
     import torch
 
@@ -108,12 +120,14 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted | No
     if not seeds or any(list(part["clip"]) != list(seeds[0]["clip"]) for part in seeds):
         raise ValueError("seeds have not the same clips")
     first = seeds[0]
-    widths = {len(row) for part in seeds for row in part["outputs"]}
-    if len(widths) != 1:
-        return None  # answers of their own length each (times of events): their metric has other columns
-    outputs = torch.from_numpy(np.array([np.stack(list(part["outputs"])) for part in seeds], dtype=np.float32))
-    truth = torch.from_numpy(np.stack(list(first["truth"])))
-    truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
+    if len({len(row) for part in seeds for row in part["outputs"]}) != 1:
+        raise ValueError("outputs are not all of one length")
+    answers = metric.kind in ("classes", "tags", "scalars")
+    exact = np.array([np.stack(list(part["outputs"])) for part in seeds], dtype=np.float64)
+    outputs = torch.from_numpy(exact).float() if answers else torch.from_numpy(exact)
+    truth = torch.from_numpy(_rectangle(first["truth"]))
+    if answers:
+        truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
     items, groups = list(first["clip"]), list(first["group"])
     if view == "group":
         from marble_bench.scoring import Answers, by_group

@@ -221,12 +221,9 @@ def _grid(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str
             f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection['diverged']} in the record",
         )
     for choice in selection["per_seed"]:
-        same = grid[
-            (grid["seed"] == choice["seed"])
-            & (grid["layer"] == choice["layer"])
-            & (grid["learning_rate"] == choice["learning_rate"])
-            & (grid["weight_decay"] == choice["weight_decay"])
-        ]
+        same = grid
+        for name in choice.keys() & set(grid.columns) - {"valid"}:
+            same = same[same[name] == choice[name]]
         if len(same) != 1:
             yield "choice", f"the probe that seed {choice['seed']} chose is not in the grid"
             continue

@@ -138,6 +138,9 @@ def test_the_wheel_installs_one_package_with_its_data_and_nothing_else(tmp_path)
         "tasks/splits/gtzan.csv",
         "published/published.csv",
         "record.schema.json",
+        "leaderboard/page/page.html",
+        "leaderboard/page/page.js",
+        "leaderboard/page/charts.js",
         "py.typed",
     ):
         assert f"marble_bench/{needed}" in names

@@ -271,3 +271,21 @@ def test_the_jackknife_is_kept_and_gives_the_same_board(tmp_path, bench):
     first = bench("leaderboard", "--json").out
     assert len(list((tmp_path / "cache/statistics").glob("*.npy"))) == 2
     assert bench("leaderboard", "--json").out == first
+
+
+def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_run(tmp_path, bench):
+    make(tmp_path / "results", "one", skill=3, mini=True)
+    for variant, reason in (
+        ("control-shuffle", "a control: training labels by shuffle"),
+        ("few-shot", "made for a curve"),
+    ):
+        why = ("made on the miniature corpus", reason)
+        other = make(tmp_path / variant, "one", skill=0.2, mini=True, why_not=why)
+        for file in other.parent.iterdir():
+            into = tmp_path / "results" / file.relative_to(tmp_path / variant)
+            into.with_name(file.name.replace("mini", f"mini-{variant}")).write_bytes(file.read_bytes())
+    cells = [c for c in json.loads(bench("leaderboard", "--mini", "--json").out) if c["mark"] == "measured"]
+    assert [cell["value"] > 0.5 for cell in cells] == [True]
+    (tmp_path / "results/one" / ("0" * 64)[:12] / "marble/gtzan.mini.json").unlink()
+    cells = [c for c in json.loads(bench("leaderboard", "--mini", "--json").out) if c["mark"] == "measured"]
+    assert ["made for a curve" in cell["why_not"] for cell in cells] == [True]

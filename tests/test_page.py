@@ -117,9 +117,8 @@ def test_a_layer_whose_probes_all_diverged_has_no_score():
             [{"shots": 4, "test": 0.5}, {"shots": 1, "test": 0.25, "ci95": [0.1, 0.4]}, 7],
             [(1, 0.25, [0.1, 0.4]), (4, 0.5, None)],
         ),
-        ({"16": 0.5, "4": {"mean": 0.4}}, [(4, 0.4, None), (16, 0.5, None)]),
-        ({"points": [{"clips": 10, "score": 0.5}]}, [(10, 0.5, None)]),
-        ([{"shots": True, "test": 0.1}, {"shots": 2, "test": math.nan}], []),
+        ([{"share": 0.1, "clips": 44, "valid": [0.4], "test": [0.25, 0.75, None]}], [(44, 0.5, [0.25, 0.75])]),
+        ([{"shots": True, "test": 0.1}, {"shots": 2, "test": math.nan}, {"clips": 3, "test": [None]}], []),
     ],
 )
 def test_few_shot_curves_are_read_where_there_are_any(held, expected):

@@ -3,7 +3,8 @@
 **Ranks and ties.** Of one column, every pair of measured systems that were scored on the same clips is tested (paired,
 `marble_bench.statistics`), the p-values corrected together by Holm. `rank` is 1 + the number of systems that are better
 beyond doubt (corrected p below 5 %). `ties` are letters: two systems share a letter exactly if they cannot be told apart.
-Published rows have no predictions, so they can be neither ranked nor tied.
+Published rows have no predictions, so they can be neither ranked nor tied; nor can medians, of which a jackknife says
+nothing.
 
 **Overall mean.** MARBLE's rule: several metrics of one task are averaged first, then the tasks, in points (percent, and
 decibels as they are), and only for systems that cover all tasks of the board. Its interval and ties take tasks of different
@@ -49,7 +50,7 @@ class Asked:
 class Board:
     """A leaderboard: cells with ranks and verdicts, floors, overall means, the records behind it.
 
-    coverage: row -> (tasks it has, tasks of the board).
+    coverage: row -> (tasks it has, tasks of the board). curves: records with a curve of few shots, shown or not.
     """
 
     asked: Asked
@@ -58,6 +59,7 @@ class Board:
     averages: list[Cell]
     coverage: dict[tuple[str, str, str], tuple[int, int]]
     stored: list[Stored]
+    curves: list[Stored]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -83,7 +85,12 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     )
     used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
     floors = _floors(cells, answers)
-    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used)
+    curves = [each for each in stored if each.record.get("few_shot") and _asked_for(each, asked)]
+    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves)
+
+
+def _asked_for(each: Stored, asked: Asked) -> bool:
+    return any(asked.shows(cell) for cell in record_cells([each]))
 
 
 def coverage(cells: Iterable[Cell]) -> dict[tuple[str, str, str], tuple[int, int]]:
@@ -153,7 +160,7 @@ def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
         columns.setdefault(cell.column, []).append(cell)
     done: dict[int, Cell] = {}
     for column in columns.values():
-        able = _same_clips(column, answers)
+        able = [cell for cell in _same_clips(column, answers) if _smooth(cell, answers)]
         apart = {
             (one, other): _p(answers.jackknife(able[one]), answers.jackknife(able[other]))
             for one, other in combinations(range(len(able)), 2)
@@ -161,6 +168,11 @@ def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
         for cell, (rank, ties) in zip(able, standings(able, apart), strict=True):
             done[id(cell)] = replace(cell, rank=rank, ties=ties)
     return [done.get(id(cell), cell) for cell in cells]
+
+
+def _smooth(cell: Cell, answers: _Answers) -> bool:
+    found = answers.of(cell)
+    return found is not None and found.metric.smooth
 
 
 def _p(a: tuple[float, NDArray[Any]], b: tuple[float, NDArray[Any]]) -> float:

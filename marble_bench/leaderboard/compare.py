@@ -137,7 +137,7 @@ def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str
 
 def _compared(one: Stored, name: str, score: dict[str, Any], a: Predicted, b: Predicted, clips: int) -> Compared:
     first, second = statistics.replicated(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
-    found = statistics.difference(first, second)
+    found = statistics.difference(first, second, a.metric.smooth)
     labels = _labels(one, a)
     return Compared(
         task=one.record["task"]["name"],
@@ -210,6 +210,7 @@ def _moved(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tup
         Moved(clip, _said(a, index, labels), one, other, one - other)
         for index, (clip, one, other) in enumerate(zip(a.items, *each, strict=True))
     ]
+    rows = [row for row in rows if row.gain == row.gain]  # a clip without a score of its own
     rows.sort(key=lambda row: (-row.gain, row.clip))
     kept = rows[:count] + rows[max(count, len(rows) - count) :]
     return tuple(row for row in kept if row.gain)
@@ -223,4 +224,6 @@ def _said(found: Predicted, index: int, labels: Sequence[str]) -> str:
     if found.metric.kind == "tags":
         return ", ".join(name for name, holds in zip(labels, truth.tolist(), strict=True) if holds)
     values = truth.reshape(-1).tolist()
+    if found.metric.kind != "scalars":
+        return f"{sum(value >= 0 for value in values)} annotated" if values else ""
     return ", ".join(f"{value:.3g}" for value in values[:6])

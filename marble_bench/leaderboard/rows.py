@@ -8,6 +8,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
 
 import marble_bench
 from marble_bench import plugins
@@ -209,11 +210,20 @@ def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> 
     return names_corpus(training_data, sorted(names - {""}))
 
 
+def is_control(record: dict[str, Any]) -> bool:
+    """Whether a record was made to be wrong, on shuffled labels: it is no score of its model."""
+    return any(reason.startswith("a control") for reason in record["why_not"])
+
+
 def record_cells(stored: Iterable[Stored]) -> list[Cell]:
-    """Every score of some records. Of two that would stand in one place, the comparable one, else that of more clips."""
+    """Every score of some records, controls left out.
+
+    Of two that would stand in one place: the comparable one, else the one with fewer reasons not to be, else that of more
+    clips.
+    """
     averaged = averaged_columns()
     place: dict[tuple[str, ...], Stored] = {}
-    for each in sorted(stored, key=_standing):
+    for each in sorted((each for each in stored if not is_control(each.record)), key=_standing):
         record = each.record
         model, data = record["model"], record["data"]
         key = (model["name"], model["weights_sha256"], record["protocol"]["name"], record["task"]["name"], data["mini"])
@@ -251,5 +261,6 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     ]
 
 
-def _standing(each: Stored) -> tuple[bool, int]:
-    return each.record["comparable"], sum(each.record["data"]["clips"].values())
+def _standing(each: Stored) -> tuple[bool, int, int]:
+    record = each.record
+    return record["comparable"], -len(record["why_not"]), sum(record["data"]["clips"].values())

@@ -23,6 +23,7 @@ class Metric:
         still have an order. None where `compute` will do.
     weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
         which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
+    smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
     source: the definition and the library that it is tested against.
     """
 
@@ -35,6 +36,7 @@ class Metric:
     unit: str = "fraction"
     on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    smooth: bool = True
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,6 +66,7 @@ def data(board: Board) -> dict[str, Any]:
         "sources": {each.mark: each.citation for each in published_sources().values() if each.mark in used},
         "costs": COSTS,
         "records": [_record(each) for each in board.stored],
+        "curves": _curves(board),
     }
 
 
@@ -180,25 +180,46 @@ def _record(stored: Stored) -> dict[str, Any]:
     """A record for the drill-down: itself, its grid, its layers, and its curve of few shots if it has one."""
     record = stored.record
     grid = table(stored, "grid")
-    model = record["model"]
     return {
         "id": record_id(stored.path),
-        "row": row_id((model["name"], "measured", model["weights_sha256"][:12])),
+        "row": _row_of(record),
         "task": record["task"]["name"],
         "record": record,
         "grid": _grid(grid) if grid is not None else None,
         "layers": layers(grid) if grid is not None else None,
-        "few_shot": few_shot(record),
     }
 
 
-def _grid(grid: pd.DataFrame) -> dict[str, list[Any]]:
-    """Every probe: a list for each column. Validation scores to six digits, null for one that diverged."""
+def _row_of(record: dict[str, Any]) -> str:
+    model = record["model"]
+    return row_id((model["name"], "measured", model["weights_sha256"][:12]))
+
+
+def _curves(board: Board) -> list[dict[str, Any]]:
+    """The curves of few shots: of each row and task the one that stands in the record shown, else another."""
+    shown_first = sorted(board.curves, key=lambda each: each not in board.stored)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in shown_first:
+        record, drawn = each.record, few_shot(each.record)
+        key = (_row_of(record), record["task"]["name"])
+        if len(drawn) > 1 and key[0] in {row_id(row) for row in board.coverage}:
+            metric = record["selection"]["metric"]
+            unit = "dB" if record["scores"][metric]["unit"] == "dB" else "%"
+            facts = {"row": key[0], "task": key[1], "metric": metric, "unit": unit, "record": record_id(each.path)}
+            found.setdefault(key, {**facts, "points": drawn})
+    return list(found.values())
+
+
+def _grid(grid: pd.DataFrame) -> dict[str, Any]:
+    """Every probe: the names of the axes of the grid, and a list for each of them, for the seed, the score and the epoch.
+
+    Validation scores to six digits, null for a probe that diverged.
+    """
+    axes = [name for name in grid.columns if name not in ("seed", "valid", "best_epoch", "diverged", "history")]
+    made: dict[str, Any] = {name: grid[name].tolist() for name in [*axes, "seed"]}
     return {
-        "layer": grid["layer"].tolist(),
-        "learning_rate": grid["learning_rate"].tolist(),
-        "weight_decay": grid["weight_decay"].tolist(),
-        "seed": grid["seed"].tolist(),
+        "axes": axes,
+        **made,
         "valid": [_six(value) for value in grid["valid"]],
         "epoch": grid["best_epoch"].tolist(),
     }
@@ -232,40 +253,29 @@ def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
 
 
 def few_shot(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The curve of a record's `few_shot`, by number of training clips: score, and interval where there is one.
+    """The curve of a record's `few_shot`, by number of training clips: score, and its spread over seeds or its interval.
 
-    A list of objects that have a count (`shots`, `clips`, `train` or `n`) and a score (`test`, `score` or `mean`), or an
-    object from counts to scores; empty where there is none or it reads otherwise.
+    A list of objects that have a count (`clips`, `shots` or `n`) and a score `test`: a number, with `ci95` or without, or a
+    list of one for each seed. What reads otherwise is left out; no curve, no points.
     """
     held = record.get("few_shot")
-    if isinstance(held, dict) and isinstance(held.get("points", held.get("curve")), list):
-        held = held.get("points", held.get("curve"))
-    if isinstance(held, dict):
-        held = [
-            {"shots": key, **(value if isinstance(value, dict) else {"test": value})} for key, value in held.items()
-        ]
-    if not isinstance(held, list):
-        return []
     made = []
-    for each in held:
+    for each in held if isinstance(held, list) else []:
         if not isinstance(each, dict):
             continue
-        count, score = _first(each, ("shots", "clips", "train", "n")), _first(each, ("test", "score", "mean"))
-        if count is None or score is None:
+        count = next((each[name] for name in ("clips", "shots", "n") if _is_number(each.get(name))), None)
+        held_scores = each.get("test")
+        scores = held_scores if isinstance(held_scores, list) else [held_scores]
+        known: list[Any] = [score for score in scores if _is_number(score)]
+        if count is None or not known:
             continue
-        bounds = each.get("ci95")
-        known = (
-            isinstance(bounds, list) and len(bounds) == 2 and all(isinstance(bound, int | float) for bound in bounds)
-        )
-        made.append({"n": count, "v": score, "ci": bounds if known else None})
+        mean, bounds = sum(known) / len(known), each.get("ci95")
+        if len(known) > 1:
+            bounds = [min(known), max(known)]
+        reaches = isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
+        made.append({"n": count, "v": mean, "ci": bounds if reaches else None})
     return sorted(made, key=lambda point: float(point["n"]))
 
 
-def _first(each: dict[str, Any], names: Iterable[str]) -> float | None:
-    for name in names:
-        value = each.get(name)
-        if isinstance(value, str) and value.replace(".", "", 1).isdigit():
-            return float(value)
-        if isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value):
-            return value
-    return None
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

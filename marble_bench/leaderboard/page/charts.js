@@ -189,13 +189,13 @@ function cost() {
 const FEW = { task: null };
 
 function drawFew() {
-  const curves = DATA.records.filter((record) => record.task === FEW.task && record.few_shot.length > 1);
-  const unit = curves[0].record.scores[curves[0].record.selection.metric].unit === "dB" ? "dB" : "%";
+  const curves = DATA.curves.filter((curve) => curve.task === FEW.task);
+  const unit = curves[0].unit;
   const scale = unit === "dB" ? 1 : 100;
   const [left, right, top, tall] = [56, 150, 22, 280];
   const width = Math.max(560, Math.min(1000, $("few").clientWidth - 4)), wide = width - left - right, height = top + tall + 56;
-  const counts = [...new Set(curves.flatMap((record) => record.few_shot.map((point) => point.n)))].sort((a, b) => a - b);
-  const values = curves.flatMap((record) => record.few_shot.flatMap((point) => [point.v, ...(point.ci || [])])).map((value) => value * scale);
+  const counts = [...new Set(curves.flatMap((curve) => curve.points.map((point) => point.n)))].sort((a, b) => a - b);
+  const values = curves.flatMap((curve) => curve.points.flatMap((point) => [point.v, ...(point.ci || [])])).map((value) => value * scale);
   const [bottom, ceiling] = [Math.min(...values), Math.max(...values)];
   const span = ceiling - bottom || 1;
   const [first, last] = [Math.log(Math.max(counts[0], 1e-9)), Math.log(counts[counts.length - 1])];
@@ -206,11 +206,11 @@ function drawFew() {
     ...counts.map((value) => s("text", { x: x(value), y: top + tall + 18, "text-anchor": "middle" }, plain(value))),
     s("line", { class: "axis", x1: left, x2: left + wide, y1: top + tall, y2: top + tall }),
     s("text", { class: "name", x: left + wide / 2, y: top + tall + 42, "text-anchor": "middle" }, "training clips"),
-    s("text", { class: "name", x: left, y: 12 }, `${FEW.task}, ${unit}`)];
+    s("text", { class: "name", x: left, y: 12 }, `${FEW.task}, ${curves[0].metric} ${unit}`)];
   const taken = [];
-  const drawn = curves.map((record) => {
-    const row = ROWS.find((each) => each.id === record.row);
-    const points = record.few_shot.map((point) => ({ ...point, at: [x(point.n), y(point.v * scale)] }));
+  const drawn = curves.map((curve) => {
+    const row = ROWS.find((each) => each.id === curve.row);
+    const points = curve.points.map((point) => ({ ...point, at: [x(point.n), y(point.v * scale)] }));
     let at = points[points.length - 1].at[1] + 4;
     while (taken.some((other) => Math.abs(other - at) < 14)) at += 14;
     taken.push(at);
@@ -224,7 +224,7 @@ function drawFew() {
 }
 
 function few() {
-  const tasks = [...new Set(DATA.records.filter((record) => record.few_shot.length > 1).map((record) => record.task))];
+  const tasks = [...new Set(DATA.curves.map((curve) => curve.task))];
   if (!tasks.length) return;
   $("few").hidden = false;
   FEW.task = tasks[0];

@@ -7,27 +7,27 @@ function table(heads, rows) {
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text, index) => (index ? h("td", {}, text) : h("th", { scope: "row", class: "row" }, text))))))));
 }
 
-/* Of a grid: layers down, learning rates across, the best weight decay, the mean over seeds. */
+/* Of a grid: layers down, learning rates across; of each the best over all else that was tried, the mean over seeds. */
 function gridHeat(each, point) {
-  const { layer, learning_rate: rate, weight_decay: decay, seed, valid } = each.grid;
+  const { axes, layer, learning_rate: rate, seed, valid } = each.grid;
   const groups = new Map();
-  layer.forEach((name, index) => {
+  layer.forEach((_, index) => {
     if (valid[index] === null) return;
-    const key = JSON.stringify([name, rate[index], decay[index]]);
-    groups.set(key, [...(groups.get(key) || []), valid[index]]);
+    const key = JSON.stringify(axes.map((axis) => each.grid[axis][index]));
+    if (!groups.has(key)) groups.set(key, { place: JSON.stringify([layer[index], rate[index]]), values: [] });
+    groups.get(key).values.push(valid[index]);
   });
   const best = new Map();
-  for (const [key, values] of groups) {
-    const [name, speed] = JSON.parse(key);
+  for (const { place, values } of groups.values()) {
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
-    const place = JSON.stringify([name, speed]);
     if (!best.has(place) || best.get(place) < mean) best.set(place, mean);
   }
+  const more = axes.filter((axis) => !["layer", "learning_rate"].includes(axis) && new Set(each.grid[axis]).size > 1);
   const names = [...new Set(layer)], rates = [...new Set(rate)].sort((a, b) => a - b);
   const values = [...best.values()], low = Math.min(...values), high = Math.max(...values);
   const seeds = new Set(seed).size;
   return [h("p", { class: "say" }, `Validation score by layer and learning rate, mean over ${seeds} seed${seeds > 1 ? "s" : ""}` +
-    (new Set(decay).size > 1 ? ", the best weight decay of each." : ".")),
+    (more.length ? `, the best of each over ${more.join(", ").replaceAll("_", " ")}.` : ".")),
   h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "grid" }, h("table", { class: "heat" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Layer"), rates.map((value) => h("th", { scope: "col" }, String(value))))),
     h("tbody", {}, names.map((name) => h("tr", {}, h("th", { scope: "row", class: "row" }, name), rates.map((value) => {
@@ -50,12 +50,13 @@ function openDetail(id) {
   const scores = Object.entries(record.scores).map(([name, score]) => [
     name + (score.main ? " (main)" : ""), text(score.test, score), score.ci95.map((bound) => text(bound, score)).join(" to "),
     (cell(name) || {}).ties || "", score.per_seed.map((value) => text(value, score)).join(", "), text(score.valid, score), text(score.trivial, score)]);
-  const chosen = record.selection.per_seed.map((one) => [String(one.seed), one.layer, String(one.learning_rate), String(one.weight_decay), String(one.epoch), text(one.valid, mainScore), one.ensemble || ""]);
+  const axes = [...new Set(record.selection.per_seed.flatMap(Object.keys))];
+  const chosen = record.selection.per_seed.map((one) => axes.map((axis) => (axis === "valid" ? text(one.valid, mainScore) : String(one[axis] ?? ""))));
   const full = () => {
     const grid = each.grid;
     const order = grid.valid.map((_, index) => index).sort((a, b) => (grid.valid[b] ?? -Infinity) - (grid.valid[a] ?? -Infinity));
-    return table(["layer", "learning rate", "weight decay", "seed", "valid", "best epoch"], order.map((index) => [
-      grid.layer[index], String(grid.learning_rate[index]), String(grid.weight_decay[index]), String(grid.seed[index]),
+    return table([...grid.axes.map((axis) => axis.replaceAll("_", " ")), "seed", "valid", "best epoch"], order.map((index) => [
+      ...grid.axes.map((axis) => String(grid[axis][index])), String(grid.seed[index]),
       grid.valid[index] === null ? "diverged" : text(grid.valid[index], mainScore), String(grid.epoch[index])]));
   };
   const all = each.grid && h("details", { ontoggle: (event) => { if (event.target.open && event.target.children.length === 1) event.target.append(full()); } },
@@ -68,7 +69,7 @@ function openDetail(id) {
     h("p", { class: "say" }, record.comparable ? "Comparable." : `Not comparable: ${record.why_not.join("; ")}.`),
     h("h3", {}, "Scores"), table(["score", "test", "95 %", "ties", "by seed", "valid", "trivial"], scores),
     against.length ? h("p", { class: "say" }, against.map((one) => `${one.d_t} to ${one.t} of ${one.mark} (${one.verdict})`).join("; ")) : "",
-    h("h3", {}, "The probe that validation chose"), table(["seed", "layer", "learning rate", "weight decay", "epoch", "valid", "ensemble"], chosen),
+    h("h3", {}, "The probe that validation chose"), table(axes.map((axis) => axis.replaceAll("_", " ")), chosen),
     each.grid ? h("h3", {}, "Grid") : "", each.grid ? gridHeat(each, (value) => text(value, mainScore)) : h("p", { class: "say" }, "The grid is not beside this record."),
     all || "",
     h("h3", {}, "Facts"), facts([
