@@ -44,7 +44,20 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_in_the_documents_exists(page, bench):
     known = set()
-    for command in ("run", "list", "leaderboard", "check", "data list", "data check", "data mini", "data get"):
+    for command in (
+        "run",
+        "list",
+        "leaderboard",
+        "check",
+        "data list",
+        "data check",
+        "data mini",
+        "data get",
+        "compare",
+        "plot",
+        "reproduce",
+        "results check",
+    ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)):
