@@ -5,8 +5,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 DEMO ?= $(VENV)/demo
 BOARD ?= $(VENV)/board
-BOARD_TASKS ?= all
-BOARD_MODELS ?= mfcc chroma logmel musicnn-mtt musicnn-msd vgg-mtt vgg-msd choi
+BOARD_TASKS ?=
+BOARD_MODELS ?=
 
 .PHONY: install demo board test check format clean
 
@@ -26,8 +26,7 @@ demo: $(STAMP)
 
 # eight encoders on every miniature, checked, as a page and as figures; what is there already is not run again
 board: $(STAMP)
-	$(BIN)/bench run --mini $(addprefix --task ,$(BOARD_TASKS)) $(addprefix --model ,$(BOARD_MODELS)) \
-		--results-dir $(BOARD)
+	$(BIN)/python benchmarks/board.py $(BOARD) $(addprefix --task ,$(BOARD_TASKS)) $(addprefix --model ,$(BOARD_MODELS))
 	$(BIN)/bench results check --results-dir $(BOARD)
 	$(BIN)/bench leaderboard --mini --results-dir $(BOARD) --cost
 	$(BIN)/bench leaderboard --mini --results-dir $(BOARD) --html docs/board.html

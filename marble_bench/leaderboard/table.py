@@ -43,8 +43,11 @@ def shown(value: float, unit: str) -> str:
 
     >>> shown(0.7483, "fraction"), shown(5.5, "dB")
     ('74.8', '5.50')
+    >>> shown(-0.0001, "fraction")
+    '0.0'
     """
-    return f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
+    text = f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
+    return text if text.strip("-0.") else text.lstrip("-")  # no minus before a zero
 
 
 def cell_text(cell: Cell, interval: bool = True) -> str:

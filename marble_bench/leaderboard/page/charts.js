@@ -2,7 +2,9 @@ const HUES = 8;
 const DASHES = ["", "7 4", "2 3", "10 3 2 3"];
 const hue = (index) => `var(--c${index % HUES})`;
 const dash = (index) => DASHES[Math.floor(index / HUES) % DASHES.length];
-const hueOf = (row) => ROWS.indexOf(row);
+/* Measured rows take the first hues, so that they are told apart first. */
+const HUED = [...ROWS].sort((a, b) => (a.kind === "measured" ? 0 : 1) - (b.kind === "measured" ? 0 : 1));
+const hueOf = (row) => HUED.indexOf(row);
 
 /* Round numbers between two values, about `count` of them. */
 function ticks(low, high, count) {
@@ -151,18 +153,19 @@ function drawCost() {
     s("text", { class: "name", x: left + wide / 2, y: top + tall + 42, "text-anchor": "middle" }, COST_WORDS[COST.x]),
     s("text", { class: "name", x: left, y: 12 }, `${column.task}, ${column.short} ${column.unit}`),
   ];
-  /* names do not lie on each other: each keeps its distance to the one above */
-  const order = [...points].sort((a, b) => y(a.cell.v) - y(b.cell.v));
-  const taken = [];
-  const drawn = order.map((point) => {
-    const [cx, cy] = [x(point.x), y(point.cell.v)];
-    let at = cy + 4;
-    while (taken.some(([tx, ty]) => Math.abs(tx - cx) < 110 && Math.abs(ty - at) < 14)) at += 14;
-    taken.push([cx, at]);
+  /* a name stands right of its point, or left, above, below: where it meets no other name and no point */
+  const boxes = points.map((point) => [x(point.x) - 7, y(point.cell.v) - 7, x(point.x) + 7, y(point.cell.v) + 7]);
+  const meets = (box) => boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
+  const drawn = [...points].sort((a, b) => y(a.cell.v) - y(b.cell.v)).map((point) => {
+    const [cx, cy] = [x(point.x), y(point.cell.v)], long = labelOf(point.row).length * 7.2;
+    const places = [[10, 4, "start", 0], [-10, 4, "end", -long], [0, -11, "middle", -long / 2], [0, 19, "middle", -long / 2], [10, 19, "start", 0], [10, 34, "start", 0]];
+    const boxAt = ([dx, dy, , shift]) => [cx + dx + shift, cy + dy - 10, cx + dx + shift + long, cy + dy + 3];
+    const place = places.find((each) => !meets(boxAt(each))) || places[0];
+    boxes.push(boxAt(place));
     const tip = `${labelOf(point.row)}: ${point.cell.t}${point.cell.ci_t ? ` (${point.cell.ci_t.join(" to ")})` : ""}, ${plain(point.x)} ${COST_WORDS[COST.x]}`;
     return s("g", { style: `color:${hue(hueOf(point.row))}` },
       point.cell.ci ? s("line", { class: "whisker", x1: cx, x2: cx, y1: y(point.cell.ci[0]), y2: y(point.cell.ci[1]) }) : "",
-      s("circle", { class: "dot", cx, cy, r: 5.5 }, s("title", {}, tip)), s("text", { class: "name", x: cx + 10, y: at }, labelOf(point.row)));
+      s("circle", { class: "dot", cx, cy, r: 5.5 }, s("title", {}, tip)), s("text", { class: "name", x: cx + place[0], y: cy + place[1], "text-anchor": place[2] }, labelOf(point.row)));
   });
   $("cost-chart").replaceChildren(s("svg", { width, height, viewBox: `0 0 ${width} ${height}`, role: "img",
     "aria-label": `${column.task} score against ${COST_WORDS[COST.x]}; the table below has the numbers` }, grid, drawn));
@@ -208,7 +211,8 @@ function drawFew() {
     s("text", { class: "name", x: left + wide / 2, y: top + tall + 42, "text-anchor": "middle" }, "training clips"),
     s("text", { class: "name", x: left, y: 12 }, `${FEW.task}, ${curves[0].metric} ${unit}`)];
   const taken = [];
-  const drawn = curves.map((curve) => {
+  const reached = (curve) => curve.points[curve.points.length - 1].v;
+  const drawn = [...curves].sort((a, b) => reached(b) - reached(a)).map((curve) => {
     const row = ROWS.find((each) => each.id === curve.row);
     const points = curve.points.map((point) => ({ ...point, at: [x(point.n), y(point.v * scale)] }));
     let at = points[points.length - 1].at[1] + 4;

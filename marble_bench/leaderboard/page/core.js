@@ -27,7 +27,7 @@ const labelOf = (row) => {
 const sourceOf = (row) => ({ measured: "measured", floor: "floor" }[row.kind] || `published, ${row.mark}`);
 
 /* Numbers as the terminal shows them: a value in points, percent with one decimal, decibels with two. */
-const shown = (value, unit) => value.toFixed(unit === "dB" ? 2 : 1);
+const shown = (value, unit) => value.toFixed(unit === "dB" ? 2 : 1).replace(/^-(0\.0+)$/, "$1");
 const plain = (value) => {
   if (value === null || value === undefined) return "";
   if (Math.abs(value) >= 1e6) return `${(value / 1e6).toFixed(value < 1e7 ? 2 : 0)} M`;
