@@ -35,7 +35,8 @@ function scoreCell(row, column, range) {
       h("i", { style: `left:${place(cell.ci[0])};width:${width}` }), h("b", { style: `left:${place(cell.v)}` })));
   }
   const leads = cell.ties && cell.ties.includes("a") && cell.rank === 1;
-  const title = [cell.basis, cell.ci && `95 %: ${cell.ci_t[0]} to ${cell.ci_t[1]}`].filter(Boolean).join("; ");
+  const title = [cell.basis, cell.ci && `95 %: ${cell.ci_t[0]} to ${cell.ci_t[1]}`, cell.sd_t && `± ${cell.sd_t} over seeds`, cell.rank && `rank ${cell.rank}`,
+    cell.contaminated && `trained on ${cell.contaminated}`, cell.why_not && cell.why_not.join(", ")].filter(Boolean).join("; ");
   const record = cell.record && column.id !== "mean";
   const body = record
     ? h("button", { type: "button", class: "cell", onclick: () => openDetail(cell.record),
