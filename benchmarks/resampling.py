@@ -16,7 +16,7 @@ import torch
 from marble_bench import statistics
 from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc
 
-FEW = 10
+FEW = 3
 # name: metric, clips, width, as in the tasks' test splits
 CASES = {
     "accuracy, 4,096 clips": (accuracy, 4096, 112),

@@ -92,24 +92,27 @@ def well_ordered(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 
 def _weighted_by_tag(
-    outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor, descending: bool
-) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """For each probe and tag in turn: the probe; and of the clips that carry the tag, in the order of the outputs, their
-    weights `(replicates, positives)` and the first and the last place of their equals `(positives,)`; with the weights
-    of all clips in that order `(replicates, clips)`."""
+    outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each probe and tag in turn: the probe; and for each output that a clip carrying the tag has, ascending, the weight
+    of the clips that carry the tag and have this output, of all clips with a lower one, and of all that have it:
+    `(values, replicates)` each.
+
+    Sums are of counts, which float32 holds exactly up to 16 million.
+    """
     import torch
 
-    for probe, values in enumerate(outputs.double()):
+    by_clip = weights.T.contiguous()
+    for probe, values in enumerate(outputs):
         for tag in range(values.shape[1]):
-            ordered, order = values[:, tag].sort(descending=descending)
-            carried = truth[order, tag].bool()
-            starts = torch.ones(len(ordered), dtype=torch.bool, device=ordered.device)
-            starts[1:] = ordered[1:] != ordered[:-1]
-            run = starts.cumsum(0) - 1
-            first = torch.nonzero(starts)[:, 0]
-            last = torch.cat([first[1:] - 1, first.new_tensor([len(ordered) - 1])])
-            placed = weights[:, order].double()
-            yield probe, placed[:, carried], first[run[carried]], last[run[carried]], placed
+            carried = truth[:, tag].bool()
+            found, place = values[carried, tag].unique(return_inverse=True)
+            column = values[:, tag].contiguous()
+            # even: between two of the values found, odd: equal to one
+            segment = torch.searchsorted(found, column) + torch.searchsorted(found, column, right=True)
+            sums = by_clip.new_zeros(2 * len(found) + 1, by_clip.shape[1]).index_add_(0, segment, by_clip)
+            positives = by_clip.new_zeros(len(found), by_clip.shape[1]).index_add_(0, place, by_clip[carried])
+            yield probe, positives.double(), sums.cumsum(dim=0)[0:-1:2].double(), sums[1::2].double()
 
 
 def weighted_roc_auc(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
@@ -119,14 +122,13 @@ def weighted_roc_auc(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.
     """
     import torch
 
+    total = weights.double().sum(dim=1)
     areas: list[list[torch.Tensor]] = [[] for _ in outputs]
-    for probe, positives, first, last, placed in _weighted_by_tag(outputs, truth, weights, descending=False):
-        below = torch.nn.functional.pad(placed.cumsum(dim=1), (1, 0))  # all clips, by weight, before each place
-        own = torch.nn.functional.pad(positives.cumsum(dim=1), (1, 0))
-        held = own[:, -1]
-        ranks = (below[:, first] + below[:, last + 1]) / 2  # a positive's equals count half
-        pairs = (positives * ranks).sum(dim=1) - held.square() / 2  # less the positives' pairs among themselves
-        areas[probe].append(pairs / (held * (below[:, -1] - held)))
+    for probe, positives, below, equal in _weighted_by_tag(outputs, truth, weights):
+        held = positives.sum(dim=0)
+        # equals count half; less the positives' pairs among themselves
+        pairs = (positives * (below + equal / 2)).sum(dim=0) - held.square() / 2
+        areas[probe].append(pairs / (held * (total - held)))
     return torch.stack([torch.stack(each).nanmean(dim=0) for each in areas], dim=1)
 
 
@@ -137,16 +139,13 @@ def weighted_average_precision(outputs: torch.Tensor, truth: torch.Tensor, weigh
     """
     import torch
 
+    total = weights.double().sum(dim=1)
     found: list[list[torch.Tensor]] = [[] for _ in outputs]
-    for probe, positives, _, last, placed in _weighted_by_tag(outputs, truth, weights, descending=True):
-        taken = placed.cumsum(dim=1)[:, last]
-        own = torch.nn.functional.pad(positives.cumsum(dim=1), (1, 0))
-        held = own[:, -1]
-        # hits up to the last of a positive's equals: the positives up to the last of them
-        upto = torch.searchsorted(last.contiguous(), last, right=True)
-        hits = own[:, upto]
-        precision = torch.where(taken > 0, hits / taken, 0)
-        found[probe].append((positives * precision).sum(dim=1) / held)
+    for probe, positives, below, _ in _weighted_by_tag(outputs, truth, weights):
+        held = positives.sum(dim=0)
+        hits = held - positives.cumsum(dim=0) + positives  # at this output or a higher one
+        precision = torch.where(total > below, hits / (total - below), 0)
+        found[probe].append((positives * precision).sum(dim=0) / held)
     return torch.stack([torch.stack(each).nanmean(dim=0) for each in found], dim=1)
 
 
