@@ -126,14 +126,8 @@ def bootstrap_interval(
     outputs: `(probes, clips, ...)`. groups: `(clips,)`, clips of one group are drawn together. A tag that a resample
     leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score.
     """
-    import numpy as np
-
-    def mean(weights: NDArray[Any]) -> NDArray[Any]:
-        means: NDArray[Any] = rescored(metric, outputs, truth, weights).mean(axis=1)
-        return means
-
-    whole = float(mean(np.ones((1, len(groups)), dtype=np.float32))[0])
-    return bca(whole, mean(drawn_again(groups, seed=seed)), mean(left_out(groups)))
+    (one,) = replicated(metric, [outputs], truth, groups, seed)
+    return one.interval()
 
 
 @dataclass(frozen=True)
@@ -175,6 +169,8 @@ def replicated(
     made = []
     for each in outputs:
         whole, bootstrap, jackknife = (rescored(metric, each, truth, weights).mean(axis=1) for weights in samples)
+        if not metric.smooth:
+            jackknife = np.full_like(jackknife, whole[0])  # no acceleration can be read from it
         made.append(Replicated(float(whole[0]), bootstrap, jackknife))
     return made
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import statistics
-from marble_bench.leaderboard.rows import Against, Cell, _task, published_cells, record_cells
+from marble_bench.leaderboard.rows import Against, Cell, published_cells, record_cells, task_of
 from marble_bench.stored import Predicted, Stored, alike, predicted
 
 if TYPE_CHECKING:
@@ -360,7 +360,7 @@ def _together(cells: Sequence[Cell], width: Callable[[Cell], float]) -> float:
         by_task.setdefault(cell.task, []).append(width(cell))
     by_corpus: dict[str, float] = {}
     for task, widths in by_task.items():
-        known = _task(task)
+        known = task_of(task)
         corpus = known.corpus.name if known else task
         by_corpus[corpus] = by_corpus.get(corpus, 0.0) + sum(widths) / len(widths)
     return float(sum(value**2 for value in by_corpus.values()) ** 0.5)

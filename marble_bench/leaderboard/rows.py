@@ -129,7 +129,7 @@ def published_cells() -> list[Cell]:
                 borrowed=row["origin"] == "borrowed",
                 interval=interval,
                 basis=basis,
-                main=_task(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
+                main=task_of(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
                 averaged=row["metric"] in averaged.get(row["task"], ()),
                 contaminated=_contaminated(_training_data(row["model"]), row["task"]),
             )
@@ -146,7 +146,7 @@ def averaged_columns() -> dict[str, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=256)
-def _task(name: str) -> Task | None:
+def task_of(name: str) -> Task | None:
     """The task of a name, None for one that is not here."""
     try:
         return plugins.find_task(name).task
@@ -155,7 +155,7 @@ def _task(name: str) -> Task | None:
 
 
 def _metrics(name: str) -> list[str]:
-    task = _task(name)
+    task = task_of(name)
     return [metric.name for metric in task.metrics] if task else []
 
 
@@ -169,7 +169,7 @@ def _published_interval(task: str, metric: str, value: float) -> tuple[tuple[flo
     A mean of values between 0 and 1 varies at most as a share does (its variance is at most p (1 - p)), so that Wilson's
     interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size.
     """
-    found = _task(task)
+    found = task_of(task)
     if found is None:
         return None, "none: the size of the test split is not known here"
     if metric not in _BOUNDED:
@@ -205,7 +205,7 @@ def names_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> str:
 
 
 def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> str:
-    found = _task(task)
+    found = task_of(task)
     names = {corpus} | ({found.corpus.name, found.corpus.title} if found else set())
     return names_corpus(training_data, sorted(names - {""}))
 

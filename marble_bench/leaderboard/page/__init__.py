@@ -16,7 +16,7 @@ from marble_bench import __version__
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError
 from marble_bench.leaderboard.board import AVERAGE, Board, points
-from marble_bench.leaderboard.rows import Cell, _task, published_sources
+from marble_bench.leaderboard.rows import Cell, published_sources, task_of
 from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
 from marble_bench.stored import Stored, table
 
@@ -90,7 +90,7 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
     found: dict[str, dict[str, Any]] = {}
     first = {cell.column: cell for cell in reversed(board.cells)}
     for column in board.columns:
-        cell, known = first[column], _task(column[0])
+        cell, known = first[column], task_of(column[0])
         task = found.setdefault(
             cell.task,
             {
