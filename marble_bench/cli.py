@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__, cli_data, cli_models
+from marble_bench import __version__, cli_board, cli_data, cli_models, cli_results
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -27,6 +27,9 @@ app = typer.Typer(
 
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_board.app)
+app.add_typer(cli_results.app, name="results")
+app.add_typer(cli_results.top)
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
 Cache = Annotated[
@@ -259,41 +262,6 @@ def _results(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-@app.command()
-def leaderboard(
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks; repeatable.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only these models; repeatable.")] = None,
-    protocol: Annotated[str, typer.Option(help="The protocol whose ranking is shown.")] = "marble",
-    mini: Annotated[
-        bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")
-    ] = False,
-    results_dir: Results = Path("results"),
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Records and published scores in one table."""
-    from dataclasses import asdict
-
-    from marble_bench import results
-    from marble_bench.leaderboard.rows import published_cells, record_cells
-    from marble_bench.show import print_board
-
-    cells = [cell for cell in record_cells(results.read_all(results_dir)) if cell.mini == mini]
-    cells += [] if mini else published_cells()
-    cells = [
-        cell
-        for cell in cells
-        if cell.protocol == protocol and (not task or cell.task in task) and (not model or cell.model in model)
-    ]
-    if as_json:
-        print(json.dumps([asdict(cell) for cell in cells], indent=1))
-    elif not cells:
-        where = f"protocol {protocol}" + (" on miniatures" if mini else "")
-        raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
-    else:
-        print_board(cells, protocol, mini)
 
 
 @app.command()

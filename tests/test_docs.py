@@ -55,6 +55,10 @@ def test_every_option_in_the_documents_exists(page, bench):
         "data get",
         "models get",
         "models verify",
+        "compare",
+        "plot",
+        "reproduce",
+        "results check",
     ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]

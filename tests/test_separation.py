@@ -324,3 +324,18 @@ def test_separators_that_all_diverge_are_an_error(probe):
     lost = probe.Fitted(probe.Probe(0, 1e-3, 0, 0), math.nan, -1, (), True, {})
     with pytest.raises(DataError, match="diverged at once"):
         probe.choose([lost], 1, 1)
+
+
+def test_songs_counted_by_weight_score_as_songs_repeated():
+    from marble_bench.metrics import stem_metrics
+
+    rows = torch.randn(2, 5, 4, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    rows[:, 1, 0] = torch.nan
+    weights = torch.tensor([[2, 0, 1, 1, 1], [0, 3, 0, 1, 1]])
+    for metric in stem_metrics(("vocals", "drums")):
+        assert metric.smooth == ("museval" not in metric.name)
+        if metric.smooth:
+            found = metric.weighted(rows, torch.zeros(5), weights)
+            for replicate, counts in zip(found, weights, strict=True):
+                drawn = rows[:, torch.arange(5).repeat_interleave(counts)]
+                assert torch.allclose(replicate, metric.compute(drawn, torch.zeros(drawn.shape[1])))

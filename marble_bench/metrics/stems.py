@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.metrics.metric import Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import torch
@@ -33,7 +33,11 @@ def _metric(name: str, columns: Sequence[int], median: bool, source: str) -> Met
     def per_song(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         return outputs[..., list(columns)].double().nanmean(dim=-1)
 
-    return Metric(name, "stems", over_songs, per_song, source, unit="dB")
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return weighted_nanmean(outputs[..., list(columns)], weights).nanmean(dim=-1)
+
+    fast = None if median else weighted
+    return Metric(name, "stems", over_songs, per_song, source, unit="dB", weighted=fast, smooth=not median)
 
 
 def stem_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
