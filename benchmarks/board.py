@@ -2,8 +2,8 @@
 
 python benchmarks/board.py RESULTS [--model NAME ...] [--task NAME ...]
 
-A pair whose record is there is left alone, so that the same command goes on after an interruption. Ends with 1 if a pair
-failed, after the others were run. `make board` calls this, checks the records and draws the page.
+A pair whose record is there is left alone, so that the same command goes on after an interruption; so is a model without
+frames on a task that is asked frame by frame. Ends with 1 if a pair failed, after the others were run. `make board` calls this, checks the records and draws the page.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import time
 from pathlib import Path
 
 from marble_bench import plugins
+from marble_bench.features.frames import framewise
+from marble_bench.targets import Events, Stems
 
 MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "choi")
 
@@ -27,8 +29,12 @@ def main() -> int:
     parser.add_argument("--task", action="append", help="a task; repeatable")
     asked = parser.parse_args()
     pairs = [(task, model) for task in asked.task or plugins.task_names() for model in asked.model or MODELS]
-    for _, model in pairs:
-        plugins.find_encoder(model)  # a wrong name is told before any work
+    named = {model: plugins.find_encoder(model) for _, model in pairs}  # a wrong name is told before any work
+    framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Events, Stems))}
+    unable = [(task, model) for task, model in pairs if task in framed and not framewise(named[model].layers)]
+    for task, model in unable:
+        print(f"{model} has no frames, which {task} asks for", file=sys.stderr)
+    pairs = [pair for pair in pairs if pair not in unable]
     failed = []
     for number, (task, model) in enumerate(pairs, 1):
         if any(asked.results.glob(f"{model}/*/marble/{task}.mini.json")):

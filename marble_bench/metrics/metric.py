@@ -67,8 +67,8 @@ def mean_of(
 
 
 def weighted_nanmean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """`(probes, clips, columns)`, `(replicates, clips)` -> `(replicates, probes, columns)`: the mean of the clips that have a
-    value, each counted `weights` times; NaN where none has."""
+    """`(probes, clips, columns)`, `(replicates, clips)` -> `(replicates, probes, columns)`: the mean of the clips that have
+    a value, each counted `weights` times; NaN where none has."""
     import torch
 
     exact, there = values.double(), values.isfinite().double()
