@@ -44,6 +44,14 @@ class Device(str, Enum):
     mps = "mps"
 
 
+class Dtype(str, Enum):
+    """The precision that encoders run in; features are stored in half precision."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
 class What(str, Enum):
     """What can be listed."""
 
@@ -76,6 +84,7 @@ def run(
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the encoder.")] = Dtype.float32,
     results_dir: Results = Path("results"),
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
@@ -116,6 +125,7 @@ def run(
             limit=limit,
             allow_missing=allow_missing,
             device=where,
+            dtype=dtype.value,
             offline=offline or offline_asked(),
             overwrite=overwrite,
         )

@@ -45,7 +45,15 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
-        items, encoder, here.weights, task.window, request.cache, request.device, watch.features
+        items,
+        encoder,
+        here.weights,
+        task.window,
+        request.cache,
+        request.device,
+        watch.features,
+        dtype=request.dtype,
+        say=watch.say,
     )
     sound, missing, faults = _sound(request, here, cost.damaged, watch)
     return Gathered(
@@ -91,6 +99,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         piece_s=task.window.length_s,
         progress=watch.features,
         say=watch.say,
+        dtype=request.dtype,
     )
     sound, missing, faults = _sound(request, here, damaged | cost.damaged, watch)
     return Gathered(

@@ -82,7 +82,7 @@ def build(
             "torch": version("torch"),
             "transformers": version("transformers"),
             "device": request.device,
-            "dtype": "float32",
+            "dtype": request.dtype,
             "platform": platform.platform(),
         },
         "comparable": not why_not,

@@ -35,6 +35,7 @@ class Request:
     limit: int | None = None
     allow_missing: bool = False
     device: str = "cpu"
+    dtype: str = "float32"
     offline: bool = False
     overwrite: bool = False
 
