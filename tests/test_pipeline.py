@@ -353,3 +353,11 @@ def test_what_killed_writers_left_is_swept_when_it_is_old(items, tmp_path):
     _extract(items, tmp_path)
     assert not old.exists()
     assert new.exists()  # perhaps another process is writing it
+
+
+@pytest.mark.slow
+def test_three_random_kills_end_in_the_same_bytes():
+    script = Path(__file__).parent.parent / "benchmarks/kills.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "3", "--seed", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "killed 3 times; all 90 shards are the same bytes" in done.stdout
