@@ -32,9 +32,11 @@ FLOORS = [
     ["events"],
     ["record"],
     ["run", "check"],
+    ["prepare"],
     ["leaderboard"],
     ["progress", "show"],
-    ["cli_data"],
+    ["cli_options"],
+    ["cli_data", "cli_features"],
     ["cli"],
 ]
 # Task checks its target and metrics against each other; both sides name the other's type, inside functions only.
