@@ -10,8 +10,8 @@ decode     reading, resampling and cutting alone, in as many threads as ours
 
 The lower of (b) and decode is a ceiling that ours can only reach where encoding and decoding do not share cores. `both` is
 what is left where they share all of them: 1 / (1 / alone + 1 / decode). Encoders are loaded, and have run once, before any
-clock. Rounds take turns, so that a change of the machine's speed meets all four; medians are printed. The audio is made here:
-30 s of stereo noise and tones at 44.1 kHz, half wav, half mp3.
+clock. Rounds take turns, so that a change of the machine's speed meets all four; medians are printed. The audio is made
+here: 30 s of stereo noise and tones at 44.1 kHz, half wav, half mp3.
 """
 
 from __future__ import annotations
@@ -196,9 +196,7 @@ def main() -> None:
     asked = parser.parse_args()
     from marble_bench.cache import cache_root
 
-    print(
-        f"{os.cpu_count()} cores, torch {torch.__version__} with {torch.get_num_threads()} threads; seconds of audio a second"
-    )
+    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s")
     heads = ("ours", "(a) loop", "(b) alone", "decode", "ours/(a)", "of the lower", "of both")
     print(f"{'':16}" + "".join(f"{head:>13}" for head in heads))
     for case in cases(cache_root(), asked.only):

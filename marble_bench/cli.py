@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from marble_bench import __version__, cli_data, cli_features
-from marble_bench.cli_options import Device, Dtype, device_of
+from marble_bench.cli_options import Device, Dtype, Engine, device_of
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -71,6 +71,7 @@ def run(
     ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
     dtype: Annotated[Dtype, typer.Option(help="Precision of the encoder.")] = Dtype.float32,
+    engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
     results_dir: Results = Path("results"),
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
@@ -112,6 +113,7 @@ def run(
             allow_missing=allow_missing,
             device=where,
             dtype=dtype.value,
+            engine=engine.value,
             offline=offline or offline_asked(),
             overwrite=overwrite,
         )

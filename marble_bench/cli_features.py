@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli_options import Device, Dtype, device_of
+from marble_bench.cli_options import Device, Dtype, Engine, device_of
 from marble_bench.errors import DONE, INTERRUPTED, MISSING, PARTLY, BenchError, UsageError
 
 if TYPE_CHECKING:
@@ -91,6 +91,10 @@ def extract(
     allow_missing: AllowMissing = False,
     device: Where = Device.auto,
     dtype: Precision = Dtype.float32,
+    engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster (docs/extraction.md).")] = Engine.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read audio; with Ray, encoders side by side.")
+    ] = None,
     cache_dir: Cache = None,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -115,6 +119,8 @@ def extract(
         limit=limit,
         allow_missing=allow_missing,
         dtype=dtype.value,
+        engine=engine.value,
+        workers=workers,
     )
     ended: list[int] = []
     for request in requests:

@@ -24,6 +24,13 @@ class Dtype(str, Enum):
     float16 = "float16"
 
 
+class Engine(str, Enum):
+    """What reads and encodes: this machine, or a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
 def device_of(asked: Device) -> str:
     """The device meant. Raises UsageError if it is not at hand."""
     import torch

@@ -69,6 +69,8 @@ def pooled(request: Request, watch: Watch) -> Pooled:
         request.device,
         watch.features,
         dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
         say=watch.say,
     )
     sound, missing, faults = _sound(request, here, cost.damaged, watch)
@@ -135,6 +137,8 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         progress=watch.features,
         say=watch.say,
         dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
     )
     sound, missing, faults = _sound(request, here, damaged | cost.damaged, watch)
     return Gathered(

@@ -36,6 +36,8 @@ class Request:
     allow_missing: bool = False
     device: str = "cpu"
     dtype: str = "float32"
+    engine: str = "local"
+    workers: int | None = None
     offline: bool = False
     overwrite: bool = False
 

@@ -130,12 +130,13 @@ def extract(
     dtype: str = "float32",
     batch_s: float | None = None,
     workers: int | None = None,
+    engine: str = "local",
     say: Callable[[str], None] | None = None,
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers: see `pipeline.Settings`.
+    dtype, batch_s, workers, engine: see `pipeline.Settings`.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
@@ -152,7 +153,7 @@ def extract(
         check_room(store.folder, needed, text, "make room, or give another --cache-dir")
         started = time.perf_counter()
         jobs = [Job(span, str(item.path), partial(_windows, item, encoder, window)) for span, item in todo.items()]
-        encode = encoder.load(weights.path, device)
+        load = partial(encoder.load, weights.path, device)
         kind = Kind(
             layers=range(len(encoder.layers)),
             pool=pipeline.mean_over_time,
@@ -161,8 +162,8 @@ def extract(
             shard_bytes=SHARD_BYTES,
             shard_jobs=pipeline.shard_jobs(len(set(spans))),
         )
-        settings = Settings(device, dtype, batch_s, workers)
-        pipeline.run(jobs, encoder, encode, kind, partial(keep, [store]), settings, cost, progress, say)
+        settings = Settings(device, dtype, batch_s, workers, engine)
+        pipeline.run(jobs, encoder, load, kind, partial(keep, [store]), settings, cost, progress, say)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
     cost.feature_bytes = store.size_bytes()

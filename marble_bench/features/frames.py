@@ -128,13 +128,14 @@ def extract(
     dtype: str = "float32",
     batch_s: float | None = None,
     workers: int | None = None,
+    engine: str = "local",
 ) -> tuple[Frames, Cost]:
     """Make sure that the frames of every sound are stored, and hand them out.
 
     layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound); part of
     the key. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
-    and what changes on the way. dtype, batch_s, workers: see `pipeline.Settings`.
+    and what changes on the way. dtype, batch_s, workers, engine: see `pipeline.Settings`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
     """
@@ -150,9 +151,9 @@ def extract(
         jobs = [Job(span, sound.name, partial(_pieces, sound, encoder, piece)) for span, sound in todo.items()]
         most = pipeline.shard_jobs(len({sound.span for sound in sounds}))
         kind = Kind(layers, _as_they_are, _averaged, partial(_bytes_of, encoder, layers), SHARD_BYTES, most)
-        settings = Settings(device, dtype, batch_s, workers)
-        encode = encoder.load(weights.path, device)
-        pipeline.run(jobs, encoder, encode, kind, partial(keep, stores), settings, cost, progress, say)
+        settings = Settings(device, dtype, batch_s, workers, engine)
+        load = partial(encoder.load, weights.path, device)
+        pipeline.run(jobs, encoder, load, kind, partial(keep, stores), settings, cost, progress, say)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {sound.name: cost.broken[sound.span] for sound in sounds if sound.span in cost.broken}
     cost.feature_bytes = sum(store.size_bytes() for store in stores)

@@ -74,12 +74,17 @@ class Kind:
 
 @dataclass(frozen=True)
 class Settings:
-    """How a machine is used. workers: threads that read audio; None for one a core. batch_s: seconds of audio in a batch."""
+    """How machines are used.
+
+    workers: threads that read audio, or with Ray the encoders that run side by side; None for one a core or GPU. batch_s:
+    seconds of audio in a batch. engine: `local` or `ray`.
+    """
 
     device: str = "cpu"
     dtype: str = "float32"
     batch_s: float | None = None
     workers: int | None = None
+    engine: str = "local"
 
 
 @dataclass
@@ -109,7 +114,7 @@ class Shard:
 def run(
     jobs: Sequence[Job],
     encoder: Encoder,
-    encode: Encode,
+    load: Callable[[], Encode],
     kind: Kind,
     write: Callable[[Shard], None],
     settings: Settings,
@@ -119,22 +124,26 @@ def run(
 ) -> None:
     """Encode all jobs and hand each shard to `write`, in order, in a thread of its own.
 
-    progress: called with (jobs done, jobs to do, seconds of audio encoded). say: is told what changes on the way.
-    `cost` is added to as the work goes on. Raises BenchError naming the encoder and the job where something fails; shards
-    that were handed out before are written.
+    load: makes the encoder ready where it will run. progress: called with (jobs done, jobs to do, seconds of audio encoded).
+    say: is told what changes on the way. `cost` is added to as the work goes on. Raises BenchError naming the encoder and
+    the job where something fails; shards that were handed out before are written.
     """
-    runner = _Runner(encoder, encode, kind, settings, cost, say or (lambda _: None))
+    engine = _local
+    if settings.engine == "ray":
+        from marble_bench.features.cluster import on_ray as engine
     done: set[int] = set()
-    workers = settings.workers or os.cpu_count() or 1
-    with _exact(settings), ThreadPoolExecutor(1, "write") as writer, closing(_read_ahead(jobs, workers, cost)) as read:
+    rows: dict[int, dict[tuple[int, int], tuple[Halves, int]]] = {}  # by job and (group, window)
+    with (
+        ThreadPoolExecutor(1, "write") as writer,
+        engine(jobs, encoder, load, kind, settings, cost, say or (lambda _: None)) as (read, runner),
+    ):
         writing: Future[None] | None = None
-        open_jobs: dict[int, list[int]] = {}  # by number: the windows of each group
-        rows: dict[tuple[int, int, int], tuple[Halves, int]] = {}
-        for step in runner.over(_batches(read, open_jobs, kind, encoder.sample_rate_hz, runner)):
-            if isinstance(step, _Made):
-                rows.update({place: (step.layers, row) for row, place in enumerate(step.places)})
+        for step in runner.over(_batches(read, kind, encoder.sample_rate_hz, runner.step)):
+            if isinstance(step, Made):
+                for row, (number, group, window) in enumerate(step.places):
+                    rows.setdefault(number, {})[group, window] = step.layers, row
+                    done.add(number)
                 cost.audio_s += step.samples / encoder.sample_rate_hz
-                done.update(number for number, _, _ in step.places)
                 if progress:
                     progress(len(done) + len(cost.broken), len(jobs), cost.audio_s)
                 if writing and writing.done():
@@ -142,9 +151,8 @@ def run(
                 continue
             if writing:
                 writing.result()  # at most one shard waits, whatever the disk does
-            writing = writer.submit(write, _shard(jobs, dict(open_jobs), rows))
-            open_jobs.clear()
-            rows = {}
+            own = [rows.pop(number) for number in step.jobs]
+            writing = writer.submit(write, _shard([jobs[number].span for number in step.jobs], own))
         if writing:
             writing.result()
 
@@ -154,19 +162,30 @@ def shard_jobs(every: int) -> int:
     return max(SHARD_JOBS, every // SHARDS)
 
 
-def _shard(
-    jobs: Sequence[Job], windows: dict[int, list[int]], rows: dict[tuple[int, int, int], tuple[Halves, int]]
-) -> Shard:
-    numbers = list(windows)
-
+def _shard(spans: Sequence[Span], rows: Sequence[dict[tuple[int, int], tuple[Halves, int]]]) -> Shard:
     def layers(position: int) -> Halves:
         import numpy as np
 
-        number = numbers[position]
-        found = [rows[number, group, row] for group, count in enumerate(windows[number]) for row in range(count)]
-        return [np.concatenate([made[layer][row] for made, row in found]) for layer in range(len(found[0][0]))]
+        found = [made for _, made in sorted(rows[position].items(), key=lambda item: item[0])]
+        return [np.concatenate([halves[layer][row] for halves, row in found]) for layer in range(len(found[0][0]))]
 
-    return Shard([jobs[number].span for number in numbers], layers)
+    return Shard(spans, layers)
+
+
+@contextmanager
+def _local(
+    jobs: Sequence[Job],
+    encoder: Encoder,
+    load: Callable[[], Encode],
+    kind: Kind,
+    settings: Settings,
+    cost: Cost,
+    say: Callable[[str], None],
+) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Runner]]:
+    """This machine: what reads, and what encodes."""
+    runner = Runner(encoder, load(), kind, settings, cost, say)
+    with _exact(settings), closing(_read_ahead(jobs, settings.workers or os.cpu_count() or 1, cost)) as read:
+        yield read, runner
 
 
 @contextmanager
@@ -221,7 +240,7 @@ def _read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tupl
 
 
 @dataclass(frozen=True)
-class _Batch:
+class Batch:
     """Windows of one length. places: whose each of them is: (job, group, row)."""
 
     windows: list[NDArray[np.float32]]
@@ -230,7 +249,7 @@ class _Batch:
 
 
 @dataclass(frozen=True)
-class _Made:
+class Made:
     """The layers of a batch, each `(windows, rows, width)`."""
 
     layers: Halves
@@ -239,25 +258,26 @@ class _Made:
 
 
 @dataclass(frozen=True)
-class _Close:
-    """Stands where a shard ends."""
+class Close:
+    """Stands where a shard ends. jobs: those of the shard, by number."""
+
+    jobs: tuple[int, ...]
 
 
 def _batches(
     read: Iterable[tuple[int, Job, Groups]],
-    open_jobs: dict[int, list[int]],
     kind: Kind,
     sample_rate_hz: int,
-    runner: _Runner,
-) -> Iterator[_Batch | _Close]:
-    """Batches of one length each, and a `_Close` behind the last batch of every shard.
+    step: Callable[[int], int],
+) -> Iterator[Batch | Close]:
+    """Batches of one length each, and a `Close` behind the last batch of every shard.
 
-    `open_jobs` is told the jobs of the shard that is being filled, before its `_Close`.
+    step: how many windows of so many samples make a batch.
     """
     waiting: dict[int, list[tuple[NDArray[np.float32], tuple[int, int, int], str]]] = {}
     size, seconds, waiting_s = 0, 0.0, 0.0
 
-    def taken(length: int, most: int | None) -> _Batch:
+    def taken(length: int, most: int | None) -> Batch:
         nonlocal waiting_s
         chosen, rest = waiting[length][:most], waiting[length][most:] if most else []
         if rest:
@@ -265,11 +285,11 @@ def _batches(
         else:
             del waiting[length]
         waiting_s -= len(chosen) * length / sample_rate_hz
-        return _Batch([w for w, _, _ in chosen], [p for _, p, _ in chosen], [n for _, _, n in chosen])
+        return Batch([w for w, _, _ in chosen], [p for _, p, _ in chosen], [n for _, _, n in chosen])
 
-    joining: dict[int, list[int]] = {}
+    joining: list[int] = []
     for number, job, groups in read:
-        joining[number] = [len(group) for group in groups]
+        joining.append(number)
         size += kind.bytes_of(groups)
         for index, group in enumerate(groups):
             length = group.shape[1]
@@ -278,24 +298,22 @@ def _batches(
             )
             seconds += group.size / sample_rate_hz
             waiting_s += group.size / sample_rate_hz
-            while length in waiting and len(waiting[length]) >= runner.step(length):
-                yield taken(length, runner.step(length))
+            while length in waiting and len(waiting[length]) >= step(length):
+                yield taken(length, step(length))
         while waiting_s >= WAITING_S:
             yield taken(max(waiting, key=lambda each: each * len(waiting[each])), None)
         if size >= kind.shard_bytes or seconds >= SHARD_S or len(joining) >= kind.shard_jobs:
             for length in list(waiting):
                 yield taken(length, None)
-            open_jobs.update(joining)
-            yield _Close()
-            joining, size, seconds = {}, 0, 0.0
+            yield Close(tuple(joining))
+            joining, size, seconds = [], 0, 0.0
     for length in list(waiting):
         yield taken(length, None)
     if joining:
-        open_jobs.update(joining)
-        yield _Close()
+        yield Close(tuple(joining))
 
 
-class _Runner:
+class Runner:
     """Runs an encoder over batches on a device: within its memory, checked, in half precision on the host."""
 
     def __init__(
@@ -317,20 +335,20 @@ class _Runner:
         """How many windows of so many samples go together."""
         return max(1, int((self.batch_s * self.encoder.sample_rate_hz + 0.5) // length))
 
-    def over(self, batches: Iterable[_Batch | _Close]) -> Iterator[_Made | _Close]:
+    def over(self, batches: Iterable[Batch | Close]) -> Iterator[Made | Close]:
         """What each batch gives. On CUDA the next one is already under way when one is fetched."""
-        under_way: deque[tuple[_Batch, list[tuple[NDArray[np.float32], Any, Any]]]] = deque()
+        under_way: deque[tuple[Batch, list[tuple[NDArray[np.float32], Any, Any]]]] = deque()
         for batch in batches:
-            if isinstance(batch, _Batch):
-                under_way.append((batch, self._launched(batch)))
-            while len(under_way) > (1 if self.cuda and isinstance(batch, _Batch) else 0):
-                yield self._fetched(*under_way.popleft())
-            if isinstance(batch, _Close):
+            if isinstance(batch, Batch):
+                under_way.append((batch, self.launched(batch)))
+            while len(under_way) > (1 if self.cuda and isinstance(batch, Batch) else 0):
+                yield self.fetched(*under_way.popleft())
+            if isinstance(batch, Close):
                 yield batch
         while under_way:
-            yield self._fetched(*under_way.popleft())
+            yield self.fetched(*under_way.popleft())
 
-    def _launched(self, batch: _Batch) -> list[tuple[NDArray[np.float32], Any, Any]]:
+    def launched(self, batch: Batch) -> list[tuple[NDArray[np.float32], Any, Any]]:
         """Per part of the batch: its windows, the largest magnitudes `(layers, windows)`, the layers in half precision."""
         import numpy as np
         import torch
@@ -375,7 +393,7 @@ class _Runner:
             largest = torch.stack([each.float().abs().amax(dim=(1, 2)) for each in chosen])
             return largest, [each.half() for each in chosen]
 
-    def _fetched(self, batch: _Batch, parts: list[tuple[NDArray[np.float32], Any, Any]]) -> _Made:
+    def fetched(self, batch: Batch, parts: list[tuple[NDArray[np.float32], Any, Any]]) -> Made:
         import numpy as np
 
         made: list[Halves] = []
@@ -399,7 +417,7 @@ class _Runner:
             made.append(halves)
             first += len(windows)
         whole = made[0] if len(made) == 1 else [np.concatenate(each) for each in zip(*made, strict=True)]
-        return _Made(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
+        return Made(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
 
     def _refuse(self, largest: NDArray[np.float32], name: str) -> None:
         import numpy as np
