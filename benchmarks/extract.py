@@ -99,7 +99,7 @@ def mert() -> Any:
     )
 
 
-def cases(cache: Path, only: list[str]) -> list[Case]:
+def cases(cache: Path, only: list[str], share: float) -> list[Case]:
     """What is measured. MusiCNN's weights come from PyPI, once."""
     from marble_bench import plugins, weights
 
@@ -107,7 +107,7 @@ def cases(cache: Path, only: list[str]) -> list[Case]:
     for name, window_s, clips in (("musicnn-mtt", 10.0, 16), ("mert-95m-random", 5.0, 2), ("mfcc", 10.0, 32)):
         if name in only:
             encoder = mert() if name == "mert-95m-random" else plugins.find_encoder(name)
-            made.append(Case(encoder, weights.resolve(encoder, cache), window_s, clips))
+            made.append(Case(encoder, weights.resolve(encoder, cache), window_s, max(1, round(share * clips))))
     return made
 
 
@@ -193,13 +193,14 @@ def main() -> None:
     names = ["musicnn-mtt", "mert-95m-random", "mfcc"]
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--share", type=float, default=1.0, help="this part of the clips, for a busy machine")
     asked = parser.parse_args()
     from marble_bench.cache import cache_root
 
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s")
     heads = ("ours", "(a) loop", "(b) alone", "decode", "ours/(a)", "of the lower", "of both")
     print(f"{'':16}" + "".join(f"{head:>13}" for head in heads))
-    for case in cases(cache_root(), asked.only):
+    for case in cases(cache_root(), asked.only, asked.share):
         work = Path(tempfile.mkdtemp(prefix="bench-extract-"))
         try:
             rate = measure(case, asked.rounds, work)
