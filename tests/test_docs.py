@@ -7,6 +7,7 @@ import pytest
 from conftest import TOY_TASK
 
 ROOT = Path(__file__).parent.parent
+FEATURES = ("plan", *(f"features {name}" for name in ("extract", "ls", "verify", "prune", "export", "push")))
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -44,7 +45,17 @@ def test_links_lead_somewhere(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_in_the_documents_exists(page, bench):
     known = set()
-    for command in ("run", "list", "leaderboard", "check", "data list", "data check", "data mini", "data get"):
+    for command in (
+        "run",
+        "list",
+        "leaderboard",
+        "check",
+        "data list",
+        "data check",
+        "data mini",
+        "data get",
+        *FEATURES,
+    ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]
     for option in re.findall(r"(?<![\w-])--[a-z][a-z-]+", "\n".join(lines)):
