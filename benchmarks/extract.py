@@ -11,7 +11,8 @@ decode     reading, resampling and cutting alone, in as many threads as ours
 The lower of (b) and decode is a ceiling that ours can only reach where encoding and decoding do not share cores. `both` is
 what is left where they share all of them: 1 / (1 / alone + 1 / decode). Encoders are loaded, and have run once, before any
 clock. Rounds take turns, so that a change of the machine's speed meets all four; medians are printed. The audio is made
-here: 30 s of stereo noise and tones at 44.1 kHz, half wav, half mp3.
+here: 30 s of stereo noise and tones at 44.1 kHz, half wav, half mp3. A second line has the same by the processor time of all
+threads, which says how much work it is, also on a machine that others use: what threads cost each other shows there.
 """
 
 from __future__ import annotations
@@ -111,11 +112,11 @@ def cases(cache: Path, only: list[str], share: float) -> list[Case]:
     return made
 
 
-def clock(work: Callable[[], object]) -> float:
-    """Seconds that something takes."""
-    began = time.perf_counter()
+def clock(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds that something takes by the clock, and of processor time in all threads."""
+    began, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - began
+    return time.perf_counter() - began, time.process_time() - used
 
 
 def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: Path) -> None:
@@ -137,8 +138,8 @@ def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: 
         np.save(folder / f"{path.stem}.npy", np.concatenate([state.mean(axis=1) for state in states], axis=1))
 
 
-def measure(case: Case, rounds: int, work: Path) -> dict[str, float]:
-    """Median rates of one encoder."""
+def measure(case: Case, rounds: int, work: Path) -> dict[str, tuple[float, float]]:
+    """Median seconds of audio a second of one encoder, by the clock and by processor time."""
     import torch
 
     from marble_bench.features import extract, pipeline
@@ -151,9 +152,9 @@ def measure(case: Case, rounds: int, work: Path) -> dict[str, float]:
     clips = [Clip(path.stem, "train", path.name, "x") for path in paths]
     audio_s = case.clips * CLIP_S
 
-    def ours(cache: Path) -> None:
-        items = [extract.Item(*each, None) for each in zip(clips, paths, extract.digests(paths), strict=True)]
-        extract.extract(items, ready, case.weights, window, cache)
+    def ours(cache: Path, most: int | None = None) -> None:
+        found = zip(clips[:most], paths[:most], extract.digests(paths[:most]), strict=True)
+        extract.extract([extract.Item(*each, None) for each in found], ready, case.weights, window, cache)
 
     items = [extract.Item(clip, path, "", None) for clip, path in zip(clips, paths, strict=True)]
 
@@ -173,16 +174,17 @@ def measure(case: Case, rounds: int, work: Path) -> dict[str, float]:
                 for layer in encode(batch[: min(step, many - start)], pipeline.mean_over_time):
                     layer.cpu().numpy()
 
-    with torch.inference_mode():
-        encode(batch[:2], pipeline.mean_over_time)
-    taken: dict[str, list[float]] = {"ours": [], "loop": [], "alone": [], "decode": []}
     (work / "npy").mkdir()
+    ours(work / "warm", 1)  # imports and compiles what all need
+    loop(encode, encoder, case.window_s, paths[:1], work / "npy")
+    taken: dict[str, list[tuple[float, float]]] = {"ours": [], "loop": [], "alone": [], "decode": []}
     for number in range(rounds):
         taken["ours"].append(clock(partial(ours, work / f"cache{number}")))
         taken["alone"].append(clock(alone))
         taken["decode"].append(clock(decode))
         taken["loop"].append(clock(partial(loop, encode, encoder, case.window_s, paths, work / "npy")))
-    return {name: audio_s / statistics.median(each) for name, each in taken.items()}
+    middle = {name: [statistics.median(each) for each in zip(*runs, strict=True)] for name, runs in taken.items()}
+    return {name: (audio_s / wall, audio_s / used) for name, (wall, used) in middle.items()}
 
 
 def main() -> None:
@@ -199,18 +201,24 @@ def main() -> None:
 
     print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s")
     heads = ("ours", "(a) loop", "(b) alone", "decode", "ours/(a)", "of the lower", "of both")
-    print(f"{'':16}" + "".join(f"{head:>13}" for head in heads))
+    print(f"{'':26}" + "".join(f"{head:>13}" for head in heads))
     for case in cases(cache_root(), asked.only, asked.share):
         work = Path(tempfile.mkdtemp(prefix="bench-extract-"))
         try:
-            rate = measure(case, asked.rounds, work)
+            rates = measure(case, asked.rounds, work)
         finally:
             shutil.rmtree(work)
-        lower = min(rate["alone"], rate["decode"])
-        both = 1 / (1 / rate["alone"] + 1 / rate["decode"])
-        shown = [f"{rate[name]:.1f}" for name in ("ours", "loop", "alone", "decode")]
-        shown += [f"{rate['ours'] / rate['loop']:.2f} x", f"{rate['ours'] / lower:.0%}", f"{rate['ours'] / both:.0%}"]
-        print(f"{case.encoder.name:16}" + "".join(f"{each:>13}" for each in shown), flush=True)
+        for index, by in enumerate(("clock", "processor")):
+            rate = {name: each[index] for name, each in rates.items()}
+            lower = min(rate["alone"], rate["decode"])
+            both = 1 / (1 / rate["alone"] + 1 / rate["decode"])
+            shown = [f"{rate[name]:.1f}" for name in ("ours", "loop", "alone", "decode")]
+            shown += [
+                f"{rate['ours'] / rate['loop']:.2f} x",
+                f"{rate['ours'] / lower:.0%}",
+                f"{rate['ours'] / both:.0%}",
+            ]
+            print(f"{case.encoder.name:16}{by:10}" + "".join(f"{each:>13}" for each in shown), flush=True)
 
 
 if __name__ == "__main__":
