@@ -3,7 +3,8 @@
 python benchmarks/board.py RESULTS [--model NAME ...] [--task NAME ...]
 
 A pair whose record is there is left alone, so that the same command goes on after an interruption; so is a model without
-frames on a task that is asked frame by frame. Ends with 1 if a pair failed, after the others were run. `make board` calls this, checks the records and draws the page.
+frames on a task that is asked frame by frame. Ends with 1 if a pair failed, after the others were run. `make board` calls
+this, checks the records and draws the page.
 """
 
 from __future__ import annotations

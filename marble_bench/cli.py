@@ -13,7 +13,8 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__, cli_board, cli_data, cli_models, cli_results
+from marble_bench import __version__, cli_board, cli_data, cli_features, cli_models, cli_results
+from marble_bench.cli_options import Device, Dtype, Engine, device_of
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
 app = typer.Typer(
@@ -27,8 +28,10 @@ app = typer.Typer(
 
 app.add_typer(cli_data.app, name="data")
 app.add_typer(cli_models.app, name="models")
-app.add_typer(cli_board.app)
+app.add_typer(cli_features.app, name="features")
 app.add_typer(cli_results.app, name="results")
+app.command()(cli_features.plan)
+app.add_typer(cli_board.app)
 app.add_typer(cli_results.top)
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
@@ -37,15 +40,6 @@ Cache = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-
-
-class Device(str, Enum):
-    """Where encoders and probes run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
 
 
 class Control(str, Enum):
@@ -88,6 +82,8 @@ def run(
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the encoder.")] = Dtype.float32,
+    engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
     results_dir: Results = Path("results"),
     cache_dir: Cache = None,
     few_shot: Annotated[
@@ -116,7 +112,7 @@ def run(
 
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
-    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), _device(device)
+    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
     chosen = pairs(model or [], task or [], features, weights)
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
         raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
@@ -137,6 +133,8 @@ def run(
             limit=limit,
             allow_missing=allow_missing,
             device=where,
+            dtype=dtype.value,
+            engine=engine.value,
             offline=offline or offline_asked(),
             overwrite=overwrite,
             keep_audio=keep_audio,
@@ -169,18 +167,6 @@ def run(
         print_outcome(outcome, as_json)
         ended.append(PARTLY if outcome.left_out else DONE)
     raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
-
-
-def _device(asked: Device) -> str:
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked is Device.auto:
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[asked.value]:
-        here = ", ".join(name for name, ok in there.items() if ok)
-        raise UsageError(f"--device {asked.value} is not at hand here; there is {here}")
-    return str(asked.value)
 
 
 @app.command("list")

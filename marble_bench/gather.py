@@ -11,6 +11,7 @@ from marble_bench import corpus
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.frames import Frames
+from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
 from marble_bench.task import Clip
@@ -35,8 +36,23 @@ class Gathered:
     cost: dict[str, Any]
 
 
-def encoder_features(request: Request, watch: Watch) -> Gathered:
-    """Features of every clip on disk, through the store."""
+@dataclass(frozen=True)
+class Pooled:
+    """The usable clips of a run, each with its span in the store of an encoder's pooled features."""
+
+    clips: list[Clip]
+    digests: list[str]
+    store: Store
+    spans: list[Span]
+    weights: Weights
+    missing: list[str]
+    faults: list[dict[str, str]]
+    mini: bool
+    cost: dict[str, Any]
+
+
+def pooled(request: Request, watch: Watch) -> Pooled:
+    """See that the pooled features of every clip on disk are stored."""
     from marble_bench.features import extract
 
     encoder, task = request.encoder, request.named.task
@@ -45,19 +61,48 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
-        items, encoder, here.weights, task.window, request.cache, request.device, watch.features
+        items,
+        encoder,
+        here.weights,
+        task.window,
+        request.cache,
+        request.device,
+        watch.features,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+        say=watch.say,
     )
     usable, missing, faults = sound(request, here, cost.damaged, watch)
-    return Gathered(
+    return Pooled(
         clips=[here.clips[index] for index in usable],
-        features=extract.load(store, [spans[index] for index in usable]),
         digests=[here.digests[index] for index in usable],
-        model=model_facts(encoder, here.weights),
-        summable=encoder.summable,
+        store=store,
+        spans=[spans[index] for index in usable],
+        weights=here.weights,
         missing=missing,
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+    )
+
+
+def encoder_features(request: Request, watch: Watch) -> Gathered:
+    """Features of every clip on disk, through the store."""
+    from marble_bench.features import extract
+
+    assert request.encoder is not None
+    found = pooled(request, watch)
+    return Gathered(
+        clips=found.clips,
+        features=extract.load(found.store, found.spans),
+        digests=found.digests,
+        model=model_facts(request.encoder, found.weights),
+        summable=request.encoder.summable,
+        missing=found.missing,
+        faults=found.faults,
+        mini=found.mini,
+        cost=found.cost,
     )
 
 
@@ -91,6 +136,9 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         piece_s=task.window.length_s,
         progress=watch.features,
         say=watch.say,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
     )
     usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
     return Gathered(
@@ -194,6 +242,7 @@ def own_features(request: Request) -> Gathered:
     clips = [clip for clip in clips if clip.id in found]
     features = own.as_features(found, names, [clip.id for clip in clips])
     widths = [layer.shape[1] for layer in features.layers]
+    same = len(set(widths[1:])) == 1
     model = {
         "name": request.model,
         "version": 1,
@@ -202,7 +251,7 @@ def own_features(request: Request) -> Gathered:
         "weights_sha256": own.digest_of(found),
         "parameters": None,
         "states": len(names),
-        "width": widths[0],
+        "width": widths[0] if len(set(widths)) == 1 else widths,
         "sample_rate_hz": None,
         "frame_rate_hz": None,
         "license": "not stated",
@@ -215,7 +264,7 @@ def own_features(request: Request) -> Gathered:
         features=features,
         digests=[""] * len(clips),
         model=model,
-        summable=inner if len(inner) > 1 else (),
+        summable=inner if len(inner) > 1 and same else (),
         missing=missing,
         faults=[],
         mini=corpus.is_mini(root),

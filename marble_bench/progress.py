@@ -15,6 +15,18 @@ if TYPE_CHECKING:
 EVERY_S = 10.0  # seconds between plain lines
 
 
+def span(seconds: float) -> str:
+    """A time as people say it.
+
+    >>> [span(each) for each in (7.4, 90, 3600 * 30.5)]
+    ['7 s', '1:30 min', '30:30 h']
+    """
+    if seconds < 60:
+        return f"{seconds:.0f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
+
+
 class _Shown:
     """Bars on a terminal, and lines; a context that begins and ends them."""
 
@@ -61,8 +73,12 @@ class Progress(_Shown):
 
     def features(self, done: int, todo: int, audio_s: float) -> None:
         """Clips encoded, and the rate in hours of audio per hour."""
-        rate = audio_s / max(time.monotonic() - self.started, 1e-9) if done else 0.0
-        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.0f} audio h/h")
+        rate = audio_s / self._taken() if done else 0.0
+        left = "" if not done or self.bars.disable is False else f", {span((todo - done) * self._taken() / done)} left"
+        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.0f} audio h/h{left}")
+
+    def _taken(self) -> float:
+        return max(time.monotonic() - self.started, 1e-9)
 
     def probes(self, done: int, todo: int, best: float, alive: int) -> None:
         """Probes finished, probes in training, the best validation score so far, and the time that is left."""

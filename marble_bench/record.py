@@ -81,14 +81,14 @@ def build(
         "cost": {
             **data.cost,
             "probe_s": round(probe_s, 3),
-            "peak_memory_mb": _peak_memory_mb(),
+            "peak_memory_mb": peak_memory_mb(),
         },
         "environment": {
             "python": platform.python_version(),
             "torch": version("torch"),
             "transformers": version("transformers"),
             "device": request.device,
-            "dtype": "float32",
+            "dtype": request.dtype,
             "platform": platform.platform(),
         },
         "comparable": not why_not,
@@ -145,7 +145,7 @@ def task_hash(named: Named) -> str:
     return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-def _peak_memory_mb() -> float:
+def peak_memory_mb() -> float:
     """The process's largest resident size so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kilobytes elsewhere

@@ -35,6 +35,9 @@ class Request:
     limit: int | None = None
     allow_missing: bool = False
     device: str = "cpu"
+    dtype: str = "float32"
+    engine: str = "local"
+    workers: int | None = None
     offline: bool = False
     overwrite: bool = False
     keep_audio: Path | None = None

@@ -96,7 +96,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     """A task that asks when something happens: frame-wise features, probes that answer frame by frame."""
     from marble_bench.probes import trainer
 
-    layers = _frame_layers(request)
+    layers = frame_layers(request)
     data = events.gathered(request, watch, layers)
     _check_splits(data.clips, request)
     places = [layers.stored.index(index) for index in layers.single]
@@ -117,7 +117,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
 
 def _run_stems(request: Request, watch: Watch) -> Outcome:
     """A task that asks for stems: frame-wise features of mixtures, separators, separated songs."""
-    layers = _frame_layers(request)
+    layers = frame_layers(request)
     with separation.prepared(request, watch, layers) as (data, ready):
         started = time.perf_counter()
         fitted, chosen, measured = separation.fit(data, ready, request, layers, watch)
@@ -138,7 +138,7 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
     return _save(request, data, made, grid, separation.prediction_table(data, found))
 
 
-def _frame_layers(request: Request) -> framed.Layers:
+def frame_layers(request: Request) -> framed.Layers:
     """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
     if request.encoder is None:
         raise UsageError(
@@ -266,11 +266,17 @@ def plan(request: Request) -> dict[str, object]:
     clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
     names = [layer.name for layer in request.encoder.layers]
     frames: dict[str, object] = {}
-    if isinstance(request.named.task.target, Events):
-        chosen = _frame_layers(request)
+    if isinstance(request.named.task.target, (Events, Stems)):
+        chosen = frame_layers(request)
         layers, with_sum = list(chosen.single), bool(chosen.summed)
         path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-        audio_s = sum(audio.duration_s(path_of[clip.id]) for clip in clips)
+        lengths = [audio.duration_s(path_of[clip.id]) for clip in clips]
+        audio_s = sum(lengths)
+        if isinstance(request.named.task.target, Stems):
+            audio_s = separation.encoded_s(request, clips, lengths, corpus.is_mini(root))
+            rules = separation.rules_of(request.named.task, request.protocol, corpus.is_mini(root))
+            each = request.named.task.target.width * request.seeds * len(rules.learning_rates)
+            frames["probes"] = each * (len(layers) + with_sum)
         frames["frames_gb"] = round(estimate_bytes(audio_s, request.encoder, chosen.stored) / 1e9, 3)
     else:
         layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)

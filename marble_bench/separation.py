@@ -62,6 +62,14 @@ def rules_of(task: Task, protocol: Protocol, mini: bool) -> Separation:
     return replace(rules, bidirectional=protocol.both_ways)
 
 
+def encoded_s(request: Request, clips: Sequence[Clip], lengths_s: Sequence[float], mini: bool) -> float:
+    """Seconds of audio that an encoder hears in a run: training mixtures, and the songs of the other splits."""
+    rules = rules_of(request.named.task, request.protocol, mini)
+    train = sum(clip.split == "train" for clip in clips)
+    songs_s = sum(length for clip, length in zip(clips, lengths_s, strict=True) if clip.split != "train")
+    return train * rules.mixtures_per_track * rules.chunk_s + songs_s
+
+
 @contextmanager
 def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[Gathered, Prepared]]:
     """The songs of a run opened, its training mixtures made, and the frames of all had.
@@ -98,6 +106,9 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         piece_s=rules.piece_s,
         progress=watch.features,
         say=watch.say,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
     )
     if cost.damaged:
         raise DataError("\n".join(["songs cannot be used:", *cost.damaged.values()]))

@@ -36,10 +36,12 @@ FLOORS = [
     ["events", "separation"],
     ["record"],
     ["run", "check"],
+    ["prepare"],
     ["leaderboard"],
     ["verdicts", "reproduce"],
     ["progress", "show"],
-    ["cli_data", "cli_models", "cli_board", "cli_results"],
+    ["cli_options"],
+    ["cli_data", "cli_features", "cli_models", "cli_board", "cli_results"],
     ["cli"],
 ]
 # Task checks its target and metrics against each other; both sides name the other's type, inside functions only.

@@ -210,3 +210,11 @@ def test_duration_and_digest(tmp_path):
     soundfile.write(path, _music(), RATE)
     assert audio.duration_s(path) == 1.5
     assert audio.digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+@pytest.mark.parametrize("channels", [1, 2, 3])
+def test_mono_is_the_mean_of_the_channels_to_the_bit(tmp_path, channels):
+    noise = np.random.default_rng(0).uniform(-1, 1, (8000, channels)).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", noise, 8000, subtype="FLOAT")
+    mono = audio.read(tmp_path / "a.wav", sample_rate_hz=8000)
+    assert np.array_equal(mono, noise.mean(axis=1, dtype=np.float32))

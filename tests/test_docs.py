@@ -7,6 +7,7 @@ import pytest
 from conftest import TOY_TASK
 
 ROOT = Path(__file__).parent.parent
+FEATURES = ("plan", *(f"features {name}" for name in ("extract", "ls", "verify", "prune", "export", "push")))
 PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
 
 
@@ -59,6 +60,7 @@ def test_every_option_in_the_documents_exists(page, bench):
         "plot",
         "reproduce",
         "results check",
+        *FEATURES,
     ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))
     lines = [line for line in page.read_text().splitlines() if "bench " in line or line.startswith("|")]

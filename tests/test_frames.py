@@ -13,7 +13,7 @@ from marble_bench.probes.trainer import Probe
 from marble_bench import weights
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import frames
+from marble_bench.features import frames, pipeline, store
 from marble_bench.features.frames import Sound
 from marble_bench.features.store import Span
 from marble_bench.protocol import MARBLE
@@ -83,7 +83,7 @@ def test_what_is_stored_is_not_encoded_again_and_another_layer_is_added(tmp_path
     assert cost.audio_s == 0
     got, _ = _extract([*sounds, *_sounds([1.0, 1.0, 1.5])[2:]], tmp_path, layers=(0, 1))
     assert got.length(1, 2) == 75
-    shards = [len(store.rows) for store in got.stores]
+    shards = [len(each.rows) for each in got.stores]
     assert shards == [3, 3]
 
 
@@ -109,7 +109,7 @@ def test_fast_layers_are_averaged_down_and_vectors_for_a_window_are_refused(tmp_
 
 def test_a_disk_too_small_is_told_before_the_first_write(tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
-    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, frames.SPARE_BYTES + 1000))
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: usage(10**9, 0, store.SPARE_BYTES + 1000))
     CALLS.clear()
     with pytest.raises(BenchError, match=r"choose fewer --layers, make room"):
         _extract(_sounds([10.0]), tmp_path)
@@ -127,12 +127,11 @@ def test_the_disk_that_is_taken_is_what_was_estimated(tmp_path):
 
 
 def test_an_interrupted_pass_goes_on_and_leaves_each_sound_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(frames, "ROUND_S", 1.0)
-    monkeypatch.setattr(frames, "PENDING_BYTES", 1)
+    monkeypatch.setattr(pipeline, "SHARD_S", 1.0)
     sounds = _sounds([1.0, 1.0, 1.0, 1.0])
 
     def stop(done, todo, audio_s):
-        if done == 2:
+        if done == 3:  # the third shard is not closed yet
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
@@ -140,7 +139,7 @@ def test_an_interrupted_pass_goes_on_and_leaves_each_sound_once(tmp_path, monkey
     CALLS.clear()
     got, cost = _extract(sounds, tmp_path)
     assert cost.audio_s == 2.0
-    assert sorted(len(store.rows) for store in got.stores) == [4, 4]
+    assert sorted(len(each.rows) for each in got.stores) == [4, 4]
 
 
 class _Memory:

@@ -10,7 +10,7 @@ import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench import results, run
-from marble_bench.features import extract
+from marble_bench.features import pipeline
 from marble_bench.protocol import LINEAR, MARBLE
 
 
@@ -65,7 +65,7 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
     def never(*_):
         raise AssertionError("the encoder was run again")
 
-    monkeypatch.setattr(extract, "_encode_all", never)
+    monkeypatch.setattr(pipeline, "run", never)
     second = toy("--mini", "--results-dir", tmp_path / "other")
     assert second.code == 0, second.err
     scores = [json.dumps(ended.record["scores"]) for ended in (first, second)]
@@ -75,6 +75,12 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
     tables = [sorted((tmp_path / name).rglob("*.parquet")) for name in ("results", "other")]
     for one, other in zip(*tables, strict=True):
         assert one.read_bytes() == other.read_bytes()
+
+
+def test_the_encoders_precision_is_in_the_record_and_has_features_of_its_own(toy, tmp_path):
+    made = [toy("--mini", "--dtype", each, "--results-dir", tmp_path / each).record for each in ("float32", "bfloat16")]
+    assert [record["environment"]["dtype"] for record in made] == ["float32", "bfloat16"]
+    assert [record["cost"]["cached"] for record in made] == [False, False]
 
 
 def test_an_edited_encoder_file_is_encoded_anew_and_is_another_record(bench, tmp_path):

@@ -1,24 +1,23 @@
-"""One pass of an encoder over a corpus: decode, normalise, cut, encode, pool, store. What is stored is not done again.
-
-Windows of equal length are encoded together, so that no encoder ever sees padding; decoding runs ahead in threads.
-"""
+"""Pooled features of clips: every layer's mean over time, for each window, through `pipeline` into a store."""
 
 from __future__ import annotations
 
 import os
 import time
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from marble_bench import audio
-from marble_bench.encoder import Encode, Encoder
-from marble_bench.errors import BenchError, DataError
-from marble_bench.features.frames import Sound
-from marble_bench.features.store import Span, Store
+from marble_bench.encoder import Encoder
+from marble_bench.errors import DataError
+from marble_bench.features import pipeline
+from marble_bench.features.frames import Sound, keep
+from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.store import Span, Store, check_room
 from marble_bench.features.table import Features
 from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
@@ -27,8 +26,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-BATCH_S = 60.0  # seconds of audio that are encoded together
-WAITING_S = 300.0  # seconds of audio that may wait for windows of their own length
+SHARD_BYTES = 64 << 20
 
 
 @dataclass(frozen=True)
@@ -41,25 +39,22 @@ class Item:
     rate_hz: int | None
 
 
-@dataclass
-class Cost:
-    """What an extraction took. audio_s: seconds of audio that were encoded now (0 with everything cached)."""
-
-    audio_s: float = 0.0
-    extract_s: float = 0.0
-    feature_bytes: int = 0
-    damaged: dict[str, str] = field(default_factory=dict)
-
-
 def digests(paths: Sequence[Path]) -> list[str]:
     """The sha256 of each file's bytes, each file read once, in threads."""
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        of_path = dict(zip(unique, pool.map(audio.digest, unique), strict=True))
+        of_path = dict(zip(unique, pool.map(_digest, unique), strict=True))
     return [of_path[path] for path in paths]
 
 
-def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) -> Store:
+def _digest(path: Path) -> str:
+    try:
+        return audio.digest(path)
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+
+
+def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path, dtype: str = "float32") -> Store:
     """The store of an encoder's pooled features for a kind of window."""
     facts = {
         "encoder": encoder.name,
@@ -72,7 +67,7 @@ def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path) 
         "first_s": window.first_s,
         "clip_normalize": window.normalize,
         "kind": "pooled",
-        "dtype": "float32",
+        "dtype": dtype,
     }
     return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers])
 
@@ -112,6 +107,17 @@ def _crop_s(encoder: Encoder, window: Window) -> float | None:
     return window.first_s if encoder.normalize == window.normalize == "none" else None
 
 
+def rows_of(length_s: float, window: Window) -> int:
+    """How many windows a clip of so many seconds gives."""
+    used = length_s if window.first_s is None else min(length_s, window.first_s)
+    return 1 if window.length_s is None else int(used / window.length_s + 1e-6)
+
+
+def row_bytes(encoder: Encoder) -> int:
+    """What the layers of one window take on disk, in half precision."""
+    return 2 * sum(layer.width for layer in encoder.layers)
+
+
 def extract(
     items: Sequence[Item],
     encoder: Encoder,
@@ -120,31 +126,59 @@ def extract(
     cache: Path,
     device: str = "cpu",
     progress: Callable[[int, int, float], None] | None = None,
+    *,
+    dtype: str = "float32",
+    batch_s: float | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    say: Callable[[str], None] | None = None,
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
-    progress: called with (clips done, clips to do, seconds of audio encoded so far).
+    progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
+    dtype, batch_s, workers, engine: see `pipeline.Settings`.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
-    take.
+    take, BenchError if the disk has no room for what is still to be stored.
     """
-    store, cost = open_store(encoder, weights, window, cache), Cost()
+    store, cost = open_store(encoder, weights, window, cache, dtype), Cost()
     spans = [span_of(item, encoder, window) for item in items]
     todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):
         if span not in store.rows:
             todo.setdefault(span, item)
     if todo:
+        needed = sum(_estimate(item, encoder, window) for item in todo.values()) * row_bytes(encoder)
+        text = f"the features of {len(todo)} clips"
+        check_room(store.folder, needed, text, "make room, or give another --cache-dir")
         started = time.perf_counter()
-        try:
-            _encode_all(todo, encoder, encoder.load(weights.path, device), window, store, device, cost, progress)
-        finally:
-            store.flush()
+        jobs = [Job(span, str(item.path), partial(_windows, item, encoder, window)) for span, item in todo.items()]
+        load = partial(encoder.load, weights.path, device)
+        kind = Kind(
+            layers=range(len(encoder.layers)),
+            pool=pipeline.mean_over_time,
+            rows=lambda pooled, _: pooled.unsqueeze(1),
+            bytes_of=lambda groups: sum(len(group) for group in groups) * row_bytes(encoder),
+            shard_bytes=SHARD_BYTES,
+            shard_jobs=pipeline.shard_jobs(len(set(spans))),
+        )
+        settings = Settings(device, dtype, batch_s, workers, engine)
+        pipeline.run(jobs, encoder, load, kind, partial(keep, [store]), settings, cost, progress, say)
         cost.extract_s = time.perf_counter() - started
-    broken = {span: cost.damaged[item.clip.id] for span, item in todo.items() if item.clip.id in cost.damaged}
-    cost.damaged.update({i.clip.id: broken[s] for s, i in zip(spans, items, strict=True) if s in broken})
+        cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
     cost.feature_bytes = store.size_bytes()
     return store, spans, cost
+
+
+def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
+    """Windows of a clip by what is declared of it, else by its file's header; one where neither can be had."""
+    length_s = item.clip.duration_s
+    if length_s is None and window.length_s is not None:
+        try:
+            length_s = audio.duration_s(item.path) - item.clip.start_s
+        except DataError:
+            return 1  # decoding it will say what is wrong
+    return 1 if length_s is None else rows_of(length_s, window)
 
 
 def load(store: Store, spans: Sequence[Span]) -> Features:
@@ -156,31 +190,11 @@ def load(store: Store, spans: Sequence[Span]) -> Features:
     return Features(tuple(name for name, _ in store.layers), layers, clip)
 
 
-def _encode_all(
-    todo: dict[Span, Item],
-    encoder: Encoder,
-    encode: Encode,
-    window: Window,
-    store: Store,
-    device: str,
-    cost: Cost,
-    progress: Callable[[int, int, float], None] | None,
-) -> None:
-    done = 0
-    for batch in _batches(_decoded(todo, encoder, window, cost), encoder):
-        for span, layers in _encode_batch(batch, encoder, encode, device):
-            try:
-                store.add(span, layers)
-            except BenchError as error:
-                raise BenchError(f"{encoder.name} on {todo[span].path}: {error}") from error
-        done += len(batch)
-        cost.audio_s += sum(windows.size for _, windows in batch) / encoder.sample_rate_hz
-        if progress:
-            progress(done + len(cost.damaged), len(todo), cost.audio_s)
+def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
+    """One group, `(windows, samples)`, of a clip at the encoder's rate.
 
-
-def _windows(item: Item, encoder: Encoder, window: Window) -> NDArray[np.float32]:
-    """`(windows, samples)` of one clip at the encoder's rate."""
+    Raises DataError for a file that cannot be used, Unfit for a window that the encoder cannot take.
+    """
     rate = encoder.sample_rate_hz
     waveform = audio.read(
         item.path,
@@ -192,91 +206,25 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> NDArray[np.float32
     )
     waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
     try:
-        return audio.cut(
+        windows = audio.cut(
             waveform,
             None if window.length_s is None else round(window.length_s * rate),
             None if window.first_s is None else round(window.first_s * rate),
         )
     except DataError as error:
         raise DataError(f"{item.path}: {error}") from error
-
-
-def _decoded(
-    todo: dict[Span, Item], encoder: Encoder, window: Window, cost: Cost
-) -> Iterator[tuple[Span, NDArray[np.float32]]]:
-    """Each span's windows in order, decoded a few files ahead; a damaged file is noted in `cost.damaged`."""
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
-        ahead: deque[tuple[Span, Item, Future[Any]]] = deque()
-        waiting = iter(todo.items())
-        while True:
-            while len(ahead) < 4 * (os.cpu_count() or 1) and (following := next(waiting, None)):
-                span, item = following
-                ahead.append((span, item, pool.submit(_windows, item, encoder, window)))
-            if not ahead:
-                return
-            span, item, future = ahead.popleft()
-            try:
-                windows = future.result()
-            except DataError as error:
-                cost.damaged[item.clip.id] = str(error)
-                continue
-            _check_length(item, windows.shape[1] / encoder.sample_rate_hz, encoder)
-            yield span, windows
+    _check_length(item, windows.shape[1] / rate, encoder)
+    return [windows]
 
 
 def _check_length(item: Item, length_s: float, encoder: Encoder) -> None:
     if length_s < encoder.min_s:
-        raise DataError(
+        raise Unfit(
             f"clip '{item.clip.id}' gives a window of {length_s:.3f} s, and {encoder.name} needs at least "
             f"{encoder.min_s:.3f} s ({item.path}); choose another model or longer clips"
         )
     if encoder.max_s is not None and length_s > encoder.max_s:
-        raise DataError(
+        raise Unfit(
             f"clip '{item.clip.id}' gives a window of {length_s:.3f} s, and {encoder.name} takes at most "
             f"{encoder.max_s:.3f} s ({item.path})"
         )
-
-
-def _batches(
-    decoded: Iterable[tuple[Span, NDArray[np.float32]]], encoder: Encoder
-) -> Iterator[list[tuple[Span, NDArray[np.float32]]]]:
-    """Spans whose windows have one length, together up to BATCH_S; the fullest goes first when too many wait."""
-    waiting: dict[int, list[tuple[Span, NDArray[np.float32]]]] = {}
-    seconds: dict[int, float] = {}
-    for span, windows in decoded:
-        length = windows.shape[1]
-        waiting.setdefault(length, []).append((span, windows))
-        seconds[length] = seconds.get(length, 0.0) + windows.size / encoder.sample_rate_hz
-        while seconds and (max(seconds.values()) >= BATCH_S or sum(seconds.values()) >= WAITING_S):
-            fullest = max(seconds, key=lambda each: seconds[each])
-            del seconds[fullest]
-            yield waiting.pop(fullest)
-    yield from waiting.values()
-
-
-def _encode_batch(
-    batch: Sequence[tuple[Span, NDArray[np.float32]]], encoder: Encoder, encode: Encode, device: str
-) -> Iterator[tuple[Span, list[NDArray[np.float32]]]]:
-    """Each span's layers, `(windows, width)` float32."""
-    import numpy as np
-    import torch
-
-    windows = np.concatenate([each for _, each in batch])
-    step = max(1, int(BATCH_S * encoder.sample_rate_hz // windows.shape[1]))
-    parts = []
-    with torch.inference_mode():
-        for start in range(0, len(windows), step):
-            chunk = torch.from_numpy(windows[start : start + step]).to(device)
-            parts.append([layer.float().cpu().numpy() for layer in encode(chunk, _mean_over_time)])
-    if len(parts[0]) != len(encoder.layers):
-        raise BenchError(f"{encoder.name} gave {len(parts[0])} layers; it declares {len(encoder.layers)}")
-    layers = [np.concatenate(layer) for layer in zip(*parts, strict=True)]
-    row = 0
-    for span, each in batch:
-        yield span, [layer[row : row + len(each)] for layer in layers]
-        row += len(each)
-
-
-def _mean_over_time(frames: Any) -> Any:
-    """`(windows, frames, width)` -> `(windows, width)`, summed in float32 whatever the encoder ran in."""
-    return frames.float().mean(dim=1)

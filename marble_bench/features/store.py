@@ -3,16 +3,21 @@
 A folder holds the features of one key: encoder, its version and weights digest, preprocessing, sample rate, window and
 precision. A row is one window, or in a store of frames one frame; rows are known by the audio file's digest, the span of it
 that was decoded, and their order. All rows of a span stand in one shard, so a span is there wholly or not at all. A
-shard's schema lists its spans with their counts of rows, so that a store is opened without reading a row. A shard is
+shard's schema lists its spans with their counts of rows, so that a store is opened without reading a row, and a digest of
+its layers. A shard is named by the spans it lists, and is
 written under a temporary name, synced and renamed: what exists is whole. Two processes that write the same rows only
-write them twice.
+put the same file in its place twice.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Sequence
+import os
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,9 +29,12 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = "marble-bench.features/2"
-SHARD_BYTES = 64 << 20
+FORMAT = "marble-bench.features/3"
+SPARE_BYTES = 256 << 20  # disk that is left alone
+STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
 HALF_MAX = 65504.0
+ABOUT = "about.json"
+DIGEST = b"sha256"  # key of a shard's metadata: over the bytes of all layers, one after another
 SPANS = b"spans"  # key of a shard's metadata: [[audio, stretch, rows], ...] in the order of the rows
 
 
@@ -54,42 +62,37 @@ def folder_name(facts: dict[str, Any]) -> str:
     return f"{facts['encoder']}-{key[:12]}"
 
 
+def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[str], None] | None = None) -> None:
+    """Raise BenchError if the disk of `folder` has no room for so many bytes; else tell what will be taken."""
+    free = shutil.disk_usage(folder).free - SPARE_BYTES
+    text = f"{needed / 1e9:.2f} GB for {what}"
+    if needed > free:
+        raise BenchError(f"{folder.parent} has room for {max(free, 0) / 1e9:.2f} GB and {text} are needed: {hint}")
+    if say:
+        say(f"writing {text} to {folder.parent}")
+
+
 class Store:
-    """The features of one key. `layers`: names and widths, in order."""
+    """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies."""
 
     def __init__(self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]]) -> None:
         self.folder = root / folder_name(facts)
         self.layers = tuple(layers)
         self._pending: list[tuple[Span, list[NDArray[np.float16]]]] = []
-        self._pending_bytes = 0
+        about = self.folder / ABOUT
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
-            about = json.dumps({"format": FORMAT, **facts, "layers": self.layers}, indent=1, sort_keys=True) + "\n"
-            if not (self.folder / "about.json").is_file():
-                write_whole(self.folder / "about.json", about.encode())
+            if not about.is_file():
+                text = json.dumps({"format": FORMAT, **facts, "layers": self.layers}, indent=1, sort_keys=True) + "\n"
+                write_whole(about, text.encode())
         except OSError as error:
             raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
-        self.rows = self._index()
-
-    def _shards(self) -> list[Path]:
-        return sorted(self.folder.glob("*.arrow"))
-
-    def _index(self) -> dict[Span, Stored]:
-        rows: dict[Span, Stored] = {}
-        for shard in self._shards():
-            first = 0
-            for audio, stretch, count in _spans_of(shard):
-                rows.setdefault(Span(audio, stretch), Stored(shard, first, count))
-                first += count
-        return rows
-
-    @property
-    def pending_bytes(self) -> int:
-        """Bytes that wait for the next shard."""
-        return self._pending_bytes
+        with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
+            os.utime(about)
+        self.rows = index(self.folder)
 
     def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]]) -> None:
-        """Keep the rows of one span: per layer `(rows, width)`. Written when a shard is full, or by `flush`.
+        """Keep the rows of one span, per layer `(rows, width)`, until `flush` writes them.
 
         Raises BenchError if a value does not fit a half float, naming the layer.
         """
@@ -104,14 +107,13 @@ class Store:
                 raise BenchError(
                     f"layer '{name}' reaches {np.abs(values).max():.3g}, beyond half precision ({HALF_MAX})"
                 )
-        halves = [values.astype(np.float16) for values in layers]
-        self._pending.append((span, halves))
-        self._pending_bytes += sum(values.nbytes for values in halves)
-        if self._pending_bytes >= SHARD_BYTES:
-            self.flush()
+        self._pending.append((span, [values.astype(np.float16, copy=False) for values in layers]))
 
     def flush(self) -> None:
-        """Write what is pending as one shard. Raises BenchError if the disk refuses; finished shards stay."""
+        """Write what was added as one shard, named by its spans, the bytes decided by spans and values alone.
+
+        Raises BenchError if the disk refuses; finished shards stay.
+        """
         if not self._pending:
             return
         import numpy as np
@@ -127,16 +129,19 @@ class Store:
                 ("stretch", [span.stretch for span, _ in self._pending]),
             )
         }
-        for index, (name, width) in enumerate(self.layers):
-            flat = pa.concat_arrays([pa.array(halves[index].reshape(-1)) for _, halves in self._pending])
-            columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(flat, width)
-        table = pa.table(columns).replace_schema_metadata({SPANS: listed})
+        total = hashlib.sha256()
+        for place, (name, width) in enumerate(self.layers):
+            flat = np.concatenate([halves[place].reshape(-1) for _, halves in self._pending])
+            total.update(flat.data)
+            columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+        table = pa.table(columns).replace_schema_metadata({SPANS: listed, DIGEST: total.hexdigest()})
         names = hashlib.sha256(listed.encode()).hexdigest()
         shard = self.folder / f"{names[:16]}.arrow"
         sink = pa.BufferOutputStream()
         with pa.ipc.new_file(sink, table.schema) as writer:
             writer.write_table(table)
         try:
+            sweep(self.folder)
             write_whole(shard, sink.getvalue())
         except OSError as error:
             raise BenchError(
@@ -147,7 +152,7 @@ class Store:
         for span, halves in self._pending:
             self.rows.setdefault(span, Stored(shard, first, len(halves[0])))
             first += len(halves[0])
-        self._pending, self._pending_bytes = [], 0
+        self._pending = []
 
     def read(self, layer: int, spans: Sequence[Span]) -> NDArray[np.float16]:
         """`(windows, width)` float16: the windows of all spans one after another, from one mapped column."""
@@ -181,7 +186,59 @@ class Store:
 
     def size_bytes(self) -> int:
         """Bytes of all shards on disk."""
-        return sum(shard.stat().st_size for shard in self._shards())
+        return sum(shard.stat().st_size for shard in shards(self.folder))
+
+
+def shards(folder: Path) -> list[Path]:
+    """The shards in a store's folder."""
+    return sorted(folder.glob("*.arrow"))
+
+
+def index(folder: Path) -> dict[Span, Stored]:
+    """Where the spans of a store lie. Raises DataError naming a shard that is damaged."""
+    rows: dict[Span, Stored] = {}
+    for shard in shards(folder):
+        first = 0
+        for audio, stretch, count in _spans_of(shard):
+            rows.setdefault(Span(audio, stretch), Stored(shard, first, count))
+            first += count
+    return rows
+
+
+def sweep(folder: Path, older_than_s: float = STALE_S) -> int:
+    """Remove what killed writers left: temporary files of that age. Returns their bytes."""
+    gone = 0
+    for left in folder.glob(".*.tmp"):
+        with suppress(FileNotFoundError):  # another process may sweep too
+            status = left.stat()
+            if time.time() - status.st_mtime > older_than_s:
+                left.unlink()
+                gone += status.st_size
+    return gone
+
+
+def fault(shard: Path) -> str:
+    """What is wrong with a shard: nothing, or a sentence. Every byte of its layers is read."""
+    import numpy as np
+
+    try:
+        spans, table = _spans_of(shard), _open(shard)
+    except DataError as error:
+        return str(error)
+    if sum(count for _, _, count in spans) != table.num_rows:
+        return f"feature shard {shard} has {table.num_rows} rows and lists others; delete it and run again"
+    total = hashlib.sha256()
+    for name in table.column_names:
+        if not name.startswith("layer:"):
+            continue
+        for chunk in table.column(name).chunks:
+            values = chunk.flatten().to_numpy()
+            if not np.isfinite(values).all():
+                return f"feature shard {shard}: layer '{name[6:]}' has NaN or infinity; delete it and run again"
+            total.update(np.ascontiguousarray(values).data)
+    if total.hexdigest() != table.schema.metadata.get(DIGEST, b"").decode():
+        return f"feature shard {shard} is not what was written (its digest differs); delete it and run again"
+    return ""
 
 
 def _spans_of(shard: Path) -> list[tuple[str, str, int]]:

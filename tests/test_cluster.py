@@ -1,0 +1,115 @@
+"""The pipeline on a Ray cluster of this machine: the same store, also when a worker is lost. Skipped where Ray is absent."""
+
+import os
+import signal
+import threading
+import time
+from dataclasses import replace
+
+import pytest
+from test_pipeline import SMALL, _bytes, _extract, _items, pipeline
+
+from marble_bench.errors import BenchError, UsageError
+
+try:
+    import ray
+except ImportError:
+    ray = None
+needs_ray = pytest.mark.skipif(ray is None, reason="Ray is not installed (pip install 'marble-bench[ray]')")
+
+
+@pytest.fixture
+def items(tmp_path):
+    return _items(tmp_path / "audio")
+
+
+@pytest.fixture(scope="module")
+def cluster():
+    """Two workers that find this folder's modules."""
+    import logging
+    import warnings
+    from pathlib import Path
+
+    warnings.simplefilter("ignore")
+    here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
+    ray.init(
+        num_cpus=2,
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level=logging.ERROR,
+        object_store_memory=200 << 20,
+        runtime_env={"env_vars": {"PYTHONPATH": here}},
+    )
+    yield
+    ray.shutdown()
+
+
+@pytest.mark.skipif(ray is not None, reason="Ray is installed")
+def test_without_ray_the_extra_is_named(items, tmp_path):
+    with pytest.raises(UsageError, match=r"marble-bench\[ray\]"):
+        _extract(items, tmp_path, engine="ray")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_makes_the_same_store(items, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    items[4].path.write_bytes(b"RIFF nothing")
+    _extract(items, tmp_path / "local")
+    for workers in (1, 2):
+        said = []
+        made = _extract(items, tmp_path / str(workers), engine="ray", workers=workers, batch_s=2.0, say=said.append)
+        assert _bytes(tmp_path / str(workers)) == _bytes(tmp_path / "local")
+        assert list(made[2].damaged) == ["clip4"]
+        assert said == [f"{workers} encoders on a Ray cluster of 1 machines"]
+
+
+def _slow(path, device):
+    """Takes its time and says where it runs."""
+    encode = SMALL.load(path, device)
+
+    def waiting(waveforms, pool):
+        with open(os.environ["PIDS"], "a") as file:
+            file.write(f"{os.getpid()}\n")
+        time.sleep(0.3)
+        return encode(waveforms, pool)
+
+    return waiting
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_worker_that_is_killed_midway_loses_nothing(items, tmp_path, cluster, monkeypatch):
+    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    pids = tmp_path / "pids"
+    _extract(items, tmp_path / "local")
+
+    def load(path, device):
+        os.environ["PIDS"] = str(pids)
+        return _slow(path, device)
+
+    def kill():
+        while not pids.exists() or len(pids.read_text().split()) < 4:
+            time.sleep(0.02)
+        os.kill(int(pids.read_text().split()[-1]), signal.SIGKILL)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    _extract(items, tmp_path / "ray", replace(SMALL, load=load), engine="ray", workers=2, batch_s=1.0)
+    killer.join()
+    assert len(set(pids.read_text().split())) == 3  # two, and the one that took a lost one's place
+    assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
+
+
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_what_fails_on_a_worker_is_told_as_on_this_machine(items, tmp_path, cluster):
+    def load(path, device):
+        encode = SMALL.load(path, device)
+        return lambda waveforms, pool: [each * float("nan") for each in encode(waveforms, pool)]
+
+    with pytest.raises(BenchError, match=r"small on .*00\.wav: layer '0' has NaN or infinity"):
+        _extract(items, tmp_path, replace(SMALL, load=load), engine="ray")

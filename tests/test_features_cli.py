@@ -1,0 +1,251 @@
+"""`bench features` and `bench plan`: made, listed, verified, pruned, exported, pushed, estimated."""
+
+import json
+import os
+import time
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TOY_MODEL, TOY_TASK, toy_module
+
+from marble_bench import prepare
+from marble_bench.features import export, manage, store
+
+OF_TOY = ("--model", TOY_MODEL, "--task", TOY_TASK)
+BYTES = 51 * 3 * 16 * 2  # clips, layers, width, half floats
+
+
+@pytest.fixture
+def made(bench, tmp_path):
+    """The toy encoder's features of the toy miniature; the store's folder."""
+    ended = bench("features", "extract", *OF_TOY, "--mini", "--json", "--device", "cpu")
+    assert ended.code == 0, ended.err
+    (folder,) = (tmp_path / "cache/features").iterdir()
+    assert ended.record["stores"] == [str(folder)]
+    return folder
+
+
+def _shards(folder):
+    return sorted(folder.glob("*.arrow"))
+
+
+def test_extracted_features_are_what_a_run_reads(bench, made):
+    ended = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1)
+    assert ended.record["cost"]["cached"] is True
+    again = bench("features", "extract", *OF_TOY, "--mini", "--json", "--device", "cpu")
+    assert again.record["audio_s"] == 0
+    assert again.record["clips"] == 51
+
+
+def test_a_damaged_clip_is_told_and_ends_with_3_or_allowed_with_4(bench, tmp_path):
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    toy_module().write(corpus)
+    (corpus / "hums/train01.wav").write_bytes(b"RIFF nothing")
+    call = ("features", "extract", *OF_TOY, "--data-dir", corpus, "--json", "--device", "cpu")
+    stopped = bench(*call)
+    assert stopped.code == 3
+    assert "train01.wav cannot be decoded" in stopped.err
+    allowed = bench(*call, "--allow-missing")
+    assert allowed.code == 4
+    assert allowed.record["left_out"] == ["hums/train01.wav"]
+    assert allowed.record["clips"] == 50
+
+
+def test_ls_names_key_encoder_size_rows_and_last_use(bench, made):
+    os.utime(made / "about.json", (0, 0))
+    (row,) = bench("features", "ls", "--json").record
+    assert (row["key"], row["encoder"], row["kind"], row["rows"], row["clips"]) == (made.name, "toy", "pooled", 51, 51)
+    assert row["mb"] == round(sum(shard.stat().st_size for shard in _shards(made)) / 1e6, 3)
+    assert row["last_use"].startswith(("1970", "1969"))
+    store.Store(
+        made.parent,
+        {k: v for k, v in json.loads((made / "about.json").read_text()).items() if k not in ("format", "layers")},
+        [],
+    )
+    assert bench("features", "ls", "--json").record[0]["last_use"].startswith(time.strftime("%Y"))
+    assert made.name in bench("features", "ls").out
+    assert bench("features", "ls", "--model", "other", "--json").record == []
+
+
+def test_verify_reads_every_byte(bench, made):
+    sound = bench("features", "verify", "--json")
+    assert (sound.code, sound.record) == (0, {"sound": 2, "damaged": []})
+    first, second = _shards(made)
+    content = bytearray(first.read_bytes())
+    place = content.rindex(np.float16(store_value(made)).tobytes())
+    content[place] ^= 1
+    first.write_bytes(content)
+    second.write_bytes(second.read_bytes()[:100])
+    damaged = bench("features", "verify", "--json")
+    assert damaged.code == 3
+    problems = {each["path"]: each["problem"] for each in damaged.record["damaged"]}
+    assert "its digest differs" in problems[str(first)]
+    assert "is damaged" in problems[str(second)]
+
+
+def store_value(folder):
+    """A number that stands in the first shard."""
+    import pyarrow as pa
+
+    return pa.ipc.open_file(str(_shards(folder)[0])).read_all()["layer:2"][7].as_py()[3]
+
+
+def test_prune_takes_what_is_damaged_and_the_next_run_mends_it(bench, made):
+    before = {shard.name: shard.read_bytes() for shard in _shards(made)}
+    _shards(made)[1].write_bytes(b"no arrow")
+    assert bench("features", "extract", *OF_TOY, "--mini", "--device", "cpu").code == 3
+    assert bench("features", "ls", "--json").record[0]["problem"]
+    assert bench("features", "prune", "--damaged", "--yes").code == 0
+    assert len(_shards(made)) == 1
+    assert bench("features", "extract", *OF_TOY, "--mini", "--device", "cpu").code == 0
+    assert {shard.name: shard.read_bytes() for shard in _shards(made)} == before
+
+
+def test_prune_by_encoder_and_by_use_and_never_unasked(bench, made):
+    assert bench("features", "prune").code == 2
+    unasked = bench("features", "prune", "--model", "toy")
+    assert unasked.code == 2
+    assert "--yes" in unasked.err
+    assert bench("features", "prune", "--model", "toy", "--unused-days", 1, "--yes").err.startswith("nothing to remove")
+    assert bench("features", "prune", "--model", "other", "--yes").err.startswith("nothing to remove")
+    assert made.is_dir()
+    os.utime(made / "about.json", (0, 0))
+    assert bench("features", "prune", "--unused-days", 30, "--yes").code == 0
+    assert not made.exists()
+
+
+def test_a_store_of_another_format_is_listed_and_pruned_as_damaged(bench, made):
+    about = json.loads((made / "about.json").read_text())
+    (made / "about.json").write_text(json.dumps({**about, "format": "marble-bench.features/1"}))
+    assert "this version reads" in bench("features", "ls", "--json").record[0]["problem"]
+    assert bench("features", "prune", "--damaged", "--yes").code == 0
+    assert manage.held(made.parent.parent) == []
+
+
+@pytest.mark.parametrize("name", ["out.parquet", "folder"])
+def test_exported_features_give_the_scores_of_the_encoder(bench, made, tmp_path, name):
+    exported = bench("features", "export", tmp_path / name, *OF_TOY, "--mini", "--device", "cpu")
+    assert exported.code == 0, exported.err
+    own = bench(
+        "run", "--task", TOY_TASK, "--features", tmp_path / name, "--json", "--device", "cpu", "--mini", "--seeds", 1
+    )
+    run = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1)
+    assert own.code == 0, own.err
+    assert own.record["scores"] == run.record["scores"]
+    assert own.record["selection"]["per_seed"] == run.record["selection"]["per_seed"]
+
+
+def test_a_dataset_folder_is_one_for_the_datasets_library(bench, made, tmp_path):
+    bench("features", "export", tmp_path / "hub", *OF_TOY, "--mini", "--device", "cpu")
+    card = (tmp_path / "hub/README.md").read_text()
+    assert card.startswith("---\nconfigs:")
+    assert "| encoder's licence | CC0-1.0 |" in card
+    assert "path: data/valid.parquet" in card
+    import datasets
+
+    loaded = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "hf"))
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 24, "valid": 12, "test": 15}
+    assert len(loaded["test"][0]["2"]) == 16
+
+
+def test_layers_of_several_widths_are_exported_and_read_back(tmp_path):
+    from marble_bench.features.own import as_features, read_own
+    from marble_bench.task import Clip
+
+    kept = store.Store(tmp_path, {"encoder": "wide"}, [("a", 3), ("b", 5)])
+    random = np.random.default_rng(0)
+    clips = [Clip(f"c{index}", "train", f"{index}.wav", "x") for index in range(600)]
+    spans = [store.Span(str(index), "0:") for index in range(600)]
+    for index, span in enumerate(spans):
+        kept.add(span, [random.normal(size=(1 + index % 3, width)) for width in (3, 5)])
+    kept.flush()
+    rows = export.to_parquet(kept, clips, spans, tmp_path / "wide.parquet")
+    assert rows == 1200
+    names = [clip.id for clip in clips]
+    found, layers = read_own(tmp_path / "wide.parquet", names)
+    assert layers == ("a", "b")
+    features = as_features(found, layers, names)
+    for index in (0, 1):
+        assert np.array_equal(features.layers[index], kept.read(index, spans).astype(np.float32))
+    assert pd.read_parquet(tmp_path / "wide.parquet").window.max() == 2
+
+
+def test_push_puts_the_dataset_where_fsspec_can(bench, made, tmp_path):
+    place = tmp_path / "server"
+    pushed = bench("features", "push", f"file://{place}", *OF_TOY, "--mini", "--device", "cpu")
+    assert pushed.code == 0, pushed.err
+    assert sorted(path.name for path in place.rglob("*.*")) == [
+        "README.md",
+        "test.parquet",
+        "train.parquet",
+        "valid.parquet",
+    ]
+    ended = bench("run", "--task", TOY_TASK, "--features", place, "--json", "--mini", "--device", "cpu", "--seeds", 1)
+    assert ended.code == 0, ended.err
+    refused = bench("features", "push", "nowhere", *OF_TOY, "--mini", "--device", "cpu")
+    assert refused.code == 2
+    unknown = bench("features", "push", "nosuch://bucket/x", *OF_TOY, "--mini", "--device", "cpu")
+    assert unknown.code == 1
+    assert "cannot be pushed to nosuch://bucket/x" in unknown.err
+
+
+def test_push_to_the_hub_makes_a_dataset_repository(tmp_path, monkeypatch):
+    import huggingface_hub
+
+    calls = []
+
+    class Hub:
+        def create_repo(self, name, **options):
+            calls.append(("create", name, options))
+
+        def upload_folder(self, **options):
+            calls.append(("upload", options["repo_id"], options["repo_type"], options["folder_path"]))
+            return "https://hub/datasets/me/mine"
+
+    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
+    assert export.push(tmp_path, "hf:me/mine", print) == "https://hub/datasets/me/mine"
+    assert calls == [
+        ("create", "me/mine", {"repo_type": "dataset", "exist_ok": True}),
+        ("upload", "me/mine", "dataset", tmp_path),
+    ]
+
+
+def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    planned = bench("plan", *OF_TOY, "--mini", "--json", "--device", "cpu")
+    assert planned.code == 0, planned.err
+    total, (row,) = planned.record["total"], planned.record["each"]
+    assert row["audio_h"] == round(51 / 3600, 3)
+    assert row["features_gb"] == round(BYTES / 1e9, 4)
+    assert row["rate"] > 1
+    assert row["rate_from"].startswith("noise through the encoder")
+    assert row["hours"] == round(51 / 3600 / row["rate"], 3)
+    assert total["passes"] == 1
+    assert not (tmp_path / "cache/features").exists()
+    assert "1 passes over" in bench("plan", *OF_TOY, "--mini", "--device", "cpu").out
+
+
+def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(bench, tmp_path):
+    record = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1).record
+    other = tmp_path / "twin_task.py"
+    other.write_text(Path(TOY_TASK).read_text())
+    planned = bench("plan", *OF_TOY, "--task", other, "--mini", "--json", "--device", "cpu").record
+    assert planned["each"][0]["rate_from"] == "1 records in results"
+    assert planned["each"][0]["rate"] == round(record["cost"]["real_time_factor"], 1)
+    assert planned["total"]["passes"] == 1
+    assert planned["each"][1]["passes"] == 0
+
+
+def test_wrong_requests_say_what_is_wrong(bench):
+    for arguments, words in (
+        (("features", "extract", "--task", TOY_TASK), "--model NAME"),
+        (("features", "extract", "--model", TOY_MODEL), "--task NAME"),
+        (("features", "export", "x", "--model", TOY_MODEL, "--task", TOY_TASK, "--task", "gtzan"), "these are 2 pairs"),
+        (("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--mini", "--data-dir", "."), "exclude each other"),
+    ):
+        ended = bench(*arguments)
+        assert ended.code == 2
+        assert words in ended.err

@@ -1,0 +1,363 @@
+"""The pipeline: the same bytes whatever the batch, the workers, the time and the interruption; every fault named."""
+
+import errno
+import hashlib
+import subprocess
+import sys
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from marble_bench import weights
+from marble_bench.encoder import Encoder, Layer
+from marble_bench.errors import BenchError, DataError
+from marble_bench.features import extract, pipeline, store
+from marble_bench.features.extract import Item
+from marble_bench.task import Clip, Window
+
+RATE = 8000
+SEEN: list[int] = []  # windows of each batch
+
+
+def _load(path, device):
+    """A small transformer, random but always the same; slightly other numbers under autocast."""
+    random = torch.Generator().manual_seed(0)
+
+    def made(*shape):
+        return torch.randn(*shape, generator=random) / shape[-1] ** 0.5
+
+    conv, queries, keys, values, out = made(24, 1, 160), *(made(24, 24) for _ in range(4))
+
+    def encode(waveforms, pool):
+        SEEN.append(len(waveforms))
+        x = torch.nn.functional.conv1d(waveforms.unsqueeze(1), conv, stride=80).transpose(1, 2)
+        attention = torch.softmax(x @ queries @ (x @ keys).transpose(1, 2) / 24**0.5, dim=-1)
+        y = torch.tanh(attention @ (x @ values)) @ out
+        return [pool(x), pool(y)]
+
+    return encode
+
+
+SMALL = Encoder(
+    name="small",
+    description="random attention",
+    sample_rate_hz=RATE,
+    layers=(Layer("0", 24, 100.0), Layer("1", 24, 100.0)),
+    load=_load,
+    license="MIT",
+    citation="none",
+    min_s=0.1,
+)
+WHOLE = Window()
+LENGTHS_S = [1.0, 2.0, 1.0, 1.5, 1.0, 0.5, 2.0, 1.0, 1.0, 2.0, 1.5, 1.0]
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+
+
+@pytest.fixture
+def items(tmp_path):
+    return _items(tmp_path / "audio")
+
+
+def _items(folder: Path):
+    folder.mkdir()
+    made = []
+    for index, length_s in enumerate(LENGTHS_S):
+        path = folder / f"{index:02}.wav"
+        random = np.random.default_rng(index)
+        soundfile.write(path, 0.3 * random.standard_normal(round(length_s * RATE)).clip(-3, 3), RATE)
+        made.append(_item(index, path))
+    return made
+
+
+def _item(index: int, path: Path):
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    return Item(Clip(f"clip{index}", "train", path.name, "a"), path, digest, RATE)
+
+
+def _extract(items, cache, encoder=SMALL, window=WHOLE, **options):
+    return extract.extract(items, encoder, weights.resolve(encoder, cache), window, cache, **options)
+
+
+def _bytes(cache):
+    """Every file of a store by its name, but for what killed writers left."""
+    return {path.name: path.read_bytes() for path in sorted(cache.rglob("*.arrow"))}
+
+
+@pytest.mark.parametrize("window", [Window(), Window(length_s=0.5)])
+def test_batch_size_and_workers_change_no_byte(items, tmp_path, window):
+    _extract(items, tmp_path / "first", window=window)
+    expected = _bytes(tmp_path / "first")
+    assert len(expected) == 4
+    for index, (batch_s, workers) in enumerate([(0.1, 1), (1.9, 3), (1000.0, 8)]):
+        SEEN.clear()
+        _extract(items, tmp_path / str(index), window=window, batch_s=batch_s, workers=workers)
+        assert _bytes(tmp_path / str(index)) == expected
+        assert max(SEEN) == (1 if batch_s == 0.1 else max(SEEN))
+
+
+def test_order_changes_no_feature(items, tmp_path):
+    store_, spans, _ = _extract(items, tmp_path / "one")
+    turned, _, _ = _extract(items[::-1], tmp_path / "other")
+    for layer in (0, 1):
+        assert np.array_equal(store_.read(layer, spans), turned.read(layer, spans))
+
+
+def test_features_are_what_the_encoder_gives_for_one_window_alone(items, tmp_path):
+    made, spans, _ = _extract(items, tmp_path)
+    encode = SMALL.load(None, "cpu")
+    for item, span in zip(items, spans, strict=True):
+        wave, _ = soundfile.read(item.path, dtype="float32")
+        alone = encode(torch.from_numpy(wave)[None], lambda frames: frames.mean(dim=1))
+        for layer in (0, 1):
+            assert np.array_equal(made.read(layer, [span]), alone[layer].half().numpy())
+
+
+@pytest.mark.parametrize("stop_at", range(1, len(LENGTHS_S), 3))
+def test_a_pass_that_is_stopped_anywhere_goes_on_to_the_same_bytes(items, tmp_path, stop_at):
+    _extract(items, tmp_path / "whole")
+
+    def stop(done, todo, audio_s):
+        if done >= stop_at:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        _extract(items, tmp_path / "broken", progress=stop)
+    _, _, cost = _extract(items, tmp_path / "broken")
+    assert cost.audio_s < sum(LENGTHS_S) or stop_at < 4
+    assert _bytes(tmp_path / "broken") == _bytes(tmp_path / "whole")
+
+
+def test_a_shard_is_written_while_the_next_is_encoded_and_no_more_than_one_waits(items, tmp_path, monkeypatch):
+    write, gate, begun = store.write_whole, threading.Event(), []
+
+    def slow(path, content):
+        if path.suffix == ".arrow":
+            begun.append(len(SEEN))
+            assert gate.wait(10)
+        write(path, content)
+
+    monkeypatch.setattr(store, "write_whole", slow)
+    SEEN.clear()
+    worker = threading.Thread(target=_extract, args=(items, tmp_path), kwargs={"batch_s": 1.0})
+    worker.start()
+    deadline = time.monotonic() + 10
+    while not (begun and len(SEEN) > begun[0]) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert len(SEEN) > begun[0]  # encoded on, though the disk stands still
+    time.sleep(0.3)
+    assert len(begun) == 1
+    assert len(SEEN) < len(LENGTHS_S)  # but not without end
+    gate.set()
+    worker.join()
+    assert len(begun) == 4
+
+
+def test_a_full_disk_ends_the_pass_keeps_whole_shards_and_goes_on_later(items, tmp_path, monkeypatch):
+    _extract(items, tmp_path / "whole")
+    write = store.write_whole
+    written = []
+
+    def full(path, content):
+        if len(written) == 2:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        write(path, content)
+        written.extend([path] if path.suffix == ".arrow" else [])
+
+    monkeypatch.setattr(store, "write_whole", full)
+    with pytest.raises(BenchError, match=r"small-.*\.arrow: No space left on device; finished shards are kept"):
+        _extract(items, tmp_path / "full")
+    assert len(_bytes(tmp_path / "full")) == 2
+    monkeypatch.setattr(store, "write_whole", write)
+    _extract(items, tmp_path / "full")
+    assert _bytes(tmp_path / "full") == _bytes(tmp_path / "whole")
+
+
+def test_a_folder_that_cannot_be_written_is_told_and_one_that_has_all_is_read(items, tmp_path, monkeypatch):
+    def refused(*_):
+        raise PermissionError(errno.EROFS, "Read-only file system")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store, "write_whole", refused)
+        with pytest.raises(BenchError, match="cannot be written: Read-only file system"):
+            _extract(items, tmp_path)
+    _extract(items, tmp_path)
+    monkeypatch.setattr(store, "write_whole", refused)
+    monkeypatch.setattr(store.os, "utime", refused)
+    assert _extract(items, tmp_path)[2].audio_s == 0
+
+
+def test_a_reader_that_breaks_names_the_file(items, tmp_path, monkeypatch):
+    read = extract.audio.read
+
+    def broken(path, **options):
+        if path.name == "09.wav":
+            raise MemoryError("2 GB")
+        return read(path, **options)
+
+    monkeypatch.setattr(extract.audio, "read", broken)
+    with pytest.raises(BenchError, match=r"09\.wav failed: MemoryError: 2 GB.*goes on from there"):
+        _extract(items, tmp_path)
+    assert _bytes(tmp_path)
+
+
+def test_damaged_files_are_named_and_move_no_other_row(items, tmp_path):
+    _extract([item for index, item in enumerate(items) if index not in (4, 11)], tmp_path / "without")
+    for index in (4, 11):
+        items[index].path.write_bytes(items[index].path.read_bytes()[:-900])
+    _, _, cost = _extract(items, tmp_path / "with")
+    assert sorted(cost.damaged) == ["clip11", "clip4"]
+    assert "04.wav is truncated" in cost.damaged["clip4"]
+    assert _bytes(tmp_path / "with") == _bytes(tmp_path / "without")
+
+
+def test_an_unreadable_file_is_named(tmp_path):
+    with pytest.raises(DataError, match=r"gone\.wav cannot be read: No such file"):
+        extract.digests([tmp_path / "gone.wav"])
+
+
+def test_two_processes_that_extract_the_same_leave_the_same_bytes(items, tmp_path):
+    _extract(items, tmp_path / "whole")
+    code = (
+        "import sys; sys.path.insert(0, sys.argv[1])\n"
+        "import pathlib, test_pipeline as t\n"
+        "t.pipeline.SHARD_S = 4.0\n"
+        "folder = pathlib.Path(sys.argv[2])\n"
+        "paths = sorted(folder.glob('*.wav'))\n"
+        "items = [t._item(i, p) for i, p in enumerate(paths)]\n"
+        "t._extract(items, pathlib.Path(sys.argv[3]))\n"
+    )
+    command = [
+        sys.executable,
+        "-c",
+        code,
+        str(Path(__file__).parent),
+        str(items[0].path.parent),
+        str(tmp_path / "both"),
+    ]
+    both = [subprocess.Popen(command, stderr=subprocess.PIPE) for _ in range(2)]
+    for each in both:
+        _, said = each.communicate()
+        assert each.returncode == 0, said
+    assert _bytes(tmp_path / "both") == _bytes(tmp_path / "whole")
+
+
+def test_a_disk_too_small_is_told_before_the_first_write(items, tmp_path, monkeypatch):
+    usage = store.shutil.disk_usage(tmp_path)._replace(free=store.SPARE_BYTES + 100)
+    monkeypatch.setattr(store.shutil, "disk_usage", lambda _: usage)
+    with pytest.raises(BenchError, match=r"0.00 GB for the features of 12 clips are needed: make room"):
+        _extract(items, tmp_path)
+    assert not _bytes(tmp_path)
+
+
+def _cramped(most):
+    """A device that has room for so many windows."""
+
+    def load(path, device):
+        encode = _load(path, device)
+
+        def limited(waveforms, pool):
+            if len(waveforms) > most:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return encode(waveforms, pool)
+
+        return limited
+
+    return replace(SMALL, load=load)
+
+
+def test_batches_are_halved_until_they_fit_the_memory_and_that_is_said(items, tmp_path):
+    _extract(items, tmp_path / "roomy", window=Window(length_s=0.5))
+    said = []
+    SEEN.clear()
+    _extract(items, tmp_path / "cramped", _cramped(2), window=Window(length_s=0.5), say=said.append)
+    assert max(SEEN) == 2
+    assert said == [
+        "cpu ran out of memory: batches of 2 s of audio from here on",
+        "cpu ran out of memory: batches of 1 s of audio from here on",
+    ]
+    assert _bytes(tmp_path / "cramped") == _bytes(tmp_path / "roomy")
+    with pytest.raises(BenchError, match=r"small: one window of 1.0 s does not fit the memory of cpu"):
+        _extract(items, tmp_path / "none", _cramped(0))
+
+
+def test_bfloat16_is_near_float32_and_another_store(items, tmp_path):
+    exact, spans, _ = _extract(items, tmp_path)
+    low, _, cost = _extract(items, tmp_path, dtype="bfloat16")
+    assert exact.folder != low.folder
+    assert cost.again == 0
+    one, other = exact.read(1, spans).astype(np.float32), low.read(1, spans).astype(np.float32)
+    assert 0 < np.abs(one - other).max() < 0.03 * np.abs(one).max()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16"])
+def test_a_window_that_overflows_in_low_precision_is_encoded_again_in_float32(items, tmp_path, dtype):
+    loud = soundfile.read(items[6].path, dtype="float32")[0]
+
+    def load(path, device):
+        encode = _load(path, device)
+
+        def overflowing(waveforms, pool):
+            first, second = encode(waveforms, pool)
+            if torch.is_autocast_enabled("cpu"):
+                for row, wave in enumerate(waveforms):
+                    if len(wave) == len(loud) and np.array_equal(wave.numpy(), loud):
+                        second[row] = float("inf")
+            return [first, second]
+
+        return overflowing
+
+    exact, spans, _ = _extract(items, tmp_path)
+    said = []
+    low, _, cost = _extract(items, tmp_path, replace(SMALL, load=load), dtype=dtype, say=said.append)
+    assert cost.again == 1
+    assert said == [f"{dtype} overflows on {items[6].path}: again in float32"]
+    assert np.array_equal(low.read(1, [spans[6]]), exact.read(1, [spans[6]]))
+    assert not np.array_equal(low.read(1, [spans[5]]), exact.read(1, [spans[5]]))
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (lambda x: x * float("nan"), "layer '1' has NaN or infinity"),
+        (lambda x: x * 0 + 1e6, "layer '1' reaches 1e+06"),
+        (lambda x: x[:, :3], "layer '1' came out as"),
+    ],
+)
+def test_features_that_cannot_be_kept_end_the_pass_by_name(items, tmp_path, spoil, words):
+    def load(path, device):
+        encode = _load(path, device)
+        return lambda waveforms, pool: [encode(waveforms, pool)[0], spoil(encode(waveforms, pool)[1])]
+
+    with pytest.raises(BenchError) as caught:
+        _extract(items, tmp_path, replace(SMALL, load=load))
+    assert "small" in str(caught.value)
+    assert words in str(caught.value)
+
+
+def test_what_killed_writers_left_is_swept_when_it_is_old(items, tmp_path):
+    made, _, _ = _extract(items[:3], tmp_path)
+    old, new = made.folder / ".a.arrow.1.tmp", made.folder / ".b.arrow.2.tmp"
+    old.write_bytes(b"half")
+    new.write_bytes(b"half")
+    store.os.utime(old, (0, 0))
+    _extract(items, tmp_path)
+    assert not old.exists()
+    assert new.exists()  # perhaps another process is writing it
+
+
+@pytest.mark.slow
+def test_three_random_kills_end_in_the_same_bytes():
+    script = Path(__file__).parent.parent / "benchmarks/kills.py"
+    done = subprocess.run([sys.executable, str(script), "--kills", "3", "--seed", "1"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "killed 3 times; all 90 shards are the same bytes" in done.stdout
