@@ -61,6 +61,8 @@ def blocks(
             kind += (probe.seed, form.dropout, form.standardize)
         elif device == "cpu" or recipe.protocol.solver == "exact":
             kind += (probe.layer, probe.seed)
+            if form.hidden:  # a group fills a block; without a hidden layer several do, and share what they read
+                kind += (form.dropout, form.standardize)
         kinds.setdefault(kind, []).append(probe)
     made = []
     for members in kinds.values():

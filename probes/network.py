@@ -101,7 +101,7 @@ def backward(
     else:
         found = {"last": torch.bmm(slope, hidden.mT), "last_bias": slope.sum(dim=2, keepdim=True)}
         inner, name = torch.bmm(parameters["last"].mT, slope), "first"
-        inner = torch.ops.aten.threshold_backward(inner, hidden, 0)
+        torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place: no memory anew
         if keep is not None:
             inner *= keep
         found["first_bias"] = inner.sum(dim=2, keepdim=True)
