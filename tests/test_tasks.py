@@ -61,6 +61,13 @@ def test_what_is_declared_is_what_was_published(named):
     assert named.task.corpus.sources
 
 
+def test_a_task_travels_to_workers(named):
+    import pickle
+
+    again = pickle.loads(pickle.dumps(named))
+    assert [metric.name for metric in again.task.metrics] == [metric.name for metric in named.task.metrics]
+
+
 @pytest.mark.parametrize("name", LISTED)
 def test_the_shipped_lists_give_the_published_counts_with_no_clip_twice(name):
     named = plugins.find_task(name)

@@ -18,6 +18,7 @@ Sources: M. Davies, N. Degara and M. Plumbley, Evaluation methods for musical au
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.metrics.metric import Metric, weighted_nanmean
@@ -85,40 +86,50 @@ def _by_track(truth: NDArray[np.float64], found: NDArray[np.float64]) -> list[fl
     return [f, *continuity(truth, found)]
 
 
-def _pooled(name: str, hits: str, found: str, annotated: str, source: str) -> Metric:
+def _f_of(columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """F over all tracks: 2 hits / (found + annotated); NaN where there is neither."""
+    counts = outputs[..., columns].double().sum(dim=-2)
+    return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
+
+
+def _f_of_each(columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    counts = outputs[..., columns].double()
+    return (2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])).nan_to_num(nan=0.0)
+
+
+def _weighted_f(
+    columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    import torch
+
+    counts = torch.einsum("rc,pck->rpk", weights.double(), outputs[..., columns].double())
+    return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
+
+
+def _pooled(name: str, hits: str, found: str, annotated: str, source: str) -> Metric:
     columns = [COLUMNS.index(column) for column in (hits, found, annotated)]
-
-    def one(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        counts = outputs[..., columns].double().sum(dim=-2)
-        return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
-
-    def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        counts = outputs[..., columns].double()
-        return (2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])).nan_to_num(nan=0.0)
-
-    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        import torch
-
-        counts = torch.einsum("rc,pck->rpk", weights.double(), outputs[..., columns].double())
-        return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
-
+    one, each, weighted = (partial(way, columns) for way in (_f_of, _f_of_each, _weighted_f))
     return Metric(name, "events", one, each, source, weighted=weighted)
 
 
-def _mean(name: str, source: str) -> Metric:
+def _mean_of_tracks(column: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """The mean over the tracks that have a value."""
+    return outputs[..., column].double().nanmean(dim=-1)
+
+
+def _of_track(column: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return outputs[..., column].double()
+
+
+def _weighted_mean_of_tracks(
+    column: int, outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    return weighted_nanmean(outputs[..., [column]], weights)[..., 0]
+
+
+def _mean(name: str, source: str) -> Metric:
     column = COLUMNS.index(name)
-
-    def one(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return outputs[..., column].double().nanmean(dim=-1)
-
-    def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return outputs[..., column].double()
-
-    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return weighted_nanmean(outputs[..., [column]], weights)[..., 0]
-
+    one, each, weighted = (partial(way, column) for way in (_mean_of_tracks, _of_track, _weighted_mean_of_tracks))
     return Metric(name, "events", one, each, source, weighted=weighted)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
@@ -14,7 +15,7 @@ Kind = Literal["classes", "tags", "scalars", "events", "stems"]
 
 @dataclass(frozen=True)
 class Metric:
-    """A score and how to read it.
+    """A score and how to read it. Its functions are of a module, or partial ones of such, so that it can travel to workers.
 
     For `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is not read.
 
@@ -58,12 +59,17 @@ def mean_of(
     per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
 ) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
     """`Metric.weighted` of a score that is the mean of what `per_clip` gives."""
+    return partial(_weighted_mean, per_clip)
 
-    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        exact = weights.double()
-        return exact @ per_clip(outputs, truth).double().T / exact.sum(dim=1, keepdim=True)
 
-    return weighted
+def _weighted_mean(
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    outputs: torch.Tensor,
+    truth: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    exact = weights.double()
+    return exact @ per_clip(outputs, truth).double().T / exact.sum(dim=1, keepdim=True)
 
 
 def weighted_nanmean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

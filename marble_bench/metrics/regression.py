@@ -6,6 +6,7 @@ constant. Source: `sklearn.metrics.r2_score`, uniform average over dimensions, a
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric
@@ -54,16 +55,19 @@ R2 = Metric(
 )
 
 
+def _r2_of(dimension: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return r2_by_dimension(outputs, truth)[..., dimension]
+
+
+def _errors_of(dimension: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return squared_errors(outputs[..., [dimension]], truth[..., [dimension]])
+
+
+def _weighted_r2_of(dimension: int, outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    return weighted_r2_by_dimension(outputs, truth, weights)[..., dimension]
+
+
 def r2_of(name: str, dimension: int) -> Metric:
     """The R2 of one dimension alone, reported as `r2_<name>`."""
-
-    def one(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return r2_by_dimension(outputs, truth)[..., dimension]
-
-    def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return squared_errors(outputs[..., [dimension]], truth[..., [dimension]])
-
-    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return weighted_r2_by_dimension(outputs, truth, weights)[..., dimension]
-
+    one, each, weighted = (partial(way, dimension) for way in (_r2_of, _errors_of, _weighted_r2_of))
     return Metric(f"r2_{name}", "scalars", one, each, "sklearn.metrics.r2_score", weighted=weighted)

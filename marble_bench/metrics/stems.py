@@ -8,6 +8,7 @@ of the median over songs, so the median of medians. Both are also given by stem,
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric, weighted_nanmean
@@ -19,25 +20,36 @@ GLOBAL = "global SDR at 24 kHz, mean over tracks: MARBLE's code, Music Demixing 
 MEDIAN = "BSSEval version 4 at the corpus's rate, median over tracks of the median over windows: museval"
 
 
+def _over_songs(columns: Sequence[int], median: bool, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    """`(probes,)`: over the songs that have a value, and then over the columns."""
+    values = outputs[..., list(columns)].double()
+    if not median:
+        return values.nanmean(dim=1).nanmean(dim=-1)
+    # between the two in the middle; torch's own median takes the lower one
+    return values.nanquantile(0.5, dim=1, interpolation="linear").nanmean(dim=-1)
+
+
+def _per_song(columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return outputs[..., list(columns)].double().nanmean(dim=-1)
+
+
+def _weighted(
+    columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+) -> torch.Tensor:
+    return weighted_nanmean(outputs[..., list(columns)], weights).nanmean(dim=-1)
+
+
 def _metric(name: str, columns: Sequence[int], median: bool, source: str) -> Metric:
-    def by_column(values: torch.Tensor) -> torch.Tensor:
-        """`(probes, clips, columns)` -> `(probes, columns)`, over the clips that have a value."""
-        if not median:
-            return values.nanmean(dim=1)
-        # between the two in the middle; torch's own takes the lower one
-        return values.nanquantile(0.5, dim=1, interpolation="linear")
-
-    def over_songs(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return by_column(outputs[..., list(columns)].double()).nanmean(dim=-1)
-
-    def per_song(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-        return outputs[..., list(columns)].double().nanmean(dim=-1)
-
-    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-        return weighted_nanmean(outputs[..., list(columns)], weights).nanmean(dim=-1)
-
-    fast = None if median else weighted
-    return Metric(name, "stems", over_songs, per_song, source, unit="dB", weighted=fast, smooth=not median)
+    return Metric(
+        name,
+        "stems",
+        partial(_over_songs, columns, median),
+        partial(_per_song, columns),
+        source,
+        unit="dB",
+        weighted=None if median else partial(_weighted, columns),
+        smooth=not median,
+    )
 
 
 def stem_metrics(names: Sequence[str]) -> tuple[Metric, ...]:

@@ -9,7 +9,8 @@ and JukeMIR report the same two.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric
@@ -149,13 +150,20 @@ def weighted_average_precision(outputs: torch.Tensor, truth: torch.Tensor, weigh
     return torch.stack([torch.stack(each).nanmean(dim=0) for each in found], dim=1)
 
 
+def _mean_over_ordered(
+    by_tag: Callable[[torch.Tensor, torch.Tensor], torch.Tensor], outputs: torch.Tensor, truth: torch.Tensor
+) -> torch.Tensor:
+    """`(probes,)`: the mean over the tags that still have an order."""
+    return by_tag(outputs, truth).nanmean(dim=-1)
+
+
 ROC_AUC = Metric(
     "roc_auc",
     "tags",
     macro_roc_auc,
     well_ordered,
     "macro; sklearn.metrics.roc_auc_score",
-    on_resample=lambda outputs, truth: roc_auc_by_tag(outputs, truth).nanmean(dim=-1),
+    on_resample=partial(_mean_over_ordered, roc_auc_by_tag),
     weighted=weighted_roc_auc,
 )
 AVERAGE_PRECISION = Metric(
@@ -164,6 +172,6 @@ AVERAGE_PRECISION = Metric(
     macro_average_precision,
     well_ordered,
     "macro; sklearn.metrics.average_precision_score",
-    on_resample=lambda outputs, truth: average_precision_by_tag(outputs, truth).nanmean(dim=-1),
+    on_resample=partial(_mean_over_ordered, average_precision_by_tag),
     weighted=weighted_average_precision,
 )
