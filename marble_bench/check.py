@@ -58,7 +58,7 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
         if len(frames) != len(encoder.layers):
             raise UsageError(f"{encoder.name} gives {len(frames)} layers and declares {len(encoder.layers)}")
         for layer, value, one in zip(encoder.layers, frames, alone, strict=True):
-            expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * length_s
+            expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
             if value.ndim != 3 or value.shape[0] != 2 or value.shape[2] != layer.width:
                 problems.append(f"layer '{layer.name}' is {tuple(value.shape)}, declared (2, frames, {layer.width})")
             elif abs(value.shape[1] - expected) > 2 + 0.02 * expected:

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__, cli_data, cli_features
+from marble_bench import __version__, cli_board, cli_data, cli_features, cli_models, cli_results
 from marble_bench.cli_options import Device, Dtype, Engine, device_of
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
 
@@ -27,8 +27,12 @@ app = typer.Typer(
 )
 
 app.add_typer(cli_data.app, name="data")
+app.add_typer(cli_models.app, name="models")
 app.add_typer(cli_features.app, name="features")
+app.add_typer(cli_results.app, name="results")
 app.command()(cli_features.plan)
+app.add_typer(cli_board.app)
+app.add_typer(cli_results.top)
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
 Cache = Annotated[
@@ -36,6 +40,12 @@ Cache = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+class Control(str, Enum):
+    """What a control does to the training labels."""
+
+    shuffle = "shuffle"
 
 
 class What(str, Enum):
@@ -62,7 +72,9 @@ def run(
     features: Annotated[
         Path | None, typer.Option(help="Your own features: a folder of TRACK.npy or a Parquet file.")
     ] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    weights: Annotated[
+        Path | None, typer.Option(help="Weights from this file or folder instead of their source.")
+    ] = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,
@@ -74,8 +86,17 @@ def run(
     engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
     results_dir: Results = Path("results"),
     cache_dir: Cache = None,
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
+    ] = False,
+    control: Annotated[
+        Control | None, typer.Option(help="Train on labels that say nothing; not comparable.", show_default=False)
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
+    keep_audio: Annotated[
+        Path | None, typer.Option(help="Keep what is separated of the test songs in this folder.")
+    ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
@@ -116,6 +137,9 @@ def run(
             engine=engine.value,
             offline=offline or offline_asked(),
             overwrite=overwrite,
+            keep_audio=keep_audio,
+            few_shot=few_shot,
+            control=control.value if control else "",
         )
         for name, encoder, named in chosen
     ]
@@ -129,7 +153,10 @@ def run(
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
-            print("interrupted; finished features are kept, the same command goes on from there", file=sys.stderr)
+            print(
+                "interrupted; finished features and probes are kept, the same command goes on from there",
+                file=sys.stderr,
+            )
             raise typer.Exit(INTERRUPTED) from None
         except BenchError as error:
             if len(requests) == 1 or debug:
@@ -221,41 +248,6 @@ def _results(folder: Path) -> list[dict[str, Any]]:
             }
         )
     return rows
-
-
-@app.command()
-def leaderboard(
-    task: Annotated[list[str] | None, typer.Option(help="Only these tasks; repeatable.")] = None,
-    model: Annotated[list[str] | None, typer.Option(help="Only these models; repeatable.")] = None,
-    protocol: Annotated[str, typer.Option(help="The protocol whose ranking is shown.")] = "marble",
-    mini: Annotated[
-        bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")
-    ] = False,
-    results_dir: Results = Path("results"),
-    as_json: AsJson = False,
-    debug: Debug = False,
-) -> None:
-    """Records and published scores in one table."""
-    from dataclasses import asdict
-
-    from marble_bench import results
-    from marble_bench.leaderboard.rows import published_cells, record_cells
-    from marble_bench.show import print_board
-
-    cells = [cell for cell in record_cells(results.read_all(results_dir)) if cell.mini == mini]
-    cells += [] if mini else published_cells()
-    cells = [
-        cell
-        for cell in cells
-        if cell.protocol == protocol and (not task or cell.task in task) and (not model or cell.model in model)
-    ]
-    if as_json:
-        print(json.dumps([asdict(cell) for cell in cells], indent=1))
-    elif not cells:
-        where = f"protocol {protocol}" + (" on miniatures" if mini else "")
-        raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
-    else:
-        print_board(cells, protocol, mini)
 
 
 @app.command()

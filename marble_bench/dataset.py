@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import corpus
 from marble_bench.plugins import find_task
-from marble_bench.targets import Classes, Tags
+from marble_bench.targets import Classes, Events, Stems, Tags, Target
 from marble_bench.task import SPLITS
 
 if TYPE_CHECKING:
@@ -21,7 +21,8 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
     where there is one, and `path` is empty.
 
     Columns: `id`, `audio` (the path that the makers give it), `path` (the file on disk, or null), `start_s`, `duration_s`
-    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, or a list of float32 values.
+    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or for events
+    the times in seconds of each kind (null where not annotated). A task of stems has no `target`.
     """
     import datasets
 
@@ -29,18 +30,14 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
     place = None if root is None else Path(root)
     clips = corpus.listed(named, place)
     target = named.task.target
-    label: Any = datasets.ClassLabel(names=list(target.names))
-    kind: Any = datasets.List(datasets.Value("float32"))
-    if isinstance(target, (Classes, Tags)):
-        kind = label if isinstance(target, Classes) else datasets.List(label)
-    columns = {
+    columns: dict[str, Any] = {
         "id": datasets.Value("string"),
         "audio": datasets.Value("string"),
         "path": datasets.Value("string"),
         "start_s": datasets.Value("float64"),
         "duration_s": datasets.Value("float64"),
         "group": datasets.Value("string"),
-        "target": kind,
+        **({} if isinstance(target, Stems) else {"target": _kind(target)}),
     }
     made = {}
     for split in SPLITS:
@@ -53,7 +50,28 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
             "start_s": [clip.start_s for clip in members],
             "duration_s": [clip.duration_s for clip in members],
             "group": [clip.group or clip.id for clip in members],
-            "target": [list(clip.target) if isinstance(clip.target, tuple) else clip.target for clip in members],
+            "target": [_value(target, clip.target) for clip in members],
         }
+        rows = {name: rows[name] for name in columns}
         made[split] = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
     return datasets.DatasetDict(made)
+
+
+def _kind(target: Target) -> Any:
+    """The type of a column of targets."""
+    import datasets
+
+    label = datasets.ClassLabel(names=list(target.names))
+    if isinstance(target, Classes):
+        return label
+    if isinstance(target, Tags):
+        return datasets.List(label)
+    if isinstance(target, Events):
+        return {name: datasets.List(datasets.Value("float64")) for name in target.names}
+    return datasets.List(datasets.Value("float32"))
+
+
+def _value(target: Target, given: Any) -> Any:
+    if isinstance(target, Events):
+        return dict(zip(target.names, given, strict=True))
+    return list(given) if isinstance(given, tuple) else given

@@ -58,9 +58,12 @@ class Encoder:
     normalize: done by the machinery over the whole clip before windows are cut: `peak` divides by the largest
         magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
+    gflop_per_s: thousand million multiplications and additions per second of audio, counted on a window of 10 s.
     version: raised whenever the same weights would give other features; part of every cache key and record.
     code: sha256 of the file that a user's encoder was loaded from, set by the machinery, so that features are not taken for
         those of an earlier state of it.
+    stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
+        remains is dropped. None where a window is encoded as a whole.
     training_data: names of what it was trained on, to mark a task whose corpus is among them.
     """
 
@@ -73,9 +76,11 @@ class Encoder:
     citation: str
     min_s: float
     max_s: float | None = None
+    stretch_s: float | None = None
     normalize: Normalize = "none"
     parameters: int = 0
     training_data: tuple[str, ...] = ()
+    gflop_per_s: float | None = None
     weights: Source | None = None
     convert: Callable[[Path, Path], None] | None = None
     version: int = 1
@@ -98,6 +103,12 @@ class Encoder:
             problems.append(f"min_s is {self.min_s}; state the shortest window in seconds")
         if problems:
             raise UsageError(f"encoder '{self.name}': " + "; ".join(problems))
+
+    def counted_s(self, length_s: float) -> float:
+        """How much of a window of `length_s` seconds gives frames: all of it, or the stretches that fit into it."""
+        if self.stretch_s is None or length_s < self.stretch_s:
+            return length_s
+        return length_s // self.stretch_s * self.stretch_s
 
     @property
     def summable(self) -> tuple[int, ...]:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import beat_decoder, gather
-from marble_bench.encoder import Encoder
-from marble_bench.errors import DataError, UsageError
-from marble_bench.features.frames import Frames, check_framewise, framewise
+from marble_bench.errors import DataError
+from marble_bench.features.frames import Frames
+from marble_bench.framed import Layers, frames_of
 from marble_bench.gather import Gathered
 from marble_bench.metrics import beats
-from marble_bench.protocol import Protocol
 from marble_bench.request import Request, Watch
 from marble_bench.scoring import Answers
 from marble_bench.task import SPLITS, Clip
@@ -36,43 +35,6 @@ BEYOND_S = 2.0  # with events so far behind the end of the audio, an annotation 
 NEIGHBOURS = 1  # frames on either side that are labelled too
 
 
-@dataclass(frozen=True)
-class Layers:
-    """Which of the encoder's layers a run reads, by index. single: those with probes of their own. summed: those of the
-    weighted sum; none without one."""
-
-    single: tuple[int, ...]
-    summed: tuple[int, ...]
-
-    @property
-    def stored(self) -> list[int]:
-        """All of them, in order: the layers of a run's `Frames`."""
-        return sorted({*self.single, *self.summed})
-
-
-def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:
-    """The layers of a run out of those asked for; with `everything`, those of them that have frames.
-
-    Raises UsageError for a layer without frames, and for an encoder that has none.
-    """
-    able = framewise(encoder.layers)
-    chosen = [index for index in single if index in able] if everything else list(single)
-    summed = tuple(index for index in encoder.summable if index in able) if with_sum else ()
-    if len(summed) < 2 or len({encoder.layers[index].frame_rate_hz for index in summed}) > 1:
-        if with_sum and not everything:
-            raise UsageError(f"--layers sum: {encoder.name} has no two layers with frames of one width and rate to sum")
-        summed = ()
-    if not summed or chosen:
-        check_framewise(encoder, chosen)
-    return Layers(tuple(chosen), summed)
-
-
-def check_protocol(protocol: Protocol) -> None:
-    """Raise UsageError for a protocol that has no probe for frames."""
-    if protocol.head != "mlp" or protocol.standardize:
-        raise UsageError(f"protocol '{protocol.name}' has no probe that answers frame by frame; use --protocol marble")
-
-
 def gathered(request: Request, watch: Watch, layers: Layers) -> Gathered:
     """The clips with their frames; events behind the end of the audio are taken off their targets and recorded."""
     data = gather.encoder_frames(request, watch, layers.stored)
@@ -86,12 +48,6 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> Gathered:
             watch.say(f"{clip.id}: {faults[-1]['why']}")
     summable = tuple(layers.stored.index(index) for index in layers.summed)
     return replace(data, clips=clips, faults=faults, summable=summable)
-
-
-def frames_of(data: Gathered) -> Frames:
-    """The features of a run that has frames."""
-    assert isinstance(data.features, Frames)
-    return data.features
 
 
 def within(clip: Clip, length_s: float) -> tuple[Clip, int]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -57,7 +57,7 @@ def pooled(request: Request, watch: Watch) -> Pooled:
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request)
+    here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
@@ -74,17 +74,17 @@ def pooled(request: Request, watch: Watch) -> Pooled:
         elsewhere=request.elsewhere,
         say=watch.say,
     )
-    sound, missing, faults = _sound(request, here, cost.damaged, watch)
+    usable, missing, faults = sound(request, here, cost.damaged, watch)
     return Pooled(
-        clips=[here.clips[index] for index in sound],
-        digests=[here.digests[index] for index in sound],
+        clips=[here.clips[index] for index in usable],
+        digests=[here.digests[index] for index in usable],
         store=store,
-        spans=[spans[index] for index in sound],
+        spans=[spans[index] for index in usable],
         weights=here.weights,
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
     )
 
 
@@ -98,7 +98,7 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
         clips=found.clips,
         features=extract.load(found.store, found.spans),
         digests=found.digests,
-        model=_model_facts(request.encoder, found.weights),
+        model=model_facts(request.encoder, found.weights),
         summable=request.encoder.summable,
         missing=found.missing,
         faults=found.faults,
@@ -117,7 +117,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    here = _on_disk(request)
+    here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     sounds, damaged = [], {}
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
@@ -142,22 +142,22 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         engine=request.engine,
         elsewhere=request.elsewhere,
     )
-    sound, missing, faults = _sound(request, here, damaged | cost.damaged, watch)
+    usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
     return Gathered(
-        clips=[here.clips[index] for index in sound],
+        clips=[here.clips[index] for index in usable],
         features=found,
-        digests=[here.digests[index] for index in sound],
-        model=_model_facts(encoder, here.weights),
+        digests=[here.digests[index] for index in usable],
+        model=model_facts(encoder, here.weights),
         summable=(),
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=_cost(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
     )
 
 
 @dataclass(frozen=True)
-class _Here:
+class Here:
     """The clips of a run whose files are there, those files and their digests, and the encoder's weights."""
 
     clips: list[Clip]
@@ -168,8 +168,10 @@ class _Here:
     weights: Weights
 
 
-def _on_disk(request: Request) -> _Here:
+def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
+    """What of a run is on disk, its weights had. digests: what clips are known by, by their files; else these files' own."""
     from marble_bench import weights
+    from marble_bench.download import in_lines
     from marble_bench.features import extract
 
     assert request.encoder is not None
@@ -178,13 +180,16 @@ def _on_disk(request: Request) -> _Here:
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    loaded = weights.resolve(request.encoder, request.cache, override=request.weights, offline=request.offline)
+    talk = in_lines(watch.say)
+    loaded = weights.resolve(
+        request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
+    )
     paths = [path_of[clip.id] for clip in clips]
-    return _Here(clips, paths, extract.digests(paths), list(there.missing), corpus.is_mini(root), loaded)
+    return Here(clips, paths, (digests or extract.digests)(paths), list(there.missing), corpus.is_mini(root), loaded)
 
 
-def _sound(
-    request: Request, here: _Here, damaged: dict[str, str], watch: Watch
+def sound(
+    request: Request, here: Here, damaged: dict[str, str], watch: Watch
 ) -> tuple[list[int], list[str], list[dict[str, str]]]:
     """The clips that can be used, by position; which the record calls missing; which have a known fault."""
     missing, faults = _left_out(request, here.clips, here.missing, damaged, watch)
@@ -265,11 +270,11 @@ def own_features(request: Request) -> Gathered:
         missing=missing,
         faults=[],
         mini=corpus.is_mini(root),
-        cost=_cost(0.0, 0.0, nbytes),
+        cost=cost_of(0.0, 0.0, nbytes),
     )
 
 
-def _cost(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
+def cost_of(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
     return {
         "audio_s": round(audio_s, 3),
         "extract_s": round(extract_s, 3),
@@ -279,7 +284,7 @@ def _cost(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any
     }
 
 
-def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
+def model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
     widths = [layer.width for layer in encoder.layers]
     rates = [layer.frame_rate_hz for layer in encoder.layers]
     return {
@@ -292,6 +297,7 @@ def _model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
         "states": len(widths),
         "width": widths[0] if len(set(widths)) == 1 else widths,
         "sample_rate_hz": encoder.sample_rate_hz,
+        "normalize": encoder.normalize,
         "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
         "license": encoder.license,
         "training_data": list(encoder.training_data),

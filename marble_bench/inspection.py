@@ -67,7 +67,7 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress:
         _list(named, root, report, files)
     expected = _manifest(root, report) if report.mini else None
     _decode(asked, files, deep, report, progress)
-    belongs = {path.resolve() for path in files.values()}
+    belongs = {part.resolve() for path in files.values() for part in asked.parts(path)}
     for path in corpus.files_below(root):
         name = path.relative_to(root).as_posix()
         if (expected is not None and name not in expected and name != corpus.MARKER) or (
@@ -116,23 +116,27 @@ def _manifest(root: Path, report: Report) -> dict[str, str]:
 def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report, progress: Progress | None) -> None:
     """Open every file, or decode it whole, in threads; what is wrong with it stands in the report."""
 
-    def fault(path: Path) -> str:
-        try:
-            if deep:
-                audio.read(path, sample_rate_hz=asked.sample_rate_hz or 22050, native_rate_hz=asked.sample_rate_hz)
-            else:
-                audio.check_header(path, asked.sample_rate_hz)
-        except DataError as error:
-            return str(error)
-        return ""
+    def faults(path: Path) -> dict[Path, str]:
+        found = {}
+        for part in asked.parts(path):
+            try:
+                if deep and part == path:
+                    audio.read(part, sample_rate_hz=asked.sample_rate_hz or 22050, native_rate_hz=asked.sample_rate_hz)
+                elif deep:
+                    audio.read_channels(part, native_rate_hz=asked.sample_rate_hz)  # a part may be silent
+                else:
+                    audio.check_header(part, asked.sample_rate_hz)
+            except DataError as error:
+                found[part] = str(error)
+        return found
 
     with ThreadPoolExecutor() as pool:
-        for done, (name, why) in enumerate(zip(files, pool.map(fault, files.values()), strict=True), 1):
+        for done, (name, found) in enumerate(zip(files, pool.map(faults, files.values()), strict=True), 1):
             known = asked.known_fault(name)
-            if why and known:
+            if found and known:
                 report.known_faults[name] = known.what
-            elif why:
-                report.damaged[_below(files[name], Path(report.folder))] = why
+            elif found:
+                report.damaged.update({_below(part, Path(report.folder)): why for part, why in found.items()})
             if progress:
                 progress(done, len(files))
 

@@ -10,11 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marble_bench import audio, corpus, events, gather, record, run
+from marble_bench import audio, corpus, framed, gather, record, run, separation
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError
 from marble_bench.request import Request, Watch
-from marble_bench.targets import Classes, Events, Scalars, Tags
+from marble_bench.targets import Classes, Scalars, Stems, Tags
 from marble_bench.task import Clip
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
@@ -27,13 +27,8 @@ def is_pooled(request: Request) -> bool:
 
 
 def frame_layers(request: Request) -> list[int]:
-    """The layers whose frames a task's run would store. Raises UsageError for a kind of task that stores none."""
-    assert request.encoder is not None
-    if not isinstance(request.named.task.target, Events):
-        raise UsageError(f"the features of task '{request.named.name}' are made by its own run: bench run")
-    names = [layer.name for layer in request.encoder.layers]
-    single, with_sum = run.chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
-    return events.layers_of(request.encoder, single, with_sum, request.layers == "all").stored
+    """The layers whose frames a task's run would store."""
+    return run.frame_layers(request).stored
 
 
 def extract(request: Request, watch: Watch) -> dict[str, Any]:
@@ -43,9 +38,13 @@ def extract(request: Request, watch: Watch) -> dict[str, Any]:
     if is_pooled(request):
         found = gather.pooled(request, watch)
         where, clips, missing, cost = [found.store.folder], found.clips, found.missing, found.cost
+    elif isinstance(request.named.task.target, Stems):
+        raise UsageError(
+            f"the features of task '{request.named.name}' are those of mixtures that its own run makes: bench run"
+        )
     else:
         data = gather.encoder_frames(request, watch, frame_layers(request))
-        where = [store.folder for store in events.frames_of(data).stores]
+        where = [store.folder for store in framed.frames_of(data).stores]
         clips, missing, cost = data.clips, data.missing, data.cost
     return {**facts, "clips": len(clips), "left_out": missing, **cost, "stores": [str(folder) for folder in where]}
 
@@ -109,6 +108,10 @@ def plan(request: Request, measured: dict[tuple[str, float], Pace]) -> dict[str,
     if task.window.first_s is not None:
         lengths = [min(length, task.window.first_s) for length in lengths]
     audio_s = sum(lengths)
+    if isinstance(task.target, Stems):
+        if unreadable:
+            raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
+        audio_s = separation.encoded_s(request, clips, lengths, corpus.is_mini(root))
     typical_s = task.window.length_s or (statistics.median(lengths) if lengths else 10.0)
     pace = _pace(request, encoder, min(typical_s, encoder.max_s or typical_s), measured)
     return {

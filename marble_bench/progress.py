@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from types import TracebackType
@@ -68,6 +69,7 @@ class Progress(_Shown):
         super().__init__(quiet, TextColumn("{task.description}"), BarColumn(), rate, TimeRemainingColumn())
         self.label, self.quiet = label, quiet
         self.started = self.last = time.monotonic()
+        self.first_probe: tuple[float, int] | None = None  # when, and how many were done
 
     def features(self, done: int, todo: int, audio_s: float) -> None:
         """Clips encoded, and the rate in hours of audio per hour."""
@@ -78,9 +80,16 @@ class Progress(_Shown):
     def _taken(self) -> float:
         return max(time.monotonic() - self.started, 1e-9)
 
-    def probes(self, done: int, todo: int, best: float) -> None:
-        """Probes finished, and the best validation score so far."""
-        self._show("probes", done, todo, f"{done}/{todo} probes, best valid {best:.3f}")
+    def probes(self, done: int, todo: int, best: float, alive: int) -> None:
+        """Probes finished, probes in training, the best validation score so far, and the time that is left."""
+        now = time.monotonic()
+        if self.first_probe is None:
+            self.first_probe = (now, done)  # blocks of an earlier run are there at once and tell nothing of the rate
+        began, had = self.first_probe
+        left = (now - began) / (done - had) * (todo - done) if done > had else None
+        best_text = f"{best:.3f}" if math.isfinite(best) else "none"
+        remaining = "" if left is None else f", {left / 60:.0f} min left" if left > 90 else f", {left:.0f} s left"
+        self._show("probes", done, todo, f"{done}/{todo} probes, {alive} alive, best valid {best_text}{remaining}")
 
     def _show(self, stage: str, done: int, todo: int, text: str) -> None:
         if not self.bars.disable:

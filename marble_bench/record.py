@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench import __version__, corpus, results
 from marble_bench.gather import Gathered
@@ -24,19 +24,24 @@ from marble_bench.task import SPLITS
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.probes import trainer
+    from marble_bench.probes import separation, trainer
+
+    Fitted: TypeAlias = trainer.Fitted | separation.Fitted
 
 
 def build(
     request: Request,
     data: Gathered,
-    fitted: Sequence[trainer.Fitted],
-    chosen: Sequence[trainer.Fitted],
+    fitted: Sequence[Fitted],
+    chosen: Sequence[Fitted],
     scores: dict[str, Any],
-    ensembles: Sequence[str],
     probe_s: float,
+    said: Sequence[dict[str, Any]] = (),
 ) -> dict[str, Any]:
-    """The record's JSON, in the order of `record.schema.json`."""
+    """The record's JSON, in the order of `record.schema.json`.
+
+    said: what else is to be told of each chosen probe. A separator is a probe too, without a weight decay.
+    """
     why_not = _why_not(request, data)
     git, dirty = _git()
     return {
@@ -63,12 +68,13 @@ def build(
                     "seed": one.probe.seed,
                     "layer": _layer_name(one, data.features.names),
                     "learning_rate": one.probe.learning_rate,
-                    "weight_decay": one.probe.weight_decay,
+                    "weight_decay": getattr(one.probe, "weight_decay", 0.0),
+                    **_more_axes(one),
                     "epoch": one.best_epoch,
                     "valid": one.valid,
-                    **({"ensemble": ensembles[seed]} if ensembles else {}),
+                    **(said[index] if said else {}),
                 }
-                for seed, one in enumerate(chosen)
+                for index, one in enumerate(chosen)
             ],
         },
         "scores": scores,
@@ -103,6 +109,10 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:
         reasons.append(f"{request.seeds} seeds, the protocol asks for {request.protocol.seeds}")
+    if request.control:
+        reasons.append(f"a control: training labels by {request.control}")
+    if request.few_shot:
+        reasons.append("made for a few-shot curve; the full run is a record of its own")
     return reasons
 
 
@@ -113,6 +123,8 @@ def variant(request: Request, data: Gathered) -> str:
     parts += ["partial"] if data.missing else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
     parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
+    parts += [f"control-{request.control}"] if request.control else []
+    parts += ["few-shot"] if request.few_shot else []
     return "-".join(parts)
 
 
@@ -154,11 +166,17 @@ def _git() -> tuple[str | None, bool | None]:
     return commit.strip(), bool(status.strip())
 
 
-def _layer_name(one: trainer.Fitted, names: Sequence[str]) -> str:
+def _layer_name(one: Fitted, names: Sequence[str]) -> str:
     return "sum" if one.probe.layer is None else names[one.probe.layer]
 
 
-def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.DataFrame:
+def _more_axes(one: Fitted) -> dict[str, Any]:
+    """The probe's place on axes that only some protocols have."""
+    values = {name: getattr(one.probe, name, None) for name in ("hidden", "batch_size", "dropout", "standardize")}
+    return {name: value for name, value in values.items() if value is not None}
+
+
+def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
     """Every probe of the grid: a row each."""
     import pandas as pd
 
@@ -166,8 +184,11 @@ def grid_table(fitted: Sequence[trainer.Fitted], names: Sequence[str]) -> pd.Dat
         {
             "layer": [_layer_name(one, names) for one in fitted],
             "learning_rate": [one.probe.learning_rate for one in fitted],
-            "weight_decay": [one.probe.weight_decay for one in fitted],
+            "weight_decay": [getattr(one.probe, "weight_decay", 0.0) for one in fitted],
             "seed": [one.probe.seed for one in fitted],
+            **{
+                name: [getattr(one.probe, name) for one in fitted] for name in (_more_axes(fitted[0]) if fitted else ())
+            },
             "valid": [one.valid for one in fitted],
             "best_epoch": [one.best_epoch for one in fitted],
             "diverged": [one.diverged for one in fitted],

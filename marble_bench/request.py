@@ -41,6 +41,9 @@ class Request:
     elsewhere: str = ""
     offline: bool = False
     overwrite: bool = False
+    keep_audio: Path | None = None
+    few_shot: bool = False
+    control: str = ""
 
 
 @dataclass(frozen=True)
@@ -59,8 +62,8 @@ class Watch(Shape):
     def features(self, done: int, todo: int, audio_s: float) -> None:
         """After each batch: clips done, clips to do, seconds of audio encoded."""
 
-    def probes(self, done: int, todo: int, best: float) -> None:
-        """After each epoch: probes finished, probes in all, best validation score so far."""
+    def probes(self, done: int, todo: int, best: float, alive: int) -> None:
+        """After each round: probes finished, probes in all, best validation score so far, probes in training."""
 
     def say(self, text: str) -> None:
         """A line for the user."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import tempfile
@@ -18,7 +19,8 @@ if TYPE_CHECKING:
 
 SCHEMA = "marble-bench.record/1"
 # What may differ between two runs that found the same: the machine, its speed, the code's commit.
-VOLATILE = ("suite", "cost", "environment")
+VOLATILE = ("suite", "cost", "environment", "digests")
+TABLES = ("grid", "predictions")
 
 
 def schema() -> dict[str, Any]:
@@ -54,6 +56,17 @@ def dumps(record: dict[str, Any]) -> str:
     return json.dumps(record, indent=1, allow_nan=False) + "\n"
 
 
+def digest_of(record: dict[str, Any]) -> str:
+    """sha256 of a record's JSON without its `digests`: another one than those name means an edit by hand."""
+    bare = {key: value for key, value in record.items() if key != "digests"}
+    return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+
+def table_path(path: Path, kind: str) -> Path:
+    """The table beside a record's file; kind: `grid` or `predictions`."""
+    return path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
+
+
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
     """Where two records differ, a line each, the volatile parts left out."""
     if isinstance(old, dict) and isinstance(new, dict):
@@ -69,9 +82,12 @@ def save(
 ) -> bool:
     """Write a record, its grid and its predictions; True if written, False if the same record stands there already.
 
-    Raises BenchError with the differences if another record stands there and `overwrite` is not set. The JSON is
-    written last, so its existence means that all three are whole.
+    The digests of the three are put into `record["digests"]`. Raises BenchError with the differences if another record
+    stands there and `overwrite` is not set. The JSON is written last, so its existence means that all three are whole.
     """
+    written = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}
+    record["digests"] = {kind: hashlib.sha256(content).hexdigest() for kind, content in written.items()}
+    record["digests"]["record"] = digest_of(record)
     if path.is_file() and not overwrite:
         changed = list(differences(read(path), record))
         if not changed:
@@ -80,8 +96,8 @@ def save(
         raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for kind, table in (("grid", grid), ("predictions", predictions)):
-            write_whole(path.with_suffix(f".{kind}.parquet"), table.to_parquet(index=False))
+        for kind, content in written.items():
+            write_whole(table_path(path, kind), content)
         write_whole(path, dumps(record).encode())
     except OSError as error:
         raise BenchError(f"the record {path} cannot be written: {error.strerror}") from error
@@ -100,11 +116,14 @@ def read(path: Path) -> dict[str, Any]:
     return dict(record)
 
 
+def paths(results: Path) -> list[Path]:
+    """The files of all records below a results folder."""
+    return sorted(results.glob("*/*/*/*.json"))
+
+
 def read_all(results: Path) -> list[dict[str, Any]]:
     """Every record below a results folder, by path."""
-    if not results.is_dir():
-        return []
-    return [read(path) for path in sorted(results.glob("*/*/*/*.json"))]
+    return [read(path) for path in paths(results)]
 
 
 def number(value: float) -> float | None:

@@ -6,14 +6,14 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio, corpus, events, gather, record, results, scoring
+from marble_bench import audio, corpus, events, framed, gather, record, results, scoring, separation, soundness
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
 from marble_bench.request import Outcome, Request, Watch
-from marble_bench.targets import Classes, Events, Scalars, Tags
+from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
 from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
@@ -28,6 +28,8 @@ def run(request: Request, watch: Watch) -> Outcome:
     results.check_writable(request.results)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)
+    if isinstance(request.named.task.target, Stems):
+        return _run_stems(request, watch)
     return _run_clips(request, watch)
 
 
@@ -43,7 +45,15 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     data = gather.own_features(request) if request.features else gather.encoder_features(request, watch)
     _check_splits(data.clips, request)
     _check_tags(data, request)
+    assert isinstance(data.features, Features)
+    marks = soundness.check_features(data.features, data.clips)
+    marks += soundness.check_labels(request.named.task.target, data.clips)
     splits, unscale = _splits(data, request)
+    rules = request.protocol
+    if rules.solver == "adam":
+        marks += soundness.check_batches(len(splits["train"].clip), rules.batch_sizes or (rules.batch_size,))
+    for mark in marks:
+        watch.say(f"mark: {mark}")
 
     recipe = trainer.Recipe(
         protocol=request.protocol,
@@ -53,39 +63,40 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
         score=request.named.task.metrics[0].compute,
         summable=data.summable,
     )
-    if request.protocol.standardize:
-        splits = dict(zip(SPLITS, trainer.standardized(splits["train"], splits["valid"], splits["test"]), strict=True))
     layers, with_sum = chosen_layers(request.layers, data.features.names, request.protocol, data.summable)
     probes = trainer.grid(request.protocol, layers, with_sum, request.seeds)
 
     started = time.perf_counter()
-    fitted = trainer.fit(probes, splits["train"], splits["valid"], recipe, request.device, watch.probes)
+    fitting = _Fitting(request, data, recipe, watch)
+    fitted = fitting.fit(probes, splits["train"], splits["valid"])
     chosen = choose(fitted, request.seeds)
     windows = {
         split: torch.stack([trainer.predict_windows(one, splits[split], recipe, request.device) for one in chosen])
         for split in ("valid", "test")
     }
+    curve = _few_shot(request, probes, splits, fitting) if request.few_shot else []
     probe_s = time.perf_counter() - started
 
     answers, scores, ensembles = _score(
         data, request, {split: unscale(each) for split, each in windows.items()}, splits
     )
-    made = record.build(request, data, fitted, chosen, scores, ensembles, probe_s)
-    return _save(
-        request, data, made, record.grid_table(fitted, data.features.names), record.prediction_table(data, answers)
-    )
+    said = [{"ensemble": name} for name in ensembles]
+    made = record.build(request, data, fitted, chosen, scores, probe_s, said)
+    if marks:
+        made["data"]["marks"] = marks
+    if curve:
+        made["few_shot"] = [*curve, _full_share(made, splits["train"].clips)]
+    grid = record.grid_table(fitted, data.features.names)
+    outcome = _save(request, data, made, grid, record.prediction_table(data, answers))
+    fitting.clear()
+    return outcome
 
 
 def _run_events(request: Request, watch: Watch) -> Outcome:
     """A task that asks when something happens: frame-wise features, probes that answer frame by frame."""
     from marble_bench.probes import trainer
 
-    if request.encoder is None:
-        raise UsageError(
-            f"task '{request.named.name}' asks when something happens, and --features brings one vector for a window: "
-            "give --model"
-        )
-    layers = _event_layers(request)
+    layers = frame_layers(request)
     data = events.gathered(request, watch, layers)
     _check_splits(data.clips, request)
     places = [layers.stored.index(index) for index in layers.single]
@@ -99,17 +110,44 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
 
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
-    made = record.build(request, data, fitted, chosen, scores, [], probe_s)
+    made = record.build(request, data, fitted, chosen, scores, probe_s)
     predictions = events.prediction_table(data, answered, task.target.names)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
 
-def _event_layers(request: Request) -> events.Layers:
-    assert request.encoder is not None
-    events.check_protocol(request.protocol)
+def _run_stems(request: Request, watch: Watch) -> Outcome:
+    """A task that asks for stems: frame-wise features of mixtures, separators, separated songs."""
+    layers = frame_layers(request)
+    with separation.prepared(request, watch, layers) as (data, ready):
+        started = time.perf_counter()
+        fitted, chosen, measured = separation.fit(data, ready, request, layers, watch)
+        probe_s = time.perf_counter() - started
+    task = request.named.task
+    found, trivial = separation.answers(data, measured)
+    scores = scoring.scores(task.metrics, found, trivial)
+    for name, value in separation.oracle_scores(task.metrics, measured["test"]).items():
+        scores[name]["oracle"] = value
+    names = task.target.names
+    of_seed = [one for row in chosen for one in row]
+    said = [{"stem": names[one.probe.stem]} for one in of_seed]
+    made = record.build(request, data, fitted, of_seed, scores, probe_s, said)
+    if marks := separation.marks(measured["test"]):
+        made["data"]["marks"] = marks
+    grid = record.grid_table(fitted, data.features.names)
+    grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
+    return _save(request, data, made, grid, separation.prediction_table(data, found))
+
+
+def frame_layers(request: Request) -> framed.Layers:
+    """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
+    if request.encoder is None:
+        raise UsageError(
+            f"task '{request.named.name}' is asked frame by frame, and --features brings a vector for a window: give --model"
+        )
+    framed.check_protocol(request.protocol)
     encoder, names = request.encoder, [layer.name for layer in request.encoder.layers]
     single, with_sum = chosen_layers(request.layers, names, request.protocol, encoder.summable)
-    return events.layers_of(encoder, single, with_sum, request.layers == "all")
+    return framed.layers_of(encoder, single, with_sum, request.layers == "all")
 
 
 def _save(
@@ -154,6 +192,67 @@ def _score(
     return answers, scores, ensembles
 
 
+class _Fitting:
+    """Trains grids of one run, and keeps their finished blocks in the cache until the record stands."""
+
+    def __init__(self, request: Request, data: Gathered, recipe: trainer.Recipe, watch: Watch) -> None:
+        self.request, self.recipe, self.watch = request, recipe, watch
+        self.facts = {
+            "model": [data.model["name"], data.model["version"], data.model["weights_sha256"]],
+            "layers": data.features.names,
+            "corpus": corpus.fingerprint(data.clips, data.digests),
+            "task": record.task_hash(request.named),
+            "protocol": request.protocol.hash,
+            "summable": data.summable,
+            "device": request.device,
+        }
+        self.used: list[Any] = []
+
+    def fit(self, probes: Sequence[trainer.Probe], train: trainer.Split, valid: trainer.Split) -> list[trainer.Fitted]:
+        """All probes, with the weights of each seed's best."""
+        from marble_bench.probes import shelf, trainer
+
+        kept = shelf.Folder(self.request.cache / "probes", shelf.digest(self.facts, train, valid))
+        self.used.append(kept)
+        fitted: list[trainer.Fitted] = trainer.fit(
+            probes, train, valid, self.recipe, self.request.device, self.watch.probes, states="best", shelf=kept
+        )
+        return fitted
+
+    def clear(self) -> None:
+        """The record stands: what was kept for going on is of no more use."""
+        for kept in self.used:
+            kept.clear()
+
+
+def _few_shot(
+    request: Request, probes: Sequence[trainer.Probe], splits: dict[str, trainer.Split], fitting: _Fitting
+) -> list[dict[str, Any]]:
+    """The main metric of each seed's best probe when the grid is trained on a share of the training clips."""
+    from marble_bench.probes import subsets, trainer
+
+    recipe, found = fitting.recipe, []
+    for share in subsets.SHARES:
+        point: dict[str, Any] = {"share": share, "valid": [], "test": []}
+        for seed in range(request.seeds):
+            part = subsets.share_of(splits["train"], share, seed)
+            own = [probe for probe in probes if probe.seed == seed]
+            (best,) = choose(fitting.fit(own, part, splits["valid"]), [seed])
+            outputs = trainer.predict(best, splits["test"], recipe, request.device)
+            point["clips"] = part.clips
+            point["valid"].append(results.number(best.valid))
+            point["test"].append(results.number(float(recipe.score(outputs[None], splits["test"].truth)[0])))
+        found.append(point)
+    return found
+
+
+def _full_share(made: dict[str, Any], clips: int) -> dict[str, Any]:
+    """The last point of a few-shot curve, which is the run itself."""
+    score = next(score for score in made["scores"].values() if score["main"])
+    valid = [choice["valid"] for choice in made["selection"]["per_seed"]]
+    return {"share": 1.0, "clips": clips, "valid": valid, "test": score["per_seed"]}
+
+
 def plan(request: Request) -> dict[str, object]:
     """What a run would do, without doing any of it: nothing is fetched, decoded or written but a miniature."""
     from marble_bench.probes import trainer
@@ -167,11 +266,17 @@ def plan(request: Request) -> dict[str, object]:
     clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
     names = [layer.name for layer in request.encoder.layers]
     frames: dict[str, object] = {}
-    if isinstance(request.named.task.target, Events):
-        chosen = _event_layers(request)
+    if isinstance(request.named.task.target, (Events, Stems)):
+        chosen = frame_layers(request)
         layers, with_sum = list(chosen.single), bool(chosen.summed)
         path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-        audio_s = sum(audio.duration_s(path_of[clip.id]) for clip in clips)
+        lengths = [audio.duration_s(path_of[clip.id]) for clip in clips]
+        audio_s = sum(lengths)
+        if isinstance(request.named.task.target, Stems):
+            audio_s = separation.encoded_s(request, clips, lengths, corpus.is_mini(root))
+            rules = separation.rules_of(request.named.task, request.protocol, corpus.is_mini(root))
+            each = request.named.task.target.width * request.seeds * len(rules.learning_rates)
+            frames["probes"] = each * (len(layers) + with_sum)
         frames["frames_gb"] = round(estimate_bytes(audio_s, request.encoder, chosen.stored) / 1e9, 3)
     else:
         layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
@@ -187,13 +292,13 @@ def plan(request: Request) -> dict[str, object]:
     }
 
 
-def choose(fitted: Sequence[trainer.Fitted], seeds: int) -> list[trainer.Fitted]:
+def choose(fitted: Sequence[trainer.Fitted], seeds: int | Sequence[int]) -> list[trainer.Fitted]:
     """The probe of each seed with the best validation score; of equals, the first in the grid's order.
 
-    Raises DataError if every probe of a seed diverged.
+    seeds: how many, or which. Raises DataError if every probe of a seed diverged.
     """
     chosen = []
-    for seed in range(seeds):
+    for seed in range(seeds) if isinstance(seeds, int) else seeds:
         able = [one for one in fitted if one.probe.seed == seed and one.valid == one.valid]
         if not able:
             raise DataError(
@@ -218,6 +323,10 @@ def chosen_layers(
     for part in asked.split(","):
         first, dash, last = part.partition("-")
         if part == "sum":
+            if protocol.solver == "exact":
+                raise UsageError(
+                    f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name"
+                )
             if not summable:
                 raise UsageError(
                     "--layers sum needs at least two layers of one width behind the first; this model has none"
@@ -253,6 +362,26 @@ def _check_tags(data: Gathered, request: Request) -> None:
             )
 
 
+class _Layers(Sequence["torch.Tensor"]):
+    """Layers as tensors over the same memory, each when it is asked for; `widths` without loading any."""
+
+    def __init__(self, layers: Sequence[Any]) -> None:
+        self.layers = layers
+
+    @property
+    def widths(self) -> list[int]:
+        told: Sequence[int] | None = getattr(self.layers, "widths", None)
+        return list(told) if told is not None else [layer.shape[1] for layer in self.layers]
+
+    def __len__(self) -> int:
+        return len(self.layers)
+
+    def __getitem__(self, index: Any) -> Any:
+        import torch
+
+        return torch.from_numpy(self.layers[index])
+
+
 def _splits(
     data: Gathered, request: Request
 ) -> tuple[dict[str, trainer.Split], Callable[[torch.Tensor], torch.Tensor]]:
@@ -260,7 +389,7 @@ def _splits(
     import numpy as np
     import torch
 
-    from marble_bench.probes import trainer
+    from marble_bench.probes import subsets, trainer
 
     target = request.named.task.target
     assert isinstance(data.features, Features)
@@ -273,14 +402,15 @@ def _splits(
             raise DataError(f"task '{request.named.name}': every development clip has the same label")
         truth = (truth - mean) / spread
     of_split = np.array([SPLITS.index(clip.split) for clip in data.clips])
+    layers = _Layers(data.features.layers)
     splits = {}
     for index, split in enumerate(SPLITS):
         members = np.flatnonzero(of_split == index)
         rows = np.flatnonzero(of_split[data.features.clip] == index)
         place = np.searchsorted(members, data.features.clip[rows])
         splits[split] = trainer.Split(
-            [torch.from_numpy(layer[rows]) for layer in data.features.layers],
-            torch.from_numpy(place),
-            torch.from_numpy(truth[members]),
+            layers, torch.from_numpy(place), torch.from_numpy(truth[members]), torch.from_numpy(rows)
         )
+    if request.control == "shuffle":
+        splits["train"] = subsets.shuffled(splits["train"])
     return splits, lambda outputs: outputs * torch.from_numpy(spread) + torch.from_numpy(mean)

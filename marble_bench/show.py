@@ -9,10 +9,14 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 if TYPE_CHECKING:
-    from marble_bench.leaderboard.rows import Cell
+    from marble_bench.leaderboard.board import Board
+    from marble_bench.leaderboard.compare import Comparison
+    from marble_bench.reproduce import Again
     from marble_bench.request import Outcome
+    from marble_bench.verdicts import Verdict
 
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
 
@@ -62,12 +66,84 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
 
 
-def print_board(cells: Sequence[Cell], protocol: str, mini: bool) -> None:
+def print_board(board: Board, cost: bool) -> None:
     """The leaderboard of one protocol, with what its marks mean."""
-    from marble_bench.leaderboard.table import notes, ranked
+    from marble_bench.leaderboard.table import notes, tables
 
-    title = f"protocol {protocol}" + (", on MINIATURES: synthesised music, says little about a model" if mini else "")
+    title = f"protocol {board.asked.protocol}"
+    title += ", on MINIATURES: synthesised music, says little about a model" if board.asked.mini else ""
     console = _console()
-    console.print(ranked(cells, title))
-    for line in notes(cells):
+    for table in tables(board, title, console.width, cost):
+        console.print(table)
+    for line in notes(board):
         console.print(line, style="dim", highlight=False, soft_wrap=True)
+
+
+def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
+    """Two models' scores side by side, in percent or decibels; class by class and clip by clip where asked for."""
+    from marble_bench.leaderboard.table import shown
+
+    console = _console()
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
+        table.add_column(name, justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+    for each in found.compared:
+        a, b, value, low, high = (shown(x, each.unit) for x in (each.a, each.b, each.value, each.low, each.high))
+        corrected = "" if each.holm is None else f"{each.holm:.4f}"
+        verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
+        table.add_row(
+            each.task, each.metric, a, b, value if value[0] == "-" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
+            corrected, verdict and f"{verdict} is better", style="bold" if each.main else "dim",
+        )  # fmt: skip
+    console.print(table)
+    for each in found.compared:
+        if classes and each.parts:
+            rows = sorted(each.parts, key=lambda part: part.difference)
+            console.print(f"\n{each.task}, {each.metric}", style="bold", highlight=False)
+            print_table(
+                [
+                    {"part": part.name, "test clips": part.clips, found.a: shown(part.a, each.unit),
+                     found.b: shown(part.b, each.unit), "difference": shown(part.difference, each.unit)}
+                    for part in rows
+                ]
+            )  # fmt: skip
+        if clips and each.main and each.moved:
+            console.print(f"\n{each.task}, clips that moved most", style="bold", highlight=False)
+            print_table(
+                [
+                    {"clip": moved.clip, "truth": moved.truth, found.a: round(moved.a, 3), found.b: round(moved.b, 3),
+                     "gain": round(moved.gain, 3)}
+                    for moved in each.moved
+                ]
+            )  # fmt: skip
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Files with what was found about them."""
+    console = _console()
+    before = ""
+    for each in verdicts:
+        if each.path != before:
+            console.print(each.path, style="bold", highlight=False, soft_wrap=True)
+        before = each.path
+        style = "green" if each.kind == "ok" else ("yellow" if each.stands else "red")
+        line = Text(f"  {each.kind}: ", style=style).append(each.words, style="default")
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[str]) -> None:
+    """The scores of a record and of its rerun, and what else is not the same."""
+    from marble_bench.leaderboard.table import shown
+
+    def text(value: float | None, metric: str) -> str:
+        return "n/a" if value is None else shown(value, units[metric])
+
+    print_table(
+        [
+            {"metric": row.metric, "record": text(row.record, row.metric), "again": text(row.again, row.metric),
+             "difference": text(row.difference, row.metric), "verdict": row.verdict}
+            for row in rows
+        ]
+    )  # fmt: skip
+    for line in changed:
+        print(f"changed: {line}", file=sys.stderr)

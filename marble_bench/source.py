@@ -12,7 +12,12 @@ class Source:
     url: `https://...`, `hf:owner/name`, or `pypi:name==version`.
     mirror: a name for a place other than the makers' own. file: name to save as; empty takes the address's last part.
     unpack: it is a zip or tar. joined: parts of one archive carry its name here, in their order.
-    sha256, md5: digest of the file that the place hands out, where one is known.
+    files: of a model, the files wanted, of the hub's repository or below the address; on the hub, `a|b` takes the first of
+        them that is there.
+    tensors: of a model in shards, only those with tensors of this prefix.
+    revision: the commit of a hub repository or the version of a package; empty where no pin is known.
+    sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is
+        known; `head..tail` where only its ends are.
     size_bytes: its size, where known.
     status: `public`, `gated` (an account or a form is asked for) or `dead` (gone, named for the record).
     note: what a user must know or do by hand.
@@ -21,6 +26,8 @@ class Source:
     url: str
     mirror: str = ""
     file: str = ""
+    files: tuple[str, ...] = ()
+    tensors: str = ""
     unpack: bool = False
     joined: str = ""
     revision: str = ""

@@ -17,6 +17,7 @@ from marble_bench.source import Source
 
 if TYPE_CHECKING:
     from marble_bench.metrics import Metric
+    from marble_bench.mixing import Separation
     from marble_bench.targets import Target
 
 SPLITS = ("train", "valid", "test")
@@ -78,6 +79,10 @@ class Fault:
     what: str
 
 
+def _alone(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
 def _beside(root: Path, audio: str) -> Path | None:
     path = root / audio
     return path if path.is_file() else None
@@ -88,6 +93,7 @@ class Corpus:
     """One dataset on disk in its makers' layout.
 
     locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
+    parts: `(path) -> paths`: all files of the clip whose file was located, where it has more than that one.
     mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout.
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
@@ -102,6 +108,7 @@ class Corpus:
     layout: str
     mini: Callable[[Path], None]
     locate: Callable[[Path, str], Path | None] = _beside
+    parts: Callable[[Path], tuple[Path, ...]] = _alone
     sample_rate_hz: int | None = None
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
@@ -125,6 +132,7 @@ class Task:
         no audio; then labels come from the shipped list, or a DataError says that the annotations are needed.
     metrics: the first is the main one, by which probes are selected on the valid split.
     counts: clips per split as published; a full corpus that gives other counts is an error.
+    separation, mini_separation: how a separator of `Stems` is trained and used, and a small one for the miniature.
     ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
     mini_schedule: what probes are trained by on the miniature, where the published schedule would take too long there.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
@@ -138,6 +146,8 @@ class Task:
     counts: dict[str, int] = field(default_factory=dict)
     window: Window = Window()
     schedule: Schedule = Schedule()
+    separation: Separation | None = None
+    mini_separation: Separation | None = None
     mini_schedule: Schedule | None = None
     ensemble: bool = False
     group_name: str = ""

@@ -30,26 +30,20 @@ class Adam:
         self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.count = torch.zeros((), device=next(iter(parameters.values())).device)
-        self._grouped: dict[tuple[float, float], list[int]] = {}
-        self._grouped_rates: list[float] = []
+        self._regroup([])
 
     def step(self, gradients: dict[str, torch.Tensor], rates: Sequence[float]) -> None:
-        """Move every parameter by its gradient, `(probes, ...)` like it. rates: one for each probe."""
+        """Move every parameter by its gradient, `(probes, ...)` like it; without autograd. rates: one for each probe."""
         import torch
 
         self.count += 1
-        if self._grouped_rates != list(rates):
-            self._grouped_rates, self._grouped = list(rates), {}
-            for index, key in enumerate(zip(rates, self.decays, strict=True)):
-                self._grouped.setdefault(key, []).append(index)
-        for (rate, decay), members in self._grouped.items():
-            values, slopes, first, second = (
-                [tensors[name][index] for index in members for name in self.parameters]
-                for tensors in (self.parameters, gradients, self.first, self.second)
-            )
+        if self._rates != list(rates):
+            self._regroup(rates)
+        slopes = {name: gradients[name].unbind() for name in self.parameters}
+        for (rate, decay), (members, values, first, second) in self._groups.items():
             torch._fused_adam_(
                 values,
-                slopes,
+                [slopes[name][index] for index in members for name in slopes],
                 first,
                 second,
                 [],
@@ -63,10 +57,30 @@ class Adam:
                 maximize=False,
             )
 
+    def _regroup(self, rates: Sequence[float]) -> None:
+        """Probes of one rate and one decay take one call; `_groups` holds their positions and views of their tensors."""
+        self._rates = list(rates)
+        members: dict[tuple[float, float], list[int]] = {}
+        for index, key in enumerate(zip(rates, self.decays, strict=bool(rates))):
+            members.setdefault(key, []).append(index)
+        self._groups = {
+            key: (
+                indices,
+                _views(self.parameters, indices),
+                _views(self.first, indices),
+                _views(self.second, indices),
+            )
+            for key, indices in members.items()
+        }
+
     def keep(self, staying: Sequence[int]) -> None:
         """Drop the probes that are not in `staying`, from the parameters too."""
         for tensors in (self.parameters, self.first, self.second):
             for name in list(tensors):
                 tensors[name] = tensors[name][list(staying)]
         self.decays = [self.decays[index] for index in staying]
-        self._grouped_rates, self._grouped = [], {}
+        self._regroup([])
+
+
+def _views(tensors: dict[str, torch.Tensor], indices: Sequence[int]) -> list[torch.Tensor]:
+    return [value[index] for index in indices for value in tensors.values()]

@@ -16,27 +16,28 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any
+from typing import Protocol as Shape
 
 from marble_bench.plugins import find_head
 
 from .adam import Adam
 from .schedule import Book, Rules
-from .trainer import Fitted, Probe
+from .trainer import Fitted, Probe, Progress
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    from marble_bench.protocol import Protocol as Grid
+    from marble_bench.protocol import Protocol
     from marble_bench.task import Schedule
 
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20
 
 
-class FrameFeatures(Protocol):
+class FrameFeatures(Shape):
     """Where frames are read from: `marble_bench.features.frames.Frames`, or anything like it."""
 
     widths: list[int]
@@ -63,7 +64,7 @@ class Frameset:
 class Recipe:
     """What training needs beside the data. crop_s: seconds of a training crop; a shorter clip is taken whole."""
 
-    protocol: Grid
+    protocol: Protocol
     schedule: Schedule
     outputs: int
     crop_s: float
@@ -76,11 +77,11 @@ def fit(
     valid: Frameset,
     recipe: Recipe,
     device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
 ) -> list[Fitted]:
     """Train every probe; in the order given. `valid` of the results is minus the validation loss.
 
-    progress: called after each epoch with (probes finished, probes in all, best score so far of the layer).
+    progress: called after each epoch with (probes finished, in all, best score so far of the layer, probes in training).
     """
     done: dict[Probe, Fitted] = {}
     for layer in dict.fromkeys(probe.layer for probe in probes):
@@ -89,7 +90,8 @@ def fit(
         while block.book.alive:
             block.epoch(train, valid)
             if progress:
-                progress(len(done) + len(members) - len(block.book.alive), len(probes), block.book.best)
+                alive = len(block.book.alive)
+                progress(len(done) + len(members) - alive, len(probes), block.book.best, alive)
         done.update({one.probe: one for one in block.finished()})
     return [done[probe] for probe in probes]
 

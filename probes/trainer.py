@@ -1,13 +1,19 @@
-"""Fits a whole grid of probes as one batched model: every layer x learning rate x weight decay x seed.
+"""Fits a whole grid of probes as batched models: every layer x learning rate x ... x seed.
 
-Probes of one input width train together, with a leading axis of probes on every parameter, so that one batched matrix
-product serves them all. Each has its own learning rate, plateau, early stop and best weights. Batch order, dropout
-masks and initial weights depend on the seed alone; a probe trained by itself meets the same numbers as in the grid, and
-probes of a seed are compared with common random numbers. A probe that is finished, or that diverged, leaves the batch.
+Probes that read the same layer with the same seed share their batches, and one matrix product serves them all
+(`network`). Each has its own learning rate, plateau, early stop and best weights (`schedule`), and its update is one pass
+over its memory (`adam`). Batch order, dropout masks and initial weights depend on the seed alone (`draws`); a probe trained
+by itself meets the same numbers as in the grid. A probe that is finished, or that diverged, leaves its block.
+
+A block is the probes that train together. On the CPU it is small, so that what the optimiser touches stays in the cache
+from one step to the next, and each core trains a block of its own to its end before it takes the next; on a GPU a block is
+as large as the memory allows.
+Features stay on the device where they fit, and go there batch by batch where they do not.
 
 Follows MARBLE's published code: Adam, `ReduceLROnPlateau` and early stopping on the validation score, best weights
 kept; outputs averaged over a clip's windows before they are scored. Departs from it in precision: float32, where it
-trained in mixed float16.
+trained in mixed float16. For `jukemir` it follows JukeMIR's: batches drawn anew, validation every few steps and before
+the first, dropout on the features too.
 
 Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.targets`.
 """
@@ -15,95 +21,36 @@ Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+import threading
+from collections.abc import Sequence
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from dataclasses import replace
+from typing import TYPE_CHECKING, Literal
 
-from marble_bench.plugins import find_head
-
-from .adam import Adam
-from .schedule import Book, Rules
+from . import block as blocking
+from . import network
+from .block import ACTIVATION_BYTES, Block, blocks, layers_of
+from .features import Features, Moments, chunk
+from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
 
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.protocol import Protocol
-    from marble_bench.targets import Loss
-    from marble_bench.task import Schedule
-
-BLOCK_BYTES = 2 << 30  # parameters, gradients, both Adam moments and best weights of the probes that train together
-GATHER_BYTES = 128 << 20  # features copied per probe at once when scoring
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers."""
-
-    layer: int | None
-    learning_rate: float
-    weight_decay: float
-    seed: int
-
-
-@dataclass(frozen=True)
-class Split:
-    """Features and truth of one split.
-
-    layers: per layer `(windows, width)`. clip: `(windows,)` int64, the row of `truth` that a window belongs to.
-    truth: `(clips,)` or `(clips, outputs)`.
-    """
-
-    layers: Sequence[torch.Tensor]
-    clip: torch.Tensor
-    truth: torch.Tensor
-
-    @property
-    def clips(self) -> int:
-        return len(self.truth)
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained probe at its best epoch.
-
-    valid: its validation score there, NaN where no epoch was finite. history: the validation score after each epoch.
-    diverged: outputs or loss stopped being finite; what was best before is kept.
-    state: parameter tensors without the axis of probes.
-    """
-
-    probe: Probe
-    valid: float
-    best_epoch: int
-    history: tuple[float, ...]
-    diverged: bool
-    state: dict[str, torch.Tensor]
-
-
-@dataclass(frozen=True)
-class Recipe:
-    """All that training needs beside the data: the protocol's rules, the task's schedule, outputs, loss and score.
-
-    score: `(outputs (probes, clips, outputs), truth) -> (probes,)`, higher is better. summable: layers of the sum.
-    """
-
-    protocol: Protocol
-    schedule: Schedule
-    outputs: int
-    loss: Loss
-    score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
-    summable: tuple[int, ...] = ()
-
-
-def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int) -> list[Probe]:
-    """Every probe of a run, in the order in which ties are broken: layer, learning rate, weight decay, seed."""
-    places: list[int | None] = [*layers, *([None] if with_sum else [])]
-    return [
-        Probe(layer, rate, decay, seed)
-        for layer in places
-        for rate in protocol.learning_rates
-        for decay in protocol.weight_decays
-        for seed in range(seeds)
-    ]
+__all__ = [
+    "Fitted",
+    "Form",
+    "Probe",
+    "Progress",
+    "Recipe",
+    "Shelf",
+    "Split",
+    "average_windows",
+    "blocks",
+    "fit",
+    "grid",
+    "predict",
+    "predict_windows",
+]
 
 
 def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
@@ -116,52 +63,132 @@ def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> to
     return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
 
 
-def losses(outputs: torch.Tensor, truth: torch.Tensor, loss: Loss) -> torch.Tensor:
-    """`(probes, windows, outputs)`, `(probes, windows[, outputs])` -> `(probes,)`: the mean loss of each probe."""
-    from torch.nn import functional
-
-    if loss == "cross_entropy":
-        return functional.cross_entropy(outputs.transpose(1, 2), truth, reduction="none").mean(dim=1)
-    if loss == "binary_cross_entropy":
-        return functional.binary_cross_entropy_with_logits(outputs, truth, reduction="none").mean(dim=(1, 2))
-    return (outputs - truth).square().mean(dim=(1, 2))
-
-
-def standardized(train: Split, *others: Split) -> list[Split]:
-    """Splits with every feature z-scored by the training windows; a constant feature is only centred."""
-    result: list[list[torch.Tensor]] = [[] for _ in (train, *others)]
-    for index, layer in enumerate(train.layers):
-        mean = layer.double().mean(dim=0)
-        spread = layer.double().std(dim=0, correction=0)
-        spread[spread < 1e-12 * (1 + mean.abs())] = 1
-        for out, split in zip(result, (train, *others), strict=True):
-            out.append(((split.layers[index].double() - mean) / spread).float())
-    return [Split(layers, split.clip, split.truth) for layers, split in zip(result, (train, *others), strict=True)]
-
-
 def fit(
     probes: Sequence[Probe],
     train: Split,
     valid: Split,
     recipe: Recipe,
     device: str = "cpu",
-    progress: Callable[[int, int, float], None] | None = None,
+    progress: Progress | None = None,
+    *,
+    states: Literal["all", "best"] = "all",
+    shelf: Shelf | None = None,
+    block_bytes: int | None = None,
 ) -> list[Fitted]:
     """Train every probe and return them in the order given.
 
-    progress: called after each epoch with (probes finished, probes in all, best validation score so far).
+    states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
+    shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
+    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one.
+
+    Raises BenchError if a probe does not fit the memory even alone.
     """
-    results: dict[Probe, Fitted] = {}
-    best = -math.inf
-    for members in _blocks(probes, train, recipe):
-        block = _Block(members, train, recipe, device)
+    import torch
+
+    todo = blocks(probes, train, valid, recipe, device, block_bytes)
+    threads = min(blocking.threads_of(device), len(todo))
+    run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
+    if threads < 2:
+        for members in todo:
+            run.block(members)
+        return run.fitted()
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)  # a block for each core: cores that share every small product wait for each other
+    pool = ThreadPoolExecutor(threads)
+    try:
+        for done in wait([pool.submit(run.block, each) for each in todo], return_when=FIRST_EXCEPTION).done:
+            done.result()
+    except BaseException:
+        run.stopped.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
+        torch.set_num_threads(before)
+    return run.fitted()
+
+
+class _Run:
+    """One call of `fit`: blocks hand in what they found, in whatever order they end."""
+
+    def __init__(
+        self,
+        probes: Sequence[Probe],
+        train: Split,
+        valid: Split,
+        recipe: Recipe,
+        device: str,
+        progress: Progress | None,
+        states: Literal["all", "best"],
+        shelf: Shelf | None,
+        threads: int,
+    ) -> None:
+        self.probes, self.train, self.valid, self.recipe, self.device = probes, train, valid, recipe, device
+        self.progress, self.states, self.shelf, self.threads = progress, states, shelf, threads
+        self.place = {probe: index for index, probe in enumerate(probes)}
+        self.results: dict[Probe, Fitted] = {}
+        self.best = -math.inf
+        self.alive: dict[int, tuple[int, int]] = {}  # by thread: probes in training, probes of the block that ended
+        self.read: dict[tuple[int, ...], Features] = {}
+        self.lock = threading.RLock()
+        self.stopped = threading.Event()
+
+    def block(self, members: Sequence[Probe]) -> None:
+        """Train one block, or take it from the shelf."""
+        found = self.shelf.get(members) if self.shelf else None
+        if found is None:
+            found = self._trained(members)
+        with self.lock:
+            if self.states == "best":
+                found = _without_states(found, list(self.results.values()), self.place)
+            self.results.update({fitted.probe: fitted for fitted in found})
+            if self.states == "best":
+                others = _without_states(list(self.results.values()), [], self.place)
+                self.results = {one.probe: one for one in others}
+        if self.shelf:
+            self.shelf.put(found)
+        self._tell(max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0, 0)
+
+    def _trained(self, members: Sequence[Probe]) -> list[Fitted]:
+        features = self._features(layers_of(members, self.recipe))
+        if self.recipe.protocol.solver == "exact":
+            from .exact import solve
+
+            return solve(members, features, self.recipe)
+        block = Block(members, features, self.recipe, self.device)
         while block.alive:
-            block.epoch(train, valid)
-            best = max(best, block.book.best)
-            if progress:
-                progress(len(results) + len(members) - len(block.alive), len(probes), best)
-        results.update({fitted.probe: fitted for fitted in block.finished()})
-    return [results[probe] for probe in probes]
+            block.round(self.stopped.is_set)
+            self._tell(block.book.best, len(block.alive), len(members) - len(block.alive))
+        return block.finished()
+
+    def _features(self, layers: tuple[int, ...]) -> Features:
+        """Of some layers, loaded once for the blocks that follow each other; the oldest are let go first."""
+        with self.lock:
+            found = self.read.pop(layers, None)
+            while found is None and len(self.read) >= self.threads:
+                del self.read[next(iter(self.read))]
+            self.read[layers] = found or Features(self.train, self.valid, layers, self.device)
+            return self.read[layers]
+
+    def _tell(self, best: float, alive: int, ended: int) -> None:
+        with self.lock:
+            self.best = max(self.best, best)
+            self.alive[threading.get_ident()] = (alive, ended)
+            if self.progress:
+                now = [sum(each) for each in zip(*self.alive.values(), strict=True)]
+                self.progress(len(self.results) + now[1], len(self.probes), self.best, now[0])
+
+    def fitted(self) -> list[Fitted]:
+        """In the order asked for."""
+        return [self.results[probe] for probe in self.probes]
+
+
+def _without_states(found: list[Fitted], others: list[Fitted], place: dict[Probe, int]) -> list[Fitted]:
+    """The same, with the weights of each seed's best alone. others: of earlier blocks, for comparison."""
+    first: dict[int, Fitted] = {}
+    for one in sorted([*found, *others], key=lambda one: place[one.probe]):
+        if one.valid == one.valid and (one.probe.seed not in first or one.valid > first[one.probe.seed].valid):
+            first[one.probe.seed] = one
+    return [one if first.get(one.probe.seed) is one else replace(one, state={}) for one in found]
 
 
 def predict(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
@@ -173,168 +200,18 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     import torch
 
-    parameters = {name: value.to(device)[None] for name, value in fitted.state.items()}
+    parts = {name: value for name, value in fitted.state.items() if name not in ("mean", "spread")}
+    parameters = {name: value[None].to(device) for name, value in network.turned(parts).items()}
+    layers = [split.layers[layer] for layer in layers_of([fitted.probe], recipe)]
+    hidden = Form.of(fitted.probe, recipe.protocol).hidden
+    step = max(1, ACTIVATION_BYTES // (4 * max(hidden, layers[0].shape[1] * len(layers))))
+    done = []
     with torch.inference_mode():
-        return _window_outputs(parameters, [fitted.probe], split, recipe, device)[0].cpu()
-
-
-def _blocks(probes: Sequence[Probe], train: Split, recipe: Recipe) -> list[list[Probe]]:
-    """Probes that train together: of one input width, sums apart, and within the memory for one block."""
-    kinds: dict[tuple[bool, int], list[Probe]] = {}
-    for probe in probes:
-        layer = recipe.summable[0] if probe.layer is None else probe.layer
-        kinds.setdefault((probe.layer is None, train.layers[layer].shape[1]), []).append(probe)
-    blocks = []
-    for (_, width), members in kinds.items():
-        values = (width + recipe.outputs + 1) * max(recipe.protocol.hidden, 1) + (width + 1) * recipe.outputs
-        most = max(1, BLOCK_BYTES // (5 * 4 * values))
-        blocks += [members[start : start + most] for start in range(0, len(members), most)]
-    return blocks
-
-
-def _inputs(
-    parameters: dict[str, torch.Tensor],
-    probes: Sequence[Probe],
-    rows: torch.Tensor,
-    split: Split,
-    recipe: Recipe,
-    device: str,
-) -> torch.Tensor:
-    """`(probes, windows, width)` float32: for each probe the windows `rows (probes, windows)` of its layer or sum."""
-    import torch
-
-    if probes[0].layer is not None:
-        parts = [split.layers[p.layer][row] for p, row in zip(probes, rows, strict=True) if p.layer is not None]
-        return torch.stack(parts).to(device).float()
-    stacked = torch.stack([split.layers[layer][rows] for layer in recipe.summable], dim=1).to(device).float()
-    return torch.einsum("pl,plbw->pbw", parameters["mix"].softmax(dim=-1), stacked)
-
-
-def _window_outputs(
-    parameters: dict[str, torch.Tensor], probes: Sequence[Probe], split: Split, recipe: Recipe, device: str
-) -> torch.Tensor:
-    """`(probes, windows, outputs)`: outputs without dropout."""
-    import torch
-
-    head = find_head(recipe.protocol.head)
-    width = split.layers[recipe.summable[0] if probes[0].layer is None else probes[0].layer].shape[1]
-    copies = len(recipe.summable) if probes[0].layer is None else 1
-    step = max(1, GATHER_BYTES // (4 * width * copies * len(probes)))
-    windows = len(split.clip)
-    parts = []
-    for start in range(0, windows, step):
-        rows = torch.arange(start, min(start + step, windows)).expand(len(probes), -1)
-        parts.append(head.forward(parameters, _inputs(parameters, probes, rows, split, recipe, device), None))
-    return torch.cat(parts, dim=1)
-
-
-@dataclass
-class _Streams:
-    """The random numbers of one seed: batch order and dropout, apart, so that neither moves the other."""
-
-    order: torch.Generator
-    dropout: torch.Generator
-    init: torch.Generator
-
-    @classmethod
-    def of(cls, seed: int) -> _Streams:
-        import torch
-
-        return cls(*(torch.Generator().manual_seed(3 * seed + part) for part in range(3)))
-
-
-class _Block:
-    """Probes that train together. Tensors hold the probes still alive, in the order of `alive`."""
-
-    def __init__(self, probes: Sequence[Probe], train: Split, recipe: Recipe, device: str) -> None:
-        import torch
-
-        self.recipe, self.device = recipe, device
-        self.head = find_head(recipe.protocol.head)
-        self.streams = {probe.seed: _Streams.of(probe.seed) for probe in probes}
-        schedule = recipe.schedule
-        self.book = Book(
-            probes,
-            [probe.learning_rate for probe in probes],
-            Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor),
-        )
-        width = train.layers[recipe.summable[0] if probes[0].layer is None else probes[0].layer].shape[1]
-        starts = {seed: self._start(width, probes[0].layer is None, self.streams[seed].init) for seed in self.streams}
-        names = next(iter(starts.values()))
-        self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
-        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes])
-
-    @property
-    def alive(self) -> list[Probe]:
-        return self.book.alive
-
-    def _start(self, width: int, is_sum: bool, generator: torch.Generator) -> dict[str, torch.Tensor]:
-        import torch
-
-        start: dict[str, torch.Tensor] = self.head.init(
-            width, self.recipe.protocol.hidden, self.recipe.outputs, generator
-        )
-        if is_sum:
-            start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
-        return start
-
-    def epoch(self, train: Split, valid: Split) -> None:
-        """One pass over the training windows, one validation, and what follows from it for each probe."""
-        import torch
-
-        size = self.recipe.protocol.batch_size
-        windows = len(train.clip)
-        orders = {seed: torch.randperm(windows, generator=s.order) for seed, s in self.streams.items()}
-        finite = torch.ones(len(self.alive), dtype=torch.bool, device=self.device)
-        for start in range(0, windows, size):
-            rows = torch.stack([orders[probe.seed][start : start + size] for probe in self.alive])
-            finite &= self._step(rows, train)
-        with torch.inference_mode():
-            by_window = _window_outputs(self.parameters, self.alive, valid, self.recipe, self.device)
-            outputs = average_windows(by_window, valid.clip.to(self.device), valid.clips)
-            finite &= outputs.isfinite().flatten(1).all(dim=1)
-            where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
-            scores = self.recipe.score(outputs.to(where), valid.truth.to(where))
-        going = len(self.alive)
-        staying = self.book.judge(scores.tolist(), finite.tolist(), self._state)
-        if len(staying) < going:
-            self.adam.keep(staying)
-
-    def _state(self, index: int) -> dict[str, torch.Tensor]:
-        return {name: value[index].clone() for name, value in self.parameters.items()}
-
-    def _step(self, rows: torch.Tensor, train: Split) -> torch.Tensor:
-        """One Adam step on the windows `rows (probes, batch)`; returns which probes' losses are finite."""
-        import torch
-
-        for value in self.parameters.values():
-            value.requires_grad_(True)
-        x = _inputs(self.parameters, self.alive, rows, train, self.recipe, self.device)
-        truth = train.truth[train.clip[rows]].to(self.device)
-        loss = losses(self.head.forward(self.parameters, x, self._keep(rows.shape[1])), truth, self.recipe.loss)
-        gradients = torch.autograd.grad(loss.sum(), list(self.parameters.values()))
-        for value in self.parameters.values():
-            value.requires_grad_(False)
-        with torch.no_grad():
-            self.adam.step(dict(zip(self.parameters, gradients, strict=True)), self.book.rates)
-        return loss.detach().isfinite()
-
-    def _keep(self, batch: int) -> torch.Tensor | None:
-        """Dropout masks `(probes, batch, hidden)`, the same for all probes of a seed."""
-        import torch
-
-        protocol = self.recipe.protocol
-        if not protocol.hidden or not protocol.dropout:
-            return None
-        masks = {
-            seed: (torch.rand(batch, protocol.hidden, generator=s.dropout) >= protocol.dropout) / (1 - protocol.dropout)
-            for seed, s in self.streams.items()
-        }
-        return torch.stack([masks[probe.seed] for probe in self.alive]).to(self.device)
-
-    def finished(self) -> list[Fitted]:
-        """Every probe of the block at its best, weights on the CPU."""
-        return [
-            Fitted(p, k.valid, k.best_round, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()})
-            for p, k in self.book.kept.items()
-        ]
+        for start in range(0, len(split.clip), step):
+            read = [chunk(layer, split.rows, start, step).to(device).float() for layer in layers]
+            if "mean" in fitted.state:
+                both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
+                read = [Moments(*one).scaled(each) for one, each in zip(both, read, strict=True)]
+            x = network.mixed(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
+            done.append(network.forward(parameters, x, [1])[0][0].T.cpu())
+    return torch.cat(done)

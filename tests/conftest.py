@@ -26,6 +26,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
 os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_worker}")
 
+os.environ["HF_HOME"] = str(
+    Path(tempfile.gettempdir()) / "marble-bench-hub"
+)  # no test finds what the user once fetched
+
 PLUGINS = Path(__file__).parent / "plugins"
 TOY_TASK, TOY_MODEL = str(PLUGINS / "toy_task.py"), f"{PLUGINS / 'toy_encoder.py'}:TOY"
 

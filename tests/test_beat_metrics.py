@@ -81,3 +81,13 @@ def test_nothing_found_scores_nothing():
     truth = np.arange(0.5, 30, 0.5)
     row = measure((np.empty(0), np.empty(0)), (truth, truth[::4]))
     assert row.tolist() == [0, 0, 0, len(truth), 0, 0, 0, 0, 0, 0, 0, len(truth[::4])]
+
+
+@pytest.mark.parametrize("name", list(BY_NAME))
+def test_tracks_counted_by_weight_score_as_tracks_repeated(name):
+    rows = torch.from_numpy(np.stack([measure((f, f[::4]), (t, bars)) for f, t, bars in _tracks(6)]))[None]
+    weights = torch.tensor([[2, 0, 1, 1, 0, 3], [1, 1, 1, 1, 1, 1]])
+    found = BY_NAME[name].weighted(rows, torch.zeros(6), weights)
+    for replicate, counts in zip(found, weights, strict=True):
+        drawn = rows[:, torch.arange(6).repeat_interleave(counts)]
+        assert torch.allclose(replicate, BY_NAME[name].compute(drawn, torch.zeros(drawn.shape[1])))

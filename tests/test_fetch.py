@@ -11,7 +11,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
-from marble_bench import fetch
+from marble_bench import download, fetch
 from marble_bench.errors import DataError, UsageError
 from marble_bench.source import Source
 from marble_bench.task import Corpus
@@ -43,10 +43,14 @@ def _tar(*members):
 
 
 class Server:
-    """Files by path; `drops`: how often a path's connection breaks halfway; `fails`: (code, how often) by path."""
+    """Files by path; `drops`: how often a path's connection breaks halfway; `fails`: (code, how often) by path.
+
+    `tags`: a path's ETag; it sends no other mark of a version. `off`: by how much the ranges it sends are wrong.
+    """
 
     def __init__(self):
         self.files, self.drops, self.fails, self.no_ranges = {}, Counter(), {}, set()
+        self.tags, self.off, self.says_size = {}, 0, True
         self.asked: list[tuple[str, str, str]] = []
         outer = self
 
@@ -64,14 +68,23 @@ class Server:
                     outer.fails[self.path] = (code, max(left - 1, 0))
                     self.send_error(code if left else 404)
                     return
-                content, first = outer.files[self.path], 0
-                if self.headers.get("Range") and self.path not in outer.no_ranges:
+                content, first, tag = outer.files[self.path], 0, outer.tags.get(self.path, "")
+                same = self.headers.get("If-Range", tag) == tag
+                if self.headers.get("Range") and self.path not in outer.no_ranges and same:
                     first = int(self.headers["Range"].removeprefix("bytes=").rstrip("-"))
                     if first >= len(content):
-                        self.send_error(416)
+                        self.send_response(416)
+                        if outer.says_size:
+                            self.send_header("Content-Range", f"bytes */{len(content)}")
+                        self.end_headers()
                         return
+                    first += outer.off
                 self.send_response(206 if first else 200)
                 self.send_header("Content-Length", str(len(content) - first))
+                if first:
+                    self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
+                if tag:
+                    self.send_header("ETag", tag)
                 self.end_headers()
                 if with_body:
                     body = content[first:]
@@ -84,7 +97,7 @@ class Server:
                 """Keep quiet."""
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.thread = threading.Thread(target=self.server.serve_forever, daemon=True)
+        self.thread = threading.Thread(target=self.server.serve_forever, args=(0.01,), daemon=True)
         self.thread.start()
 
     def url(self, path):
@@ -171,11 +184,130 @@ def test_a_partial_file_that_is_whole_is_only_checked(server, get, tmp_path):
 
 
 def test_a_connection_that_always_breaks_is_given_up_and_keeps_what_came(server, get, tmp_path):
-    server.files["/a.csv"], server.drops["/a.csv"] = MUSIC, 99
+    server.files["/a.csv"], server.drops["/a.csv"], server.tags["/a.csv"] = MUSIC, 99, '"1"'
     with pytest.raises(DataError, match="broke off 5 times"):
         get(Source(url=server.url("/a.csv")))
     assert (tmp_path / "made/.fetch/a.csv.part").stat().st_size > len(MUSIC) / 2
     assert not (tmp_path / "made/a.csv").exists()
+
+
+@pytest.fixture
+def half(server, tmp_path):
+    """A server's file with its first 100,000 bytes already there."""
+    scratch = tmp_path / "made/.fetch"
+    scratch.mkdir(parents=True)
+    (scratch / "a.csv.part").write_bytes(MUSIC[:100_000])
+    server.files["/a.csv"] = MUSIC
+    return scratch
+
+
+def _ranges(server):
+    return [wanted for command, _, wanted in server.asked if command == "GET"]
+
+
+@pytest.mark.parametrize(("kept", "begins"), [('"1"', 100_000), ('"2"', 0)], ids=["same", "another"])
+def test_a_partial_file_is_gone_on_with_only_if_the_server_has_the_same_version(server, get, half, kept, begins):
+    server.tags["/a.csv"] = '"1"'
+    (half / "a.csv.part.tag").write_text(kept)
+    (half / "a.csv.part").write_bytes((MUSIC if begins else os.urandom(100_000))[:100_000])
+    (path,) = get(Source(url=server.url("/a.csv")))
+    assert path.read_bytes() == MUSIC
+    assert _ranges(server) == ["bytes=100000-"]
+    assert not list(half.iterdir())
+
+
+def test_a_partial_file_that_nothing_identifies_is_fetched_anew(server, get, half, said):
+    (path,) = get(Source(url=server.url("/a.csv")))
+    assert path.read_bytes() == MUSIC
+    assert _ranges(server) == [""]
+    assert any("starting anew" in line for line in said)
+
+
+def test_a_range_that_was_not_asked_for_is_not_appended(server, get, half, said):
+    server.off = 7
+    (path,) = get(Source(url=server.url("/a.csv"), sha256=_sha(MUSIC)))
+    assert path.read_bytes() == MUSIC
+    assert any("another range than the asked one from 100,000 on" in line for line in said)
+
+
+@pytest.mark.parametrize("says_size", [True, False])
+def test_a_partial_file_longer_than_the_servers_is_no_part_of_it(server, get, half, says_size):
+    server.files["/a.csv"], server.says_size = MUSIC[:50_000], says_size
+    source = Source(url=server.url("/a.csv"), sha256=_sha(MUSIC[:50_000]))
+    if says_size:
+        assert get(source)[0].read_bytes() == MUSIC[:50_000]
+    else:  # the digest tells, and the next call begins anew
+        with pytest.raises(DataError, match="set aside"):
+            get(source)
+        assert get(source)[0].read_bytes() == MUSIC[:50_000]
+
+
+def test_a_server_of_weak_tags_is_asked_by_date_or_not_at_all(server, get, half):
+    server.tags["/a.csv"], server.drops["/a.csv"] = 'W/"1"', 1
+    assert get(Source(url=server.url("/a.csv")))[0].read_bytes() == MUSIC
+    assert _ranges(server) == ["", ""]
+
+
+def test_a_file_that_stood_there_with_other_bytes_is_the_users_and_stays(server, get, tmp_path):
+    (tmp_path / "made").mkdir()
+    (tmp_path / "made/a.csv").write_bytes(b"mine")
+    with pytest.raises(DataError, match=r"a\.csv has sha256 .* move it away and fetch again"):
+        get(Source(url=server.url("/a.csv"), sha256=_sha(MUSIC)))
+    assert (tmp_path / "made/a.csv").read_bytes() == b"mine"
+    assert not server.asked
+
+
+@pytest.mark.parametrize(
+    ("urls", "message"),
+    [
+        (["ftp://x.example/a.csv"], "is fetched from https:, http: or hf:"),
+        (["file:///etc/passwd"], "is fetched from https:, http: or hf:"),
+        (["http://x.example/1/a.csv", "http://x.example/2/a.csv"], "give each Source a file name of its own"),
+        (["http://x.example/"], "give each Source a file name of its own"),
+    ],
+)
+def test_a_source_that_cannot_be_saved_is_told_before_anything_is_asked(get, urls, message):
+    with pytest.raises(UsageError, match=message):
+        get(*(Source(url=url) for url in urls))
+
+
+def test_what_the_disk_does_is_told(server, get, tmp_path):
+    server.files["/a.csv"] = MUSIC
+    (tmp_path / "made").write_text("a file, where a folder is to be")
+    with pytest.raises(DataError, match=r"made cannot be written: .*; see to it, and the same command goes on"):
+        get(Source(url=server.url("/a.csv")))
+
+
+def test_a_disk_that_fills_up_is_told_and_keeps_what_came(server, get, tmp_path, monkeypatch):
+    server.files["/a.csv"] = MUSIC
+
+    def full(_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(download.os, "fsync", full)
+    with pytest.raises(DataError, match="No space left on device"):
+        get(Source(url=server.url("/a.csv")))
+    assert (tmp_path / "made/.fetch/a.csv.part").read_bytes() == MUSIC
+    assert not (tmp_path / "made/a.csv").exists()
+
+
+def test_an_archive_is_unpacked_again_only_if_it_or_what_came_of_it_changed(server, get, said, tmp_path):
+    server.files["/x.zip"] = _zip(a="A", b__c="C")
+    source = Source(url=server.url("/x.zip"), unpack=True)
+
+    def unpacked():
+        said.clear()
+        get(source)
+        return any("unpacking" in line for line in said)
+
+    assert unpacked()
+    assert not unpacked()
+    (tmp_path / "made/b/c").unlink()
+    assert unpacked()
+    assert (tmp_path / "made/b/c").read_text() == "C"
+    (tmp_path / "made/.fetch/x.zip").write_bytes(_zip(a="A", d="D"))
+    assert unpacked()
+    assert (tmp_path / "made/d").read_text() == "D"
 
 
 def test_wrong_bytes_are_set_aside_and_told(server, get, tmp_path):
@@ -233,7 +365,22 @@ def test_an_archive_that_would_leave_its_folder_is_not_unpacked_at_all(tmp_path,
     assert not list(tmp_path.rglob("evil.txt"))
 
 
-@pytest.mark.parametrize("archive", [_zip(a="x" * 5000)[:-30], _tar(("a", MUSIC))[:-5000], b"no archive"])
+def _flipped(content, at):
+    return content[:at] + bytes([content[at] ^ 255]) + content[at + 1 :]
+
+
+DAMAGED = {
+    "zip without its end": _zip(a="x" * 5000)[:-30],
+    "zip with a wrong byte": _flipped(_zip(a="A", b="x" * 5000), 3000),
+    "tar cut off": _tar(("a", MUSIC))[:-5000],
+    "tar without gzip's checksum": _tar(("a", b"A"), ("b", MUSIC))[:-4],
+    "tar with another checksum": _flipped(_tar(("a", MUSIC)), -6),
+    "none": b"no archive",
+    "empty": b"",
+}
+
+
+@pytest.mark.parametrize("archive", DAMAGED.values(), ids=DAMAGED.keys())
 def test_a_damaged_archive_is_told_and_leaves_no_half_file(tmp_path, archive):
     (tmp_path / "a").write_bytes(archive)
     with pytest.raises(DataError, match="fetch again"):

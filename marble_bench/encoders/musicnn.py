@@ -1,8 +1,9 @@
 """MusiCNN and the VGG baseline: four small taggers trained on mel spectrogram patches of three seconds.
 
 Sources: Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging" (ISMIR 2019 late
-breaking); the weights are those of the PyPI package `musicnn` 0.1.0 (ISC licence). `mean_max_pool` is the feature that
-JukeMIR and MARBLE take (they take it of the larger MSD_musicnn_big, which that package does not hold).
+breaking); the weights are those of the PyPI package `musicnn` 0.1.0 (ISC licence), and MSD_musicnn_big, which only the
+repository github.com/jordipons/musicnn holds. Its `mean_max_pool`, 4194 numbers, is the feature that JukeMIR and MARBLE
+take, `musicnn` in the published tables; here it is had as `musicnn` and as `musicnn-msd-big`, one encoder by two names.
 
 Front end: 16 kHz mono, power spectrogram (512 samples, hop 256, periodic Hann, centred, reflected at the ends), 96
 Slaney mel bands to 8 kHz, rounded to half floats, log10(10000 x + 1). A window is cut into patches of 187 frames
@@ -30,6 +31,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError, listing
 from marble_bench.source import Source
 
@@ -46,6 +48,8 @@ PATCH_RATE_HZ = SAMPLE_RATE_HZ / (PATCH * HOP)
 AT_ONCE = 32  # patches that go through a network together, which bounds its memory whatever a window's length
 NORM_EPSILON = 1e-3  # TensorFlow's default, which the networks were trained with
 TAGS = 50
+FRONT = 561  # channels of the first two layers together
+SMALL, BIG = (64, 200), (512, 500)  # channels of the middle, width of the penultimate layer
 # The VGGs' max pooling, block by block: (size, stride), each as (frames, bands).
 MTT_POOLING = (((4, 1), (2, 2)), ((2, 2), (2, 2)), ((2, 2), (2, 2)), ((2, 2), (2, 2)), ((4, 4), (4, 4)))
 MSD_POOLING = (((4, 1), (4, 1)), ((1, 4), (1, 4)), ((2, 2), (2, 2)), ((2, 2), (2, 2)), ((4, 4), (4, 4)))
@@ -180,25 +184,7 @@ def log_mel(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
 
 def read_tensors(path: Path, network: Network, device: str) -> Tensors:
     """A network's tensors from a safetensors file. Raises DataError unless exactly those of its shapes are there."""
-    from safetensors import SafetensorError
-    from safetensors.torch import load_file
-
-    try:
-        tensors = load_file(path, device=device)
-    except (SafetensorError, OSError) as error:
-        raise DataError(f"{path} cannot be read as safetensors: {error}") from error
-    missing = [name for name in network.shapes if name not in tensors]
-    unexpected = [name for name in tensors if name not in network.shapes]
-    misshapen = [
-        f"{name} {tuple(tensors[name].shape)}, not {shape}"
-        for name, shape in network.shapes.items()
-        if name in tensors and tuple(tensors[name].shape) != shape
-    ]
-    found = (("missing", missing), ("unexpected", unexpected), ("of a wrong shape", misshapen))
-    problems = [f"{what}: {listing(names)}" for what, names in found if names]
-    if problems:
-        raise DataError(f"{path} does not hold the tensors of {network.folder}; " + "; ".join(problems))
-    return tensors
+    return read_exactly(path, network.shapes, device, of=network.folder)
 
 
 def _load(network: Network, layers: tuple[Layer, ...], weights: Path | None, device: str) -> Encode:
@@ -231,11 +217,12 @@ def _framewise(layer: torch.Tensor) -> torch.Tensor:
 
 
 def _checkpoint(place: Path, folder: str) -> tuple[bytes, bytes]:
-    """The index and the data of a checkpoint, from the package's source archive or from its unpacked folder."""
+    """The index and the data of a checkpoint, from the package's source archive, its folder, or the checkpoint's own."""
     names = [f"{folder}/.index", f"{folder}/.data-00000-of-00001"]
     if place.is_dir():
+        home = place / folder if (place / folder).is_dir() else place
         try:
-            return (place / names[0]).read_bytes(), (place / names[1]).read_bytes()
+            return (home / ".index").read_bytes(), (home / ".data-00000-of-00001").read_bytes()
         except OSError as error:
             raise DataError(f"{place} must hold {' and '.join(names)}: {error}") from error
     try:
@@ -268,35 +255,40 @@ def _convert(network: Network, downloaded: Path, path: Path) -> None:
     save_file({name: np.ascontiguousarray(tensor) for name, tensor in tensors.items()}, path)
 
 
-_MUSICNN_SHAPES = _shapes(
-    {
-        "conv2d": (204, 1, 7, 38),
-        "conv2d_1": (204, 1, 7, 67),
-        "conv2d_2": (51, 1, 128, 1),
-        "conv2d_3": (51, 1, 64, 1),
-        "conv2d_4": (51, 1, 32, 1),
-        "conv2d_5": (64, 1, 7, 561),
-        "conv2d_6": (64, 1, 7, 64),
-        "conv2d_7": (64, 1, 7, 64),
-        "dense": (200, 1506),
-        "dense_1": (TAGS, 200),
-    },
-    norms=(1, 204, 204, 51, 51, 51, 64, 64, 64, 1506, 200),
-)
+def _musicnn_shapes(width: int, dense: int) -> dict[str, tuple[int, ...]]:
+    """Of a MusiCNN whose middle has `width` channels and whose penultimate layer has `dense`."""
+    pooled = 2 * (FRONT + 3 * width)
+    return _shapes(
+        {
+            "conv2d": (204, 1, 7, 38),
+            "conv2d_1": (204, 1, 7, 67),
+            "conv2d_2": (51, 1, 128, 1),
+            "conv2d_3": (51, 1, 64, 1),
+            "conv2d_4": (51, 1, 32, 1),
+            "conv2d_5": (width, 1, 7, FRONT),
+            "conv2d_6": (width, 1, 7, width),
+            "conv2d_7": (width, 1, 7, width),
+            "dense": (dense, pooled),
+            "dense_1": (TAGS, dense),
+        },
+        norms=(1, 204, 204, 51, 51, 51, width, width, width, pooled, dense),
+    )
+
+
 _VGG_SHAPES = _shapes(
     {"1CNN": (128, 1, 3, 3), **{f"{block}CNN": (128, 128, 3, 3) for block in range(2, 6)}, "dense": (TAGS, 256)},
     norms=(1, 128, 128, 128, 128, 128),
 )
-_MUSICNN_LAYERS = (
-    *(
-        Layer(name, width, SAMPLE_RATE_HZ / HOP)
-        for name, width in (("timbral", 408), ("temporal", 153), ("cnn1", 64), ("cnn2", 64), ("cnn3", 64))
-    ),
-    *(
-        Layer(name, width, PATCH_RATE_HZ)
-        for name, width in (("mean_pool", 753), ("max_pool", 753), ("mean_max_pool", 1506), ("penultimate", 200))
-    ),
-)
+
+
+def _musicnn_layers(width: int, dense: int) -> tuple[Layer, ...]:
+    every = FRONT + 3 * width
+    framewise = (("timbral", 408), ("temporal", 153), ("cnn1", width), ("cnn2", width), ("cnn3", width))
+    pooled = (("mean_pool", every), ("max_pool", every), ("mean_max_pool", 2 * every), ("penultimate", dense))
+    return (
+        *(Layer(name, size, SAMPLE_RATE_HZ / HOP) for name, size in framewise),
+        *(Layer(name, size, PATCH_RATE_HZ) for name, size in pooled),
+    )
 
 
 def _vgg_layers(pooling: Pooling) -> tuple[Layer, ...]:
@@ -308,14 +300,21 @@ def _vgg_layers(pooling: Pooling) -> tuple[Layer, ...]:
     return tuple(layers)
 
 
-MTT_MUSICNN = Network("MTT_musicnn", _MUSICNN_SHAPES, musicnn_activations)
-MSD_MUSICNN = Network("MSD_musicnn", _MUSICNN_SHAPES, musicnn_activations)
+MTT_MUSICNN = Network("MTT_musicnn", _musicnn_shapes(*SMALL), musicnn_activations)
+MSD_MUSICNN = Network("MSD_musicnn", _musicnn_shapes(*SMALL), musicnn_activations)
+MSD_MUSICNN_BIG = Network("MSD_musicnn_big", _musicnn_shapes(*BIG), musicnn_activations)
 MTT_VGG = Network("MTT_vgg", _VGG_SHAPES, partial(vgg_activations, MTT_POOLING))
 MSD_VGG = Network("MSD_vgg", _VGG_SHAPES, partial(vgg_activations, MSD_POOLING))
 
 
 def _encoder(
-    name: str, network: Network, layers: tuple[Layer, ...], trained_on: str, description: str, min_s: float
+    name: str,
+    network: Network,
+    layers: tuple[Layer, ...],
+    trained_on: str,
+    description: str,
+    min_s: float,
+    weights: Source,
 ) -> Encoder:
     return Encoder(
         name=name,
@@ -326,14 +325,10 @@ def _encoder(
         license="ISC",
         citation="Pons and Serra, musicnn: pre-trained convolutional neural networks for music audio tagging, 2019",
         min_s=min_s,
+        stretch_s=PATCH * HOP / SAMPLE_RATE_HZ,
         parameters=network.parameters,
         training_data=(trained_on,),
-        weights=Source(
-            url="pypi:musicnn==0.1.0",
-            revision="0.1.0",
-            sha256="674ccc1fb638e6894f99197cfc2794b90d96444292ea28cedee96de0f74c4abd",
-            size_bytes=29272610,
-        ),
+        weights=weights,
         convert=partial(_convert, network),
     )
 
@@ -343,9 +338,32 @@ _VGG = "Small square convolutions on mel spectrograms,"
 _MTT, _MSD = "MagnaTagATune", "Million Song Dataset"
 _FULL_PATCH_S = (PATCH - 1) * HOP / SAMPLE_RATE_HZ
 
+_PACKAGE = Source(
+    url="pypi:musicnn==0.1.0",
+    revision="0.1.0",
+    sha256="674ccc1fb638e6894f99197cfc2794b90d96444292ea28cedee96de0f74c4abd",
+    size_bytes=29272610,
+)
+_REPOSITORY = Source(
+    url="https://github.com/jordipons/musicnn/raw/master/musicnn/MSD_musicnn_big",
+    files=(".index", ".data-00000-of-00001"),
+    revision="master",
+)
+
+
+def _musicnn(name: str, network: Network, size: tuple[int, int], trained_on: str, weights: Source) -> Encoder:
+    return _encoder(name, network, _musicnn_layers(*size), trained_on, _MUSICNN, 1.0, weights)
+
+
+def _vgg(name: str, network: Network, pooling: Pooling, trained_on: str) -> Encoder:
+    return _encoder(name, network, _vgg_layers(pooling), trained_on, _VGG, _FULL_PATCH_S, _PACKAGE)
+
+
 ENCODERS = (
-    _encoder("musicnn-mtt", MTT_MUSICNN, _MUSICNN_LAYERS, _MTT, _MUSICNN, min_s=1.0),
-    _encoder("musicnn-msd", MSD_MUSICNN, _MUSICNN_LAYERS, _MSD, _MUSICNN, min_s=1.0),
-    _encoder("vgg-mtt", MTT_VGG, _vgg_layers(MTT_POOLING), _MTT, _VGG, min_s=_FULL_PATCH_S),
-    _encoder("vgg-msd", MSD_VGG, _vgg_layers(MSD_POOLING), _MSD, _VGG, min_s=_FULL_PATCH_S),
+    _musicnn("musicnn-mtt", MTT_MUSICNN, SMALL, _MTT, _PACKAGE),
+    _musicnn("musicnn-msd", MSD_MUSICNN, SMALL, _MSD, _PACKAGE),
+    _musicnn("musicnn-msd-big", MSD_MUSICNN_BIG, BIG, _MSD, _REPOSITORY),
+    _musicnn("musicnn", MSD_MUSICNN_BIG, BIG, _MSD, _REPOSITORY),
+    _vgg("vgg-mtt", MTT_VGG, MTT_POOLING, _MTT),
+    _vgg("vgg-msd", MSD_VGG, MSD_POOLING, _MSD),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import lru_cache
@@ -10,12 +11,36 @@ from pathlib import Path
 from typing import Any
 
 import marble_bench
+from marble_bench import plugins
+from marble_bench.errors import UsageError
+from marble_bench.statistics import spread, wilson
+from marble_bench.stored import Stored
+from marble_bench.task import Task
+
+
+@dataclass(frozen=True)
+class Against:
+    """A published score of the same model: by whom, how far the measured one is from it, and the verdict.
+
+    verdict: `inside` if the published score lies in the measured one's 95 % interval, else `above` or `below`: where the
+    measured one stands.
+    """
+
+    mark: str
+    value: float
+    difference: float
+    verdict: str
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score. mark: `measured` for a record, else the published source's letter. borrowed: that source took the
-    number from another paper. interval: 95 %, None for published rows. mini: made on a miniature, ranked apart.
+    """One score.
+
+    mark: `measured` for a record, `floor` for a row of floors, else the published source's letter. source: the record's
+    file, or the citation. weights: 12 hex of the digest. borrowed: that source took the number from another paper.
+    interval: 95 %, None where there is none; basis: what it rests on, or why there is none. spread: standard deviation over
+    seeds. rank, ties: among measured ones, see `board.rank_cells`. mini: made on a miniature, ranked apart. main: the task's
+    first metric. averaged: part of the overall mean. contaminated: the training data of the model that names the corpus.
     """
 
     model: str
@@ -25,12 +50,33 @@ class Cell:
     metric: str
     value: float
     unit: str
+    source: str = ""
+    weights: str = ""
     borrowed: bool = False
     interval: tuple[float | None, float | None] | None = None
+    basis: str = ""
+    spread: float | None = None
     trivial: float | None = None
+    higher_is_better: bool = True
+    rank: int | None = None
+    ties: str = ""
     comparable: bool = True
+    why_not: tuple[str, ...] = ()
     mini: bool = False
     main: bool = True
+    averaged: bool = False
+    contaminated: str = ""
+    against: tuple[Against, ...] = ()
+
+    @property
+    def row(self) -> tuple[str, str, str]:
+        """What stands in one row: model, mark, weights."""
+        return self.model, self.mark, self.weights
+
+    @property
+    def column(self) -> tuple[str, str]:
+        """What stands in one column: task, metric."""
+        return self.task, self.metric
 
 
 @dataclass(frozen=True)
@@ -62,11 +108,14 @@ def published_sources() -> dict[str, PublishedSource]:
 
 
 def published_cells() -> list[Cell]:
-    """Every published score."""
+    """Every published score, with what can be said of its interval."""
+    averaged = averaged_columns()
     cells = []
     for row in _read("published.csv"):
         source = published_sources()[row["source"]]
         decibels = row["metric"].startswith("sdr")
+        value = float(row["value"]) / (1 if decibels else 100)
+        interval, basis = _published_interval(row["task"], row["metric"], value)
         cells.append(
             Cell(
                 model=row["model"],
@@ -74,16 +123,111 @@ def published_cells() -> list[Cell]:
                 protocol=source.protocol,
                 task=row["task"],
                 metric=row["metric"],
-                value=float(row["value"]) / (1 if decibels else 100),
+                value=value,
                 unit="dB" if decibels else "fraction",
+                source=source.citation,
                 borrowed=row["origin"] == "borrowed",
+                interval=interval,
+                basis=basis,
+                main=task_of(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
+                averaged=row["metric"] in averaged.get(row["task"], ()),
+                contaminated=_contaminated(_training_data(row["model"]), row["task"]),
             )
         )
     return cells
 
 
-def record_cells(records: Iterable[dict[str, Any]]) -> list[Cell]:
-    """Every score of some records."""
+def averaged_columns() -> dict[str, tuple[str, ...]]:
+    """The metrics of each task that enter the overall mean: those that papers print for it, in their order."""
+    found: dict[str, dict[str, None]] = {}
+    for row in _read("published.csv"):
+        found.setdefault(row["task"], {})[row["metric"]] = None
+    return {task: tuple(names) for task, names in found.items()}
+
+
+@lru_cache(maxsize=256)
+def task_of(name: str) -> Task | None:
+    """The task of a name, None for one that is not here."""
+    try:
+        return plugins.find_task(name).task
+    except UsageError:
+        return None
+
+
+def _metrics(name: str) -> list[str]:
+    task = task_of(name)
+    return [metric.name for metric in task.metrics] if task else []
+
+
+# Metrics that are a mean over clips of something between 0 and 1, and whether it is only ever 0 or 1.
+_BOUNDED = {"accuracy": True, "weighted": False}
+
+
+def _published_interval(task: str, metric: str, value: float) -> tuple[tuple[float, float] | None, str]:
+    """What a test size says about a score without predictions: a 95 % interval, or none; and what that rests on.
+
+    A mean of values between 0 and 1 varies at most as a share does (its variance is at most p (1 - p)), so that Wilson's
+    interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size.
+    """
+    found = task_of(task)
+    if found is None:
+        return None, "none: the size of the test split is not known here"
+    if metric not in _BOUNDED:
+        return None, "none: this score's spread does not follow from the size of the test split"
+    count = found.counts["test"]
+    kind = "binomial" if _BOUNDED[metric] else "at most binomial"
+    together = f"; too narrow, clips of one {found.group_name} go together" if found.group_name else ""
+    return wilson(value, count), f"{kind} (Wilson), {count:,} test clips, one run{together}"
+
+
+@lru_cache(maxsize=256)
+def _training_data(model: str) -> tuple[str, ...]:
+    encoder = plugins.encoders().get(model)
+    return encoder.training_data if encoder else ()
+
+
+def _words(text: str) -> str:
+    return " " + " ".join(re.findall("[a-z0-9]+", text.lower())) + " "
+
+
+def names_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> str:
+    """The first entry of a model's training data that names a corpus by one of its names; empty for none.
+
+    An entry names it if it has the name's words next to each other, whatever the case and what stands between them.
+
+    >>> names_corpus(["Million Song Dataset", "MTG-Jamendo (train)"], ["mtg-jamendo"])
+    'MTG-Jamendo (train)'
+    >>> names_corpus(["Million Song Dataset"], ["mtg-jamendo", "gtzan"])
+    ''
+    """
+    names = [_words(name) for name in corpus]
+    return next((entry for entry in training_data if any(name in _words(entry) for name in names)), "")
+
+
+def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> str:
+    found = task_of(task)
+    names = {corpus} | ({found.corpus.name, found.corpus.title} if found else set())
+    return names_corpus(training_data, sorted(names - {""}))
+
+
+def is_control(record: dict[str, Any]) -> bool:
+    """Whether a record was made to be wrong, on shuffled labels: it is no score of its model."""
+    return any(reason.startswith("a control") for reason in record["why_not"])
+
+
+def record_cells(stored: Iterable[Stored]) -> list[Cell]:
+    """Every score of some records, controls left out.
+
+    Of two that would stand in one place: the comparable one, else the one with fewer reasons not to be, else that of more
+    clips.
+    """
+    averaged = averaged_columns()
+    place: dict[tuple[str, ...], Stored] = {}
+    for each in sorted((each for each in stored if not is_control(each.record)), key=_standing):
+        record = each.record
+        model, data = record["model"], record["data"]
+        key = (model["name"], model["weights_sha256"], record["protocol"]["name"], record["task"]["name"], data["mini"])
+        place[key] = each
     return [
         Cell(
             model=record["model"]["name"],
@@ -93,13 +237,30 @@ def record_cells(records: Iterable[dict[str, Any]]) -> list[Cell]:
             metric=metric,
             value=score["test"],
             unit=score["unit"],
+            source=str(each.path),
+            weights=record["model"]["weights_sha256"][:12],
             interval=(score["ci95"][0], score["ci95"][1]),
+            basis=f"bootstrap over {record['data']['clips']['test']:,} test clips, mean of {len(score['per_seed'])} seeds",
+            spread=spread([value for value in score["per_seed"] if value is not None]),
             trivial=score["trivial"],
+            higher_is_better=score["higher_is_better"],
             comparable=record["comparable"],
+            why_not=tuple(record["why_not"]),
             mini=record["data"]["mini"],
             main=score["main"],
+            averaged=metric
+            in averaged.get(record["task"]["name"], [name for name, s in record["scores"].items() if s["main"]]),
+            contaminated=_contaminated(
+                record["model"]["training_data"], record["task"]["name"], record["data"]["corpus"]
+            ),
         )
-        for record in records
+        for each in place.values()
+        for record in [each.record]
         for metric, score in record["scores"].items()
         if score["test"] is not None
     ]
+
+
+def _standing(each: Stored) -> tuple[bool, int, int]:
+    record = each.record
+    return record["comparable"], -len(record["why_not"]), sum(record["data"]["clips"].values())

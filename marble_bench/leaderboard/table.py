@@ -1,12 +1,18 @@
-"""The leaderboard for a terminal."""
+"""The leaderboard as a matrix of texts: for a terminal, Markdown, LaTeX; and cell by cell as CSV and JSON."""
 
 from __future__ import annotations
 
+import csv
+import io
+import json
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass, fields
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
 
+from marble_bench.leaderboard.board import AVERAGE, Board
 from marble_bench.leaderboard.rows import Cell, published_sources
 
 SHORT = {
@@ -21,6 +27,14 @@ SHORT = {
     "sdr_drums": "drums",
     "sdr_bass": "bass",
     "sdr_other": "other",
+    AVERAGE: "mean",
+}
+COSTS = {
+    "parameters": "parameters",
+    "real_time_factor": "audio s per s",
+    "peak_memory_mb": "peak MB",
+    "feature_mb": "features MB",
+    "probe_s": "probes s",
 }
 
 
@@ -29,64 +43,264 @@ def shown(value: float, unit: str) -> str:
 
     >>> shown(0.7483, "fraction"), shown(5.5, "dB")
     ('74.8', '5.50')
+    >>> shown(-0.0001, "fraction")
+    '0.0'
     """
-    return f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
+    text = f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
+    return text if text.strip("-0.") else text.lstrip("-")  # no minus before a zero
 
 
-def ranked(cells: Sequence[Cell], title: str) -> Table:
-    """One table: a row per model and source, a column per task and metric; blank where nothing is known.
+def cell_text(cell: Cell, interval: bool = True) -> str:
+    """A score with its marks, interval and tie letters."""
+    text = shown(cell.value, cell.unit) + ("°" if cell.borrowed else "") + ("" if cell.comparable or cell.mini else "*")
+    text += "†" if cell.contaminated else ""
+    if interval and cell.interval and cell.mark == "measured":
+        bounds = ["n/a" if bound is None else shown(bound, cell.unit) for bound in cell.interval]
+        text += f" [{bounds[0]}, {bounds[1]}]"
+    return text + (f" {cell.ties}" if cell.ties else "")
 
-    Rows are sorted by the first column that most rows have; records stand out, `°` marks a borrowed number, `*` a
-    record that is not comparable. A row of trivial scores closes it.
+
+def cost_of(board: Board) -> dict[tuple[str, str, str], dict[str, float | None]]:
+    """What each measured row took, over its records: the largest peak of memory, sums of features and probe seconds, the
+    real-time factor of all audio encoded in those runs; None where every record's features were there already.
     """
-    columns = list(dict.fromkeys((cell.task, cell.metric) for cell in cells))
-    by_row: dict[tuple[str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in cells:
-        by_row.setdefault((cell.model, cell.mark), {})[cell.task, cell.metric] = cell
-    key = max(columns, key=lambda column: sum(column in row for row in by_row.values()))
-    order = sorted(
-        by_row, key=lambda row: (key not in by_row[row], -by_row[row][key].value if key in by_row[row] else 0)
-    )
+    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for each in board.stored:
+        model = each.record["model"]
+        found.setdefault((model["name"], "measured", model["weights_sha256"][:12]), []).append(each.record)
+    costs: dict[tuple[str, str, str], dict[str, float | None]] = {}
+    for row, records in found.items():
+        cost = [record["cost"] for record in records]
+        encoded, taken = sum(each["audio_s"] for each in cost), sum(each["extract_s"] for each in cost)
+        costs[row] = {
+            "parameters": records[0]["model"]["parameters"],
+            "real_time_factor": encoded / taken if encoded and taken else None,
+            "peak_memory_mb": max(each["peak_memory_mb"] for each in cost),
+            "feature_mb": sum(each["feature_mb"] for each in cost),
+            "probe_s": sum(each["probe_s"] for each in cost),
+        }
+    return costs
 
-    table = Table(title=title, title_justify="left", header_style="bold")
+
+@dataclass(frozen=True)
+class Line:
+    """A row of a matrix. kind: `measured`, `published` or `floor`."""
+
+    kind: str
+    model: str
+    source: str
+    texts: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Matrix:
+    """A board as texts: a heading `(task, what)` for each column, and lines."""
+
+    heads: tuple[tuple[str, str], ...]
+    lines: tuple[Line, ...]
+
+
+def order(board: Board) -> list[tuple[str, str, str]]:
+    """The rows of a board, best first: by the overall mean where there is one, else by the column that most rows have."""
+    by_row: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
+    for cell in [*board.cells, *board.averages]:
+        by_row.setdefault(cell.row, {})[cell.column] = cell
+    columns = board.columns
+    if not columns:
+        return []
+    most = max(columns, key=lambda column: sum(column in row for row in by_row.values()))
+
+    def standing(row: tuple[str, str, str]) -> tuple[bool, float, bool, float]:
+        mean, first = by_row[row].get((AVERAGE, AVERAGE)), by_row[row].get(most)
+        return mean is None, -(mean.value if mean else 0), first is None, -(first.value if first else 0)
+
+    return sorted(by_row, key=standing)
+
+
+def matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
+    """A row per model and source, a column per task and metric; blank where nothing is known, never a zero."""
+    columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
+    place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
+    for cell in board.everything():
+        place.setdefault(cell.row, {})[cell.column] = cell
+    units = {cell.column: cell.unit for cell in board.everything()}
+    heads = [("", "tasks")] if len({cell.task for cell in board.cells}) > 1 else []
+    heads += [
+        (task, SHORT.get(metric, metric) + (" dB" if units[task, metric] == "dB" else " %")) for task, metric in columns
+    ]
+    costs = cost_of(board) if cost else {}
+    if cost:
+        heads += [("cost", label) for label in COSTS.values()]
+    names = [row[0] for row in board.coverage]
+
+    def line(row: tuple[str, str, str], kind: str) -> Line:
+        model, mark, weights = row
+        covered = board.coverage.get(row)
+        texts = ([f"{covered[0]}/{covered[1]}" if covered else ""] if heads and heads[0][1] == "tasks" else []) + [
+            cell_text(place[row][column], interval) if column in place[row] else "" for column in columns
+        ]
+        if cost:
+            texts += [_cost_text(costs.get(row, {}).get(name)) for name in COSTS]
+        several = kind == "measured" and sum(r[0] == model and r[1] == mark for r in board.coverage) > 1
+        assert kind != "measured" or model in names
+        return Line(kind, f"{model} ({weights})" if several else model, "" if kind == "floor" else mark, tuple(texts))
+
+    lines = [line(row, "measured" if row[1] == "measured" else "published") for row in order(board)]
+    lines += [line(row, "floor") for row in dict.fromkeys(cell.row for cell in board.floors)]
+    return Matrix(tuple(heads), tuple(lines))
+
+
+def _cost_text(value: float | None) -> str:
+    return "" if value is None else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
+
+
+def tables(board: Board, title: str, width: int, cost: bool = False) -> list[Table]:
+    """A matrix as tables that are no wider than `width` characters: one, or several with the same rows."""
+    made = matrix(board, cost=cost)
+    names = max((len(line.model) for line in made.lines), default=5) + max(len(line.source) for line in made.lines) + 8
+    sizes = [
+        max(len(task), len(what), *(len(line.texts[index]) for line in made.lines)) + 3
+        for index, (task, what) in enumerate(made.heads)
+    ]
+    blocks: list[list[int]] = [[]]
+    for index, size in enumerate(sizes):
+        task = made.heads[index][0]
+        starts = index == 0 or made.heads[index - 1][0] != task  # a task's columns stay together where they can
+        together = sum(sizes[i] for i, head in enumerate(made.heads) if head[0] == task) if starts and task else size
+        taken = names + sum(sizes[i] for i in blocks[-1])
+        if blocks[-1] and (taken + size > width or (taken + together > width and names + together <= width)):
+            blocks.append([])
+        blocks[-1].append(index)
+    return [_table(made, block, title if not number else "") for number, block in enumerate(blocks)]
+
+
+def _table(made: Matrix, block: Sequence[int], title: str) -> Table:
+    table = Table(title=title or None, title_justify="left", header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("source", no_wrap=True)
-    for task, metric in columns:
-        unit = next(cell.unit for cell in cells if (cell.task, cell.metric) == (task, metric))
-        table.add_column(f"{task}\n{SHORT.get(metric, metric)}{' dB' if unit == 'dB' else ' %'}", justify="right")
-    for model, mark in order:
-        row = by_row[model, mark]
-        style = "bold" if mark == "measured" else "dim"
-        table.add_row(model, mark, *(_cell(row.get(column)) for column in columns), style=style)
-    trivial = {(cell.task, cell.metric): cell for cell in cells if cell.trivial is not None}
-    if trivial:
-        table.add_section()
-        known = [trivial.get(column) for column in columns]
-        table.add_row("trivial", "", *(shown(c.trivial, c.unit) if c and c.trivial is not None else "" for c in known))
+    for index in block:
+        task, what = made.heads[index]
+        table.add_column(f"{task}\n{what}", justify="right", no_wrap=True)
+    kinds = {"measured": "bold", "published": "dim", "floor": "italic"}
+    before = ""
+    for line in made.lines:
+        if line.kind == "floor" and before != "floor":
+            table.add_section()
+        before = line.kind
+        table.add_row(line.model, line.source, *(Text(line.texts[index]) for index in block), style=kinds[line.kind])
     return table
 
 
-def _cell(cell: Cell | None) -> Text:
-    if cell is None:
-        return Text("")
-    text = shown(cell.value, cell.unit) + ("°" if cell.borrowed else "") + ("" if cell.comparable or cell.mini else "*")
-    if cell.interval and None not in cell.interval:
-        low, high = (shown(bound, cell.unit) for bound in cell.interval if bound is not None)
-        text += f" [{low}, {high}]"
-    return Text(text)
+def markdown(board: Board, cost: bool = False) -> str:
+    """The matrix as a table of GitHub's Markdown, with its notes."""
+    made = matrix(board, cost=cost)
+    heads = ["model", "source", *(" ".join(filter(None, head)) for head in made.heads)]
+    rows = [[line.model, line.source, *line.texts] for line in made.lines]
+    lines = [heads, ["---", "---", *["--:"] * len(made.heads)], *rows]
+    table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
+    return table + "\n\n" + "\n".join(f"- {note}" for note in notes(board)) + "\n"
 
 
-def notes(cells: Sequence[Cell]) -> list[str]:
-    """What the marks of a table mean, a line each."""
+_ESCAPED = {
+    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
+    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "*": r"$^{*}$",
+}  # fmt: skip
+
+
+def _latex(text: str) -> str:
+    return "".join(_ESCAPED.get(character, character) for character in text)
+
+
+def latex(board: Board, cost: bool = False) -> str:
+    r"""The matrix as a `tabular` with the rules of `booktabs`, without intervals; a column's best measured score bold."""
+    made = matrix(board, interval=False, cost=cost)
+    columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
+    best: dict[tuple[str, str], Cell] = {}
+    for cell in [*board.cells, *board.averages]:
+        if cell.mark != "measured":
+            continue
+        held = best.get(cell.column)
+        if held is None or (cell.value > held.value) == cell.higher_is_better:
+            best[cell.column] = cell
+    first = sum(head == ("", "tasks") for head in made.heads)
+    lines = [
+        r"\begin{tabular}{ll" + "r" * len(made.heads) + "}",
+        r"\toprule",
+        " & ".join(["", "", *(_latex(task) for task, _ in made.heads)]) + r" \\",
+        " & ".join(["model", "source", *(_latex(what) for _, what in made.heads)]) + r" \\",
+        r"\midrule",
+    ]
+    before = made.lines[0].kind if made.lines else ""
+    for line, row in zip(made.lines, [*order(board), *[None] * len(made.lines)], strict=False):
+        if line.kind == "floor" and before != "floor":
+            lines.append(r"\midrule")
+        before = line.kind
+        texts = [_latex(text) for text in line.texts]
+        for index, column in enumerate(columns):
+            if row is not None and column in best and best[column].row == row:
+                texts[first + index] = rf"\textbf{{{texts[first + index]}}}"
+        lines.append(" & ".join([_latex(line.model), _latex(line.source), *texts]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(board))]
+    return "\n".join(lines) + "\n"
+
+
+def as_json(board: Board) -> str:
+    """Every cell, floors and means too, as a list of objects."""
+    return json.dumps([asdict(cell) for cell in board.everything()], indent=1)
+
+
+def as_csv(board: Board) -> str:
+    """Every cell, floors and means too, a line each."""
+    buffer = io.StringIO()
+    names = [spec.name for spec in fields(Cell) if spec.name != "interval"]
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*names, "low", "high"])
+    for cell in board.everything():
+        facts = asdict(cell)
+        facts["why_not"] = "; ".join(cell.why_not)
+        facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in cell.against)
+        low, high = cell.interval or (None, None)
+        writer.writerow(["" if facts[name] is None else facts[name] for name in names] + [low, high])
+    return buffer.getvalue()
+
+
+def notes(board: Board) -> list[str]:
+    """What the marks of a board mean, a line each, and how its records stand to what papers print of the same models."""
+    cells = board.everything()
     lines = []
     used = {cell.mark for cell in cells}
     if "measured" in used:
         lines.append(
             "measured: a record of this suite, mean over seeds, 95 % bootstrap interval over test clips in brackets"
         )
+    if any(cell.ties for cell in cells):
+        lines.append("letters: two records that share one in a column cannot be told apart (paired test, Holm, 5 %)")
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
     if any(cell.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
     if any(not cell.comparable and not cell.mini for cell in cells):
         lines.append("*: not comparable; its record says why")
+    if any(cell.contaminated for cell in cells):
+        lines.append("†: the model was trained on the corpus that this task tests on")
+    if board.averages:
+        lines.append(
+            "mean: over tasks, several metrics of one task averaged first; only for rows that cover every task here"
+        )
+    if board.floors:
+        lines.append("trivial: the best constant answer; random: answers by chance")
+    for cell in board.cells:
+        lines += [
+            f"{cell.model} on {cell.task}, {cell.metric}: {each.difference * (1 if cell.unit == 'dB' else 100):+.2f} to "
+            f"{shown(each.value, cell.unit)} of {each.mark}, which is {_place(each.verdict)}"
+            for each in cell.against
+        ]
     return lines
+
+
+def _place(verdict: str) -> str:
+    return {
+        "inside": "inside the interval",
+        "above": "below the interval",
+        "below": "above the interval",
+        "no interval": "not to be judged without an interval",
+    }[verdict]

@@ -10,7 +10,18 @@ from marble_bench.metrics.key import WEIGHTED_KEY as weighted_key
 from marble_bench.metrics.metric import Metric
 from marble_bench.metrics.regression import R2 as r2
 from marble_bench.metrics.regression import r2_of
+from marble_bench.metrics.stems import stem_metrics
 from marble_bench.metrics.tagging import AVERAGE_PRECISION as average_precision
 from marble_bench.metrics.tagging import ROC_AUC as roc_auc
 
-__all__ = ["Metric", "accuracy", "average_precision", "beat_metrics", "r2", "r2_of", "roc_auc", "weighted_key"]
+__all__ = [
+    "Metric",
+    "accuracy",
+    "average_precision",
+    "beat_metrics",
+    "r2",
+    "r2_of",
+    "roc_auc",
+    "stem_metrics",
+    "weighted_key",
+]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.metrics.metric import Metric, mean_of
 
 if TYPE_CHECKING:
     import torch
@@ -23,4 +23,11 @@ def share_right(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return right(outputs, truth).mean(dim=-1)
 
 
-ACCURACY = Metric("accuracy", "classes", share_right, right, "micro accuracy; sklearn.metrics.accuracy_score")
+ACCURACY = Metric(
+    "accuracy",
+    "classes",
+    share_right,
+    right,
+    "micro accuracy; sklearn.metrics.accuracy_score",
+    weighted=mean_of(right),
+)

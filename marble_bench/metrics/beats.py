@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.metrics.metric import Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -97,7 +97,13 @@ def _pooled(name: str, hits: str, found: str, annotated: str, source: str) -> Me
         counts = outputs[..., columns].double()
         return (2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])).nan_to_num(nan=0.0)
 
-    return Metric(name, "events", one, each, source)
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        import torch
+
+        counts = torch.einsum("rc,pck->rpk", weights.double(), outputs[..., columns].double())
+        return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
+
+    return Metric(name, "events", one, each, source, weighted=weighted)
 
 
 def _mean(name: str, source: str) -> Metric:
@@ -110,7 +116,10 @@ def _mean(name: str, source: str) -> Metric:
     def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         return outputs[..., column].double()
 
-    return Metric(name, "events", one, each, source)
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return weighted_nanmean(outputs[..., [column]], weights)[..., 0]
+
+    return Metric(name, "events", one, each, source, weighted=weighted)
 
 
 F1 = _pooled("f1", "hits", "found", "annotated", "pooled over tracks at 70 ms; mir_eval.util.match_events")

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.metrics.metric import Metric, mean_of
 
 if TYPE_CHECKING:
     import torch
@@ -49,4 +49,11 @@ def mean_weighted(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return each_weighted(outputs, truth).mean(dim=-1)
 
 
-WEIGHTED_KEY = Metric("weighted", "classes", mean_weighted, each_weighted, "mir_eval.key.weighted_score")
+WEIGHTED_KEY = Metric(
+    "weighted",
+    "classes",
+    mean_weighted,
+    each_weighted,
+    "mir_eval.key.weighted_score",
+    weighted=mean_of(each_weighted),
+)

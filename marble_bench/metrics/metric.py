@@ -23,6 +23,9 @@ class Metric:
         metric's own contribution of each clip.
     on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
         still have an order. None where `compute` will do.
+    weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
+        which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
+    smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
     source: the definition and the library that it is tested against.
     """
 
@@ -34,6 +37,8 @@ class Metric:
     higher_is_better: bool = True
     unit: str = "fraction"
     on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    smooth: bool = True
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""
@@ -47,3 +52,25 @@ class Metric:
             "stems": targets.Stems,
         }
         return kinds[self.kind]
+
+
+def mean_of(
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`Metric.weighted` of a score that is the mean of what `per_clip` gives."""
+
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        exact = weights.double()
+        return exact @ per_clip(outputs, truth).double().T / exact.sum(dim=1, keepdim=True)
+
+    return weighted
+
+
+def weighted_nanmean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, columns)`, `(replicates, clips)` -> `(replicates, probes, columns)`: the mean of the clips that have
+    a value, each counted `weights` times; NaN where none has."""
+    import torch
+
+    exact, there = values.double(), values.isfinite().double()
+    total = torch.einsum("rc,pck->rpk", weights.double(), exact.nan_to_num(nan=0.0) * there)
+    return total / torch.einsum("rc,pck->rpk", weights.double(), there)

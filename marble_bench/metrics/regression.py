@@ -32,7 +32,26 @@ def mean_r2(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return r2_by_dimension(outputs, truth).mean(dim=-1)
 
 
-R2 = Metric("r2", "scalars", mean_r2, squared_errors, "uniform average; sklearn.metrics.r2_score")
+def weighted_r2_by_dimension(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """R2 with every clip counted `weights (replicates, clips)` times: `(replicates, probes, width)`."""
+    import torch
+
+    exact, counts = truth.double(), weights.double()
+    centred = exact - exact.mean(dim=0)  # near zero, so that the difference of sums below keeps its digits
+    total = counts.sum(dim=1, keepdim=True)
+    spread = counts @ centred.square() - (counts @ centred).square() / total
+    error = torch.einsum("rc,pcw->rpw", counts, (outputs.double() - exact).square())
+    return 1 - error / torch.where(spread > 0, spread, torch.nan)[:, None]
+
+
+def weighted_mean_r2(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`(replicates, probes)`: uniform average over dimensions."""
+    return weighted_r2_by_dimension(outputs, truth, weights).mean(dim=-1)
+
+
+R2 = Metric(
+    "r2", "scalars", mean_r2, squared_errors, "uniform average; sklearn.metrics.r2_score", weighted=weighted_mean_r2
+)
 
 
 def r2_of(name: str, dimension: int) -> Metric:
@@ -44,4 +63,7 @@ def r2_of(name: str, dimension: int) -> Metric:
     def each(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
         return squared_errors(outputs[..., [dimension]], truth[..., [dimension]])
 
-    return Metric(f"r2_{name}", "scalars", one, each, "sklearn.metrics.r2_score")
+    def weighted(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+        return weighted_r2_by_dimension(outputs, truth, weights)[..., dimension]
+
+    return Metric(f"r2_{name}", "scalars", one, each, "sklearn.metrics.r2_score", weighted=weighted)

@@ -9,6 +9,7 @@ and JukeMIR report the same two.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric
@@ -90,6 +91,64 @@ def well_ordered(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.nan_to_num(per_clip, nan=0.5)
 
 
+def _weighted_by_tag(
+    outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
+) -> Iterator[tuple[int, torch.Tensor, torch.Tensor, torch.Tensor]]:
+    """For each probe and tag in turn: the probe; and for each output that a clip carrying the tag has, ascending, the weight
+    of the clips that carry the tag and have this output, of all clips with a lower one, and of all that have it:
+    `(values, replicates)` each.
+
+    Sums are of counts, which float32 holds exactly up to 16 million.
+    """
+    import torch
+
+    by_clip = weights.T.contiguous()
+    for probe, values in enumerate(outputs):
+        for tag in range(values.shape[1]):
+            carried = truth[:, tag].bool()
+            found, place = values[carried, tag].unique(return_inverse=True)
+            column = values[:, tag].contiguous()
+            # even: between two of the values found, odd: equal to one
+            segment = torch.searchsorted(found, column) + torch.searchsorted(found, column, right=True)
+            sums = by_clip.new_zeros(2 * len(found) + 1, by_clip.shape[1]).index_add_(0, segment, by_clip)
+            positives = by_clip.new_zeros(len(found), by_clip.shape[1]).index_add_(0, place, by_clip[carried])
+            yield probe, positives.double(), sums.cumsum(dim=0)[0:-1:2].double(), sums[1::2].double()
+
+
+def weighted_roc_auc(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Macro ROC area with every clip counted `weights (replicates, clips)` times: `(replicates, probes)`.
+
+    The mean over the tags that still have both kinds of clip in a replicate; NaN where none has.
+    """
+    import torch
+
+    total = weights.double().sum(dim=1)
+    areas: list[list[torch.Tensor]] = [[] for _ in outputs]
+    for probe, positives, below, equal in _weighted_by_tag(outputs, truth, weights):
+        held = positives.sum(dim=0)
+        # equals count half; less the positives' pairs among themselves
+        pairs = (positives * (below + equal / 2)).sum(dim=0) - held.square() / 2
+        areas[probe].append(pairs / (held * (total - held)))
+    return torch.stack([torch.stack(each).nanmean(dim=0) for each in areas], dim=1)
+
+
+def weighted_average_precision(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Macro average precision with every clip counted `weights (replicates, clips)` times: `(replicates, probes)`.
+
+    The mean over the tags that some clip of a replicate carries; NaN where there is none.
+    """
+    import torch
+
+    total = weights.double().sum(dim=1)
+    found: list[list[torch.Tensor]] = [[] for _ in outputs]
+    for probe, positives, below, _ in _weighted_by_tag(outputs, truth, weights):
+        held = positives.sum(dim=0)
+        hits = held - positives.cumsum(dim=0) + positives  # at this output or a higher one
+        precision = torch.where(total > below, hits / (total - below), 0)
+        found[probe].append((positives * precision).sum(dim=0) / held)
+    return torch.stack([torch.stack(each).nanmean(dim=0) for each in found], dim=1)
+
+
 ROC_AUC = Metric(
     "roc_auc",
     "tags",
@@ -97,6 +156,7 @@ ROC_AUC = Metric(
     well_ordered,
     "macro; sklearn.metrics.roc_auc_score",
     on_resample=lambda outputs, truth: roc_auc_by_tag(outputs, truth).nanmean(dim=-1),
+    weighted=weighted_roc_auc,
 )
 AVERAGE_PRECISION = Metric(
     "ap",
@@ -105,4 +165,5 @@ AVERAGE_PRECISION = Metric(
     well_ordered,
     "macro; sklearn.metrics.average_precision_score",
     on_resample=lambda outputs, truth: average_precision_by_tag(outputs, truth).nanmean(dim=-1),
+    weighted=weighted_average_precision,
 )

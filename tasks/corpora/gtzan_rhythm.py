@@ -34,10 +34,10 @@ Times = tuple[float, ...]
 def annotation_files(root: Path) -> dict[str, Path]:
     """Each annotated track's file, JAMS before `.beats`."""
     found: dict[str, Path] = {}
-    for suffix in (".wav.jams", ".jams", ".beats"):
+    for suffix in (".jams", ".beats"):
         for folder in FOLDERS:
             for path in sorted(root.glob(f"{folder}*{suffix}")):
-                track = path.name.removesuffix(suffix)
+                track = path.name.removesuffix(suffix).removesuffix(".wav")
                 if suffix == ".beats" and track.startswith("gtzan_"):
                     track = ".".join(track.split("_")[1:])
                 found.setdefault(track.replace("hip-hop", "hiphop"), path)

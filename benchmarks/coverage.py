@@ -1,0 +1,210 @@
+"""How often intervals hold the truth, and how often paired tests err: simulated systems whose true score is known.
+
+python benchmarks/coverage.py [SIMULATIONS]
+
+Of each kind of metric, clips and outputs are drawn from a fixed law, whose true score is the score of a very large draw.
+Intervals: the plain percentile bootstrap, the same with levels of the t distribution, BCa, BCa with levels of the t
+distribution (what the suite uses), and the jackknife with the t distribution. Paired test: of two systems of equal true
+score, and of two that differ, beside the unpaired test of the same scores.
+"""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import norm, t
+
+from marble_bench import statistics as ours
+from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc, weighted_key
+from marble_bench.metrics.metric import mean_of
+
+SEEDS = 3
+Draw = Callable[[np.random.Generator, int, float], tuple[torch.Tensor, torch.Tensor]]
+
+
+def _pooled(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    hits, estimated, reference = outputs.double().sum(dim=-2).unbind(-1)
+    return 2 * hits / (estimated + reference)
+
+
+def _weighted_pooled(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    hits, estimated, reference = torch.einsum("rc,pck->rpk", weights.double(), outputs.double()).unbind(-1)
+    return 2 * hits / (estimated + reference)
+
+
+def _first(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+    return outputs[..., 0].double()
+
+
+POOLED_F = Metric("pooled_f", "scalars", _pooled, _first, "hits, estimated, reference", weighted=_weighted_pooled)
+MEAN_DB = Metric(
+    "mean_db", "scalars", lambda o, t: _first(o, t).mean(dim=-1), _first, "dB of tracks", weighted=mean_of(_first)
+)
+
+
+def _noise(random: np.random.Generator, clips: int, width: int) -> np.ndarray[Any, Any]:
+    """Noise `(seeds, clips, width)` of which the clip has the larger part, as seeds of one encoder agree on most clips."""
+    return np.sqrt(0.8) * random.normal(size=(1, clips, width)) + np.sqrt(0.2) * random.normal(
+        size=(SEEDS, clips, width)
+    )
+
+
+def classes(width: int) -> Draw:
+    def draw(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+        truth = random.integers(0, width, clips)
+        outputs = _noise(random, clips, width)
+        outputs[:, np.arange(clips), truth] += skill
+        return torch.from_numpy(outputs), torch.from_numpy(truth)
+
+    return draw
+
+
+def tags(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    prevalence = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
+    while True:
+        truth = (random.random((clips, 5)) < prevalence).astype(np.float32)
+        if clips > 10_000 or ((truth.sum(axis=0) > 1) & (truth.sum(axis=0) < clips)).all():
+            break
+    return torch.from_numpy(_noise(random, clips, 5) + skill * truth), torch.from_numpy(truth)
+
+
+def scalars(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    truth = random.normal(size=(clips, 2))
+    shrunk = skill * truth
+    return torch.from_numpy(shrunk + np.sqrt(skill * (1 - skill)) * _noise(random, clips, 2)), torch.from_numpy(truth)
+
+
+def beats(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    reference = random.integers(30, 90, clips)
+    ability = 1 / (1 + np.exp(-(skill + 1.5 * _noise(random, clips, 1)[..., 0])))
+    hits = random.binomial(reference, ability)
+    estimated = hits + random.poisson(0.3 * reference * (1 - ability))
+    counts = np.stack([hits, estimated, np.broadcast_to(reference, hits.shape)], axis=-1).astype(np.float64)
+    return torch.from_numpy(counts), torch.zeros(clips)
+
+
+def decibels(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    skewed = skill + 2 * _noise(random, clips, 1) - random.exponential(1.5, size=(1, clips, 1))
+    return torch.from_numpy(skewed), torch.zeros(clips)
+
+
+# name: metric, law, skill, clips
+CASES: dict[str, tuple[Metric, Draw, float, tuple[int, ...]]] = {
+    "accuracy, near 0.7": (accuracy, classes(10), 2.0, (40, 290)),
+    "accuracy, near 0.9": (accuracy, classes(10), 3.0, (40, 290)),
+    "weighted key": (weighted_key, classes(24), 2.0, (24, 604)),
+    "R2": (r2, scalars, 0.6, (24, 125)),
+    "ROC AUC, 5 tags": (roc_auc, tags, 1.5, (24, 60, 300)),
+    "AP, 5 tags": (average_precision, tags, 1.5, (24, 60, 300)),
+    "pooled F": (POOLED_F, beats, 1.5, (20, 100)),
+    "mean of dB": (MEAN_DB, decibels, 5.0, (12, 50)),
+}
+
+
+def true_score(metric: Metric, draw: Draw, skill: float) -> float:
+    """The score of a draw so large that its own error is far below what is asked of intervals."""
+    scores = []
+    for seed in range(10):
+        outputs, truth = draw(np.random.default_rng([99, seed]), 40_000, skill)
+        scores.append(float(metric.compute(outputs, truth).mean()))
+    return float(np.mean(scores))
+
+
+def ways(one: ours.Replicated) -> dict[str, tuple[float, float]]:
+    """The interval of each way."""
+    usable, blocks = one.bootstrap[np.isfinite(one.bootstrap)], len(one.jackknife)
+    tail = t.ppf(0.975, blocks - 1)
+    error = np.sqrt((blocks - 1) / blocks * ((one.jackknife - one.jackknife.mean()) ** 2).sum())
+    moved = norm.cdf(np.sqrt(blocks / (blocks - 1)) * tail)
+    plain = norm.cdf(norm.ppf(0.975))
+    # BCa with normal levels: the tail that the suite would take with endless blocks
+    endless = ours.bca(one.score, one.bootstrap, np.tile(one.jackknife, 1), _normal_level(blocks))
+    return {
+        "percentile": (np.quantile(usable, 1 - plain), np.quantile(usable, plain)),
+        "percentile t": (np.quantile(usable, 1 - moved), np.quantile(usable, moved)),
+        "BCa": endless,
+        "BCa t": one.interval(),
+        "jackknife t": (one.score - tail * error, one.score + tail * error),
+    }
+
+
+def _normal_level(blocks: int) -> float:
+    """The level at which the suite's t tail equals the normal's 1.96."""
+    return float(2 * t.cdf(1.959964 / np.sqrt(blocks / (blocks - 1)), blocks - 1) - 1)
+
+
+def coverage(name: str, clips: int, simulations: int) -> dict[str, tuple[float, float, float]]:
+    """Of each way: the share of intervals that hold the truth, that lie above it, and the mean width."""
+    metric, draw, skill, _ = CASES[name]
+    truth_score = true_score(metric, draw, skill)
+    held: dict[str, list[tuple[bool, bool, float]]] = {}
+    groups = [f"{clip:05}" for clip in range(clips)]
+    for simulation in range(simulations):
+        outputs, truth = draw(np.random.default_rng([1, simulation]), clips, skill)
+        (one,) = ours.replicated(metric, [outputs], truth, groups, seed=simulation)
+        for way, (low, high) in ways(one).items():
+            held.setdefault(way, []).append((low <= truth_score <= high, low > truth_score, high - low))
+    return {way: tuple(float(v) for v in np.mean(rows, axis=0)) for way, rows in held.items()}  # type: ignore[misc]
+
+
+def paired(name: str, clips: int, simulations: int, better: float) -> tuple[float, float]:
+    """How often the paired and the unpaired test find a difference at 5 %, the second system's skill `better` higher."""
+    metric, draw, skill, _ = CASES[name]
+    found = []
+    groups = [f"{clip:05}" for clip in range(clips)]
+    for simulation in range(simulations):
+        # the same stream for both: clips and the clips' part of the noise are common, as for two encoders on one test set
+        a, truth = draw(np.random.default_rng([2, simulation]), clips, skill)
+        b, _ = draw(np.random.default_rng([2, simulation]), clips, skill + better)
+        own = np.random.default_rng([3, simulation])
+        a, b = (_own_noise(each, own, metric) for each in (a, b))
+        one, other = ours.replicated(metric, [a, b], truth, groups, seed=simulation)
+        apart = abs(one.score - other.score) / np.hypot(one.bootstrap.std(), other.bootstrap.std())
+        found.append((ours.difference(one, other).p < 0.05, 2 * norm.sf(apart) < 0.05))
+    return tuple(float(share) for share in np.mean(found, axis=0))  # type: ignore[return-value]
+
+
+def _own_noise(outputs: torch.Tensor, random: np.random.Generator, metric: Metric) -> torch.Tensor:
+    """A system's own noise on top of what both share, the same for its seeds."""
+    if metric is POOLED_F:
+        hits = outputs[..., :1]
+        return torch.cat([hits - torch.from_numpy(random.binomial(hits[:1].int().numpy(), 0.05)), outputs[..., 1:]], -1)
+    return outputs + 0.7 * torch.from_numpy(random.normal(size=(1, *outputs.shape[1:])))
+
+
+BETTER = {
+    "accuracy, near 0.7": 0.35, "accuracy, near 0.9": 0.35, "weighted key": 0.3, "R2": 0.2, "ROC AUC, 5 tags": 0.3,
+    "AP, 5 tags": 0.3, "pooled F": 0.25, "mean of dB": 0.5,
+}  # fmt: skip
+
+
+def main() -> None:
+    """Print both tables."""
+    simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
+    torch.set_num_threads(1)
+    for name, (*_, sizes) in CASES.items():
+        for clips in sizes:
+            started = time.perf_counter()
+            rows = coverage(name, clips, simulations)
+            shown = "  ".join(
+                f"{way} {100 * share:.1f} ({100 * above:.1f} above)" for way, (share, above, _) in rows.items()
+            )
+            print(f"{name:20} {clips:4} clips  {shown}  [{time.perf_counter() - started:.0f} s]", flush=True)
+    print()
+    for name, (*_, sizes) in CASES.items():
+        for clips in sizes:
+            level, power = paired(name, clips, simulations, 0.0), paired(name, clips, simulations, BETTER[name])
+            print(
+                f"{name:20} {clips:4} clips  equal: paired {100 * level[0]:.1f}, unpaired {100 * level[1]:.1f}"
+                f"  different: paired {100 * power[0]:.1f}, unpaired {100 * power[1]:.1f}",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,102 @@
+"""`bench results`: are records whole, and `bench reproduce`: does a record come out again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marble_bench.errors import FAILED, MISSING
+
+app = typer.Typer(help="Records: check them.", no_args_is_help=True)
+top = typer.Typer()
+
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def _results() -> None:
+    """Records: check them."""
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records, or folders of them; else --results-dir.")
+    ] = None,
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")] = Path("results"),
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also how each score stands to what papers print of the same model.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Schema, digests, counts, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    from marble_bench.show import print_table, print_verdicts
+    from marble_bench.verdicts import beside_reference, readable, record_files
+    from marble_bench.verdicts import check as judge
+
+    files = record_files([path.expanduser() for path in paths or [results_dir]])
+    verdicts = judge(files)
+    beside = beside_reference(readable(files)) if reference else []
+    if as_json:
+        print(
+            json.dumps({"verdicts": [asdict(each) | {"stands": each.stands} for each in verdicts], "reference": beside})
+        )
+    else:
+        print_verdicts(verdicts)
+        if reference:
+            print_table(beside)
+    fallen = {each.path for each in verdicts if not each.stands}
+    print(f"{len(files)} records, {len(fallen)} do not stand", file=sys.stderr)
+    raise typer.Exit(MISSING if fallen else 0)
+
+
+@top.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="The record to make again.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if no name reaches it.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's file.py, if no name reaches it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, mps.")] = "cpu",
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a record again and report the difference. 0 if every score is the same or inside its interval, else 1."""
+    import tempfile
+
+    from marble_bench import reproduce as reproducing
+    from marble_bench import results
+    from marble_bench import run as running
+    from marble_bench.cache import cache_root
+    from marble_bench.progress import Progress
+    from marble_bench.request import offline_asked
+    from marble_bench.show import print_again
+
+    old = results.read(record.expanduser())
+    with tempfile.TemporaryDirectory() as folder:
+        request = reproducing.request_of(
+            old, cache_root(cache_dir), Path(folder), device, model, task, data_dir, weights, offline or offline_asked()
+        )
+        with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
+            new = running.run(request, progress).record
+    rows, changed = reproducing.scores_again(old, new), reproducing.changed_facts(old, new)
+    if as_json:
+        print(json.dumps({"scores": [asdict(row) for row in rows], "changed": changed, "record": new}))
+    else:
+        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, changed)
+    raise typer.Exit(FAILED if any(row.verdict == "outside" for row in rows) else 0)

@@ -1,0 +1,205 @@
+"""MuQ and MusicFM: masked prediction of quantised mel spectrograms, by a conformer.
+
+Sources: Zhu et al., "MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization", 2025
+(OpenMuQ/MuQ-large-msd-iter, weights CC BY-NC 4.0); Won, Hung and Le, "A Foundation Model for Music Informatics", ICASSP
+2024 (minzwon/MusicFM, MIT; the model trained on the Million Song Dataset). Both have one graph: a mel spectrogram at 24
+kHz (2048 samples, hop 240, 128 HTK bands without norm, decibels from -100 up, the last frame left away, standardised by
+the training set's mean and deviation), two residual convolution blocks that halve time and bands each, and
+transformers' `Wav2Vec2ConformerEncoder` of 12 layers with rotary positions: 25 frames a second.
+
+State 0 goes into the first layer, state i comes out of layer i, and the last one is taken after the final norm. The
+makers' own packages read the states from transformers, which has stopped handing them out in that place; here they are
+taken by hooks. Quantisers and heads that take part in training only are left away.
+"""
+
+from __future__ import annotations
+
+import math
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.encoder import Encode, Encoder, Pool, stack
+from marble_bench.encoders import _hub
+from marble_bench.encoders._hooks import collect
+from marble_bench.encoders._mel import decibels, mel_power
+from marble_bench.encoders._speech import layer_taps
+from marble_bench.errors import DataError
+from marble_bench.source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_RATE_HZ = 24000
+WINDOW, HOP, BANDS = 2048, 240, 128
+# The conformer is that of facebook/wav2vec2-conformer-rope-large-960h-ft, of which MusicFM fetched the configuration.
+CONFORMER: dict[str, Any] = {
+    "hidden_size": 1024,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 16,
+    "intermediate_size": 4096,
+    "hidden_act": "swish",
+    "layer_norm_eps": 1e-5,
+    "position_embeddings_type": "rotary",
+    "rotary_embedding_base": 10000,
+    "conv_depthwise_kernel_size": 31,
+}
+CHANNELS = 512
+MEAN, DEVIATION = "melspec_2048_mean", "melspec_2048_std"  # as the makers' files call them
+OF_THE_ENCODER = ("conv.", "conformer.layers.", "conformer.layer_norm.", "conformer.embed_positions.")
+_NO_PIN = "no pin is known; the record has the commit that was got"
+
+
+def _residual(inputs: int, outputs: int) -> torch.nn.Module:
+    """Two convolutions beside one; the names are those of the published tensors."""
+    from torch import nn
+
+    class Residual(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv1, self.bn1 = nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs)
+            self.conv2, self.bn2 = nn.Conv2d(outputs, outputs, 3, 1, 1), nn.BatchNorm2d(outputs)
+            self.conv3, self.bn3 = nn.Conv2d(inputs, outputs, 3, 2, 1), nn.BatchNorm2d(outputs)
+
+        def forward(self, images: torch.Tensor) -> torch.Tensor:
+            inner = self.bn2(self.conv2(self.bn1(self.conv1(images)).relu()))
+            summed: torch.Tensor = inner + self.bn3(self.conv3(images))
+            return summed.relu()
+
+    return Residual()
+
+
+def build(config: dict[str, Any], channels: int) -> torch.nn.Module:
+    """The model without weights: mel spectrogram `(windows, 128, frames)` -> `(windows, frames / 4, width)`."""
+    from torch import nn
+    from transformers import Wav2Vec2ConformerConfig
+    from transformers.models.wav2vec2_conformer.modeling_wav2vec2_conformer import Wav2Vec2ConformerEncoder
+
+    class Stem(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = nn.Sequential(_residual(1, channels), _residual(channels, channels))
+            self.linear = nn.Linear(channels * BANDS // 4, config["hidden_size"])
+
+        def forward(self, mel: torch.Tensor) -> torch.Tensor:
+            images = self.conv(mel[:, None])  # (windows, channels, bands / 4, frames / 4)
+            projected: torch.Tensor = self.linear(images.permute(0, 3, 1, 2).flatten(2))
+            return projected
+
+    class Conformer(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.conv = Stem()
+            made: Any = Wav2Vec2ConformerEncoder  # it carries no types, and a configuration not all of its keywords
+            told: Any = Wav2Vec2ConformerConfig
+            self.conformer = made(told(**config, layerdrop=0.0, attn_implementation="eager"))
+            del self.conformer.pos_conv_embed  # it has weights, and rotary positions make no use of it
+
+        def forward(self, mel: torch.Tensor) -> Any:
+            return self.conformer(self.conv(mel))
+
+    with _hub.empty():
+        return Conformer()
+
+
+def prepare(
+    config: dict[str, Any], channels: int, statistics: dict[str, Any], tensors: _hub.Tensors
+) -> tuple[dict[str, Any], _hub.Tensors]:
+    """What is kept: the training set's statistics, and the tensors of the encoder."""
+    if missing := [name for name in (MEAN, DEVIATION) if name not in statistics]:
+        raise DataError(f"the statistics of the training set lack {' and '.join(missing)}")
+    bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
+    kept = {name: tensor for name, tensor in bare.items() if name.startswith(OF_THE_ENCODER)}
+    _hub.fill(build(config, channels), kept)
+    return {name: float(statistics[name]) for name in (MEAN, DEVIATION)}, kept
+
+
+def convert_muq(config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
+    """Keep what the hub's folder of MuQ holds."""
+    if not found.is_dir():
+        raise DataError(f"give the folder with {_hub.NEEDED}: {found} alone lacks the training set's statistics")
+    facts, tensors = _hub.read(found)
+    if facts.get("label_rate", 25) != 25 or facts.get("is_flash"):
+        raise DataError(
+            "config.json asks for another label rate than 25 or another attention, which is not computed here"
+        )
+    _hub.save(*prepare(config, channels, facts.get("stat") or {}, tensors), path)
+
+
+def convert_musicfm(config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
+    """Keep what MusicFM's folder holds: a checkpoint and the statistics beside it."""
+    pairs = [(found / f"pretrained_{name}.pt", found / f"{name}_stats.json") for name in ("msd", "fma")]
+    there = [pair for pair in pairs if all(file.is_file() for file in pair)]
+    if not there:
+        raise DataError(f"{found} is no folder with pretrained_msd.pt and msd_stats.json")
+    tensors, statistics = there[0]
+    _hub.save(*prepare(config, channels, _hub.read_json(statistics), _hub.unpickled(tensors)), path)
+
+
+def load(config: dict[str, Any], channels: int, weights: Path | None, device: str) -> Encode:
+    """`encode` with converted weights."""
+    assert weights is not None
+    statistics, tensors = _hub.load(weights)
+    if statistics is None or MEAN not in statistics:
+        raise DataError(f"{weights} lacks the training set's statistics; give the folder as its makers publish it")
+    model: Any = build(config, channels)
+    _hub.fill(model, tensors)
+    model = _hub.frozen(model, device)
+    taps = layer_taps(model.conformer)
+    mel_of = mel_power(
+        sample_rate_hz=SAMPLE_RATE_HZ, window=WINDOW, hop=HOP, bands=BANDS,
+        low_hz=0.0, high_hz=SAMPLE_RATE_HZ / 2, slaney=False, device=device,
+    )  # fmt: skip
+
+    def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        mel = (decibels(mel_of(waveforms))[..., :-1] - statistics[MEAN]) / statistics[DEVIATION]
+        return collect(taps, lambda: model(mel), pool)
+
+    return encode
+
+
+def frames(samples: int) -> int:
+    """How many frames come out of so many samples: mel frames, halved twice, rounded up.
+
+    >>> frames(24000), frames(30 * 24000)
+    (25, 750)
+    """
+    return math.ceil(math.ceil(samples // HOP / 2) / 2)
+
+
+def _encoder(name: str, description: str, weights: Source, license: str, citation: str, convert: Any) -> Encoder:
+    return Encoder(
+        name=name,
+        description=description,
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        layers=stack(CONFORMER["num_hidden_layers"] + 1, CONFORMER["hidden_size"], SAMPLE_RATE_HZ / HOP / 4),
+        load=partial(load, CONFORMER, CHANNELS),
+        license=license,
+        citation=citation,
+        min_s=0.1,
+        parameters=316_343_296,
+        gflop_per_s=42.1,
+        training_data=("Million Song Dataset",),
+        weights=weights,
+        convert=partial(convert, CONFORMER, CHANNELS),
+    )
+
+
+ENCODERS = (
+    _encoder(
+        "muq",
+        "Masked prediction of mel residual vector quantisation, by a conformer",
+        Source(url="hf:OpenMuQ/MuQ-large-msd-iter", files=_hub.FILES, note=_NO_PIN),
+        "CC-BY-NC-4.0",
+        "Zhu et al., MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization, 2025",
+        convert_muq,
+    ),
+    _encoder(
+        "musicfm",
+        "Masked prediction of randomly quantised mel spectrograms, by a conformer",
+        Source(url="hf:minzwon/MusicFM", files=("msd_stats.json", "pretrained_msd.pt"), note=_NO_PIN),
+        "MIT",
+        "Won, Hung and Le, A Foundation Model for Music Informatics, ICASSP 2024",
+        convert_musicfm,
+    ),
+)

@@ -1,0 +1,112 @@
+"""MERT: masked prediction of acoustic and musical tokens, in the graph of HuBERT.
+
+Source: Li et al., "MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training", ICLR 2024;
+weights at m-a-p on the hub, CC BY-NC 4.0. They are run by transformers' `HubertModel`, which gives the hidden states of
+the makers' own code (tests/golden/mert-tiny-*, made with that code on transformers 4.38.2) without running any of it.
+
+Conventions: 16 kHz (v0) or 24 kHz (v1) mono, a frame every 320 samples, the first from 400 samples. Clips are
+normalised to mean 0 and variance 1, whole, before windows are cut, as MARBLE's second code does for every MERT. The
+hub's own files say so for v1-95M; they said otherwise earlier, and for v0-public still do; MARBLE's first code had it
+off for v1-330M. It matters for quiet clips only: the group norm behind the first convolution takes gain away, down to
+its epsilon.
+
+`random-mert-95m` is the same graph with weights from a seed: what is left when nothing was learnt.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+
+from marble_bench.encoder import Encode, Encoder
+from marble_bench.encoders import _hub, _random, _speech
+from marble_bench.source import Source
+
+BASE = _speech.Graph("hubert")
+LARGE = _speech.Graph(
+    "hubert",
+    (
+        ("hidden_size", 1024),
+        ("num_hidden_layers", 24),
+        ("num_attention_heads", 16),
+        ("intermediate_size", 4096),
+        ("do_stable_layer_norm", True),
+        ("feat_extract_norm", "group"),
+    ),
+)
+RANDOM_SEED = 0
+_CITATION = "Li et al., MERT: Acoustic Music Understanding Model with Large-Scale Self-supervised Training, ICLR 2024"
+
+
+def _encoder(
+    name: str,
+    hub: str,
+    graph: _speech.Graph,
+    sample_rate_hz: int,
+    parameters: int,
+    gflop_per_s: float,
+    training_data: str,
+    seen: str,
+    sha256: str = "",
+) -> Encoder:
+    return Encoder(
+        name=name,
+        description=f"Masked prediction of acoustic and musical tokens ({hub})",
+        sample_rate_hz=sample_rate_hz,
+        layers=graph.layers(sample_rate_hz),
+        load=partial(_speech.load, graph),
+        license="CC-BY-NC-4.0",
+        citation=_CITATION,
+        min_s=_speech.LEAST / sample_rate_hz,
+        normalize="zscore",
+        parameters=parameters,
+        training_data=(training_data,),
+        gflop_per_s=gflop_per_s,
+        weights=Source(
+            url=f"hf:{hub}",
+            files=_hub.FILES,
+            sha256=sha256,
+            note=f"no full pin is known; {seen}; the record has the commit that was got",
+        ),
+        convert=partial(_hub.convert, partial(_speech.prepare, graph)),
+    )
+
+
+def _load_random(weights: Path | None, device: str) -> Encode:
+    model = _speech.build(BASE)
+    shapes = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
+    _hub.fill(model, _random.draw(shapes, RANDOM_SEED))
+    return _speech.encoding(model, device)
+
+
+ENCODERS = (
+    _encoder(
+        "mert-95m", "m-a-p/MERT-v1-95M", BASE, 24000, 94_371_712, 22.9, "20,000 hours of the makers' own music",
+        "described at commit 12af15fe", sha256="a2b8b747..e6bd3fcd",
+    ),
+    _encoder(
+        "mert-330m", "m-a-p/MERT-v1-330M", LARGE, 24000, 315_428_992, 59.5, "160,000 hours of the makers' own music",
+        "commit 0e06c986 was seen",
+    ),
+    _encoder(
+        "mert-v0", "m-a-p/MERT-v0", BASE, 16000, 94_371_712, 14.8, "1,000 hours of the makers' own music",
+        "its configuration was not seen",
+    ),
+    _encoder(
+        "mert-v0-public", "m-a-p/MERT-v0-public", BASE, 16000, 94_371_712, 14.8, "Music4All",
+        "described at commit e8413e39",
+    ),
+    Encoder(
+        name="random-mert-95m",
+        description="The graph of mert-95m with random weights: the floor under every trained encoder",
+        sample_rate_hz=24000,
+        layers=BASE.layers(24000),
+        load=_load_random,
+        license="MIT",
+        citation="none",
+        min_s=_speech.LEAST / 24000,
+        normalize="zscore",
+        parameters=94_371_712,
+        gflop_per_s=22.9,
+    ),
+)  # fmt: skip

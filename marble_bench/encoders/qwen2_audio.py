@@ -1,0 +1,143 @@
+"""The audio tower of Qwen2-Audio, which hears for a language model: Whisper large, trained on.
+
+Source: Chu et al., "Qwen2-Audio Technical Report", 2024; Qwen/Qwen2-Audio-7B on the hub, Apache-2.0, of which only the
+`audio_tower` is fetched and loaded (1.3 of 17 GB), run by transformers' own Qwen2AudioEncoder.
+
+Conventions: 16 kHz mono, exactly 30 s: 3,000 frames of 128 Slaney mel bands (400 samples, hop 160), log10 from -10 up,
+no more than 8 below the loudest, (x + 4) / 4. A shorter window is followed by silence up to 30 s, as the model's own
+extractor does and the model demands; what comes out for the silence is left out before anything is pooled. A longer one
+is cut into pieces of 30 s; a last piece below a second is dropped.
+
+State 0 goes into the first layer and states 1 to 31 come out of layers, at 50 frames a second; state 32 is the tower's
+output, averaged in pairs and normed, at 25.
+"""
+
+from __future__ import annotations
+
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.download import INDEX
+from marble_bench.encoder import Encode, Encoder, Layer, Pool, stack
+from marble_bench.encoders import _hub
+from marble_bench.encoders._hooks import Tap, collect
+from marble_bench.encoders._mel import mel_power
+from marble_bench.encoders._pieces import in_pieces
+from marble_bench.errors import DataError
+from marble_bench.source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+SAMPLE_RATE_HZ = 16000
+PIECE = 30 * SAMPLE_RATE_HZ
+WINDOW, HOP, BANDS = 400, 160, 128
+TOWER = "audio_tower."  # what the whole model calls it
+FRAME = 2 * HOP  # samples: the second convolution halves time
+GRAPH: dict[str, Any] = {
+    "d_model": 1280,
+    "encoder_layers": 32,
+    "encoder_attention_heads": 20,
+    "encoder_ffn_dim": 5120,
+    "num_mel_bins": BANDS,
+    "max_source_positions": 1500,
+    "scale_embedding": False,
+    "activation_function": "gelu",
+}
+
+
+def build(config: dict[str, Any]) -> torch.nn.Module:
+    """The tower without weights."""
+    import torch
+    from transformers import AutoModel, Qwen2AudioEncoderConfig
+
+    auto: Any = AutoModel  # its methods carry no types
+    with _hub.empty():
+        model: torch.nn.Module = auto.from_config(
+            Qwen2AudioEncoderConfig(**config), attn_implementation="sdpa", dtype=torch.float32
+        )
+    return model
+
+
+def layers(graph: dict[str, Any]) -> tuple[Layer, ...]:
+    """The states at 50 Hz, and the output at 25."""
+    depth, width, rate = graph["encoder_layers"], graph["d_model"], SAMPLE_RATE_HZ / FRAME
+    return (*stack(depth, width, rate), Layer(str(depth), width, rate / 2))
+
+
+def prepare(
+    graph: dict[str, Any], config: dict[str, Any], tensors: _hub.Tensors
+) -> tuple[dict[str, Any], _hub.Tensors]:
+    """Configuration and tensors of the tower. Raises DataError for one of another size."""
+    told = config.get("audio_config", {})
+    facts = {**graph, **{name: told[name] for name in graph if name in told}}
+    if facts != graph:
+        different = ", ".join(f"{name} {facts[name]}" for name in graph if facts[name] != graph[name])
+        raise DataError(f"this is another model: config.json has {different}")
+    _hub.fill(build(facts), tensors)
+    return facts, tensors
+
+
+def load(graph: dict[str, Any], weights: Path | None, device: str) -> Encode:
+    """`encode` with converted weights, or with a lone file of the tower's tensors."""
+    assert weights is not None
+    _, tensors = _hub.load(weights)
+    model: Any = build(graph)
+    _hub.fill(model, {name.removeprefix(TOWER): tensor for name, tensor in tensors.items()})
+    model = _hub.frozen(model, device)
+    taps: list[Tap] = [
+        (model.layers[0], "in"),
+        *((layer, "out") for layer in model.layers[:-1]),
+        (model.layer_norm, "out"),
+    ]
+    mel_of = mel_power(
+        sample_rate_hz=SAMPLE_RATE_HZ, window=WINDOW, hop=HOP, bands=BANDS,
+        low_hz=0.0, high_hz=SAMPLE_RATE_HZ / 2, slaney=True, device=device,
+    )  # fmt: skip
+
+    def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        heard = waveforms.shape[1] // FRAME
+        mel = log_mel(mel_of, waveforms)
+
+        def without_silence(frames: Any) -> Any:
+            at_25_hz = frames.shape[1] < graph["max_source_positions"]
+            return pool(frames[:, : heard // 2 if at_25_hz else heard])
+
+        return collect(taps, lambda: model(mel), without_silence)
+
+    return lambda waveforms, pool: in_pieces(waveforms, PIECE, SAMPLE_RATE_HZ, piece, pool)
+
+
+def log_mel(mel_of: Any, waveforms: torch.Tensor) -> torch.Tensor:
+    """`(windows, samples)`, at most 30 s -> `(windows, 128, 3000)`."""
+    from torch.nn.functional import pad
+
+    power = mel_of(pad(waveforms, (0, PIECE - waveforms.shape[1])))[..., :-1]
+    log = power.clamp(min=1e-10).log10()
+    found: torch.Tensor = (log.maximum(log.amax(dim=(1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
+    return found
+
+
+ENCODERS = (
+    Encoder(
+        name="qwen2-audio-encoder",
+        description="The audio tower of Qwen2-Audio-7B, Whisper large trained on",
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        layers=layers(GRAPH),
+        load=partial(load, GRAPH),
+        license="Apache-2.0",
+        citation="Chu et al., Qwen2-Audio Technical Report, 2024",
+        min_s=0.1,
+        parameters=636_968_960,
+        training_data=("not stated",),
+        gflop_per_s=75.8,
+        weights=Source(
+            url="hf:Qwen/Qwen2-Audio-7B",
+            files=("config.json", INDEX),
+            tensors=TOWER,
+            note="no pin is known; the record has the commit that was got",
+        ),
+        convert=partial(_hub.convert, partial(prepare, GRAPH), prefix=TOWER),
+    ),
+)

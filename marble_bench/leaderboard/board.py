@@ -1,0 +1,391 @@
+"""Puts cells in order: who cannot be told apart, what the floors are, the overall mean, and how far from what papers print.
+
+**Ranks and ties.** Of one column, every pair of measured systems that were scored on the same clips is tested (paired,
+`marble_bench.statistics`), the p-values corrected together by Holm. `rank` is 1 + the number of systems that are better
+beyond doubt (corrected p below 5 %). `ties` are letters: two systems share a letter exactly if they cannot be told apart.
+Published rows have no predictions, so they can be neither ranked nor tied; nor can medians, of which a jackknife says
+nothing.
+
+**Overall mean.** MARBLE's rule: several metrics of one task are averaged first, then the tasks, in points (percent, and
+decibels as they are), and only for systems that cover all tasks of the board. Its interval and ties take tasks of different
+corpora as independent and those of one corpus as moving together, which is the wider of the two.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import statistics
+from marble_bench.leaderboard.rows import Against, Cell, published_cells, record_cells, task_of
+from marble_bench.stored import Predicted, Stored, alike, predicted
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+ALPHA = 1 - statistics.LEVEL
+AVERAGE = "average"
+SHUFFLES = 200
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Which part of all is shown: one protocol; miniatures or not; some tasks and models, all if empty."""
+
+    protocol: str
+    mini: bool = False
+    tasks: tuple[str, ...] = ()
+    models: tuple[str, ...] = ()
+
+    def shows(self, cell: Cell) -> bool:
+        """Whether a cell is part of it."""
+        right = cell.protocol == self.protocol and cell.mini == self.mini
+        return right and (not self.tasks or cell.task in self.tasks) and (not self.models or cell.model in self.models)
+
+
+@dataclass(frozen=True)
+class Board:
+    """A leaderboard: cells with ranks and verdicts, floors, overall means, the records behind it.
+
+    coverage: row -> (tasks it has, tasks of the board). curves: records with a curve of few shots, shown or not.
+    """
+
+    asked: Asked
+    cells: list[Cell]
+    floors: list[Cell]
+    averages: list[Cell]
+    coverage: dict[tuple[str, str, str], tuple[int, int]]
+    stored: list[Stored]
+    curves: list[Stored]
+
+    @property
+    def columns(self) -> list[tuple[str, str]]:
+        """Task and metric of each column: tasks by name, the main metric of each first."""
+        seen = dict.fromkeys((cell.task, not cell.main, cell.metric) for cell in self.cells)
+        return list(dict.fromkeys((task, metric) for task, _, metric in sorted(seen, key=lambda each: each[:2])))
+
+    def everything(self) -> list[Cell]:
+        """All cells, those of floors and means too."""
+        return [*self.cells, *self.averages, *self.floors]
+
+
+def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> Board:
+    """The board of some records and, where they are asked for, of what papers print.
+
+    cache: a folder that keeps the jackknife of each record's scores, which full test splits need a minute for.
+    """
+    by_path = {str(each.path): each for each in stored}
+    cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
+    answers = _Answers(by_path, cache)
+    cells = against_published(_ranked(cells, answers)) + (
+        [] if asked.mini else [c for c in published_cells() if asked.shows(c)]
+    )
+    used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
+    floors = _floors(cells, answers)
+    curves = [each for each in stored if each.record.get("few_shot") and _asked_for(each, asked)]
+    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves)
+
+
+def _asked_for(each: Stored, asked: Asked) -> bool:
+    return any(asked.shows(cell) for cell in record_cells([each]))
+
+
+def coverage(cells: Iterable[Cell]) -> dict[tuple[str, str, str], tuple[int, int]]:
+    """Of each row, how many tasks it has, of how many on the board."""
+    tasks: dict[tuple[str, str, str], set[str]] = {}
+    for cell in cells:
+        tasks.setdefault(cell.row, set()).add(cell.task)
+    every = set().union(*tasks.values()) if tasks else set()
+    return {row: (len(found), len(every)) for row, found in tasks.items()}
+
+
+@dataclass
+class _Answers:
+    """What cells were made of, each read and cut once."""
+
+    stored: dict[str, Stored]
+    cache: Path | None
+
+    def __post_init__(self) -> None:
+        self._read: dict[tuple[str, str], Predicted | None] = {}
+        self._cut: dict[tuple[str, str], tuple[float, NDArray[Any]]] = {}
+
+    def of(self, cell: Cell) -> Predicted | None:
+        """The predictions behind a measured cell; None where there are none."""
+        key = (cell.source, cell.metric)
+        if key not in self._read:
+            self._read[key] = predicted(self.stored[cell.source], cell.metric)
+        return self._read[key]
+
+    def jackknife(self, cell: Cell) -> tuple[float, NDArray[Any]]:
+        """Score, and the scores `(blocks,)` with one block of clips left out, both the mean over seeds."""
+        key = (cell.source, cell.metric)
+        if key not in self._cut:
+            self._cut[key] = self._kept(cell)
+        return self._cut[key]
+
+    def _kept(self, cell: Cell) -> tuple[float, NDArray[Any]]:
+        import numpy as np
+
+        from marble_bench.disk import write_whole
+
+        answers = self.of(cell)
+        assert answers is not None
+        digest = self.stored[cell.source].record.get("digests", {}).get("predictions")
+        kept = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.npy" if self.cache and digest else None
+        if kept is not None and kept.is_file():
+            values = np.load(kept)
+            return float(values[0]), values[1:]
+        metric, outputs, truth = answers.metric, answers.outputs, answers.truth
+        ones = np.ones((1, len(answers.groups)), dtype=np.float32)
+        score = statistics.rescored(metric, outputs, truth, ones).mean()
+        cut = statistics.rescored(metric, outputs, truth, statistics.left_out(answers.groups)).mean(axis=1)
+        if kept is not None:
+            import io
+
+            kept.parent.mkdir(parents=True, exist_ok=True)
+            buffer = io.BytesIO()
+            np.save(buffer, np.concatenate([[score], cut]))
+            write_whole(kept, buffer.getvalue())
+        return float(score), cut
+
+
+def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
+    """Cells with rank and letters, column by column."""
+    columns: dict[tuple[str, str], list[Cell]] = {}
+    for cell in cells:
+        columns.setdefault(cell.column, []).append(cell)
+    done: dict[int, Cell] = {}
+    for column in columns.values():
+        able = [cell for cell in _same_clips(column, answers) if _smooth(cell, answers)]
+        apart = {
+            (one, other): _p(answers.jackknife(able[one]), answers.jackknife(able[other]))
+            for one, other in combinations(range(len(able)), 2)
+        }
+        for cell, (rank, ties) in zip(able, standings(able, apart), strict=True):
+            done[id(cell)] = replace(cell, rank=rank, ties=ties)
+    return [done.get(id(cell), cell) for cell in cells]
+
+
+def _smooth(cell: Cell, answers: _Answers) -> bool:
+    found = answers.of(cell)
+    return found is not None and found.metric.smooth
+
+
+def _p(a: tuple[float, NDArray[Any]], b: tuple[float, NDArray[Any]]) -> float:
+    return statistics.paired_p(a[0] - b[0], a[1] - b[1])
+
+
+def standings(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[tuple[int, str]]:
+    """Rank and letters of each cell of one column, from the p of every pair of their indices.
+
+    Letters go from the best score to the worst.
+    """
+    pairs = list(p)
+    corrected = dict(zip(pairs, statistics.holm([p[pair] for pair in pairs]), strict=True))
+    order = sorted(range(len(cells)), key=lambda index: _worse_first(cells[index]), reverse=True)
+    place = {index: position for position, index in enumerate(order)}
+    different = [
+        tuple(sorted((place[one], place[other])))
+        for (one, other) in pairs
+        if corrected[one, other] < ALPHA and cells[one].value != cells[other].value
+    ]
+    better = [(first, second) for first, second in different]
+    ranks, letters = statistics.ranks(len(cells), better), statistics.letters(len(cells), better)
+    return [(ranks[place[index]], letters[place[index]]) for index in range(len(cells))]
+
+
+def _worse_first(cell: Cell) -> float:
+    return cell.value if cell.higher_is_better else -cell.value
+
+
+def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
+    """The cells of a column that were scored on the same clips: of several such sets the largest, of equals the first."""
+    sets: list[list[Cell]] = []
+    for cell in column:
+        found = answers.of(cell)
+        if found is None:
+            continue
+        for each in sets:
+            first = answers.of(each[0])
+            if first is not None and alike([first, found]):
+                each.append(cell)
+                break
+        else:
+            sets.append([cell])
+    return max(sets, key=len, default=[])
+
+
+def against_published(cells: Sequence[Cell]) -> list[Cell]:
+    """Measured cells beside what papers print of the same model, protocol, task and metric."""
+    printed: dict[tuple[str, ...], list[Cell]] = {}
+    for cell in published_cells():
+        printed.setdefault((cell.model, cell.protocol, *cell.column), []).append(cell)
+    return [
+        cell
+        if cell.mini
+        else replace(
+            cell,
+            against=tuple(
+                Against(each.mark, each.value, cell.value - each.value, _verdict(cell, each.value))
+                for each in printed.get((cell.model, cell.protocol, *cell.column), ())
+            ),
+        )
+        for cell in cells
+    ]
+
+
+def _verdict(cell: Cell, published: float) -> str:
+    low, high = cell.interval or (None, None)
+    if low is None or high is None:
+        return "no interval"
+    return "inside" if low <= published <= high else ("above" if cell.value > published else "below")
+
+
+def _floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
+    """Two rows: the constant answer (`trivial`), and answers made by chance (`random`), of each measured column.
+
+    Random: classes and tags get outputs drawn alike for all clips; scalars get the truth of another clip. The mean of 200
+    draws; None for other kinds of answer.
+    """
+    import numpy as np
+    import torch
+
+    floors: dict[tuple[str, str, str], Cell] = {}
+    for cell in cells:
+        if cell.mark != "measured":
+            continue
+        bare = replace(
+            cell, mark="floor", source="", weights="", interval=None, spread=None, rank=None, ties="", against=(),
+            contaminated="", comparable=True, why_not=(), trivial=None,
+        )  # fmt: skip
+        if cell.trivial is not None:
+            made = replace(
+                bare, model="trivial", value=cell.trivial, basis="the best constant answer made of training labels"
+            )
+            floors.setdefault(("trivial", *cell.column), made)
+        if ("random", *cell.column) in floors:
+            continue
+        found = answers.of(cell)
+        if found is None or found.metric.kind not in ("classes", "tags", "scalars"):
+            continue
+        random = np.random.default_rng(0)
+        if found.metric.kind == "scalars":
+            guesses = torch.stack([found.truth[random.permutation(len(found.truth))] for _ in range(SHUFFLES)])
+        else:
+            guesses = torch.from_numpy(random.normal(size=(SHUFFLES, *found.outputs.shape[1:])))
+        value = float((found.metric.on_resample or found.metric.compute)(guesses, found.truth).mean())
+        floors[("random", *cell.column)] = replace(
+            bare, model="random", value=value, basis=f"answers by chance, mean of {SHUFFLES} draws"
+        )
+    return sorted(floors.values(), key=lambda cell: cell.model, reverse=True)
+
+
+def points(cell: Cell) -> float:
+    """A score as MARBLE's mean takes it: percent, or decibels as they are."""
+    return cell.value * (1 if cell.unit == "dB" else 100)
+
+
+def averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
+    """MARBLE's overall mean, in points, of every row that covers all tasks of the cells (see the module)."""
+    by_row: dict[tuple[str, str, str], dict[str, list[float]]] = {}
+    for cell in cells:
+        if cell.averaged:
+            by_row.setdefault(cell.row, {}).setdefault(cell.task, []).append(points(cell))
+    tasks = {cell.task for cell in cells}
+    wanted = {task: max(len(row.get(task, ())) for row in by_row.values()) for task in tasks} if by_row else {}
+    return {
+        row: sum(sum(values) / len(values) for values in found.values()) / len(tasks)
+        for row, found in by_row.items()
+        if all(len(found.get(task, ())) == wanted[task] > 0 for task in tasks)
+    }
+
+
+def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
+    """The overall mean of each row as a cell, with interval, rank and letters for measured rows."""
+    import numpy as np
+
+    found = averages(cells)
+    tasks = len({cell.task for cell in cells})
+    if tasks < 2:
+        return []
+    of_row: dict[tuple[str, str, str], list[Cell]] = {row: [] for row in found}
+    for cell in cells:
+        if cell.row in of_row and cell.averaged:
+            of_row[cell.row].append(cell)
+    made = []
+    for row, value in found.items():
+        parts = of_row[row]
+        first = parts[0]
+        half = _together(parts, _half_width) / tasks if first.mark == "measured" else float("nan")
+        known = bool(np.isfinite(half))
+        made.append(
+            replace(
+                first, task=AVERAGE, metric=AVERAGE, value=value / 100, unit="fraction", source="", main=True,
+                averaged=False, borrowed=any(cell.borrowed for cell in parts), spread=None, trivial=None, rank=None, ties="",
+                against=(), contaminated=", ".join(sorted({cell.contaminated for cell in parts} - {""})),
+                interval=((value - half) / 100, (value + half) / 100) if known else None,
+                basis=f"mean of {tasks} tasks" + ("; normal, from the tasks' intervals" if known else ""),
+                comparable=all(cell.comparable for cell in parts),
+            )
+        )  # fmt: skip
+    able = [cell for cell in made if cell.mark == "measured" and all(answers.of(part) for part in of_row[cell.row])]
+    p = {}
+    for one, other in combinations(range(len(able)), 2):
+        p[one, other] = _p_of_means(of_row[able[one].row], of_row[able[other].row], answers)
+    if any(value is None for value in p.values()):
+        return made  # some pair was not scored on the same clips
+    stands = dict(
+        zip((cell.row for cell in able), standings(able, {k: v for k, v in p.items() if v is not None}), strict=True)
+    )
+    return [
+        replace(cell, rank=stands[cell.row][0], ties=stands[cell.row][1]) if cell.row in stands else cell
+        for cell in made
+    ]
+
+
+def _half_width(cell: Cell) -> float:
+    """Half a 95 % interval, in points."""
+    low, high = cell.interval or (None, None)
+    return float("nan") if low is None or high is None else (high - low) / 2 * (1 if cell.unit == "dB" else 100)
+
+
+def _together(cells: Sequence[Cell], width: Callable[[Cell], float]) -> float:
+    """The width of a sum over tasks: metrics of a task are averaged, tasks of a corpus added, corpora squared and added."""
+    by_task: dict[str, list[float]] = {}
+    for cell in cells:
+        by_task.setdefault(cell.task, []).append(width(cell))
+    by_corpus: dict[str, float] = {}
+    for task, widths in by_task.items():
+        known = task_of(task)
+        corpus = known.corpus.name if known else task
+        by_corpus[corpus] = by_corpus.get(corpus, 0.0) + sum(widths) / len(widths)
+    return float(sum(value**2 for value in by_corpus.values()) ** 0.5)
+
+
+def _p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> float | None:
+    """Two-sided p of two overall means being equal; None if they were not scored on the same clips of each task."""
+    import numpy as np
+    from scipy.stats import norm
+
+    other = {cell.column: cell for cell in b}
+    errors: dict[tuple[str, str], float] = {}
+    for cell in a:
+        one, two = answers.of(cell), answers.of(other[cell.column])
+        assert one is not None
+        assert two is not None
+        if not alike([one, two]):
+            return None
+        apart = answers.jackknife(cell)[1] - answers.jackknife(other[cell.column])[1]
+        blocks = len(apart)
+        scale = 1 if cell.unit == "dB" else 100
+        errors[cell.column] = float(np.sqrt((blocks - 1) / blocks * ((apart - apart.mean()) ** 2).sum())) * scale
+    error = _together(a, lambda cell: errors[cell.column])
+    tasks: dict[str, list[float]] = {}
+    for cell in a:
+        tasks.setdefault(cell.task, []).append(points(cell) - points(other[cell.column]))
+    value = sum(sum(each) / len(each) for each in tasks.values())
+    return float(2 * norm.sf(abs(value) / error)) if error > 0 else 1.0

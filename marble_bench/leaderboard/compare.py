@@ -1,0 +1,229 @@
+"""Two models, task by task: how far apart, how sure that is, in which classes, and on which clips.
+
+Differences are paired: both answered the same test clips (see `marble_bench.statistics`). The p-values of the tasks' main
+scores are one family and corrected by Holm; further scores and classes are shown without a test of their own, because
+who looks at hundreds of them finds some.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import plugins, results, statistics
+from marble_bench.errors import DataError, UsageError, did_you_mean, listing
+from marble_bench.stored import Predicted, Stored, alike, predicted, read_stored
+
+if TYPE_CHECKING:
+    import torch
+
+
+@dataclass(frozen=True)
+class Part:
+    """A class, tag or dimension: its name, its test clips, both scores there, and their difference."""
+
+    name: str
+    clips: int
+    a: float
+    b: float
+    difference: float
+
+
+@dataclass(frozen=True)
+class Moved:
+    """A clip, its truth as text, and the gain of A over B on it by the metric's own measure of a clip."""
+
+    clip: str
+    truth: str
+    a: float
+    b: float
+    gain: float
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One score of two records. value: A minus B. p: two-sided; holm: corrected, for main scores only."""
+
+    task: str
+    metric: str
+    main: bool
+    unit: str
+    a: float
+    b: float
+    value: float
+    low: float
+    high: float
+    p: float
+    holm: float | None
+    parts: tuple[Part, ...]
+    moved: tuple[Moved, ...]
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """All that two models have in common. apart: a line for each task that could not be compared, and why."""
+
+    a: str
+    b: str
+    compared: list[Compared]
+    apart: list[str]
+
+
+def records_of(name: str, folder: Path, protocol: str, mini: bool) -> list[Stored]:
+    """The records that a path or a model's name stands for. Raises UsageError with the closest name."""
+    path = Path(name).expanduser()
+    if name.endswith(".json"):
+        return [Stored(path, results.read(path))]
+    here = [each for each in read_stored(folder) if each.record["protocol"]["name"] == protocol]
+    here = [each for each in here if each.record["data"]["mini"] == mini]
+    found = [each for each in here if each.record["model"]["name"] == name]
+    if not found:
+        names = sorted({each.record["model"]["name"] for each in here})
+        where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
+        hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
+        raise UsageError(f"no record of model '{name}' in {where}{hint}")
+    return sorted(found, key=lambda each: each.record["comparable"])
+
+
+def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Comparison:
+    """Every score that both have, on tasks that both were run on. clips: how many of those that moved most to keep.
+
+    Raises DataError if there is none.
+    """
+    by_task: list[dict[str, Stored]] = [{_task_key(each): each for each in side} for side in (a, b)]
+    compared, apart = [], []
+    for task in sorted(by_task[0].keys() | by_task[1].keys()):
+        sides = [side.get(task) for side in by_task]
+        one, other = sides
+        if one is None or other is None:
+            apart.append(f"{task}: only {(one or other).record['model']['name']} has it")  # type: ignore[union-attr]
+            continue
+        found, why = _scores(one, other, clips)
+        compared += found
+        apart += [f"{task}: {why}"] if why else []
+    names = [side[0].record["model"]["name"] for side in (a, b)]
+    if not compared:
+        raise DataError(f"{names[0]} and {names[1]} cannot be compared:\n  " + "\n  ".join(apart))
+    main = [index for index, each in enumerate(compared) if each.main]
+    for index, p in zip(main, statistics.holm([compared[index].p for index in main]), strict=True):
+        compared[index] = replace(compared[index], holm=p)
+    return Comparison(names[0], names[1], compared, apart)
+
+
+def _task_key(each: Stored) -> str:
+    return str(each.record["task"]["name"])
+
+
+def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str]:
+    """The comparisons of two records of one task, and why there is none."""
+    for part, key in (("protocol", "hash"), ("task", "hash")):
+        if one.record[part][key] != other.record[part][key]:
+            return [], f"the two records are of different {part} versions"
+    made = []
+    for name, score in one.record["scores"].items():
+        if name not in other.record["scores"]:
+            continue
+        sides = [predicted(each, name) for each in (one, other)]
+        a, b = sides
+        if a is None or b is None:
+            continue
+        if not alike([a, b]):
+            return [], "they were scored on different test clips"
+        made.append(_compared(one, name, score, a, b, clips))
+    return made, "" if made else "their predictions are not beside them"
+
+
+def _compared(one: Stored, name: str, score: dict[str, Any], a: Predicted, b: Predicted, clips: int) -> Compared:
+    first, second = statistics.replicated(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
+    found = statistics.difference(first, second, a.metric.smooth)
+    labels = _labels(one, a)
+    return Compared(
+        task=one.record["task"]["name"],
+        metric=name,
+        main=score["main"],
+        unit=score["unit"],
+        a=first.score,
+        b=second.score,
+        value=found.value,
+        low=found.low,
+        high=found.high,
+        p=found.p,
+        holm=None,
+        parts=_parts(a, b, labels),
+        moved=_moved(a, b, labels, clips),
+    )
+
+
+def _labels(one: Stored, found: Predicted) -> list[str]:
+    """The names of classes, tags or dimensions; numbers where the task is not here."""
+    try:
+        target = plugins.find_task(one.record["task"]["name"]).task.target
+    except UsageError:
+        return [str(index) for index in range(found.outputs.shape[-1])]
+    return list(target.names)
+
+
+def _parts(a: Predicted, b: Predicted, labels: Sequence[str]) -> tuple[Part, ...]:
+    """Per class the mean of the clips of that class; per tag or dimension the metric on it alone; none for other kinds."""
+    import torch
+
+    kind = a.metric.kind
+    rows: list[tuple[str, int, float, float]] = []
+    if kind == "classes":
+        one, other = (each.metric.per_clip(each.outputs, each.truth).mean(dim=0) for each in (a, b))
+        for index, name in enumerate(labels):
+            own = torch.nonzero(a.truth == index)[:, 0]
+            if len(own):
+                rows.append((name, len(own), float(one[own].mean()), float(other[own].mean())))
+    elif kind in ("tags", "scalars") and a.outputs.shape[-1] == len(labels) > 1 and _splits(a):
+        for index, name in enumerate(labels):
+            count = int(a.truth[:, index].sum()) if kind == "tags" else len(a.truth)
+            rows.append((name, count, _alone(a, index), _alone(b, index)))
+    return tuple(Part(name, count, first, second, first - second) for name, count, first, second in rows)
+
+
+def _splits(found: Predicted) -> bool:
+    """Whether a metric is the mean of what it gives for one column of the outputs alone."""
+    whole = found.metric.compute(found.outputs[:1], found.truth)
+    columns = [_columns(found, index) for index in range(found.outputs.shape[-1])]
+    try:
+        each = [found.metric.compute(outputs[:1], truth) for outputs, truth in columns]
+    except IndexError:
+        return False  # it reads one column only, by its place
+    return bool(abs(float(whole[0]) - sum(float(score[0]) for score in each) / len(each)) < 1e-6)
+
+
+def _columns(found: Predicted, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+    return found.outputs[..., [index]], found.truth[..., [index]]
+
+
+def _alone(found: Predicted, index: int) -> float:
+    return float(found.metric.compute(*_columns(found, index)).mean())
+
+
+def _moved(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tuple[Moved, ...]:
+    """The clips on which A gained and lost most, `count` of each, by the metric's measure of a clip; best first."""
+    each = [side.metric.per_clip(side.outputs, side.truth).mean(dim=0).tolist() for side in (a, b)]
+    rows = [
+        Moved(clip, _said(a, index, labels), one, other, one - other)
+        for index, (clip, one, other) in enumerate(zip(a.items, *each, strict=True))
+    ]
+    rows = [row for row in rows if row.gain == row.gain]  # a clip without a score of its own
+    rows.sort(key=lambda row: (-row.gain, row.clip))
+    kept = rows[:count] + rows[max(count, len(rows) - count) :]
+    return tuple(row for row in kept if row.gain)
+
+
+def _said(found: Predicted, index: int, labels: Sequence[str]) -> str:
+    """A clip's truth in words."""
+    truth = found.truth[index]
+    if found.metric.kind == "classes":
+        return labels[int(truth)]
+    if found.metric.kind == "tags":
+        return ", ".join(name for name, holds in zip(labels, truth.tolist(), strict=True) if holds)
+    values = truth.reshape(-1).tolist()
+    if found.metric.kind != "scalars":
+        return f"{sum(value >= 0 for value in values)} annotated" if values else ""
+    return ", ".join(f"{value:.3g}" for value in values[:6])

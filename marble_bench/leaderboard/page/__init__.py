@@ -1,0 +1,281 @@
+"""The board as one page: HTML, style, script and data in a single file that asks no network for anything.
+
+`data` is everything that the page shows, made of records and published rows; `page.html` is a skeleton, `page.js` builds
+the views from the data. Scores come with the text that is shown, so that page and terminal round alike.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import __version__
+from marble_bench.disk import write_whole
+from marble_bench.errors import BenchError
+from marble_bench.leaderboard.board import AVERAGE, Board, points
+from marble_bench.leaderboard.rows import Cell, published_sources, task_of
+from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
+from marble_bench.stored import Stored, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+PARTS = ("page.css", "core.js", "board.js", "charts.js", "detail.js", "page.js")
+
+
+def write_page(path: Path, board: Board) -> None:
+    """Write the board to `path`. Raises BenchError if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_whole(path, html(data(board)).encode())
+    except OSError as error:
+        raise BenchError(f"the page {path} cannot be written: {error.strerror}") from error
+
+
+def html(facts: dict[str, Any]) -> str:
+    """The whole file: the skeleton with style, script and data put in."""
+    folder = files("marble_bench.leaderboard.page")
+    page = (folder / "page.html").read_text(encoding="utf-8")
+    for name in PARTS:
+        page = page.replace(f"/* {name} */", (folder / name).read_text(encoding="utf-8"))
+    # no text of a record can end the script element that holds it
+    text = json.dumps(facts, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
+    text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
+    return page.replace("/* data */", text)
+
+
+def data(board: Board) -> dict[str, Any]:
+    """All that the page shows, ready for JSON."""
+    place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
+    for cell in board.everything():
+        place.setdefault(cell.row, {})[cell.column] = cell
+    costs = cost_of(board)
+    rows = [_row(row, place[row], board, costs.get(row)) for row in order(board)]
+    rows += [_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)]
+    used = {cell.mark for cell in board.cells}
+    return {
+        "protocol": board.asked.protocol,
+        "mini": board.asked.mini,
+        "version": __version__,
+        "tasks": _tasks(board),
+        "rows": rows,
+        "means": bool(board.averages),
+        "sources": {each.mark: each.citation for each in published_sources().values() if each.mark in used},
+        "costs": COSTS,
+        "records": [_record(each) for each in board.stored],
+        "curves": _curves(board),
+    }
+
+
+def column_id(column: tuple[str, str]) -> str:
+    """How the page names a column."""
+    return "/".join(column)
+
+
+def row_id(row: tuple[str, str, str]) -> str:
+    """How the page names a row."""
+    return "/".join(row)
+
+
+def record_id(path: Path) -> str:
+    """A record's file below its results folder, wherever that lies: `<model>/<digest>/<protocol>/<task>.json`."""
+    return "/".join(path.parts[-4:])
+
+
+def _tasks(board: Board) -> list[dict[str, Any]]:
+    """The tasks of the board with their columns, the main one first."""
+    found: dict[str, dict[str, Any]] = {}
+    first = {cell.column: cell for cell in reversed(board.cells)}
+    for column in board.columns:
+        cell, known = first[column], task_of(column[0])
+        task = found.setdefault(
+            cell.task,
+            {
+                "name": cell.task,
+                "asks": known.title if known else "",
+                "corpus": known.corpus.title if known else "",
+                "columns": [],
+            },
+        )
+        task["columns"].append(
+            {
+                "id": column_id(column),
+                "metric": cell.metric,
+                "short": SHORT.get(cell.metric, cell.metric),
+                "unit": "dB" if cell.unit == "dB" else "%",
+                "main": _main(column, board),
+                "lead": False,
+                "averaged": any(each.averaged for each in board.cells if each.column == column),
+                "higher": cell.higher_is_better,
+            }
+        )
+    for task in found.values():
+        for column in task["columns"]:
+            column["lead"] = column["main"] or (column["averaged"] and _printed_otherwise(task["name"], board))
+    return list(found.values())
+
+
+def _main(column: tuple[str, str], board: Board) -> bool:
+    return any(each.main for each in board.cells if each.column == column)
+
+
+def _printed_otherwise(task: str, board: Board) -> bool:
+    """Whether papers print other scores of a task than its main one, which would leave their rows blank there."""
+    printed = [cell for cell in board.cells if cell.task == task and cell.mark != "measured"]
+    return bool(printed) and not any(cell.main for cell in printed)
+
+
+def _row(
+    row: tuple[str, str, str], cells: dict[tuple[str, str], Cell], board: Board, cost: dict[str, float | None] | None
+) -> dict[str, Any]:
+    model, mark, weights = row
+    kind = mark if mark in ("measured", "floor") else "published"
+    covered = board.coverage.get(row)
+    return {
+        "id": row_id(row),
+        "model": model,
+        "mark": mark,
+        "kind": kind,
+        "weights": weights,
+        "covers": list(covered) if covered else None,
+        "cost": cost,
+        "cells": {column_id(column): _cell(cell) for column, cell in cells.items() if column[0] != AVERAGE},
+        "mean": next((_cell(cell) for column, cell in cells.items() if column[0] == AVERAGE), None),
+    }
+
+
+def _cell(cell: Cell) -> dict[str, Any]:
+    """A score: its value in points, the text shown, and what is known of it. What is not known is left out."""
+    scale = 1 if cell.unit == "dB" else 100
+    made: dict[str, Any] = {"v": points(cell), "t": shown(cell.value, cell.unit), "basis": cell.basis}
+    if cell.interval and None not in cell.interval:
+        bounds = [bound for bound in cell.interval if bound is not None]
+        made["ci"] = [bound * scale for bound in bounds]
+        made["ci_t"] = [shown(bound, cell.unit) for bound in bounds]
+    if cell.spread is not None:
+        made["sd_t"] = shown(cell.spread, cell.unit)
+    more = {
+        "ties": cell.ties, "rank": cell.rank, "borrowed": cell.borrowed, "contaminated": cell.contaminated,
+        "record": record_id(Path(cell.source)) if cell.mark == "measured" and cell.source else "",
+        "why_not": list(cell.why_not),
+    }  # fmt: skip
+    made |= {key: value for key, value in more.items() if value}
+    if cell.against:
+        made["against"] = [
+            {
+                "mark": each.mark,
+                "t": shown(each.value, cell.unit),
+                "d_t": f"{each.difference * scale:+.{2 if cell.unit == 'dB' else 1}f}",
+                "verdict": each.verdict,
+            }
+            for each in cell.against
+        ]
+    return made
+
+
+def _record(stored: Stored) -> dict[str, Any]:
+    """A record for the drill-down: itself, its grid, its layers, and its curve of few shots if it has one."""
+    record = stored.record
+    grid = table(stored, "grid")
+    return {
+        "id": record_id(stored.path),
+        "row": _row_of(record),
+        "task": record["task"]["name"],
+        "record": record,
+        "grid": _grid(grid) if grid is not None else None,
+        "layers": layers(grid) if grid is not None else None,
+    }
+
+
+def _row_of(record: dict[str, Any]) -> str:
+    model = record["model"]
+    return row_id((model["name"], "measured", model["weights_sha256"][:12]))
+
+
+def _curves(board: Board) -> list[dict[str, Any]]:
+    """The curves of few shots: of each row and task the one that stands in the record shown, else another."""
+    shown_first = sorted(board.curves, key=lambda each: each not in board.stored)
+    found: dict[tuple[str, str], dict[str, Any]] = {}
+    for each in shown_first:
+        record, drawn = each.record, few_shot(each.record)
+        key = (_row_of(record), record["task"]["name"])
+        if len(drawn) > 1 and key[0] in {row_id(row) for row in board.coverage}:
+            metric = record["selection"]["metric"]
+            unit = "dB" if record["scores"][metric]["unit"] == "dB" else "%"
+            facts = {"row": key[0], "task": key[1], "metric": metric, "unit": unit, "record": record_id(each.path)}
+            found.setdefault(key, {**facts, "points": drawn})
+    return list(found.values())
+
+
+def _grid(grid: pd.DataFrame) -> dict[str, Any]:
+    """Every probe: the names of the axes of the grid, and a list for each of them, for the seed, the score and the epoch.
+
+    Validation scores to six digits, null for a probe that diverged.
+    """
+    axes = [name for name in grid.columns if name not in ("seed", "valid", "best_epoch", "diverged", "history")]
+    made: dict[str, Any] = {name: grid[name].tolist() for name in [*axes, "seed"]}
+    return {
+        "axes": axes,
+        **made,
+        "valid": [_six(value) for value in grid["valid"]],
+        "epoch": grid["best_epoch"].tolist(),
+    }
+
+
+def _six(value: float) -> float | None:
+    return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
+
+
+def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
+    """Each layer's best validation score: of each seed the best of its probes, then mean and spread over the seeds.
+
+    chosen: how many seeds have their best probe of all on this layer (the first of equals, as a run chooses).
+    """
+    from marble_bench.statistics import spread
+
+    able = grid.dropna(subset=["valid"])
+    picked = [part["layer"].tolist()[int(part["valid"].to_numpy().argmax())] for _, part in able.groupby("seed")]
+    made = []
+    for layer in dict.fromkeys(grid["layer"]):
+        best = able[able["layer"] == layer].groupby("seed")["valid"].max().tolist()
+        made.append(
+            {
+                "layer": layer,
+                "valid": _six(sum(best) / len(best)) if best else None,
+                "sd": _six(found) if (found := spread(best) if best else None) is not None else None,
+                "chosen": picked.count(layer),
+            }
+        )
+    return made
+
+
+def few_shot(record: dict[str, Any]) -> list[dict[str, Any]]:
+    """The curve of a record's `few_shot`, by number of training clips: score, and its spread over seeds or its interval.
+
+    A list of objects that have a count (`clips`, `shots` or `n`) and a score `test`: a number, with `ci95` or without, or a
+    list of one for each seed. What reads otherwise is left out; no curve, no points.
+    """
+    held = record.get("few_shot")
+    made = []
+    for each in held if isinstance(held, list) else []:
+        if not isinstance(each, dict):
+            continue
+        count = next((each[name] for name in ("clips", "shots", "n") if _is_number(each.get(name))), None)
+        held_scores = each.get("test")
+        scores = held_scores if isinstance(held_scores, list) else [held_scores]
+        known: list[Any] = [score for score in scores if _is_number(score)]
+        if count is None or not known:
+            continue
+        mean, bounds = sum(known) / len(known), each.get("ci95")
+        if len(known) > 1:
+            bounds = [min(known), max(known)]
+        reaches = isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
+        made.append({"n": count, "v": mean, "ci": bounds if reaches else None})
+    return sorted(made, key=lambda point: float(point["n"]))
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)

@@ -1,0 +1,209 @@
+"""Figures of a board through matplotlib, for papers: PNG, SVG or PDF by the file's name. Needs the extra `plot`.
+
+`atlas`: each model's layers against tasks. `cost`: the overall mean, or a task's score, against a cost. `intervals`: one
+task's scores with their 95 % intervals and tie letters, floors as lines.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.errors import BenchError, DataError, UsageError, did_you_mean, listing
+from marble_bench.leaderboard.board import AVERAGE, Board, points
+from marble_bench.leaderboard.rows import Cell
+from marble_bench.leaderboard.table import COSTS, cost_of, shown
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+KINDS = ("atlas", "cost", "intervals")
+SUFFIXES = (".png", ".svg", ".pdf")
+STYLE: dict[Any, Any] = {
+    "font.family": "DejaVu Sans",
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "svg.fonttype": "none",  # text stays text
+    "svg.hashsalt": "marble-bench",  # the same figure, the same file
+}
+
+
+def write(path: Path, board: Board, kind: str, model: str = "", task: str = "", cost: str = "real_time_factor") -> None:
+    """Draw one figure of a board and write it. Raises UsageError where the board has nothing of that kind to show."""
+    if path.suffix not in SUFFIXES:
+        raise UsageError(f"{path} should end with one of {', '.join(SUFFIXES)}")
+    if not any(cell.mark == "measured" for cell in board.cells):
+        raise UsageError("nothing to draw: the board has no records (bench run makes them)")
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ImportError:
+        raise UsageError("figures need matplotlib, which is not installed: pip install 'marble-bench[plot]'") from None
+
+    with mpl.rc_context(STYLE):
+        if kind == "atlas":
+            figure = _atlas(board, model, Figure)
+        elif kind == "cost":
+            figure = _cost(board, task, cost, Figure)
+        else:
+            figure = _intervals(board, task, Figure)
+        if board.asked.mini:
+            figure.axes[0].annotate(
+                "made on miniatures",
+                (1, 0),
+                (0, -46),
+                "axes fraction",
+                "offset points",
+                ha="right",
+                fontsize=7,
+                color="0.4",
+            )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            dated = {".svg": {"Date": None}, ".pdf": {"CreationDate": None}}.get(path.suffix, {})
+            figure.savefig(path, dpi=200, bbox_inches="tight", metadata=dated)
+        except OSError as error:
+            raise BenchError(f"the figure {path} cannot be written: {error.strerror}") from error
+
+
+def layer_table(
+    board: Board, model: str
+) -> tuple[str, list[str], list[str], list[list[float | None]], list[list[int]]]:
+    """A model, its layers, tasks, the mean validation score `[layer][task]` and how many seeds chose it.
+
+    model: a name, or empty for the one with most layers. Raises UsageError with the closest name.
+    """
+    from marble_bench.leaderboard.page import layers
+    from marble_bench.stored import table
+
+    found: dict[str, dict[str, list[dict[str, Any]]]] = {}
+    for each in board.stored:
+        grid = table(each, "grid")
+        if grid is not None:
+            found.setdefault(each.record["model"]["name"], {})[each.record["task"]["name"]] = layers(grid)
+    if not found:
+        raise DataError("no grid is beside any record of the board, so no layers can be drawn")
+    if model and model not in found:
+        raise UsageError(f"no grid of model '{model}'{did_you_mean(model, found) or '; there are ' + listing(found)}")
+    chosen = model or max(found, key=lambda name: max(map(len, found[name].values())))
+    tasks = found[chosen]
+    names = list(dict.fromkeys(layer["layer"] for rows in tasks.values() for layer in rows))
+    place = {(task, layer["layer"]): layer for task, rows in tasks.items() for layer in rows}
+    valid = [[place.get((task, name), {}).get("valid") for task in tasks] for name in names]
+    picked = [[place.get((task, name), {}).get("chosen", 0) for task in tasks] for name in names]
+    return chosen, names, list(tasks), valid, picked
+
+
+def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
+    import numpy as np
+
+    name, layers, tasks, valid, picked = layer_table(board, model)
+    scores = np.array(valid, dtype=float)
+    low, high = np.nanmin(scores, axis=0), np.nanmax(scores, axis=0)
+    share = (scores - low) / np.where(high > low, high - low, 1)
+    figure = make(figsize=(1.6 + 0.85 * len(tasks), 1.0 + 0.28 * len(layers)))
+    axes = figure.add_subplot()
+    axes.imshow(share, cmap="BuGn", vmin=0, vmax=1.8, aspect="auto")
+    for row in range(len(layers)):
+        for column in range(len(tasks)):
+            if np.isfinite(scores[row, column]):
+                best = scores[row, column] == high[column]
+                text = shown(scores[row, column], _unit(board, tasks[column])) + " •" * picked[row][column]
+                axes.text(column, row, text, ha="center", va="center", fontsize=7, weight="bold" if best else "normal")
+    axes.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right")
+    axes.set_yticks(range(len(layers)), layers)
+    axes.spines[:].set_visible(False)
+    axes.tick_params(length=0)
+    axes.set_title(
+        f"{name}: best validation score of each layer (a dot for each seed that chose it)", fontsize=9, loc="left"
+    )
+    return figure
+
+
+def _unit(board: Board, task: str) -> str:
+    return next(cell.unit for cell in board.cells if cell.task == task and cell.main)
+
+
+def _column(board: Board, task: str) -> list[Cell]:
+    """The measured cells of a task's main score, or of the overall mean for an empty name; best first."""
+    cells = [cell for cell in board.cells if cell.task == task and cell.main] if task else board.averages
+    cells = [cell for cell in cells if cell.mark == "measured"]
+    if not cells and task:
+        tasks = {cell.task for cell in board.cells if cell.mark == "measured"}
+        raise UsageError(
+            f"no record on task '{task}'{did_you_mean(task, tasks) or '; there are ' + listing(sorted(tasks))}"
+        )
+    if not cells:
+        raise UsageError("no model covers every task of the board, so none has a mean: choose --task")
+    return sorted(cells, key=lambda cell: cell.value, reverse=cells[0].higher_is_better)
+
+
+def _bars(cell: Cell) -> tuple[float, float] | None:
+    """How far the interval reaches below and above a score, in points."""
+    low, high = cell.interval or (None, None)
+    scale = 1 if cell.unit == "dB" else 100
+    return None if low is None or high is None else ((cell.value - low) * scale, (high - cell.value) * scale)
+
+
+def _heading(task: str, cell: Cell) -> str:
+    what = "mean of all tasks" if cell.task == AVERAGE else f"{task}, {cell.metric}"
+    return f"{what} ({'dB' if cell.unit == 'dB' else '%'})"
+
+
+def _cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
+    if cost not in COSTS:
+        raise UsageError(f"no cost '{cost}'{did_you_mean(cost, COSTS) or '; there are ' + listing(COSTS)}")
+    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+    cells, costs = _column(board, task), cost_of(board)
+    drawn = [(cell, value) for cell in cells if (value := costs.get(cell.row, {}).get(cost)) is not None]
+    if not drawn:
+        raise UsageError(f"no record of the board has a cost '{cost}'")
+    figure = make(figsize=(5.2, 3.4))
+    axes = figure.add_subplot()
+    for place, (cell, value) in enumerate(drawn):
+        _point(axes, value, cell)
+        up = 3 if place % 2 == 0 else -10  # neighbours in score do not write over each other
+        axes.annotate(cell.model, (value, points(cell)), (6, up), textcoords="offset points", fontsize=8)
+    axes.set_xscale("symlog" if min(value for _, value in drawn) <= 0 else "log")
+    if axes.get_xscale() == "log":
+        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+        axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.set_xlabel({"real_time_factor": "seconds of audio encoded per second"}.get(cost, COSTS[cost]))
+    axes.set_ylabel(_heading(task, cells[0]))
+    axes.grid(alpha=0.25)
+    axes.margins(x=0.18)
+    return figure
+
+
+def _point(axes: Axes, x: float, cell: Cell) -> None:
+    bars = _bars(cell)
+    error = [[bars[0]], [bars[1]]] if bars else None
+    axes.errorbar([x], [points(cell)], yerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", capsize=0, markersize=5)
+
+
+def _intervals(board: Board, task: str, make: type[Figure]) -> Figure:
+    cells = _column(board, task)
+    figure = make(figsize=(5.2, 0.9 + 0.3 * len(cells)))
+    axes = figure.add_subplot()
+    for place, cell in enumerate(cells):
+        bars = _bars(cell)
+        error = [[bars[0]], [bars[1]]] if bars else None
+        axes.errorbar([points(cell)], [place], xerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", markersize=5)
+        axes.annotate(
+            cell.ties, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35"
+        )
+    for floor, dash in (("trivial", "--"), ("random", ":")):
+        for cell in board.floors:
+            if cell.model == floor and cell.column == cells[0].column:
+                axes.axvline(points(cell), color="0.5", linestyle=dash, linewidth=1, label=floor)
+    axes.set_yticks(range(len(cells)), [cell.model for cell in cells])
+    axes.invert_yaxis()
+    axes.set_xlabel(_heading(task, cells[0]))
+    axes.grid(axis="x", alpha=0.25)
+    if axes.get_legend_handles_labels()[0]:
+        axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)
+    return figure

@@ -1,0 +1,100 @@
+"""Runs a record again, the same model, task, protocol, layers, seeds and limit, and says how far the scores are apart."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marble_bench import plugins
+from marble_bench.errors import UsageError
+from marble_bench.protocol import find_protocol
+from marble_bench.request import Request, corpus_root
+from marble_bench.results import VOLATILE, differences
+
+
+@dataclass(frozen=True)
+class Again:
+    """One score of a record and of its rerun. verdict: `same`, `inside` the record's interval, or `outside`."""
+
+    metric: str
+    record: float | None
+    again: float | None
+    difference: float | None
+    verdict: str
+
+
+def request_of(
+    record: dict[str, Any],
+    cache: Path,
+    results: Path,
+    device: str,
+    model: str | None = None,
+    task: str | None = None,
+    data_dir: Path | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+) -> Request:
+    """The request that would make a record. model, task: files of plug-ins that no name reaches.
+
+    Raises UsageError for a record of features that somebody brought, which are not in it.
+    """
+    facts = record["model"]
+    if str(facts["source"]).startswith("features:"):
+        raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
+    encoder, named = plugins.find_encoder(model or facts["name"]), plugins.find_task(task or record["task"]["name"])
+    rules = find_protocol(record["protocol"]["name"])
+    mini = record["data"]["mini"]
+    # what a run may have been asked beyond that; a version of the suite that does not know it has no such record
+    more: dict[str, Any] = {"few_shot": True} if record.get("few_shot") else {}
+    control = _reason(record, r"a control: training labels by (\w+)")
+    more |= {"control": control} if control else {}
+    return Request(
+        named=named,
+        protocol=rules,
+        encoder=encoder,
+        model=encoder.name,
+        cache=cache,
+        results=results,
+        root=None if mini else corpus_root(named, cache, data_dir, None),
+        mini=mini,
+        weights=weights,
+        layers=_reason(record, r"only layers (.+)") or "all",
+        seeds=len(record["selection"]["per_seed"]),
+        limit=int(_reason(record, r"limited to (\d+) clips a split") or 0) or None,
+        allow_missing=bool(record["data"]["missing"]),
+        device=device,
+        offline=offline,
+        **more,
+    )
+
+
+def _reason(record: dict[str, Any], pattern: str) -> str | None:
+    """What a reason for not being comparable says; a run writes it from the flags that it was given."""
+    found = (re.fullmatch(pattern, reason) for reason in record["why_not"])
+    return next((match.group(1) for match in found if match), None)
+
+
+def scores_again(record: dict[str, Any], again: dict[str, Any]) -> list[Again]:
+    """Every score of a record beside that of its rerun."""
+    rows = []
+    for name, score in record["scores"].items():
+        old, new = score["test"], again["scores"].get(name, {}).get("test")
+        if old is None or new is None:
+            rows.append(Again(name, old, new, None, "same" if old == new else "outside"))
+            continue
+        low, high = score["ci95"]
+        same = abs(new - old) <= 1e-9 * max(1, abs(old))
+        inside = low is not None and high is not None and low <= new <= high
+        rows.append(Again(name, old, new, new - old, "same" if same else "inside" if inside else "outside"))
+    return rows
+
+
+def changed_facts(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
+    """What else is not the same, scores and choices left out: versions, data, weights."""
+    kept = {
+        key: {k: v for k, v in each.items() if k not in (*VOLATILE, "scores", "selection")}
+        for key, each in (("old", record), ("new", again))
+    }
+    return list(differences(kept["old"], kept["new"]))

@@ -1,0 +1,276 @@
+"""A run of a task that asks for stems: training mixtures, frames, separators, separated songs, scores in decibels.
+
+The mixtures that separators are trained on are drawn once and kept in the cache (`marble_bench.mixing`), so that an encoder
+hears each of them once. Songs are separated and measured one at a time, whatever their number.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import gather, mixing, stems
+from marble_bench.errors import BenchError, DataError
+from marble_bench.features import frames
+from marble_bench.features.frames import Frames, Sound
+from marble_bench.features.store import Span
+from marble_bench.framed import Layers
+from marble_bench.gather import Gathered, Here
+from marble_bench.metrics import Metric
+from marble_bench.mixing import Chunks, Separation
+from marble_bench.protocol import Protocol
+from marble_bench.request import Request, Watch
+from marble_bench.results import number
+from marble_bench.scoring import Answers
+from marble_bench.stem_scores import WORKER_GB
+from marble_bench.stems import Song
+from marble_bench.task import SPLITS, Clip, Task
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+    from marble_bench.probes import separating
+    from marble_bench.probes import separation as probing
+
+SPARE_BYTES = 256 << 20  # disk that is left alone
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """What separators are trained and measured on. songs: by split, in the order of the run's clips. frames: of the training
+    mixtures (`train`) and of the songs of the other splits. scratch: a folder that is gone when the run ends."""
+
+    rules: Separation
+    songs: dict[str, list[Song]]
+    chunks: Chunks
+    frames: dict[str, Frames]
+    scratch: Path
+
+
+def rules_of(task: Task, protocol: Protocol, mini: bool) -> Separation:
+    """How separators are trained: as the task says, or says of a miniature; one way or both as the protocol says."""
+    assert task.separation is not None
+    rules = task.mini_separation if mini and task.mini_separation else task.separation
+    return replace(rules, bidirectional=protocol.both_ways)
+
+
+def encoded_s(request: Request, clips: Sequence[Clip], lengths_s: Sequence[float], mini: bool) -> float:
+    """Seconds of audio that an encoder hears in a run: training mixtures, and the songs of the other splits."""
+    rules = rules_of(request.named.task, request.protocol, mini)
+    train = sum(clip.split == "train" for clip in clips)
+    songs_s = sum(length for clip, length in zip(clips, lengths_s, strict=True) if clip.split != "train")
+    return train * rules.mixtures_per_track * rules.chunk_s + songs_s
+
+
+@contextmanager
+def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[Gathered, Prepared]]:
+    """The songs of a run opened, its training mixtures made, and the frames of all had.
+
+    Raises DataError for songs that cannot be used, unless the user allows it; BenchError where the disk has no room for
+    the mixtures, before the first is made.
+    """
+    names = request.named.task.target.names
+    here = gather.on_disk(request, watch, lambda paths: _digests(paths, names))
+    rules = rules_of(request.named.task, request.protocol, here.mini)
+    opened, damaged = _opened(here, names)
+    usable, missing, faults = gather.sound(request, here, damaged, watch)
+    clips = [here.clips[index] for index in usable]
+    songs = {split: [opened[clip.id] for clip in clips if clip.split == split] for split in SPLITS}
+    if empty := [split for split in SPLITS if not songs[split]]:
+        raise DataError(f"no song is left in the {' and '.join(empty)} split of task '{request.named.name}'")
+    digests = [here.digests[index] for index in usable]
+    of_train = [digest for clip, digest in zip(clips, digests, strict=True) if clip.split == "train"]
+    drawn = mixing.draw_mixtures(songs["train"], rules.mixtures_per_track * len(songs["train"]), rules)
+    chunks = _chunks(drawn, of_train, songs, rules, request.cache, watch)
+
+    sounds = [_of_mixture(chunks, index, drawn[index].digest(of_train, rules)) for index in range(len(chunks))]
+    rest = [(clip, digest) for clip, digest in zip(clips, digests, strict=True) if clip.split != "train"]
+    sounds += [_of_song(clip, digest, opened[clip.id], rules) for clip, digest in rest]
+    assert request.encoder is not None
+    found, cost = frames.extract(
+        sounds,
+        request.encoder,
+        here.weights,
+        layers.stored,
+        request.cache,
+        {"separation": mixing.VERSION, "mixed_at_hz": rules.sample_rate_hz},
+        device=request.device,
+        piece_s=rules.piece_s,
+        progress=watch.features,
+        say=watch.say,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+    )
+    if cost.damaged:
+        raise DataError("\n".join(["songs cannot be used:", *cost.damaged.values()]))
+    of_split = {"train": list(range(len(chunks)))}
+    for split in SPLITS[1:]:
+        of_split[split] = [len(chunks) + at for at, (clip, _) in enumerate(rest) if clip.split == split]
+    data = Gathered(
+        clips=clips,
+        features=found,
+        digests=digests,
+        model=gather.model_facts(request.encoder, here.weights),
+        summable=tuple(layers.stored.index(index) for index in layers.summed),
+        missing=missing,
+        faults=faults,
+        mini=here.mini,
+        cost=gather.cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+    )
+    scratch = request.cache / "scratch"
+    scratch.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+        split_frames = {split: found.only(items) for split, items in of_split.items()}
+        yield data, Prepared(rules, songs, chunks, split_frames, Path(folder))
+
+
+def _digests(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        return list(pool.map(partial(stems.digest, names=names), paths))
+
+
+def _opened(here: Here, names: Sequence[str]) -> tuple[dict[str, Song], dict[str, str]]:
+    """Every song that can be used and why the others cannot, by clip."""
+    songs, damaged = {}, {}
+    for clip, path in zip(here.clips, here.paths, strict=True):
+        try:
+            songs[clip.id] = stems.open_song(path, names, clip.id)
+        except DataError as error:
+            damaged[clip.id] = str(error)
+    return songs, damaged
+
+
+def _chunks(
+    drawn: Sequence[mixing.Mixture],
+    digests: Sequence[str],
+    songs: dict[str, list[Song]],
+    rules: Separation,
+    cache: Path,
+    watch: Watch,
+) -> Chunks:
+    """The training mixtures, made now or by an earlier run."""
+    names = songs["train"][0].names
+    path = cache / "mixtures" / mixing.chunks_name(drawn, digests, rules)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = 0 if path.is_file() else mixing.chunk_bytes(len(drawn), len(names), rules)
+    needed = kept + mixing.track_bytes(songs["valid"], rules)
+    free = shutil.disk_usage(path.parent).free - SPARE_BYTES
+    if needed > free:
+        raise BenchError(
+            f"{path.parent} has room for {max(free, 0) / 1e9:.2f} GB, and {len(drawn)} training mixtures and the validation "
+            f"songs need {needed / 1e9:.2f} GB: make room, or give another --cache-dir"
+        )
+    if kept:
+        watch.say(f"making {len(drawn)} training mixtures of {len(songs['train'])} songs, {kept / 1e9:.2f} GB")
+    return mixing.make_chunks(drawn, songs["train"], rules, path)
+
+
+def _of_mixture(chunks: Chunks, index: int, digest: str) -> Sound:
+    return Sound(f"mixture {index}", Span(digest, "mixture"), chunks.rules.chunk_s, partial(chunks.mono, index))
+
+
+def _of_song(clip: Clip, digest: str, song: Song, rules: Separation) -> Sound:
+    def read(sample_rate_hz: int) -> Any:
+        return mixing.song_mono(song, sample_rate_hz, rules)
+
+    return Sound(clip.id, Span(digest, "song"), song.length_s, read)
+
+
+def workers() -> int:
+    """Processes for BSSEval: as many as there are cores, and as their memory allows."""
+    cores = os.cpu_count() or 1
+    try:
+        memory_gb = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_AVPHYS_PAGES") / 1e9
+    except (ValueError, OSError, AttributeError):
+        return 1  # where the system does not say what memory is free
+    return max(1, min(cores, int(memory_gb // (2 * WORKER_GB))))
+
+
+def fit(
+    data: Gathered, ready: Prepared, request: Request, layers: Layers, watch: Watch
+) -> tuple[list[probing.Fitted], list[list[probing.Fitted]], dict[str, separating.Measured]]:
+    """Train every separator, choose by validation, then separate and measure the validation and the test songs.
+
+    Returns all separators, the chosen ones `[seed][stem]`, and what was measured of valid (without BSSEval) and test.
+    """
+    from marble_bench.probes import separating
+    from marble_bench.probes import separation as probing
+
+    rules, names = ready.rules, request.named.task.target.names
+    places = [layers.stored.index(index) for index in layers.single]
+    probes = probing.grid(places, bool(layers.summed), request.seeds, len(names), rules)
+    tracks = [mixing.make_track(song, rules, ready.scratch) for song in ready.songs["valid"]]
+    material = probing.Material(ready.chunks, ready.frames["train"], tracks, ready.frames["valid"], data.summable)
+    fitted = probing.fit(probes, material, rules, request.device, watch.probes)
+    chosen = probing.choose(fitted, request.seeds, len(names))
+    measured = {}
+    for split, many in (("valid", 0), ("test", workers())):
+        watch.say(f"separating the {len(ready.songs[split])} songs of the {split} split")
+        measured[split] = separating.measure(
+            chosen,
+            ready.songs[split],
+            ready.frames[split],
+            data.summable,
+            rules,
+            ready.scratch,
+            request.device,
+            workers=many,
+            keep_audio=request.keep_audio if split == "test" else None,
+        )
+    return fitted, chosen, measured
+
+
+def answers(data: Gathered, measured: dict[str, separating.Measured]) -> tuple[Answers, Any]:
+    """What metrics read of the chosen separators, and of the mixture as the estimate of every stem."""
+    import torch
+
+    clips = {split: [clip for clip in data.clips if clip.split == split] for split in SPLITS}
+    outputs = {split: torch.from_numpy(found.rows()) for split, found in measured.items()}
+    nothing = {split: torch.zeros(len(members)) for split, members in clips.items()}
+    groups = [clip.group or clip.id for clip in clips["test"]]
+    return Answers(outputs, nothing, groups), torch.from_numpy(measured["test"].trivial_rows())
+
+
+def oracle_scores(metrics: Sequence[Metric], measured: separating.Measured) -> dict[str, float]:
+    """What the ideal ratio mask reaches, by metric; a metric that was not measured of it is left out."""
+    import numpy as np
+    import torch
+
+    rows = np.concatenate([measured.oracle, np.full_like(measured.oracle, np.nan)], axis=1)
+    outputs = torch.from_numpy(rows)[None]
+    found = {metric.name: number(float(metric.compute(outputs, torch.zeros(len(rows)))[0])) for metric in metrics}
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def marks(measured: separating.Measured) -> list[str]:
+    """Stems that have no score, a line each."""
+    return [f"{stem} is silent in '{song}': no SDR, left out of the mean" for song, stem in measured.silent]
+
+
+def prediction_table(data: Gathered, found: Answers) -> pd.DataFrame:
+    """A row per split, seed and song: `outputs` is what the metrics read, `truth` nothing."""
+    import pandas as pd
+
+    tables = []
+    for split in ("valid", "test"):
+        clips = [clip for clip in data.clips if clip.split == split]
+        for seed, rows in enumerate(found.outputs[split]):
+            columns = {
+                "split": split,
+                "seed": seed,
+                "clip": [clip.id for clip in clips],
+                "group": [clip.group or clip.id for clip in clips],
+                "truth": [[] for _ in clips],
+                "outputs": rows.tolist(),
+            }
+            tables.append(pd.DataFrame(columns))
+    return pd.concat(tables, ignore_index=True)

@@ -1,0 +1,310 @@
+"""What is wrong with a record, if anything: a verdict for each file, found without trusting what the file says of itself.
+
+In the order in which they are asked, and the first that stops further questions is marked:
+
+- `truncated` (stops): no whole JSON. `no record` (stops): JSON, but not of a record. `newer schema` (stops): made by a
+  later version of the suite. `form` (stops): not as `record.schema.json` asks.
+- `misplaced`: the path does not say what the record says. `edited`: its digest, or that of a table beside it, is another
+  than was written. `tables`: a table is missing or cannot be read.
+- `counts`: clips of the predictions, probes of the grid or seeds are not as many as the record says. `scores`: a score
+  made again from the predictions is another. `choice`: the chosen probe is not in the grid, or not its best on valid.
+- `impossible`: a score out of its range or out of its interval; a record that calls itself comparable and is not.
+- `duplicate`: the same run stands in another file; `same answers`: predictions equal to another model's, to the last digit.
+- `below floor`, `old task`, `no digests`: warnings; the record stands, somebody should look.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import plugins, results
+from marble_bench.errors import BenchError, DataError, UsageError, listing
+from marble_bench.record import task_hash
+from marble_bench.statistics import bootstrap_interval
+from marble_bench.stored import Stored, metric_of, predicted, table
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLOSE = 1e-6  # scores are made again in double precision from stored single precision
+WARNINGS = ("below floor", "old task", "no digests", "not recomputed", "interval")
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """One thing found about a file. kind: see the module, `ok` for nothing."""
+
+    path: str
+    kind: str
+    words: str
+
+    @property
+    def stands(self) -> bool:
+        """Whether the record may stay as it is."""
+        return self.kind == "ok" or self.kind in WARNINGS
+
+
+def record_files(places: Sequence[Path]) -> list[Path]:
+    """The records that paths stand for: files, or folders with records below. Raises DataError for a path that is not."""
+    found: list[Path] = []
+    for place in places:
+        if not place.exists():
+            raise DataError(f"{place} is not there")
+        found += [place] if place.is_file() else sorted(place.rglob("*.json"))
+    return list(dict.fromkeys(found))
+
+
+def check(paths: Sequence[Path]) -> list[Verdict]:
+    """The verdicts on every record, in order, `ok` for those with none. Duplicates are looked for among all of them."""
+    verdicts: list[Verdict] = []
+    runs: dict[str, Path] = {}
+    answers: dict[str, tuple[str, Path]] = {}
+    for path in paths:
+        here = len(verdicts)
+        record, verdict = _read(path)
+        if record is None:
+            verdicts.append(verdict or Verdict(str(path), "no record", "nothing could be read"))
+            continue
+        stored = Stored(path, record)
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored)]
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, answers)]
+        if len(verdicts) == here:
+            verdicts.append(
+                Verdict(str(path), "ok", f"{stored.name}: scores made again from the predictions are the same")
+            )
+    return verdicts
+
+
+def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
+    """A record of the right form, or the verdict that stops."""
+    import jsonschema
+
+    def stop(kind: str, words: str) -> tuple[None, Verdict]:
+        return None, Verdict(str(path), kind, words)
+
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        return stop("truncated", f"no whole JSON: {error}")
+    schema = record.get("schema") if isinstance(record, dict) else None
+    if not isinstance(schema, str) or not schema.startswith("marble-bench.record/"):
+        return stop("no record", f"its schema is {schema!r}, not {results.SCHEMA!r}")
+    if schema != results.SCHEMA:
+        number = schema.rpartition("/")[2]
+        newer = number.isdigit() and int(number) > int(results.SCHEMA.rpartition("/")[2])
+        words = f"made with {schema}, this version reads {results.SCHEMA}"
+        return stop("newer schema", words + "; update marble-bench") if newer else stop("no record", words)
+    errors = sorted(
+        jsonschema.Draft202012Validator(results.schema()).iter_errors(record), key=lambda e: list(map(str, e.path))
+    )
+    if errors:
+        lines = [f"{'.'.join(map(str, error.path)) or 'the record'}: {error.message[:160]}" for error in errors]
+        return stop("form", listing(lines, most=5))
+    return record, None
+
+
+def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
+    """What is asked of a record of the right form."""
+    yield from _place(stored)
+    yield from _digests(stored)
+    yield from _ranges(stored.record)
+    yield from _task(stored.record)
+    tables: dict[str, pd.DataFrame] = {}
+    for kind in results.TABLES:
+        try:
+            found = table(stored, kind)
+        except DataError as error:
+            yield "tables", str(error)
+            continue
+        if found is None:
+            yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
+        else:
+            tables[kind] = found
+    try:
+        if "grid" in tables:
+            yield from _grid(stored.record, tables["grid"])
+        if "predictions" in tables:
+            yield from _predictions(stored, tables["predictions"])
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        yield "tables", f"not of the form that a run writes: {type(error).__name__}: {error}"
+
+
+def _place(stored: Stored) -> Iterator[tuple[str, str]]:
+    record = stored.record
+    variants = stored.path.name.removesuffix(".json").removeprefix(record["task"]["name"])
+    expected = results.record_path(Path(), record, variants.lstrip("."))
+    if variants.lstrip(".") and record["comparable"]:
+        yield "misplaced", f"'{variants.lstrip('.')}' in its name says that it is not comparable; it says it is"
+    if stored.path.absolute().parts[-4:] != expected.parts:
+        yield "misplaced", f"what it says belongs to {expected}"
+
+
+def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
+    digests = stored.record.get("digests")
+    if digests is None:
+        yield "no digests", "made before records had digests: an edit cannot be seen"
+        return
+    if digests["record"] != results.digest_of(stored.record):
+        yield "edited", "the record was changed after it was written: its digest is another"
+    for kind in results.TABLES:
+        path = results.table_path(stored.path, kind)
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != digests[kind]:
+            yield "edited", f"{path.name} is not the table that was written: its digest is another"
+
+
+def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    main = [name for name, score in record["scores"].items() if score["main"]]
+    if len(main) != 1:
+        yield "impossible", f"{len(main)} main scores; there is one"
+    elif record["selection"]["metric"] != main[0]:
+        yield "impossible", f"probes were chosen by {record['selection']['metric']}, the main score is {main[0]}"
+    if record["comparable"] == bool(record["why_not"]):
+        yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
+    if record["comparable"] and (record["data"]["mini"] or record["data"]["missing"]):
+        yield "impossible", "it calls itself comparable, made on a miniature or an incomplete corpus"
+    seeds = len(record["selection"]["per_seed"])
+    for name, score in record["scores"].items():
+        values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
+        known = [value for value in values if value is not None]
+        if score["unit"] == "fraction" and any(value > 1 + CLOSE for value in known):
+            yield "impossible", f"{name}: {max(known):.4g} is more than the best there is, 1"
+        if score["unit"] == "fraction" and not name.startswith("r2") and any(value < -CLOSE for value in known):
+            yield "impossible", f"{name}: {min(known):.4g} is less than the least there is, 0"
+        if len(score["per_seed"]) != seeds:
+            yield "counts", f"{name}: {len(score['per_seed'])} scores for {seeds} seeds"
+        per_seed = [value for value in score["per_seed"] if value is not None]
+        if score["test"] is not None and len(per_seed) == len(score["per_seed"]):
+            mean = sum(per_seed) / len(per_seed)
+            if abs(mean - score["test"]) > CLOSE * max(1, abs(mean)):
+                yield "scores", f"{name}: test is {score['test']:.6g}, the mean of its seeds {mean:.6g}"
+        low, high = score["ci95"]
+        if low is not None and high is not None and low > high:
+            yield "impossible", f"{name}: its interval runs from {low:.4g} to {high:.4g}"
+        if score["main"] and score["test"] is not None and score["trivial"] is not None:
+            below = (score["test"] < score["trivial"]) == score["higher_is_better"] and score["test"] != score[
+                "trivial"
+            ]
+            if below:
+                yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
+
+
+def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    name = record["task"]["name"]
+    try:
+        named = plugins.find_task(name)
+    except UsageError:
+        return  # a user's own task
+    if record["task"]["hash"] != task_hash(named):
+        yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
+    full = record["comparable"] and not record["data"]["missing"]
+    missing = len(record["data"]["faults"])
+    short = sum(named.task.counts.values()) - sum(record["data"]["clips"].values())
+    if full and record["task"]["hash"] == task_hash(named) and short != missing:
+        yield (
+            "counts",
+            f"{short} clips fewer than published, {missing} of them known faults, yet it calls itself comparable",
+        )
+
+
+def _grid(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    selection = record["selection"]
+    if len(grid) != selection["probes"]:
+        yield "counts", f"{len(grid)} probes in the grid, {selection['probes']} in the record"
+    if int(grid["diverged"].sum()) != selection["diverged"]:
+        yield (
+            "counts",
+            f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection['diverged']} in the record",
+        )
+    for choice in selection["per_seed"]:
+        same = grid
+        for name in choice.keys() & set(grid.columns) - {"valid"}:
+            same = same[same[name] == choice[name]]
+        if len(same) != 1:
+            yield "choice", f"the probe that seed {choice['seed']} chose is not in the grid"
+            continue
+        best = float(grid[grid["seed"] == choice["seed"]]["valid"].max())
+        if abs(float(same["valid"].iloc[0]) - choice["valid"]) > CLOSE or best > choice["valid"] + CLOSE:
+            yield (
+                "choice",
+                f"seed {choice['seed']} chose {choice['valid']:.6g} on valid; the best of the grid is {best:.6g}",
+            )
+
+
+def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    record = stored.record
+    seeds = len(record["selection"]["per_seed"])
+    for split in ("valid", "test"):
+        rows = frame[frame["split"] == split]
+        clips, expected = rows["clip"].nunique(), record["data"]["clips"][split]
+        if clips != expected or len(rows) != expected * seeds:
+            yield (
+                "counts",
+                f"{len(rows)} predictions of {clips} {split} clips, the record has {expected} clips and {seeds} seeds",
+            )
+    for name, score in record["scores"].items():
+        found = predicted(stored, name)
+        if found is None:
+            if metric_of(record, name) or score["main"]:
+                yield "not recomputed", f"{name} cannot be made again from what is stored"
+            continue
+        again = found.metric.compute(found.outputs, found.truth).tolist()
+        pairs = [(one, other) for one, other in zip(again, score["per_seed"], strict=False) if other is not None]
+        if any(abs(one - other) > CLOSE * max(1, abs(one)) for one, other in pairs):
+            yield "scores", f"{name}: {_numbers(score['per_seed'])} in the record, {_numbers(again)} by its predictions"
+        elif score["main"] and None not in score["ci95"]:
+            low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+            if max(abs(low - score["ci95"][0]), abs(high - score["ci95"][1])) > 1e-4:
+                yield (
+                    "interval",
+                    f"{name}: {_numbers(score['ci95'])} in the record, {_numbers([low, high])} with this version",
+                )
+
+
+def _numbers(values: Iterable[float | None]) -> str:
+    return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
+
+
+def _twice(stored: Stored, runs: dict[str, Path], answers: dict[str, tuple[str, Path]]) -> Iterator[tuple[str, str]]:
+    """Whether a run, or its answers, were met before."""
+    record = stored.record
+    facts = [record[key]["hash"] for key in ("protocol", "task")] + [record["data"]["fingerprint"]]
+    run = json.dumps([*facts, record["model"]["name"], record["model"]["weights_sha256"], record["why_not"]])
+    if run in runs:
+        yield "duplicate", f"the same run stands in {runs[run]}"
+        return
+    runs[run] = stored.path
+    path = results.table_path(stored.path, "predictions")
+    if path.is_file():
+        digest = hashlib.sha256(path.read_bytes()).hexdigest()
+        model, where = answers.setdefault(digest, (record["model"]["weights_sha256"], stored.path))
+        if model != record["model"]["weights_sha256"]:
+            yield "same answers", f"its predictions are, to the last digit, those of {where}"
+
+
+def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+    """How each score of some records stands to what papers print of the same model, protocol, task and metric."""
+    from marble_bench.leaderboard.board import against_published
+    from marble_bench.leaderboard.rows import record_cells
+
+    return [
+        {"model": cell.model, "task": cell.task, "metric": cell.metric, "measured": cell.value, "interval": cell.interval,
+         "source": each.mark, "published": each.value, "difference": each.difference, "verdict": each.verdict}
+        for cell in against_published(record_cells(stored))
+        for each in cell.against
+    ]  # fmt: skip
+
+
+def readable(paths: Sequence[Path]) -> list[Stored]:
+    """The records among some files that can be read at all."""
+    found = []
+    for path in paths:
+        try:
+            found.append(Stored(path, results.read(path)))
+        except BenchError:
+            continue  # its verdict says what is wrong with it
+    return found

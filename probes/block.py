@@ -1,0 +1,292 @@
+"""Blocks: which probes train together, and how they do.
+
+A block's probes have one form: input width, hidden size, batch size. Within it a group is the probes of one input: same
+layer, seed, scaling and dropout; they share its product. A weighted sum has an input of its own for each probe.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Sequence
+from functools import cached_property
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from marble_bench.errors import BenchError
+from marble_bench.plugins import find_head
+
+from . import draws, memory, network
+from .adam import Adam
+from .features import Features
+from .grid import Fitted, Form, Probe, Recipe, Split
+from .schedule import Book
+
+if TYPE_CHECKING:
+    import torch
+
+ACTIVATION_BYTES = 16 << 20  # of one hidden layer when scoring: windows go through in chunks of so much
+
+
+def layers_of(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
+    """The layers that probes read."""
+    layers = {layer for p in probes for layer in (recipe.summable if p.layer is None else (p.layer,))}
+    return tuple(sorted(layers))
+
+
+def threads_of(device: str) -> int:
+    """Blocks that train at once: on the CPU as many as torch may use threads."""
+    import torch
+
+    return torch.get_num_threads() if device == "cpu" else 1
+
+
+def blocks(
+    probes: Sequence[Probe],
+    train: Split,
+    valid: Split,
+    recipe: Recipe,
+    device: str = "cpu",
+    block_bytes: int | None = None,
+) -> list[list[Probe]]:
+    """Probes that train together: of one form, and within the memory; on the CPU also of one layer and seed."""
+    free = memory.free_bytes(device)
+    share = int(memory.SHARE * free)
+    limit = block_bytes or (memory.CACHE_BYTES // threads_of(device) if device == "cpu" else share)
+    kinds: dict[tuple[object, ...], list[Probe]] = {}
+    for probe in probes:
+        form = Form.of(probe, recipe.protocol)
+        width = train.width(recipe.summable[0] if probe.layer is None else probe.layer)
+        kind: tuple[object, ...] = (probe.layer is None, width, form.hidden, form.batch_size)
+        if probe.layer is None:
+            kind += (probe.seed, form.dropout, form.standardize)
+        elif device == "cpu" or recipe.protocol.solver == "exact":
+            kind += (probe.layer, probe.seed)
+            if form.hidden:  # a group fills a block; without a hidden layer several do, and share what they read
+                kind += (form.dropout, form.standardize)
+        kinds.setdefault(kind, []).append(probe)
+    made = []
+    for members in kinds.values():
+        of_optimiser, beside = _bytes(members[0], train, valid, recipe)
+        if of_optimiser + beside > free:
+            raise BenchError(
+                f"a single probe with {of_optimiser / 1e6:,.1f} MB of parameters, gradients and moments and "
+                f"{beside / 1e6:,.1f} MB beside them does not fit the {free / 1e6:,.1f} MB that are free on "
+                f"'{device}': use features of a smaller width, or a device with more memory"
+            )
+        per_probe = of_optimiser + (0 if device == "cpu" else beside)
+        most = max(1, min(limit // per_probe, share // (of_optimiser + beside)))
+        if recipe.protocol.solver == "exact":
+            most = len(members)  # one after another, each from the last one's solution
+        ordered = sorted(members, key=lambda probe: group_of(probe, recipe))
+        even = math.ceil(len(ordered) / math.ceil(len(ordered) / most))
+        made += [ordered[start : start + even] for start in range(0, len(ordered), even)]
+    return made
+
+
+def _bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
+    """Bytes of one probe: of parameters, gradients and moments; of its best weights, activations, inputs and outputs."""
+    form = Form.of(probe, recipe.protocol)
+    layers = recipe.summable if probe.layer is None else (probe.layer,)
+    width = train.width(layers[0])
+    inner = form.hidden or recipe.outputs
+    values = (width + 1) * inner + ((form.hidden + 1) * recipe.outputs if form.hidden else 0)
+    batch = 4 * form.batch_size * (3 * inner + width * (2 + 2 * (len(layers) > 1)) + 3 * recipe.outputs)
+    return 16 * values, 4 * values + batch + 12 * valid.clips * recipe.outputs
+
+
+def group_of(probe: Probe, recipe: Recipe) -> tuple[int, int, bool, float]:
+    """What probes must share to have the same input: layer, seed, scaling, dropout."""
+    form = Form.of(probe, recipe.protocol)
+    return (-1 if probe.layer is None else probe.layer, probe.seed, form.standardize, form.dropout)
+
+
+def validated(
+    parameters: dict[str, torch.Tensor],
+    features: Features,
+    recipe: Recipe,
+    keys: Sequence[tuple[int, int, bool, float]],
+    counts: Sequence[int],
+) -> torch.Tensor:
+    """`(probes, clips, outputs)`: outputs for the valid split without dropout, averaged over each clip's windows.
+
+    parameters: in the form of `network`. keys: each group's layer (below 0: the sum), seed, scaling and dropout.
+    """
+    import torch
+
+    is_sum, probes = "mix" in parameters, sum(counts)
+    most = probes * (parameters["first"].shape[1] if "first" in parameters else recipe.outputs)
+    inputs = len(recipe.summable) + probes if is_sum else len(keys)
+    step = max(1, ACTIVATION_BYTES // (4 * max(most, inputs * features.width)))
+    clips, windows = len(features.valid_truth), len(features.valid_clip)
+    parts = []
+    total = parameters["last" if "last" in parameters else "weight"].new_zeros(probes, recipe.outputs, clips)
+    for start in range(0, windows, step):
+        if is_sum:
+            read = [features.chunk(layer, start, step, keys[0][2]) for layer in recipe.summable]
+            x = network.mixed(parameters, torch.stack(read))
+        else:
+            x = torch.stack([features.chunk(layer, start, step, scaled) for layer, _, scaled, _ in keys])
+        outputs, _ = network.forward(parameters, x, counts)
+        if windows == clips:  # one window a clip, in order
+            parts.append(outputs)
+        else:
+            total.index_add_(2, features.valid_clip[start : start + step], outputs)
+    return (torch.cat(parts, dim=2) if parts else total / features.valid_counts).mT
+
+
+class Stopped(Exception):
+    """Another block failed, or the user gave up."""
+
+
+class Block:
+    """Probes that train together. Tensors hold the probes still alive, in the order of `alive`."""
+
+    def __init__(self, probes: Sequence[Probe], features: Features, recipe: Recipe, device: str) -> None:
+        import torch
+
+        self.recipe, self.device, self.features = recipe, device, features
+        self.form = Form.of(probes[0], recipe.protocol)
+        self.is_sum = probes[0].layer is None
+        self.book = Book(probes, [probe.learning_rate for probe in probes], recipe.rules)
+        self.draws = {probe.seed: draws.generators(probe.seed) for probe in probes}
+        self.rounds = 0
+        starts = {seed: self._start(init) for seed, (_, _, init) in self.draws.items()}
+        names = list(next(iter(starts.values())))
+        self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
+        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes])
+
+    @property
+    def alive(self) -> list[Probe]:
+        return self.book.alive
+
+    def _start(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+        """One probe's initial parameters, in the form of `network`."""
+        import torch
+
+        head = find_head(self.recipe.protocol.head if self.form.hidden else "linear")
+        width = self.features.width
+        start: dict[str, torch.Tensor] = head.init(width, self.form.hidden, self.recipe.outputs, generator)
+        if self.is_sum:
+            start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
+        return network.turned(start)
+
+    @cached_property
+    def _groups(self) -> tuple[list[tuple[int, int, bool, float]], list[int], torch.Tensor | None]:
+        """The inputs of the living probes, how many read each, and the input of each; of a sum every probe has its own."""
+        import torch
+
+        found = [
+            (key, len(list(same))) for key, same in groupby(self.alive, lambda probe: group_of(probe, self.recipe))
+        ]
+        keys, counts = [key for key, _ in found], [count for _, count in found]
+        if len(keys) == 1:
+            return keys, [1] * counts[0] if self.is_sum else counts, None
+        of = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(counts)).to(self.device)
+        return keys, counts, of
+
+    def round(self, stopped: Callable[[], bool]) -> None:
+        """Some training, one validation, and what follows from it for each probe.
+
+        stopped: asked before each step, for a round can be long. Raises Stopped if it says so.
+        """
+        import torch
+
+        total = torch.zeros(len(self.alive), device=self.device)
+        with torch.inference_mode():
+            for rows in self._batches():
+                if stopped():
+                    raise Stopped
+                total += self._step(rows)
+            keys, counts, _ = self._groups
+            outputs = validated(self.parameters, self.features, self.recipe, keys, counts)
+            finite = total.isfinite() & outputs.isfinite().flatten(1).all(dim=1)
+            where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
+            scores = self.recipe.score(outputs.to(where), self.features.valid_truth.to(where))
+        going = len(self.alive)
+        staying = self.book.judge(scores.tolist(), finite.tolist(), self._state)
+        self.rounds += 1
+        if 0 < len(staying) < going:
+            with torch.inference_mode():
+                self.adam.keep(staying)
+            del self._groups
+
+    def _batches(self) -> list[dict[int, torch.Tensor]]:
+        """The windows of this round's steps, by seed."""
+        seeds = {seed: self.draws[seed][0] for _, seed, _, _ in self._groups[0]}
+        windows, size, every = self.features.windows, self.form.batch_size, self.recipe.protocol.validate_steps
+        if not every:
+            drawn = {seed: draws.epoch(windows, size, order) for seed, order in seeds.items()}
+        elif self.rounds:
+            drawn = {s: [draws.sample(windows, size, order) for _ in range(every)] for s, order in seeds.items()}
+        else:
+            return []
+        return [dict(zip(drawn, rows, strict=True)) for rows in zip(*drawn.values(), strict=True)]
+
+    def _step(self, rows: dict[int, torch.Tensor]) -> torch.Tensor:
+        """One Adam step on the windows `rows`, by seed; returns the probes' losses, none below 0."""
+        import torch
+
+        keys, counts, of = self._groups
+        x, layers = self._inputs(rows)
+        truth = torch.stack([self.features.truth(rows[seed]) for _, seed, _, _ in keys])
+        keep = self._keep(len(next(iter(rows.values()))))
+        outputs, hidden = network.forward(self.parameters, x, counts, keep)
+        loss, slope = network.slopes(outputs, truth, self.recipe.loss, of)
+        gradients = network.backward(self.parameters, x, counts, hidden, slope, keep, layers)
+        self.adam.step(gradients, self.book.rates)
+        return loss
+
+    def _inputs(self, rows: dict[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
+        """`(groups, windows, width)`, and what a sum is made of, `(layers, windows, width)`."""
+        import torch
+
+        keys = self._groups[0]
+        masks: dict[tuple[int, float], torch.Tensor] = {}
+        if self.recipe.protocol.input_dropout:
+            for seed, drawn in rows.items():
+                noise = draws.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
+                for rate in dict.fromkeys(rate for _, own, _, rate in keys if own == seed and rate):
+                    masks[seed, rate] = (noise >= rate).float().mul_(1 / (1 - rate))
+        if self.is_sum:
+            _, seed, scaled, rate = keys[0]
+            layers = torch.stack([self.features.take(each, rows[seed], scaled) for each in self.recipe.summable])
+            if (seed, rate) in masks:
+                layers *= masks[seed, rate]
+            return network.mixed(self.parameters, layers), layers
+        read = {key: self.features.take(key[0], rows[key[1]], key[2]) for key in dict.fromkeys(k[:3] for k in keys)}
+        if len(keys) == 1 and not masks:
+            return read[keys[0][:3]][None], None
+        one = next(iter(read.values()))
+        inputs = one.new_empty(len(keys), *one.shape)
+        for out, (layer, seed, scaled, rate) in zip(inputs, keys, strict=True):
+            x, mask = read[layer, seed, scaled], masks.get((seed, rate))
+            out.copy_(x) if mask is None else torch.mul(x, mask, out=out)
+        return inputs, None
+
+    def _keep(self, batch: int) -> torch.Tensor | None:
+        """What dropout leaves of the hidden layer, `(1 or probes, hidden, windows)`, by the same draw for a seed."""
+        import torch
+
+        keys, _, of = self._groups
+        if not self.form.hidden or not any(rate for *_, rate in keys):
+            return None
+        drawn = {
+            seed: draws.uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
+            for seed in dict.fromkeys(seed for _, seed, _, _ in keys)
+        }
+        made = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}
+        keep = torch.stack([made[seed, rate] for _, seed, _, rate in keys])
+        return keep if of is None else keep[of]
+
+    def _state(self, index: int) -> dict[str, torch.Tensor]:
+        return {name: value[index].clone() for name, value in self.parameters.items()}
+
+    def finished(self) -> list[Fitted]:
+        """Every probe of the block at its best, weights on the CPU."""
+        made = []
+        for probe, kept in self.book.kept.items():
+            state = network.turned({name: value.cpu() for name, value in kept.state.items()})
+            scaled = Form.of(probe, self.recipe.protocol).standardize
+            state = self.features.with_moments(state, layers_of([probe], self.recipe) if scaled else ())
+            made.append(Fitted(probe, kept.valid, kept.best_round, tuple(kept.history), kept.diverged, state))
+        return made

@@ -1,0 +1,34 @@
+"""How much memory there is, and what probes may take of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+SHARE = 0.6  # of what is free; the rest is for activations, other programs and the allocator's waste
+# On the CPU what a block's optimiser touches in one step should stay in the last cache: measured on an EPYC with 32 MiB
+# of it, 12 probes of 768 x 512 together take 1.5 times as long for each as 6.
+CACHE_BYTES = 64 << 20
+
+
+def free_bytes(device: str) -> int:
+    """Bytes that can be had on a device: of a GPU what its driver calls free, else what the machine or its cgroup has."""
+    if device.startswith("cuda"):
+        import torch
+
+        return int(torch.cuda.mem_get_info(device)[0])
+    found = [_machine()]
+    limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
+    if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
+        found.append(max(0, int(text) - int(used.read_text())))
+    return min(found)
+
+
+def _machine() -> int:
+    about = Path("/proc/meminfo")
+    if about.is_file():
+        for line in about.read_text().splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) << 10
+    import os
+
+    return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2  # what is free is not told there

@@ -1,0 +1,114 @@
+"""Forward and backward of many probes at once, written out, so that probes that read the same input share a product.
+
+Every tensor has the probes first and the windows last: a probe's weights are one stretch of memory for the optimiser, and
+the weights of neighbouring probes stacked are one matrix for the product. Parameters are those of the heads in this
+folder, transposed: `first (probes, hidden, width)`, `last (probes, outputs, hidden)`, `weight (probes, outputs, width)`,
+biases `(probes, ..., 1)`; `mix (probes, layers)` of a weighted sum.
+
+A group is the probes of one input: same layer, seed, scaling and dropout. A weighted sum is a group of its own.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from .product import grouped, product
+
+if TYPE_CHECKING:
+    import torch
+
+    from marble_bench.targets import Loss
+
+
+def turned(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Parameters of one probe from a head's form `(inputs, outputs)` to this module's and back; `mix` is the same."""
+    return {
+        name: value.clone() if name == "mix" else value.transpose(-2, -1).contiguous()
+        for name, value in parameters.items()
+    }
+
+
+def slopes(
+    outputs: torch.Tensor, truth: torch.Tensor, loss: Loss, of: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """`(probes,)` mean losses, and their gradient by `outputs (probes, outputs, windows)`, of the same shape.
+
+    truth: `(groups, windows)` or `(groups, windows, outputs)`. of: `(probes,)` each probe's group, None for one group.
+    """
+    from torch.nn import functional
+
+    windows = outputs.shape[2]
+    if loss == "cross_entropy":
+        where = (truth.expand(len(outputs), -1) if of is None else truth[of])[:, None]
+        logs = functional.log_softmax(outputs, dim=1)
+        value = -logs.gather(1, where).mean(dim=(1, 2))
+        gradient = logs.exp_().scatter_add_(1, where, logs.new_full((), -1.0).expand(where.shape))
+        return value, gradient.div_(windows)
+    target = (truth if of is None else truth[of]).mT
+    values = outputs.shape[1] * windows
+    if loss == "binary_cross_entropy":
+        target = target.expand_as(outputs)
+        value = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none").mean(dim=(1, 2))
+        return value, (outputs.sigmoid() - target).div_(values)
+    apart = outputs - target
+    return apart.square().mean(dim=(1, 2)), apart.mul_(2 / values)
+
+
+def mixed(parameters: dict[str, torch.Tensor], layers: torch.Tensor) -> torch.Tensor:
+    """`(probes, windows, width)`: each probe's softmax-weighted sum of `layers (layers, windows, width)`."""
+    return (parameters["mix"].softmax(dim=-1) @ layers.flatten(1)).view(-1, *layers.shape[1:])
+
+
+def forward(
+    parameters: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    counts: Sequence[int],
+    keep: torch.Tensor | None = None,
+) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Outputs `(probes, outputs, windows)`, and what is hidden `(probes, hidden, windows)`, None without a hidden layer.
+
+    x: `(groups, windows, width)`. keep: dropout `(1 or probes, hidden, windows)`, 0 or 1 / (1 - rate).
+    """
+    import torch
+
+    if "weight" in parameters:
+        return grouped(parameters["weight"], x, counts).add_(parameters["bias"]), None
+    hidden = grouped(parameters["first"], x, counts).add_(parameters["first_bias"]).relu_()
+    if keep is not None:
+        hidden *= keep
+    return torch.baddbmm(parameters["last_bias"], parameters["last"], hidden), hidden
+
+
+def backward(
+    parameters: dict[str, torch.Tensor],
+    x: torch.Tensor,
+    counts: Sequence[int],
+    hidden: torch.Tensor | None,
+    slope: torch.Tensor,
+    keep: torch.Tensor | None = None,
+    layers: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """The gradient of every parameter, from `slope`, that by the outputs, and what `forward` was given and gave.
+
+    layers: `(layers, windows, width)`, what a weighted sum was made of.
+    """
+    import torch
+
+    if hidden is None:
+        inner, name = slope, "weight"
+        found = {"bias": slope.sum(dim=2, keepdim=True)}
+    else:
+        found = {"last": torch.bmm(slope, hidden.mT), "last_bias": slope.sum(dim=2, keepdim=True)}
+        inner, name = torch.bmm(parameters["last"].mT, slope), "first"
+        torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place: no memory anew
+        if keep is not None:
+            inner *= keep
+        found["first_bias"] = inner.sum(dim=2, keepdim=True)
+    found[name] = grouped(inner, x.mT, counts)
+    if layers is not None:
+        by_input = torch.stack([product(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
+        share = parameters["mix"].softmax(dim=-1)
+        by_share = by_input.flatten(1) @ layers.flatten(1).T
+        found["mix"] = share * (by_share - (share * by_share).sum(dim=-1, keepdim=True))
+    return found

@@ -1,0 +1,30 @@
+// What a reader does with the board, and what the page then says of itself.
+const out = {}, click = (node) => node.click();
+const order = () => [...document.querySelectorAll("#board-table tbody:first-of-type .name")].map((n) => n.textContent);
+const heads = () => [...document.querySelectorAll("#board-table thead th")].map((n) => n.getAttribute("aria-sort"));
+out.start = order();
+const button = (at) => document.querySelectorAll("#board-table thead button")[at];
+click(button(3)); out.down = order(); out.sort = heads(); out.focus = document.activeElement === button(3);
+click(button(3)); out.up = order(); out.sortUp = heads();
+click(button(2)); out.emo = order();
+click(button(0)); out.names = order();
+out.live = document.getElementById("board-live").textContent;
+const all = [...document.querySelectorAll("#board-controls label")].find((n) => n.textContent === "All scores");
+out.before = document.querySelectorAll("#board-table thead th").length;
+click(all.querySelector("input")); out.after = document.querySelectorAll("#board-table thead th").length;
+const search = document.querySelector("input[type=search]");
+search.value = "GOO"; search.dispatchEvent(new Event("input")); out.found = order();
+search.value = ""; search.dispatchEvent(new Event("input"));
+const cell = document.querySelector("button.cell"); out.label = cell.getAttribute("aria-label"); click(cell);
+const dialog = document.getElementById("detail"); out.open = dialog.open; out.detail = dialog.textContent;
+const more = dialog.querySelector("details"); more.open = true; more.dispatchEvent(new Event("toggle"));
+out.probes = more.querySelectorAll("tbody tr").length; out.markup = dialog.textContent.includes("[object");
+dialog.querySelector(".close").click(); out.closed = !dialog.open;
+click(document.querySelector("[data-theme-choice=dark]"));
+out.theme = document.documentElement.dataset.theme;
+out.pressed = [...document.querySelectorAll("[data-theme-choice]")].map((n) => n.getAttribute("aria-pressed"));
+out.unnamed = [...document.querySelectorAll("button, select, input, svg, [role=region]")].filter((n) => !(n.textContent.trim()
+  || n.getAttribute("aria-label") || n.getAttribute("aria-labelledby") || n.closest("label"))).map((n) => n.outerHTML);
+out.scopes = [...document.querySelectorAll("th")].every((n) => n.getAttribute("scope"));
+out.title = document.title;
+const report = document.createElement("pre"); report.id = "report"; report.textContent = JSON.stringify(out); document.body.append(report);

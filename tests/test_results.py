@@ -1,0 +1,235 @@
+"""`bench results check`: a clear verdict for every broken record, none for a whole one. `bench reproduce`: one run again."""
+
+import json
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import TOY_MODEL, TOY_TASK
+from made_records import COUNTS, make
+
+from marble_bench import plugins, results
+
+
+@pytest.fixture
+def record(tmp_path, monkeypatch):
+    """A whole record of a task whose published counts are those of the made clips."""
+    task = plugins.find_task("gtzan").task
+    monkeypatch.setitem(task.counts, "train", COUNTS["train"])
+    monkeypatch.setitem(task.counts, "valid", COUNTS["valid"])
+    monkeypatch.setitem(task.counts, "test", COUNTS["test"])
+    return make(tmp_path / "results", "one")
+
+
+@pytest.fixture
+def verdicts(bench):
+    """The kinds of verdict of each record, by its file's name, and the exit code."""
+
+    def call(*paths):
+        ended = bench("results", "check", *paths, "--json")
+        found = {}
+        for each in ended.record["verdicts"]:
+            found.setdefault(each["path"], {})[each["kind"]] = each["words"]
+        return found, ended.code
+
+    return call
+
+
+def _edit(path, change, reseal=False):
+    """Change a record's JSON by hand; reseal: with a digest that hides it."""
+    record = json.loads(path.read_text())
+    change(record)
+    if reseal:
+        record["digests"]["record"] = results.digest_of(record)
+    path.write_text(json.dumps(record, indent=1))
+
+
+def test_a_whole_record_stands(record, verdicts):
+    found, code = verdicts()
+    assert [list(kinds) for kinds in found.values()] == [["ok"]]
+    assert code == 0
+
+
+def test_a_record_of_a_real_run_stands(toy, bench):
+    toy("--mini")
+    ended = bench("results", "check")
+    assert ended.code == 0, ended.out
+    assert "ok" in ended.out
+    assert "1 records, 0 do not stand" in ended.err
+
+
+def _score(record):
+    record["scores"]["accuracy"]["test"] = 0.99
+
+
+def _all_scores(record):
+    record["scores"]["accuracy"].update(test=0.99, per_seed=[0.99] * 3)
+
+
+def _above_one(record):
+    record["scores"]["accuracy"].update(test=1.2, per_seed=[1.2] * 3)
+
+
+def _name(record):
+    record["model"]["name"] = "other"
+
+
+def _choice(record):
+    record["selection"]["per_seed"][0].update(layer="1")
+
+
+def _newer(record):
+    record["schema"] = "marble-bench.record/2"
+
+
+def _other_schema(record):
+    record["schema"] = "somebody.else/1"
+
+
+def _field(record):
+    record["scores"]["accuracy"]["test"] = "high"
+
+
+def _missing_field(record):
+    del record["cost"]
+
+
+def _mini(record):
+    record["data"]["mini"] = True
+
+
+def _interval(record):
+    record["scores"]["accuracy"]["ci95"] = [0.9, 0.2]
+
+
+def _counts(record):
+    record["data"]["clips"]["test"] += 1
+
+
+@pytest.mark.parametrize(
+    ("change", "reseal", "kind", "words"),
+    [
+        (_score, False, "edited", "changed after it was written"),
+        (_score, True, "scores", "the mean of its seeds"),
+        (_all_scores, True, "scores", "by its predictions"),
+        (_above_one, True, "impossible", "more than the best"),
+        (_name, True, "misplaced", "belongs to other/"),
+        (_choice, True, "choice", "best of the grid"),
+        (_newer, False, "newer schema", "update marble-bench"),
+        (_other_schema, False, "no record", "somebody.else/1"),
+        (_field, False, "form", "scores.accuracy.test"),
+        (_missing_field, False, "form", "'cost' is a required property"),
+        (_mini, True, "impossible", "calls itself comparable"),
+        (_interval, True, "impossible", "runs from 0.9 to 0.2"),
+        (_counts, True, "counts", "60 test clips, the record has 61"),
+    ],
+)
+def test_an_edit_by_hand_gets_a_verdict_that_names_it(record, verdicts, change, reseal, kind, words):
+    _edit(record, change, reseal)
+    found, code = verdicts()
+    (kinds,) = found.values()
+    assert code == 3
+    assert words in kinds[kind]
+
+
+def test_a_truncated_file_is_told_from_a_foreign_one(record, verdicts):
+    record.write_text(record.read_text()[:300])
+    found, code = verdicts()
+    assert list(found[str(record.relative_to(record.parents[4]))]) == ["truncated"]
+    assert code == 3
+    record.write_text("[1, 2]")
+    assert "no record" in next(iter(verdicts()[0].values()))
+
+
+def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
+    predictions = results.table_path(record, "predictions")
+    frame = pd.read_parquet(predictions)
+    frame["outputs"] = frame["outputs"].map(lambda row: np.roll(row, 1))
+    frame.to_parquet(predictions, index=False)
+    (kinds,) = verdicts()[0].values()
+    assert "gtzan.predictions.parquet is not the table" in kinds["edited"]
+    assert "by its predictions" in kinds["scores"]
+    predictions.write_bytes(predictions.read_bytes()[:100])
+    (kinds,) = verdicts()[0].values()
+    assert "cannot be read" in kinds["tables"]
+    predictions.unlink()
+    (kinds,) = verdicts()[0].values()
+    assert "gtzan.predictions.parquet is not beside it" in kinds["tables"]
+    pd.DataFrame({"a": [1]}).to_parquet(results.table_path(record, "grid"))
+    (kinds,) = verdicts()[0].values()
+    assert "edited" in kinds
+    assert "tables" in kinds
+
+
+def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, verdicts, tmp_path):
+    folder = record.parents[3]
+    shutil.copytree(folder, tmp_path / "copy")
+    found, code = verdicts("results", "copy")
+    assert code == 3
+    assert [list(kinds) for kinds in found.values()] == [["ok"], ["duplicate"]]
+    make(tmp_path / "results", "thief", weights="f" * 64)  # the same seed, so the same outputs
+    found, code = verdicts()
+    assert code == 3
+    assert {kind for kinds in found.values() for kind in kinds} == {"ok", "same answers"}
+
+
+def test_a_score_below_the_floor_is_a_warning(tmp_path, verdicts, record):
+    make(tmp_path / "results", "bad", skill=-3.0, seed=4)
+    found, code = verdicts()
+    assert code == 0
+    (bad,) = [kinds for path, kinds in found.items() if "bad" in path]
+    assert "a constant answer gets" in bad["below floor"]
+
+
+def test_a_record_without_digests_still_stands_with_a_warning(record, verdicts):
+    _edit(record, lambda each: each.pop("digests"))
+    found, code = verdicts()
+    assert code == 0
+    assert [list(kinds) for kinds in found.values()] == [["no digests"]]
+
+
+def test_fewer_clips_than_published_are_not_comparable(record, verdicts, monkeypatch):
+    monkeypatch.setitem(plugins.find_task("gtzan").task.counts, "train", 443)
+    found, _ = verdicts()
+    (kinds,) = found.values()
+    assert "old task" in kinds  # the counts are part of what the task's hash is made of
+
+
+def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
+    make(tmp_path / "results", "mert-95m")
+    ended = bench("results", "check", "results/mert-95m", "--reference", "--json")
+    rows = {row["source"]: row for row in ended.record["reference"]}
+    assert rows["a"]["published"] == 0.748
+    assert rows["a"]["difference"] == pytest.approx(rows["a"]["measured"] - 0.748)
+    assert (
+        "74.8" in bench("results", "check", "--reference").out
+        or "0.7480" in bench("results", "check", "--reference").out
+    )
+
+
+def test_a_path_that_is_not_there_is_named(bench):
+    ended = bench("results", "check", "nowhere")
+    assert ended.code == 3
+    assert "nowhere is not there" in ended.err
+
+
+def test_a_record_comes_out_again(toy, bench, tmp_path):
+    toy("--mini", "--seeds", "2", "--limit", "10")
+    (path,) = (tmp_path / "results").rglob("*.json")
+    ended = bench("reproduce", path, "--model", TOY_MODEL, "--task", TOY_TASK, "--json", "--quiet")
+    assert ended.code == 0, ended.err
+    assert {row["verdict"] for row in ended.record["scores"]} == {"same"}
+    assert ended.record["changed"] == []
+    assert ended.record["record"]["data"]["clips"] == {"train": 10, "valid": 10, "test": 10}
+    _edit(path, lambda each: each["scores"]["accuracy"].update(test=0.0123, ci95=[0.01, 0.02]))
+    ended = bench("reproduce", path, "--model", TOY_MODEL, "--task", TOY_TASK, "--quiet")
+    assert ended.code == 1
+    assert "outside" in ended.out
+
+
+def test_a_record_of_brought_features_cannot_be_made_again(tmp_path, bench, record):
+    _edit(record, lambda each: each["model"].update(source="features:mine"))
+    ended = bench("reproduce", record)
+    assert ended.code == 2
+    assert "which a record does not hold" in ended.err

@@ -1,0 +1,199 @@
+"""Beats end to end: annotations in every form and with every fault, labels, the run, the record."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from marble_bench.tasks.corpora import gtzan_rhythm
+from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, clips, compose, jams, read
+
+from marble_bench import corpus, events, framed, plugins
+from marble_bench.dataset import dataset
+from marble_bench.encoder import Encoder, Layer, stack
+from marble_bench.errors import DataError, UsageError
+from marble_bench.metrics import beat_metrics
+from marble_bench.metrics.beats import COLUMNS
+from marble_bench.task import Clip
+
+TASK = plugins.find_task("gtzan-rhythm")
+
+
+def _beats_file(folder, track="blues.00029", text="0.5\t1\n1.0\t2\n1.5\t3\n2.0\t1\n"):
+    genre, number = track.split(".")
+    path = folder / "gtzan_tempo_beat-main" / "beats" / f"gtzan_{genre}_{number}.beats"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return path
+
+
+def test_the_three_forms_of_annotation_say_the_same(tmp_path):
+    _, beats, downbeats = compose("blues.00029")
+    (tmp_path / "jams").mkdir()
+    official = tmp_path / "jams" / "blues.00029.wav.jams"
+    official.write_text(jams(beats, downbeats))
+    lines = "".join(f"{time}\t{1 if time in downbeats else 2}\n" for time in beats)
+    other = _beats_file(tmp_path, text=lines)
+    assert read(official) == read(other) == (beats, downbeats)
+    assert annotation_files(tmp_path) == {"blues.00029": official}  # the makers' own form comes first
+    official.unlink()
+    assert annotation_files(tmp_path) == {"blues.00029": other}
+    (clip,) = clips(tmp_path)
+    assert (clip.audio, clip.split, clip.target) == ("genres/blues/blues.00029.au", "train", (beats, downbeats))
+
+
+def test_without_places_in_the_bar_there_are_no_downbeats(tmp_path):
+    assert read(_beats_file(tmp_path, text="0.5\n1.0\n1.5\n")) == ((0.5, 1.0, 1.5), None)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("", "has 0 beats; two are needed"),
+        ("0.5\t1\n", "has 1 beats; two are needed"),
+        ("0.5\t1\n2.0\t2\n1.5\t3\n", r"the beat at 1\.5 s comes behind the one at 2 s"),
+        ("0.5\t1\n0.5\t2\n", r"the beat at 0\.5 s comes behind the one at 0\.5 s"),
+        ("-1.0\t1\n0.5\t2\n", r"beats run from -1 to 0\.5 s"),
+        ("0.5\t1\nnan\t2\n", "comes behind"),
+        ("time place\n0.5 1\n", "cannot be read as beats"),
+    ],
+)
+def test_a_bad_annotation_is_named_with_what_is_wrong(tmp_path, text, message):
+    path = _beats_file(tmp_path, text=text)
+    with pytest.raises(DataError, match=message) as caught:
+        read(path)
+    assert str(path) in str(caught.value)
+    with pytest.raises(DataError, match="1 annotation files cannot be used"):
+        list(clips(tmp_path))
+
+
+def test_a_broken_jams_file_is_named(tmp_path):
+    path = tmp_path / "blues.00029.wav.jams"
+    for text in ("{", "{}", '{"annotations": [{"namespace": "beat", "data": [{}]}]}'):
+        path.write_text(text)
+        with pytest.raises(DataError, match="cannot be read as beats"):
+            read(path)
+
+
+def test_without_annotations_the_user_is_told_what_the_folder_should_hold(tmp_path):
+    with pytest.raises(DataError, match=r"no beat annotations .*jams/<genre>"):
+        list(clips(tmp_path))
+
+
+def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
+    clip = Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), (0.5, 10.1)))
+    kept, beyond = events.within(clip, 10.0)
+    assert kept.target == ((0.5, 1.0), (0.5,))
+    assert beyond == 2
+    assert events.within(clip, 11.0) == (clip, 0)
+    with pytest.raises(DataError, match=r"lasts 5\.00 s and is annotated up to 10\.10 s"):
+        events.within(clip, 5.0)
+    with pytest.raises(DataError, match="fewer than two events"):
+        events.within(Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
+
+
+def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
+    made = events.labels(((0.0, 0.1), None), 12, 75.0)
+    assert made[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]  # 0.1 s x 75 = 7.5, to even: frame 8
+    assert np.isnan(made[:, 1]).all()
+
+
+def test_the_trivial_answer_is_the_training_tempo_from_the_start():
+    (beats, bars), *_ = events.steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
+    assert beats.tolist() == [0.0, 0.5, 1.0, 1.5]
+    assert bars.tolist() == [0.0]
+
+
+def _encoder(*layers):
+    return Encoder(
+        name="e",
+        description="d",
+        sample_rate_hz=1000,
+        layers=layers,
+        load=lambda w, d: None,
+        license="x",
+        citation="x",
+        min_s=1,
+    )
+
+
+def test_all_means_the_layers_with_frames_and_a_vector_for_a_window_is_refused():
+    mixed = _encoder(Layer("a", 4, 50.0), Layer("patch", 4, 1 / 3), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
+    assert framed.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
+    with pytest.raises(UsageError, match=r"e: layer patch has frames .*--layers a, b, c"):
+        framed.layers_of(mixed, [1], False, everything=False)
+    with pytest.raises(UsageError, match="choose another model"):
+        framed.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
+
+
+def test_the_sum_runs_over_layers_of_one_rate_and_needs_no_single_layers():
+    deep = _encoder(*stack(4, 8, 50.0))
+    found = framed.layers_of(deep, [], True, everything=False)
+    assert (found.single, found.summed, found.stored) == ((), (1, 2, 3), [1, 2, 3])
+    uneven = _encoder(Layer("a", 4, 50.0), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
+    assert framed.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
+    with pytest.raises(UsageError, match="no two layers with frames"):
+        framed.layers_of(uneven, [], True, everything=False)
+
+
+def test_a_model_without_frames_and_a_protocol_without_such_probes_are_refused_before_work(bench):
+    ended = bench("run", "--model", "mfcc", "--task", "gtzan-rhythm", "--mini", "--quiet")
+    assert ended.code == 2
+    assert "choose another model" in ended.err
+    ended = bench("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--quiet", "--protocol", "linear")
+    assert ended.code == 2
+    assert "use --protocol marble" in ended.err
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.mark.slow
+def test_logmel_finds_the_miniatures_beats_better_than_a_steady_tempo(bench, cache, tmp_path):
+    arguments = ("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--seeds", 1, "--limit", 7, "--json")
+    ended = bench(*arguments, "--cache-dir", cache)
+    assert ended.code == 0, ended.err
+    record = ended.record
+    f1 = record["scores"]["f1"]
+    assert f1["main"]
+    assert f1["trivial"] < 0.5 < f1["test"]
+    assert record["scores"]["f1_20ms"]["test"] < f1["test"]
+    assert record["selection"]["per_seed"][0]["layer"] == "frames"
+
+    (path,) = tmp_path.glob("results/logmel/*/marble/gtzan-rhythm.mini-limit7-seeds1.json")
+    assert json.loads(path.read_text()) == record
+    table = pd.read_parquet(path.with_suffix(".predictions.parquet"))
+    test = table[table["split"] == "test"]
+    outputs = torch.from_numpy(np.stack(test["outputs"].to_list()))[None]
+    assert outputs.shape[2] == len(COLUMNS)
+    for metric in beat_metrics:
+        again = float(metric.compute(outputs, torch.zeros(len(test))))
+        assert again == pytest.approx(record["scores"][metric.name]["test"], abs=1e-12)
+    row = test.iloc[0]
+    assert row["outputs"][COLUMNS.index("found")] == len(row["beats"])
+    assert row["outputs"][COLUMNS.index("annotated")] == len(row["truth"])
+
+    again = bench(*arguments, "--cache-dir", cache, "--overwrite")
+    assert again.record["scores"] == record["scores"]
+    assert again.record["cost"]["cached"]
+
+
+@pytest.mark.slow
+def test_the_miniatures_beats_are_where_the_drums_are():
+    for track in ("blues.00029", "rock.00031", "jazz.00007"):
+        sound, beats, _ = compose(track)
+        window = round(0.03 * gtzan_rhythm.RATE_HZ)
+        energy = np.convolve(np.square(sound), np.ones(window), "same")
+        at = (np.array(beats) * gtzan_rhythm.RATE_HZ).astype(int)
+        after, before = energy[np.minimum(at + window // 2, len(energy) - 1)], energy[np.maximum(at - window, 0)]
+        assert np.median(after / (before + 1e-9)) > 2
+
+
+def test_a_task_of_beats_is_shown_as_a_dataset(cache):
+    root = corpus.ensure_mini(TASK.task.corpus, cache)
+    shown = dataset("gtzan-rhythm", root)
+    row = next(row for row in shown["train"] if row["path"])
+    assert row["target"]["beat"][:2] == list(read(annotation_files(root)[row["id"]])[0][:2])
