@@ -163,15 +163,13 @@ def measure(case: Case, rounds: int, work: Path) -> dict[str, tuple[float, float
             for _ in pool.map(partial(extract._windows, encoder=encoder, window=window), items):
                 pass
 
-    waves = torch.from_numpy(extract._windows(items[0], encoder, window)[0])
+    waves = torch.cat([torch.from_numpy(extract._windows(item, encoder, window)[0]) for item in items])
     step = int(pipeline.BATCH_S // case.window_s)
-    batch = waves.repeat(-(-step // len(waves)), 1)[:step].clone()
-    many = round(audio_s / case.window_s)
 
     def alone() -> None:
         with torch.inference_mode():
-            for start in range(0, many, step):
-                for layer in encode(batch[: min(step, many - start)], pipeline.mean_over_time):
+            for batch in torch.split(waves, step):
+                for layer in encode(batch, pipeline.mean_over_time):
                     layer.cpu().numpy()
 
     (work / "npy").mkdir()

@@ -95,6 +95,12 @@ def extract(
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read audio; with Ray, encoders side by side.")
     ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Keep the shards there too, such as s3://bucket/features; fetch what is there."
+        ),
+    ] = "",
     cache_dir: Cache = None,
     offline: Offline = False,
     as_json: AsJson = False,
@@ -121,6 +127,7 @@ def extract(
         dtype=dtype.value,
         engine=engine.value,
         workers=workers,
+        elsewhere=store,
     )
     ended: list[int] = []
     for request in requests:

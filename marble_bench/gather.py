@@ -71,6 +71,7 @@ def pooled(request: Request, watch: Watch) -> Pooled:
         dtype=request.dtype,
         workers=request.workers,
         engine=request.engine,
+        elsewhere=request.elsewhere,
         say=watch.say,
     )
     usable, missing, faults = sound(request, here, cost.damaged, watch)
@@ -139,6 +140,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         dtype=request.dtype,
         workers=request.workers,
         engine=request.engine,
+        elsewhere=request.elsewhere,
     )
     usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
     return Gathered(

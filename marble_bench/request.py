@@ -38,6 +38,7 @@ class Request:
     dtype: str = "float32"
     engine: str = "local"
     workers: int | None = None
+    elsewhere: str = ""
     offline: bool = False
     overwrite: bool = False
     keep_audio: Path | None = None

@@ -54,7 +54,9 @@ def _digest(path: Path) -> str:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
 
 
-def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path, dtype: str = "float32") -> Store:
+def open_store(
+    encoder: Encoder, weights: Weights, window: Window, cache: Path, dtype: str = "float32", elsewhere: str = ""
+) -> Store:
     """The store of an encoder's pooled features for a kind of window."""
     facts = {
         "encoder": encoder.name,
@@ -69,7 +71,7 @@ def open_store(encoder: Encoder, weights: Weights, window: Window, cache: Path, 
         "kind": "pooled",
         "dtype": dtype,
     }
-    return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers])
+    return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
 
 
 def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
@@ -131,17 +133,18 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
+    elsewhere: str = "",
     say: Callable[[str], None] | None = None,
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers, engine: see `pipeline.Settings`.
+    dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
     """
-    store, cost = open_store(encoder, weights, window, cache, dtype), Cost()
+    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere), Cost()
     spans = [span_of(item, encoder, window) for item in items]
     todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):

@@ -129,20 +129,23 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
+    elsewhere: str = "",
 ) -> tuple[Frames, Cost]:
     """Make sure that the frames of every sound are stored, and hand them out.
 
     layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound); part of
     the key. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
-    and what changes on the way. dtype, batch_s, workers, engine: see `pipeline.Settings`.
+    and what changes on the way. dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
     """
     check_framewise(encoder, layers)
     limits = [each for each in (piece_s, encoder.max_s) if each is not None]
     piece = round(min(limits) * encoder.sample_rate_hz) if limits else None
-    stores = [_store(encoder, weights, index, cache, {"dtype": dtype, **facts, "piece": piece}) for index in layers]
+    stores = [
+        _store(encoder, weights, index, cache, {"dtype": dtype, **facts, "piece": piece}, elsewhere) for index in layers
+    ]
     cost = Cost()
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
@@ -161,7 +164,7 @@ def extract(
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
 
-def _store(encoder: Encoder, weights: Weights, layer: int, cache: Path, facts: dict[str, Any]) -> Store:
+def _store(encoder: Encoder, weights: Weights, layer: int, cache: Path, facts: dict[str, Any], elsewhere: str) -> Store:
     one = encoder.layers[layer]
     key = {
         "encoder": encoder.name,
@@ -175,7 +178,7 @@ def _store(encoder: Encoder, weights: Weights, layer: int, cache: Path, facts: d
         "averaged": reduction(one),
         **facts,
     }
-    return Store(cache / "features", key, [(one.name, one.width)])
+    return Store(cache / "features", key, [(one.name, one.width)], elsewhere)
 
 
 def _check_room(

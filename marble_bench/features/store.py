@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError, DataError
+from marble_bench.features.elsewhere import Place
 
 if TYPE_CHECKING:
     import numpy as np
@@ -73,10 +74,16 @@ def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[s
 
 
 class Store:
-    """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies."""
+    """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies.
 
-    def __init__(self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]]) -> None:
+    elsewhere: a URL where the shards are kept too; see `Place`.
+    """
+
+    def __init__(
+        self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], elsewhere: str = ""
+    ) -> None:
         self.folder = root / folder_name(facts)
+        self.elsewhere = Place(elsewhere) if elsewhere else None
         self.layers = tuple(layers)
         self._pending: list[tuple[Span, list[NDArray[np.float16]]]] = []
         about = self.folder / ABOUT
@@ -89,6 +96,8 @@ class Store:
             raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
         with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
             os.utime(about)
+        if self.elsewhere:
+            self.elsewhere.both(self.folder)
         self.rows = index(self.folder)
 
     def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]]) -> None:
@@ -148,6 +157,8 @@ class Store:
                 f"features cannot be written to {shard}: {error.strerror}; finished shards are kept, and the same "
                 "command goes on from there once there is room"
             ) from error
+        if self.elsewhere:
+            self.elsewhere.put(shard)
         first = 0
         for span, halves in self._pending:
             self.rows.setdefault(span, Stored(shard, first, len(halves[0])))

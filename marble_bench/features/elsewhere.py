@@ -1,0 +1,79 @@
+"""A second place for the shards of a store, anywhere fsspec reaches: `s3://bucket/features`, `file:///mnt/features`.
+
+Before a pass, what only one side has is copied to the other; behind every shard that is written, it is put there too. So a
+pass on a machine whose disk does not last goes on where the last one stopped, and other machines have the features by asking
+for them. Shards never change, so a name that is there is never written again.
+"""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from marble_bench.errors import BenchError, UsageError
+
+
+@dataclass(frozen=True)
+class Place:
+    """A folder of features at a URL."""
+
+    url: str
+
+    def __post_init__(self) -> None:
+        if "://" not in self.url:
+            raise UsageError(f"'{self.url}' is no place for features: give a URL such as s3://bucket/features")
+
+    def both(self, folder: Path) -> tuple[int, int]:
+        """Copy what one side lacks of a store's folder. Returns the files fetched and sent.
+
+        Raises BenchError naming the URL.
+        """
+        with self._told():
+            files, root = self._files(folder.name)
+            files.invalidate_cache()
+            known = files.ls(root, detail=False) if files.exists(root) else []
+            there = {name.rpartition("/")[2] for name in known if name.endswith((".arrow", "about.json"))}
+            here = {path.name for path in folder.iterdir() if path.suffix == ".arrow" or path.name == "about.json"}
+            for name in sorted(there - here):
+                temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
+                try:
+                    files.get_file(f"{root}/{name}", str(temporary))
+                    os.replace(temporary, folder / name)
+                finally:
+                    temporary.unlink(missing_ok=True)
+        for name in sorted(here - there):
+            self.put(folder / name)
+        return len(there - here), len(here - there)
+
+    def put(self, path: Path) -> None:
+        """Send one file of a store, whole or not at all. Raises BenchError naming the URL."""
+        with self._told():
+            files, root = self._files(path.parent.name)
+            files.makedirs(root, exist_ok=True)
+            if "file" in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol):
+                temporary = f"{root}/.{path.name}.{uuid.uuid4().hex[:8]}.tmp"
+                files.put_file(str(path), temporary)
+                os.replace(temporary, f"{root}/{path.name}")
+            else:  # object stores show an object when it is whole
+                files.put_file(str(path), f"{root}/{path.name}")
+
+    def _files(self, key: str) -> tuple[Any, str]:
+        import fsspec
+
+        files, root = fsspec.url_to_fs(self.url)
+        return files, f"{root.rstrip('/')}/{key}"
+
+    @contextmanager
+    def _told(self) -> Iterator[None]:
+        try:
+            yield
+        except (ImportError, OSError, ValueError) as error:
+            raise BenchError(
+                f"features cannot be kept at {self.url}: {type(error).__name__}: {error}. What is written here is kept, and "
+                "the same command goes on from there"
+            ) from error
