@@ -195,12 +195,10 @@ def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDAr
     """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
     import numpy as np
 
-    periods = [
-        float(np.median(np.concatenate([np.diff(target[kind]) for target in targets if target[kind] is not None])))
-        if any(target[kind] is not None for target in targets)
-        else np.inf
-        for kind in range(len(targets[0]))
+    intervals = [
+        [gap for target in targets for gap in np.diff(target[kind] or ()).tolist()] for kind in range(len(targets[0]))
     ]
+    periods = [float(np.median(gaps)) if gaps else np.inf for gaps in intervals]
     return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]
 
 

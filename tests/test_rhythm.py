@@ -103,6 +103,26 @@ def test_the_trivial_answer_is_the_training_tempo_from_the_start():
     (beats, bars), *_ = events.steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
     assert beats.tolist() == [0.0, 0.5, 1.0, 1.5]
     assert bars.tolist() == [0.0]
+    (_, bars), *_ = events.steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])
+    assert bars.tolist() == [0.0]  # no clip has two downbeats, so nothing tells their interval
+
+
+@pytest.mark.parametrize("task", ["gtzan-rhythm", "musdb"])
+@pytest.mark.parametrize("option", [("--few-shot",), ("--control", "shuffle")])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_is_for_whole_clips_is_refused_and_not_left_undone(bench, task, option, more):
+    ended = bench("run", "--model", "logmel", "--task", task, "--mini", *option, *more)
+    assert ended.code == 2
+    assert f"{' '.join(option)} is for tasks of whole clips, and task '{task}'" in ended.err
+
+
+def test_audio_is_kept_only_where_there_is_some_and_brought_features_have_no_frames(bench, tmp_path):
+    ended = bench("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--keep-audio", tmp_path, "--dry-run")
+    assert ended.code == 2
+    assert "task 'gtzan-rhythm' separates nothing" in ended.err
+    ended = bench("run", "--features", tmp_path, "--task", "gtzan-rhythm", "--dry-run")
+    assert ended.code == 2
+    assert "give --model" in ended.err
 
 
 def _encoder(*layers):
