@@ -98,7 +98,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     from marble_bench.probes import trainer
 
     layers = frame_layers(request)
-    data = events.gathered(request, watch, layers)
+    data, marks = events.gathered(request, watch, layers)
     _check_splits(data.clips, request)
     places = [layers.stored.index(index) for index in layers.single]
     probes = trainer.grid(request.protocol, places, bool(layers.summed), request.seeds)
@@ -112,6 +112,8 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
     made = record.build(request, data, fitted, chosen, scores, probe_s)
+    if marks:
+        made["data"]["marks"] = marks
     predictions = events.prediction_table(data, answered, task.target.names)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
