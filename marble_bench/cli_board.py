@@ -72,11 +72,13 @@ def leaderboard(
 ) -> None:
     """Records and published scores in one table, with ties, floors and the overall mean."""
     from marble_bench.leaderboard import table
+    from marble_bench.protocol import find_protocol
     from marble_bench.show import print_board
 
     board = _board(results_dir, protocol, mini, task, model, cache_dir)
     wanted = Format.json if as_json else form
     if not board.cells and (html or wanted not in (Format.json, Format.csv)):
+        find_protocol(protocol)  # a name that is none is told as such
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")
         raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
     if html:

@@ -10,6 +10,7 @@ from typing import Annotated
 
 import typer
 
+from marble_bench.cli_options import Device, device_of
 from marble_bench.errors import FAILED, MISSING
 
 app = typer.Typer(help="Records: check them.", no_args_is_help=True)
@@ -69,7 +70,7 @@ def reproduce(
     model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if no name reaches it.")] = None,
     task: Annotated[str | None, typer.Option(help="The task's file.py, if no name reaches it.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
-    device: Annotated[str, typer.Option(help="Where to compute: cpu, cuda, mps.")] = "cpu",
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
@@ -87,10 +88,10 @@ def reproduce(
     from marble_bench.request import offline_asked
     from marble_bench.show import print_again
 
-    old = results.read(record.expanduser())
+    old, where = results.read(record.expanduser()), device_of(device)
     with tempfile.TemporaryDirectory() as folder:
         request = reproducing.request_of(
-            old, cache_root(cache_dir), Path(folder), device, model, task, data_dir, weights, offline or offline_asked()
+            old, cache_root(cache_dir), Path(folder), where, model, task, data_dir, weights, offline or offline_asked()
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
             new = running.run(request, progress).record

@@ -35,19 +35,19 @@ BEYOND_S = 2.0  # with events so far behind the end of the audio, an annotation 
 NEIGHBOURS = 1  # frames on either side that are labelled too
 
 
-def gathered(request: Request, watch: Watch, layers: Layers) -> Gathered:
-    """The clips with their frames; events behind the end of the audio are taken off their targets and recorded."""
+def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, list[str]]:
+    """The clips with their frames, and marks: events behind the end of the audio are taken off a clip's target."""
     data = gather.encoder_frames(request, watch, layers.stored)
     frames = frames_of(data)
-    clips, faults = [], list(data.faults)
+    clips, marks = [], []
     for clip, length_s in zip(data.clips, frames.lengths_s, strict=True):
         kept, beyond = within(clip, length_s)
         clips.append(kept)
         if beyond:
-            faults.append({"clip": clip.id, "why": f"{beyond} events behind the end at {length_s:.2f} s left out"})
-            watch.say(f"{clip.id}: {faults[-1]['why']}")
+            marks.append(f"clip '{clip.id}': {beyond} events behind the end at {length_s:.2f} s left out")
+            watch.say(f"mark: {marks[-1]}")
     summable = tuple(layers.stored.index(index) for index in layers.summed)
-    return replace(data, clips=clips, faults=faults, summable=summable)
+    return replace(data, clips=clips, summable=summable), marks
 
 
 def within(clip: Clip, length_s: float) -> tuple[Clip, int]:
@@ -195,12 +195,10 @@ def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDAr
     """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
     import numpy as np
 
-    periods = [
-        float(np.median(np.concatenate([np.diff(target[kind]) for target in targets if target[kind] is not None])))
-        if any(target[kind] is not None for target in targets)
-        else np.inf
-        for kind in range(len(targets[0]))
+    intervals = [
+        [gap for target in targets for gap in np.diff(target[kind] or ()).tolist()] for kind in range(len(targets[0]))
     ]
+    periods = [float(np.median(gaps)) if gaps else np.inf for gaps in intervals]
     return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]
 
 

@@ -71,7 +71,7 @@ def build(
                     "weight_decay": getattr(one.probe, "weight_decay", 0.0),
                     **_more_axes(one),
                     "epoch": one.best_epoch,
-                    "valid": one.valid,
+                    "valid": results.number(one.valid),  # none where no validation song has the stem
                     **(said[index] if said else {}),
                 }
                 for index, one in enumerate(chosen)
@@ -142,6 +142,8 @@ def task_hash(named: Named) -> str:
         "schedule": asdict(task.schedule),
         "counts": task.counts,
     }
+    if task.separation is not None:
+        facts["separation"] = asdict(task.separation)
     return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 

@@ -61,10 +61,11 @@ def request_of(
         mini=mini,
         weights=weights,
         layers=_reason(record, r"only layers (.+)") or "all",
-        seeds=len(record["selection"]["per_seed"]),
+        seeds=len({one["seed"] for one in record["selection"]["per_seed"]}),  # a seed has a probe for each stem
         limit=int(_reason(record, r"limited to (\d+) clips a split") or 0) or None,
         allow_missing=bool(record["data"]["missing"]),
         device=device,
+        dtype=record["environment"]["dtype"],
         offline=offline,
         **more,
     )

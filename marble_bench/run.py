@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 def run(request: Request, watch: Watch) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
+    check_options(request)
     results.check_writable(request.results)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)
@@ -97,7 +98,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     from marble_bench.probes import trainer
 
     layers = frame_layers(request)
-    data = events.gathered(request, watch, layers)
+    data, marks = events.gathered(request, watch, layers)
     _check_splits(data.clips, request)
     places = [layers.stored.index(index) for index in layers.single]
     probes = trainer.grid(request.protocol, places, bool(layers.summed), request.seeds)
@@ -111,6 +112,8 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
     made = record.build(request, data, fitted, chosen, scores, probe_s)
+    if marks:
+        made["data"]["marks"] = marks
     predictions = events.prediction_table(data, answered, task.target.names)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
@@ -138,13 +141,27 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
     return _save(request, data, made, grid, separation.prediction_table(data, found))
 
 
+def check_options(request: Request) -> None:
+    """Raise UsageError for an option that the task has no use for: a record must not tell of what was not done."""
+    target, name = request.named.task.target, request.named.name
+    if isinstance(target, (Events, Stems)):
+        asked = {"--few-shot": request.few_shot, f"--control {request.control}": request.control}
+        if unmet := [option for option, given in asked.items() if given]:
+            raise UsageError(
+                f"{unmet[0]} is for tasks of whole clips, and task '{name}' is asked frame by frame: leave it out"
+            )
+        if request.encoder is None:
+            raise UsageError(
+                f"task '{name}' is asked frame by frame, and --features brings a vector for a window: give --model"
+            )
+    if request.keep_audio is not None and not isinstance(target, Stems):
+        raise UsageError(f"--keep-audio keeps separated stems, and task '{name}' separates nothing: leave it out")
+
+
 def frame_layers(request: Request) -> framed.Layers:
     """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
-    if request.encoder is None:
-        raise UsageError(
-            f"task '{request.named.name}' is asked frame by frame, and --features brings a vector for a window: give --model"
-        )
     framed.check_protocol(request.protocol)
+    assert request.encoder is not None  # see check_options
     encoder, names = request.encoder, [layer.name for layer in request.encoder.layers]
     single, with_sum = chosen_layers(request.layers, names, request.protocol, encoder.summable)
     return framed.layers_of(encoder, single, with_sum, request.layers == "all")
@@ -257,6 +274,7 @@ def plan(request: Request) -> dict[str, object]:
     """What a run would do, without doing any of it: nothing is fetched, decoded or written but a miniature."""
     from marble_bench.probes import trainer
 
+    check_options(request)
     facts: dict[str, object] = {"model": request.model, "task": request.named.name, "protocol": request.protocol.name}
     if request.encoder is None:
         return {**facts, "features": str(request.features), "clips": len(corpus.listed(request.named, request.root))}

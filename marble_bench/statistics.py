@@ -168,9 +168,11 @@ def replicated(
     samples = np.ones((1, len(groups)), dtype=np.float32), drawn_again(groups, seed=seed), left_out(groups)
     made = []
     for each in outputs:
-        whole, bootstrap, jackknife = (rescored(metric, each, truth, weights).mean(axis=1) for weights in samples)
-        if not metric.smooth:
-            jackknife = np.full_like(jackknife, whole[0])  # no acceleration can be read from it
+        whole, bootstrap = (rescored(metric, each, truth, weights).mean(axis=1) for weights in samples[:2])
+        if metric.smooth:
+            jackknife = rescored(metric, each, truth, samples[2]).mean(axis=1)
+        else:
+            jackknife = np.full(len(samples[2]), whole[0])  # no acceleration can be read from it
         made.append(Replicated(float(whole[0]), bootstrap, jackknife))
     return made
 

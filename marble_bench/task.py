@@ -140,7 +140,7 @@ class Task:
 
     title: str = _unset("a line that says what is asked")
     corpus: Corpus = _unset("a Corpus")
-    target: Target = _unset("Classes(...), Tags(...), Scalars(...) or Events(...)")
+    target: Target = _unset("Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)")
     clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -168,9 +168,17 @@ class Task:
         ]
         kinds = (Classes, Tags, Scalars, Events, Stems)
         if self.target and not isinstance(self.target, kinds):
-            problems.append(f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...) or Events(...)")
+            problems.append(
+                f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)"
+            )
         elif self.target and len(set(self.target.names)) != len(self.target.names):
             problems.append("target names a label twice")
+        elif isinstance(self.target, Events) and self.target.width != 2:
+            problems.append(
+                f"target has {self.target.width} kinds of events: they are decoded as two, beats and downbeats"
+            )
+        elif isinstance(self.target, Stems) and self.separation is None:
+            problems.append("separation is missing: give a Separation(...), how stems are separated")
         if self.corpus and not isinstance(self.corpus, Corpus):
             problems.append(f"corpus is {self.corpus!r}: give a Corpus")
         clips: object = self.clips

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -167,7 +168,7 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
     if record["comparable"] and (record["data"]["mini"] or record["data"]["missing"]):
         yield "impossible", "it calls itself comparable, made on a miniature or an incomplete corpus"
-    seeds = len(record["selection"]["per_seed"])
+    seeds = _seeds(record)
     for name, score in record["scores"].items():
         values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
         known = [value for value in values if value is not None]
@@ -191,6 +192,11 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             ]
             if below:
                 yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
+
+
+def _seeds(record: dict[str, Any]) -> int:
+    """How many seeds a record has; where each stem has a probe of its own, a seed stands there once for each."""
+    return len({choice["seed"] for choice in record["selection"]["per_seed"]})
 
 
 def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -227,17 +233,21 @@ def _grid(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str
         if len(same) != 1:
             yield "choice", f"the probe that seed {choice['seed']} chose is not in the grid"
             continue
-        best = float(grid[grid["seed"] == choice["seed"]]["valid"].max())
-        if abs(float(same["valid"].iloc[0]) - choice["valid"]) > CLOSE or best > choice["valid"] + CLOSE:
+        rivals = grid[grid["seed"] == choice["seed"]]
+        if "stem" in choice:  # each stem has a probe of its own
+            rivals = rivals[rivals["stem"] == choice["stem"]]
+        best, valid = float(rivals["valid"].max()), choice["valid"]
+        valid = -math.inf if valid is None else valid
+        if abs(float(same["valid"].iloc[0]) - valid) > CLOSE or best > valid + CLOSE:
             yield (
                 "choice",
-                f"seed {choice['seed']} chose {choice['valid']:.6g} on valid; the best of the grid is {best:.6g}",
+                f"seed {choice['seed']} chose {valid:.6g} on valid; the best of the grid is {best:.6g}",
             )
 
 
 def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     record = stored.record
-    seeds = len(record["selection"]["per_seed"])
+    seeds = _seeds(record)
     for split in ("valid", "test"):
         rows = frame[frame["split"] == split]
         clips, expected = rows["clip"].nunique(), record["data"]["clips"][split]

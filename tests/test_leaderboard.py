@@ -289,3 +289,9 @@ def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_ru
     (tmp_path / "results/one" / ("0" * 64)[:12] / "marble/gtzan.mini.json").unlink()
     cells = [c for c in json.loads(bench("leaderboard", "--mini", "--json").out) if c["mark"] == "measured"]
     assert ["made for a curve" in cell["why_not"] for cell in cells] == [True]
+
+
+def test_a_board_of_an_unknown_protocol_says_which_is_meant(bench):
+    ended = bench("leaderboard", "--protocol", "marbel")
+    assert ended.code == 2
+    assert "did you mean 'marble'" in ended.err

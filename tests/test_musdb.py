@@ -10,10 +10,12 @@ import pytest
 import soundfile
 import torch
 
-from marble_bench import audio, corpus, mixing, plugins, stems
+from marble_bench import audio, corpus, mixing, plugins, record, reproduce, stems
 from marble_bench.errors import DataError, UsageError
 from marble_bench.inspection import inspect
+from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import global_sdr
+from marble_bench.statistics import bootstrap_interval
 from marble_bench.stem_scores import OnDisk
 
 VALID = """
@@ -313,25 +315,43 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json")
     ended = bench(*arguments, "--keep-audio", tmp_path / "kept")
     assert ended.code == 0, ended.err
-    record = ended.record
-    jsonschema.validate(record, results.schema())
-    sdr = record["scores"]["sdr"]
+    made = ended.record
+    jsonschema.validate(made, results.schema())
+    sdr = made["scores"]["sdr"]
     assert sdr["main"]
     assert sdr["unit"] == "dB"
     assert sdr["trivial"] < sdr["test"] < sdr["oracle"]
-    assert "oracle" not in record["scores"]["museval_sdr"]
-    assert [choice["stem"] for choice in record["selection"]["per_seed"]] == ["vocals", "drums", "bass", "other"]
+    assert "oracle" not in made["scores"]["museval_sdr"]
+    assert [choice["stem"] for choice in made["selection"]["per_seed"]] == ["vocals", "drums", "bass", "other"]
     (path,) = tmp_path.glob("results/logmel/*/marble/musdb.mini-limit2-seeds1.json")
-    assert json.loads(path.read_text())["scores"] == record["scores"]
+    assert json.loads(path.read_text())["scores"] == made["scores"]
     table = pd.read_parquet(path.with_suffix(".predictions.parquet"))
     test = table[table["split"] == "test"]
     outputs = torch.from_numpy(np.stack(test["outputs"].to_list()))[None]
     for metric in plugins.find_task("musdb").task.metrics:
         again = float(metric.compute(outputs, torch.zeros(len(test)))[0])
-        assert again == pytest.approx(record["scores"][metric.name]["test"], abs=1e-9)
+        assert again == pytest.approx(made["scores"][metric.name]["test"], abs=1e-9)
     assert len(list((tmp_path / "kept" / "seed0").glob("*/*.wav"))) == 4 * 2
     scratch = list((tmp_path / "cache" / "scratch").iterdir())
     assert not scratch
+    checked = bench("results", "check", path)
+    assert checked.code == 0, checked.out
+    again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
+    assert (again.seeds, again.limit, again.dtype) == (1, 2, "float32")
+
+
+def test_a_single_song_has_a_score_and_no_interval():
+    outputs = torch.tensor([[[3.0, float("nan"), 2.0, float("nan")]]])
+    for metric in stem_metrics(("vocals", "drums")):
+        assert np.isnan(bootstrap_interval(metric, outputs, torch.zeros(1), ["song"])).all()
+
+
+def test_the_rules_of_separation_are_part_of_what_a_task_is():
+    named = plugins.find_task("musdb")
+    other = replace(named.task, separation=replace(named.task.separation, learning_rates=(1e-2,)))
+    assert record.task_hash(replace(named, task=other)) != record.task_hash(named)
+    with pytest.raises(UsageError, match="separation is missing"):
+        replace(named.task, separation=None)
 
 
 def test_a_model_without_frames_cannot_separate(bench):

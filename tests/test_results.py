@@ -233,3 +233,10 @@ def test_a_record_of_brought_features_cannot_be_made_again(tmp_path, bench, reco
     ended = bench("reproduce", record)
     assert ended.code == 2
     assert "which a record does not hold" in ended.err
+
+
+def test_a_device_that_is_none_or_not_here_is_told(bench, record):
+    for device, words in (("gpu", "Invalid value for '--device'"), ("mps", "--device mps is not at hand here")):
+        ended = bench("reproduce", record, "--device", device)
+        assert ended.code == 2
+        assert words in ended.err

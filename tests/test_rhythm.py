@@ -1,6 +1,7 @@
 """Beats end to end: annotations in every form and with every fault, labels, the run, the record."""
 
 import json
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -9,10 +10,13 @@ import torch
 from marble_bench.tasks.corpora import gtzan_rhythm
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, clips, compose, jams, read
 
-from marble_bench import corpus, events, framed, plugins
+from marble_bench import corpus, events, framed, gather, plugins
 from marble_bench.dataset import dataset
 from marble_bench.encoder import Encoder, Layer, stack
 from marble_bench.errors import DataError, UsageError
+from marble_bench.features.frames import Frames, Sound
+from marble_bench.features.store import Span
+from marble_bench.gather import Gathered
 from marble_bench.metrics import beat_metrics
 from marble_bench.metrics.beats import COLUMNS
 from marble_bench.task import Clip
@@ -93,6 +97,19 @@ def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refuse
         events.within(Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
 
 
+def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_it_as_left_out(monkeypatch):
+    sounds = [Sound(name, Span(name, "0:"), 10.0, lambda rate: None) for name in "ab"]
+    clips = [Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), None)), Clip("b", "train", "b.wav", ((0.5, 1.0), None))]
+    data = Gathered(clips, Frames([], sounds, []), ["", ""], {}, (), [], [], mini=False, cost={})
+    monkeypatch.setattr(gather, "encoder_frames", lambda *_: data)
+    said = []
+    found, marks = events.gathered(None, SimpleNamespace(say=said.append), framed.Layers((), ()))
+    assert [clip.target[0] for clip in found.clips] == [(0.5, 1.0), (0.5, 1.0)]
+    assert found.faults == []
+    assert marks == ["clip 'a': 1 events behind the end at 10.00 s left out"]
+    assert said == [f"mark: {marks[0]}"]
+
+
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
     made = events.labels(((0.0, 0.1), None), 12, 75.0)
     assert made[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]  # 0.1 s x 75 = 7.5, to even: frame 8
@@ -103,6 +120,26 @@ def test_the_trivial_answer_is_the_training_tempo_from_the_start():
     (beats, bars), *_ = events.steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
     assert beats.tolist() == [0.0, 0.5, 1.0, 1.5]
     assert bars.tolist() == [0.0]
+    (_, bars), *_ = events.steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])
+    assert bars.tolist() == [0.0]  # no clip has two downbeats, so nothing tells their interval
+
+
+@pytest.mark.parametrize("task", ["gtzan-rhythm", "musdb"])
+@pytest.mark.parametrize("option", [("--few-shot",), ("--control", "shuffle")])
+@pytest.mark.parametrize("more", [(), ("--dry-run",)])
+def test_what_is_for_whole_clips_is_refused_and_not_left_undone(bench, task, option, more):
+    ended = bench("run", "--model", "logmel", "--task", task, "--mini", *option, *more)
+    assert ended.code == 2
+    assert f"{' '.join(option)} is for tasks of whole clips, and task '{task}'" in ended.err
+
+
+def test_audio_is_kept_only_where_there_is_some_and_brought_features_have_no_frames(bench, tmp_path):
+    ended = bench("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--keep-audio", tmp_path, "--dry-run")
+    assert ended.code == 2
+    assert "task 'gtzan-rhythm' separates nothing" in ended.err
+    ended = bench("run", "--features", tmp_path, "--task", "gtzan-rhythm", "--dry-run")
+    assert ended.code == 2
+    assert "give --model" in ended.err
 
 
 def _encoder(*layers):
