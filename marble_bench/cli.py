@@ -154,7 +154,7 @@ def run(
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
             print(
-                "interrupted; finished features and probes are kept, the same command goes on from there",
+                "interrupted; finished features are kept, and probes of tasks of whole clips: the same command goes on there",
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None

@@ -36,18 +36,42 @@ NEIGHBOURS = 1  # frames on either side that are labelled too
 
 
 def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, list[str]]:
-    """The clips with their frames, and marks: events behind the end of the audio are taken off a clip's target."""
+    """The clips with their frames, and marks: events behind the end of the audio are taken off a clip's target.
+
+    Raises DataError naming the clips whose annotation is not of their audio, unless the user allows it.
+    """
     data = gather.encoder_frames(request, watch, layers.stored)
     frames = frames_of(data)
-    clips, marks = [], []
-    for clip, length_s in zip(data.clips, frames.lengths_s, strict=True):
-        kept, beyond = within(clip, length_s)
+    clips, usable, marks = [], [], []
+    bad: dict[str, str] = {}
+    for index, (clip, length_s) in enumerate(zip(data.clips, frames.lengths_s, strict=True)):
+        try:
+            kept, beyond = within(clip, length_s)
+        except DataError as error:
+            bad[clip.audio] = str(error)
+            continue
         clips.append(kept)
+        usable.append(index)
         if beyond:
             marks.append(f"clip '{clip.id}': {beyond} events behind the end at {length_s:.2f} s left out")
             watch.say(f"mark: {marks[-1]}")
+    if bad and not request.allow_missing:
+        raise DataError(
+            "\n  ".join([f"{len(bad)} clips cannot be used:", *list(bad.values())[:10]])
+            + "\nMend them, or run with --allow-missing: the record then lists them and is not comparable"
+        )
+    for why in bad.values():
+        watch.say(f"left out: {why}")
     summable = tuple(layers.stored.index(index) for index in layers.summed)
-    return replace(data, clips=clips, summable=summable), marks
+    rest = replace(
+        data,
+        clips=clips,
+        features=frames.only(usable),
+        digests=[data.digests[index] for index in usable],
+        summable=summable,
+        missing=[*data.missing, *bad],
+    )
+    return rest, marks
 
 
 def within(clip: Clip, length_s: float) -> tuple[Clip, int]:

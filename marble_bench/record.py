@@ -109,6 +109,8 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:
         reasons.append(f"{request.seeds} seeds, the protocol asks for {request.protocol.seeds}")
+    if request.dtype != "float32":
+        reasons.append(f"features in {request.dtype}")
     if request.control:
         reasons.append(f"a control: training labels by {request.control}")
     if request.few_shot:
@@ -123,6 +125,7 @@ def variant(request: Request, data: Gathered) -> str:
     parts += ["partial"] if data.missing else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
     parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
+    parts += [request.dtype] if request.dtype != "float32" else []
     parts += [f"control-{request.control}"] if request.control else []
     parts += ["few-shot"] if request.few_shot else []
     return "-".join(parts)

@@ -11,6 +11,7 @@ from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
+from marble_bench.mixing import chunk_bytes
 from marble_bench.protocol import Protocol
 from marble_bench.request import Outcome, Request, Watch
 from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
@@ -154,6 +155,8 @@ def check_options(request: Request) -> None:
             raise UsageError(
                 f"task '{name}' is asked frame by frame, and --features brings a vector for a window: give --model"
             )
+    if request.encoder is None and (request.dtype != "float32" or request.engine != "local"):
+        raise UsageError("--dtype and --engine say how features are made, and --features brings them: leave it out")
     if request.keep_audio is not None and not isinstance(target, Stems):
         raise UsageError(f"--keep-audio keeps separated stems, and task '{name}' separates nothing: leave it out")
 
@@ -295,6 +298,8 @@ def plan(request: Request) -> dict[str, object]:
             rules = separation.rules_of(request.named.task, request.protocol, corpus.is_mini(root))
             each = request.named.task.target.width * request.seeds * len(rules.learning_rates)
             frames["probes"] = each * (len(layers) + with_sum)
+            mixtures = rules.mixtures_per_track * sum(clip.split == "train" for clip in clips)
+            frames["mixtures_gb"] = round(chunk_bytes(mixtures, request.named.task.target.width, rules) / 1e9, 3)
         frames["frames_gb"] = round(estimate_bytes(audio_s, request.encoder, chosen.stored) / 1e9, 3)
     else:
         layers, with_sum = chosen_layers(request.layers, names, request.protocol, request.encoder.summable)

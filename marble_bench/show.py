@@ -43,6 +43,14 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
 
 
+def _layers_by_seed(chosen: Sequence[dict[str, Any]]) -> str:
+    """The layers that validation chose, seed by seed; for each stem apart where stems have probes of their own."""
+    of: dict[str, list[str]] = {}
+    for choice in chosen:
+        of.setdefault(choice.get("stem", ""), []).append(choice["layer"])
+    return ", ".join(f"{stem} {' '.join(layers)}".strip() for stem, layers in of.items())
+
+
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """A record: as one line of JSON, or its scores as a table and where it was written."""
     from marble_bench.leaderboard.table import shown
@@ -54,12 +62,12 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
         table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
-    layers = " ".join(choice["layer"] for choice in record["selection"]["per_seed"])
+    layers = _layers_by_seed(record["selection"]["per_seed"])
     for metric, score in record["scores"].items():
         values = [score["test"], *score["ci95"], score["valid"], score["trivial"]]
         test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score["unit"]) for value in values)
         names = (record["model"]["name"], record["task"]["name"], metric)
-        table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers)
+        table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
     _console().print(table)
     print(outcome.path if outcome.written else f"{outcome.path} stood there already, the same", file=sys.stderr)
     if record["why_not"]:

@@ -5,8 +5,8 @@ mean over the batch's frames, summed over the outputs (binary cross-entropy; a k
 is left out). Probes that read the same layer share one matrix product for each seed, and all their updates. Features are
 read from disk, a batch at a time, so that no layer is ever wholly in memory.
 
-After each epoch a probe is judged by minus the same loss over the whole clips of the validation split: plateau, early
-stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial weights depend on the seed
+After each epoch a probe is judged by minus the first output's loss over the whole clips of the validation split: plateau,
+early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial weights depend on the seed
 alone, as do dropout masks (on one kind of device).
 
 Shapes: features `(frames, width)`, truth and outputs `(frames, outputs)`; truth is NaN where not annotated.
@@ -163,8 +163,8 @@ def _forward(
     return torch.baddbmm(parameters["last_bias"], middle, parameters["last"])
 
 
-def _loss(outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """`(probes, frames, outputs)`, `(frames, outputs)`, `(outputs,)` annotated frames in all -> `(probes,)`.
+def _losses(outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """`(probes, frames, outputs)`, `(frames, outputs)`, `(outputs,)` annotated frames in all -> `(probes, outputs)`.
 
     The sum of each output's cross-entropies over its own count: added up over chunks, the mean.
     """
@@ -175,7 +175,7 @@ def _loss(outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor) -> t
     each = functional.binary_cross_entropy_with_logits(
         outputs, truth.nan_to_num(nan=0.0).expand_as(outputs), reduction="none"
     )
-    return (torch.where(there, each, 0.0).sum(dim=1) / counts.clamp(min=1)).sum(dim=-1)
+    return torch.where(there, each, 0.0).sum(dim=1) / counts.clamp(min=1)
 
 
 class _Block:
@@ -222,7 +222,7 @@ class _Block:
             finite &= self._step(
                 train, {seed: each[start : start + self.recipe.protocol.batch_size] for seed, each in crops.items()}
             )
-        losses = self._losses(valid)
+        losses = self._valid_losses(valid)
         finite &= losses.isfinite()
         staying = self.book.judge(
             (-losses).tolist(),
@@ -263,7 +263,7 @@ class _Block:
             for rows, labels in self._chunks(train, batch, truth, len(members)):
                 keep = None if mask is None else mask[at : at + len(labels)]
                 at += len(labels)
-                loss = _loss(_forward(own, rows, keep, self.recipe), labels, counts)
+                loss = _losses(_forward(own, rows, keep, self.recipe), labels, counts).sum(dim=-1)
                 for name, slope in zip(own, torch.autograd.grad(loss.sum(), list(own.values())), strict=True):
                     gradients[name].index_add_(0, where, slope)
                 total.index_add_(0, where, loss.detach())
@@ -302,8 +302,8 @@ class _Block:
         drawn = torch.rand(frames, hidden, generator=self.dropout[seed], device=self.device)
         return (drawn >= rate) / (1 - rate)
 
-    def _losses(self, valid: Frameset) -> torch.Tensor:
-        """`(probes,)` on the CPU: the loss over all frames of the validation split."""
+    def _valid_losses(self, valid: Frameset) -> torch.Tensor:
+        """`(probes,)` on the CPU: the first output's loss over all frames of the validation split."""
         import torch
 
         probes = len(self.book.alive)
@@ -315,7 +315,8 @@ class _Block:
                 first = 0
                 for rows in _whole(valid, self.layers, clip, probes, self.recipe, self.device):
                     labels = truth[first : first + rows.shape[1]].to(self.device)
-                    total += _loss(_forward(self.adam.parameters, rows, None, self.recipe), labels, counts)
+                    outputs = _forward(self.adam.parameters, rows, None, self.recipe)
+                    total += _losses(outputs, labels, counts)[:, 0]
                     first += rows.shape[1]
         return total.cpu()
 

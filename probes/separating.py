@@ -95,7 +95,7 @@ def measure(
     """Separate every song with every seed's separators and measure it.
 
     chosen: `[seed][stem]`. features: of the songs, in their order. workers: processes for BSSEval, 0 to leave it out.
-    keep_audio: a folder for the separated stems, `seed<N>/<song>/<stem>.wav`, 24 bits. progress: (songs done, in all).
+    keep_audio: a folder for the separated stems, `seed<N>/<song>/<stem>.wav`, float samples. progress: (songs done, in all).
     """
     import numpy as np
 
@@ -201,7 +201,7 @@ def _keep(files: Sequence[Path], song: Song, rules: Separation, folder: Path) ->
         place.mkdir(parents=True, exist_ok=True)
         stems = np.fromfile(path, np.float32).reshape(len(song.names), 2, -1)
         for name, sound in zip(song.names, stems, strict=True):
-            soundfile.write(place / f"{name}.wav", sound.T, rules.sample_rate_hz, subtype="PCM_24")
+            soundfile.write(place / f"{name}.wav", sound.T, rules.sample_rate_hz, subtype="FLOAT")
 
 
 def fit_and_measure(

@@ -6,9 +6,12 @@ it; the score is F at 70 ms with hits, found and annotated beats counted over al
 code 70, and the published numbers are the code's; both are reported, with the mean per track after 5 s and continuity.
 
 Departures: features are computed once on the whole excerpt, and training crops of 10 s are cut from them; MARBLE encoded the
-crop. Downbeats are a second output of the same probe, as in MARBLE's second version; they do not choose the probe. While it
-trains, a probe is judged by its loss on the validation split, where MARBLE decoded after each epoch; which probe is
-scored is chosen by the decoded F. Frames are the encoder's own: 75 a second for MERT, which MARBLE's labels are made for.
+crop, with 320 samples of silence behind it. A probe has an output each for beats and downbeats and is trained on the sum of
+their binary cross-entropies, as in MARBLE's second version; its first had two classes and no downbeats. While it trains, a
+probe is judged by the beats' loss on the validation split, where MARBLE decoded after each epoch; which probe is scored is
+chosen by the decoded F (a grid's `valid`; its `history` is minus the loss). Annotated times are taken as they are; MARBLE
+rounded them to its frames. Frames are the encoder's own: 75 a second for MERT, which MARBLE's labels are made for. MARBLE
+leaves out jazz.00054, damaged in Kaggle's copy, which is used here where it can be decoded.
 """
 
 from __future__ import annotations

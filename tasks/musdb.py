@@ -6,8 +6,9 @@ the score is the global SDR in dB, mean over songs (main), and museval's median 
 silent in a song has no score there.
 
 Departures: MARBLE draws new mixtures in every epoch, here those of one epoch are drawn once (see `marble_bench.mixing`); its
-paper has a bidirectional LSTM, its code and so this task one that goes one way; it watches validation with the Wiener step,
-here without.
+paper has a bidirectional LSTM, its code and so this task one that goes one way (protocol `marble-bidirectional`: both); it
+watches validation with the Wiener step, here without. Separators have one learning rate, 1e-3, whatever the protocol's grid;
+MARBLE looked for one by itself (auto_lr_find), and its batches were 32 on each of eight GPUs, here 32 in all.
 """
 
 from __future__ import annotations

@@ -92,10 +92,46 @@ def test_long_sounds_go_in_pieces_whose_frames_stand_one_behind_the_other(tmp_pa
     whole, _ = _extract(sounds, tmp_path)
     CALLS.clear()
     pieces, _ = _extract(sounds, tmp_path, piece_s=1.0)
-    assert sorted(CALLS) == [(1, 4400), (2, 8000)]
+    assert sorted(CALLS) == [(1, 4400), (2, 8800)]  # an encoder hears 0.1 s beyond a piece
     assert np.array_equal(pieces.read(0, 0, 0, 127), whole.read(0, 0, 0, 127))
     short, _ = _extract(_sounds([2.05]), tmp_path / "other", piece_s=1.0)
     assert short.length(0, 0) == 100  # the rest of 0.05 s is shorter than the encoder takes
+
+
+@pytest.mark.parametrize("piece_s", [None, 0.5, 1.5, 2.5])
+def test_what_an_encoder_drops_behind_its_stretches_moves_no_frame(tmp_path, piece_s):
+    def load(path, device):
+        def encode(waveforms, pool):
+            taken = waveforms.shape[1] // RATE * RATE or waveforms.shape[1]
+            return [pool(waveforms[:, :taken].unfold(1, 160, 160)[..., :5])]
+
+        return encode
+
+    stretching = replace(ENCODER, layers=ENCODER.layers[:1], load=load, stretch_s=1.0)
+    sounds = _sounds([3.7])
+    got, _ = _extract(sounds, tmp_path, layers=(0,), encoder=stretching, piece_s=piece_s)
+    whole = sounds[0].read(RATE).reshape(-1, 160)[:, :5].astype(np.float16)
+    assert got.length(0, 0) == len(whole) == 185
+    assert np.array_equal(got.read(0, 0, 0, 185), whole)
+
+
+@pytest.mark.parametrize(("width", "lead"), [(400, 0), (160, 160)])  # without padding, and with a frame too many
+def test_frames_of_later_pieces_stand_at_their_time(tmp_path, width, lead):
+    def load(path, device):
+        def encode(waveforms, pool):
+            padded = torch.nn.functional.pad(waveforms, (0, lead))
+            return [pool(padded.unfold(1, width, 160)[..., :5])]
+
+        return encode
+
+    uneven = replace(ENCODER, layers=ENCODER.layers[:1], load=load)
+    sounds = _sounds([3.7])
+    got, _ = _extract(sounds, tmp_path, layers=(0,), encoder=uneven, piece_s=1.0)
+    whole = sounds[0].read(RATE).reshape(-1, 160)[:, :5].astype(np.float16)
+    frames_there = got.length(0, 0)
+    assert frames_there in (183, 185, 186)  # the last piece has what its encoder gives
+    same = min(frames_there, len(whole))
+    assert np.array_equal(got.read(0, 0, 0, same), whole[:same])
 
 
 def test_fast_layers_are_averaged_down_and_vectors_for_a_window_are_refused(tmp_path):
@@ -214,13 +250,13 @@ def test_a_probe_is_a_plain_torch_loop():
             linear.bias.copy_(start[f"{weight}_bias"][0])
     adam = torch.optim.Adam(model.parameters(), lr=3e-2)
 
-    def loss(split, clips):
+    def loss(split, clips, outputs=(0, 1)):
         x = torch.cat([torch.from_numpy(split.features.clips[c][0]).float() for c in clips])
         y = torch.cat([torch.from_numpy(split.truth(0, c)) for c in clips])
         there = y.isfinite()
         out = model(x)
         criterion = torch.nn.functional.binary_cross_entropy_with_logits
-        return sum(criterion(out[there[:, k], k], y[there[:, k], k]) for k in (0, 1))
+        return sum(criterion(out[there[:, k], k], y[there[:, k], k]) for k in outputs)
 
     order = torch.Generator().manual_seed(3)
     history = []
@@ -234,7 +270,7 @@ def test_a_probe_is_a_plain_torch_loop():
             loss(train, batch).backward()
             adam.step()
         with torch.no_grad():
-            history.append(-float(loss(valid, range(3))))
+            history.append(-float(loss(valid, range(3), outputs=(0,))))
     assert list(fitted.history) == pytest.approx(history, rel=1e-4)
     best = int(np.argmax(history))
     assert fitted.best_epoch == best

@@ -74,7 +74,8 @@ def test_a_bad_annotation_is_named_with_what_is_wrong(tmp_path, text, message):
 
 def test_a_broken_jams_file_is_named(tmp_path):
     path = tmp_path / "blues.00029.wav.jams"
-    for text in ("{", "{}", '{"annotations": [{"namespace": "beat", "data": [{}]}]}'):
+    twice = json.dumps({"annotations": 2 * [{"namespace": "beat", "data": [{"time": 1.0}]}]})
+    for text in ("{", "{}", "[]", '{"annotations": [{"namespace": "beat", "data": [{}]}]}', twice):
         path.write_text(text)
         with pytest.raises(DataError, match="cannot be read as beats"):
             read(path)

@@ -3,7 +3,9 @@
 Each layer has a store of its own, so that asking for another layer later adds it and encodes nothing else again, and
 reading one never touches the others. A row is a frame. A sound longer than `piece_s`, or than the encoder takes, goes
 through it in pieces one after another, and their frames stand one behind the other; a rest that is shorter than the
-encoder can take gives no frames. Frame j of a layer stands for time j / rate.
+encoder can take gives no frames. Frame j of a layer stands for time j / rate, in later pieces too: an encoder hears `min_s`
+beyond a piece, so that none lacks its last frame, and what comes out beyond it is left out. An encoder that cuts what it is
+given into stretches and drops what remains gets pieces of whole stretches, and what remains of a sound as a piece.
 
 Layers with fewer than MIN_RATE_HZ frames a second (a vector for each window or patch) cannot say when something happens and
 are refused; those with more than MAX_RATE_HZ are averaged down, by whole frames, to at most that. Both are the project's own
@@ -18,7 +20,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -67,7 +69,7 @@ def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
         there = ", ".join(encoder.layers[index].name for index in able)
         raise UsageError(
             f"{encoder.name}: {'layer ' + ', '.join(bad) if bad else 'no layer'} "
-            f"has frames ({MIN_RATE_HZ:g} a second at least), and this task asks when something happens; "
+            f"has frames ({MIN_RATE_HZ:g} a second at least), and this task is asked frame by frame; "
             + (f"choose from --layers {there}" if there else "choose another model")
         )
 
@@ -141,19 +143,19 @@ def extract(
     room for what is still to be stored, before the first write; UsageError for layers without frames.
     """
     check_framewise(encoder, layers)
-    limits = [each for each in (piece_s, encoder.max_s) if each is not None]
-    piece = round(min(limits) * encoder.sample_rate_hz) if limits else None
-    stores = [
-        _store(encoder, weights, index, cache, {"dtype": dtype, **facts, "piece": piece}, elsewhere) for index in layers
-    ]
+    cut = Cut.of(encoder, piece_s)
+    key = {"dtype": dtype, **facts, "cut": asdict(cut)}
+    stores = [_store(encoder, weights, index, cache, key, elsewhere) for index in layers]
     cost = Cost()
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
         _check_room(list(todo.values()), encoder, layers, stores, say)
         started = time.perf_counter()
-        jobs = [Job(span, sound.name, partial(_pieces, sound, encoder, piece)) for span, sound in todo.items()]
+        jobs = [Job(span, sound.name, partial(_pieces, sound, encoder, cut)) for span, sound in todo.items()]
         most = pipeline.shard_jobs(len({sound.span for sound in sounds}))
-        kind = Kind(layers, _as_they_are, _averaged, partial(_bytes_of, encoder, layers), SHARD_BYTES, most)
+        kind = Kind(
+            layers, _as_they_are, partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers), SHARD_BYTES, most
+        )
         settings = Settings(device, dtype, batch_s, workers, engine)
         load = partial(encoder.load, weights.path, device)
         pipeline.run(jobs, encoder, load, kind, partial(keep, stores), settings, cost, progress, say)
@@ -198,34 +200,72 @@ def _check_room(
     check_room(stores[0].folder, sum(missing), text, hint, say)
 
 
-def _pieces(sound: Sound, encoder: Encoder, piece: int | None) -> Groups:
+@dataclass(frozen=True)
+class Cut:
+    """How a sound is cut, in samples. piece: None for not at all. beyond: what is heard behind a piece. stretch: what pieces
+    are multiples of; 1 for any length. least: what can be encoded at all. piece_s: the piece in seconds, where frames behind
+    it are left out."""
+
+    piece: int | None
+    beyond: int
+    stretch: int
+    least: int
+    piece_s: float | None
+
+    @classmethod
+    def of(cls, encoder: Encoder, piece_s: float | None) -> Cut:
+        """The cut of an encoder into pieces of at most `piece_s`, and of at most what it takes."""
+        rate = encoder.sample_rate_hz
+        least = round(encoder.min_s * rate)
+        stretch = round(encoder.stretch_s * rate) if encoder.stretch_s else 1
+        beyond = least if stretch == 1 else 0
+        limits = [round(piece_s * rate)] if piece_s is not None else []
+        if encoder.max_s is not None:
+            longest = round(encoder.max_s * rate)
+            limits.append(longest - beyond if longest > 2 * beyond else longest)
+        if not limits:
+            return cls(None, 0, stretch, least, None)
+        piece = min(limits)
+        piece = piece // stretch * stretch or piece
+        return cls(piece, beyond, stretch, least, piece / rate if stretch == 1 else None)
+
+
+def _pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
     from marble_bench import audio
 
     waveform = audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
-    return _cut(waveform, piece, round(encoder.min_s * encoder.sample_rate_hz), sound.name)
-
-
-def _cut(waveform: NDArray[np.float32], piece: int | None, least: int, name: str) -> Groups:
-    """Pieces one after another, and the rest of them as a group by itself; a rest shorter than `least` samples is left out.
-
-    Raises DataError if nothing is left.
-    """
-    length = piece or len(waveform)
-    whole = len(waveform) // length * length if length >= least else 0
-    rest = waveform[whole:]
-    groups = [waveform[:whole].reshape(-1, length)] if whole else []
-    groups += [rest[None]] if len(rest) >= least else []
+    groups = _cut(waveform, cut)
     if not groups:
-        raise DataError(f"{name} has {len(waveform):,} samples, and the encoder needs at least {least:,}")
+        raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder needs at least {cut.least:,}")
     return groups
+
+
+def _cut(waveform: NDArray[np.float32], cut: Cut) -> Groups:
+    """Pieces with what is heard behind them; the last of them if less follows it; whole stretches that are left; the rest.
+
+    A rest shorter than can be encoded is left out.
+    """
+    import numpy as np
+
+    length = cut.piece or len(waveform) // cut.stretch * cut.stretch or len(waveform)
+    whole = len(waveform) // length if length >= cut.least else 0
+    full = min(whole, max(len(waveform) - cut.beyond, 0) // length) if cut.piece else whole
+    pieces = [waveform[at * length : (at + 1) * length + cut.beyond] for at in range(whole)]
+    groups = [np.stack(pieces[:full])] if full else []
+    groups += [each[None] for each in pieces[full:]]
+    left = waveform[whole * length :]
+    middle = len(left) // cut.stretch * cut.stretch if cut.stretch > 1 else 0
+    return groups + [each[None] for each in (left[:middle], left[middle:]) if len(each) >= cut.least]
 
 
 def _as_they_are(frames: Any) -> Any:
     return frames
 
 
-def _averaged(frames: Any, layer: Layer) -> Any:
-    """`(windows, frames, width)`, averaged by the layer's `reduction`."""
+def _rows(piece_s: float | None, frames: Any, layer: Layer) -> Any:
+    """`(windows, frames, width)` of a piece without what came out behind it, averaged by the layer's `reduction`."""
+    if piece_s is not None:
+        frames = frames[:, : round(piece_s * (layer.frame_rate_hz or 0))]
     many = reduction(layer)
     if many == 1:
         return frames

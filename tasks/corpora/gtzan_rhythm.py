@@ -49,10 +49,10 @@ def read(path: Path) -> tuple[Times, Times | None]:
 
     Raises DataError naming the file if it is not of its form, has fewer than two beats, or if times do not ascend.
     """
-    text = path.read_text(encoding="utf-8")
     try:
+        text = path.read_text(encoding="utf-8")
         beats, downbeats = _of_jams(text) if path.suffix == ".jams" else _of_lines(text)
-    except (ValueError, KeyError, TypeError, IndexError) as error:
+    except (OSError, ValueError, KeyError, TypeError, IndexError, AttributeError) as error:
         raise DataError(f"{path} cannot be read as beats ({type(error).__name__}: {error})") from error
     for name, times in (("beat", beats), ("downbeat", downbeats or ())):
         for before, after in pairwise(times):
@@ -66,15 +66,16 @@ def read(path: Path) -> tuple[Times, Times | None]:
 
 
 def _of_jams(text: str) -> tuple[Times, Times]:
-    found: dict[str, Times] = {"beat": (), "downbeat": ()}
+    found: dict[str, Times] = {}
     for annotation in json.loads(text)["annotations"]:
         if annotation["namespace"] == "beat":
             kind = annotation.get("sandbox", {}).get("annotation_type", "beat")
             data = annotation["data"]
             times = data["time"] if isinstance(data, dict) else [each["time"] for each in data]
             if kind in found:
-                found[kind] = tuple(float(time) for time in times)
-    return found["beat"], found["downbeat"]
+                raise ValueError(f"two annotations of type {kind}")
+            found[kind] = tuple(float(time) for time in times)
+    return found.get("beat", ()), found.get("downbeat", ())
 
 
 def _of_lines(text: str) -> tuple[Times, Times]:

@@ -232,15 +232,17 @@ def _six(value: float) -> float | None:
 def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
     """Each layer's best validation score: of each seed the best of its probes, then mean and spread over the seeds.
 
-    chosen: how many seeds have their best probe of all on this layer (the first of equals, as a run chooses).
+    Where stems have probes of their own, a seed's score is the mean over them. chosen: how many seeds (and stems) have their
+    best probe of all on this layer (the first of equals, as a run chooses).
     """
     from marble_bench.statistics import spread
 
     able = grid.dropna(subset=["valid"])
-    picked = [part["layer"].tolist()[int(part["valid"].to_numpy().argmax())] for _, part in able.groupby("seed")]
+    keys = ["seed", "stem"] if "stem" in able else ["seed"]
+    picked = [part["layer"].tolist()[int(part["valid"].to_numpy().argmax())] for _, part in able.groupby(keys)]
     made = []
     for layer in dict.fromkeys(grid["layer"]):
-        best = able[able["layer"] == layer].groupby("seed")["valid"].max().tolist()
+        best = able[able["layer"] == layer].groupby(keys)["valid"].max().groupby(level="seed").mean().tolist()
         made.append(
             {
                 "layer": layer,
