@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from marble_bench import corpus
+from marble_bench import corpus, perturb
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.frames import Frames
@@ -19,10 +19,22 @@ from marble_bench.weights import Weights
 
 
 @dataclass(frozen=True)
+class Changed:
+    """The test clips after a perturbation, with the labels that they then have, and the spans of their features.
+
+    A clip whose label has left the task's labels is not among them.
+    """
+
+    clips: list[Clip]
+    store: Store
+    spans: list[Span]
+
+
+@dataclass(frozen=True)
 class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
-    summable: the layers of `features` that a weighted sum can run over.
+    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation.
     """
 
     clips: list[Clip]
@@ -34,6 +46,7 @@ class Gathered:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    changed: dict[str, Changed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Pooled:
     """The usable clips of a run, each with its span in the store of an encoder's pooled features."""
 
     clips: list[Clip]
+    paths: list[Path]
     digests: list[str]
     store: Store
     spans: list[Span]
@@ -76,6 +90,7 @@ def pooled(request: Request, watch: Watch) -> Pooled:
     usable, missing, faults = sound(request, here, cost.damaged, watch)
     return Pooled(
         clips=[here.clips[index] for index in usable],
+        paths=[here.paths[index] for index in usable],
         digests=[here.digests[index] for index in usable],
         store=store,
         spans=[spans[index] for index in usable],
@@ -103,7 +118,47 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
         faults=found.faults,
         mini=found.mini,
         cost=found.cost,
+        changed={name: _changed(request, watch, found, name) for name in request.perturb},
     )
+
+
+def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Changed:
+    """See that the features of the test clips after a perturbation are stored; no other clip is changed.
+
+    Raises DataError naming the clips that cannot be changed.
+    """
+    from marble_bench.features import extract
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    items, left_out = [], 0
+    for clip, path, digest in zip(found.clips, found.paths, found.digests, strict=True):
+        if clip.split != "test":
+            continue
+        target = perturb.moved(task.shifted, clip.target, name)
+        if target is None:
+            left_out += 1
+            continue
+        items.append(extract.Item(replace(clip, target=target), path, digest, task.corpus.sample_rate_hz))
+    if left_out:
+        watch.say(f"{name}: left out {left_out} test clips, whose label moves out of the task's labels")
+    store, spans, cost = extract.extract(
+        items,
+        encoder,
+        found.weights,
+        task.window,
+        request.cache,
+        request.device,
+        watch.features,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+        say=watch.say,
+        change=name,
+    )
+    if cost.damaged:
+        raise DataError(f"{len(cost.damaged)} test clips cannot be changed: {listing(cost.damaged.values())}")
+    return Changed([item.clip for item in items], store, spans)
 
 
 def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
