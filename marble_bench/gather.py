@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,13 @@ from marble_bench.weights import Weights
 
 @dataclass(frozen=True)
 class Changed:
-    """The test clips after a perturbation, with the labels that they then have, and the spans of their features.
+    """The test clips after a perturbation, with the labels that they then have, and their features when they are asked for.
 
     A clip whose label has left the task's labels is not among them.
     """
 
     clips: list[Clip]
-    store: Store
-    spans: list[Span]
+    load: Callable[[], Features | Frames]
 
 
 @dataclass(frozen=True)
@@ -131,17 +131,13 @@ def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Change
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
-    items, left_out = [], 0
-    for clip, path, digest in zip(found.clips, found.paths, found.digests, strict=True):
-        if clip.split != "test":
-            continue
+    rate, items = task.corpus.sample_rate_hz, []
+    test = [each for each in zip(found.clips, found.paths, found.digests, strict=True) if each[0].split == "test"]
+    for clip, path, digest in test:
         target = perturb.moved(task.shifted, clip.target, name)
-        if target is None:
-            left_out += 1
-            continue
-        items.append(extract.Item(replace(clip, target=target), path, digest, task.corpus.sample_rate_hz))
-    if left_out:
-        watch.say(f"{name}: left out {left_out} test clips, whose label moves out of the task's labels")
+        if target is not None:
+            items.append(extract.Item(replace(clip, target=target), path, digest, rate))
+    _say_left_out(watch, name, len(test) - len(items))
     store, spans, cost = extract.extract(
         items,
         encoder,
@@ -156,9 +152,18 @@ def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Change
         say=watch.say,
         change=name,
     )
-    if cost.damaged:
-        raise DataError(f"{len(cost.damaged)} test clips cannot be changed: {listing(cost.damaged.values())}")
-    return Changed([item.clip for item in items], store, spans)
+    _check_changed(cost.damaged)
+    return Changed([item.clip for item in items], partial(extract.load, store, spans))
+
+
+def _say_left_out(watch: Watch, name: str, count: int) -> None:
+    if count:
+        watch.say(f"{name}: left out {count} test clips, whose label moves out of the task's labels")
+
+
+def _check_changed(damaged: dict[str, str]) -> None:
+    if damaged:
+        raise DataError(f"{len(damaged)} test clips cannot be changed: {listing(damaged.values())}")
 
 
 def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
@@ -196,6 +201,11 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         engine=request.engine,
     )
     usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
+    test = [
+        (extract.Item(here.clips[index], here.paths[index], here.digests[index], rate), length_s)
+        for index, length_s in zip(usable, found.lengths_s, strict=True)
+        if here.clips[index].split == "test"
+    ]
     return Gathered(
         clips=[here.clips[index] for index in usable],
         features=found,
@@ -206,7 +216,47 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
     )
+
+
+def _changed_frames(
+    request: Request,
+    watch: Watch,
+    weights: Weights,
+    layers: Sequence[int],
+    test: Sequence[tuple[Any, float]],
+    name: str,
+) -> Changed:
+    """As `_changed`, frame by frame. test: `extract.Item` and seconds of each test clip."""
+    from marble_bench.features import extract, frames
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    clips, sounds = [], []
+    for item, length_s in test:
+        target = perturb.moved_times(item.clip.target, name, length_s)
+        if target is not None:
+            clips.append(replace(item.clip, target=target))
+            sounds.append(extract.sound_of(replace(item, change=name), task.window))
+    _say_left_out(watch, name, len(test) - len(clips))
+    found, cost = frames.extract(
+        sounds,
+        encoder,
+        weights,
+        layers,
+        request.cache,
+        {"clip_normalize": task.window.normalize, **extract.changed_facts(name)},
+        device=request.device,
+        piece_s=task.window.length_s,
+        progress=watch.features,
+        say=watch.say,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+    )
+    _check_changed(cost.damaged)
+    return Changed(clips, lambda: found)
 
 
 @dataclass(frozen=True)

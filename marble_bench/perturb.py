@@ -10,7 +10,7 @@ every encoder is given the same changed sound. It keeps the number of samples, s
 - `low-pass`: Butterworth of order 8 at 4 kHz, 3 dB down there. A file of 8 kHz or less has nothing above and stays.
 - `pitch-shift`: a semitone up, by librosa's phase vocoder. Moves the label where `Task.shifted` says so.
 - `time-stretch`: slower by librosa's phase vocoder at rate 0.9, cut to the clip's own length. Faster would leave clips that
-  are shorter than a window.
+  are shorter than a window. Moves events.
 
 The kinds are those of the Audio Degradation Toolbox (Mauch and Ewert, ISMIR 2013) and of Kim et al., "Are Nearby Neighbors
 Relatives?" (2019); the strengths are this project's own.
@@ -19,7 +19,7 @@ Relatives?" (2019); the strengths are this project's own.
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +44,7 @@ class Change:
     """One perturbation.
 
     what: kind and strength; part of the key that changed features are stored by. semitones: how far it moves every pitch.
+    rate: what was at t seconds is then at t / rate.
     apply: `(samples,)` float32 mono, its rate in Hz and a seed -> as many samples.
     """
 
@@ -51,6 +52,7 @@ class Change:
     what: str
     apply: Callable[[NDArray[np.float32], int, int], NDArray[np.float32]]
     semitones: int = 0
+    rate: float = 1.0
 
 
 def changed(name: str, samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
@@ -85,6 +87,16 @@ def moved(shifted: Callable[[Any, int], Any] | None, target: Any, name: str) -> 
     """A clip's target after a change; None where it has left the labels. shifted: as `Task.shifted`."""
     semitones = CHANGES[name].semitones
     return shifted(target, semitones) if shifted and semitones else target
+
+
+def moved_times(target: Sequence[Sequence[float] | None], name: str, length_s: float) -> Any:
+    """A target of `Events` after a change, without what is then behind the end of its audio.
+
+    None where fewer than two of the main kind are left, which tell no tempo.
+    """
+    rate = CHANGES[name].rate
+    kept = [None if times is None else tuple(t / rate for t in times if t / rate < length_s) for times in target]
+    return tuple(kept) if len(kept[0] or ()) > 1 else None
 
 
 def seed_of(digest: str, start_s: float) -> int:
@@ -156,6 +168,6 @@ CHANGES = {
         Change("mp3", f"mp3 at {MP3_BPS // 1000} kb/s mono", _mp3),
         Change("low-pass", f"Butterworth {ORDER} at {CUTOFF_HZ:g} Hz", _low_pass),
         Change("pitch-shift", f"{SEMITONES:+d} semitone", _pitch_shift, SEMITONES),
-        Change("time-stretch", f"rate {RATE:g}, cut to length", _time_stretch),
+        Change("time-stretch", f"rate {RATE:g}, cut to length", _time_stretch, rate=RATE),
     )
 }

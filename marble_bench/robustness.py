@@ -6,23 +6,25 @@ moved label is no label of the task is left out on both sides, and counted.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import record
+from marble_bench import events, record
 from marble_bench.errors import UsageError
-from marble_bench.features import extract
+from marble_bench.features.frames import Frames
+from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.request import Request
 from marble_bench.results import number
 from marble_bench.scoring import Answers
-from marble_bench.targets import Classes, Scalars, Tags
+from marble_bench.targets import Classes, Scalars, Stems, Tags
+from marble_bench.task import Clip
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from marble_bench.features.table import Features
+    from marble_bench.probes import framewise, trainer
 
 
 def check(request: Request) -> None:
@@ -30,10 +32,10 @@ def check(request: Request) -> None:
     if not request.perturb:
         return
     task = request.named.task
-    if not isinstance(task.target, (Classes, Tags, Scalars)):
+    if isinstance(task.target, Stems):
         raise UsageError(
-            f"--perturb: task '{request.named.name}' asks frame by frame ({type(task.target).__name__}), and perturbations "
-            "are scored where a clip has one answer; leave --perturb out, or choose another task (bench list tasks)"
+            f"--perturb: task '{request.named.name}' asks for stems, and a changed mixture is no longer the sum of its own; "
+            "leave --perturb out, or choose another task (bench list tasks)"
         )
     if request.encoder is None:
         raise UsageError("--perturb changes audio, and --features brings none: give --model")
@@ -55,26 +57,63 @@ def score(
 
     from marble_bench.probes.trainer import average_windows
 
-    task = request.named.task
-    assert isinstance(task.target, (Classes, Tags, Scalars))
-    places = {clip.id: place for place, clip in enumerate(clip for clip in data.clips if clip.split == "test")}
+    target = request.named.task.target
+    assert isinstance(target, (Classes, Tags, Scalars))
     told, tables = {}, []
     for name, changed in data.changed.items():
-        clips = changed.clips
-        kept = [places[clip.id] for clip in clips]
-        before = answers.outputs["test"][:, kept], answers.truth["test"][kept]
-        truth = torch.from_numpy(task.target.encode([clip.target for clip in clips], [clip.id for clip in clips]))
-        outputs = answers.outputs["test"][:, :0]
+        clips, after = changed.clips, None
         if clips:
-            features = extract.load(changed.store, changed.spans)
+            features = changed.load()
+            assert isinstance(features, Features)
             outputs = average_windows(predict(features), torch.from_numpy(features.clip), len(clips))
+            truth = torch.from_numpy(target.encode([clip.target for clip in clips], [clip.id for clip in clips]))
             tables += record.prediction_rows(split_of(name), clips, outputs, truth)
-        found: dict[str, Any] = {}
-        for metric in task.metrics if clips else ():
-            clean, per_seed = (metric.compute(*each).tolist() for each in (before, (outputs, truth)))
-            found[metric.name] = drop(clean, per_seed, metric.higher_is_better)
-        told[name] = {"clips": len(clips), "left_out": len(places) - len(clips), "scores": found}
+            after = outputs, truth
+        told[name] = _told(data, request, clips, answers, after)
     return told, tables
+
+
+def score_events(
+    data: Gathered,
+    request: Request,
+    chosen: Sequence[trainer.Fitted],
+    recipe: framewise.Recipe,
+    answered: events.Answered,
+) -> tuple[dict[str, Any], list[pd.DataFrame]]:
+    """As `score`, for a task that asks when something happens."""
+    import torch
+
+    names = request.named.task.target.names
+    told, tables = {}, []
+    for name, changed in data.changed.items():
+        clips, after = changed.clips, None
+        if clips:
+            frames = changed.load()
+            assert isinstance(frames, Frames)
+            times = events.answer_changed(clips, frames, request, chosen, recipe)
+            outputs = events.measured(times, clips)
+            tables += events.prediction_rows(split_of(name), clips, times, outputs, names)
+            after = outputs, torch.zeros(len(clips))
+        told[name] = _told(data, request, clips, answered.measured, after)
+    return told, tables
+
+
+def _told(
+    data: Gathered,
+    request: Request,
+    clips: Sequence[Clip],
+    answers: Answers,
+    after: tuple[torch.Tensor, torch.Tensor] | None,
+) -> dict[str, Any]:
+    """What a record says of a change. after: outputs and truth of the clips; None where no clip is left."""
+    places = {clip.id: place for place, clip in enumerate(clip for clip in data.clips if clip.split == "test")}
+    kept = [places[clip.id] for clip in clips]
+    before = answers.outputs["test"][:, kept], answers.truth["test"][kept]
+    found: dict[str, Any] = {}
+    for metric in request.named.task.metrics if after else ():
+        clean, per_seed = (metric.compute(*each).tolist() for each in (before, after) if each)
+        found[metric.name] = drop(clean, per_seed, metric.higher_is_better)
+    return {"clips": len(clips), "left_out": len(places) - len(clips), "scores": found}
 
 
 def drop(clean: list[float], per_seed: list[float], higher_is_better: bool = True) -> dict[str, Any]:

@@ -132,7 +132,10 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
     made = record.build(request, data, fitted, chosen, scores, probe_s)
-    predictions = events.prediction_table(data, answered, task.target.names)
+    changed: list[pd.DataFrame] = []
+    if request.perturb:
+        made["perturbations"], changed = robustness.score_events(data, request, chosen, recipe, answered)
+    predictions = events.prediction_table(data, answered, task.target.names, changed)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
 

@@ -151,6 +151,15 @@ def test_changed_clips_have_a_store_of_their_own_and_plain_ones_the_old(tmp_path
     assert json.loads((mp3.folder / "about.json").read_text())["change"] == "mp3: mp3 at 64 kb/s mono"
 
 
+def test_a_time_stretch_moves_events_and_drops_those_behind_the_end():
+    target = ((0.9, 1.8, 2.7), None)
+    assert perturb.moved_times(target, "mp3", 2.7) == ((0.9, 1.8), None)
+    (beats, downbeats) = perturb.moved_times(target, "time-stretch", 2.9)
+    assert beats == pytest.approx((1.0, 2.0))
+    assert downbeats is None
+    assert perturb.moved_times(target, "time-stretch", 1.5) is None
+
+
 @pytest.fixture
 def perturbed(toy):
     """The toy run with all perturbations."""
@@ -267,8 +276,7 @@ def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
         (("--perturb", "mp33"), "no perturbation 'mp33'; did you mean 'mp3'?"),
         (("--perturb", ""), "no perturbation ''"),
         (("--perturb", "gain,nois"), "did you mean 'noise'?"),
-        (("--perturb", "mp3", "--task", "musdb"), "task 'musdb' asks frame by frame (Stems)"),
-        (("--perturb", "mp3", "--task", "gtzan-rhythm"), "task 'gtzan-rhythm' asks frame by frame (Events)"),
+        (("--perturb", "mp3", "--task", "musdb"), "task 'musdb' asks for stems"),
         (("--perturb", "mp3", "--features", "."), "--features brings none: give --model"),
     ],
 )

@@ -74,9 +74,14 @@ def open_store(
         "clip_normalize": window.normalize,
         "kind": "pooled",
         "dtype": dtype,
-        **({"change": f"{change}: {perturb.CHANGES[change].what}"} if change else {}),
+        **changed_facts(change),
     }
     return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers])
+
+
+def changed_facts(change: str) -> dict[str, str]:
+    """What a change adds to the key of a store; nothing for none."""
+    return {"change": f"{change}: {perturb.CHANGES[change].what}"} if change else {}
 
 
 def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
@@ -102,6 +107,7 @@ def sound_of(item: Item, window: Window) -> Sound:
             start_s=clip.start_s,
             duration_s=clip.duration_s,
             native_rate_hz=item.rate_hz,
+            change=partial(_changed, item) if item.change else None,
         )
         return audio.normalize(waveform, window.normalize)
 
