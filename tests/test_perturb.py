@@ -16,6 +16,7 @@ from scipy.signal import welch
 from marble_bench import audio, perturb, plugins, results, verdicts
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import extract
+from marble_bench.metrics import beats
 from marble_bench.metrics.key import KEYS
 from marble_bench.task import Window
 from marble_bench.weights import Weights
@@ -154,8 +155,8 @@ def test_changed_clips_have_a_store_of_their_own_and_plain_ones_the_old(tmp_path
 def test_a_time_stretch_moves_events_and_drops_those_behind_the_end():
     target = ((0.9, 1.8, 2.7), None)
     assert perturb.moved_times(target, "mp3", 2.7) == ((0.9, 1.8), None)
-    (beats, downbeats) = perturb.moved_times(target, "time-stretch", 2.9)
-    assert beats == pytest.approx((1.0, 2.0))
+    (main, downbeats) = perturb.moved_times(target, "time-stretch", 2.9)
+    assert main == pytest.approx((1.0, 2.0))
     assert downbeats is None
     assert perturb.moved_times(target, "time-stretch", 1.5) is None
 
@@ -238,6 +239,89 @@ def test_a_clip_whose_label_moves_out_of_the_labels_is_left_out_on_both_sides(be
     expected = (kept.outputs.map(np.argmax) == kept.truth.str[0]).mean()
     assert found["pitch-shift"]["scores"]["accuracy"]["clean"] == pytest.approx(expected)
     assert [each.kind for each in verdicts.check(list((tmp_path / "results").rglob("*.json")))] == ["ok"]
+
+
+SCALE = '''"""Which of twelve semitones is a note?"""
+
+from marble_bench.metrics import accuracy
+from marble_bench.targets import Classes
+from marble_bench.task import Clip, Corpus, Schedule, Task
+
+PITCHES = tuple(str(pitch) for pitch in range(60, 72))
+COUNTS = {"train": 36, "valid": 24, "test": 24}
+
+
+def clips(root):
+    for split, count in COUNTS.items():
+        for index in range(count):
+            yield Clip(f"{split}{index:02}", split, f"{split}{index:02}.wav", PITCHES[index % 12])
+
+
+def mini(folder):
+    import numpy as np
+    import soundfile
+
+    random = np.random.default_rng(1)
+    seconds = np.arange(32000) / 16000
+    for clip in clips(folder):
+        hz = 440 * 2 ** ((int(clip.target) + random.normal(0, 0.05) - 69) / 12)
+        note = sum(np.sin(2 * np.pi * hz * n * seconds + random.uniform(0, 6)) / n for n in (1, 2, 3))
+        soundfile.write(folder / clip.audio, 0.2 * note + 0.01 * random.normal(size=32000), 16000)
+
+
+TASK = Task(
+    title="semitone of a note",
+    corpus=Corpus(name="scale", title="Scale", home="-", license="CC0-1.0", citation="-", layout="-", mini=mini),
+    target=Classes(PITCHES),
+    clips=clips,
+    metrics=(accuracy,),
+    counts=COUNTS,
+    schedule=Schedule(max_epochs=40),
+    shifted=lambda pitch, semitones: str(int(pitch) + semitones) if int(pitch) + semitones < 72 else None,
+)
+'''
+
+
+def test_a_probe_of_pitch_follows_a_pitch_shift_by_the_moved_label_only(bench, tmp_path):
+    made = []
+    for name, text in (("moved", SCALE), ("unmoved", SCALE.replace("    shifted=", "    # shifted="))):
+        (tmp_path / f"{name}.py").write_text(text)
+        ended = bench(
+            *("run", "--task", tmp_path / f"{name}.py", "--model", "chroma", "--mini", "--json", "--device", "cpu"),
+            *("--seeds", 1, "--perturb", "pitch-shift", "--results-dir", tmp_path / name),
+        )
+        assert ended.code == 0, ended.err
+        made.append(ended.record["perturbations"]["pitch-shift"])
+    moved, unmoved = (each["scores"]["accuracy"] for each in made)
+    assert (made[0]["clips"], made[0]["left_out"]) == (22, 2)
+    assert moved["clean"] > 0.9
+    assert moved["test"] > 0.9
+    assert (made[1]["clips"], made[1]["left_out"]) == (24, 0)
+    assert unmoved["test"] < 0.1
+
+
+@pytest.mark.slow
+def test_found_beats_follow_a_time_stretch(bench, tmp_path):
+    ended = bench(
+        *("run", "--task", "gtzan-rhythm", "--model", "logmel", "--mini", "--json", "--device", "cpu", "--seeds", 1),
+        *("--limit", 4, "--perturb", "gain,time-stretch"),
+    )
+    assert ended.code == 0, ended.err
+    found = ended.record["perturbations"]
+    # the task scales every clip to its peak, so what is softer is the same
+    assert found["gain"]["scores"]["f1"]["drop"] == pytest.approx(0, abs=0.02)
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    table = pd.read_parquet(results.table_path(path, "predictions"))
+    plain, slow = (table[table.split == split].set_index("clip") for split in ("test", "test:time-stretch"))
+    hits = {"moved": 0, "unmoved": 0}
+    for clip, row in slow.iterrows():
+        before = np.array(plain.truth[clip])
+        assert row.truth == pytest.approx((before / 0.9)[: len(row.truth)])
+        assert len(row.truth) < len(before)
+        hits["moved"] += beats.counts(row.truth, np.array(row.beats))[0]
+        hits["unmoved"] += beats.counts(before, np.array(row.beats))[0]
+    assert hits["moved"] > 2 * hits["unmoved"]
 
 
 @pytest.mark.parametrize(
