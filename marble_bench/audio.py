@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import struct
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,11 +41,12 @@ def read(
     duration_s: float | None = None,
     at_most_s: float | None = None,
     native_rate_hz: int | None = None,
+    change: Callable[[NDArray[np.float32], int], NDArray[np.float32]] | None = None,
 ) -> NDArray[np.float32]:
     """Decode a span of a file: `(samples,)` float32 mono at `sample_rate_hz`.
 
     start_s, duration_s: the span; None for "to the end". at_most_s: decode no more than so much of it.
-    native_rate_hz: the rate that the file must have.
+    native_rate_hz: the rate that the file must have. change: `(mono samples, rate) -> samples` at the file's own rate.
     Raises DataError naming the file if it is missing, empty, no audio, truncated, silent, not finite, of another rate,
     or shorter than the span.
     """
@@ -57,6 +58,11 @@ def read(
         raise DataError(f"{path} has samples that are NaN or infinite: {AGAIN}")
     if not mono.any():
         raise DataError(f"{path} is silent" + ("" if not start_s and duration_s is None else f" from {start_s} s on"))
+    if change:
+        try:
+            mono = change(mono, rate)
+        except DataError as error:
+            raise DataError(f"{path}: {error}") from error
     return resampled(mono, rate, sample_rate_hz)
 
 

@@ -92,6 +92,10 @@ def run(
     control: Annotated[
         Control | None, typer.Option(help="Train on labels that say nothing; not comparable.", show_default=False)
     ] = None,
+    perturb: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; a record of its own."),
+    ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
     keep_audio: Annotated[
@@ -105,6 +109,7 @@ def run(
     """Score models on tasks and write a record for each pair."""
     from marble_bench import run as running
     from marble_bench.cache import cache_root
+    from marble_bench.perturb import named as named_changes
     from marble_bench.progress import Progress
     from marble_bench.protocol import find_protocol
     from marble_bench.request import Request, corpus_root, offline_asked, pairs
@@ -112,6 +117,7 @@ def run(
 
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    changes = named_changes(perturb) if perturb is not None else ()
     rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
     chosen = pairs(model or [], task or [], features, weights)
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
@@ -140,6 +146,7 @@ def run(
             keep_audio=keep_audio,
             few_shot=few_shot,
             control=control.value if control else "",
+            perturb=changes,
         )
         for name, encoder, named in chosen
     ]
@@ -154,7 +161,7 @@ def run(
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
             print(
-                "interrupted; finished features are kept, and probes of tasks of whole clips: the same command goes on there",
+                "interrupted; finished features are kept, and probes of tasks of whole clips; the same command goes on",
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None

@@ -25,6 +25,7 @@ from marble_bench.task import SPLITS, Clip
 if TYPE_CHECKING:
     import numpy as np
     import pandas as pd
+    import torch
     from numpy.typing import NDArray
 
     from marble_bench.probes import framewise as probing
@@ -188,7 +189,6 @@ class Answered:
 
 def answer(data: Gathered, request: Request, chosen: Sequence[trainer.Fitted], recipe: probing.Recipe) -> Answered:
     """Decode the valid and test splits by each seed's probe, and measure what was found."""
-    import numpy as np
     import torch
 
     sets = framesets(data)
@@ -197,16 +197,31 @@ def answer(data: Gathered, request: Request, chosen: Sequence[trainer.Fitted], r
         split: [decoded([one], sets[split], recipe, request.device, kinds=2)[0] for one in chosen]
         for split in ("valid", "test")
     }
-    outputs = {
-        split: torch.from_numpy(np.stack([_measured(of_seed, clips[split]) for of_seed in times[split]]))
-        for split in times
-    }
+    outputs = {split: measured(times[split], clips[split]) for split in times}
     nothing = {split: torch.zeros(len(clips[split])) for split in SPLITS}
     lengths_s = frames_of(data).lengths_s
     ends = [length for clip, length in zip(data.clips, lengths_s, strict=True) if clip.split == "test"]
     constant = _measured(steady([clip.target for clip in clips["train"]], ends), clips["test"])
     groups = [clip.group or clip.id for clip in clips["test"]]
     return Answered(Answers(outputs, nothing, groups), times, torch.from_numpy(constant))
+
+
+def measured(times: Sequence[Any], clips: Sequence[Clip]) -> torch.Tensor:
+    """`(seeds, clips, columns)`: what the metrics read. times: by seed and clip, of each kind."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack([_measured(of_seed, clips) for of_seed in times]))
+
+
+def answer_changed(
+    clips: Sequence[Clip], frames: Frames, request: Request, chosen: Sequence[trainer.Fitted], recipe: probing.Recipe
+) -> list[Any]:
+    """By seed and clip the times of each kind that each seed's probe finds in some clips."""
+    from marble_bench.probes.framewise import Frameset
+
+    held = Frameset(frames, _labelled(frames, [clip.target for clip in clips]))
+    return [decoded([one], held, recipe, request.device, kinds=2)[0] for one in chosen]
 
 
 def _measured(found: Sequence[Any], clips: Sequence[Clip]) -> NDArray[np.float64]:
@@ -226,24 +241,37 @@ def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDAr
     return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]
 
 
-def prediction_table(data: Gathered, answered: Answered, kinds: Sequence[str]) -> pd.DataFrame:
+def prediction_table(
+    data: Gathered, answered: Answered, kinds: Sequence[str], more: Sequence[pd.DataFrame] = ()
+) -> pd.DataFrame:
     """A row per split, seed and clip: `truth` the annotated times of the main kind, `outputs` what the metrics read (its
-    columns are `marble_bench.metrics.beats.COLUMNS`), and the found times of each kind."""
+    columns are `marble_bench.metrics.beats.COLUMNS`), and the found times of each kind. more: tables to put behind."""
     import pandas as pd
 
     tables = []
     for split, of_seed in answered.times.items():
         clips = [clip for clip in data.clips if clip.split == split]
-        for seed, found in enumerate(of_seed):
-            columns: dict[str, Any] = {
-                "split": split,
-                "seed": seed,
-                "clip": [clip.id for clip in clips],
-                "group": [clip.group or clip.id for clip in clips],
-                "truth": [list(clip.target[0]) for clip in clips],
-                "outputs": answered.measured.outputs[split][seed].tolist(),
-            }
-            for index, kind in enumerate(kinds):
-                columns[f"{kind}s"] = [times[index].tolist() for times in found]
-            tables.append(pd.DataFrame(columns))
-    return pd.concat(tables, ignore_index=True)
+        tables += prediction_rows(split, clips, of_seed, answered.measured.outputs[split], kinds)
+    return pd.concat([*tables, *more], ignore_index=True)
+
+
+def prediction_rows(
+    split: str, clips: Sequence[Clip], of_seed: Sequence[Any], outputs: torch.Tensor, kinds: Sequence[str]
+) -> list[pd.DataFrame]:
+    """A table for each seed. of_seed: by seed and clip the found times of each kind."""
+    import pandas as pd
+
+    tables = []
+    for seed, found in enumerate(of_seed):
+        columns: dict[str, Any] = {
+            "split": split,
+            "seed": seed,
+            "clip": [clip.id for clip in clips],
+            "group": [clip.group or clip.id for clip in clips],
+            "truth": [list(clip.target[0]) for clip in clips],
+            "outputs": outputs[seed].tolist(),
+        }
+        for index, kind in enumerate(kinds):
+            columns[f"{kind}s"] = [times[index].tolist() for times in found]
+        tables.append(pd.DataFrame(columns))
+    return tables

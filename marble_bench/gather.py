@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marble_bench import corpus
+from marble_bench import corpus, perturb
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.frames import Frames
@@ -19,10 +20,21 @@ from marble_bench.weights import Weights
 
 
 @dataclass(frozen=True)
+class Changed:
+    """The test clips after a perturbation, with the labels that they then have, and their features when they are asked for.
+
+    A clip whose label has left the task's labels is not among them.
+    """
+
+    clips: list[Clip]
+    load: Callable[[], Features | Frames]
+
+
+@dataclass(frozen=True)
 class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
-    summable: the layers of `features` that a weighted sum can run over.
+    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation.
     """
 
     clips: list[Clip]
@@ -34,6 +46,7 @@ class Gathered:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    changed: dict[str, Changed] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -41,6 +54,7 @@ class Pooled:
     """The usable clips of a run, each with its span in the store of an encoder's pooled features."""
 
     clips: list[Clip]
+    paths: list[Path]
     digests: list[str]
     store: Store
     spans: list[Span]
@@ -77,6 +91,7 @@ def pooled(request: Request, watch: Watch) -> Pooled:
     usable, missing, faults = sound(request, here, cost.damaged, watch)
     return Pooled(
         clips=[here.clips[index] for index in usable],
+        paths=[here.paths[index] for index in usable],
         digests=[here.digests[index] for index in usable],
         store=store,
         spans=[spans[index] for index in usable],
@@ -104,7 +119,52 @@ def encoder_features(request: Request, watch: Watch) -> Gathered:
         faults=found.faults,
         mini=found.mini,
         cost=found.cost,
+        changed={name: _changed(request, watch, found, name) for name in request.perturb},
     )
+
+
+def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Changed:
+    """See that the features of the test clips after a perturbation are stored; no other clip is changed.
+
+    Raises DataError naming the clips that cannot be changed.
+    """
+    from marble_bench.features import extract
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    rate, items = task.corpus.sample_rate_hz, []
+    test = [each for each in zip(found.clips, found.paths, found.digests, strict=True) if each[0].split == "test"]
+    for clip, path, digest in test:
+        target = perturb.moved(task.shifted, clip.target, name)
+        if target is not None:
+            items.append(extract.Item(replace(clip, target=target), path, digest, rate))
+    _say_left_out(watch, name, len(test) - len(items))
+    store, spans, cost = extract.extract(
+        items,
+        encoder,
+        found.weights,
+        task.window,
+        request.cache,
+        request.device,
+        watch.features,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+        say=watch.say,
+        change=name,
+    )
+    _check_changed(cost.damaged)
+    return Changed([item.clip for item in items], partial(extract.load, store, spans))
+
+
+def _say_left_out(watch: Watch, name: str, count: int) -> None:
+    if count:
+        watch.say(f"{name}: left out {count} test clips, whose label moves out of the task's labels")
+
+
+def _check_changed(damaged: dict[str, str]) -> None:
+    if damaged:
+        raise DataError(f"{len(damaged)} test clips cannot be changed: {listing(damaged.values())}")
 
 
 def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
@@ -143,6 +203,11 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         elsewhere=request.elsewhere,
     )
     usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
+    test = [
+        (extract.Item(here.clips[index], here.paths[index], here.digests[index], rate), length_s)
+        for index, length_s in zip(usable, found.lengths_s, strict=True)
+        if here.clips[index].split == "test"
+    ]
     return Gathered(
         clips=[here.clips[index] for index in usable],
         features=found,
@@ -153,7 +218,47 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
     )
+
+
+def _changed_frames(
+    request: Request,
+    watch: Watch,
+    weights: Weights,
+    layers: Sequence[int],
+    test: Sequence[tuple[Any, float]],
+    name: str,
+) -> Changed:
+    """As `_changed`, frame by frame. test: `extract.Item` and seconds of each test clip."""
+    from marble_bench.features import extract, frames
+
+    encoder, task = request.encoder, request.named.task
+    assert encoder is not None
+    clips, sounds = [], []
+    for item, length_s in test:
+        target = perturb.moved_times(item.clip.target, name, length_s)
+        if target is not None:
+            clips.append(replace(item.clip, target=target))
+            sounds.append(extract.sound_of(replace(item, change=name), task.window))
+    _say_left_out(watch, name, len(test) - len(clips))
+    found, cost = frames.extract(
+        sounds,
+        encoder,
+        weights,
+        layers,
+        request.cache,
+        {"clip_normalize": task.window.normalize, **extract.changed_facts(name)},
+        device=request.device,
+        piece_s=task.window.length_s,
+        progress=watch.features,
+        say=watch.say,
+        dtype=request.dtype,
+        workers=request.workers,
+        engine=request.engine,
+    )
+    _check_changed(cost.damaged)
+    return Changed(clips, lambda: found)
 
 
 @dataclass(frozen=True)

@@ -14,15 +14,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench import __version__, corpus, results
+from marble_bench import __version__, corpus, perturb, results
 from marble_bench.gather import Gathered
 from marble_bench.plugins import Named
 from marble_bench.request import Request
 from marble_bench.scoring import Answers
-from marble_bench.task import SPLITS
+from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
     import pandas as pd
+    import torch
 
     from marble_bench.probes import separation, trainer
 
@@ -115,6 +116,8 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append(f"a control: training labels by {request.control}")
     if request.few_shot:
         reasons.append("made for a few-shot curve; the full run is a record of its own")
+    if request.perturb:
+        reasons.append(f"made for perturbations ({', '.join(request.perturb)}); the full run is a record of its own")
     return reasons
 
 
@@ -128,6 +131,9 @@ def variant(request: Request, data: Gathered) -> str:
     parts += [request.dtype] if request.dtype != "float32" else []
     parts += [f"control-{request.control}"] if request.control else []
     parts += ["few-shot"] if request.few_shot else []
+    if request.perturb:
+        whole = request.perturb == tuple(perturb.CHANGES)
+        parts += ["perturbed" if whole else f"perturbed-{'+'.join(request.perturb)}"]
     return "-".join(parts)
 
 
@@ -202,24 +208,33 @@ def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
     )
 
 
-def prediction_table(data: Gathered, answers: Answers) -> pd.DataFrame:
-    """The chosen probes' outputs for each clip of the valid and test splits: a row per seed and clip."""
+def prediction_table(data: Gathered, answers: Answers, more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
+    """The chosen probes' outputs for each clip of the valid and test splits, and `more`: a row per seed and clip."""
     import pandas as pd
 
     tables = []
     for split in ("valid", "test"):
         clips = [clip for clip in data.clips if clip.split == split]
-        for seed, values in enumerate(answers.outputs[split]):
-            tables.append(
-                pd.DataFrame(
-                    {
-                        "split": split,
-                        "seed": seed,
-                        "clip": [clip.id for clip in clips],
-                        "group": [clip.group or clip.id for clip in clips],
-                        "truth": [row.reshape(-1).tolist() for row in answers.truth[split]],
-                        "outputs": values.tolist(),
-                    }
-                )
-            )
-    return pd.concat(tables, ignore_index=True)
+        tables += prediction_rows(split, clips, answers.outputs[split], answers.truth[split])
+    return pd.concat([*tables, *more], ignore_index=True)
+
+
+def prediction_rows(
+    split: str, clips: Sequence[Clip], outputs: torch.Tensor, truth: torch.Tensor
+) -> list[pd.DataFrame]:
+    """A table for each seed. outputs: `(seeds, clips, width)`. truth: `(clips,)` or `(clips, width)`."""
+    import pandas as pd
+
+    return [
+        pd.DataFrame(
+            {
+                "split": split,
+                "seed": seed,
+                "clip": [clip.id for clip in clips],
+                "group": [clip.group or clip.id for clip in clips],
+                "truth": [row.reshape(-1).tolist() for row in truth],
+                "outputs": values.tolist(),
+            }
+        )
+        for seed, values in enumerate(outputs)
+    ]

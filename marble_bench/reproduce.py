@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -48,6 +49,7 @@ def request_of(
     mini = record["data"]["mini"]
     # what a run may have been asked beyond that; a version of the suite that does not know it has no such record
     more: dict[str, Any] = {"few_shot": True} if record.get("few_shot") else {}
+    more |= {"perturb": tuple(record["perturbations"])} if record.get("perturbations") else {}
     control = _reason(record, r"a control: training labels by (\w+)")
     more |= {"control": control} if control else {}
     return Request(
@@ -78,24 +80,40 @@ def _reason(record: dict[str, Any], pattern: str) -> str | None:
 
 
 def scores_again(record: dict[str, Any], again: dict[str, Any]) -> list[Again]:
-    """Every score of a record beside that of its rerun."""
-    rows = []
-    for name, score in record["scores"].items():
-        old, new = score["test"], again["scores"].get(name, {}).get("test")
-        if old is None or new is None:
-            rows.append(Again(name, old, new, None, "same" if old == new else "outside"))
-            continue
-        low, high = score["ci95"]
-        same = abs(new - old) <= 1e-9 * max(1, abs(old))
-        inside = low is not None and high is not None and low <= new <= high
-        rows.append(Again(name, old, new, new - old, "same" if same else "inside" if inside else "outside"))
+    """Every score of a record beside that of its rerun.
+
+    A score under a perturbation, `accuracy, mp3`, has the interval of the unchanged score, moved to where it stands.
+    """
+    rows = [
+        _again(name, score["test"], again["scores"].get(name, {}).get("test"), score["ci95"])
+        for name, score in record["scores"].items()
+    ]
+    for change, found in record.get("perturbations", {}).items():
+        after = again.get("perturbations", {}).get(change, {}).get("scores", {})
+        for name, score in found["scores"].items():
+            base = record["scores"][name]
+            bounds = [_moved(bound, base["test"], score["test"]) for bound in base["ci95"]]
+            rows.append(_again(f"{name}, {change}", score["test"], after.get(name, {}).get("test"), bounds))
     return rows
+
+
+def _moved(bound: float | None, base: float | None, to: float | None) -> float | None:
+    return None if bound is None or base is None or to is None else bound - base + to
+
+
+def _again(name: str, old: float | None, new: float | None, bounds: Sequence[float | None]) -> Again:
+    if old is None or new is None:
+        return Again(name, old, new, None, "same" if old == new else "outside")
+    low, high = bounds
+    same = abs(new - old) <= 1e-9 * max(1, abs(old))
+    inside = low is not None and high is not None and low <= new <= high
+    return Again(name, old, new, new - old, "same" if same else "inside" if inside else "outside")
 
 
 def changed_facts(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
     """What else is not the same, scores and choices left out: versions, data, weights."""
     kept = {
-        key: {k: v for k, v in each.items() if k not in (*VOLATILE, "scores", "selection")}
+        key: {k: v for k, v in each.items() if k not in (*VOLATILE, "scores", "selection", "perturbations")}
         for key, each in (("old", record), ("new", again))
     }
     return list(differences(kept["old"], kept["new"]))

@@ -44,6 +44,7 @@ class Request:
     keep_audio: Path | None = None
     few_shot: bool = False
     control: str = ""
+    perturb: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,19 @@ import time
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio, corpus, events, framed, gather, record, results, scoring, separation, soundness
+from marble_bench import (
+    audio,
+    corpus,
+    events,
+    framed,
+    gather,
+    record,
+    results,
+    robustness,
+    scoring,
+    separation,
+    soundness,
+)
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.table import Features
@@ -28,6 +40,7 @@ def run(request: Request, watch: Watch) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
     check_options(request)
     results.check_writable(request.results)
+    robustness.check(request)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)
     if isinstance(request.named.task.target, Stems):
@@ -77,6 +90,11 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
         for split in ("valid", "test")
     }
     curve = _few_shot(request, probes, splits, fitting) if request.few_shot else []
+
+    def predict(features: Features) -> torch.Tensor:
+        rows = trainer.Split(_Layers(features.layers), torch.from_numpy(features.clip), splits["test"].truth)
+        return unscale(torch.stack([trainer.predict_windows(one, rows, recipe, request.device) for one in chosen]))
+
     probe_s = time.perf_counter() - started
 
     answers, scores, ensembles = _score(
@@ -88,8 +106,11 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
         made["data"]["marks"] = marks
     if curve:
         made["few_shot"] = [*curve, _full_share(made, splits["train"].clips)]
+    changed: list[pd.DataFrame] = []
+    if request.perturb:
+        made["perturbations"], changed = robustness.score(data, request, predict, answers)
     grid = record.grid_table(fitted, data.features.names)
-    outcome = _save(request, data, made, grid, record.prediction_table(data, answers))
+    outcome = _save(request, data, made, grid, record.prediction_table(data, answers, changed))
     fitting.clear()
     return outcome
 
@@ -115,7 +136,10 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     made = record.build(request, data, fitted, chosen, scores, probe_s)
     if marks:
         made["data"]["marks"] = marks
-    predictions = events.prediction_table(data, answered, task.target.names)
+    changed: list[pd.DataFrame] = []
+    if request.perturb:
+        made["perturbations"], changed = robustness.score_events(data, request, chosen, recipe, answered)
+    predictions = events.prediction_table(data, answered, task.target.names, changed)
     return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
 
 
@@ -278,6 +302,7 @@ def plan(request: Request) -> dict[str, object]:
     from marble_bench.probes import trainer
 
     check_options(request)
+    robustness.check(request)
     facts: dict[str, object] = {"model": request.model, "task": request.named.name, "protocol": request.protocol.name}
     if request.encoder is None:
         return {**facts, "features": str(request.features), "clips": len(corpus.listed(request.named, request.root))}
@@ -311,6 +336,7 @@ def plan(request: Request) -> dict[str, object]:
         "layers": [names[index] for index in layers] + ["sum"] * with_sum,
         "probes": len(trainer.grid(request.protocol, layers, with_sum, request.seeds)),
         **frames,
+        **({"perturb": list(request.perturb)} if request.perturb else {}),
         "device": request.device,
     }
 

@@ -69,9 +69,29 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         names = (record["model"]["name"], record["task"]["name"], metric)
         table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
     _console().print(table)
+    if changed := record.get("perturbations"):
+        print_perturbed(changed, {name: score["unit"] for name, score in record["scores"].items()})
     print(outcome.path if outcome.written else f"{outcome.path} stood there already, the same", file=sys.stderr)
     if record["why_not"]:
         print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
+
+
+def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:
+    """What the scores are on changed test clips, and what was lost."""
+    from marble_bench.leaderboard.table import shown
+
+    def text(value: float | None, metric: str) -> str:
+        return "n/a" if value is None else shown(value, units[metric])
+
+    print_table(
+        [
+            {"perturbation": name, "metric": metric, "clean": text(score["clean"], metric),
+             "test": text(score["test"], metric), "drop": text(score["drop"], metric),
+             "clips": found["clips"], "left out": found["left_out"]}
+            for name, found in changed.items()
+            for metric, score in found["scores"].items()
+        ]
+    )  # fmt: skip
 
 
 def print_board(board: Board, cost: bool) -> None:
@@ -144,7 +164,7 @@ def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[
     from marble_bench.leaderboard.table import shown
 
     def text(value: float | None, metric: str) -> str:
-        return "n/a" if value is None else shown(value, units[metric])
+        return "n/a" if value is None else shown(value, units[metric.partition(",")[0]])
 
     print_table(
         [

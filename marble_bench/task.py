@@ -135,6 +135,8 @@ class Task:
     separation, mini_separation: how a separator of `Stems` is trained and used, and a small one for the miniature.
     ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
     mini_schedule: what probes are trained by on the miniature, where the published schedule would take too long there.
+    shifted: `(target, semitones) -> target`: a clip's label when all its pitches are moved, None where that is no label of
+        the task; left away where pitch does not move the label.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     """
 
@@ -150,6 +152,7 @@ class Task:
     mini_separation: Separation | None = None
     mini_schedule: Schedule | None = None
     ensemble: bool = False
+    shifted: Callable[[Any, int], Any] | None = None
     group_name: str = ""
     version: int = 1
 

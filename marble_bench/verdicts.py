@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import plugins, results
 from marble_bench.errors import BenchError, DataError, UsageError, listing
 from marble_bench.record import task_hash
+from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stored import Stored, metric_of, predicted, table
 
@@ -131,6 +132,7 @@ def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
             yield from _grid(stored.record, tables["grid"])
         if "predictions" in tables:
             yield from _predictions(stored, tables["predictions"])
+            yield from _perturbed(stored, tables["predictions"])
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         yield "tables", f"not of the form that a run writes: {type(error).__name__}: {error}"
 
@@ -273,6 +275,45 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
                     "interval",
                     f"{name}: {_numbers(score['ci95'])} in the record, {_numbers([low, high])} with this version",
                 )
+
+
+def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Whether what a record says of changed clips is what its predictions give."""
+    record = stored.record
+    seeds, clips = len(record["selection"]["per_seed"]), record["data"]["clips"]["test"]
+    told = record.get("perturbations", {})
+    for split in sorted(set(frame["split"]) - {"valid", "test"} - {split_of(name) for name in told}):
+        yield "counts", f"predictions of '{split}', of which the record says nothing"
+    for name, found in told.items():
+        rows = frame[frame["split"] == split_of(name)]
+        if rows["clip"].nunique() != found["clips"] or len(rows) != found["clips"] * seeds:
+            yield "counts", f"{name}: {len(rows)} predictions, the record has {found['clips']} clips and {seeds} seeds"
+            continue
+        if found["clips"] + found["left_out"] != clips:
+            yield "counts", f"{name}: {found['clips']} clips and {found['left_out']} left out; there are {clips}"
+        for metric, score in found["scores"].items():
+            after, before = predicted(stored, metric, split_of(name)), predicted(stored, metric)
+            if after is None or before is None:
+                yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
+                continue
+            kept = [before.items.index(item) for item in after.items]
+            clean = before.metric.compute(before.outputs[:, kept], before.truth[kept]).tolist()
+            per_seed = after.metric.compute(after.outputs, after.truth).tolist()
+            again = drop(clean, per_seed, after.metric.higher_is_better)
+            pairs = [(again[key], score[key]) for key in ("test", "clean", "drop")]
+            pairs += list(zip(again["per_seed"], score["per_seed"], strict=False))
+            if len(again["per_seed"]) != len(score["per_seed"]) or not all(_close(*pair) for pair in pairs):
+                yield (
+                    "scores",
+                    f"{name}: {metric} {_numbers([score['test']])}, drop {_numbers([score['drop']])} in the record, "
+                    f"{_numbers([again['test']])} and {_numbers([again['drop']])} by its predictions",
+                )
+
+
+def _close(one: float | None, other: float | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    return abs(one - other) <= CLOSE * max(1, abs(one))
 
 
 def _numbers(values: Iterable[float | None]) -> str:

@@ -13,11 +13,22 @@ than two published models. MARBLE's paper says 1,077 songs for train and valid; 
 from __future__ import annotations
 
 from marble_bench.metrics import accuracy, weighted_key
-from marble_bench.metrics.key import KEYS
+from marble_bench.metrics.key import KEYS, TONICS
 from marble_bench.targets import Classes
 from marble_bench.task import Schedule, Task, Window
 
 from .corpora.giantsteps import COUNTS, GIANTSTEPS, clips
+
+
+def transposed(key: str, semitones: int) -> str:
+    """The key of a piece that was moved.
+
+    >>> transposed("C major", 1), transposed("B minor", 1)
+    ('Db major', 'C minor')
+    """
+    tonic, mode = key.split()
+    return f"{TONICS[(TONICS.index(tonic) + semitones) % len(TONICS)]} {mode}"
+
 
 TASK = Task(
     title="key of a dance track",
@@ -29,4 +40,5 @@ TASK = Task(
     window=Window(length_s=30.0),
     schedule=Schedule(max_epochs=100, lr_patience=5, stop_patience=20),
     ensemble=True,
+    shifted=transposed,
 )

@@ -26,6 +26,16 @@ def clips(root: Path | None) -> Iterator[Clip]:
     return nsynth.clips(root, lambda entry: str(entry["pitch"]))
 
 
+def shifted(pitch: str, semitones: int) -> str | None:
+    """The pitch of a note that was moved; None beyond the classes.
+
+    >>> shifted("60", 1), shifted("120", 1)
+    ('61', None)
+    """
+    moved = str(int(pitch) + semitones)
+    return moved if moved in PITCHES else None
+
+
 TASK = Task(
     title="pitch of a note",
     corpus=nsynth.NSYNTH,
@@ -33,5 +43,6 @@ TASK = Task(
     clips=clips,
     metrics=(accuracy,),
     counts=nsynth.COUNTS,
+    shifted=shifted,
     schedule=Schedule(max_epochs=50, lr_patience=3, stop_patience=10),
 )

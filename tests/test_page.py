@@ -29,8 +29,10 @@ def folder(tmp_path):
     """Records of three models on two tasks; one has no record on the second, one a curve of few shots."""
     place = tmp_path / "results"
     few = [{"shots": n, "test": 0.2 + n / 100, "ci95": [0.1, 0.5]} for n in (1, 4, 16)]
+    lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
+    changed = {"mp3": {"clips": 39, "left_out": 1, "scores": {"r2": lost}}}
     make(place, "good", skill=3.0, mini=True, few_shot=few)
-    make(place, "good", task="emo", skill=3.0, mini=True)
+    make(place, "good", task="emo", skill=3.0, mini=True, perturbations=changed)
     make(place, "same", skill=2.9, seed=1, mini=True, training_data=("GTZAN", HOSTILE))
     make(place, "same", task="emo", skill=2.0, seed=1, mini=True)
     make(place, "poor", skill=0.5, seed=2, mini=True)
@@ -256,6 +258,7 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert seen["probes"] == 24
     assert not seen["markup"]
     assert "Validation score by layer and learning rate, mean over 3 seeds." in seen["detail"]
+    assert re.search("Changed test clips.*mp3r275.050.025.039 .1 left out", seen["detail"])
     assert seen["label"].endswith("Open the record")
     assert seen["theme"] == "dark"
     assert seen["pressed"] == ["false", "false", "true"]

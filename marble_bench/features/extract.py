@@ -6,12 +6,12 @@ import os
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from marble_bench import audio
+from marble_bench import audio, perturb
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError
 from marble_bench.features import pipeline
@@ -31,12 +31,16 @@ SHARD_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Item:
-    """A clip whose file was found: `digest` is the sha256 of its bytes, `rate_hz` what the corpus says its rate is."""
+    """A clip whose file was found: `digest` is the sha256 of its bytes, `rate_hz` what the corpus says its rate is.
+
+    change: the name of what is done to it before it is encoded (`perturb.CHANGES`); empty for nothing.
+    """
 
     clip: Clip
     path: Path
     digest: str
     rate_hz: int | None
+    change: str = ""
 
 
 def digests(paths: Sequence[Path]) -> list[str]:
@@ -55,9 +59,15 @@ def _digest(path: Path) -> str:
 
 
 def open_store(
-    encoder: Encoder, weights: Weights, window: Window, cache: Path, dtype: str = "float32", elsewhere: str = ""
+    encoder: Encoder,
+    weights: Weights,
+    window: Window,
+    cache: Path,
+    dtype: str = "float32",
+    elsewhere: str = "",
+    change: str = "",
 ) -> Store:
-    """The store of an encoder's pooled features for a kind of window."""
+    """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
     facts = {
         "encoder": encoder.name,
         "version": encoder.version,
@@ -70,15 +80,21 @@ def open_store(
         "clip_normalize": window.normalize,
         "kind": "pooled",
         "dtype": dtype,
+        **changed_facts(change),
     }
     return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
 
 
+def changed_facts(change: str) -> dict[str, str]:
+    """What a change adds to the key of a store; nothing for none."""
+    return {"change": f"{change}: {perturb.CHANGES[change].what}"} if change else {}
+
+
 def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
-    """What is decoded for a clip: all of it if the encoder normalises over the clip, else what its windows cover."""
+    """What is decoded for a clip: all of it if something looks at the whole clip, else what its windows cover."""
     clip = item.clip
     length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
-    crop = _crop_s(encoder, window)
+    crop = _crop_s(item, encoder, window)
     return Span(item.digest, f"{clip.start_s:.9g}:{length}" + ("" if crop is None else f"<{crop:.9g}"))
 
 
@@ -97,6 +113,7 @@ def sound_of(item: Item, window: Window) -> Sound:
             start_s=clip.start_s,
             duration_s=clip.duration_s,
             native_rate_hz=item.rate_hz,
+            change=partial(_changed, item) if item.change else None,
         )
         return audio.normalize(waveform, window.normalize)
 
@@ -104,9 +121,9 @@ def sound_of(item: Item, window: Window) -> Sound:
     return Sound(clip.id, Span(item.digest, f"{clip.start_s:.9g}:{length}"), lasts, read)
 
 
-def _crop_s(encoder: Encoder, window: Window) -> float | None:
-    """How much of a clip is decoded at most; all of it if task or encoder normalises over the clip."""
-    return window.first_s if encoder.normalize == window.normalize == "none" else None
+def _crop_s(item: Item, encoder: Encoder, window: Window) -> float | None:
+    """How much of a clip is decoded at most; all of it if task or encoder normalises over the clip, or it is changed."""
+    return window.first_s if encoder.normalize == window.normalize == "none" and not item.change else None
 
 
 def rows_of(length_s: float, window: Window) -> int:
@@ -135,16 +152,19 @@ def extract(
     engine: str = "local",
     elsewhere: str = "",
     say: Callable[[str], None] | None = None,
+    change: str = "",
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`.
+    dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`. change: what is done to every item, see
+    `Item`.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
     """
-    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere), Cost()
+    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change), Cost()
+    items = [replace(item, change=change) for item in items]
     spans = [span_of(item, encoder, window) for item in items]
     todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):
@@ -204,8 +224,9 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         sample_rate_hz=rate,
         start_s=item.clip.start_s,
         duration_s=item.clip.duration_s,
-        at_most_s=_crop_s(encoder, window),
+        at_most_s=_crop_s(item, encoder, window),
         native_rate_hz=item.rate_hz,
+        change=partial(_changed, item) if item.change else None,
     )
     waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
     try:
@@ -218,6 +239,10 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         raise DataError(f"{item.path}: {error}") from error
     _check_length(item, windows.shape[1] / rate, encoder)
     return [windows]
+
+
+def _changed(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+    return perturb.changed(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
 
 
 def _check_length(item: Item, length_s: float, encoder: Encoder) -> None:

@@ -51,6 +51,7 @@ class Board:
     """A leaderboard: cells with ranks and verdicts, floors, overall means, the records behind it.
 
     coverage: row -> (tasks it has, tasks of the board). curves: records with a curve of few shots, shown or not.
+    perturbed: records with scores of changed test clips, shown or not.
     """
 
     asked: Asked
@@ -60,6 +61,7 @@ class Board:
     coverage: dict[tuple[str, str, str], tuple[int, int]]
     stored: list[Stored]
     curves: list[Stored]
+    perturbed: list[Stored]
 
     @property
     def columns(self) -> list[tuple[str, str]]:
@@ -86,7 +88,8 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
     floors = _floors(cells, answers)
     curves = [each for each in stored if each.record.get("few_shot") and _asked_for(each, asked)]
-    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves)
+    perturbed = [each for each in stored if each.record.get("perturbations") and _asked_for(each, asked)]
+    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves, perturbed)
 
 
 def _asked_for(each: Stored, asked: Asked) -> bool:

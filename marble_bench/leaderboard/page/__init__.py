@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -65,7 +66,7 @@ def data(board: Board) -> dict[str, Any]:
         "means": bool(board.averages),
         "sources": {each.mark: each.citation for each in published_sources().values() if each.mark in used},
         "costs": COSTS,
-        "records": [_record(each) for each in board.stored],
+        "records": [_record(each, board.perturbed) for each in board.stored],
         "curves": _curves(board),
     }
 
@@ -176,8 +177,8 @@ def _cell(cell: Cell) -> dict[str, Any]:
     return made
 
 
-def _record(stored: Stored) -> dict[str, Any]:
-    """A record for the drill-down: itself, its grid, its layers, and its curve of few shots if it has one."""
+def _record(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any]:
+    """A record for the drill-down: itself, its grid, its layers, and where what it loses under perturbations stands."""
     record = stored.record
     grid = table(stored, "grid")
     return {
@@ -187,7 +188,37 @@ def _record(stored: Stored) -> dict[str, Any]:
         "record": record,
         "grid": _grid(grid) if grid is not None else None,
         "layers": layers(grid) if grid is not None else None,
+        "perturbed": _perturbed(stored, perturbed),
     }
+
+
+def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | None:
+    """The perturbations of a record: its own, else of the run of the same weights and clips that has most of them."""
+    record = stored.record
+    key = (_row_of(record), record["task"]["name"], record["data"]["fingerprint"])
+    able = [
+        each
+        for each in perturbed
+        if (_row_of(each.record), each.record["task"]["name"], each.record["data"]["fingerprint"]) == key
+    ]
+    if not able:
+        return None
+    best = max(
+        able,
+        key=lambda each: (
+            each.path == stored.path,
+            len(each.record["perturbations"]),
+            len(each.record["selection"]["per_seed"]),
+        ),
+    )
+    units = {name: score["unit"] for name, score in best.record["scores"].items()}
+    rows = [
+        {"name": name, "metric": metric, "clips": found["clips"], "left_out": found["left_out"],
+         **{key: None if score[key] is None else shown(score[key], units[metric]) for key in ("clean", "test", "drop")}}
+        for name, found in best.record["perturbations"].items()
+        for metric, score in found["scores"].items()
+    ]  # fmt: skip
+    return {"record": record_id(best.path), "rows": rows}
 
 
 def _row_of(record: dict[str, Any]) -> str:

@@ -37,6 +37,15 @@ function gridHeat(each, point) {
     }))))))];
 }
 
+/* What the chosen probes lose on changed test clips, by this record or by another of the same weights, clips and task. */
+function changed(each, id) {
+  if (!each.perturbed) return [];
+  const rows = each.perturbed.rows.map((row) => [row.name, row.metric, row.clean ?? "n/a", row.test ?? "n/a", row.drop ?? "n/a",
+    row.clips + (row.left_out ? ` (${row.left_out} left out)` : "")]);
+  return [h("h3", {}, "Changed test clips"), table(["perturbation", "score", "unchanged", "changed", "drop", "clips"], rows),
+    each.perturbed.record === id ? "" : h("p", { class: "say" }, `From ${each.perturbed.record}.`)];
+}
+
 function openDetail(id) {
   const each = DATA.records.find((record) => record.id === id);
   if (!each) return;
@@ -69,6 +78,7 @@ function openDetail(id) {
     h("p", { class: "say" }, record.comparable ? "Comparable." : `Not comparable: ${record.why_not.join("; ")}.`),
     h("h3", {}, "Scores"), table(["score", "test", "95 %", "ties", "by seed", "valid", "trivial"], scores),
     against.length ? h("p", { class: "say" }, against.map((one) => `${one.d_t} to ${one.t} of ${one.mark} (${one.verdict})`).join("; ")) : "",
+    ...changed(each, id),
     h("h3", {}, "The probe that validation chose"), table(axes.map((axis) => axis.replaceAll("_", " ")), chosen),
     each.grid ? h("h3", {}, "Grid") : "", each.grid ? gridHeat(each, (value) => text(value, mainScore)) : h("p", { class: "say" }, "The grid is not beside this record."),
     all || "",
