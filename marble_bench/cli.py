@@ -161,7 +161,7 @@ def run(
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
             print(
-                "interrupted; finished features are kept, and probes of tasks of whole clips; the same command goes on",
+                "interrupted; finished features, and finished probes of whole clips, are kept: the same command goes on from there",
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None
