@@ -161,7 +161,7 @@ def run(
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
             print(
-                "interrupted; finished features, and finished probes of whole clips, are kept: the same command goes on from there",
+                "interrupted; finished features, and probes of whole clips, are kept: the same command goes on from there",
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None
