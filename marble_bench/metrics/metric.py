@@ -27,6 +27,7 @@ class Metric:
     weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
         which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
     smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
+    interval: `jackknife` for a score between 0 and 1 that few clips raise; see `marble_bench.statistics`.
     source: the definition and the library that it is tested against.
     """
 
@@ -40,6 +41,7 @@ class Metric:
     on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     smooth: bool = True
+    interval: Literal["bootstrap", "jackknife"] = "bootstrap"
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

@@ -174,4 +174,5 @@ AVERAGE_PRECISION = Metric(
     "macro; sklearn.metrics.average_precision_score",
     on_resample=partial(_mean_over_ordered, average_precision_by_tag),
     weighted=weighted_average_precision,
+    interval="jackknife",
 )
