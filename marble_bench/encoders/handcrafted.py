@@ -12,6 +12,10 @@ The decibels of `mfcc` are cut 80 dB below the window's loudest bin, and `chroma
 defaults, both dependent on where windows are cut, never on other windows. Chroma's longest filter is 1.604 s long, and
 no shorter window is taken. Below 65,473 samples (2.97 s) librosa warns that a transform is longer than the decimated
 signal, which it then fills up with zeros; the frames at a window's ends see such zeros at any length.
+
+Windows go through librosa one by one: a stack of them gives other bits, because another product is formed. numpy's and
+scipy's BLAS gets one thread while they do. The products are small, and OpenBLAS's threads wait for each other by spinning,
+which took most of the time of the cores where reading wants them too; and how it shares out a product changes the last bit.
 """
 
 from __future__ import annotations
@@ -79,13 +83,16 @@ def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
 def _load(compute: Compute, weights: Path | None, device: str) -> Encode:
     import numpy as np
     import torch
+    from threadpoolctl import ThreadpoolController
 
     noise = np.random.default_rng(0).normal(size=2 * SAMPLE_RATE_HZ).astype(np.float32)
     with one_at_a_time():
         compute(noise / np.abs(noise).max())  # compiles all that is needed later
+    libraries = ThreadpoolController()  # knows those that are loaded by now
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
-        windows = [compute(window) for window in waveforms.cpu().numpy()]
+        with libraries.limit(limits=1, user_api="blas"):
+            windows = [compute(window) for window in waveforms.cpu().numpy()]
         layers = [np.stack(layer).astype(np.float32, copy=False) for layer in zip(*windows, strict=True)]
         return [pool(torch.from_numpy(layer).to(waveforms.device)) for layer in layers]
 
