@@ -7,7 +7,7 @@ curve, a pooled F or a mean over tracks are all treated alike.
 - Interval: the bias-corrected and accelerated bootstrap (BCa; Efron, Better bootstrap confidence intervals, JASA 82, 1987),
   with its levels moved outwards for few groups (Hesterberg, What teachers should know about the bootstrap, The American
   Statistician 69, 2015, section 5: percentile intervals are narrow by sqrt((n - 1) / n) and take the normal for the t
-  distribution). `benchmarks/coverage.py` says how often each way covers the truth.
+  distribution). `benchmarks/intervals.py` says how often each way covers the truth.
 - Paired test: both systems' score for the same clips, its difference cut into one jackknife pseudo-value for each group
   (Tukey 1958; Miller, The jackknife: a review, Biometrika 61, 1974), and the signs of those flipped (Fisher's
   randomisation test). For a mean over clips the pseudo-values are the clips' own differences; for a ROC area they are
