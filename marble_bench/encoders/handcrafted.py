@@ -22,7 +22,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -41,7 +41,7 @@ SAMPLE_RATE_HZ = 22050
 HOP = 512  # samples; JukeMIR's
 COEFFICIENTS, PITCH_CLASSES = 20, 12
 MOMENTS = 6  # mean and standard deviation of the values and of their first and second differences
-BANDS = 128
+BANDS, FFT = 128, 2048  # librosa's defaults
 FRAME_HOP = 441  # samples: 50 log-mel frames a second
 
 
@@ -53,10 +53,27 @@ def moments(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([part for each in differences for part in (each.mean(axis=1), each.std(axis=1))])
 
 
+@cache
+def _filters() -> NDArray[np.float32]:
+    import librosa
+
+    filters: NDArray[np.float32] = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=FFT, n_mels=BANDS)
+    return filters
+
+
+def _mel(window: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
+    """`(samples,)` to the power `(BANDS, frames)`: librosa's mel spectrogram, with filters that are made once."""
+    import librosa
+    import numpy as np
+
+    power: NDArray[np.float32] = np.abs(librosa.stft(window, n_fft=FFT, hop_length=hop)) ** 2
+    return _filters() @ power
+
+
 def _mfcc(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     import librosa
 
-    return [moments(librosa.feature.mfcc(y=window, sr=SAMPLE_RATE_HZ, n_mfcc=COEFFICIENTS, hop_length=HOP))[None]]
+    return [moments(librosa.feature.mfcc(S=librosa.power_to_db(_mel(window, HOP)), n_mfcc=COEFFICIENTS))[None]]
 
 
 def _chroma(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -75,8 +92,7 @@ def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     import librosa
     import numpy as np
 
-    mel = librosa.feature.melspectrogram(y=window, sr=SAMPLE_RATE_HZ, n_mels=BANDS, hop_length=FRAME_HOP)
-    frames = librosa.power_to_db(mel, top_db=None).T
+    frames = librosa.power_to_db(_mel(window, FRAME_HOP), top_db=None).T
     return [frames, np.concatenate([frames.mean(axis=0), frames.std(axis=0)])[None]]
 
 
