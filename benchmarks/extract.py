@@ -4,7 +4,8 @@ python benchmarks/extract.py [--only musicnn-mtt mert-95m-random mfcc]
 
 ours       files to stored features, as `bench` makes them (digests of the files, decoding, encoding, writing)
 (a) loop   the common loop: librosa.load, one file at a time, float32, every hidden state to the host, its mean over time,
-           one .npy a file. It gets all windows of a file in one batch, which published suites do not all do
+           one .npy a file. It gets all windows of a file in one batch, which published suites do not all do, and it calls
+           our encoder: what makes an encoder itself faster (BLAS at one thread for `mfcc`) serves the loop too
 (b) alone  the encoder on tensors that are ready, in our batches, pooled, the result to the host
 decode     reading, resampling and cutting alone, in as many threads as ours
 

@@ -7,7 +7,7 @@ curve, a pooled F or a mean over tracks are all treated alike.
 - Interval: the bias-corrected and accelerated bootstrap (BCa; Efron, Better bootstrap confidence intervals, JASA 82, 1987),
   with its levels moved outwards for few groups (Hesterberg, What teachers should know about the bootstrap, The American
   Statistician 69, 2015, section 5: percentile intervals are narrow by sqrt((n - 1) / n) and take the normal for the t
-  distribution). `benchmarks/coverage.py` says how often each way covers the truth.
+  distribution). `benchmarks/intervals.py` says how often each way covers the truth.
 - Interval of a score that few clips raise, as they do average precision (`Metric.interval`): the score on the logit scale,
   as Boyd, Eng and Page advise for areas under precision-recall curves (Area under the precision-recall curve, ECML PKDD
   2013), less its bias, plus and minus t times the standard error of that difference. Bias and error are a jackknife's in

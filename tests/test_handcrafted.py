@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import scipy.fft
 import torch
+from threadpoolctl import threadpool_info, threadpool_limits
 
 from marble_bench.encoders import handcrafted
 
@@ -57,6 +58,42 @@ def test_mfcc_is_the_cosine_transform_of_log_mel_bands():
         bands = _decibels(librosa.filters.mel(sr=RATE, n_fft=2048) @ _power(window, 512), 1e-10)
         coefficients = scipy.fft.dct(np.maximum(bands, bands.max() - 80), axis=0, norm="ortho")[:20]
         np.testing.assert_allclose(vector, _moments(coefficients), rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize("length_s", [0.1, 3.0, 10.0])
+def test_mfcc_and_logmel_are_librosas_own(length_s):
+    waveforms = _noise(2, length_s)
+    (ours,), (frames, _) = _encode("mfcc", waveforms), _encode("logmel", waveforms)
+    for number, window in enumerate(waveforms.numpy()):
+        theirs = handcrafted.moments(librosa.feature.mfcc(y=window, sr=RATE, n_mfcc=20, hop_length=512))
+        np.testing.assert_allclose(ours[number, 0].numpy(), theirs, rtol=1e-5, atol=1e-4)
+        mel = librosa.feature.melspectrogram(y=window, sr=RATE, n_mels=128, hop_length=441)
+        np.testing.assert_allclose(frames[number].numpy(), librosa.power_to_db(mel, top_db=None).T, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", list(ENCODERS))
+def test_the_bits_do_not_depend_on_the_threads_of_blas(name):
+    # Two threads cut a product elsewhere than one does; windows of these lengths showed it in the last bits.
+    loads = [_noise(2, length_s, seed).cumsum(1) for seed, length_s in enumerate((3.0, 5.0, 10.0))]
+    found = []
+    for threads in (1, 2):
+        with threadpool_limits(threads, user_api="blas"):
+            found.append([layer for waveforms in loads for layer in _encode(name, waveforms / waveforms.abs().max())])
+    assert all(torch.equal(one, two) for one, two in zip(*found, strict=True))
+
+
+def test_blas_has_its_threads_back_after_encoding_even_after_an_error():
+    def threads():
+        return {each["filepath"]: each["num_threads"] for each in threadpool_info() if each["user_api"] == "blas"}
+
+    encode = ENCODERS["mfcc"].load(None, "cpu")
+    with threadpool_limits(2, user_api="blas"):
+        before = threads()
+        encode(_noise(1, 1.0), lambda frames: frames)
+        assert threads() == before
+        with pytest.raises(librosa.ParameterError):
+            encode(torch.full((1, RATE), torch.nan), lambda frames: frames)
+        assert threads() == before
 
 
 def test_chroma_is_librosas_with_its_moments():

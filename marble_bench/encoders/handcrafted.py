@@ -12,13 +12,17 @@ The decibels of `mfcc` are cut 80 dB below the window's loudest bin, and `chroma
 defaults, both dependent on where windows are cut, never on other windows. Chroma's longest filter is 1.604 s long, and
 no shorter window is taken. Below 65,473 samples (2.97 s) librosa warns that a transform is longer than the decimated
 signal, which it then fills up with zeros; the frames at a window's ends see such zeros at any length.
+
+Windows go through librosa one by one: a stack of them gives other bits, because another product is formed. numpy's and
+scipy's BLAS gets one thread while they do. The products are small, and OpenBLAS's threads wait for each other by spinning,
+which took most of the time of the cores where reading wants them too; and how it shares out a product changes the last bit.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
@@ -37,7 +41,7 @@ SAMPLE_RATE_HZ = 22050
 HOP = 512  # samples; JukeMIR's
 COEFFICIENTS, PITCH_CLASSES = 20, 12
 MOMENTS = 6  # mean and standard deviation of the values and of their first and second differences
-BANDS = 128
+BANDS, FFT = 128, 2048  # librosa's defaults
 FRAME_HOP = 441  # samples: 50 log-mel frames a second
 
 
@@ -49,10 +53,27 @@ def moments(values: NDArray[np.float32]) -> NDArray[np.float32]:
     return np.concatenate([part for each in differences for part in (each.mean(axis=1), each.std(axis=1))])
 
 
+@cache
+def _filters() -> NDArray[np.float32]:
+    import librosa
+
+    filters: NDArray[np.float32] = librosa.filters.mel(sr=SAMPLE_RATE_HZ, n_fft=FFT, n_mels=BANDS)
+    return filters
+
+
+def _mel(window: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
+    """`(samples,)` to the power `(BANDS, frames)`: librosa's mel spectrogram, with filters that are made once."""
+    import librosa
+    import numpy as np
+
+    power: NDArray[np.float32] = np.abs(librosa.stft(window, n_fft=FFT, hop_length=hop)) ** 2
+    return _filters() @ power
+
+
 def _mfcc(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     import librosa
 
-    return [moments(librosa.feature.mfcc(y=window, sr=SAMPLE_RATE_HZ, n_mfcc=COEFFICIENTS, hop_length=HOP))[None]]
+    return [moments(librosa.feature.mfcc(S=librosa.power_to_db(_mel(window, HOP)), n_mfcc=COEFFICIENTS))[None]]
 
 
 def _chroma(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -71,21 +92,23 @@ def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     import librosa
     import numpy as np
 
-    mel = librosa.feature.melspectrogram(y=window, sr=SAMPLE_RATE_HZ, n_mels=BANDS, hop_length=FRAME_HOP)
-    frames = librosa.power_to_db(mel, top_db=None).T
+    frames = librosa.power_to_db(_mel(window, FRAME_HOP), top_db=None).T
     return [frames, np.concatenate([frames.mean(axis=0), frames.std(axis=0)])[None]]
 
 
 def _load(compute: Compute, weights: Path | None, device: str) -> Encode:
     import numpy as np
     import torch
+    from threadpoolctl import ThreadpoolController
 
     noise = np.random.default_rng(0).normal(size=2 * SAMPLE_RATE_HZ).astype(np.float32)
     with one_at_a_time():
         compute(noise / np.abs(noise).max())  # compiles all that is needed later
+    libraries = ThreadpoolController()  # knows those that are loaded by now
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
-        windows = [compute(window) for window in waveforms.cpu().numpy()]
+        with libraries.limit(limits=1, user_api="blas"):
+            windows = [compute(window) for window in waveforms.cpu().numpy()]
         layers = [np.stack(layer).astype(np.float32, copy=False) for layer in zip(*windows, strict=True)]
         return [pool(torch.from_numpy(layer).to(waveforms.device)) for layer in layers]
 

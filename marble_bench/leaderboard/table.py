@@ -270,9 +270,7 @@ def notes(board: Board) -> list[str]:
     lines = []
     used = {cell.mark for cell in cells}
     if "measured" in used:
-        lines.append(
-            "measured: a record of this suite, mean over seeds, 95 % bootstrap interval over test clips in brackets"
-        )
+        lines.append("measured: a record of this suite, mean over seeds, 95 % interval over test clips in brackets")
     if any(cell.ties for cell in cells):
         lines.append("letters: two records that share one in a column cannot be told apart (paired test, Holm, 5 %)")
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]

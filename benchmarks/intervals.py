@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often paired tests err: simulated systems whose true score is known.
 
-python benchmarks/coverage.py [SIMULATIONS [PART OF A NAME]]
+python benchmarks/intervals.py [SIMULATIONS [PART OF A NAME]]
 
 Of each kind of metric, clips and outputs are drawn from a fixed law, whose true score is the score of a very large draw.
 Intervals: the plain percentile bootstrap, the same with levels of the t distribution, BCa, BCa with levels of the t
