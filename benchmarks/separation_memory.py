@@ -1,7 +1,7 @@
 """Peak memory of BSSEval on a long stereo song, ours against museval's, and of a separation run on few and on many songs.
 
     python benchmarks/separation_memory.py bss --seconds 240      # one song of noise, four stems
-    python benchmarks/separation_memory.py run                    # 4, 16 and 64 training songs, 1, 4 and 16 tests
+    python benchmarks/separation_memory.py run                    # 16, 64 and 256 training songs, 4, 16 and 64 tests
 
 Every figure is the peak resident size (`ru_maxrss`) of a process of its own, in MB, and its seconds.
 """
@@ -119,7 +119,7 @@ def main() -> None:
                 )
         return
     if asked.what == "run":
-        for songs in (4, 16, 64):
+        for songs in (16, 64, 256):
             with tempfile.TemporaryDirectory() as folder:
                 print(f"run, {songs} training songs, {songs // 4} tests: ".ljust(60), alone("run-alone", songs, folder))
         return
