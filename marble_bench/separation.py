@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import gather, mixing, stems
-from marble_bench.errors import BenchError, DataError
+from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features import frames
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
@@ -80,6 +80,12 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
     names = request.named.task.target.names
     here = gather.on_disk(request, watch, lambda paths: _digests(paths, names))
     rules = rules_of(request.named.task, request.protocol, here.mini)
+    assert request.encoder is not None
+    if rules.chunk_s < request.encoder.min_s:
+        raise UsageError(
+            f"a training mixture lasts {rules.chunk_s:g} s, and {request.encoder.name} needs at least "
+            f"{request.encoder.min_s:.3f} s: choose another model"
+        )
     opened, damaged = _opened(here, names)
     usable, missing, faults = gather.sound(request, here, damaged, watch)
     clips = [here.clips[index] for index in usable]
@@ -94,7 +100,6 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
     sounds = [_of_mixture(chunks, index, drawn[index].digest(of_train, rules)) for index in range(len(chunks))]
     rest = [(clip, digest) for clip, digest in zip(clips, digests, strict=True) if clip.split != "train"]
     sounds += [_of_song(clip, digest, opened[clip.id], rules) for clip, digest in rest]
-    assert request.encoder is not None
     found, cost = frames.extract(
         sounds,
         request.encoder,

@@ -35,8 +35,8 @@ TASK = Task(
     separation=RULES,
     mini_separation=replace(
         RULES,
-        chunk_s=2.0,
-        mixtures_per_track=8,
+        chunk_s=3.0,
+        mixtures_per_track=6,
         hidden=64,
         batch_size=8,
         learning_rates=(1e-2,),

@@ -24,7 +24,9 @@ Patrick Talbot - A Reason To Leave; Triviul - Angelsaint; Alexander Ross - Goodb
 Leaf - Summerghost; Skelpolu - Human Mistakes; Young Griffo - Pennies; ANiMAL - Rockshow; James May - On The Line;
 Meaxic - Take A Step; Traffic Experiment - Sirens
 """
-RULES = replace(plugins.find_task("musdb").task.mini_separation, mixtures_per_track=4, max_epochs=4, hidden=32)
+RULES = replace(
+    plugins.find_task("musdb").task.mini_separation, chunk_s=2.0, mixtures_per_track=4, max_epochs=4, hidden=32
+)
 
 
 @pytest.fixture(scope="module")
@@ -358,3 +360,15 @@ def test_a_model_without_frames_cannot_separate(bench):
     ended = bench("run", "--model", "mfcc", "--task", "musdb", "--mini", "--quiet")
     assert ended.code == 2
     assert "choose another model" in ended.err
+
+
+def test_a_model_that_needs_longer_mixtures_is_refused_before_any_is_made(bench, tmp_path):
+    encoder = (tmp_path / "long.py").resolve()
+    encoder.write_text(
+        "from marble_bench.encoder import Encoder, Layer\n"
+        "LONG = Encoder(name='long', description='d', sample_rate_hz=8000, layers=(Layer('a', 2, 50.0),),\n"
+        "    load=lambda weights, device: None, license='x', citation='x', min_s=5.0)\n"
+    )
+    ended = bench("run", "--model", f"{encoder}:LONG", "--task", "musdb", "--mini", "--quiet")
+    assert ended.code == 2
+    assert "a training mixture lasts 3 s, and long needs at least 5.000 s" in ended.err
