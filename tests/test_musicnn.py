@@ -17,7 +17,7 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from marble_bench import weights
+from marble_bench import plugins, weights
 from marble_bench.check import check_encoder
 from marble_bench.encoders import musicnn, tf_bundle
 from marble_bench.errors import DataError
@@ -360,6 +360,26 @@ def test_the_big_network_is_had_by_two_names_and_gives_jukemirs_4194_numbers():
     trained = by_name["musicnn"].parameters
     assert trained == 7980235
     assert round(4 * (stored + 2 * trained) / 1e6, 1) == 95.8
+
+
+@pytest.mark.parametrize(
+    ("name", "network"),
+    [
+        ("musicnn-msd", "MSD_MUSICNN"),
+        ("musicnn-msd-big", "MSD_MUSICNN_BIG"),
+        ("vgg-mtt", "MTT_VGG"),
+        ("vgg-msd", "MSD_VGG"),
+    ],
+)
+def test_declared_operations_are_the_networks(name, network):
+    from torch.utils.flop_counter import FlopCounterMode
+
+    graph = getattr(musicnn, network)
+    tensors = {key: torch.ones(shape, device="meta") for key, shape in graph.shapes.items()}
+    with FlopCounterMode(display=False) as counter:
+        graph.activations(torch.ones(4, 187, 96, device="meta"), tensors)
+    per_second = counter.get_total_flops() / (4 * 187 * 256 / 16000) / 1e9
+    assert per_second == pytest.approx(plugins.find_encoder(name).gflop_per_s, abs=0.01 if per_second < 1 else 0.05)
 
 
 def test_importing_encoders_and_weights_loads_nothing_heavy():

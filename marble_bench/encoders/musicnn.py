@@ -315,6 +315,7 @@ def _encoder(
     description: str,
     min_s: float,
     weights: Source,
+    gflop_per_s: float,
 ) -> Encoder:
     return Encoder(
         name=name,
@@ -327,6 +328,7 @@ def _encoder(
         min_s=min_s,
         stretch_s=PATCH * HOP / SAMPLE_RATE_HZ,
         parameters=network.parameters,
+        gflop_per_s=gflop_per_s,
         training_data=(trained_on,),
         weights=weights,
         convert=partial(_convert, network),
@@ -352,11 +354,13 @@ _REPOSITORY = Source(
 
 
 def _musicnn(name: str, network: Network, size: tuple[int, int], trained_on: str, weights: Source) -> Encoder:
-    return _encoder(name, network, _musicnn_layers(*size), trained_on, _MUSICNN, 1.0, weights)
+    return _encoder(
+        name, network, _musicnn_layers(*size), trained_on, _MUSICNN, 1.0, weights, 1.6 if size == BIG else 0.94
+    )
 
 
 def _vgg(name: str, network: Network, pooling: Pooling, trained_on: str) -> Encoder:
-    return _encoder(name, network, _vgg_layers(pooling), trained_on, _VGG, _FULL_PATCH_S, _PACKAGE)
+    return _encoder(name, network, _vgg_layers(pooling), trained_on, _VGG, _FULL_PATCH_S, _PACKAGE, 0.59)
 
 
 ENCODERS = (
