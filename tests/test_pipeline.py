@@ -142,23 +142,27 @@ def test_a_shard_is_written_while_the_next_is_encoded_and_no_more_than_one_waits
 
     def slow(path, content):
         if path.suffix == ".arrow":
-            begun.append(len(SEEN))
-            assert gate.wait(10)
+            begun.append(path)
+            assert gate.wait(120)
         write(path, content)
 
     monkeypatch.setattr(store, "write_whole", slow)
     SEEN.clear()
     worker = threading.Thread(target=_extract, args=(items, tmp_path), kwargs={"batch_s": 1.0})
     worker.start()
-    deadline = time.monotonic() + 10
-    while not (begun and len(SEEN) > begun[0]) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert len(SEEN) > begun[0]  # encoded on, though the disk stands still
-    time.sleep(0.3)
-    assert len(begun) == 1
-    assert len(SEEN) < len(LENGTHS_S)  # but not without end
-    gate.set()
-    worker.join()
+    try:
+        deadline = time.monotonic() + 60
+        # four shards of three windows: the fourth window is of the second shard
+        while not (begun and sum(SEEN) > 3) and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert len(begun) == 1
+        assert sum(SEEN) > 3  # encoded on, though the disk stands still
+        time.sleep(0.3)
+        assert len(begun) == 1
+        assert sum(SEEN) < len(LENGTHS_S)  # but not without end
+    finally:
+        gate.set()
+        worker.join()
     assert len(begun) == 4
 
 

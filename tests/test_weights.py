@@ -230,9 +230,9 @@ def test_two_at_once_both_get_whole_weights(pip, tmp_path):
     both, found = threading.Barrier(2), []
 
     def convert(archive, path):
-        both.wait(10)
+        both.wait(60)
         _convert(archive, path)
-        both.wait(10)
+        both.wait(60)
 
     def one():
         found.append(weights.resolve(_encoder(convert=convert), tmp_path))
