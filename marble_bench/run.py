@@ -63,6 +63,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     assert isinstance(data.features, Features)
     marks = soundness.check_features(data.features, data.clips)
     marks += soundness.check_labels(request.named.task.target, data.clips)
+    marks += soundness.check_carriers(request.named.task.metrics, request.named.task.target, data.clips)
     splits, unscale = _splits(data, request)
     rules = request.protocol
     if rules.solver == "adam":

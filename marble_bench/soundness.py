@@ -11,8 +11,10 @@ from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
     from marble_bench.features.table import Features
+    from marble_bench.metrics import Metric
     from marble_bench.targets import Target
 
+FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 
 
@@ -53,6 +55,24 @@ def check_labels(target: Target, clips: Sequence[Clip]) -> list[str]:
             kind = "labelled" if isinstance(target, Classes) else "tagged"
             marks.append(f"no {split} clip is {kind} {listing(absent)}")
     return marks
+
+
+def check_carriers(metrics: Sequence[Metric], target: Target, clips: Sequence[Clip]) -> list[str]:
+    """A mark for each metric whose interval rests on tags that fewer than `FEW` test clips carry, or groups of them.
+
+    It opens with the metric's name, by which a board finds it.
+    """
+    if not isinstance(target, Tags):
+        return []
+    test = [clip for clip in clips if clip.split == "test"]
+    carried = {name: {clip.group or clip.id for clip in test if name in clip.target} for name in target.names}
+    rare = [name for name, groups in carried.items() if len(groups) < FEW]
+    what = "groups of test clips" if any(clip.group for clip in test) else "test clips"
+    return [
+        f"{metric.name}: its interval is rough, since fewer than {FEW} {what} carry {listing(rare)}"
+        for metric in metrics
+        if metric.carried and rare
+    ]
 
 
 def check_batches(windows: int, sizes: Sequence[int]) -> list[str]:

@@ -16,6 +16,15 @@ curve, a pooled F or a mean over tracks are all treated alike.
   chapter 6). The error takes a second jackknife within the first: taking the bias off makes a score less certain, which the
   error of the score alone does not show. Bootstrap samples hold some clips twice, and copies of a clip that carries a tag
   raise each other's precision; here no clip counts for more than one.
+  A jackknife over the few clips that carry a tag is a poor judge of its own error, and sees none where all of them are
+  ranked without a fault. So its variance is averaged with the binomial one of as many clips as carry a tag (Boyd, Eng and
+  Page again), as Smyth moderates variances (Linear models and empirical Bayes methods, SAGMB 3, 2004): by degrees of
+  freedom, which the jackknife's own spread gives (Hinkley, Jackknife confidence limits using Student t approximations,
+  Biometrika 64, 1977), and four for the binomial, after the four clips that Agresti and Coull add to a share (Approximate
+  is better than "exact", The American Statistician 52, 1998) and which are added here too.
+- Interval of a difference: BCa of the differences in the same samples. Of a score that few clips raise: the difference
+  plus and minus t times the error by the blocks that count a quarter, with Hinkley's degrees of freedom. What both systems
+  have of the bias falls out.
 - Paired test: both systems' score for the same clips, its difference cut into one jackknife pseudo-value for each group
   (Tukey 1958; Miller, The jackknife: a review, Biometrika 61, 1974), and the signs of those flipped (Fisher's
   randomisation test). For a mean over clips the pseudo-values are the clips' own differences; for a ROC area they are
@@ -46,6 +55,7 @@ FLIPS = 9999  # random patterns of signs; few groups have all of theirs tried
 EXACT = 12  # groups up to which all 2 ** groups patterns are tried
 PAIR_BLOCKS = 30  # of a jackknife within a jackknife: 1 + 30 + 465 samples
 LESS = 3 / 4  # of a block in these; half covers less where scores are low, all of it too often on two dozen clips
+ADDED = 4  # clips that are added to a share before its variance is taken, and the degrees of freedom of that variance
 AT_ONCE = 40_000_000  # weights held at a time: 320 MB
 
 
@@ -134,14 +144,16 @@ def corrected(
     pairs: NDArray[Any],
     shares: NDArray[Any],
     groups: int,
+    carriers: float | None = None,
     level: float = LEVEL,
 ) -> tuple[float, float]:
     """The interval of a score between 0 and 1 less its bias, both on the logit scale (see the module).
 
     lessened: `(blocks,)`, the score with each block counted less, by `LESS` of itself. pairs: `(blocks, blocks)`, with two;
     the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks; the
-    logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. (NaN, NaN) where the estimate
-    is NaN, or one block is all there is.
+    logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. carriers: how many groups raise
+    the score; None: all do, and the jackknife's variance is taken as it is. (NaN, NaN) where the estimate is NaN, or one
+    block is all there is.
     """
     import numpy as np
     from scipy.special import expit, logit
@@ -155,9 +167,14 @@ def corrected(
     shares_within = weights * shares / (weights * shares).sum(axis=1, keepdims=True)
     centre = whole - _bias(shares, one - whole)
     moved = one - _bias(shares_within, two - one[:, None])
-    slopes = (1 - LESS * shares) / LESS * (moved - centre)
-    error = np.sqrt(blocks / (blocks - 1) * ((slopes - slopes.mean()) ** 2).sum())
-    tail = t.ppf((1 + level) / 2, blocks - 1) * error
+    squares = _squares(shares, moved - centre)
+    variance = blocks / (blocks - 1) * squares.sum()
+    if carriers is not None:
+        share = (carriers * expit(centre) + ADDED / 2) / (carriers + ADDED)
+        binomial = 1 / ((carriers + ADDED) * share * (1 - share))
+        freedom = _freedom(squares)
+        variance = (freedom * variance + ADDED * binomial) / (freedom + ADDED)
+    tail = t.ppf((1 + level) / 2, blocks - 1) * np.sqrt(variance)
     low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
     return float(low), float(high)
 
@@ -172,25 +189,70 @@ def _bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
     return ((1 - LESS * shares) / LESS * moved).sum(axis=-1) / LESS
 
 
+def _squares(shares: NDArray[Any], moved: NDArray[Any]) -> NDArray[Any]:
+    """`(blocks,)`: the squared part of each block in a score's error, from what lessening it adds to the score."""
+    slopes = (1 - LESS * shares) / LESS * moved
+    squared: NDArray[Any] = (slopes - slopes.mean()) ** 2
+    return squared
+
+
+def _freedom(squares: NDArray[Any]) -> float:
+    """The degrees of freedom of a jackknife's variance, from its `(blocks,)` squared deviations (Hinkley, see the module).
+
+    Between 1, as where one block makes all of the variance or none does, and blocks - 1.
+    """
+    if not squares.any():
+        return 1.0
+    relative = squares.var() / squares.mean() ** 2 / len(squares)  # of the variance's own variance
+    return float(min(len(squares) - 1, max(1.0, 2 / relative))) if relative > 0 else len(squares) - 1.0
+
+
+def _carriers(metric: Metric, truth: torch.Tensor, groups: Sequence[str]) -> float | None:
+    """Of how many groups a tag's own variance is that of the mean over tags, were they independent; see `Metric.carried`.
+
+    The harmonic mean of the groups that carry each tag, times the number of tags.
+    """
+    import numpy as np
+
+    if metric.carried is None:
+        return None
+    of_group, count = _indices(groups)
+    carried = metric.carried(truth).numpy() > 0
+    held = np.zeros((count, carried.shape[1]), dtype=bool)
+    np.logical_or.at(held, of_group, carried)
+    each = held.sum(axis=0)
+    each = each[each > 0]
+    return float(len(each) ** 2 / (1 / each).sum())
+
+
 def _corrected_interval(
     metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str]
 ) -> tuple[float, float]:
     """`corrected` of a metric, averaged over probes."""
     import numpy as np
 
-    kept = left_out(groups, PAIR_BLOCKS)
-    blocks = len(kept)
+    counts, shares = _lessened(groups)
+    blocks = len(counts)
     first, second = np.triu_indices(blocks)
-    copies = 1 / (
-        1 - LESS
-    )  # of a clip, 1 of those in a block that counts less: whole numbers, for metrics without `weighted`
-    counts = (1 + (copies - 1) * kept).astype(np.float32)
     whole = np.ones((1, len(groups)), dtype=np.float32)
     scores = rescored(metric, outputs, truth, np.concatenate([whole, counts, counts[first] * counts[second]]))
     estimate, lessened, of_pairs = np.split(scores.mean(axis=1), [1, 1 + blocks])
     pairs = np.empty((blocks, blocks))
     pairs[first, second] = pairs[second, first] = of_pairs
-    return corrected(float(estimate[0]), lessened, pairs, 1 - kept.mean(axis=1), _indices(groups)[1])
+    groups_in_all, carriers = _indices(groups)[1], _carriers(metric, truth, groups)
+    return corrected(float(estimate[0]), lessened, pairs, shares, groups_in_all, carriers)
+
+
+def _lessened(groups: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """The samples in which each block counts less by `LESS` of itself, `(blocks, clips)`, and the blocks' shares of clips.
+
+    Counts are whole numbers, for metrics without `weighted`: so many copies of a clip, and one of those that count less.
+    """
+    import numpy as np
+
+    kept = left_out(groups, PAIR_BLOCKS)
+    copies = 1 / (1 - LESS)
+    return (1 + (copies - 1) * kept).astype(np.float32), 1 - kept.mean(axis=1)
 
 
 def bootstrap_interval(
@@ -222,11 +284,15 @@ class Replicated:
     """A system's score on the clips as they are, in bootstrap samples `(resamples,)` and in a jackknife's `(blocks,)`.
 
     Two of one task and metric made from the same clips share their samples, so that they can be subtracted.
+
+    lessened: for `Metric.interval` of `jackknife`, the score with each block counted less, and the blocks' shares of clips,
+    `(blocks,)` each; then the bootstrap is empty where nobody asked for it.
     """
 
     score: float
     bootstrap: NDArray[Any]
     jackknife: NDArray[Any]
+    lessened: tuple[NDArray[Any], NDArray[Any]] | None = None
 
     def interval(self) -> tuple[float, float]:
         """The BCa interval of the score, 95 %; `bootstrap_interval` is a metric's own."""
@@ -234,23 +300,41 @@ class Replicated:
 
 
 def replicated(
-    metric: Metric, outputs: Sequence[torch.Tensor], truth: torch.Tensor, groups: Sequence[str], seed: int = 0
+    metric: Metric,
+    outputs: Sequence[torch.Tensor],
+    truth: torch.Tensor,
+    groups: Sequence[str],
+    seed: int = 0,
+    bootstrap: bool = False,
 ) -> list[Replicated]:
     """Every system's score, each the mean over its probes, in the same samples.
 
-    outputs: a system each, `(probes, clips, ...)`, the clips in one order. The samples depend on groups and seed alone.
+    outputs: a system each, `(probes, clips, ...)`, the clips in one order. bootstrap: also where the metric's intervals are
+    not made of it. The samples depend on groups and seed alone.
     """
     import numpy as np
 
-    samples = np.ones((1, len(groups)), dtype=np.float32), drawn_again(groups, seed=seed), left_out(groups)
+    by_jackknife = metric.interval == "jackknife"
+    drawn = drawn_again(groups, seed=seed) if bootstrap or not by_jackknife else None
+    cut = left_out(groups)
+    counts, shares = _lessened(groups) if by_jackknife else (None, None)
     made = []
     for each in outputs:
-        whole, bootstrap = (rescored(metric, each, truth, weights).mean(axis=1) for weights in samples[:2])
-        if metric.smooth:
-            jackknife = rescored(metric, each, truth, samples[2]).mean(axis=1)
-        else:
-            jackknife = np.full(len(samples[2]), whole[0])  # no acceleration can be read from it
-        made.append(Replicated(float(whole[0]), bootstrap, jackknife))
+
+        def scored(weights: NDArray[Any], each: torch.Tensor = each) -> NDArray[Any]:
+            found: NDArray[Any] = rescored(metric, each, truth, weights).mean(axis=1)
+            return found
+
+        whole = float(scored(np.ones((1, len(groups)), dtype=np.float32))[0])
+        made.append(
+            Replicated(
+                whole,
+                np.empty(0) if drawn is None else scored(drawn),
+                # no acceleration can be read from the jackknife of a median
+                scored(cut) if metric.smooth else np.full(len(cut), whole),
+                None if counts is None or shares is None else (scored(counts), shares),
+            )
+        )
     return made
 
 
@@ -263,13 +347,32 @@ def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
 
     value = a.score - b.score
     apart = a.jackknife - b.jackknife
-    low, high = bca(value, a.bootstrap - b.bootstrap, apart)
+    low, high = _by_jackknife(a, b) if a.lessened else bca(value, a.bootstrap - b.bootstrap, apart)
     if smooth:
         return Difference(value, low, high, paired_p(value, apart))
     moved = a.bootstrap - b.bootstrap
     usable = moved[np.isfinite(moved)]
     beyond = min((usable <= 0).sum(), (usable >= 0).sum())
     return Difference(value, low, high, float(min(1.0, 2 * (1 + beyond) / (1 + len(usable)))))
+
+
+def _by_jackknife(a: Replicated, b: Replicated) -> tuple[float, float]:
+    """The interval of a difference of two scores that few clips raise: t times the error that lessening blocks shows.
+
+    Not on the logit scale, where differences have no place, and not less its bias: what both have of it falls out.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    assert a.lessened is not None
+    assert b.lessened is not None
+    value, shares = a.score - b.score, a.lessened[1]
+    blocks = len(shares)
+    if blocks < 2 or not np.isfinite(value):
+        return float("nan"), float("nan")
+    squares = _squares(shares, a.lessened[0] - b.lessened[0] - value)
+    tail = float(t.ppf((1 + LEVEL) / 2, _freedom(squares)) * np.sqrt(blocks / (blocks - 1) * squares.sum()))
+    return value - tail, value + tail
 
 
 def paired_p(value: float, jackknife: NDArray[Any]) -> float:

@@ -13,7 +13,7 @@ from marble_bench.probes import block, features, memory, shelf, subsets, trainer
 from marble_bench import protocol, run, soundness
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.table import Features
-from marble_bench.metrics import accuracy
+from marble_bench.metrics import accuracy, average_precision, roc_auc
 from marble_bench.protocol import JUKEMIR, LINEAR, MARBLE
 from marble_bench.targets import Classes, Tags
 from marble_bench.task import Clip, Schedule
@@ -215,6 +215,18 @@ def test_constant_layers_and_absent_labels_are_marked():
     ]
     tagged = _clips([("x",), (), ("x", "y"), ("y",)])
     assert soundness.check_labels(Tags(("x", "y")), tagged) == ["no train clip is tagged y"]
+
+
+def test_tags_that_few_test_clips_carry_are_marked_for_the_metric_whose_interval_they_make_rough():
+    clips = [Clip(f"c{i}", "test", f"c{i}.wav", ("rare",) * (i < 4) + ("often",) * (i < 5)) for i in range(9)]
+    both, tags = (roc_auc, average_precision), Tags(("rare", "often"))
+    told = "ap: its interval is rough, since fewer than 5 test clips carry rare"
+    assert soundness.check_carriers(both, tags, clips) == [told]
+    assert soundness.check_carriers((roc_auc,), tags, clips) == []
+    grouped = [replace(clip, group=str(index // 2)) for index, clip in enumerate(clips)]
+    (mark,) = soundness.check_carriers(both, tags, grouped)
+    assert mark.endswith("groups of test clips carry rare, often")
+    assert soundness.check_carriers((accuracy,), Classes(("x",)), _clips("xyxy")) == []
 
 
 def test_a_probe_that_does_not_fit_alone_is_told_with_its_size(monkeypatch):

@@ -178,12 +178,97 @@ def test_intervals_of_average_precision_cover_the_truth_where_the_bootstraps_do_
     for simulation in range(300):
         outputs = torch.from_numpy(np.random.default_rng([5, simulation]).normal(size=(1, 120, 6))) + 1.5 * truth
         low, high = statistics.bootstrap_interval(average_precision, outputs, truth, _names(120))
-        (one,) = statistics.replicated(average_precision, [outputs], truth, _names(120), seed=simulation)
+        (one,) = statistics.replicated(
+            average_precision, [outputs], truth, _names(120), seed=simulation, bootstrap=True
+        )
         plain = np.nanquantile(one.bootstrap, [0.025, 0.975])
         held.append((low <= score <= high, plain[0] <= score <= plain[1]))
     ours, percentile = np.mean(held, axis=0)
     assert 0.92 <= ours <= 0.98
     assert percentile < ours - 0.03
+
+
+def _few(random, clips, skill):
+    """Five tags, each on 10 to 30 % of the clips, and outputs of two kinds of error: of the clip, and of the seed."""
+    while True:
+        truth = random.random((clips, 5)) < [0.1, 0.2, 0.3, 0.15, 0.25]
+        if clips > 1000 or (truth.sum(axis=0) > 1).all():
+            break
+    outputs = skill * truth + 0.9 * random.normal(size=(clips, 5)) + 0.45 * random.normal(size=(3, clips, 5))
+    return torch.from_numpy(outputs), torch.from_numpy(truth * 1.0)
+
+
+@pytest.mark.parametrize(("skill", "least", "alone"), [(3.0, 0.92, 0.95), (4.0, 0.97, 0.8)])
+def test_two_dozen_clips_that_are_ranked_almost_without_a_fault_have_an_interval_that_holds_the_truth(
+    skill, least, alone
+):
+    """The jackknife alone sees no error where there is no fault; the binomial variance beside it does."""
+    outputs, truth = _few(np.random.default_rng(3), 100_000, skill)
+    score = float(average_precision.compute(outputs, truth).mean())
+    only_jackknife = Metric(**{**vars(average_precision), "carried": None})
+    held = []
+    for simulation in range(400):
+        outputs, truth = _few(np.random.default_rng([14, simulation]), 24, skill)
+        each = [
+            statistics.bootstrap_interval(m, outputs, truth, _names(24)) for m in (average_precision, only_jackknife)
+        ]
+        held.append([low <= score <= high for low, high in each])
+    ours, jackknife = np.mean(held, axis=0)
+    assert ours >= least
+    assert jackknife < min(ours - 0.01, alone)
+
+
+def test_a_tag_without_a_fault_has_the_binomial_interval_of_the_clips_that_carry_it():
+    """Boyd, Eng and Page's logit interval with the two successes and failures of Agresti and Coull; by groups too."""
+    truth = torch.from_numpy((np.arange(40) % 4 == 0) * 1.0)[:, None]
+    found = statistics.bootstrap_interval(average_precision, truth[None], truth, _names(40))
+    share = (10 * (40.5 / 41) + 2) / 14
+    # four fifths: the jackknife saw no error, which is worth one degree of freedom
+    half = stats.t.ppf(0.975, 29) * np.sqrt(0.8 / (14 * share * (1 - share)))
+    low = (special.expit(special.logit(40.5 / 41) - half) * 41 - 0.5) / 40
+    assert found == pytest.approx((low, 1))
+    assert statistics._carriers(average_precision, truth, _names(40)) == 10
+    assert statistics._carriers(average_precision, truth, [str(clip // 8) for clip in range(40)]) == 5
+    two = torch.cat([truth, torch.from_numpy((np.arange(40) < 2) * 1.0)[:, None]], dim=1)
+    assert statistics._carriers(average_precision, two, _names(40)) == pytest.approx(4 / (1 / 10 + 1 / 2))
+    assert statistics._carriers(accuracy, truth, _names(40)) is None
+
+
+def test_the_degrees_of_freedom_of_a_jackknife_are_those_of_its_values():
+    random = np.random.default_rng(15)
+    normal = [statistics._freedom(random.normal(size=200) ** 2) for _ in range(50)]
+    assert np.mean(normal) == pytest.approx(199, rel=0.1)
+    one_block = np.zeros(30)
+    one_block[3] = 1.0
+    assert statistics._freedom(one_block) == pytest.approx(
+        2 * 30 / 29
+    )  # 2 n m2 ** 2 / (m4 - m2 ** 2), as if of two values
+    assert statistics._freedom(np.zeros(30)) == 1
+    assert statistics._freedom(np.ones(30)) == 29
+
+
+def test_the_interval_of_a_difference_in_average_precision_holds_it_where_the_bootstraps_does_not():
+    """Two systems that share the clips' part of the error; the true scores are of 100,000 clips."""
+
+    def pair(random, clips):
+        (a, truth), own = _few(random, clips, 1.5), 0.7 * random.normal(size=(2, clips, 5))
+        return [a + torch.from_numpy(own[0]), a + 0.4 * truth + torch.from_numpy(own[1])], truth
+
+    systems, truth = pair(np.random.default_rng(16), 100_000)
+    true = np.subtract(*(float(average_precision.compute(each, truth).mean()) for each in systems))
+    held = []
+    for simulation in range(300):
+        systems, truth = pair(np.random.default_rng([17, simulation]), 24)
+        one, other = statistics.replicated(
+            average_precision, systems, truth, _names(24), seed=simulation, bootstrap=True
+        )
+        found = statistics.difference(one, other)
+        low, high = statistics.bca(found.value, one.bootstrap - other.bootstrap, one.jackknife - other.jackknife)
+        held.append((found.low <= true <= found.high, low <= true <= high))
+        assert (found.low + found.high) / 2 == pytest.approx(found.value)
+    ours, bca = np.mean(held, axis=0)
+    assert 0.93 <= ours <= 0.98
+    assert bca < ours - 0.02
 
 
 def test_the_bias_that_is_taken_off_is_that_of_a_squared_mean():
@@ -239,7 +324,8 @@ def test_a_perfect_score_and_a_lone_group_have_the_intervals_they_can_have():
     assert statistics.bootstrap_interval(accuracy, outputs, truth, _names(10)) == (1.0, 1.0)
     assert np.isnan(statistics.bootstrap_interval(accuracy, outputs, truth, ["one"] * 10)).all()
     tags = torch.eye(2).repeat(5, 1)
-    assert statistics.bootstrap_interval(average_precision, tags[None], tags, _names(10)) == pytest.approx((1, 1))
+    low, high = statistics.bootstrap_interval(average_precision, tags[None], tags, _names(10))
+    assert (low < 0.95, high) == (True, 1)  # ten clips without a fault do not show that there is none
     assert np.isnan(statistics.bootstrap_interval(average_precision, tags[None], tags, ["one"] * 10)).all()
 
 

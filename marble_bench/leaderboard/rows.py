@@ -215,6 +215,13 @@ def is_control(record: dict[str, Any]) -> bool:
     return any(reason.startswith("a control") for reason in record["why_not"])
 
 
+def _measured_basis(record: dict[str, Any], metric: str, seeds: int) -> str:
+    """What a measured interval rests on, with what the record marks about this metric."""
+    told = f"{record['data']['clips']['test']:,} test clips, mean of {seeds} seeds"
+    marks = [mark.partition(": ")[2] for mark in record["data"].get("marks", ()) if mark.startswith(f"{metric}: ")]
+    return "; ".join([f"over {told}", *marks])
+
+
 def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     """Every score of some records, controls left out.
 
@@ -240,7 +247,7 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
             source=str(each.path),
             weights=record["model"]["weights_sha256"][:12],
             interval=(score["ci95"][0], score["ci95"][1]),
-            basis=f"bootstrap over {record['data']['clips']['test']:,} test clips, mean of {len(score['per_seed'])} seeds",
+            basis=_measured_basis(record, metric, len(score["per_seed"])),
             spread=spread([value for value in score["per_seed"] if value is not None]),
             trivial=score["trivial"],
             higher_is_better=score["higher_is_better"],

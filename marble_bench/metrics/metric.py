@@ -28,6 +28,8 @@ class Metric:
         which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
     smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
     interval: `jackknife` for a score between 0 and 1 that few clips raise; see `marble_bench.statistics`.
+    carried: of such a score, `truth -> (clips, parts)`, above 0 where a clip raises a part of it: the score is a mean over
+        parts, and each part one over the clips that raise it. None where every clip does.
     source: the definition and the library that it is tested against.
     """
 
@@ -42,6 +44,7 @@ class Metric:
     weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     smooth: bool = True
     interval: Literal["bootstrap", "jackknife"] = "bootstrap"
+    carried: Callable[[torch.Tensor], torch.Tensor] | None = None
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

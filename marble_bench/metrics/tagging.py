@@ -157,6 +157,11 @@ def _mean_over_ordered(
     return by_tag(outputs, truth).nanmean(dim=-1)
 
 
+def _of_tags(truth: torch.Tensor) -> torch.Tensor:
+    """`Metric.carried` of a mean over tags, each a mean over the clips that carry it."""
+    return truth
+
+
 ROC_AUC = Metric(
     "roc_auc",
     "tags",
@@ -175,4 +180,5 @@ AVERAGE_PRECISION = Metric(
     on_resample=partial(_mean_over_ordered, average_precision_by_tag),
     weighted=weighted_average_precision,
     interval="jackknife",
+    carried=_of_tags,
 )
