@@ -1,7 +1,8 @@
 """What a perturbation costs: the probes that validation chose, asked again about test clips that were changed.
 
 Training and validation never see a changed clip, so nothing of the choice moves. A drop compares the same clips: one whose
-moved label is no label of the task is left out on both sides, and counted.
+moved label is no label of the task is left out on both sides, and counted. Its interval is of the same pairs: clips, or
+groups of them, are drawn again with what was answered before and after.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from marble_bench.gather import Gathered
 from marble_bench.request import Request
 from marble_bench.results import number
 from marble_bench.scoring import Answers
+from marble_bench.statistics import paired
 from marble_bench.targets import Classes, Scalars, Stems, Tags
 from marble_bench.task import Clip
 
@@ -24,6 +26,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from marble_bench.metrics import Metric
     from marble_bench.probes import framewise, trainer
 
 
@@ -106,22 +109,35 @@ def _told(
     after: tuple[torch.Tensor, torch.Tensor] | None,
 ) -> dict[str, Any]:
     """What a record says of a change. after: outputs and truth of the clips; None where no clip is left."""
-    places = {clip.id: place for place, clip in enumerate(clip for clip in data.clips if clip.split == "test")}
+    members = [clip for clip in data.clips if clip.split == "test"]
+    places = {clip.id: place for place, clip in enumerate(members)}
     kept = [places[clip.id] for clip in clips]
     before = answers.outputs["test"][:, kept], answers.truth["test"][kept]
-    found: dict[str, Any] = {}
-    for metric in request.named.task.metrics if after else ():
-        clean, per_seed = (metric.compute(*each).tolist() for each in (before, after) if each)
-        found[metric.name] = drop(clean, per_seed, metric.higher_is_better)
+    groups = [clip.group or clip.id for clip in clips]
+    found = {metric.name: drop(metric, before, after, groups) for metric in request.named.task.metrics} if after else {}
     return {"clips": len(clips), "left_out": len(places) - len(clips), "scores": found}
 
 
-def drop(clean: list[float], per_seed: list[float], higher_is_better: bool = True) -> dict[str, Any]:
-    """A metric by seed, unchanged and changed, as a record holds it; a drop above 0 is a loss."""
-    before, after = sum(clean) / len(clean), sum(per_seed) / len(per_seed)
+def drop(
+    metric: Metric,
+    before: tuple[torch.Tensor, torch.Tensor],
+    after: tuple[torch.Tensor, torch.Tensor],
+    groups: Sequence[str],
+) -> dict[str, Any]:
+    """What a record says of a metric on clips unchanged and changed; a drop above 0 is a loss.
+
+    before, after: outputs `(seeds, clips, ...)` and truth, the clips in one order. groups: `(clips,)`, drawn together.
+    """
+    clean, per_seed = (metric.compute(*each).tolist() for each in (before, after))
+    lost = paired(metric, before, after, groups)
+    whole, changed = (sum(scores) / len(scores) for scores in (clean, per_seed))
+    low, high, loss = (lost.low, lost.high, whole - changed)
+    if not metric.higher_is_better:
+        low, high, loss = -high, -low, -loss
     return {
-        "test": number(after),
-        "clean": number(before),
-        "drop": number(before - after if higher_is_better else after - before),
+        "test": number(changed),
+        "clean": number(whole),
+        "drop": number(loss),
+        "drop_ci95": [number(low), number(high)],
         "per_seed": [number(value) for value in per_seed],
     }

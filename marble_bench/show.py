@@ -87,6 +87,7 @@ def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:
         [
             {"perturbation": name, "metric": metric, "clean": text(score["clean"], metric),
              "test": text(score["test"], metric), "drop": text(score["drop"], metric),
+             "95 %": " to ".join(text(bound, metric) for bound in score.get("drop_ci95", ())) or "n/a",
              "clips": found["clips"], "left out": found["left_out"]}
             for name, found in changed.items()
             for metric, score in found["scores"].items()

@@ -356,6 +356,21 @@ def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
     return Difference(value, low, high, float(min(1.0, 2 * (1 + beyond) / (1 + len(usable)))))
 
 
+def paired(
+    metric: Metric,
+    a: tuple[torch.Tensor, torch.Tensor],
+    b: tuple[torch.Tensor, torch.Tensor],
+    groups: Sequence[str],
+    seed: int = 0,
+) -> Difference:
+    """The score of a minus that of b, of the same clips in the same order; each its outputs and its own truth.
+
+    So that clips can be paired with themselves changed, where the change moves what is true of them.
+    """
+    (one,), (other,) = (replicated(metric, [outputs], truth, groups, seed) for outputs, truth in (a, b))
+    return difference(one, other, metric.smooth)
+
+
 def _by_jackknife(a: Replicated, b: Replicated) -> tuple[float, float]:
     """The interval of a difference of two scores that few clips raise: t times the error that lessening blocks shows.
 

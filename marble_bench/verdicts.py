@@ -297,9 +297,8 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
                 yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
                 continue
             kept = [before.items.index(item) for item in after.items]
-            clean = before.metric.compute(before.outputs[:, kept], before.truth[kept]).tolist()
-            per_seed = after.metric.compute(after.outputs, after.truth).tolist()
-            again = drop(clean, per_seed, after.metric.higher_is_better)
+            unchanged, changed = (before.outputs[:, kept], before.truth[kept]), (after.outputs, after.truth)
+            again = drop(after.metric, unchanged, changed, after.groups)
             pairs = [(again[key], score[key]) for key in ("test", "clean", "drop")]
             pairs += list(zip(again["per_seed"], score["per_seed"], strict=False))
             if len(again["per_seed"]) != len(score["per_seed"]) or not all(_close(*pair) for pair in pairs):
@@ -308,12 +307,20 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
                     f"{name}: {metric} {_numbers([score['test']])}, drop {_numbers([score['drop']])} in the record, "
                     f"{_numbers([again['test']])} and {_numbers([again['drop']])} by its predictions",
                 )
+                continue
+            bounds = score.get("drop_ci95", again["drop_ci95"])  # a record made before drops had one has none
+            if not all(_close(*pair, 1e-4) for pair in zip(bounds, again["drop_ci95"], strict=True)):
+                yield (
+                    "interval",
+                    f"{name}: {metric} drop {_numbers(bounds)} in the record, "
+                    f"{_numbers(again['drop_ci95'])} with this version",
+                )
 
 
-def _close(one: float | None, other: float | None) -> bool:
+def _close(one: float | None, other: float | None, apart: float = CLOSE) -> bool:
     if one is None or other is None:
         return one is other
-    return abs(one - other) <= CLOSE * max(1, abs(one))
+    return abs(one - other) <= apart * max(1, abs(one))
 
 
 def _numbers(values: Iterable[float | None]) -> str:

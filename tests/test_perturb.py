@@ -9,14 +9,16 @@ import numpy as np
 import pandas as pd
 import pytest
 import soundfile
+import torch
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 from made_records import make
+from scipy import stats
 from scipy.signal import welch
 
-from marble_bench import audio, perturb, plugins, results, verdicts
+from marble_bench import audio, perturb, plugins, results, robustness, statistics, verdicts
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import extract
-from marble_bench.metrics import beats
+from marble_bench.metrics import Metric, accuracy, beats
 from marble_bench.metrics.key import KEYS
 from marble_bench.task import Window
 from marble_bench.weights import Weights
@@ -190,6 +192,9 @@ def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_e
         assert score["per_seed"] == pytest.approx(right.tolist())
         assert score["drop"] == pytest.approx(clean - right.mean())
         assert (found["clips"], found["left_out"], score["clean"]) == (15, 0, pytest.approx(clean))
+        low, high = score["drop_ci95"]
+        assert low <= score["drop"] <= high
+    assert perturbed["perturbations"]["low-pass"]["scores"]["accuracy"]["drop_ci95"] == [0, 0]  # nothing was changed
     # nothing above 4 kHz in a file of 8 kHz: that change changes nothing, and the others do
     same = [name for name in perturb.CHANGES if _outputs(tables[0], name) == _outputs(tables[0], None)]
     assert same == ["low-pass"]
@@ -239,6 +244,67 @@ def test_a_clip_whose_label_moves_out_of_the_labels_is_left_out_on_both_sides(be
     expected = (kept.outputs.map(np.argmax) == kept.truth.str[0]).mean()
     assert found["pitch-shift"]["scores"]["accuracy"]["clean"] == pytest.approx(expected)
     assert [each.kind for each in verdicts.check(list((tmp_path / "results").rglob("*.json")))] == ["ok"]
+
+
+def _answered(random, clips, change):
+    """Answers to clips and truth before and after a change that costs `change` and moves the truth of every second clip."""
+    truth = torch.from_numpy(random.integers(0, 5, clips))
+    hard = random.normal(size=(1, clips, 5))
+    answers = []
+    for skill in (1.5, 1.5 - change):
+        outputs = hard + 0.3 * random.normal(size=(2, clips, 5))
+        outputs[:, np.arange(clips), truth] += skill
+        answers.append(torch.from_numpy(outputs))
+    moved = torch.where(torch.arange(clips) % 2 == 0, truth, (truth + 1) % 5)
+    turned = answers[1].clone()
+    odd = torch.arange(clips) % 2 == 1
+    turned[:, odd] = answers[1][:, odd].roll(1, dims=-1)  # the answer moves with the label
+    return (answers[0], truth), (turned, moved)
+
+
+def test_the_interval_of_a_drop_holds_the_true_one_and_is_narrower_than_that_of_two_test_splits():
+    before, after = _answered(np.random.default_rng(0), 200_000, 0.6)
+    true = float((accuracy.compute(*before) - accuracy.compute(*after)).mean())
+    assert true > 0.1
+    held, narrower = [], []
+    for simulation in range(500):
+        before, after = _answered(np.random.default_rng([1, simulation]), 60, 0.6)
+        names = [f"{clip:03}" for clip in range(60)]
+        found = robustness.drop(accuracy, before, after, names)
+        low, high = found["drop_ci95"]
+        held.append(low <= true <= high)
+        if simulation < 50:
+            apart = [np.subtract(*statistics.bootstrap_interval(accuracy, *each, names)) for each in (before, after)]
+            narrower.append((high - low) / np.hypot(*apart))
+    assert 0.93 <= np.mean(held) <= 0.97
+    assert np.mean(narrower) < 0.9
+
+
+def test_a_drop_has_scipys_interval_of_the_clips_own_differences_and_turns_where_lower_is_better():
+    random = np.random.default_rng(2)
+    values = [torch.from_numpy(random.normal(5 - drop, 1, size=(1, 80, 1))) for drop in (0, 0.4)]
+    mean = Metric("mean", "scalars", _mean, _values, "test", unit="dB")
+    (before, after), names = [(each, torch.zeros(80)) for each in values], [f"{clip:02}" for clip in range(80)]
+    found = robustness.drop(mean, before, after, names)
+    each = (values[0] - values[1])[0, :, 0].numpy()
+    assert found["drop"] == pytest.approx(each.mean())
+    theirs = stats.bootstrap((each,), np.mean, method="BCa", n_resamples=4999, rng=random).confidence_interval
+    assert found["drop_ci95"] == pytest.approx(theirs, abs=0.06)
+    lower = robustness.drop(replace(mean, higher_is_better=False), before, after, names)
+    assert lower["drop"] == -found["drop"]
+    assert lower["drop_ci95"] == [-bound for bound in found["drop_ci95"][::-1]]
+    # clips of one recording are drawn together, and a lone one has no interval
+    grouped = robustness.drop(mean, *[(e.repeat(1, 3, 1), torch.zeros(240)) for e in values], names * 3)
+    assert grouped["drop_ci95"] == pytest.approx(found["drop_ci95"], abs=0.01)
+    assert robustness.drop(mean, before, after, ["one"] * 80)["drop_ci95"] == [None, None]
+
+
+def _values(outputs, truth):
+    return outputs[..., 0].double()
+
+
+def _mean(outputs, truth):
+    return _values(outputs, truth).mean(dim=-1)
 
 
 SCALE = '''"""Which of twelve semitones is a note?"""
@@ -332,6 +398,9 @@ def test_found_beats_follow_a_time_stretch(bench, tmp_path):
         (lambda p: p["gain"].update(left_out=1), "counts"),
         (lambda p: p.pop("noise"), "counts"),
         (lambda p: p["mp3"]["scores"]["accuracy"].pop("per_seed"), "form"),
+        (lambda p: p["mp3"]["scores"]["accuracy"].update(drop_ci95=[0.5, 0.6]), "interval"),
+        (lambda p: p["mp3"]["scores"]["accuracy"].update(drop_ci95=[0.5]), "form"),
+        (lambda p: p["mp3"]["scores"]["accuracy"].pop("drop_ci95"), "ok"),  # as of a record made before drops had one
     ],
 )
 def test_results_check_finds_what_was_made_up(toy, tmp_path, edit, kind):
@@ -350,7 +419,7 @@ def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
     assert "perturb: ['gain', 'noise']" in planned.out
     ended = bench(*asked)
     lines = [line.split() for line in ended.out.splitlines()]
-    assert ["perturbation", "metric", "clean", "test", "drop", "clips", "left", "out"] in lines
+    assert ["perturbation", "metric", "clean", "test", "drop", "95", "%", "clips", "left", "out"] in lines
     assert [line[0] for line in lines[-2:]] == ["gain", "noise"]
 
 
@@ -389,7 +458,10 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
     make(tmp_path, "good", mini=True)
     make(tmp_path, "plain", mini=True, seed=1)
     (full, _) = read_stored(tmp_path)
-    told = {"mp3": {"clips": 9, "left_out": 1, "scores": {"accuracy": score}}}
+    told = {
+        "mp3": {"clips": 9, "left_out": 1, "scores": {"accuracy": {**score, "drop_ci95": [0.2, 0.3456]}}},
+        "gain": {"clips": 10, "left_out": 0, "scores": {"accuracy": score}},  # made before drops had an interval
+    }
     record = {**full.record, "perturbations": told, "why_not": [*full.record["why_not"], "made for perturbations"]}
     stored = [*read_stored(tmp_path), Stored(full.path.with_name("gtzan.mini-perturbed.json"), record)]
     found = {each["id"]: each["perturbed"] for each in data(make_board(stored, Asked("marble", mini=True)))["records"]}
@@ -401,8 +473,9 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
         "clean": "75.0",
         "test": "50.0",
         "drop": "25.0",
+        "ci": ["20.0", "34.6"],
     }
     shown = {name.split("/")[0]: each for name, each in found.items()}
     assert shown["plain"] is None
-    assert shown["good"]["rows"] == [row]
+    assert shown["good"]["rows"] == [row, {**row, "name": "gain", "clips": 10, "left_out": 0, "ci": []}]
     assert shown["good"]["record"].endswith("gtzan.mini-perturbed.json")

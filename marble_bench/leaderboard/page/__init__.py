@@ -214,7 +214,8 @@ def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | 
     units = {name: score["unit"] for name, score in best.record["scores"].items()}
     rows = [
         {"name": name, "metric": metric, "clips": found["clips"], "left_out": found["left_out"],
-         **{key: None if score[key] is None else shown(score[key], units[metric]) for key in ("clean", "test", "drop")}}
+         **{key: None if score[key] is None else shown(score[key], units[metric]) for key in ("clean", "test", "drop")},
+         "ci": [None if bound is None else shown(bound, units[metric]) for bound in score.get("drop_ci95", ())]}
         for name, found in best.record["perturbations"].items()
         for metric, score in found["scores"].items()
     ]  # fmt: skip

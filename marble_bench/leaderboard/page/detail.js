@@ -41,8 +41,9 @@ function gridHeat(each, point) {
 function changed(each, id) {
   if (!each.perturbed) return [];
   const rows = each.perturbed.rows.map((row) => [row.name, row.metric, row.clean ?? "n/a", row.test ?? "n/a", row.drop ?? "n/a",
+    row.ci.map((bound) => bound ?? "n/a").join(" to "),
     row.clips + (row.left_out ? ` (${row.left_out} left out)` : "")]);
-  return [h("h3", {}, "Changed test clips"), table(["perturbation", "score", "unchanged", "changed", "drop", "clips"], rows),
+  return [h("h3", {}, "Changed test clips"), table(["perturbation", "score", "unchanged", "changed", "drop", "95 %", "clips"], rows),
     each.perturbed.record === id ? "" : h("p", { class: "say" }, `From ${each.perturbed.record}.`)];
 }
 
