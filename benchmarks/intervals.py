@@ -1,6 +1,6 @@
 """How often intervals hold the truth, and how often paired tests err: simulated systems whose true score is known.
 
-python benchmarks/intervals.py [SIMULATIONS [PART OF A NAME]]
+python benchmarks/intervals.py [SIMULATIONS [PART OF A NAME [SEED]]]
 
 Of each kind of metric, clips and outputs are drawn from a fixed law, whose true score is the score of a very large draw.
 Intervals: the plain percentile bootstrap, the same with levels of the t distribution, BCa, BCa with levels of the t
@@ -65,13 +65,39 @@ def classes(width: int) -> Draw:
     return draw
 
 
-def tags(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
-    prevalence = np.array([0.1, 0.2, 0.3, 0.15, 0.25])
+def tagged(*prevalence: float) -> Draw:
+    def draw(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+        while True:
+            truth = (random.random((clips, len(prevalence))) < np.array(prevalence)).astype(np.float32)
+            if _ordered(truth):
+                break
+        return torch.from_numpy(_noise(random, clips, len(prevalence)) + skill * truth), torch.from_numpy(truth)
+
+    return draw
+
+
+def _ordered(truth: np.ndarray[Any, Any]) -> bool:
+    """Whether two clips carry each tag, and one does not."""
+    held = truth.sum(axis=0)
+    return len(truth) > 10_000 or bool(((held > 1) & (held < len(truth))).all())
+
+
+def pairs_of_tags(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Ten tags, in pairs that go together nine times of ten, with outputs that err together."""
+    prevalence = np.repeat(PREVALENCE, 2)
     while True:
-        truth = (random.random((clips, 5)) < prevalence).astype(np.float32)
-        if clips > 10_000 or ((truth.sum(axis=0) > 1) & (truth.sum(axis=0) < clips)).all():
+        alike = np.repeat(random.random((clips, 5)), 2, axis=1) < prevalence
+        own = random.random((clips, 10)) < prevalence
+        truth = np.where(random.random((clips, 10)) < 0.1, own, alike).astype(np.float32)
+        if _ordered(truth):
             break
-    return torch.from_numpy(_noise(random, clips, 5) + skill * truth), torch.from_numpy(truth)
+    common = np.repeat(random.normal(size=(1, clips, 5)), 2, axis=2)
+    noise = np.sqrt(0.8) * common + np.sqrt(0.2) * _noise(random, clips, 10)
+    return torch.from_numpy(noise + skill * truth), torch.from_numpy(truth)
+
+
+PREVALENCE = (0.1, 0.2, 0.3, 0.15, 0.25)
+tags = tagged(*PREVALENCE)
 
 
 def scalars(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
@@ -104,6 +130,12 @@ CASES: dict[str, tuple[Metric, Draw, float, tuple[int, ...]]] = {
     "AP, 5 tags": (average_precision, tags, 1.5, (24, 60, 300)),
     "AP, 5 tags, low": (average_precision, tags, 0.5, (24, 60, 300)),
     "AP, 5 tags, high": (average_precision, tags, 3.0, (24, 60, 300)),
+    "AP, 5 tags, near 1": (average_precision, tags, 4.0, (24, 60)),
+    "AP, 1 tag, high": (average_precision, tagged(0.25), 3.0, (24,)),
+    "AP, pairs, low": (average_precision, pairs_of_tags, 0.7, (24,)),
+    "AP, pairs": (average_precision, pairs_of_tags, 1.5, (24, 60)),
+    "AP, pairs, high": (average_precision, pairs_of_tags, 3.0, (24,)),
+    "AP, 10 tags": (average_precision, tagged(*np.arange(0.12, 0.32, 0.02)), 1.5, (24, 60)),
     "pooled F": (POOLED_F, beats, 1.5, (20, 100)),
     "mean of dB": (MEAN_DB, decibels, 5.0, (12, 50)),
 }
@@ -141,14 +173,14 @@ def _normal_level(blocks: int) -> float:
     return float(2 * t.cdf(1.959964 / np.sqrt(blocks / (blocks - 1)), blocks - 1) - 1)
 
 
-def coverage(name: str, clips: int, simulations: int) -> dict[str, tuple[float, float, float]]:
+def coverage(name: str, clips: int, simulations: int, seed: int = 1) -> dict[str, tuple[float, float, float]]:
     """Of each way: the share of intervals that hold the truth, that lie above it, and the mean width."""
     metric, draw, skill, _ = CASES[name]
     truth_score = true_score(metric, draw, skill)
     held: dict[str, list[tuple[bool, bool, float]]] = {}
     groups = [f"{clip:05}" for clip in range(clips)]
     for simulation in range(simulations):
-        outputs, truth = draw(np.random.default_rng([1, simulation]), clips, skill)
+        outputs, truth = draw(np.random.default_rng([seed, simulation]), clips, skill)
         (one,) = ours.replicated(metric, [outputs], truth, groups, seed=simulation, bootstrap=True)
         made = ways(one)
         if metric.interval == "jackknife":
@@ -208,12 +240,13 @@ def main() -> None:
     """Print both tables."""
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     part = sys.argv[2] if len(sys.argv) > 2 else ""
+    seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     torch.set_num_threads(1)
     cases = {name: case for name, case in CASES.items() if part in name}
     for name, (*_, sizes) in cases.items():
         for clips in sizes:
             started = time.perf_counter()
-            rows = coverage(name, clips, simulations)
+            rows = coverage(name, clips, simulations, seed)
             shown = "  ".join(
                 f"{way} {100 * share:.1f} ({100 * above:.1f} above)" for way, (share, above, _) in rows.items()
             )

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
+    from marble_bench.metrics import Metric
     from marble_bench.probes import framewise as probing
     from marble_bench.probes import trainer
 
@@ -138,20 +139,28 @@ def fit(
     recipe = probing.Recipe(request.protocol, schedule, task.target.width, CROP_S, data.summable)
     fitted = probing.fit(probes, sets["train"], sets["valid"], recipe, request.device, watch.probes)
     watch.say(f"decoding the validation split for {len(fitted)} probes")
-    annotated = [clip.target for clip in data.clips if clip.split == "valid"]
+    clips, main = [clip for clip in data.clips if clip.split == "valid"], task.metrics[0]
+    kinds = 1 if main is beats.F1 else task.target.width
     judged: dict[trainer.Probe, float] = {}
     for layer in dict.fromkeys(one.probe.layer for one in fitted):
         able = [one for one in fitted if one.probe.layer == layer and one.valid == one.valid]
         if not able:
             continue
-        for one, found in zip(able, decoded(able, sets["valid"], recipe, request.device, kinds=1), strict=True):
-            judged[one.probe] = _main(found, annotated)
+        for one, found in zip(able, decoded(able, sets["valid"], recipe, request.device, kinds), strict=True):
+            judged[one.probe] = _judged(main, found, clips)
     return [replace(one, valid=judged.get(one.probe, float("nan"))) for one in fitted], recipe
 
 
-def _main(found: Sequence[Any], annotated: Sequence[Any]) -> float:
-    """F at 70 ms, pooled over clips, of each clip's beats."""
-    counts = [beats.counts(truth[0], times[0]) for times, truth in zip(found, annotated, strict=True)]
+def _judged(main: Metric, found: Sequence[Any], clips: Sequence[Clip]) -> float:
+    """A probe's main score. found: by clip, the times of each kind, of beats alone where the score is their pooled F.
+
+    That one is counted at once: whatever else can be measured of a clip takes the most of a validation's time.
+    """
+    import torch
+
+    if main is not beats.F1:
+        return float(main.compute(measured([found], clips), torch.zeros(len(clips)))[0])
+    counts = [beats.counts(clip.target[0], times[0]) for times, clip in zip(found, clips, strict=True)]
     hits, here, there = (sum(column) for column in zip(*counts, strict=True))
     return float(2 * hits / (here + there))
 

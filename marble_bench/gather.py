@@ -179,8 +179,10 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
     assert encoder is not None
     here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
-    sounds, damaged = [], {}
+    sounds, damaged = [], _badly_labelled(request, here)
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
+        if clip.id in damaged:
+            continue
         item = extract.Item(clip, path, digest, rate)
         try:
             sounds.append(extract.sound_of(item, task.window))
@@ -220,6 +222,19 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
         changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
     )
+
+
+def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
+    """What is wrong with clips' targets, by clip. Raises DataError before any is encoded, unless the user allows it."""
+    wrong: dict[str, str] = {}
+    for clip in here.clips:
+        try:
+            request.named.task.target.encode([clip.target], [clip.id])
+        except DataError as error:
+            wrong[clip.id] = str(error)
+    if wrong and not request.allow_missing:
+        raise DataError(_cannot_be_used(list(wrong.values()), len(here.clips)))
+    return wrong
 
 
 def _changed_frames(
@@ -315,15 +330,19 @@ def _left_out(
             else:
                 unknown.append(clip)
     if unknown and not request.allow_missing:
-        shown = "\n  ".join(damaged[clip.id] for clip in unknown[:10])
-        rest = f"\n  and {len(unknown) - 10} more" if len(unknown) > 10 else ""
-        raise DataError(
-            f"{len(unknown)} of {len(clips)} clips cannot be used:\n  {shown}{rest}\n"
-            "Mend them, or run with --allow-missing: the record then lists them and is not comparable"
-        )
+        raise DataError(_cannot_be_used([damaged[clip.id] for clip in unknown], len(clips)))
     for clip in unknown:
         watch.say(f"left out: {damaged[clip.id]}")
     return missing + [clip.audio for clip in unknown], faults
+
+
+def _cannot_be_used(why: Sequence[str], clips: int) -> str:
+    shown = "\n  ".join(why[:10])
+    rest = f"\n  and {len(why) - 10} more" if len(why) > 10 else ""
+    return (
+        f"{len(why)} of {clips} clips cannot be used:\n  {shown}{rest}\n"
+        "Mend them, or run with --allow-missing: the record then lists them and is not comparable"
+    )
 
 
 def own_features(request: Request) -> Gathered:

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
     from marble_bench.probes import separating
     from marble_bench.probes import separation as probing
 
+DECODERS = 4  # songs decoded at once to see that they are whole: one part of one takes 200 MB
 SPARE_BYTES = 256 << 20  # disk that is left alone
 
 
@@ -87,6 +88,9 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
             f"{request.encoder.min_s:.3f} s: choose another model"
         )
     opened, damaged = _opened(here, names)
+    damaged |= _undecodable(
+        opened, {clip.id: d for clip, d in zip(here.clips, here.digests, strict=True)}, request, watch
+    )
     usable, missing, faults = gather.sound(request, here, damaged, watch)
     clips = [here.clips[index] for index in usable]
     songs = {split: [opened[clip.id] for clip in clips if clip.split == split] for split in SPLITS}
@@ -152,6 +156,31 @@ def _opened(here: Here, names: Sequence[str]) -> tuple[dict[str, Song], dict[str
         except DataError as error:
             damaged[clip.id] = str(error)
     return songs, damaged
+
+
+def _undecodable(opened: dict[str, Song], digests: dict[str, str], request: Request, watch: Watch) -> dict[str, str]:
+    """Why songs cannot be decoded, by clip; all are tried at once, before a mixture is drawn of them.
+
+    What decoded once is known by its digest, by an empty file in the cache, and is not tried again.
+    """
+    kept = request.cache / "decoded"
+    kept.mkdir(parents=True, exist_ok=True)
+    untried = [clip for clip in opened if not (kept / digests[clip]).exists()]
+    if untried:
+        watch.say(f"decoding {len(untried)} songs with their stems, to see that they are whole")
+
+    def tried(clip: str) -> str:
+        try:
+            for part in opened[clip].parts:
+                opened[clip].read(part)
+        except DataError as error:
+            return str(error)
+        (kept / digests[clip]).touch()
+        return ""
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, DECODERS)) as pool:
+        why = dict(zip(untried, pool.map(tried, untried), strict=True))
+    return {clip: words for clip, words in why.items() if words}
 
 
 def _chunks(

@@ -142,8 +142,12 @@ class Events:
 
         counts = np.full((len(targets), self.width), np.nan, np.float32)
         for row, (target, clip) in enumerate(zip(targets, clips, strict=True)):
-            if len(target) != self.width or target[0] is None:
+            if len(target) != self.width:
                 raise DataError(f"clip '{clip}' has {len(target)} kinds of events; the task has {self.names}")
+            if target[0] is None:
+                raise DataError(
+                    f"clip '{clip}' has no {self.names[0]}s annotated, which a task of {self.names[0]}s needs"
+                )
             for column, (times, name) in enumerate(zip(target, self.names, strict=True)):
                 if times is None:
                     continue

@@ -194,6 +194,7 @@ class Task:
             for metric in self.metrics
             if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets())
         ]
+        problems += self._unselectable()
         if set(self.counts) != set(SPLITS):
             problems.append(
                 f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}"
@@ -206,6 +207,22 @@ class Task:
         if self.version < 1:
             problems.append(f"version is {self.version}: start at 1")
         return problems
+
+    def _unselectable(self) -> list[str]:
+        """What keeps the main metric from choosing probes."""
+        from marble_bench.metrics import stem_metrics
+        from marble_bench.targets import Stems
+
+        main = self.metrics[0] if self.metrics else None
+        if main is not None and not main.higher_is_better:
+            return [
+                f"metric '{main.name}' is better when lower: probes are chosen by the highest; put another one first"
+            ]
+        if main is not None and isinstance(self.target, Stems):
+            chooses = stem_metrics(self.target.names)[0].name
+            if main.name != chooses:
+                return [f"metric '{main.name}' is first, and separators are chosen by '{chooses}': put that one first"]
+        return []
 
 
 def _positive(count: object) -> bool:

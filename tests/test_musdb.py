@@ -17,6 +17,7 @@ from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import global_sdr
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stem_scores import OnDisk
+from marble_bench.targets import Stems
 
 VALID = """
 Actions - One Minute Smile; Clara Berry And Wooldog - Waltz For My Victims; Johnny Lokke - Promises & Lies;
@@ -340,6 +341,47 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     assert checked.code == 0, checked.out
     again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.seeds, again.limit, again.dtype) == (1, 2, "float32")
+
+
+@pytest.mark.slow
+def test_songs_that_cannot_be_decoded_are_named_together_and_left_out_where_that_is_allowed(bench, tmp_path, musdb18):
+    """Their headers are whole; the samples are not numbers, which only decoding shows."""
+    root = corpus.ensure_mini(musdb18.MUSDB18, tmp_path / "cache")
+    named = plugins.find_task("musdb")
+    there = corpus.on_disk(named, root)
+    of_split = {
+        split: [clip for clip in corpus.limited(there.clips, 2) if clip.split == split] for split in ("train", "test")
+    }
+    path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
+    spoilt = [of_split["train"][0], of_split["test"][1]]
+    for clip, part in zip(spoilt, ("bass.wav", "vocals.wav"), strict=True):
+        path = path_of[clip.id].with_name(part)
+        sound, rate = soundfile.read(path, dtype="float32")
+        sound[1000] = np.nan
+        soundfile.write(path, sound, rate, subtype="FLOAT")
+    asked = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json", "--quiet")
+    ended = bench(*asked)
+    assert ended.code == 3
+    assert "2 of 6 clips cannot be used" in ended.err
+    assert "bass.wav has samples that are NaN" in ended.err
+    assert "vocals.wav has samples that are NaN" in ended.err
+    assert not (tmp_path / "cache" / "mixtures").exists()
+    ended = bench(*asked, "--allow-missing")
+    assert ended.code == 4, ended.err
+    assert sorted(ended.record["data"]["missing"]) == sorted(clip.audio for clip in spoilt)
+    assert ended.record["data"]["clips"] == {"train": 1, "valid": 2, "test": 1}
+    assert "incomplete corpus (2 entries in data.missing)" in ended.record["why_not"]
+    tried = {file.name for file in (tmp_path / "cache" / "decoded").iterdir()}
+    assert len(tried) == 4  # the sound ones, which are not decoded for this again
+
+
+def test_separators_are_chosen_by_the_mean_over_stems_or_the_task_is_refused():
+    task = plugins.find_task("musdb").task
+    by_museval = tuple(sorted(task.metrics, key=lambda metric: metric.name != "museval_sdr"))
+    with pytest.raises(UsageError, match="'museval_sdr' is first, and separators are chosen by 'sdr'"):
+        replace(task, metrics=by_museval)
+    other = replace(task, target=Stems(("vocals", "rest")), metrics=stem_metrics(("vocals", "rest")))
+    assert other.metrics[0].name == "sdr"
 
 
 def test_a_single_song_has_a_score_and_no_interval():

@@ -1,6 +1,8 @@
 """Beats end to end: annotations in every form and with every fault, labels, the run, the record."""
 
+import dataclasses
 import json
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -18,7 +20,8 @@ from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
 from marble_bench.gather import Gathered
 from marble_bench.metrics import beat_metrics
-from marble_bench.metrics.beats import COLUMNS
+from marble_bench.metrics.beats import COLUMNS, measure
+from marble_bench.protocol import MARBLE
 from marble_bench.task import Clip
 
 TASK = plugins.find_task("gtzan-rhythm")
@@ -109,6 +112,89 @@ def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_
     assert found.faults == []
     assert marks == ["clip 'a': 1 events behind the end at 10.00 s left out"]
     assert said == [f"mark: {marks[0]}"]
+
+
+def _tapped(*clips):
+    """Found or annotated (beats, downbeats) of clips, as a decoder gives them."""
+    return [[np.asarray(times, np.float64) for times in kinds] for kinds in clips]
+
+
+@dataclasses.dataclass(frozen=True)
+class _Probe:
+    name: str
+    layer: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class _Fitted:
+    probe: _Probe
+    valid: float = -1.0
+
+
+def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
+    """One probe finds few beats and no wrong one, the other all of them and as many between: F and AMLt disagree."""
+    steady = np.arange(0.0, 12.0, 0.5)
+    truth = (tuple(steady.tolist()), tuple(steady[::4].tolist()))
+    clips = [Clip("a", "valid", "a.wav", truth)]
+    gappy, doubled = steady[[*range(12), *range(14, 24)]], np.arange(0.0, 12.0, 0.25)
+    found = {"gappy": _tapped((gappy, steady[::4])), "doubled": _tapped((doubled, steady[1::4]))}
+    for metric in beat_metrics:
+        for each in found.values():
+            rows = torch.from_numpy(np.stack([measure(tuple(times), truth) for times in each]))[None]
+            expected = float(metric.compute(rows, torch.zeros(1))[0])
+            assert events._judged(metric, each, clips) == pytest.approx(expected)
+    by = {
+        metric.name: max(found, key=lambda name, m=metric: events._judged(m, found[name], clips))
+        for metric in beat_metrics
+    }
+    assert (by["f1"], by["amlt"], by["downbeat_f1"]) == ("gappy", "doubled", "gappy")
+
+    from marble_bench.probes import framewise
+
+    probes = [_Probe(name) for name in found]
+    asked_for = []
+
+    def decoded(able, split, recipe, device, kinds):
+        asked_for.append(kinds)
+        return [[times[:kinds] for times in found[one.probe.name]] for one in able]
+
+    fitted = [_Fitted(probe) for probe in probes]
+    monkeypatch.setattr(events, "framesets", lambda data: {"train": None, "valid": None})
+    monkeypatch.setattr(events, "decoded", decoded)
+    monkeypatch.setattr(framewise, "fit", lambda *_: fitted)
+    task = plugins.find_task("gtzan-rhythm").task
+    for name, best in (("f1", "gappy"), ("amlt", "doubled")):
+        own = dataclasses.replace(
+            task, metrics=tuple(sorted(task.metrics, key=lambda metric, n=name: metric.name != n))
+        )
+        request = SimpleNamespace(named=SimpleNamespace(task=own), protocol=MARBLE, device="cpu")
+        data = SimpleNamespace(clips=clips, mini=False, summable=())
+        judged, _ = events.fit(data, request, probes, SimpleNamespace(probes=None, say=lambda words: None))
+        assert max(judged, key=lambda one: one.valid).probe.name == best
+    assert asked_for == [1, 2]  # downbeats are decoded where a score needs more than beats
+
+
+def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
+    clips = [
+        Clip("good", "train", "good.wav", ((0.5, 1.0), None)),
+        Clip("back", "train", "back.wav", ((1.0, 0.5, 2.0), None)),
+        Clip("none", "train", "none.wav", (None, (0.5,))),
+    ]
+    here = gather.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None)
+    monkeypatch.setattr(gather, "on_disk", lambda *_: here)
+    named = SimpleNamespace(task=plugins.find_task("gtzan-rhythm").task, name="gtzan-rhythm")
+    request = SimpleNamespace(named=named, encoder=object(), allow_missing=False)
+    with pytest.raises(DataError) as caught:
+        gather.encoder_frames(request, None, (0,))
+    told = str(caught.value).splitlines()
+    assert told[0] == "2 of 3 clips cannot be used:"
+    assert told[1:3] == [
+        "  clip 'back' has beat times that are not finite, negative or not ascending",
+        "  clip 'none' has no beats annotated, which a task of beats needs",
+    ]
+    assert "--allow-missing" in told[3]
+    request.allow_missing = True
+    assert list(gather._badly_labelled(request, here)) == ["back", "none"]
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():

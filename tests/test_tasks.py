@@ -3,6 +3,7 @@
 import importlib
 import json
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -49,6 +50,14 @@ def named(request):
 
 def test_every_task_stands_in_the_table_above():
     assert set(PUBLISHED) == set(TASKS)
+
+
+def test_a_main_metric_that_is_better_when_lower_is_refused_for_it_cannot_choose():
+    task = plugins.find_task("emo").task
+    error = replace(task.metrics[0], name="error", higher_is_better=False)
+    with pytest.raises(UsageError, match="'error' is better when lower: probes are chosen by the highest"):
+        replace(task, metrics=(error, *task.metrics))
+    assert replace(task, metrics=(*task.metrics, error)).metrics[-1].name == "error"
 
 
 def test_what_is_declared_is_what_was_published(named):
