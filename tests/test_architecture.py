@@ -71,7 +71,7 @@ def test_imports_go_only_down():
             continue
         assert here in floor, f"{here} has no floor in this test"
         for there in _imports(path):
-            if there in ("tasks", "probes"):  # reached by name; the trainer alone is imported, by those who run it
+            if there in ("tasks", "probes"):  # tasks are reached by name; trainers are imported, by those who run them
                 assert here in ("run", "record", "scoring", "events", "separation", "robustness"), (
                     f"{path} imports {there}"
                 )
