@@ -34,8 +34,17 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
     for name in rows[0]:
         table.add_column(name, overflow="fold")
     for row in rows:
-        table.add_row(*(f"{value:.4f}" if isinstance(value, float) else str(value) for value in row.values()))
+        table.add_row(*(_text(value) for value in row.values()))
     _console().print(table)
+
+
+def _text(value: object) -> str:
+    """A value in a table: a number to four digits, an interval by its bounds."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, float | None) for each in value):
+        return " to ".join("n/a" if bound is None else _text(bound) for bound in value)
+    return str(value)
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:

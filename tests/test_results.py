@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -196,16 +197,32 @@ def test_fewer_clips_than_published_are_not_comparable(record, verdicts, monkeyp
     assert "old task" in kinds  # the counts are part of what the task's hash is made of
 
 
+def test_the_workflow_asks_what_bench_answers_and_falls_over_a_record_that_does_not_stand(record, bench):
+    """What GitHub runs of a pull request that adds records."""
+    workflow = Path(__file__).parent.parent / ".github/workflows/results.yml"
+    steps = [
+        line.split("run: bench ")[1].split() for line in workflow.read_text().splitlines() if "run: bench " in line
+    ]
+    assert steps == [["results", "check", "--reference"], ["leaderboard"]]
+    assert [bench(*step).code for step in steps] == [0, 0]
+    _edit(record, lambda each: each["scores"]["accuracy"].update(test=0.99))
+    assert bench(*steps[0]).code == 3
+    for kind in ("grid", "predictions"):
+        results.table_path(record, kind).unlink()
+    record.unlink()
+    assert [bench(*step).code for step in steps] == [0, 0]  # a change to results/ that adds no record
+
+
 def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
     make(tmp_path / "results", "mert-95m")
     ended = bench("results", "check", "results/mert-95m", "--reference", "--json")
     rows = {row["source"]: row for row in ended.record["reference"]}
     assert rows["a"]["published"] == 0.748
     assert rows["a"]["difference"] == pytest.approx(rows["a"]["measured"] - 0.748)
-    assert (
-        "74.8" in bench("results", "check", "--reference").out
-        or "0.7480" in bench("results", "check", "--reference").out
-    )
+    shown = bench("results", "check", "--reference").out
+    low, high = rows["a"]["interval"]
+    assert "0.7480" in shown
+    assert f"{low:.4f} to {high:.4f}" in shown
 
 
 def test_a_path_that_is_not_there_is_named(bench):
