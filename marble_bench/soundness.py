@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from marble_bench.targets import Target
 
 FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
+ROUGH = "its interval is rough"  # so a mark says it, and a board finds it
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 
 
@@ -69,7 +70,7 @@ def check_carriers(metrics: Sequence[Metric], target: Target, clips: Sequence[Cl
     rare = [name for name, groups in carried.items() if len(groups) < FEW]
     what = "groups of test clips" if any(clip.group for clip in test) else "test clips"
     return [
-        f"{metric.name}: its interval is rough, since fewer than {FEW} {what} carry {listing(rare)}"
+        f"{metric.name}: {ROUGH}, since fewer than {FEW} {what} carry {listing(rare)}"
         for metric in metrics
         if metric.carried and rare
     ]

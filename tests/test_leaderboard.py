@@ -9,10 +9,16 @@ import pytest
 from made_records import make
 from scipy import stats
 
-from marble_bench.leaderboard.board import averages, coverage
+from marble_bench import soundness
+from marble_bench.leaderboard.board import Asked, averages, coverage
+from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.rows import published_cells, published_sources
+from marble_bench.leaderboard.table import notes
+from marble_bench.metrics import average_precision
 from marble_bench.statistics import difference, holm, replicated
-from marble_bench.stored import predicted, read_stored
+from marble_bench.stored import Stored, predicted, read_stored
+from marble_bench.targets import Tags
+from marble_bench.task import Clip
 
 
 def test_every_published_row_is_there_with_its_source():
@@ -120,6 +126,22 @@ def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
     for column in (("mtt", "ap"), ("emo", "r2_valence"), ("mtg-genre", "roc_auc")):
         assert cells[column].interval is None
         assert cells[column].basis.startswith("none")
+
+
+def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
+    path = make(tmp_path, "one", task="mtg-instrument", mini=True)
+    record = json.loads(path.read_text())
+    (mark,) = soundness.check_carriers(
+        (average_precision,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)]
+    )
+    for marks, expected in (([], []), ([mark, "no train clip is tagged a"], ["ap of mtg-instrument"])):
+        record["data"]["marks"] = marks
+        board = make_board([Stored(path, record)], Asked("marble", mini=True))
+        told = {cell.metric: cell.basis for cell in board.cells}
+        assert told["roc_auc"] == "over 60 test clips, mean of 3 seeds"
+        assert told["ap"].partition("; ")[2] == (mark.removeprefix("ap: ") if marks else "")
+        lines = [line for line in notes(board) if line.startswith("rough intervals")]
+        assert [line.partition(": ")[2] for line in lines] == expected
 
 
 @pytest.mark.parametrize(

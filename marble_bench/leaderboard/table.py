@@ -14,6 +14,7 @@ from rich.text import Text
 
 from marble_bench.leaderboard.board import AVERAGE, Board
 from marble_bench.leaderboard.rows import Cell, published_sources
+from marble_bench.soundness import ROUGH
 
 SHORT = {
     "accuracy": "acc",
@@ -273,6 +274,9 @@ def notes(board: Board) -> list[str]:
         lines.append("measured: a record of this suite, mean over seeds, 95 % interval over test clips in brackets")
     if any(cell.ties for cell in cells):
         lines.append("letters: two records that share one in a column cannot be told apart (paired test, Holm, 5 %)")
+    rough = dict.fromkeys(f"{cell.metric} of {cell.task}" for cell in board.cells if ROUGH in cell.basis)
+    if rough:
+        lines.append(f"rough intervals, since few test clips carry some of the tags: {', '.join(rough)}")
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
     if any(cell.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
