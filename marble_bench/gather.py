@@ -232,8 +232,10 @@ def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
             request.named.task.target.encode([clip.target], [clip.id])
         except DataError as error:
             wrong[clip.id] = str(error)
-    if wrong and not request.allow_missing:
-        raise DataError(_cannot_be_used(list(wrong.values()), len(here.clips)))
+    known = request.named.task.corpus.known_fault
+    unknown = [wrong[clip.id] for clip in here.clips if clip.id in wrong and not known(clip.audio)]
+    if unknown and not request.allow_missing:
+        raise DataError(_cannot_be_used(unknown, len(here.clips)))
     return wrong
 
 
