@@ -272,8 +272,11 @@ class Block:
         one = next(iter(read.values()))
         inputs = one.new_empty(len(keys), *one.shape)
         for out, (layer, seed, scaled, rate) in zip(inputs, keys, strict=True):
-            x, mask = read[layer, seed, scaled], masks.get((seed, rate))
-            out.copy_(x) if mask is None else torch.mul(x, mask, out=out)
+            x = read[layer, seed, scaled]
+            if (seed, rate) in masks:
+                torch.mul(x, masks[seed, rate], out=out)
+            else:
+                out.copy_(x)
         return inputs, None
 
     def _keep(self, batch: int) -> torch.Tensor | None:

@@ -109,10 +109,10 @@ def backward(
     else:
         found = {"last": torch.bmm(slope, hidden.mT, out=before.get("last"))}
         found["last_bias"] = torch.sum(slope, dim=2, keepdim=True, out=before.get("last_bias"))
-        inner, name = torch.bmm(parameters["last"].mT, slope), "first"
+        # what is dropped is 0 in `hidden`, like what relu cut: of dropout only the factor is left, and is cheapest here
+        by_last = slope if keep is None else slope * keep.amax(dim=(1, 2), keepdim=True)
+        inner, name = torch.bmm(parameters["last"].mT, by_last), "first"
         torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place: no memory anew
-        if keep is not None:
-            inner *= keep
         found["first_bias"] = torch.sum(inner, dim=2, keepdim=True, out=before.get("first_bias"))
     found[name] = grouped(inner, x.mT, counts, before.get(name))
     if layers is not None:
