@@ -18,6 +18,7 @@ not count; the loop runs on one core, which is its best case, for it loses nothi
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -34,6 +35,7 @@ from marble_bench.protocol import JUKEMIR, MARBLE, Protocol
 from marble_bench.task import Schedule
 
 ADAM_BYTES = 28  # of a float32 parameter in one step: itself, gradient and moments read, itself and moments written
+SHORT_S, TRIES = 2.0, 5  # below so many seconds both ways are timed so often, and the fastest counts, as for the bounds
 LOSSES = {"cross_entropy": torch.nn.CrossEntropyLoss(), "binary_cross_entropy": torch.nn.BCEWithLogitsLoss()}
 
 
@@ -313,16 +315,21 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
     whole = trainer.grid(case.protocol, range(case.layers), with_sum, case.protocol.seeds)
     probes = [probe for probe in whole if case.wanted(probe)]
     trainer.fit(probes[:1], train, valid, replace(recipe, schedule=replace(case.schedule, max_epochs=1)), device)
-    wall, started = time.perf_counter(), clock(device)
-    fitted = trainer.fit(probes, train, valid, recipe, device, states="best")
-    ours_s, wall_s = clock(device) - started, time.perf_counter() - wall
+    ours_s = wall_s = math.inf
+    tries = 0
+    while tries < 1 or (tries < TRIES and ours_s < SHORT_S):
+        wall, started = time.perf_counter(), clock(device)
+        fitted = trainer.fit(probes, train, valid, recipe, device, states="best")
+        ours_s, wall_s = min((ours_s, wall_s), (clock(device) - started, time.perf_counter() - wall))
+        tries += 1
     rounds = sum(len(one.history) for one in fitted)
     sampled = [fitted[(2 * index + 1) * len(fitted) // (2 * case.sampled)] for index in range(case.sampled)]
     trainer_s, loop_rounds, apart_scores, noise_scores, apart_outputs = 0.0, 0, 0.0, 0.0, []
     cores = torch.get_num_threads()
     for one in sampled:
         torch.set_num_threads(1)
-        seconds, history, outputs = loop(one.probe, train, valid, recipe, device)
+        runs = [loop(one.probe, train, valid, recipe, device) for _ in range(tries)]
+        seconds, history, outputs = min(runs, key=lambda each: each[0])
         _, exact, sound = loop(one.probe, train, valid, recipe, device, torch.float64)
         torch.set_num_threads(cores)
         trainer_s, loop_rounds = trainer_s + seconds, loop_rounds + len(history)
