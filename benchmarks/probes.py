@@ -6,8 +6,10 @@ python benchmarks/probes.py [--quick] [--device cpu|cuda] [--only gtzan,mtt,juke
 Features are synthetic, of the sizes that the lines name. The loop is torch.nn, torch.optim.Adam and torch's scheduler,
 with the same batches, masks and stopping, so that its scores can be held against ours probe by probe. It is timed on some
 probes of the grid; its time for all of them is its time for a round times the rounds that ours trained. Bounds: the grid's
-multiplications at the rate of a large product, the optimiser's bytes at the rate of a copy of memory that does not fit
-the cache, and both one after the other, all measured in this run.
+multiplications at the rate of a large product; the optimiser's bytes at the rate of a copy of memory that does not fit the
+cache; dropout's random numbers, once for each seed, batch size and hidden size; the rows of the batches, once for each layer
+beside these; and all of them one after the other, all measured in this run. "Own shapes": the products of the first layer
+again, at the rate of products as small as the blocks have.
 
 On the CPU all times are core-seconds, what the process had of the processors, so that other programs on the machine do
 not count; the loop runs on one core, which is its best case, for it loses nothing to waiting. The wall clock is beside ours.
@@ -16,12 +18,15 @@ not count; the loop runs on one core, which is its best case, for it loses nothi
 from __future__ import annotations
 
 import argparse
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from itertools import groupby
 
 import torch
 from marble_bench.probes import draws, trainer
+from marble_bench.probes.block import group_of
 from marble_bench.probes.product import product
 
 from marble_bench.metrics import accuracy, roc_auc
@@ -30,6 +35,7 @@ from marble_bench.protocol import JUKEMIR, MARBLE, Protocol
 from marble_bench.task import Schedule
 
 ADAM_BYTES = 28  # of a float32 parameter in one step: itself, gradient and moments read, itself and moments written
+SHORT_S, TRIES = 2.0, 5  # below so many seconds both ways are timed so often, and the fastest counts, as for the bounds
 LOSSES = {"cross_entropy": torch.nn.CrossEntropyLoss(), "binary_cross_entropy": torch.nn.BCEWithLogitsLoss()}
 
 
@@ -212,7 +218,11 @@ def ceilings(device: str) -> dict[str, float]:
         "product": 2 * size**3 / fastest(lambda: product(a, b), device),
         "mm": 2 * size**3 / fastest(lambda: torch.mm(a, b), device),
         "bytes": 2 * old.nbytes / fastest(lambda: new.copy_(old), device),
+        "draws": 1e6 / fastest(lambda: torch.rand(10**6), "cpu"),  # always drawn there
     }
+    rows = torch.randint(1 << 15, (256,), device=device)
+    read = torch.zeros(1 << 15, 768, dtype=torch.float16, device=device)
+    found["rows"] = 256 * 768 / fastest(lambda: read.index_select(0, rows).float(), device)
     torch.set_num_threads(cores)
     return found
 
@@ -240,6 +250,56 @@ def work(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> tu
     return operations, nbytes
 
 
+def shared(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
+    """Random numbers that dropout needs, and values of batches, each once for all probes that share them."""
+    drawn: dict[tuple[int, int, int], float] = {}
+    read: dict[tuple[int | None, int, int, int], float] = {}
+    for one in fitted:
+        form = trainer.Form.of(one.probe, recipe.protocol)
+        rounds, every, size = len(one.history), recipe.protocol.validate_steps, form.batch_size
+        windows = (rounds - 1) * every * min(size, case.clips[0]) if every else rounds * case.clips[0]
+        width = form.hidden + (case.width if recipe.protocol.input_dropout else 0)
+        key = (one.probe.seed, size, form.hidden)
+        drawn[key] = max(drawn.get(key, 0.0), windows * width * (form.dropout > 0))
+        layers = len(recipe.summable) if one.probe.layer is None else 1
+        place = (one.probe.layer, *key)
+        read[place] = max(read.get(place, 0.0), layers * windows * case.width)
+    return sum(drawn.values()), sum(read.values())
+
+
+def own_shapes(
+    fitted: list[trainer.Fitted],
+    blocks: list[list[trainer.Probe]],
+    case: Case,
+    recipe: trainer.Recipe,
+    device: str,
+    rate: float,
+) -> float:
+    """Seconds that the first layer's products of all steps, as large as the blocks have them and with nothing between
+    them, take beyond what they would at `rate`, operations a second."""
+    rounds = {one.probe: len(one.history) for one in fitted}
+    found, known = 0.0, {}
+    cores = torch.get_num_threads()
+    torch.set_num_threads(1)
+    for block in blocks:
+        for _, group in groupby(block, lambda probe: group_of(probe, recipe)):
+            members = list(group)
+            form = trainer.Form.of(members[0], recipe.protocol)
+            every, size = recipe.protocol.validate_steps, min(form.batch_size, case.clips[0])
+            longest = max(rounds[probe] for probe in members)
+            steps = (longest - 1) * every if every else longest * case.clips[0] / size
+            shape = (len(members) * (form.hidden or case.outputs), size)
+            if shape not in known:
+                left, x = torch.randn(shape[0], case.width, device=device), torch.randn(size, case.width, device=device)
+                slope = torch.randn(shape, device=device)
+                known[shape] = fastest(lambda x=x, left=left: product(left, x), device, 50)
+                known[shape] += fastest(lambda x=x, slope=slope: product(slope, x.T), device, 50)
+                known[shape] -= 4 * shape[0] * shape[1] * case.width / rate
+            found += steps * known[shape]
+    torch.set_num_threads(cores)
+    return found
+
+
 def run(case: Case, top: dict[str, float], device: str) -> None:
     """Time one grid both ways and print what came of it."""
     train, valid = features(case)
@@ -255,16 +315,21 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
     whole = trainer.grid(case.protocol, range(case.layers), with_sum, case.protocol.seeds)
     probes = [probe for probe in whole if case.wanted(probe)]
     trainer.fit(probes[:1], train, valid, replace(recipe, schedule=replace(case.schedule, max_epochs=1)), device)
-    wall, started = time.perf_counter(), clock(device)
-    fitted = trainer.fit(probes, train, valid, recipe, device, states="best")
-    ours_s, wall_s = clock(device) - started, time.perf_counter() - wall
+    ours_s = wall_s = math.inf
+    tries = 0
+    while tries < 1 or (tries < TRIES and ours_s < SHORT_S):
+        wall, started = time.perf_counter(), clock(device)
+        fitted = trainer.fit(probes, train, valid, recipe, device, states="best")
+        ours_s, wall_s = min((ours_s, wall_s), (clock(device) - started, time.perf_counter() - wall))
+        tries += 1
     rounds = sum(len(one.history) for one in fitted)
     sampled = [fitted[(2 * index + 1) * len(fitted) // (2 * case.sampled)] for index in range(case.sampled)]
     trainer_s, loop_rounds, apart_scores, noise_scores, apart_outputs = 0.0, 0, 0.0, 0.0, []
     cores = torch.get_num_threads()
     for one in sampled:
         torch.set_num_threads(1)
-        seconds, history, outputs = loop(one.probe, train, valid, recipe, device)
+        runs = [loop(one.probe, train, valid, recipe, device) for _ in range(tries)]
+        seconds, history, outputs = min(runs, key=lambda each: each[0])
         _, exact, sound = loop(one.probe, train, valid, recipe, device, torch.float64)
         torch.set_num_threads(cores)
         trainer_s, loop_rounds = trainer_s + seconds, loop_rounds + len(history)
@@ -279,6 +344,12 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
     loop_s = trainer_s / loop_rounds * rounds
     operations, nbytes = work(fitted, case, recipe)
     flop_s, byte_s = operations / top["product"], nbytes / top["bytes"]
+    drawn, read = shared(fitted, case, recipe)
+    draw_s, read_s = drawn / top["draws"], read / top["rows"]
+    bound_s = flop_s + byte_s + draw_s + read_s
+    more_s = own_shapes(
+        fitted, trainer.blocks(probes, train, valid, recipe, device), case, recipe, device, top["product"]
+    )
     what = "evaluations" if case.protocol.validate_steps else "epochs"
     print(
         f"\n{case.name} ({'/'.join(map(str, case.clips))} x {case.layers} x {case.width}): {len(fitted)} probes, "
@@ -287,7 +358,12 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
         f"  loop   {loop_s:9.2f} s   {len(sampled)} probes timed for {loop_rounds} {what}, {trainer_s:.2f} s, times "
         f"{rounds}/{loop_rounds}: ours is {loop_s / ours_s:.1f} x as fast\n"
         f"  bounds {flop_s:9.2f} s of products, {byte_s:.2f} s of optimiser bytes, {flop_s + byte_s:.2f} s one after the "
-        f"other: ours is at {(flop_s + byte_s) / ours_s:.0%} of that, {flop_s / ours_s:.0%} of the products alone\n"
+        f"other: {loop_s / (flop_s + byte_s):.0f} x the loop; ours is at {(flop_s + byte_s) / ours_s:.0%} of that, "
+        f"{flop_s / ours_s:.0%} of the products alone\n"
+        f"         {draw_s:.2f} s of dropout's draws, {read_s:.2f} s of batches; with them {bound_s:.2f} s: "
+        f"{loop_s / bound_s:.0f} x the loop; ours is at {bound_s / ours_s:.0%}\n"
+        f"         {more_s:.2f} s more for products in own shapes; with them {bound_s + more_s:.2f} s: "
+        f"{loop_s / (bound_s + more_s):.0f} x the loop; ours is at {(bound_s + more_s) / ours_s:.0%}\n"
         f"  apart  best validation scores by at most {apart_scores:.1e} (the loop from itself in float64: "
         f"{noise_scores:.1e}); outputs, relative root mean square:\n"
         f"         ours from the loop {', '.join(apart_outputs[0::3])}; ours from the loop in float64 "

@@ -20,12 +20,15 @@ class Adam:
     """Moments of a dict of parameters, each `(probes, ...)` and contiguous. Weight decay is Adam's L2, as in torch.
 
     `parameters`: updated in place by `step`; `keep` replaces its tensors by shorter ones.
+    standing: have `gradients`, tensors like the parameters, for the trainer to write to. A view of each probe's stretch is
+    made once then; for small probes views anew in each step cost more than the update.
     """
 
-    def __init__(self, parameters: dict[str, torch.Tensor], decays: Sequence[float]) -> None:
+    def __init__(self, parameters: dict[str, torch.Tensor], decays: Sequence[float], *, standing: bool = False) -> None:
         import torch
 
         self.parameters = parameters
+        self.gradients = {name: torch.zeros_like(value) for name, value in parameters.items()} if standing else {}
         self.decays = [float(decay) for decay in decays]
         self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -39,11 +42,12 @@ class Adam:
         self.count += 1
         if self._rates != list(rates):
             self._regroup(rates)
-        slopes = {name: gradients[name].unbind() for name in self.parameters}
-        for (rate, decay), (members, values, first, second) in self._groups.items():
+        stand = all(gradients[name] is self.gradients.get(name) for name in self.parameters)
+        slopes = {} if stand else {name: gradients[name].unbind() for name in self.parameters}
+        for (rate, decay), (members, values, standing, first, second) in self._groups.items():
             torch._fused_adam_(
                 values,
-                [slopes[name][index] for index in members for name in slopes],
+                standing if stand else [slopes[name][index] for index in members for name in slopes],
                 first,
                 second,
                 [],
@@ -67,6 +71,7 @@ class Adam:
             key: (
                 indices,
                 _views(self.parameters, indices),
+                _views(self.gradients, indices),
                 _views(self.first, indices),
                 _views(self.second, indices),
             )
@@ -75,7 +80,7 @@ class Adam:
 
     def keep(self, staying: Sequence[int]) -> None:
         """Drop the probes that are not in `staying`, from the parameters too."""
-        for tensors in (self.parameters, self.first, self.second):
+        for tensors in (self.parameters, self.gradients, self.first, self.second):
             for name in list(tensors):
                 tensors[name] = tensors[name][list(staying)]
         self.decays = [self.decays[index] for index in staying]

@@ -153,7 +153,8 @@ class Block:
         starts = {seed: self._start(init) for seed, (_, _, init) in self.draws.items()}
         names = list(next(iter(starts.values())))
         self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
-        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes])
+        several = len(self._groups[0]) > 1  # then gradients come in parts, and are put together in one place
+        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes], standing=several)
 
     @property
     def alive(self) -> list[Probe]:
@@ -169,6 +170,16 @@ class Block:
         if self.is_sum:
             start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
         return network.turned(start)
+
+    @cached_property
+    def _seeds(self) -> tuple[list[int], torch.Tensor | None]:
+        """The seeds of the living probes, and the place of each probe's own among them, None where there is one."""
+        import torch
+
+        seeds = sorted({probe.seed for probe in self.alive})
+        if len(seeds) == 1:
+            return seeds, None
+        return seeds, torch.tensor([seeds.index(probe.seed) for probe in self.alive]).to(self.device)
 
     @cached_property
     def _groups(self) -> tuple[list[tuple[int, int, bool, float]], list[int], torch.Tensor | None]:
@@ -199,7 +210,7 @@ class Block:
                 total += self._step(rows)
             keys, counts, _ = self._groups
             outputs = validated(self.parameters, self.features, self.recipe, keys, counts)
-            finite = total.isfinite() & outputs.isfinite().flatten(1).all(dim=1)
+            finite = (total + outputs.abs().amax(dim=(1, 2))).isfinite()
             where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
             scores = self.recipe.score(outputs.to(where), self.features.valid_truth.to(where))
         going = len(self.alive)
@@ -208,11 +219,11 @@ class Block:
         if 0 < len(staying) < going:
             with torch.inference_mode():
                 self.adam.keep(staying)
-            del self._groups
+            del self._groups, self._seeds
 
     def _batches(self) -> list[dict[int, torch.Tensor]]:
         """The windows of this round's steps, by seed."""
-        seeds = {seed: self.draws[seed][0] for _, seed, _, _ in self._groups[0]}
+        seeds = {seed: self.draws[seed][0] for seed in self._seeds[0]}
         windows, size, every = self.features.windows, self.form.batch_size, self.recipe.protocol.validate_steps
         if not every:
             drawn = {seed: draws.epoch(windows, size, order) for seed, order in seeds.items()}
@@ -226,13 +237,14 @@ class Block:
         """One Adam step on the windows `rows`, by seed; returns the probes' losses, none below 0."""
         import torch
 
-        keys, counts, of = self._groups
+        counts, (seeds, of) = self._groups[1], self._seeds
         x, layers = self._inputs(rows)
-        truth = torch.stack([self.features.truth(rows[seed]) for _, seed, _, _ in keys])
+        truth = torch.stack([self.features.truth(rows[seed]) for seed in seeds])
         keep = self._keep(len(next(iter(rows.values()))))
         outputs, hidden = network.forward(self.parameters, x, counts, keep)
         loss, slope = network.slopes(outputs, truth, self.recipe.loss, of)
-        gradients = network.backward(self.parameters, x, counts, hidden, slope, keep, layers)
+        into = self.adam.gradients
+        gradients = network.backward(self.parameters, x, counts, hidden, slope, keep, layers, into)
         self.adam.step(gradients, self.book.rates)
         return loss
 
@@ -246,7 +258,8 @@ class Block:
             for seed, drawn in rows.items():
                 noise = draws.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
                 for rate in dict.fromkeys(rate for _, own, _, rate in keys if own == seed and rate):
-                    masks[seed, rate] = (noise >= rate).float().mul_(1 / (1 - rate))
+                    mask = torch.ge(noise, rate, out=torch.empty_like(noise))  # as float at once
+                    masks[seed, rate] = mask.mul_(1 / (1 - rate))
         if self.is_sum:
             _, seed, scaled, rate = keys[0]
             layers = torch.stack([self.features.take(each, rows[seed], scaled) for each in self.recipe.summable])
@@ -259,8 +272,11 @@ class Block:
         one = next(iter(read.values()))
         inputs = one.new_empty(len(keys), *one.shape)
         for out, (layer, seed, scaled, rate) in zip(inputs, keys, strict=True):
-            x, mask = read[layer, seed, scaled], masks.get((seed, rate))
-            out.copy_(x) if mask is None else torch.mul(x, mask, out=out)
+            x = read[layer, seed, scaled]
+            if (seed, rate) in masks:
+                torch.mul(x, masks[seed, rate], out=out)
+            else:
+                out.copy_(x)
         return inputs, None
 
     def _keep(self, batch: int) -> torch.Tensor | None:

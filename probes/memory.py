@@ -10,6 +10,21 @@ SHARE = 0.6  # of what is free; the rest is for activations, other programs and 
 CACHE_BYTES = 64 << 20
 
 
+HELD_BYTES = 31 << 20  # the most that moves glibc's threshold is 32 MiB
+
+
+def hold_freed() -> None:
+    """Have the allocator keep what a step frees for the next step.
+
+    glibc gives memory at a heap's end back to the system where it is more than twice the largest block that was ever
+    mapped alone and freed (mallopt(3), dynamic threshold), and fetching it again, page by page, can take as long as a step.
+    So one large block is freed at the start; its pages are never touched. Elsewhere it does nothing.
+    """
+    import torch
+
+    torch.empty(HELD_BYTES, dtype=torch.uint8)
+
+
 def free_bytes(device: str) -> int:
     """Bytes that can be had on a device: of a GPU what its driver calls free, else what the machine or its cgroup has."""
     if device.startswith("cuda"):

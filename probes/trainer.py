@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from . import block as blocking
-from . import network
+from . import memory, network
 from .block import ACTIVATION_BYTES, Block, blocks, layers_of
 from .features import Features, Moments, chunk
 from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
@@ -85,6 +85,7 @@ def fit(
     """
     import torch
 
+    memory.hold_freed()
     todo = blocks(probes, train, valid, recipe, device, block_bytes)
     threads = min(blocking.threads_of(device), len(todo))
     run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
