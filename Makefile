@@ -24,7 +24,7 @@ demo: $(STAMP)
 	$(BIN)/bench leaderboard --mini --results-dir $(DEMO)
 	$(BIN)/bench leaderboard --task gtzan --task emo --results-dir $(DEMO)
 
-# eight encoders on every miniature, checked, as a page and as figures; what is there already is not run again
+# nine encoders on every miniature, checked, as a page and as figures; what is there already is not run again
 board: $(STAMP)
 	$(BIN)/python benchmarks/board.py $(BOARD) $(addprefix --task ,$(BOARD_TASKS)) $(addprefix --model ,$(BOARD_MODELS))
 	$(BIN)/bench results check --results-dir $(BOARD)

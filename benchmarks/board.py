@@ -19,7 +19,7 @@ from marble_bench import plugins
 from marble_bench.features.frames import framewise
 from marble_bench.targets import Events, Stems
 
-MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "choi")
+MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "random-musicnn", "choi")
 
 
 def main() -> int:

@@ -177,15 +177,15 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
     "dac-44khz": lambda samples: [samples // 512],
     "qwen2-audio-encoder": lambda samples: [samples // 320] * 3 + [samples // 640],
     "logmel": lambda samples: [samples // 441 + 1, 1],
-    "mfcc": lambda samples: [1],
-    "chroma": lambda samples: [1],
+    **dict.fromkeys(("mfcc", "chroma"), lambda samples: [samples // 512 + 1, 1]),
     **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),
     "clmr": lambda samples: [samples // 59049],
     "jukebox-5b": lambda samples: [samples // 131072 * 1024 or samples // 128] * 4,
 }
 
 # Of encoders that cut windows into patches, how much of a window may be a remainder that is dropped, in seconds.
-REMAINDER_S = {**dict.fromkeys(("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "musicnn"), 3.0), "clap-music": 10.0,
+PATCHED = ("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "musicnn", "random-musicnn")
+REMAINDER_S = {**dict.fromkeys(PATCHED, 3.0), "clap-music": 10.0,
     "choi": 29.0, "choi-fixed": 29.0, "clmr": 2.7, "jukebox-5b": 3.0, "mule": 2.0,
 }  # fmt: skip
 

@@ -9,7 +9,10 @@ import scipy.fft
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
+from marble_bench import weights
 from marble_bench.encoders import handcrafted
+from marble_bench.features.frames import Sound, extract
+from marble_bench.features.store import Span
 
 RATE = 22050
 ENCODERS = {encoder.name: encoder for encoder in handcrafted.ENCODERS}
@@ -52,7 +55,7 @@ def _moments(values):
 
 def test_mfcc_is_the_cosine_transform_of_log_mel_bands():
     waveforms = _noise(2, 2.0) * torch.linspace(0, 1, 2 * RATE)
-    (ours,) = _encode("mfcc", waveforms)
+    _, ours = _encode("mfcc", waveforms)
     assert ours.shape == (2, 1, 120)
     for window, vector in zip(waveforms.numpy(), ours[:, 0].numpy(), strict=True):
         bands = _decibels(librosa.filters.mel(sr=RATE, n_fft=2048) @ _power(window, 512), 1e-10)
@@ -63,10 +66,11 @@ def test_mfcc_is_the_cosine_transform_of_log_mel_bands():
 @pytest.mark.parametrize("length_s", [0.1, 3.0, 10.0])
 def test_mfcc_and_logmel_are_librosas_own(length_s):
     waveforms = _noise(2, length_s)
-    (ours,), (frames, _) = _encode("mfcc", waveforms), _encode("logmel", waveforms)
+    (ours, statistics), (frames, _) = _encode("mfcc", waveforms), _encode("logmel", waveforms)
     for number, window in enumerate(waveforms.numpy()):
-        theirs = handcrafted.moments(librosa.feature.mfcc(y=window, sr=RATE, n_mfcc=20, hop_length=512))
-        np.testing.assert_allclose(ours[number, 0].numpy(), theirs, rtol=1e-5, atol=1e-4)
+        theirs = librosa.feature.mfcc(y=window, sr=RATE, n_mfcc=20, hop_length=512)
+        np.testing.assert_allclose(ours[number].numpy(), theirs.T, rtol=1e-5, atol=1e-3)
+        np.testing.assert_allclose(statistics[number, 0].numpy(), handcrafted.moments(theirs), rtol=1e-5, atol=1e-4)
         mel = librosa.feature.melspectrogram(y=window, sr=RATE, n_mels=128, hop_length=441)
         np.testing.assert_allclose(frames[number].numpy(), librosa.power_to_db(mel, top_db=None).T, atol=1e-4)
 
@@ -98,16 +102,17 @@ def test_blas_has_its_threads_back_after_encoding_even_after_an_error():
 
 def test_chroma_is_librosas_with_its_moments():
     waveforms = _noise(2, 4.0)
-    (ours,) = _encode("chroma", waveforms)
+    frames, ours = _encode("chroma", waveforms)
     assert ours.shape == (2, 1, 72)
-    for window, vector in zip(waveforms.numpy(), ours[:, 0].numpy(), strict=True):
+    for window, every, vector in zip(waveforms.numpy(), frames.numpy(), ours[:, 0].numpy(), strict=True):
         spectrum = np.abs(librosa.cqt(window, sr=RATE, hop_length=512, n_bins=7 * 36, bins_per_octave=36, tuning=None))
         classes = librosa.filters.cq_to_chroma(7 * 36, bins_per_octave=36) @ spectrum
+        np.testing.assert_allclose(every, (classes / classes.max(axis=0)).T, rtol=1e-4, atol=1e-5)
         np.testing.assert_allclose(vector, _moments(classes / classes.max(axis=0)), rtol=1e-4, atol=1e-5)
 
 
 def test_the_chroma_of_a_c_major_chord_is_highest_at_c_e_and_g():
-    (ours,) = _encode("chroma", _tones([261.626, 329.628, 391.995]))
+    _, ours = _encode("chroma", _tones([261.626, 329.628, 391.995]))
     means = ours[0, 0, :12]
     assert set(means.topk(3).indices.tolist()) == {0, 4, 7}
     assert means[[0, 4, 7]].min() > 2 * means[[1, 2, 3, 5, 6, 8, 9, 10, 11]].max()
@@ -115,9 +120,70 @@ def test_the_chroma_of_a_c_major_chord_is_highest_at_c_e_and_g():
 
 def test_the_chroma_of_a_chord_is_the_same_when_every_string_is_a_little_sharp():
     chord = np.array([261.626, 329.628, 391.995])
-    (concert,) = _encode("chroma", _tones(chord))
-    (sharp,) = _encode("chroma", _tones(chord * 2 ** (0.1 / 12)))
+    _, concert = _encode("chroma", _tones(chord))
+    _, sharp = _encode("chroma", _tones(chord * 2 ** (0.1 / 12)))
     assert (concert[0, 0, :12] - sharp[0, 0, :12]).abs().max() < 0.05
+
+
+@pytest.mark.parametrize("name", ["mfcc", "chroma"])
+def test_statistics_are_the_moments_of_the_frames(name):
+    for frames, vector in zip(*_encode(name, _noise(2, 3.0).cumsum(1)), strict=True):
+        np.testing.assert_allclose(vector[0].numpy(), _moments(frames.numpy().T), rtol=1e-4, atol=2e-3)
+
+
+@pytest.mark.parametrize(
+    ("name", "peak", "times_s"),
+    [
+        ("mfcc", 0, [0.5, 1.25, 3.3]),  # the first coefficient is loudness
+        ("chroma", 9, [0.5, 2.0, 3.3]),  # A
+    ],
+)
+def test_a_frame_stands_where_the_sound_is(name, peak, times_s):
+    """Short bursts of A at known times: the frames that are highest there are those at time x rate."""
+    time_s = torch.arange(4 * RATE) / RATE
+    bursts = sum(torch.exp(-(((time_s - at) / 0.03) ** 2)) for at in times_s)
+    sound = bursts * torch.sin(2 * torch.pi * 440 * time_s) + 1e-3 * _noise(1, 4.0)[0]
+    frames = ENCODERS[name].load(None, "cpu")(sound[None], lambda frames: frames)[0][0]
+    rate = ENCODERS[name].layers[0].frame_rate_hz
+    for at in times_s:
+        near = frames[round((at - 0.3) * rate) : round((at + 0.3) * rate), peak].numpy()
+        found = np.flatnonzero(near > near.max() - 0.05 * np.ptp(near)).mean() + round((at - 0.3) * rate)
+        assert abs(found - at * rate) <= 1.5
+
+
+def _as_pieces(name, sound, piece_s, cache):
+    """The frames of a sound as a task stores them, in pieces of so many seconds: `(frames, width)`."""
+    encoder = ENCODERS[name]
+    one = Sound("sound", Span(f"digest{piece_s}", "0:"), len(sound) / RATE, lambda rate: sound)
+    got, _ = extract(
+        [one], encoder, weights.resolve(encoder, cache), [0], cache, {}, piece_s=piece_s, dtype="float32", workers=1
+    )
+    return got.read(0, 0, 0, got.length(0, 0)).astype(np.float32)
+
+
+@pytest.mark.parametrize(("name", "edge"), [("mfcc", 2), ("chroma", 36)])
+def test_frames_in_pieces_are_those_of_the_whole_sound_but_at_a_pieces_beginning(name, edge, tmp_path):
+    """In a sound of one tuning and of less than 80 dB; pieces of whole frames, so that these stand at the same samples."""
+    chord, piece = _tones([220.0, 277.18, 329.63], 12.0)[0], 200
+    sound = (0.5 * chord + 0.01 * _noise(1, 12.0)[0]).numpy()
+    whole, pieces = (_as_pieces(name, sound, each, tmp_path) for each in (None, piece * 512 / RATE))
+    assert whole.shape == pieces.shape == (1 + len(sound) // 512, ENCODERS[name].layers[0].width)
+    apart = np.abs(whole - pieces).max(axis=1) / np.ptp(whole)
+    at = np.arange(len(whole))
+    seams = (at >= piece) & (at % piece < edge)
+    assert apart[~seams].max() < 1e-3
+    assert apart[seams].max() > 0.1  # where a piece begins, nothing is heard of what was before
+
+
+def test_the_decibels_of_mfcc_are_cut_below_the_loudest_bin_of_a_piece(tmp_path):
+    """A passage 100 dB softer: silent beside the loud one, and all there in a piece of its own."""
+    loud, piece = _noise(1, 10.0)[0].numpy(), 200
+    sound = loud * np.where(np.arange(len(loud)) < 220 * 512, 1.0, 1e-5).astype(np.float32)
+    whole, pieces = (_as_pieces("mfcc", sound, each, tmp_path) for each in (None, piece * 512 / RATE))
+    assert np.ptp(whole[230:], axis=0).max() < 1e-3  # the cut, and nothing else
+    assert np.ptp(pieces[410:], axis=0).max() > 1
+    bands = librosa.power_to_db(librosa.feature.melspectrogram(y=sound / np.abs(sound).max(), sr=RATE))
+    assert whole[300, 0] == pytest.approx(np.sqrt(128) * (bands.max() - 80), abs=1)
 
 
 @pytest.mark.parametrize("samples", [65472, 65473])
@@ -128,7 +194,7 @@ def test_chroma_of_short_windows_is_librosas_without_its_warning(samples):
         warnings.simplefilter("always")
         chroma = librosa.feature.chroma_cqt(y=waveforms[0].numpy(), sr=RATE, hop_length=512)
     assert bool(told) == (samples < 65473)
-    (ours,) = _encode("chroma", waveforms)
+    _, ours = _encode("chroma", waveforms)
     np.testing.assert_allclose(ours[0, 0].numpy(), _moments(chroma), rtol=1e-4, atol=1e-5)
 
 

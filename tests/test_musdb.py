@@ -399,7 +399,7 @@ def test_the_rules_of_separation_are_part_of_what_a_task_is():
 
 
 def test_a_model_without_frames_cannot_separate(bench):
-    ended = bench("run", "--model", "mfcc", "--task", "musdb", "--mini", "--quiet")
+    ended = bench("run", "--model", "choi", "--task", "musdb", "--mini", "--quiet")
     assert ended.code == 2
     assert "choose another model" in ended.err
 

@@ -1,6 +1,7 @@
 """MusiCNN and the VGG baseline: the trained networks against TensorFlow's own activations, patches, layers, weights."""
 
 import dataclasses
+import hashlib
 import io
 import os
 import struct
@@ -380,6 +381,39 @@ def test_declared_operations_are_the_networks(name, network):
         graph.activations(torch.ones(4, 187, 96, device="meta"), tensors)
     per_second = counter.get_total_flops() / (4 * 187 * 256 / 16000) / 1e9
     assert per_second == pytest.approx(plugins.find_encoder(name).gflop_per_s, abs=0.01 if per_second < 1 else 0.05)
+
+
+def test_random_musicnn_is_the_graph_of_musicnn_mtt_with_weights_from_a_seed():
+    trained, untrained = ENCODERS["musicnn-mtt"], ENCODERS["random-musicnn"]
+    for fact in ("sample_rate_hz", "layers", "min_s", "max_s", "stretch_s", "normalize", "parameters", "gflop_per_s"):
+        assert getattr(untrained, fact) == getattr(trained, fact), fact
+    assert untrained.weights is None
+    assert untrained.training_data == ()
+    waveforms = _noise(2, 7.0)
+    served = _frames(untrained.load(None, "cpu"), waveforms, "random-musicnn")
+    mel = musicnn.log_mel(waveforms, musicnn.mel_filters("cpu"))
+    tensors = musicnn.random_tensors(musicnn.MTT_MUSICNN, "cpu")
+    with torch.inference_mode():
+        own = [musicnn.musicnn_activations(mel[:, start : start + 187], tensors) for start in (0, 187)]
+    for layer in untrained.layers[:5]:
+        expected = torch.cat([part[layer.name] for part in own], 1)
+        torch.testing.assert_close(served[layer.name], expected, rtol=1e-4, atol=1e-4)
+        assert torch.isfinite(expected).all()
+        assert expected.abs().max() < 100  # neither dies away nor grows with depth
+        assert (expected.std(dim=(0, 1)) > 1e-3).float().mean() > 0.5, "most channels hear something"
+
+
+def test_random_musicnns_weights_are_the_same_everywhere_and_its_normalisations_change_nothing():
+    """Of bits, not of a library's random numbers: this digest was taken once."""
+    tensors, total = musicnn.random_tensors(musicnn.MTT_MUSICNN, "cpu"), hashlib.sha256()
+    assert {name: tuple(value.shape) for name, value in tensors.items()} == musicnn.MTT_MUSICNN.shapes
+    for name, value in sorted(tensors.items()):
+        total.update(name.encode() + value.numpy().tobytes())
+        if name.endswith("/kernel"):
+            assert value.var() == pytest.approx(2 / np.prod(value.shape[1:]), rel=0.1)
+        else:
+            assert value.unique().tolist() == [float(name.endswith(("/gamma", "/moving_variance")))], name
+    assert total.hexdigest() == "3d790fa0cf161f124aac2d757f4cf49c8fe6d96ab12edd818edf3b59cb77db99"
 
 
 def test_importing_encoders_and_weights_loads_nothing_heavy():

@@ -26,12 +26,12 @@ def draw(shapes: Mapping[str, tuple[int, ...]], seed: int, spread: float = 0.0) 
         uniform = np.random.default_rng([seed, place]).random(shape, dtype=np.float32) * 2 - 1
         if name.endswith(("weight_g", "original0")):
             continue
-        if name.endswith("running_var"):
+        if name.endswith(("running_var", "moving_variance")):
             tensors[name] = 1 + spread * uniform
         elif len(shape) > 1:
             tensors[name] = uniform * np.float32(np.sqrt(6 / np.prod(shape[1:])))
         else:
-            tensors[name] = spread * uniform + np.float32(name.endswith("weight"))
+            tensors[name] = spread * uniform + np.float32(name.endswith(("weight", "gamma")))
     for name, shape in shapes.items():
         if name.endswith(("weight_g", "original0")):
             direction = tensors[name.replace("weight_g", "weight_v").replace("original0", "original1")]

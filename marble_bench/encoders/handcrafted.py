@@ -2,16 +2,24 @@
 
 `mfcc` and `chroma` are JukeMIR's (Castellon, Donahue and Liang, "Codified audio language modeling learns useful
 representations for music information retrieval", ISMIR 2021): librosa at 22,050 Hz with hop 512, on a clip divided by
-its largest magnitude; of the frames and of their first and second differences in time, the mean and the standard deviation,
-six vectors one behind the other: 6 x 20 and 6 x 12 numbers. All statistics are over one window.
+its largest magnitude. `frames` is what librosa gives for every frame, 22050 / 512 = 43.07 a second; `statistics`, JukeMIR's
+feature, are the mean and the standard deviation of the frames and of their first and second differences in time, six
+vectors one behind the other: 6 x 20 and 6 x 12 numbers. `--layers statistics` asks for JukeMIR's alone. All statistics
+are over one window.
 
 `logmel` is the project's own: 128 mel bands in decibels (10 log10 of the power, floor -100 dB), 50 frames a second; as
 `frames`, and as `mean_std`, the bands' means and then their standard deviations.
 
 The decibels of `mfcc` are cut 80 dB below the window's loudest bin, and `chroma` is tuned to the window: both librosa's
-defaults, both dependent on where windows are cut, never on other windows. Chroma's longest filter is 1.604 s long, and
-no shorter window is taken. Below 65,473 samples (2.97 s) librosa warns that a transform is longer than the decimated
-signal, which it then fills up with zeros; the frames at a window's ends see such zeros at any length.
+defaults, both dependent on where windows are cut, never on other windows. For `frames` the rule is the same, so that
+`statistics` are their moments: the window is what is encoded at once, the whole of a sound, or each piece of a sound that
+a task has cut into pieces (`musdb`: test songs, 90 s). Across pieces, then, frames of `mfcc` are on one scale but for bins
+that lie 80 dB below a piece's loudest, and frames of `chroma` but for a tuning that differs by less than a third of a
+semitone. A piece of 90 s has 3,876 frames, 0.5 ms more than 90 s; a song of ten minutes ends 3 ms off.
+
+Chroma's longest filter is 1.604 s long, and no shorter window is taken. Below 65,473 samples (2.97 s) librosa warns that a
+transform is longer than the decimated signal, which it then fills up with zeros; the frames at a window's ends, and so at
+a piece's beginning, see such zeros at any length.
 
 Windows go through librosa one by one: a stack of them gives other bits, because another product is formed. numpy's and
 scipy's BLAS gets one thread while they do. The products are small, and OpenBLAS's threads wait for each other by spinning,
@@ -70,10 +78,15 @@ def _mel(window: NDArray[np.float32], hop: int) -> NDArray[np.float32]:
     return _filters() @ power
 
 
+def _both(values: NDArray[np.float32]) -> list[NDArray[np.float32]]:
+    """`(width, frames)` to the layers `frames` and `statistics`."""
+    return [values.T, moments(values)[None]]
+
+
 def _mfcc(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
     import librosa
 
-    return [moments(librosa.feature.mfcc(S=librosa.power_to_db(_mel(window, HOP)), n_mfcc=COEFFICIENTS))[None]]
+    return _both(librosa.feature.mfcc(S=librosa.power_to_db(_mel(window, HOP)), n_mfcc=COEFFICIENTS))
 
 
 def _chroma(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -85,7 +98,7 @@ def _chroma(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
             "ignore", "Trying to estimate tuning from empty frequency set"
         )  # silence: concert pitch
         chroma = librosa.feature.chroma_cqt(y=window, sr=SAMPLE_RATE_HZ, hop_length=HOP)
-    return [moments(chroma)[None]]
+    return _both(chroma)
 
 
 def _logmel(window: NDArray[np.float32]) -> list[NDArray[np.float32]]:
@@ -131,6 +144,10 @@ def _encoder(
     )
 
 
+def _layers(width: int) -> tuple[Layer, ...]:
+    return Layer("frames", width, SAMPLE_RATE_HZ / HOP), Layer("statistics", MOMENTS * width)
+
+
 _JUKEMIR = "Castellon, Donahue and Liang, Codified audio language modeling (JukeMIR), ISMIR 2021"
 _LIBROSA = "McFee et al., librosa: audio and music signal analysis in Python, SciPy 2015"
 
@@ -138,16 +155,16 @@ ENCODERS = (
     _encoder(
         "mfcc",
         _mfcc,
-        (Layer("statistics", MOMENTS * COEFFICIENTS),),
-        "Moments of 20 mel-frequency cepstral coefficients",
+        _layers(COEFFICIENTS),
+        "20 mel-frequency cepstral coefficients and their moments",
         _JUKEMIR,
         min_s=0.1,
     ),
     _encoder(
         "chroma",
         _chroma,
-        (Layer("statistics", MOMENTS * PITCH_CLASSES),),
-        "Moments of constant-Q energy in 12 pitch classes",
+        _layers(PITCH_CLASSES),
+        "Constant-Q energy in 12 pitch classes and its moments",
         _JUKEMIR,
         min_s=1.61,
     ),

@@ -15,6 +15,13 @@ shorter patch, which MusiCNN allows (the package offers other lengths for it too
 averaged over frequency; its patches are of one length only. The trained VGG graphs pool otherwise than the package's
 Python code says; what stands here is what the graphs do.
 
+`random-musicnn` is the graph of `musicnn-mtt`, front end and all, with weights from a seed: what of MusiCNN is its
+architecture. That untrained convolutions shaped after music are features worth a comparison is known from Pons and Serra,
+"Randomly weighted CNNs for (music) audio classification" (ICASSP 2019). Kernels are uniform with the variance 2 / inputs
+(He et al. 2015), biases are 0, and every batch normalisation has mean 0, variance 1, scale 1 and offset 0, so that it
+changes nothing but for its epsilon: statistics would have to be learnt from some corpus. The paper's networks and
+classifiers are others, so that its numbers are not to be looked for here.
+
 Departs from the package: NumPy 2 keeps `10000 * half` in half precision, where loud bins overflow to infinity. Here the
 half floats are widened first, as NumPy 1 did and as the networks were trained.
 """
@@ -31,6 +38,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench.encoders import _random
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError, listing
 from marble_bench.source import Source
@@ -48,6 +56,7 @@ PATCH_RATE_HZ = SAMPLE_RATE_HZ / (PATCH * HOP)
 AT_ONCE = 32  # patches that go through a network together, which bounds its memory whatever a window's length
 NORM_EPSILON = 1e-3  # TensorFlow's default, which the networks were trained with
 TAGS = 50
+RANDOM_SEED = 0
 FRONT = 561  # channels of the first two layers together
 SMALL, BIG = (64, 200), (512, 500)  # channels of the middle, width of the penultimate layer
 # The VGGs' max pooling, block by block: (size, stride), each as (frames, bands).
@@ -188,10 +197,23 @@ def read_tensors(path: Path, network: Network, device: str) -> Tensors:
 
 
 def _load(network: Network, layers: tuple[Layer, ...], weights: Path | None, device: str) -> Encode:
+    assert weights is not None
+    return _encoding(network, layers, read_tensors(weights, network, device), device)
+
+
+def random_tensors(network: Network, device: str) -> Tensors:
+    """Weights from RANDOM_SEED, of a network's names and shapes."""
+    return {name: tensor.to(device) for name, tensor in _random.draw(network.shapes, RANDOM_SEED).items()}
+
+
+def _load_random(network: Network, layers: tuple[Layer, ...], weights: Path | None, device: str) -> Encode:
+    return _encoding(network, layers, random_tensors(network, device), device)
+
+
+def _encoding(network: Network, layers: tuple[Layer, ...], tensors: Tensors, device: str) -> Encode:
     import torch
 
-    assert weights is not None
-    tensors, filters = read_tensors(weights, network, device), mel_filters(device)
+    filters = mel_filters(device)
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         with torch.inference_mode():
@@ -363,6 +385,23 @@ def _vgg(name: str, network: Network, pooling: Pooling, trained_on: str) -> Enco
     return _encoder(name, network, _vgg_layers(pooling), trained_on, _VGG, _FULL_PATCH_S, _PACKAGE, 0.59)
 
 
+def _random_musicnn() -> Encoder:
+    layers = _musicnn_layers(*SMALL)
+    return Encoder(
+        name="random-musicnn",
+        description="The graph of musicnn-mtt with random weights: the floor under MusiCNN",
+        sample_rate_hz=SAMPLE_RATE_HZ,
+        layers=layers,
+        load=partial(_load_random, MTT_MUSICNN, layers),
+        license="MIT",
+        citation="Pons and Serra, Randomly weighted CNNs for (music) audio classification, ICASSP 2019",
+        min_s=1.0,
+        stretch_s=PATCH * HOP / SAMPLE_RATE_HZ,
+        parameters=MTT_MUSICNN.parameters,
+        gflop_per_s=0.94,
+    )
+
+
 ENCODERS = (
     _musicnn("musicnn-mtt", MTT_MUSICNN, SMALL, _MTT, _PACKAGE),
     _musicnn("musicnn-msd", MSD_MUSICNN, SMALL, _MSD, _PACKAGE),
@@ -370,4 +409,5 @@ ENCODERS = (
     _musicnn("musicnn", MSD_MUSICNN_BIG, BIG, _MSD, _REPOSITORY),
     _vgg("vgg-mtt", MTT_VGG, MTT_POOLING, _MTT),
     _vgg("vgg-msd", MSD_VGG, MSD_POOLING, _MSD),
+    _random_musicnn(),
 )
