@@ -30,8 +30,6 @@ def cluster():
     from pathlib import Path
 
     warnings.simplefilter("ignore")
-    os.environ["RAY_memory_monitor_refresh_ms"] = "0"  # a full machine is no reason to kill what is tested
-    os.environ["RAY_USAGE_STATS_ENABLED"] = "0"
     here = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     ray.init(
         num_cpus=2,
@@ -39,6 +37,7 @@ def cluster():
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=200 << 20,
+        _system_config={"memory_monitor_refresh_ms": 0},  # a full machine is no reason to kill what is tested
         runtime_env={"env_vars": {"PYTHONPATH": here}},
     )
     yield
