@@ -122,3 +122,16 @@ def test_what_fails_on_a_worker_is_told_as_on_this_machine(items, tmp_path, clus
 
     with pytest.raises(BenchError, match=r"small on .*00\.wav: layer '0' has NaN or infinity"):
         _extract(items, tmp_path, replace(SMALL, load=load), engine="ray", workers=1)
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_cannot_be_joined_is_named(items, tmp_path, monkeypatch):
+    def refused(**options):
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setenv("RAY_ADDRESS", "far:6379")
+    with pytest.raises(BenchError, match=r"the Ray cluster at far:6379 cannot be joined: nobody answers"):
+        _extract(items, tmp_path, engine="ray")

@@ -178,8 +178,8 @@ def on_ray(
         except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
             where = os.environ.get("RAY_ADDRESS")
             raise BenchError(
-                f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers here; "
-                "a cluster that asks for a token wants RAY_AUTH_MODE=token and its token here too"
+                f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers "
+                "here; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
             ) from error
     try:
         _by_value(encoder)
