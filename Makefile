@@ -8,7 +8,7 @@ BOARD ?= $(VENV)/board
 BOARD_TASKS ?=
 BOARD_MODELS ?=
 
-.PHONY: install demo board test check format clean
+.PHONY: install demo board test test-cluster check format clean
 
 install: $(STAMP)
 
@@ -36,6 +36,11 @@ board: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# the tests that need Ray, which `make check` skips: starting clusters takes a minute or more on two cores
+test-cluster: $(STAMP)
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray]'
+	$(BIN)/python -m pytest tests/test_cluster.py
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -14,8 +14,19 @@ from typing import Annotated, Any
 import typer
 
 from marble_bench import __version__, cli_board, cli_data, cli_features, cli_models, cli_results
-from marble_bench.cli_options import Device, Dtype, Engine, device_of
-from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError, UsageError
+from marble_bench.cli_options import (
+    AsJson,
+    Cache,
+    DataDir,
+    Debug,
+    Device,
+    Dtype,
+    Engine,
+    WeightsPath,
+    named_path,
+    requests,
+)
+from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError
 
 app = typer.Typer(
     name="bench",
@@ -35,11 +46,6 @@ app.add_typer(cli_board.app)
 app.add_typer(cli_results.top)
 
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 class Control(str, Enum):
@@ -65,16 +71,15 @@ def run(
     ] = None,
     task: Annotated[list[str] | None, typer.Option(help="Task NAME, file.py, or all; repeatable.")] = None,
     protocol: Annotated[str, typer.Option(help="Rules of grid and selection (bench list protocols).")] = "marble",
-    data_dir: Annotated[
-        Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
-    ] = None,
+    data_dir: DataDir = None,
     mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False,
     features: Annotated[
-        Path | None, typer.Option(help="Your own features: a folder of TRACK.npy or a Parquet file.")
+        Path | None,
+        typer.Option(
+            help="Your own features: a folder of TRACK.npy or a Parquet file.", parser=named_path, metavar="PATH"
+        ),
     ] = None,
-    weights: Annotated[
-        Path | None, typer.Option(help="Weights from this file or folder instead of their source.")
-    ] = None,
+    weights: WeightsPath = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
     limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,
@@ -99,7 +104,10 @@ def run(
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
     keep_audio: Annotated[
-        Path | None, typer.Option(help="Keep what is separated of the test songs in this folder.")
+        Path | None,
+        typer.Option(
+            help="Keep what is separated of the test songs in this folder.", parser=named_path, metavar="PATH"
+        ),
     ] = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
@@ -108,54 +116,41 @@ def run(
 ) -> None:
     """Score models on tasks and write a record for each pair."""
     from marble_bench import run as running
-    from marble_bench.cache import cache_root
     from marble_bench.perturb import named as named_changes
     from marble_bench.progress import Progress
-    from marble_bench.protocol import find_protocol
-    from marble_bench.request import Request, corpus_root, offline_asked, pairs
     from marble_bench.show import print_outcome, print_plan
 
-    if mini and data_dir:
-        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     changes = named_changes(perturb) if perturb is not None else ()
-    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
-    chosen = pairs(model or [], task or [], features, weights)
-    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
-        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
-    requests = [
-        Request(
-            named=named,
-            protocol=rules,
-            encoder=encoder,
-            model=name,
-            cache=cache,
-            results=results_dir.expanduser(),
-            root=None if mini else corpus_root(named, cache, data_dir, features),
-            mini=mini,
-            features=features,
-            weights=weights,
-            layers=layers,
-            seeds=seeds or rules.seeds,
-            limit=limit,
-            allow_missing=allow_missing,
-            device=where,
-            dtype=dtype.value,
-            engine=engine.value,
-            offline=offline or offline_asked(),
-            overwrite=overwrite,
-            keep_audio=keep_audio,
-            few_shot=few_shot,
-            control=control.value if control else "",
-            perturb=changes,
-        )
-        for name, encoder, named in chosen
-    ]
+    wanted = requests(
+        model or [],
+        task or [],
+        protocol=protocol,
+        data_dir=data_dir,
+        mini=mini,
+        cache_dir=cache_dir,
+        device=device,
+        offline=offline,
+        results_dir=results_dir,
+        seeds=seeds,
+        features=features,
+        weights=weights,
+        layers=layers,
+        limit=limit,
+        allow_missing=allow_missing,
+        dtype=dtype.value,
+        engine=engine.value,
+        overwrite=overwrite,
+        keep_audio=keep_audio.expanduser() if keep_audio else None,
+        few_shot=few_shot,
+        control=control.value if control else "",
+        perturb=changes,
+    )
     if dry_run:
-        for request in requests:
+        for request in wanted:
             print_plan(running.plan(request), as_json)
         return
     ended: list[int] = []
-    for request in requests:
+    for request in wanted:
         try:
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 outcome = running.run(request, progress)
@@ -166,7 +161,7 @@ def run(
             )
             raise typer.Exit(INTERRUPTED) from None
         except BenchError as error:
-            if len(requests) == 1 or debug:
+            if len(wanted) == 1 or debug:
                 raise
             print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
             ended.append(error.exit_code)
@@ -260,7 +255,7 @@ def _results(folder: Path) -> list[dict[str, Any]]:
 @app.command()
 def check(
     plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
-    weights: Annotated[Path | None, typer.Option(help="An encoder's weights from this file.")] = None,
+    weights: WeightsPath = None,
     cache_dir: Cache = None,
     debug: Debug = False,
 ) -> None:

@@ -6,12 +6,13 @@ import json
 import sys
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli_options import Device, Dtype, Engine, device_of
+from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Quiet, taking
 from marble_bench.errors import DONE, INTERRUPTED, MISSING, PARTLY, BenchError, UsageError
 
 if TYPE_CHECKING:
@@ -19,78 +20,15 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
 
-Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
-DataDir = Annotated[Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS.")]
-Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
-WeightsFile = Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")]
 LayersOf = Annotated[str, typer.Option(help="Of tasks that read frames: all, sum, names with commas, or ranges.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most N clips of each split.")]
-AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
-Where = Annotated[Device, typer.Option(help="Where to compute.")]
-Precision = Annotated[Dtype, typer.Option(help="Precision of the encoder.")]
-Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
-Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these encoders; repeatable.")]
 
 
-def _requests(
-    models: list[str] | None,
-    tasks: list[str] | None,
-    data_dir: Path | None,
-    mini: bool,
-    cache_dir: Path | None,
-    device: Device,
-    offline: bool,
-    results: Path = Path("results"),
-    **options: Any,
-) -> list[Request]:
-    """A request for every model with every task, as `bench run` makes them."""
-    from marble_bench.cache import cache_root
-    from marble_bench.protocol import find_protocol
-    from marble_bench.request import Request, corpus_root, offline_asked, pairs
-
-    if mini and data_dir:
-        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
-    if not models:
-        raise UsageError("say whose features: --model NAME (bench list models)")
-    cache, where = cache_root(cache_dir), device_of(device)
-    chosen = pairs(models, tasks or [], None, options.get("weights"))
-    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
-        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
-    return [
-        Request(
-            named=named,
-            protocol=find_protocol("marble"),
-            encoder=encoder,
-            model=name,
-            cache=cache,
-            results=results.expanduser(),
-            root=None if mini else corpus_root(named, cache, data_dir, None),
-            mini=mini,
-            device=where,
-            offline=offline or offline_asked(),
-            **options,
-        )
-        for name, encoder, named in chosen
-    ]
-
-
 @app.command()
+@taking(Asked)
 def extract(
-    model: Models = None,
-    task: Tasks = None,
-    data_dir: DataDir = None,
-    mini: Mini = False,
-    weights: WeightsFile = None,
+    asked: Asked,
     layers: LayersOf = "all",
-    limit: Limit = None,
-    allow_missing: AllowMissing = False,
-    device: Where = Device.auto,
-    dtype: Precision = Dtype.float32,
     engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster (docs/extraction.md).")] = Engine.local,
     workers: Annotated[
         int | None, typer.Option(min=1, help="Threads that read audio; with Ray, encoders side by side.")
@@ -101,8 +39,6 @@ def extract(
             metavar="URL", help="Keep the shards there too, such as s3://bucket/features; fetch what is there."
         ),
     ] = "",
-    cache_dir: Cache = None,
-    offline: Offline = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -112,23 +48,7 @@ def extract(
     from marble_bench.progress import Progress
     from marble_bench.show import print_table
 
-    requests = _requests(
-        model,
-        task,
-        data_dir,
-        mini,
-        cache_dir,
-        device,
-        offline,
-        weights=weights,
-        layers=layers,
-        limit=limit,
-        allow_missing=allow_missing,
-        dtype=dtype.value,
-        engine=engine.value,
-        workers=workers,
-        elsewhere=store,
-    )
+    requests = asked.requests(layers=layers, engine=engine.value, workers=workers, elsewhere=store)
     ended: list[int] = []
     for request in requests:
         try:
@@ -147,10 +67,25 @@ def extract(
         if as_json:
             print(json.dumps(made))
         else:
-            shown = {name: value for name, value in made.items() if name not in ("left_out", "stores")}
-            print_table([{**shown, "left out": len(made["left_out"])}])
+            print_table([_made(made)])
             print("\n".join(made["stores"]), file=sys.stderr)
     raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
+
+
+def _made(made: dict[str, Any]) -> dict[str, Any]:
+    """What `extract` made, as people read it."""
+    from marble_bench.progress import span
+
+    return {
+        "model": made["model"],
+        "task": made["task"],
+        "clips": made["clips"],
+        "left out": len(made["left_out"]),
+        "encoded": span(made["audio_s"]) if made["audio_s"] else "nothing, all was stored",
+        "in": span(made["extract_s"]),
+        "audio a second": f"{made['real_time_factor']:,.1f} s" if made["audio_s"] else "-",
+        "store": _size(1e6 * made["feature_mb"]),
+    }
 
 
 @app.command("ls")
@@ -178,7 +113,10 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print_table([{**row, "mb": f"{row['mb']:,.1f}"} for row in rows])
+        blank = dict.fromkeys(("window_s", "problem"), "-")
+        print_table(
+            [{**row, **{k: v for k, v in blank.items() if not row[k]}, "mb": f"{row['mb']:,.1f}"} for row in rows]
+        )
 
 
 def _held(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
@@ -204,13 +142,16 @@ def verify(
             if problem:
                 bad.append({"path": str(shard), "problem": problem})
         if not quiet and not as_json:
-            print(f"{store.key}: {store.shards} shards read", file=sys.stderr)
+            print(f"{store.key}: {_count(store.shards, 'shard', 'shards')} read", file=sys.stderr)
     if as_json:
         print(json.dumps({"sound": good, "damaged": bad}, indent=1))
     else:
         for each in bad:
             print(each["problem"])
-        print(f"{good} shards are sound, {len(bad)} are not" + (": bench features prune --damaged" if bad else ""))
+        print(
+            f"{_count(good, 'shard is', 'shards are')} sound, {len(bad)} not"
+            + (": bench features prune --damaged" if bad else "")
+        )
     raise typer.Exit(MISSING if bad else DONE)
 
 
@@ -235,7 +176,7 @@ def prune(
     if not what:
         print("nothing to remove", file=sys.stderr)
         return
-    print_table([{"path": str(each.path), "mb": round(each.size_bytes / 1e6, 3), "why": each.why} for each in what])
+    print_table([{"path": str(each.path), "size": _size(each.size_bytes), "why": each.why} for each in what])
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody can be asked here: give --yes to remove these")
@@ -244,61 +185,43 @@ def prune(
 
 
 @app.command()
+@taking(Asked)
 def export(
     place: Annotated[Path, typer.Argument(help="A file.parquet, or the folder of a Hugging Face dataset.")],
-    model: Models = None,
-    task: Tasks = None,
-    data_dir: DataDir = None,
-    mini: Mini = False,
-    weights: WeightsFile = None,
-    limit: Limit = None,
-    allow_missing: AllowMissing = False,
-    device: Where = Device.auto,
-    dtype: Precision = Dtype.float32,
-    cache_dir: Cache = None,
-    offline: Offline = False,
+    asked: Asked,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write one model's features of one task for others, as `bench run --features` reads them."""
-    options: dict[str, Any] = {"weights": weights, "limit": limit, "allow_missing": allow_missing, "dtype": dtype.value}
-    (request,) = _one(_requests(model, task, data_dir, mini, cache_dir, device, offline, **options))
+    request = _one(asked)
     rows = _exported(request, place.expanduser(), quiet)
     print(f"{rows} rows of {request.model} on {request.named.name}", file=sys.stderr)
     print(place)
 
 
 @app.command()
+@taking(Asked)
 def push(
     destination: Annotated[str, typer.Argument(help="hf:OWNER/NAME, or a URL such as s3://bucket/path.")],
-    model: Models = None,
-    task: Tasks = None,
-    data_dir: DataDir = None,
-    mini: Mini = False,
-    weights: WeightsFile = None,
-    limit: Limit = None,
-    allow_missing: AllowMissing = False,
-    device: Where = Device.auto,
-    dtype: Precision = Dtype.float32,
-    cache_dir: Cache = None,
+    asked: Asked,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Export one model's features of one task as a Hugging Face dataset and upload it."""
     from marble_bench.features.export import push
 
-    options: dict[str, Any] = {"weights": weights, "limit": limit, "allow_missing": allow_missing, "dtype": dtype.value}
-    (request,) = _one(_requests(model, task, data_dir, mini, cache_dir, device, False, **options))
+    request = _one(asked)
     with tempfile.TemporaryDirectory(prefix="bench-push-") as folder:
         _exported(request, Path(folder) / "dataset", quiet)
         say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
         print(push(Path(folder) / "dataset", destination, say))
 
 
-def _one(requests: list[Request]) -> list[Request]:
+def _one(asked: Asked) -> Request:
+    requests = asked.requests()
     if len(requests) != 1:
         raise UsageError(f"these are {len(requests)} pairs of model and task: give one --model and one --task")
-    return requests
+    return requests[0]
 
 
 def _exported(request: Request, place: Path, quiet: bool) -> int:
@@ -309,51 +232,91 @@ def _exported(request: Request, place: Path, quiet: bool) -> int:
         return prepare.export(request, progress, place)
 
 
+@taking(Asked)
 def plan(
-    model: Models = None,
-    task: Tasks = None,
-    data_dir: DataDir = None,
-    mini: Mini = False,
-    weights: WeightsFile = None,
+    asked: Asked,
     layers: LayersOf = "all",
-    limit: Limit = None,
-    allow_missing: AllowMissing = False,
-    device: Where = Device.auto,
-    dtype: Precision = Dtype.float32,
+    protocol: Annotated[str, typer.Option(help="Whose probes are counted (bench list protocols).")] = "marble",
+    ignore_stored: Annotated[
+        bool, typer.Option("--ignore-stored", help="Count what is stored too; no file is read for its digest.")
+    ] = False,
     results_dir: Annotated[Path, typer.Option("--results-dir", help="Records whose pace is taken.")] = Path("results"),
-    cache_dir: Cache = None,
     as_json: AsJson = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Say what features would take before anything is made: hours of audio, passes, gigabytes, time, memory."""
+    """Say what a run would take before anything is made: hours of audio, passes, gigabytes, time, memory, probes."""
     from marble_bench import prepare
     from marble_bench.progress import span
     from marble_bench.show import print_table
 
-    options: dict[str, Any] = {"weights": weights, "layers": layers, "limit": limit, "allow_missing": allow_missing}
-    requests = _requests(
-        model, task, data_dir, mini, cache_dir, device, True, results_dir, **options, dtype=dtype.value
-    )
+    requests = replace(asked, offline=True).requests(layers=layers, protocol=protocol, results_dir=results_dir)
+    say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     passes: set[Any] = set()
     measured: dict[tuple[str, float], prepare.Pace] = {}
     rows = []
     for request in requests:
-        row, key = prepare.plan(request, measured), prepare.same_pass(request)
+        row, key = prepare.plan(request, measured, not ignore_stored, say), prepare.same_pass(request)
         if key in passes:  # the tasks of a corpus share one pass where their windows agree
-            row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0}
+            row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
         passes.add(key)
         rows.append(row)
+    first = [row for row in rows if not row.pop("shared", False)]
+    took = [row["probe_hours"] for row in rows]
     total = {
-        "passes": len(passes),
-        "audio_h": round(sum(row["audio_h"] for row in rows if row["passes"]), 3),
-        "features_gb": round(sum(row["features_gb"] for row in rows), 4),
-        "hours": round(sum(row["hours"] or 0.0 for row in rows), 3),
+        "passes": sum(row["passes"] for row in first),
+        "audio_h": round(sum(row["audio_h"] for row in first), 3),
+        "stored_h": round(sum(row["stored_h"] or 0.0 for row in first), 3),
+        "features_gb": round(sum(row["features_gb"] for row in first), 4),
+        "hours": round(sum(row["hours"] for row in first), 3),
+        "probes": sum(row["probes"] for row in rows),
+        "probe_hours": None if None in took else round(sum(took), 4),
     }
     if as_json:
         print(json.dumps({"total": total, "each": rows}, indent=1))
         return
-    print_table([{name: value for name, value in row.items() if name not in ("device", "dtype")} for row in rows])
-    print(
-        f"{total['passes']} passes over {total['audio_h']:,} h of audio on {rows[0]['device']}: "
-        f"{total['features_gb']:,} GB, about {span(3600 * total['hours'])}; what is stored already is not taken off"
+    print_table([_planned(row) for row in rows])
+    for source in dict.fromkeys(
+        f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
+    ):
+        print(source)
+    known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
+    known = "what is stored was not looked at" if ignore_stored else known
+    probes = (
+        "no record tells their time" if total["probe_hours"] is None else f"about {span(3600 * total['probe_hours'])}"
     )
+    print(
+        f"{known}; "
+        f"{_count(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
+        f"of audio on {rows[0]['device']}: "
+        f"{_size(1e9 * total['features_gb'])}, about {span(3600 * total['hours'])}; "
+        f"{total['probes']} probes of protocol {protocol}: {probes}"
+    )
+
+
+def _planned(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a plan as people read it."""
+    from marble_bench.progress import span
+
+    return {
+        "model": row["model"],
+        "task": row["task"],
+        "clips": row["clips"],
+        "unreadable": row["unreadable"],
+        "audio": f"{row['audio_h']:,} h",
+        "stored": "?" if row["stored_h"] is None else f"{row['stored_h']:,} h",
+        "passes": row["passes"],
+        "disk": _size(1e9 * row["features_gb"]),
+        "time": span(3600 * row["hours"]),
+        "memory": "?" if row["memory_mb"] is None else _size(1e6 * row["memory_mb"]),
+        "probes": row["probes"],
+        "probe time": "?" if row["probe_hours"] is None else span(3600 * row["probe_hours"]),
+    }
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _count(many: int, one: str, more: str) -> str:
+    return f"{many} {one if many == 1 else more}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import math
+import os
 import statistics
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +21,11 @@ from marble_bench.task import Clip
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
+READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
+
+
+def _silent(text: str) -> None:
+    """Who says nothing."""
 
 
 def is_pooled(request: Request) -> bool:
@@ -58,7 +65,9 @@ def export(request: Request, watch: Watch, place: Path) -> int:
 
     if not is_pooled(request):
         raise UsageError(
-            f"task '{request.named.name}' reads frames, which are not exported; choose a task of whole clips"
+            f"task '{request.named.name}' reads frames, and what is exported is a vector for each window, which is all that "
+            "--features can bring: choose a task of whole clips. The frames' own files are Arrow files that any Arrow tool "
+            "opens (bench features ls, docs/extraction.md)"
         )
     assert request.encoder is not None
     found = gather.pooled(request, watch)
@@ -83,52 +92,122 @@ def export(request: Request, watch: Watch, place: Path) -> int:
 
 @dataclass(frozen=True)
 class Pace:
-    """How fast features come: seconds of audio a second, where that is from, and the memory the process then took."""
+    """How fast features come: seconds of audio a second, where that is from, and the memory the process then took.
+
+    reading: whether reading audio is in it.
+    """
 
     rate: float
     source: str
     memory_mb: float | None
+    reading: bool
 
 
-def plan(request: Request, measured: dict[tuple[str, float], Pace]) -> dict[str, Any]:
-    """What the features of a run take: hours of audio, gigabytes, hours of time, memory. Nothing is fetched or written but a
-    miniature, and of the audio only headers are read. What is stored already is not taken off: to know it, every file would
-    have to be read.
+def plan(
+    request: Request, measured: dict[tuple[str, float], Pace], stored: bool = True, say: Callable[[str], None] = _silent
+) -> dict[str, Any]:
+    """What the features of a run take that are not stored yet: hours of audio, gigabytes, hours of time, memory.
 
-    measured: paces of this machine by encoder and window, which is added to.
+    Nothing is fetched or written but a miniature. Of the audio only headers are read; where features of the same key are
+    stored, every file's bytes too, as features are known by their digest. measured: paces of this machine by encoder and
+    window, which is added to. stored: False counts everything, and reads no file for its digest. say: is told before that.
     """
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
     root = corpus.folder(request)
     assert root is not None
     there = corpus.on_disk(request.named, root, request.allow_missing)
-    clips = corpus.limited(there.clips, request.limit) if request.limit else there.clips
+    clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    lengths, unreadable = _lengths(clips, path_of)
-    if task.window.first_s is not None:
-        lengths = [min(length, task.window.first_s) for length in lengths]
-    audio_s = sum(lengths)
+    lasting = _lengths(clips, path_of)
+    unreadable = len(clips) - len(lasting)
+    clips = [clip for clip in clips if clip.id in lasting]
+    lengths = [min(lasting[clip.id], task.window.first_s or math.inf) for clip in clips]
+    audio_s, left_s, stored_s = sum(lengths), lengths, None
     if isinstance(task.target, Stems):
         if unreadable:
             raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
         audio_s = separation.encoded_s(request, clips, lengths, corpus.is_mini(root))
+        needed = _bytes(request, encoder, [], audio_s)
+        left = audio_s
+    else:
+        there_is = _stored(request, encoder, clips, path_of, say) if stored else [False] * len(clips)
+        left_s = [length for length, is_there in zip(lengths, there_is, strict=True) if not is_there]
+        left = sum(left_s)
+        stored_s = audio_s - left if stored else None
+        needed = _bytes(request, encoder, left_s, left)
     typical_s = task.window.length_s or (statistics.median(lengths) if lengths else 10.0)
     pace = _pace(request, encoder, min(typical_s, encoder.max_s or typical_s), measured)
+    pace = pace if pace.reading else _with_reading(pace, request, clips, path_of)
     return {
         "model": request.model,
         "task": request.named.name,
-        "clips": len(clips),
+        "protocol": request.protocol.name,
+        "clips": len(clips) + unreadable,
         "unreadable": unreadable,
         "audio_h": round(audio_s / 3600, 3),
-        "features_gb": round(_bytes(request, encoder, lengths, audio_s) / 1e9, 4),
-        "passes": 1,
+        "stored_h": None if stored_s is None else round(stored_s / 3600, 3),
+        "features_gb": round(needed / 1e9, 4),
+        "passes": int(left > 0),
         "rate": round(pace.rate, 1),
         "rate_from": pace.source,
-        "hours": round(audio_s / 3600 / pace.rate, 3) if pace.rate else None,
+        "hours": round(left / 3600 / pace.rate, 3),
         "memory_mb": pace.memory_mb,
+        "probes": run.plan(request)["probes"],
+        "probe_hours": _probe_hours(request),
         "device": request.device,
         "dtype": request.dtype,
     }
+
+
+def _stored(
+    request: Request,
+    encoder: Encoder,
+    clips: Sequence[Clip],
+    path_of: dict[str, Path],
+    say: Callable[[str], None],
+) -> list[bool]:
+    """Of each clip, whether a pass would find its features. Files are read only where a store of the key has any."""
+    from marble_bench import weights
+    from marble_bench.features import extract as pooled
+    from marble_bench.features import frames, store
+
+    nothing = [False] * len(clips)
+    digest = weights.known_digest(encoder, request.cache, request.weights)
+    if digest is None:
+        return nothing
+    window = request.named.task.window
+    if is_pooled(request):
+        keys = [pooled.facts_of(encoder, digest, window, request.dtype)]
+    else:
+        facts = {"clip_normalize": window.normalize}
+        layers = frame_layers(request)
+        keys = [frames.facts_of(encoder, digest, each, facts, window.length_s, request.dtype) for each in layers]
+    rows = [store.index(request.cache / "features" / store.folder_name(key)) for key in keys]
+    if not all(rows):
+        return nothing
+    paths = [path_of[clip.id] for clip in clips]
+    say(
+        f"reading {len(set(paths))} files of {request.named.name} to see which are stored (--ignore-stored leaves it out)"
+    )
+    items = [
+        pooled.Item(clip, path, key, None) for clip, path, key in zip(clips, paths, pooled.digests(paths), strict=True)
+    ]
+    spans = [pooled.span_of(item, encoder, window) if is_pooled(request) else pooled.sound_span(item) for item in items]
+    return [all(span in each for each in rows) for span in spans]
+
+
+def _probe_hours(request: Request) -> float | None:
+    """What the probes took in records of this model, task, protocol and kind of device; None if there are none."""
+    took = []
+    for made in _records(request):
+        try:
+            same = (made["task"]["name"], made["protocol"]["name"]) == (request.named.name, request.protocol.name)
+            if same and made["environment"]["device"] == request.device and bool(made["data"]["mini"]) == request.mini:
+                took.append(made["cost"]["probe_s"])
+        except (KeyError, TypeError):
+            continue  # not a record; `bench list results` says what is wrong with it
+    return round(statistics.median(took) / 3600, 4) if took else None
 
 
 def same_pass(request: Request) -> tuple[Any, ...]:
@@ -139,13 +218,13 @@ def same_pass(request: Request) -> tuple[Any, ...]:
     return request.model, corpus_.beside or corpus_.name, window, kind, request.dtype
 
 
-def _lengths(clips: Sequence[Clip], path_of: dict[str, Path]) -> tuple[list[float], int]:
-    """Seconds of each clip by what is declared of it, else by its file's header; how many headers cannot be read."""
-    lengths, unreadable = [], 0
+def _lengths(clips: Sequence[Clip], path_of: dict[str, Path]) -> dict[str, float]:
+    """Seconds of each clip as declared, else by its file's header; without clips whose header cannot be read."""
+    lengths = {}
     of_path: dict[Path, float | None] = {}
     for clip in clips:
         if clip.duration_s is not None:
-            lengths.append(clip.duration_s)
+            lengths[clip.id] = clip.duration_s
             continue
         path = path_of[clip.id]
         if path not in of_path:
@@ -154,11 +233,9 @@ def _lengths(clips: Sequence[Clip], path_of: dict[str, Path]) -> tuple[list[floa
             except DataError:
                 of_path[path] = None
         length = of_path[path]
-        if length is None:
-            unreadable += 1
-        else:
-            lengths.append(max(0.0, length - clip.start_s))
-    return lengths, unreadable
+        if length is not None:
+            lengths[clip.id] = max(0.0, length - clip.start_s)
+    return lengths
 
 
 def _bytes(request: Request, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
@@ -181,25 +258,74 @@ def _pace(request: Request, encoder: Encoder, window_s: float, measured: dict[tu
     return measured[key]
 
 
+def _records(request: Request) -> Iterator[dict[str, Any]]:
+    """What the results folder has of this model; what is no JSON is left out."""
+    for path in sorted((request.results / request.model).glob("*/*/*.json")):
+        try:
+            yield json.loads(path.read_text())
+        except (OSError, ValueError):
+            continue  # not a record; `bench list results` says what is wrong with it
+
+
 def _recorded(request: Request) -> Pace | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
-    for path in sorted((request.results / request.model).glob("*/*/*.json")):
+    for made in _records(request):
         try:
-            made = json.loads(path.read_text())
             factor, environment = made["cost"]["real_time_factor"], made["environment"]
             memory = made["cost"]["peak_memory_mb"]
-        except (OSError, ValueError, KeyError, TypeError):
-            continue  # not a record; `bench list results` says what is wrong with it
+        except (KeyError, TypeError):
+            continue  # as above
         if factor and environment["device"] == request.device and environment["dtype"] == request.dtype:
-            found.append((factor, memory, path))
+            found.append((factor, memory))
     if not found:
         return None
-    return Pace(
-        statistics.median(factor for factor, _, _ in found),
-        f"{len(found)} records in {request.results}",
-        max(memory for _, memory, _ in found),
-    )
+    factors, memories = zip(*found, strict=True)
+    return Pace(statistics.median(factors), f"{len(found)} records in {request.results}", max(memories), reading=True)
+
+
+def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: dict[str, Path]) -> Pace:
+    """A pace of encoding, made one of a pass: with some of the files read as a pass reads them, digest included.
+
+    On a CPU readers and encoder share the cores, so their times add up; beside a GPU the slower of both decides.
+    """
+    from marble_bench.features import extract as pooled
+
+    assert request.encoder is not None
+    if isinstance(request.named.task.target, Stems):
+        return replace(pace, source=f"{pace.source}; reading is not counted")
+    rate = request.named.task.corpus.sample_rate_hz
+    seconds, taken, files = 0.0, 0.0, 0
+    for clip in clips[:: max(1, len(clips) // READ_FILES)][:READ_FILES]:
+        path = path_of[clip.id]
+        if files and taken > MEASURE_S:
+            break
+        try:
+            if not files:
+                _read(pooled.Item(clip, path, "", rate), request)  # loads what reading needs
+            began = time.perf_counter()
+            audio.digest(path)
+            seconds += _read(pooled.Item(clip, path, "", rate), request)
+        except (DataError, OSError):
+            continue  # damaged: a pass will name it
+        taken += time.perf_counter() - began
+        files += 1
+    if not seconds:
+        return replace(pace, source=f"{pace.source}; reading is not counted, as no file could be read")
+    cores = os.cpu_count() or 1
+    reading = seconds / taken * cores
+    together = min(pace.rate, reading) if request.device != "cpu" else 1 / (1 / pace.rate + 1 / reading)
+    source = f"{pace.source} ({pace.rate:,.0f} s/s) and {files} files read ({reading:,.0f} s/s in {cores} threads)"
+    return replace(pace, rate=together, source=source)
+
+
+def _read(item: Any, request: Request) -> float:
+    """Read one clip as a pass does. Returns its seconds."""
+    from marble_bench.features import extract as pooled
+
+    assert request.encoder is not None
+    rate = request.encoder.sample_rate_hz
+    return len(pooled.sound_of(item, request.named.task.window).read(rate)) / rate
 
 
 def _measured(request: Request, encoder: Encoder, window_s: float) -> Pace:
@@ -231,4 +357,4 @@ def _measured(request: Request, encoder: Encoder, window_s: float) -> Pace:
         taken += once(waves[:step])
         seconds += min(step, many) * samples / encoder.sample_rate_hz
         step = min(2 * step, many)
-    return Pace(seconds / taken, f"noise through the encoder for {taken:.1f} s", record.peak_memory_mb())
+    return Pace(seconds / taken, f"noise through the encoder for {taken:.1f} s", record.peak_memory_mb(), reading=False)

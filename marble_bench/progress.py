@@ -75,7 +75,7 @@ class Progress(_Shown):
         """Clips encoded, and the rate in hours of audio per hour."""
         rate = audio_s / self._taken() if done else 0.0
         left = "" if not done or self.bars.disable is False else f", {span((todo - done) * self._taken() / done)} left"
-        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.0f} audio h/h{left}")
+        self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.{0 if rate >= 10 else 1}f} audio h/h{left}")
 
     def _taken(self) -> float:
         return max(time.monotonic() - self.started, 1e-9)

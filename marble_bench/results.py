@@ -39,16 +39,14 @@ def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Pat
     return results / str(model["name"]) / str(model["weights_sha256"])[:12] / str(protocol) / f"{stem}.json"
 
 
-def check_writable(results: Path) -> None:
-    """Raise BenchError now if a record could not be written later."""
+def check_writable(folder: Path, what: str = "the results folder", option: str = "--results-dir") -> None:
+    """Raise BenchError now if a record, or what else a run leaves in a folder, could not be written later."""
     try:
-        results.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=results):
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
             pass
     except OSError as error:
-        raise BenchError(
-            f"the results folder {results} cannot be written: {error.strerror}; choose --results-dir"
-        ) from error
+        raise BenchError(f"{what} {folder} cannot be written: {error.strerror}; choose {option}") from error
 
 
 def dumps(record: dict[str, Any]) -> str:

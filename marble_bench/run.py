@@ -40,6 +40,8 @@ def run(request: Request, watch: Watch) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
     check_options(request)
     results.check_writable(request.results)
+    if request.keep_audio is not None:
+        results.check_writable(request.keep_audio, "the folder for separated songs", "another --keep-audio")
     robustness.check(request)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)

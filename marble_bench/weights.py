@@ -108,6 +108,23 @@ def resolve(
     return Weights(path, made.sha256, source.url, made.revision)
 
 
+def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) -> str | None:
+    """The digest that the features of an encoder's weights are stored by, as `resolve` gives it; nothing is fetched,
+    converted or written. None where the weights are not in the cache yet."""
+    if encoder.weights is None:
+        return _facts_digest(encoder)
+    if override is None:
+        there = kept(encoder, cache)
+        return there[1].sha256 if there else None
+    given = override.expanduser()
+    if not given.exists():
+        return None
+    if given.is_file() and given.suffix == ".safetensors":
+        return _digest(given)
+    path = _place(encoder, cache, _digest(given))
+    return _digest(path) if path.is_file() else None
+
+
 def kept(encoder: Encoder, cache: Path) -> tuple[Path, Receipt] | None:
     """The converted weights of an encoder's source and their receipt, if they are in the cache."""
     if encoder.weights is None:

@@ -2,9 +2,8 @@
 
 import os
 import signal
-import threading
-import time
 from dataclasses import replace
+from functools import partial
 
 import pytest
 from test_pipeline import SMALL, _bytes, _extract, _items, pipeline
@@ -38,6 +37,7 @@ def cluster():
         log_to_driver=False,
         logging_level=logging.ERROR,
         object_store_memory=200 << 20,
+        _system_config={"memory_monitor_refresh_ms": 0},  # a full machine is no reason to kill what is tested
         runtime_env={"env_vars": {"PYTHONPATH": here}},
     )
     yield
@@ -57,25 +57,43 @@ def test_a_cluster_makes_the_same_store(items, tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
     items[4].path.write_bytes(b"RIFF nothing")
     _extract(items, tmp_path / "local")
-    for workers in (1, 2):
-        said = []
-        made = _extract(items, tmp_path / str(workers), engine="ray", workers=workers, batch_s=2.0, say=said.append)
-        assert _bytes(tmp_path / str(workers)) == _bytes(tmp_path / "local")
-        assert list(made[2].damaged) == ["clip4"]
-        assert said == [f"{workers} encoders on a Ray cluster of 1 machines"]
+    said = []
+    made = _extract(items, tmp_path / "ray", engine="ray", workers=1, batch_s=2.0, say=said.append)
+    assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
+    assert list(made[2].damaged) == ["clip4"]
+    assert said == ["1 encoder on a Ray cluster of 1 machine"]
 
 
-def _slow(path, device):
-    """Takes its time and says where it runs."""
-    encode = SMALL.load(path, device)
+@needs_ray
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_changes_clips_as_this_machine_does(items, tmp_path, cluster):
+    """Noise is seeded by the file; what is changed on a worker is the same."""
+    _extract(items, tmp_path / "plain")
+    _extract(items, tmp_path / "local", change="noise")
+    _extract(items, tmp_path / "ray", engine="ray", workers=1, change="noise")
+    assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
+    assert list(_bytes(tmp_path / "ray").values()) != list(_bytes(tmp_path / "plain").values())
 
-    def waiting(waveforms, pool):
-        with open(os.environ["PIDS"], "a") as file:
-            file.write(f"{os.getpid()}\n")
-        time.sleep(0.3)
+
+def _dying(folder, path, device):
+    """Notes its process; the first process that comes to its second batch is killed in the midst of it."""
+    encode, batches = SMALL.load(path, device), []
+
+    def once(waveforms, pool):
+        batches.append(len(waveforms))
+        (folder / str(os.getpid())).touch()
+        if len(batches) == 2:
+            try:
+                with open(folder / "killed", "x") as file:  # of several processes one makes it
+                    file.write(str(os.getpid()))
+            except FileExistsError:
+                pass
+            else:
+                os.kill(os.getpid(), signal.SIGKILL)
         return encode(waveforms, pool)
 
-    return waiting
+    return once
 
 
 @needs_ray
@@ -83,23 +101,14 @@ def _slow(path, device):
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_is_killed_midway_loses_nothing(items, tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
-    pids = tmp_path / "pids"
     _extract(items, tmp_path / "local")
-
-    def load(path, device):
-        os.environ["PIDS"] = str(pids)
-        return _slow(path, device)
-
-    def kill():
-        while not pids.exists() or len(pids.read_text().split()) < 4:
-            time.sleep(0.02)
-        os.kill(int(pids.read_text().split()[-1]), signal.SIGKILL)
-
-    killer = threading.Thread(target=kill)
-    killer.start()
-    _extract(items, tmp_path / "ray", replace(SMALL, load=load), engine="ray", workers=2, batch_s=1.0)
-    killer.join()
-    assert len(set(pids.read_text().split())) == 3  # two, and the one that took a lost one's place
+    seen = tmp_path / "seen"
+    seen.mkdir()
+    dying = replace(SMALL, load=partial(_dying, seen))
+    _extract(items, tmp_path / "ray", dying, engine="ray", workers=2, batch_s=1.0)
+    pids = {path.name for path in seen.iterdir()} - {"killed"}
+    assert (seen / "killed").read_text() in pids
+    assert len(pids) >= 3  # two, and the one that took the killed one's place
     assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
 
 
@@ -112,4 +121,17 @@ def test_what_fails_on_a_worker_is_told_as_on_this_machine(items, tmp_path, clus
         return lambda waveforms, pool: [each * float("nan") for each in encode(waveforms, pool)]
 
     with pytest.raises(BenchError, match=r"small on .*00\.wav: layer '0' has NaN or infinity"):
-        _extract(items, tmp_path, replace(SMALL, load=load), engine="ray")
+        _extract(items, tmp_path, replace(SMALL, load=load), engine="ray", workers=1)
+
+
+@needs_ray
+@pytest.mark.filterwarnings("ignore")
+def test_a_cluster_that_cannot_be_joined_is_named(items, tmp_path, monkeypatch):
+    def refused(**options):
+        raise ConnectionError("nobody answers")
+
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray, "init", refused)
+    monkeypatch.setenv("RAY_ADDRESS", "far:6379")
+    with pytest.raises(BenchError, match=r"the Ray cluster at far:6379 cannot be joined: nobody answers"):
+        _extract(items, tmp_path, engine="ray")

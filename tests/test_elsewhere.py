@@ -77,3 +77,17 @@ def test_an_s3_bucket_keeps_the_shards(items, tmp_path, monkeypatch):
         _moves(items, tmp_path, "s3://bucket/features")
     finally:
         running.stop()
+
+
+def test_an_exception_that_only_one_file_system_knows_is_told_too(items, tmp_path, monkeypatch):
+    """botocore's connection errors, for one, are no OSError."""
+
+    class Unreachable(Exception):
+        pass
+
+    def refused(*arguments):
+        raise Unreachable("could not connect")
+
+    monkeypatch.setattr("fsspec.url_to_fs", refused)
+    with pytest.raises(BenchError, match=r"kept at s3://far/x: Unreachable: could not connect"):
+        _extract(items, tmp_path, elsewhere="s3://far/x")

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import time
 from pathlib import Path
 
@@ -225,18 +226,86 @@ def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_p
     assert row["hours"] == round(51 / 3600 / row["rate"], 3)
     assert total["passes"] == 1
     assert not (tmp_path / "cache/features").exists()
-    assert "1 passes over" in bench("plan", *OF_TOY, "--mini", "--device", "cpu").out
+    assert (row["stored_h"], total["stored_h"]) == (0, 0)
+    assert re.search(r"and \d+ files read \([\d,]+ s/s in", row["rate_from"])
+    assert row["probe_hours"] is None
+    said = bench("plan", *OF_TOY, "--mini", "--device", "cpu")
+    assert "0.0 of 0.014 hours are stored; 1 pass over 0.014 h of audio on cpu" in said.out
+    assert not said.err  # no store, so no file is read for its digest
 
 
 def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(bench, tmp_path):
     record = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1).record
     other = tmp_path / "twin_task.py"
     other.write_text(Path(TOY_TASK).read_text())
-    planned = bench("plan", *OF_TOY, "--task", other, "--mini", "--json", "--device", "cpu").record
+    call = ("plan", *OF_TOY, "--task", other, "--mini", "--json", "--device", "cpu")
+    planned = bench(*call, "--ignore-stored").record
     assert planned["each"][0]["rate_from"] == "1 records in results"
     assert planned["each"][0]["rate"] == round(record["cost"]["real_time_factor"], 1)
+    assert planned["each"][0]["probe_hours"] == round(record["cost"]["probe_s"] / 3600, 4)
     assert planned["total"]["passes"] == 1
-    assert planned["each"][1]["passes"] == 0
+    assert [each["passes"] for each in planned["each"]] == [1, 0]
+    assert planned["each"][0]["stored_h"] is None
+    stored = bench(*call).record
+    assert [each["passes"] for each in stored["each"]] == [0, 0]
+    assert (stored["total"]["passes"], stored["total"]["hours"], stored["total"]["features_gb"]) == (0, 0, 0)
+
+
+def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeypatch):
+    """20 of 51 seconds are made by way of --limit; a changed file and another precision are not those stored."""
+    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    toy_module().write(corpus)
+    of = (*OF_TOY, "--data-dir", corpus, "--device", "cpu")
+    assert bench("features", "extract", *of, "--limit", 7).code == 0
+    before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
+    said = bench("plan", *of)
+    assert "reading 51 files of toy-task to see which are stored" in said.err
+    assert "0.006 of 0.014 hours are stored; 1 pass over" in said.out
+    (row,) = bench("plan", *of, "--json").record["each"]
+    assert row["stored_h"] == round(21 / 3600, 3)
+    assert row["features_gb"] == round(30 * 3 * 16 * 2 / 1e9, 4)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")} == before
+    for path in (corpus / "hums").iterdir():
+        path.write_bytes((corpus / "hums/test00.wav").read_bytes()[:-2] + b"\x01\x02")
+    assert bench("plan", *of, "--json").record["each"][0]["stored_h"] == 0
+    assert bench("plan", *of, "--dtype", "bfloat16", "--json").record["each"][0]["stored_h"] == 0
+
+
+def test_plan_counts_frames_that_every_layer_has(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    of = ("--model", TOY_MODEL, "--task", "gtzan-rhythm", "--mini", "--device", "cpu")
+    assert bench("features", "extract", *of, "--layers", "1").code == 0
+    (one,) = bench("plan", *of, "--layers", "1", "--json").record["each"]
+    assert one["stored_h"] == one["audio_h"] > 0
+    assert bench("plan", *of, "--json").record["each"][0]["stored_h"] == 0
+
+
+def test_plan_counts_the_probes_of_a_protocol(bench, monkeypatch):
+    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    for protocol, probes in (("marble", 3 * 6 * 4), ("linear", 3 * 7), ("jukemir", 3 * 216)):
+        planned = bench("plan", *OF_TOY, "--mini", "--device", "cpu", "--json", "--protocol", protocol).record
+        assert planned["total"]["probes"] == probes
+    assert "did you mean 'linear'" in bench("plan", *OF_TOY, "--mini", "--protocol", "linaer").err
+
+
+def test_frames_are_not_exported_and_the_reason_is_told(bench, tmp_path):
+    ended = bench(
+        "features", "export", "x", "--model", TOY_MODEL, "--task", "gtzan-rhythm", "--mini", "--device", "cpu"
+    )
+    assert ended.code == 2
+    assert "a vector for each window, which is all that --features can bring" in ended.err
+    assert not (tmp_path / "cache/features").exists()
+
+
+@pytest.mark.parametrize("option", ["--weights", "--data-dir", "--cache-dir"])
+@pytest.mark.parametrize("command", [("run",), ("plan",), ("features", "extract"), ("features", "export", "x")])
+def test_an_empty_path_is_not_the_current_folder(bench, tmp_path, command, option):
+    ended = bench(*command, *OF_TOY, option, "")
+    assert ended.code == 2
+    assert "the path is empty" in ended.err
+    assert not list(tmp_path.iterdir())
 
 
 def test_wrong_requests_say_what_is_wrong(bench):

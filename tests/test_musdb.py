@@ -414,3 +414,12 @@ def test_a_model_that_needs_longer_mixtures_is_refused_before_any_is_made(bench,
     ended = bench("run", "--model", f"{encoder}:LONG", "--task", "musdb", "--mini", "--quiet")
     assert ended.code == 2
     assert "a training mixture lasts 3 s, and long needs at least 5.000 s" in ended.err
+
+
+def test_a_folder_for_audio_that_cannot_be_written_ends_a_run_before_any_work(bench, tmp_path):
+    (tmp_path / "file").write_text("")
+    kept = tmp_path / "file" / "kept"
+    ended = bench("run", "--model", "logmel", "--task", "musdb", "--mini", "--device", "cpu", "--keep-audio", kept)
+    assert ended.code == 1
+    assert f"the folder for separated songs {kept} cannot be written: Not a directory; choose another" in ended.err
+    assert not (tmp_path / "cache").exists()

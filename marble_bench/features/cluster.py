@@ -10,6 +10,7 @@ Ray, and what it had is done again. Corpus and weights must lie where every mach
 from __future__ import annotations
 
 import logging
+import os
 import sys
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -172,7 +173,14 @@ def on_ray(
         raise UsageError("--engine ray needs Ray: pip install 'marble-bench[ray]'") from error
     mine = not ray.is_initialized()
     if mine:
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = os.environ.get("RAY_ADDRESS")
+            raise BenchError(
+                f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers "
+                "here; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
+            ) from error
     try:
         _by_value(encoder)
         there = ray.cluster_resources()
@@ -181,7 +189,8 @@ def on_ray(
         if not able:
             raise UsageError(f"--device {settings.device}: the Ray cluster has no GPU; give --device cpu")
         count = min(settings.workers or able, able)
-        say(f"{count} encoders on a Ray cluster of {len(ray.nodes())} machines")
+        machines = sum(node["Alive"] for node in ray.nodes())
+        say(f"{_many(count, 'encoder')} on a Ray cluster of {_many(machines, 'machine')}")
         asked = {"num_gpus": 1, "num_cpus": 0} if cuda else {"num_cpus": 1}
         made = ray.remote(**asked, max_restarts=ATTEMPTS - 1, max_task_retries=ATTEMPTS - 1)(_Encoding)
         # what an object needs is sent once, not with every batch
@@ -195,6 +204,10 @@ def on_ray(
     finally:
         if mine:
             ray.shutdown()
+
+
+def _many(count: int, what: str) -> str:
+    return f"{count} {what}{'' if count == 1 else 's'}"
 
 
 def _by_value(encoder: Encoder) -> None:

@@ -72,7 +72,7 @@ class Place:
     def _told(self) -> Iterator[None]:
         try:
             yield
-        except (ImportError, OSError, ValueError) as error:
+        except Exception as error:  # each file system has its own: botocore's have nothing in common with OSError
             raise BenchError(
                 f"features cannot be kept at {self.url}: {type(error).__name__}: {error}. What is written here is kept, and "
                 "the same command goes on from there"

@@ -116,8 +116,10 @@ def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
                     f"{target} has {files.size(target)} bytes after the upload, {path} has others; push again"
                 )
             say(f"pushed {target}")
-    except (ImportError, OSError, ValueError) as error:
-        raise BenchError(f"features cannot be pushed to {destination}: {error}") from error
+    except BenchError:
+        raise
+    except Exception as error:  # each file system has exceptions of its own; see `elsewhere`
+        raise BenchError(f"features cannot be pushed to {destination}: {type(error).__name__}: {error}") from error
     return destination
 
 

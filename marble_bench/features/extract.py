@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio, perturb
 from marble_bench.encoder import Encoder
@@ -68,11 +68,19 @@ def open_store(
     change: str = "",
 ) -> Store:
     """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
-    facts = {
+    facts = facts_of(encoder, weights.sha256, window, dtype, change)
+    return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
+
+
+def facts_of(
+    encoder: Encoder, weights_sha256: str, window: Window, dtype: str = "float32", change: str = ""
+) -> dict[str, Any]:
+    """What the key of a store of pooled features is made of."""
+    return {
         "encoder": encoder.name,
         "version": encoder.version,
         "code": encoder.code,
-        "weights_sha256": weights.sha256,
+        "weights_sha256": weights_sha256,
         "sample_rate_hz": encoder.sample_rate_hz,
         "normalize": encoder.normalize,
         "window_s": window.length_s,
@@ -82,7 +90,6 @@ def open_store(
         "dtype": dtype,
         **changed_facts(change),
     }
-    return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
 
 
 def changed_facts(change: str) -> dict[str, str]:
@@ -104,7 +111,6 @@ def sound_of(item: Item, window: Window) -> Sound:
     Raises DataError if the file's header cannot be read.
     """
     clip = item.clip
-    length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
 
     def read(sample_rate_hz: int) -> NDArray[np.float32]:
         waveform = audio.read(
@@ -118,7 +124,13 @@ def sound_of(item: Item, window: Window) -> Sound:
         return audio.normalize(waveform, window.normalize)
 
     lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(item.path) - clip.start_s
-    return Sound(clip.id, Span(item.digest, f"{clip.start_s:.9g}:{length}"), lasts, read)
+    return Sound(clip.id, sound_span(item), lasts, read)
+
+
+def sound_span(item: Item) -> Span:
+    """What is decoded of a clip whose frames are wanted: all of it."""
+    length = "" if item.clip.duration_s is None else f"{item.clip.duration_s:.9g}"
+    return Span(item.digest, f"{item.clip.start_s:.9g}:{length}")
 
 
 def _crop_s(item: Item, encoder: Encoder, window: Window) -> float | None:

@@ -144,8 +144,11 @@ def extract(
     """
     check_framewise(encoder, layers)
     cut = Cut.of(encoder, piece_s)
-    key = {"dtype": dtype, **facts, "cut": asdict(cut)}
-    stores = [_store(encoder, weights, index, cache, key, elsewhere) for index in layers]
+    keys = [facts_of(encoder, weights.sha256, index, facts, piece_s, dtype) for index in layers]
+    stores = [
+        Store(cache / "features", key, [(encoder.layers[index].name, encoder.layers[index].width)], elsewhere)
+        for key, index in zip(keys, layers, strict=True)
+    ]
     cost = Cost()
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
@@ -166,21 +169,30 @@ def extract(
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
 
-def _store(encoder: Encoder, weights: Weights, layer: int, cache: Path, facts: dict[str, Any], elsewhere: str) -> Store:
+def facts_of(
+    encoder: Encoder,
+    weights_sha256: str,
+    layer: int,
+    facts: dict[str, Any],
+    piece_s: float | None,
+    dtype: str = "float32",
+) -> dict[str, Any]:
+    """What the key of a layer's store of frames is made of. facts, piece_s: as for `extract`."""
     one = encoder.layers[layer]
-    key = {
+    return {
         "encoder": encoder.name,
         "version": encoder.version,
         "code": encoder.code,
-        "weights_sha256": weights.sha256,
+        "weights_sha256": weights_sha256,
         "sample_rate_hz": encoder.sample_rate_hz,
         "normalize": encoder.normalize,
         "kind": "frames",
         "layer": one.name,
         "averaged": reduction(one),
+        "dtype": dtype,
         **facts,
+        "cut": asdict(Cut.of(encoder, piece_s)),
     }
-    return Store(cache / "features", key, [(one.name, one.width)], elsewhere)
 
 
 def _check_room(
