@@ -8,7 +8,7 @@ BOARD ?= $(VENV)/board
 BOARD_TASKS ?=
 BOARD_MODELS ?=
 
-.PHONY: install demo board test check format clean
+.PHONY: install demo board test gpu check format clean
 
 install: $(STAMP)
 
@@ -36,6 +36,12 @@ board: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# what needs a GPU, with the Python that has torch for it: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(PYTHON)
+GPU_REPORT ?= gpu-report.md
+gpu:
+	$(GPU_PYTHON) benchmarks/gpu.py $(GPU_REPORT)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .
