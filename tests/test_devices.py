@@ -97,3 +97,17 @@ def test_a_step_and_a_validation_of_every_block_stay_on_the_device(protocol, los
         assert {finite.device.type, outputs.device.type} == {device}
         assert outputs.shape == (len(members), 12, 3)
         assert {value.device.type for value in block.adam.parameters.values()} == {device}
+
+
+@pytest.mark.parametrize("name", ["muq", "mert-95m"])
+def test_float32_after_bfloat16_is_what_it_is_alone(name, tmp_path):
+    """As where half precision overflows and a window is encoded once more."""
+    encoder, path = stand_in(name, tmp_path)
+    encode = encoder.load(path, "cpu")
+    waveforms = torch.randn(1, 2 * encoder.sample_rate_hz, generator=torch.Generator().manual_seed(0))
+    with torch.inference_mode():
+        alone = encoder.load(path, "cpu")(waveforms, lambda frames: frames)
+        with torch.autocast("cpu", torch.bfloat16):
+            encode(waveforms, lambda frames: frames)
+        after = encode(waveforms, lambda frames: frames)
+    assert all(torch.equal(one, other) for one, other in zip(alone, after, strict=True))
