@@ -47,7 +47,7 @@ class _Elsewhere(TorchFunctionMode):
             return func(*args, **kwargs)
         if func is torch.tensor:
             place = kwargs.pop("device")
-            return self._faked(func(*args, **kwargs)).to(place)
+            return self.fake.from_tensor(func(*args, **kwargs)).to(place)
         if named and func is not torch.Tensor.to:  # a factory
             with self.fake:
                 return func(*args, **kwargs)
