@@ -8,7 +8,7 @@ BOARD ?= $(VENV)/board
 BOARD_TASKS ?=
 BOARD_MODELS ?=
 
-.PHONY: install demo board test test-cluster check format clean
+.PHONY: install demo board test test-cluster gpu check format clean
 
 install: $(STAMP)
 
@@ -37,10 +37,16 @@ board: $(STAMP)
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
 
-# the tests that need Ray, which `make check` skips: starting clusters takes a minute or more on two cores
+# the tests that need Ray and an S3 server, which `make check` skips: starting clusters takes a minute or more on two cores
 test-cluster: $(STAMP)
-	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray]'
-	$(BIN)/python -m pytest tests/test_cluster.py
+	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray,s3]' 'moto[server]'
+	$(BIN)/python -m pytest -n 2 tests/test_cluster.py tests/test_elsewhere.py
+
+# what needs a GPU, with the Python that has torch for it: make gpu GPU_PYTHON=python3
+GPU_PYTHON ?= $(PYTHON)
+GPU_REPORT ?= gpu-report.md
+gpu:
+	$(GPU_PYTHON) benchmarks/gpu.py $(GPU_REPORT)
 
 check: $(STAMP)
 	$(BIN)/ruff format --check .

@@ -1,6 +1,6 @@
 """How fast features are made, side by side in one run, in seconds of audio a second.
 
-python benchmarks/extract.py [--only musicnn-mtt mert-95m-random mfcc]
+python benchmarks/extract.py [--only musicnn-mtt mert-95m-random mfcc] [--device cpu|cuda]
 
 ours       files to stored features, as `bench` makes them (digests of the files, decoding, encoding, writing)
 (a) loop   the common loop: librosa.load, one file at a time, float32, every hidden state to the host, its mean over time,
@@ -120,7 +120,7 @@ def clock(work: Callable[[], object]) -> tuple[float, float]:
     return time.perf_counter() - began, time.process_time() - used
 
 
-def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: Path) -> None:
+def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: Path, device: str) -> None:
     """The common loop."""
     import librosa
     import numpy as np
@@ -135,11 +135,11 @@ def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: 
             wave = (wave - wave.mean()) / np.sqrt(wave.var() + 1e-7)
         windows = torch.from_numpy(wave[: len(wave) // length * length].reshape(-1, length).astype(np.float32))
         with torch.inference_mode():
-            states = [layer.cpu().numpy() for layer in encode(windows, lambda frames: frames)]
+            states = [layer.cpu().numpy() for layer in encode(windows.to(device), lambda frames: frames)]
         np.save(folder / f"{path.stem}.npy", np.concatenate([state.mean(axis=1) for state in states], axis=1))
 
 
-def measure(case: Case, rounds: int, work: Path) -> dict[str, tuple[float, float]]:
+def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple[float, float]]:
     """Median seconds of audio a second of one encoder, by the clock and by processor time."""
     import torch
 
@@ -148,14 +148,14 @@ def measure(case: Case, rounds: int, work: Path) -> dict[str, tuple[float, float
 
     paths = write_audio(work, case.clips)
     encoder, window = case.encoder, Window(length_s=case.window_s)
-    encode = encoder.load(case.weights.path, "cpu")
+    encode = encoder.load(case.weights.path, device)
     ready = replace(encoder, load=lambda *_: encode)
     clips = [Clip(path.stem, "train", path.name, "x") for path in paths]
     audio_s = case.clips * CLIP_S
 
     def ours(cache: Path, most: int | None = None) -> None:
         found = zip(clips[:most], paths[:most], extract.digests(paths[:most]), strict=True)
-        extract.extract([extract.Item(*each, None) for each in found], ready, case.weights, window, cache)
+        extract.extract([extract.Item(*each, None) for each in found], ready, case.weights, window, cache, device)
 
     items = [extract.Item(clip, path, "", None) for clip, path in zip(clips, paths, strict=True)]
 
@@ -170,18 +170,18 @@ def measure(case: Case, rounds: int, work: Path) -> dict[str, tuple[float, float
     def alone() -> None:
         with torch.inference_mode():
             for batch in torch.split(waves, step):
-                for layer in encode(batch, pipeline.mean_over_time):
+                for layer in encode(batch.to(device), pipeline.mean_over_time):
                     layer.cpu().numpy()
 
     (work / "npy").mkdir()
     ours(work / "warm", 1)  # imports and compiles what all need
-    loop(encode, encoder, case.window_s, paths[:1], work / "npy")
+    loop(encode, encoder, case.window_s, paths[:1], work / "npy", device)
     taken: dict[str, list[tuple[float, float]]] = {"ours": [], "loop": [], "alone": [], "decode": []}
     for number in range(rounds):
         taken["ours"].append(clock(partial(ours, work / f"cache{number}")))
         taken["alone"].append(clock(alone))
         taken["decode"].append(clock(decode))
-        taken["loop"].append(clock(partial(loop, encode, encoder, case.window_s, paths, work / "npy")))
+        taken["loop"].append(clock(partial(loop, encode, encoder, case.window_s, paths, work / "npy", device)))
     middle = {name: [statistics.median(each) for each in zip(*runs, strict=True)] for name, runs in taken.items()}
     return {name: (audio_s / wall, audio_s / used) for name, (wall, used) in middle.items()}
 
@@ -195,16 +195,19 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", choices=names, default=names)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--share", type=float, default=1.0, help="this part of the clips, for a busy machine")
+    parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
     from marble_bench.cache import cache_root
 
-    print(f"{os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s")
+    print(
+        f"{asked.device}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s"
+    )
     heads = ("ours", "(a) loop", "(b) alone", "decode", "ours/(a)", "of the lower", "of both")
     print(f"{'':26}" + "".join(f"{head:>13}" for head in heads))
     for case in cases(cache_root(), asked.only, asked.share):
         work = Path(tempfile.mkdtemp(prefix="bench-extract-"))
         try:
-            rates = measure(case, asked.rounds, work)
+            rates = measure(case, asked.rounds, work, asked.device)
         finally:
             shutil.rmtree(work)
         for index, by in enumerate(("clock", "processor")):

@@ -26,11 +26,15 @@ def hold_freed() -> None:
 
 
 def free_bytes(device: str) -> int:
-    """Bytes that can be had on a device: of a GPU what its driver calls free, else what the machine or its cgroup has."""
+    """Bytes that can be had on a device: of the CPU what the machine or its cgroup has.
+
+    Of a GPU what its driver calls free, and what torch holds of it without using it: an encoder that ran before leaves that.
+    """
     if device.startswith("cuda"):
         import torch
 
-        return int(torch.cuda.mem_get_info(device)[0])
+        idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
+        return int(torch.cuda.mem_get_info(device)[0] + idle)
     found = [_machine()]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():

@@ -30,6 +30,7 @@ ENCODEC = (
     "use_conv_shortcut", "audio_channels",
 )  # fmt: skip
 DAC = ("encoder_hidden_size", "downsampling_ratios")
+SIZES = ("stride", "kernel_size", "padding_total")  # what transformers keeps as tensors, to count padding by
 _NO_PIN = "no pin is known; the record has the commit that was got"
 
 
@@ -86,7 +87,11 @@ def load(family: str, hop: int, weights: Path | None, device: str) -> Encode:
         config, tensors = prepare(family, {}, tensors)
     model = build(family, config)
     _hub.fill(model, tensors)
+    sizes = [(module, name, value) for module in model.modules() for name, value in module.named_buffers(recurse=False)]
     model = _hub.frozen(model, device)
+    for module, name, value in sizes:
+        if name in SIZES:
+            setattr(module, name, value)  # read at every call: from a GPU each reading would wait for all work
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         import torch

@@ -152,6 +152,8 @@ def load(config: dict[str, Any], channels: int, weights: Path | None, device: st
     )  # fmt: skip
 
     def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        # transformers keeps the table of the last length in the precision of its first call, whatever is asked next
+        model.conformer.embed_positions.cached_sequence_length = None
         mel = (decibels(mel_of(waveforms))[..., :-1] - statistics[MEAN]) / statistics[DEVIATION]
         return collect(taps, lambda: model(mel), pool)
 

@@ -184,7 +184,7 @@ def _local(
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Runner]]:
     """This machine: what reads, and what encodes."""
     runner = Runner(encoder, load(), kind, settings, cost, say)
-    with _exact(settings), closing(_read_ahead(jobs, settings.workers or os.cpu_count() or 1, cost)) as read:
+    with closing(_read_ahead(jobs, settings.workers or os.cpu_count() or 1, cost)) as read:
         yield read, runner
 
 
@@ -255,6 +255,28 @@ class Made:
     layers: Halves
     places: list[tuple[int, int, int]]
     samples: int
+
+
+@dataclass(frozen=True)
+class _Part:
+    """Windows of one batch that are being encoded.
+
+    windows: what went in. largest: magnitudes `(layers, windows)`. layers: each `(windows, rows, width)`, half precision.
+    Both are on the host, and of a GPU not there before `ready`.
+    """
+
+    windows: NDArray[np.float32]
+    largest: Any
+    layers: list[Any]
+    ready: Any  # a CUDA event, else None
+
+    def arrived(self) -> tuple[NDArray[np.float32], Halves]:
+        """`largest` and `layers`, once they are there."""
+        if self.ready is None:
+            return self.largest.numpy(), [layer.numpy() for layer in self.layers]
+        self.ready.synchronize()
+        # copied, so that pinned memory, which the driver is slow to hand out, serves the next batch
+        return self.largest.numpy().copy(), [layer.numpy().copy() for layer in self.layers]
 
 
 @dataclass(frozen=True)
@@ -337,7 +359,7 @@ class Runner:
 
     def over(self, batches: Iterable[Batch | Close]) -> Iterator[Made | Close]:
         """What each batch gives. On CUDA the next one is already under way when one is fetched."""
-        under_way: deque[tuple[Batch, list[tuple[NDArray[np.float32], Any, Any]]]] = deque()
+        under_way: deque[tuple[Batch, list[_Part]]] = deque()
         for batch in batches:
             if isinstance(batch, Batch):
                 under_way.append((batch, self.launched(batch)))
@@ -348,27 +370,30 @@ class Runner:
         while under_way:
             yield self.fetched(*under_way.popleft())
 
-    def launched(self, batch: Batch) -> list[tuple[NDArray[np.float32], Any, Any]]:
-        """Per part of the batch: its windows, the largest magnitudes `(layers, windows)`, the layers in half precision."""
+    def launched(self, batch: Batch) -> list[_Part]:
+        """The batch in parts that fit the memory; on CUDA they are under way, not done."""
         import numpy as np
         import torch
 
-        parts: list[tuple[NDArray[np.float32], Any, Any]] = []
+        parts: list[_Part] = []
         start, length = 0, len(batch.windows[0])
+        before = 0 if self.fitted else self._used_before()
         while start < len(batch.windows):
             windows = np.stack(batch.windows[start : start + self.step(length)])
+            short: Exception | None = None
             try:
-                made = self._once(windows, self.settings.dtype)
+                parts.append(self._once(windows, self.settings.dtype))
             except torch.OutOfMemoryError as error:
-                self._shrink(len(windows), length, error)
-                continue
-            parts.append((windows, *made))
-            start += len(windows)
+                short = error.with_traceback(None)  # whose frames hold the batch's tensors
+            if short is None:
+                start += len(windows)
+            else:
+                self._shrink(len(windows), length, short)
         if not self.fitted:
-            self._fit(len(batch.windows) * length / self.encoder.sample_rate_hz)
+            self._fit(len(batch.windows) * length / self.encoder.sample_rate_hz, before)
         return parts
 
-    def _once(self, windows: NDArray[np.float32], dtype: str) -> tuple[Any, list[Any]]:
+    def _once(self, windows: NDArray[np.float32], dtype: str) -> _Part:
         import torch
 
         batch = torch.from_numpy(windows)
@@ -377,7 +402,7 @@ class Runner:
         batch = batch.to(self.settings.device, non_blocking=self.cuda)
         kind = self.settings.device.split(":")[0]
         precision = nullcontext() if dtype == "float32" else torch.autocast(kind, getattr(torch, dtype))
-        with torch.inference_mode(), precision:
+        with _exact(self.settings), torch.inference_mode(), precision:
             found = self.encode(batch, self.kind.pool)
         layers = self.encoder.layers
         if len(found) != len(layers):
@@ -391,26 +416,34 @@ class Runner:
                         f"declared are ({len(windows)}, rows, {layers[index].width})"
                     )
             largest = torch.stack([each.float().abs().amax(dim=(1, 2)) for each in chosen])
-            return largest, [each.half() for each in chosen]
+            made = [largest, *(each.half() for each in chosen)]
+            if not self.cuda:
+                return _Part(windows, made[0].cpu(), [each.cpu() for each in made[1:]], None)
+            # queued right behind this batch's work: asked for later, a copy would wait for the batch after it too
+            largest, *halves = (each.to("cpu", non_blocking=True) for each in made)
+            event: Any = torch.cuda.Event
+            ready = event(blocking=True)  # a thread that waits leaves its core to those that read audio
+            ready.record(torch.cuda.current_stream(self.settings.device))
+            return _Part(windows, largest, halves, ready)
 
-    def fetched(self, batch: Batch, parts: list[tuple[NDArray[np.float32], Any, Any]]) -> Made:
+    def fetched(self, batch: Batch, parts: list[_Part]) -> Made:
         import numpy as np
 
         made: list[Halves] = []
         first = 0
-        for windows, on_device, layers in parts:
-            largest = on_device.cpu().numpy()
-            halves: Halves = [layer.cpu().numpy() for layer in layers]
+        for part in parts:
+            windows = part.windows
+            largest, halves = part.arrived()
             bad = np.flatnonzero(~(largest <= HALF_MAX).all(axis=0))  # NaN is not smaller than anything
             if len(bad) and self.settings.dtype != "float32":
                 if not self.cost.again:
                     self.say(f"{self.settings.dtype} overflows on {batch.names[first + bad[0]]}: again in float32")
                 self.cost.again += len(bad)
                 for row in bad:  # one by one: they are few, and a float32 batch might not fit
-                    exact, once_more = self._once(windows[row : row + 1], "float32")
-                    largest[:, row] = exact.cpu().numpy()[:, 0]
+                    exact, once_more = self._alone(windows[row : row + 1])
+                    largest[:, row] = exact[:, 0]
                     for layer, values in zip(halves, once_more, strict=True):
-                        layer[row] = values.cpu().numpy()[0]
+                        layer[row] = values[0]
                 bad = np.flatnonzero(~(largest <= HALF_MAX).all(axis=0))
             if len(bad):
                 self._refuse(largest[:, bad[0]], batch.names[first + bad[0]])
@@ -418,6 +451,17 @@ class Runner:
             first += len(windows)
         whole = made[0] if len(made) == 1 else [np.concatenate(each) for each in zip(*made, strict=True)]
         return Made(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
+
+    def _alone(self, window: NDArray[np.float32]) -> tuple[NDArray[np.float32], Halves]:
+        """One window in float32. Raises BenchError if it does not fit the memory."""
+        import torch
+
+        try:
+            return self._once(window, "float32").arrived()
+        except torch.OutOfMemoryError as error:
+            short = error.with_traceback(None)
+        self._shrink(1, window.shape[1], short)
+        raise AssertionError("one window is never halved")
 
     def _refuse(self, largest: NDArray[np.float32], name: str) -> None:
         import numpy as np
@@ -445,16 +489,23 @@ class Runner:
             torch.cuda.empty_cache()
         self.say(f"{self.settings.device} ran out of memory: batches of {self.batch_s:.0f} s of audio from here on")
 
-    def _fit(self, seconds: float) -> None:
+    def _used_before(self) -> int:
+        """Bytes that are taken on the GPU before the first batch; from here on the peak is the batch's own."""
+        import torch
+
+        torch.cuda.reset_peak_memory_stats(self.settings.device)
+        return int(torch.cuda.memory_allocated(self.settings.device))
+
+    def _fit(self, seconds: float, before: int) -> None:
         """After the first batch on CUDA: as many seconds as the memory allows by what this one took."""
         import torch
 
-        torch.cuda.synchronize()
+        torch.cuda.synchronize(self.settings.device)
         free, _ = torch.cuda.mem_get_info(self.settings.device)
         spare = (
             free + torch.cuda.memory_reserved(self.settings.device) - torch.cuda.memory_allocated(self.settings.device)
         )
-        took = torch.cuda.max_memory_allocated(self.settings.device) - torch.cuda.memory_allocated(self.settings.device)
+        took = torch.cuda.max_memory_allocated(self.settings.device) - before
         if took > 0:
             self.batch_s = min(LARGEST_BATCH_S, max(self.batch_s, MEMORY_SHARE * spare / took * seconds))
         self.fitted = True
