@@ -162,7 +162,7 @@ def decoded(
     """By probe and clip the times of each of the first `kinds` kinds of event, in seconds. All probes read one layer."""
     from marble_bench.probes import framewise as probing
 
-    layer = recipe.summable[0] if fitted[0].probe.layer is None else fitted[0].probe.layer
+    layer = fitted[0].probe.reads(recipe.summable)[0]
     rate = split.features.rates[layer]
     curves: list[list[NDArray[Any]]] = [[] for _ in range(kinds)]
     for _, outputs in probing.activations(fitted, split, recipe, device):

@@ -38,6 +38,10 @@ class Probe:
     dropout: float | None = None
     standardize: bool | None = None
 
+    def reads(self, summable: Sequence[int]) -> tuple[int, ...]:
+        """The layers that it reads. summable: those of the weighted sum."""
+        return tuple(summable) if self.layer is None else (self.layer,)
+
 
 @dataclass(frozen=True)
 class Form:
