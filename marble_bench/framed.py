@@ -4,12 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
 
+from marble_bench import corpus
 from marble_bench.encoder import Encoder
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, check_framewise, framewise
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
+from marble_bench.request import Request
+
+if TYPE_CHECKING:
+    from marble_bench.probes import shelf
 
 
 @dataclass(frozen=True)
@@ -53,3 +59,22 @@ def frames_of(data: Gathered) -> Frames:
     """The features of a run that has frames."""
     assert isinstance(data.features, Frames)
     return data.features
+
+
+def shelf_of(data: Gathered, request: Request, rules: dict[str, Any]) -> shelf.Folder:
+    """Where finished blocks of a run are kept until its record stands. rules: what decides the training beside the clips,
+    their annotations, the features and the protocol."""
+    from marble_bench.probes import shelf
+
+    facts = {
+        "model": data.model,
+        "features": [store.folder.name for store in frames_of(data).stores],
+        "corpus": corpus.fingerprint(data.clips, data.digests),
+        "clips": [[clip.id, clip.split, clip.target] for clip in data.clips],
+        "task": [request.named.name, request.named.task.version],
+        "protocol": request.protocol.hash,
+        "summable": data.summable,
+        "device": request.device,
+        "rules": rules,
+    }
+    return shelf.Folder(request.cache / "probes", shelf.digest(facts))

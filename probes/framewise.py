@@ -18,7 +18,6 @@ Shapes: features `(frames, width)`, truth and outputs `(frames, outputs)`; truth
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -30,6 +29,7 @@ from . import network
 from .adam import Adam
 from .grid import Fitted, Probe, Progress, Shelf
 from .schedule import Book, Rules
+from .turns import in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -91,29 +91,10 @@ def fit(
     progress: called after each epoch with (probes finished, in all, best score so far, probes in training), and for each
     block that the shelf had. shelf: where finished blocks are looked up and kept.
     """
-    done: dict[Probe, Fitted] = {}
-    best = -math.inf
-    for members in blocks(probes, device):
-        found = shelf.get(members) if shelf else None
-        if found is None:
-            block = _Block(members, train, recipe, device)
-            while block.book.alive:
-                block.epoch(train, valid)
-                if progress:
-                    alive = len(block.book.alive)
-                    progress(len(done) + len(members) - alive, len(probes), max(best, block.book.best), alive)
-            found = block.finished()
-            if shelf:
-                shelf.put(found)
-        elif progress:
-            progress(len(done) + len(members), len(probes), max([best, *_scores(found)]), 0)
-        best = max([best, *_scores(found)])
-        done.update({one.probe: one for one in found})
-    return [done[probe] for probe in probes]
-
-
-def _scores(fitted: Sequence[Fitted]) -> list[float]:
-    return [one.valid for one in fitted if not math.isnan(one.valid)]
+    members = blocks(probes, device)
+    done = in_turn(members, lambda each: _Block(each, train, valid, recipe, device), progress, shelf)
+    by_probe = {one.probe: one for one in done}
+    return [by_probe[probe] for probe in probes]
 
 
 def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
@@ -200,10 +181,10 @@ def _losses(
 class _Block:
     """The probes of one layer, or of the weighted sum, while they train; those of a seed follow each other."""
 
-    def __init__(self, probes: Sequence[Probe], train: Frameset, recipe: Recipe, device: str) -> None:
+    def __init__(self, probes: Sequence[Probe], train: Frameset, valid: Frameset, recipe: Recipe, device: str) -> None:
         import torch
 
-        self.recipe, self.device = recipe, device
+        self.train, self.valid, self.recipe, self.device = train, valid, recipe, device
         self.layers = probes[0].reads(recipe.summable)
         seeds = dict.fromkeys(probe.seed for probe in probes)
         self.order = {seed: torch.Generator().manual_seed(3 * seed) for seed in seeds}
@@ -236,10 +217,11 @@ class _Block:
         seeds = [probe.seed for probe in self.book.alive]
         return {seed: slice(seeds.index(seed), seeds.index(seed) + seeds.count(seed)) for seed in dict.fromkeys(seeds)}
 
-    def epoch(self, train: Frameset, valid: Frameset) -> None:
+    def round(self) -> None:
         """A crop of every training clip, then every validation clip whole, then what follows for each probe."""
         import torch
 
+        train, valid = self.train, self.valid
         going, size = len(self.book.alive), self.recipe.protocol.batch_size
         with torch.inference_mode():
             crops = {seed: self._crops(train, seed) for seed in self._spans()}
