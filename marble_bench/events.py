@@ -129,8 +129,10 @@ def _labelled(frames: Frames, targets: Sequence[Any]) -> Any:
 
 def shelf_of(data: Gathered, request: Request) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
-    schedule = asdict(_schedule(data, request))
-    return framed.shelf_of(data, request, {"schedule": schedule, "crop_s": CROP_S, "neighbours": NEIGHBOURS})
+    from marble_bench.probes import shelf
+
+    rules = {"schedule": asdict(_schedule(data, request)), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
 
 
 def _schedule(data: Gathered, request: Request) -> Schedule:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from marble_bench import corpus
 from marble_bench.encoder import Encoder
@@ -13,9 +13,6 @@ from marble_bench.features.frames import Frames, check_framewise, framewise
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
 from marble_bench.request import Request
-
-if TYPE_CHECKING:
-    from marble_bench.probes import shelf
 
 
 @dataclass(frozen=True)
@@ -61,12 +58,10 @@ def frames_of(data: Gathered) -> Frames:
     return data.features
 
 
-def shelf_of(data: Gathered, request: Request, rules: dict[str, Any]) -> shelf.Folder:
-    """Where finished blocks of a run are kept until its record stands. rules: what decides the training beside the clips,
-    their annotations, the features and the protocol."""
-    from marble_bench.probes import shelf
-
-    facts = {
+def facts_of(data: Gathered, request: Request, rules: dict[str, Any]) -> dict[str, Any]:
+    """All that decides the probes of a run, for the shelf of its finished blocks. rules: how they are trained, beside the
+    clips, their annotations, the features and the protocol."""
+    return {
         "model": data.model,
         "features": [store.folder.name for store in frames_of(data).stores],
         "corpus": corpus.fingerprint(data.clips, data.digests),
@@ -77,4 +72,3 @@ def shelf_of(data: Gathered, request: Request, rules: dict[str, Any]) -> shelf.F
         "device": request.device,
         "rules": rules,
     }
-    return shelf.Folder(request.cache / "probes", shelf.digest(facts))

@@ -202,7 +202,10 @@ def workers() -> int:
 
 def shelf_of(data: Gathered, ready: Prepared, request: Request) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
-    return framed.shelf_of(data, request, {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name})
+    from marble_bench.probes import shelf
+
+    rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
 
 
 def fit(
