@@ -52,11 +52,13 @@ def bss(who: str, folder: Path, seconds: float) -> float:
 def run(songs: int, folder: Path) -> float:
     """Draw, make, train, separate and measure `songs` training songs and a quarter as many tests; returns the mean SDR."""
     import importlib
+    from dataclasses import replace
 
     import numpy as np
     import soundfile
 
     from marble_bench import mixing, stems
+    from marble_bench.protocol import MARBLE
 
     separation = importlib.import_module("marble_bench.probes.separation")
     separating = importlib.import_module("marble_bench.probes.separating")
@@ -89,7 +91,8 @@ def run(songs: int, folder: Path) -> float:
     tracks = [mixing.make_track(song, rules, folder) for song in valid]
     material = separation.Material(chunks, Noise(), tracks, Noise())
     separation.KEEP_BYTES = 0  # as for a corpus whose magnitudes do not all fit
-    probes = separation.grid([0], False, 1, 4, rules)
+    grid = importlib.import_module("marble_bench.probes.grid").grid
+    probes = grid(replace(MARBLE, learning_rates=rules.learning_rates), [0], False, 1, 4)
     _, _, found = separating.fit_and_measure(probes, 1, material, test, Noise(), rules, folder, workers=1)
     return float(found.sdr.mean())
 

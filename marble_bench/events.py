@@ -9,10 +9,10 @@ The probes train on their loss; which one of a seed is scored is chosen by the m
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import beat_decoder, gather
+from marble_bench import beat_decoder, framed, gather
 from marble_bench.errors import DataError
 from marble_bench.features.frames import Frames
 from marble_bench.framed import Layers, frames_of
@@ -20,7 +20,7 @@ from marble_bench.gather import Gathered
 from marble_bench.metrics import beats
 from marble_bench.request import Request, Watch
 from marble_bench.scoring import Answers
-from marble_bench.task import SPLITS, Clip
+from marble_bench.task import SPLITS, Clip, Schedule
 
 if TYPE_CHECKING:
     import numpy as np
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from marble_bench.metrics import Metric
     from marble_bench.probes import framewise as probing
-    from marble_bench.probes import trainer
+    from marble_bench.probes import shelf, trainer
 
 CROP_S = 10.0  # seconds of a training crop, as MARBLE's
 BEYOND_S = 2.0  # with events so far behind the end of the audio, an annotation is of something else
@@ -128,16 +128,28 @@ def _labelled(frames: Frames, targets: Sequence[Any]) -> Any:
     return lambda layer, item: labels(targets[item], frames.length(layer, item), frames.rates[layer])
 
 
+def shelf_of(data: Gathered, request: Request) -> shelf.Folder:
+    """Where the finished blocks of a run are kept until its record stands."""
+    from marble_bench.probes import shelf
+
+    rules = {"schedule": asdict(_schedule(data, request)), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+
+
+def _schedule(data: Gathered, request: Request) -> Schedule:
+    task = request.named.task
+    return task.mini_schedule if data.mini and task.mini_schedule else task.schedule
+
+
 def fit(
-    data: Gathered, request: Request, probes: Sequence[trainer.Probe], watch: Watch
+    data: Gathered, request: Request, probes: Sequence[trainer.Probe], watch: Watch, kept: shelf.Folder
 ) -> tuple[list[trainer.Fitted], probing.Recipe]:
-    """Every probe at its best, `valid` being the main metric on the decoded validation split."""
+    """Every probe at its best, `valid` being the main metric on the decoded validation split. kept: of `shelf_of`."""
     from marble_bench.probes import framewise as probing
 
     task, sets = request.named.task, framesets(data)
-    schedule = task.mini_schedule if data.mini and task.mini_schedule else task.schedule
-    recipe = probing.Recipe(request.protocol, schedule, task.target.width, CROP_S, data.summable)
-    fitted = probing.fit(probes, sets["train"], sets["valid"], recipe, request.device, watch.probes)
+    recipe = probing.Recipe(request.protocol, _schedule(data, request), task.target.width, CROP_S, data.summable)
+    fitted = probing.fit(probes, sets["train"], sets["valid"], recipe, request.device, watch.probes, kept)
     watch.say(f"decoding the validation split for {len(fitted)} probes")
     clips, main = [clip for clip in data.clips if clip.split == "valid"], task.metrics[0]
     kinds = 1 if main is beats.F1 else task.target.width
@@ -171,7 +183,7 @@ def decoded(
     """By probe and clip the times of each of the first `kinds` kinds of event, in seconds. All probes read one layer."""
     from marble_bench.probes import framewise as probing
 
-    layer = recipe.summable[0] if fitted[0].probe.layer is None else fitted[0].probe.layer
+    layer = fitted[0].probe.reads(recipe.summable)[0]
     rate = split.features.rates[layer]
     curves: list[list[NDArray[Any]]] = [[] for _ in range(kinds)]
     for _, outputs in probing.activations(fitted, split, recipe, device):

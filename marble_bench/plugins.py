@@ -137,5 +137,5 @@ def find_encoder(name: str) -> Encoder:
 
 
 def find_head(name: str) -> Any:
-    """The module of a probe head in `probes/`."""
+    """The module in `probes/` that draws a head's initial weights: `mlp` or `linear`."""
     return importlib.import_module(f"marble_bench.probes.{name}")

@@ -24,7 +24,8 @@ LATER = frozenset(
 class Protocol:
     """The rules of a grid.
 
-    head: file in `probes/` that makes the head. hidden, dropout: its facts.
+    head: file in `probes/` that draws the initial weights, `mlp` or `linear`; `probes/network.py` computes both, and no
+    other. hidden, dropout: its facts.
     layer_sum: also train a softmax-weighted sum over the layers behind the input embedding.
     standardize: z-score each feature by the training windows' mean and standard deviation.
     learning_rates, weight_decays: the grid; every layer and every seed meets each of them.

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any
 
 from marble_bench import __version__, corpus, perturb, results
 from marble_bench.gather import Gathered
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from marble_bench.probes import separation, trainer
-
-    Fitted: TypeAlias = trainer.Fitted | separation.Fitted
+    from marble_bench.probes.grid import Fitted
 
 
 def build(
@@ -41,7 +39,7 @@ def build(
 ) -> dict[str, Any]:
     """The record's JSON, in the order of `record.schema.json`.
 
-    said: what else is to be told of each chosen probe. A separator is a probe too, without a weight decay.
+    said: what else is to be told of each chosen probe. A separator is a probe too.
     """
     why_not = _why_not(request, data)
     git, dirty = _git()
@@ -69,7 +67,7 @@ def build(
                     "seed": one.probe.seed,
                     "layer": _layer_name(one, data.features.names),
                     "learning_rate": one.probe.learning_rate,
-                    "weight_decay": getattr(one.probe, "weight_decay", 0.0),
+                    "weight_decay": one.probe.weight_decay,
                     **_more_axes(one),
                     "epoch": one.best_epoch,
                     "valid": results.number(one.valid),  # none where no validation song has the stem
@@ -183,7 +181,7 @@ def _layer_name(one: Fitted, names: Sequence[str]) -> str:
 
 def _more_axes(one: Fitted) -> dict[str, Any]:
     """The probe's place on axes that only some protocols have."""
-    values = {name: getattr(one.probe, name, None) for name in ("hidden", "batch_size", "dropout", "standardize")}
+    values = {name: getattr(one.probe, name) for name in ("hidden", "batch_size", "dropout", "standardize")}
     return {name: value for name, value in values.items() if value is not None}
 
 
@@ -195,7 +193,7 @@ def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
         {
             "layer": [_layer_name(one, names) for one in fitted],
             "learning_rate": [one.probe.learning_rate for one in fitted],
-            "weight_decay": [getattr(one.probe, "weight_decay", 0.0) for one in fitted],
+            "weight_decay": [one.probe.weight_decay for one in fitted],
             "seed": [one.probe.seed for one in fitted],
             **{
                 name: [getattr(one.probe, name) for one in fitted] for name in (_more_axes(fitted[0]) if fitted else ())

@@ -129,7 +129,8 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     probes = trainer.grid(request.protocol, places, bool(layers.summed), request.seeds)
 
     started = time.perf_counter()
-    fitted, recipe = events.fit(data, request, probes, watch)
+    kept = events.shelf_of(data, request)
+    fitted, recipe = events.fit(data, request, probes, watch, kept)
     chosen = choose(fitted, request.seeds)
     answered = events.answer(data, request, chosen, recipe)
     probe_s = time.perf_counter() - started
@@ -143,7 +144,9 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     if request.perturb:
         made["perturbations"], changed = robustness.score_events(data, request, chosen, recipe, answered)
     predictions = events.prediction_table(data, answered, task.target.names, changed)
-    return _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
+    outcome = _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
+    kept.clear()
+    return outcome
 
 
 def _run_stems(request: Request, watch: Watch) -> Outcome:
@@ -151,7 +154,8 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
     layers = frame_layers(request)
     with separation.prepared(request, watch, layers) as (data, ready):
         started = time.perf_counter()
-        fitted, chosen, measured = separation.fit(data, ready, request, layers, watch)
+        kept = separation.shelf_of(data, ready, request)
+        fitted, chosen, measured = separation.fit(data, ready, request, layers, watch, kept)
         probe_s = time.perf_counter() - started
     task = request.named.task
     found, trivial = separation.answers(data, measured)
@@ -166,7 +170,9 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
         made["data"]["marks"] = marks
     grid = record.grid_table(fitted, data.features.names)
     grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
-    return _save(request, data, made, grid, separation.prediction_table(data, found))
+    outcome = _save(request, data, made, grid, separation.prediction_table(data, found))
+    kept.clear()
+    return outcome
 
 
 def check_options(request: Request) -> None:

@@ -12,12 +12,12 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import gather, mixing, stems
+from marble_bench import framed, gather, mixing, stems
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features import frames
 from marble_bench.features.frames import Frames, Sound
@@ -37,8 +37,8 @@ from marble_bench.task import SPLITS, Clip, Task
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.probes import separating
-    from marble_bench.probes import separation as probing
+    from marble_bench.probes import separating, shelf
+    from marble_bench.probes.grid import Fitted
 
 DECODERS = 4  # songs decoded at once to see that they are whole: one part of one takes 200 MB
 SPARE_BYTES = 256 << 20  # disk that is left alone
@@ -229,22 +229,33 @@ def workers() -> int:
     return max(1, min(cores, int(memory_gb // (2 * WORKER_GB))))
 
 
+def shelf_of(data: Gathered, ready: Prepared, request: Request) -> shelf.Folder:
+    """Where the finished blocks of a run are kept until its record stands."""
+    from marble_bench.probes import shelf
+
+    rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+
+
 def fit(
-    data: Gathered, ready: Prepared, request: Request, layers: Layers, watch: Watch
-) -> tuple[list[probing.Fitted], list[list[probing.Fitted]], dict[str, separating.Measured]]:
+    data: Gathered, ready: Prepared, request: Request, layers: Layers, watch: Watch, kept: shelf.Folder
+) -> tuple[list[Fitted], list[list[Fitted]], dict[str, separating.Measured]]:
     """Train every separator, choose by validation, then separate and measure the validation and the test songs.
 
     Returns all separators, the chosen ones `[seed][stem]`, and what was measured of valid (without BSSEval) and test.
+    kept: of `shelf_of`.
     """
     from marble_bench.probes import separating
     from marble_bench.probes import separation as probing
+    from marble_bench.probes.grid import grid
 
     rules, names = ready.rules, request.named.task.target.names
     places = [layers.stored.index(index) for index in layers.single]
-    probes = probing.grid(places, bool(layers.summed), request.seeds, len(names), rules)
+    protocol = replace(request.protocol, learning_rates=rules.learning_rates)
+    probes = grid(protocol, places, bool(layers.summed), request.seeds, len(names))
     tracks = [mixing.make_track(song, rules, ready.scratch) for song in ready.songs["valid"]]
     material = probing.Material(ready.chunks, ready.frames["train"], tracks, ready.frames["valid"], data.summable)
-    fitted = probing.fit(probes, material, rules, request.device, watch.probes)
+    fitted = probing.fit(probes, material, rules, request.device, watch.probes, kept)
     chosen = probing.choose(fitted, request.seeds, len(names))
     measured = {}
     for split, many in (("valid", 0), ("test", workers())):

@@ -29,8 +29,7 @@ ACTIVATION_BYTES = 16 << 20  # of one hidden layer when scoring: windows go thro
 
 def layers_of(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
     """The layers that probes read."""
-    layers = {layer for p in probes for layer in (recipe.summable if p.layer is None else (p.layer,))}
-    return tuple(sorted(layers))
+    return tuple(sorted({layer for probe in probes for layer in probe.reads(recipe.summable)}))
 
 
 def threads_of(device: str) -> int:
@@ -55,7 +54,7 @@ def blocks(
     kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
         form = Form.of(probe, recipe.protocol)
-        width = train.width(recipe.summable[0] if probe.layer is None else probe.layer)
+        width = train.width(probe.reads(recipe.summable)[0])
         kind: tuple[object, ...] = (probe.layer is None, width, form.hidden, form.batch_size)
         if probe.layer is None:
             kind += (probe.seed, form.dropout, form.standardize)
@@ -86,7 +85,7 @@ def blocks(
 def _bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
     """Bytes of one probe: of parameters, gradients and moments; of its best weights, activations, inputs and outputs."""
     form = Form.of(probe, recipe.protocol)
-    layers = recipe.summable if probe.layer is None else (probe.layer,)
+    layers = probe.reads(recipe.summable)
     width = train.width(layers[0])
     inner = form.hidden or recipe.outputs
     values = (width + 1) * inner + ((form.hidden + 1) * recipe.outputs if form.hidden else 0)

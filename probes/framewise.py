@@ -1,9 +1,13 @@
-"""Fits a grid of probes that answer frame by frame: every layer x learning rate x seed, one layer at a time.
+"""Fits a grid of probes that answer frame by frame: every layer x learning rate x seed, a layer at a time.
 
 Every epoch draws one crop from each training clip, by the probe's seed, and takes the crops in batches; a step's loss is the
 mean over the batch's frames, summed over the outputs (binary cross-entropy; a kind of event that a clip has no annotation of
-is left out). Probes that read the same layer share one matrix product for each seed, and all their updates. Features are
-read from disk, a batch at a time, so that no layer is ever wholly in memory.
+is left out). A batch goes through in chunks of frames, so that what is hidden stays in the cache, and the chunks' gradients
+are added up. Probes of one layer and seed share every chunk and its products (`network`). Features are read from disk, a
+chunk at a time, so that no layer is ever wholly in memory.
+
+A block is the probes that train together: on a CPU those of one layer and seed, on a GPU those of one layer, whose seeds
+share what validation reads. Finished blocks are kept on a shelf, if there is one.
 
 After each epoch a probe is judged by minus the first output's loss over the whole clips of the validation split: plateau,
 early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial weights depend on the seed
@@ -21,9 +25,11 @@ from typing import Protocol as Shape
 
 from marble_bench.plugins import find_head
 
+from . import network
 from .adam import Adam
+from .grid import Fitted, Probe, Progress, Shelf
 from .schedule import Book, Rules
-from .trainer import Fitted, Probe, Progress
+from .turns import in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -78,22 +84,25 @@ def fit(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress | None = None,
+    shelf: Shelf | None = None,
 ) -> list[Fitted]:
     """Train every probe; in the order given. `valid` of the results is minus the validation loss.
 
-    progress: called after each epoch with (probes finished, in all, best score so far of the layer, probes in training).
+    progress: called after each epoch with (probes finished, in all, best score so far, probes in training), and for each
+    block that the shelf had. shelf: where finished blocks are looked up and kept.
     """
-    done: dict[Probe, Fitted] = {}
-    for layer in dict.fromkeys(probe.layer for probe in probes):
-        members = [probe for probe in probes if probe.layer == layer]
-        block = _Block(members, train, recipe, device)
-        while block.book.alive:
-            block.epoch(train, valid)
-            if progress:
-                alive = len(block.book.alive)
-                progress(len(done) + len(members) - alive, len(probes), block.book.best, alive)
-        done.update({one.probe: one for one in block.finished()})
-    return [done[probe] for probe in probes]
+    members = blocks(probes, device)
+    done = in_turn(members, lambda each: _Block(each, train, valid, recipe, device), progress, shelf)
+    by_probe = {one.probe: one for one in done}
+    return [by_probe[probe] for probe in probes]
+
+
+def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
+    """The probes that train together, seed by seed."""
+    kinds: dict[tuple[int | None, ...], list[Probe]] = {}
+    for probe in probes:
+        kinds.setdefault((probe.layer, probe.seed) if device == "cpu" else (probe.layer,), []).append(probe)
+    return [sorted(members, key=lambda probe: probe.seed) for members in kinds.values()]
 
 
 def activations(
@@ -103,36 +112,29 @@ def activations(
     import torch
 
     assert len({one.probe.layer for one in fitted}) == 1
-    parameters = {
-        name: torch.stack([one.state[name] for one in fitted]).to(device).contiguous() for name in fitted[0].state
-    }
-    layers = _layers(fitted[0].probe, recipe)
+    states = [network.turned(one.state) for one in fitted]
+    parameters = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
+    layers = fitted[0].probe.reads(recipe.summable)
     for clip in range(len(split.features)):
         parts = [
-            _forward(parameters, rows, None, recipe).sigmoid().cpu()
-            for rows in _whole(split, layers, clip, len(fitted), recipe, device)
+            _forward(parameters, rows)[0].sigmoid().mT.cpu()
+            for rows in _whole(split, layers, clip, _chunk(parameters, device), device)
         ]
         yield clip, torch.cat(parts, dim=1).numpy()
 
 
-def _layers(probe: Probe, recipe: Recipe) -> list[int]:
-    return list(recipe.summable) if probe.layer is None else [probe.layer]
-
-
-def _chunk(probes: int, recipe: Recipe, device: str) -> int:
+def _chunk(parameters: dict[str, torch.Tensor], device: str) -> int:
     """Frames that go through so many probes at once."""
     room = CHUNK_BYTES if device == "cpu" else CHUNK_BYTES_GPU
-    return max(64, room // (4 * probes * max(recipe.protocol.hidden, 1)))
+    probes, hidden, width = parameters["first"].shape
+    return max(64, room // (4 * probes * (max(hidden, width) if "mix" in parameters else hidden)))
 
 
-def _whole(
-    split: Frameset, layers: Sequence[int], clip: int, probes: int, recipe: Recipe, device: str
-) -> Iterator[torch.Tensor]:
-    """A clip's frames in chunks `(layers, frames, width)` float32."""
-    step = _chunk(probes, recipe, device)
-    for start in range(0, split.features.length(layers[0], clip), step):
-        count = min(step, split.features.length(layers[0], clip) - start)
-        yield _read(split, layers, clip, start, count, device)
+def _whole(split: Frameset, layers: Sequence[int], clip: int, step: int, device: str) -> Iterator[torch.Tensor]:
+    """A clip's frames in chunks `(layers, frames, width)` float32, of at most `step` frames."""
+    length = split.features.length(layers[0], clip)
+    for start in range(0, length, step):
+        yield _read(split, layers, clip, start, min(step, length - start), device)
 
 
 def _read(split: Frameset, layers: Sequence[int], clip: int, first: int, count: int, device: str) -> torch.Tensor:
@@ -144,48 +146,46 @@ def _read(split: Frameset, layers: Sequence[int], clip: int, first: int, count: 
 
 
 def _forward(
-    parameters: dict[str, torch.Tensor], rows: torch.Tensor, keep: torch.Tensor | None, recipe: Recipe
-) -> torch.Tensor:
-    """`rows (layers, frames, width)`, `keep (frames, hidden)` or None -> `(probes, frames, outputs)`."""
-    import torch
+    parameters: dict[str, torch.Tensor], rows: torch.Tensor, keep: torch.Tensor | None = None
+) -> tuple[torch.Tensor, Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
+    """Outputs `(probes, outputs, frames)`, and what gives every parameter's gradient from that by the outputs.
 
-    probes, _, hidden = parameters["first"].shape
-    if "mix" in parameters:
-        x = torch.einsum("pl,lfw->pfw", parameters["mix"].softmax(dim=-1), rows)
-        given = {name: value for name, value in parameters.items() if name != "mix"}
-        outputs: torch.Tensor = find_head(recipe.protocol.head).forward(given, x, keep)
-        return outputs
-    flat = parameters["first"].permute(1, 0, 2).reshape(-1, probes * hidden)  # one product for all probes
-    middle = (rows[0] @ flat).view(-1, probes, hidden).transpose(0, 1) + parameters["first_bias"]
-    middle = middle.relu()
-    if keep is not None:
-        middle = middle * keep
-    return torch.baddbmm(parameters["last_bias"], middle, parameters["last"])
+    parameters: in the form of `network`, of probes of one input. rows: `(layers, frames, width)`.
+    keep: `(1, hidden, frames)`.
+    """
+    probes = len(parameters["first"])
+    x, counts, layers = rows, [probes], None
+    if "mix" in parameters:  # each probe has an input of its own
+        x, counts, layers = network.mixed(parameters, rows), [1] * probes, rows
+    outputs, hidden = network.forward(parameters, x, counts, keep)
+    return outputs, lambda slope: network.backward(parameters, x, counts, hidden, slope, keep, layers)
 
 
-def _losses(outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """`(probes, frames, outputs)`, `(frames, outputs)`, `(outputs,)` annotated frames in all -> `(probes, outputs)`.
+def _losses(
+    outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor
+) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
+    """`(probes, outputs)` losses, and what gives the gradient by `outputs (probes, outputs, frames)` of their sum.
 
-    The sum of each output's cross-entropies over its own count: added up over chunks, the mean.
+    truth: `(outputs, frames)`. counts: `(outputs,)` annotated frames in all. A loss is the sum of an output's
+    cross-entropies over its own count: added up over chunks, the mean.
     """
     import torch
     from torch.nn import functional
 
-    there = truth.isfinite()
-    each = functional.binary_cross_entropy_with_logits(
-        outputs, truth.nan_to_num(nan=0.0).expand_as(outputs), reduction="none"
-    )
-    return torch.where(there, each, 0.0).sum(dim=1) / counts.clamp(min=1)
+    there, wanted, each = truth.isfinite(), truth.nan_to_num(nan=0.0), counts.clamp(min=1)
+    entropy = functional.binary_cross_entropy_with_logits(outputs, wanted.expand_as(outputs), reduction="none")
+    loss = torch.where(there, entropy, 0.0).sum(dim=2) / each
+    return loss, lambda: torch.where(there, outputs.sigmoid() - wanted, 0.0) / each[:, None]
 
 
 class _Block:
-    """The probes of one layer, or of the weighted sum, while they train."""
+    """The probes of one layer, or of the weighted sum, while they train; those of a seed follow each other."""
 
-    def __init__(self, probes: Sequence[Probe], train: Frameset, recipe: Recipe, device: str) -> None:
+    def __init__(self, probes: Sequence[Probe], train: Frameset, valid: Frameset, recipe: Recipe, device: str) -> None:
         import torch
 
-        self.recipe, self.device = recipe, device
-        self.layers = _layers(probes[0], recipe)
+        self.train, self.valid, self.recipe, self.device = train, valid, recipe, device
+        self.layers = probes[0].reads(recipe.summable)
         seeds = dict.fromkeys(probe.seed for probe in probes)
         self.order = {seed: torch.Generator().manual_seed(3 * seed) for seed in seeds}
         self.dropout = {seed: torch.Generator(device).manual_seed(3 * seed + 1) for seed in seeds}
@@ -200,6 +200,7 @@ class _Block:
         self.book: Book[Probe] = Book(probes, [probe.learning_rate for probe in probes], rules)
 
     def _start(self, train: Frameset, seed: int, is_sum: bool) -> dict[str, torch.Tensor]:
+        """One probe's initial parameters, in the form of `network`."""
         import torch
 
         generator = torch.Generator().manual_seed(3 * seed + 2)
@@ -209,28 +210,34 @@ class _Block:
         )
         if is_sum:
             start["mix"] = torch.randn(len(self.layers), generator=generator)
-        return start
+        return network.turned(start)
 
-    def epoch(self, train: Frameset, valid: Frameset) -> None:
+    def _spans(self) -> dict[int, slice]:
+        """Where the living probes of each seed stand."""
+        seeds = [probe.seed for probe in self.book.alive]
+        return {seed: slice(seeds.index(seed), seeds.index(seed) + seeds.count(seed)) for seed in dict.fromkeys(seeds)}
+
+    def round(self) -> None:
         """A crop of every training clip, then every validation clip whole, then what follows for each probe."""
         import torch
 
-        alive = self.book.alive
-        crops = {seed: self._crops(train, seed) for seed in dict.fromkeys(probe.seed for probe in alive)}
-        finite = torch.ones(len(alive), dtype=torch.bool)
-        for start in range(0, len(train.features), self.recipe.protocol.batch_size):
-            finite &= self._step(
-                train, {seed: each[start : start + self.recipe.protocol.batch_size] for seed, each in crops.items()}
-            )
-        losses = self._valid_losses(valid)
-        finite &= losses.isfinite()
+        train, valid = self.train, self.valid
+        going, size = len(self.book.alive), self.recipe.protocol.batch_size
+        with torch.inference_mode():
+            crops = {seed: self._crops(train, seed) for seed in self._spans()}
+            total = torch.zeros(going, device=self.device)
+            for start in range(0, len(train.features), size):
+                total += self._step(train, {seed: each[start : start + size] for seed, each in crops.items()})
+            losses = self._valid_losses(valid)
+        finite = total.isfinite().cpu() & losses.isfinite()
         staying = self.book.judge(
             (-losses).tolist(),
             finite.tolist(),
             lambda index: {name: value[index].clone() for name, value in self.adam.parameters.items()},
         )
-        if len(staying) < len(alive):
-            self.adam.keep(staying)
+        if len(staying) < going:
+            with torch.inference_mode():
+                self.adam.keep(staying)
 
     def _crops(self, train: Frameset, seed: int) -> list[tuple[int, int, int]]:
         """(clip, first frame, frames) of this epoch, in the order of training."""
@@ -247,77 +254,79 @@ class _Block:
         return crops
 
     def _step(self, train: Frameset, crops: dict[int, list[tuple[int, int, int]]]) -> torch.Tensor:
-        """One step of all probes, each on its seed's crops; which of their losses are finite."""
+        """One step of all probes, each on its seed's crops; their losses, none below 0."""
         import torch
 
-        alive, parameters = self.book.alive, self.adam.parameters
-        gradients = {name: torch.zeros_like(value) for name, value in parameters.items()}
-        total = torch.zeros(len(alive), device=self.device)
-        for seed, batch in crops.items():
-            members = [index for index, probe in enumerate(alive) if probe.seed == seed]
-            where = torch.tensor(members, device=self.device)
-            own = {name: value[where].requires_grad_(True) for name, value in parameters.items()}
+        gradients = {name: torch.zeros_like(value) for name, value in self.adam.parameters.items()}
+        total = torch.zeros(len(self.book.alive), device=self.device)
+        for seed, span in self._spans().items():
+            batch = crops[seed]
+            own = {name: value[span] for name, value in self.adam.parameters.items()}
             truth = [train.truth(self.layers[0], clip)[first : first + count] for clip, first, count in batch]
-            counts = sum(torch.from_numpy(each).isfinite().sum(dim=0) for each in truth).to(self.device)  # type: ignore[union-attr]
-            mask, at = self._keep(seed, sum(count for _, _, count in batch)), 0
-            for rows, labels in self._chunks(train, batch, truth, len(members)):
-                keep = None if mask is None else mask[at : at + len(labels)]
+            counts = torch.stack([torch.from_numpy(each).isfinite().sum(dim=0) for each in truth]).sum(dim=0)
+            struck, at = self._struck(seed, sum(count for _, _, count in batch)), 0
+            for rows, labels in self._chunks(train, batch, truth, _chunk(own, self.device)):
+                keep = None if struck is None else self._keep(struck[at : at + len(labels)])
                 at += len(labels)
-                loss = _losses(_forward(own, rows, keep, self.recipe), labels, counts).sum(dim=-1)
-                for name, slope in zip(own, torch.autograd.grad(loss.sum(), list(own.values())), strict=True):
-                    gradients[name].index_add_(0, where, slope)
-                total.index_add_(0, where, loss.detach())
-        with torch.no_grad():
-            self.adam.step(gradients, self.book.rates)
-        return total.isfinite().cpu()
+                outputs, backward = _forward(own, rows, keep)
+                loss, slope = _losses(outputs, labels.T, counts.to(self.device))
+                for name, gradient in backward(slope()).items():
+                    gradients[name][span] += gradient
+                total[span] += loss.sum(dim=-1)
+        self.adam.step(gradients, self.book.rates)
+        return total
 
     def _chunks(
-        self, train: Frameset, batch: Sequence[tuple[int, int, int]], truth: Sequence[Any], probes: int
+        self, train: Frameset, batch: Sequence[tuple[int, int, int]], truth: Sequence[Any], step: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """A batch's frames `(layers, frames, width)` and labels `(frames, outputs)`, as many at once as fit."""
+        """A batch's frames `(layers, frames, width)` and labels `(frames, outputs)`, `step` frames at once."""
         import torch
 
-        step = _chunk(probes, self.recipe, self.device)
         rows: list[torch.Tensor] = []
         labels: list[torch.Tensor] = []
         waiting = 0
         for (clip, first, count), truths in zip(batch, truth, strict=True):
-            for start in range(0, count, step):
-                size = min(step, count - start)
-                if waiting and waiting + size > step:
-                    yield torch.cat(rows, dim=1), torch.cat(labels)
-                    rows, labels, waiting = [], [], 0
+            start = 0
+            while start < count:
+                size = min(step - waiting, count - start)
                 rows.append(_read(train, self.layers, clip, first + start, size, self.device))
                 labels.append(torch.from_numpy(truths[start : start + size]).to(self.device))
-                waiting += size
-        yield torch.cat(rows, dim=1), torch.cat(labels)
+                start, waiting = start + size, waiting + size
+                if waiting == step:
+                    yield torch.cat(rows, dim=1), torch.cat(labels)
+                    rows, labels, waiting = [], [], 0
+        if waiting:
+            yield torch.cat(rows, dim=1), torch.cat(labels)
 
-    def _keep(self, seed: int, frames: int) -> torch.Tensor | None:
-        """Dropout masks `(frames, hidden)` of a batch, the same for all probes of a seed."""
+    def _struck(self, seed: int, frames: int) -> torch.Tensor | None:
+        """Where dropout leaves the hidden layer of a batch alone, `(frames, hidden)`, the same for all probes of a seed."""
         import torch
 
         rate, hidden = self.recipe.protocol.dropout, self.recipe.protocol.hidden
         if not rate or not hidden:
             return None
-        drawn = torch.rand(frames, hidden, generator=self.dropout[seed], device=self.device)
-        return (drawn >= rate) / (1 - rate)
+        return torch.rand(frames, hidden, generator=self.dropout[seed], device=self.device) >= rate
+
+    def _keep(self, left: torch.Tensor) -> torch.Tensor:
+        """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
+        return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
 
     def _valid_losses(self, valid: Frameset) -> torch.Tensor:
         """`(probes,)` on the CPU: the first output's loss over all frames of the validation split."""
         import torch
 
-        probes = len(self.book.alive)
+        parameters = self.adam.parameters
+        step = _chunk(parameters, self.device)
         truths = [torch.from_numpy(valid.truth(self.layers[0], clip)) for clip in range(len(valid.features))]
         counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
-        total = torch.zeros(probes, device=self.device, dtype=torch.float64 if self.device != "mps" else torch.float32)
-        with torch.inference_mode():
-            for clip, truth in enumerate(truths):
-                first = 0
-                for rows in _whole(valid, self.layers, clip, probes, self.recipe, self.device):
-                    labels = truth[first : first + rows.shape[1]].to(self.device)
-                    outputs = _forward(self.adam.parameters, rows, None, self.recipe)
-                    total += _losses(outputs, labels, counts)[:, 0]
-                    first += rows.shape[1]
+        precise = torch.float64 if self.device != "mps" else torch.float32
+        total = torch.zeros(len(self.book.alive), device=self.device, dtype=precise)
+        for clip, truth in enumerate(truths):
+            first = 0
+            for rows in _whole(valid, self.layers, clip, step, self.device):
+                labels = truth[first : first + rows.shape[1]].to(self.device)
+                total += _losses(_forward(parameters, rows)[0], labels.T, counts)[0][:, 0]
+                first += rows.shape[1]
         return total.cpu()
 
     def finished(self) -> list[Fitted]:
@@ -329,7 +338,7 @@ class _Block:
                 kept.best_round,
                 tuple(kept.history),
                 kept.diverged,
-                {name: value.cpu() for name, value in kept.state.items()},
+                network.turned({name: value.cpu() for name, value in kept.state.items()}),
             )
             for probe, kept in self.book.kept.items()
         ]

@@ -26,7 +26,7 @@ class Probe:
     """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers.
 
     hidden, batch_size, dropout, standardize: where the protocol's grid has these axes; None: the protocol's one value.
-    weight_decay: for an exact solution the penalty.
+    weight_decay: for an exact solution the penalty. stem: what a separator takes out of the mixture, by its index.
     """
 
     layer: int | None
@@ -37,6 +37,11 @@ class Probe:
     batch_size: int | None = None
     dropout: float | None = None
     standardize: bool | None = None
+    stem: int | None = None
+
+    def reads(self, summable: Sequence[int]) -> tuple[int, ...]:
+        """The layers that it reads. summable: those of the weighted sum."""
+        return tuple(summable) if self.layer is None else (self.layer,)
 
 
 @dataclass(frozen=True)
@@ -140,8 +145,11 @@ class Shelf(Shape):
         """Keep a block."""
 
 
-def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int) -> list[Probe]:
-    """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last the seed."""
+def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, stems: int = 0) -> list[Probe]:
+    """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last seed and stem.
+
+    stems: how many a separator each is trained for, 0 where nothing is separated.
+    """
     places: list[int | None] = [*layers, *([None] if with_sum else [])]
     rates, decays = protocol.learning_rates, protocol.weight_decays
     if protocol.solver == "exact":
@@ -151,8 +159,8 @@ def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int) 
     sizes: Sequence[int | None] = protocol.batch_sizes or (None,)
     dropouts: Sequence[float | None] = protocol.dropouts or (None,)
     return [
-        Probe(layer, rate, decay, seed, hidden, size, dropout, scale)
-        for layer, scale, hidden, size, rate, dropout, decay, seed in product(
-            places, scaled, hiddens, sizes, rates, dropouts, decays, range(seeds)
+        Probe(layer, rate, decay, seed, hidden, size, dropout, scale, stem)
+        for layer, scale, hidden, size, rate, dropout, decay, seed, stem in product(
+            places, scaled, hiddens, sizes, rates, dropouts, decays, range(seeds), range(stems) if stems else (None,)
         )
     ]

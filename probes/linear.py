@@ -1,4 +1,4 @@
-"""No hidden layer: `Linear(width, outputs)`, for many probes at once."""
+"""Initial weights without a hidden layer: `Linear(width, outputs)`. What they compute stands in `network`."""
 
 from __future__ import annotations
 
@@ -14,10 +14,3 @@ def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> d
     """The parameters of one probe; `hidden` is not read."""
     weight, bias = linear_init(width, outputs, generator)
     return {"weight": weight, "bias": bias}
-
-
-def forward(parameters: dict[str, torch.Tensor], x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """`x (probes, windows, width)` -> `(probes, windows, outputs)`. `keep` (dropout) is not read: nothing is hidden."""
-    import torch
-
-    return torch.baddbmm(parameters["bias"], x, parameters["weight"])

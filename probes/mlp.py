@@ -1,4 +1,6 @@
-"""One hidden layer: `Linear(width, hidden) -> ReLU -> Dropout -> Linear(hidden, outputs)`, for many probes at once.
+"""Initial weights of one hidden layer: `Linear(width, hidden) -> ReLU -> Dropout -> Linear(hidden, outputs)`.
+
+What they compute, `network` has written out for many probes at once.
 
 Sources: the probe of MARBLE's constrained track and of JukeMIR. Initial weights follow `torch.nn.Linear`: uniform in
 +-1/sqrt(inputs) for weights and biases.
@@ -27,17 +29,3 @@ def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> d
     first, first_bias = linear_init(width, hidden, generator)
     last, last_bias = linear_init(hidden, outputs, generator)
     return {"first": first, "first_bias": first_bias, "last": last, "last_bias": last_bias}
-
-
-def forward(parameters: dict[str, torch.Tensor], x: torch.Tensor, keep: torch.Tensor | None) -> torch.Tensor:
-    """`x (probes, windows, width)` -> `(probes, windows, outputs)`.
-
-    parameters: each with a leading axis of probes. keep: `(probes, windows, hidden)`, 0 where dropout strikes and
-    1 / (1 - rate) elsewhere; None outside training.
-    """
-    import torch
-
-    middle = torch.baddbmm(parameters["first_bias"], x, parameters["first"]).relu()
-    if keep is not None:
-        middle = middle * keep
-    return torch.baddbmm(parameters["last_bias"], middle, parameters["last"])

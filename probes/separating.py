@@ -29,7 +29,8 @@ if TYPE_CHECKING:
 
     from marble_bench.mixing import Separation, Track
 
-    from .separation import Features, Fitted, Material, Probe
+    from .grid import Fitted, Probe
+    from .separation import Features, Material
 
 
 @dataclass
@@ -165,7 +166,7 @@ def _separate_song(
             result.mixture[item, stem] = global_sdr(true, mixture)
             mixture.tofile(handles[-1])
             for seed, row in enumerate(chosen):
-                layers = separation.layers_of(row[stem].probe, summable)
+                layers = row[stem].probe.reads(summable)
                 guess = separation.separate(states[seed][stem], on_device, features, layers, item, rules, True, device)
                 result.sdr[seed, item, stem] = global_sdr(true, guess)
                 guess.tofile(handles[seed])

@@ -25,14 +25,16 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING
+from typing import Protocol as Shape
 
 from marble_bench.errors import DataError
 from marble_bench.metrics.separation import global_sdr
 from marble_bench.stems import MIXTURE
 
-from . import adam, schedule, spectra
-from .grid import Progress
+from . import adam, network, schedule, spectra
+from .grid import Fitted, Probe, Progress, Shelf
+from .turns import in_turn
 
 if TYPE_CHECKING:
     import numpy as np
@@ -49,7 +51,7 @@ PIECE = 600  # frames of a track that are worked on at once
 RUNNING = (".mean", ".var")  # endings of what batch norm remembers, which is not trained
 
 
-class Features(Protocol):
+class Features(Shape):
     """Frames of some sounds: `rates` (frames a second) and `widths` of the layers."""
 
     rates: list[float]
@@ -60,43 +62,6 @@ class Features(Protocol):
 
     def read(self, layer: int, item: int, first: int, count: int) -> NDArray[np.float16]:
         """`(count, width)`: a stretch of a sound's frames."""
-
-
-@dataclass(frozen=True)
-class Probe:
-    """One point of the grid. layer: index into the features' layers, None for the sum over `summable`. stem: its index."""
-
-    layer: int | None
-    learning_rate: float
-    seed: int
-    stem: int
-
-
-@dataclass(frozen=True)
-class Fitted:
-    """A trained separator at its best epoch. valid: its mean SDR there in dB, NaN where no epoch was finite.
-
-    history: the score after each epoch. diverged: loss or outputs stopped being finite; what was best before is kept.
-    """
-
-    probe: Probe
-    valid: float
-    best_epoch: int
-    history: tuple[float, ...]
-    diverged: bool
-    state: State
-
-
-def grid(layers: Sequence[int], with_sum: bool, seeds: int, stems: int, rules: Separation) -> list[Probe]:
-    """Every separator of a run, in the order in which ties are broken: layer, learning rate, seed, stem."""
-    places: list[int | None] = [*layers, *([None] if with_sum else [])]
-    return [
-        Probe(layer, rate, seed, stem)
-        for layer in places
-        for rate in rules.learning_rates
-        for seed in range(seeds)
-        for stem in range(stems)
-    ]
 
 
 # The network ------------------------------------------------------------------------------------------------------------
@@ -201,20 +166,13 @@ def on_frames(
     return placed
 
 
-def layers_of(probe: Probe, summable: Sequence[int]) -> Sequence[int]:
-    """The layers that a separator reads."""
-    return summable if probe.layer is None else (probe.layer,)
-
-
 def _mixed(state: State, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The one layer, or the softmax-weighted sum of several, float32."""
+    import torch
+
     if "mix" not in state:
         return inputs[0].float()
-    weights = state["mix"].softmax(dim=0)
-    total = weights[0] * inputs[0].float()
-    for weight, each in zip(weights[1:], inputs[1:], strict=True):
-        total = total + weight * each.float()
-    return total
+    return network.mixed({"mix": state["mix"][None]}, torch.stack([each.float() for each in inputs]))[0]
 
 
 # Training ---------------------------------------------------------------------------------------------------------------
@@ -241,24 +199,18 @@ def fit(
     rules: Separation,
     device: str = "cpu",
     progress: Progress | None = None,
+    shelf: Shelf | None = None,
 ) -> list[Fitted]:
-    """Train every separator and return them in the order given.
+    """Train every separator and return them in the order given. `valid` of the results is the mean SDR in dB.
 
-    progress: called after each epoch with (separators finished, in all, best validation score so far, in training).
+    progress: called after each epoch with (separators finished, in all, best validation score so far, in training), and
+    for each block that the shelf had. shelf: where finished blocks are looked up and kept.
     """
-    results: dict[Probe, Fitted] = {}
     targets = _Targets(material.chunks, device)
-    best = -math.inf
-    for members in _blocks(probes, material, rules):
-        block = _Block(members, material, rules, targets, device)
-        while block.book.alive:
-            block.epoch()
-            best = max(best, block.book.best)
-            if progress:
-                alive = len(block.book.alive)
-                progress(len(results) + len(members) - alive, len(probes), best, alive)
-        results.update({fitted.probe: fitted for fitted in block.finished()})
-    return [results[probe] for probe in probes]
+    blocks = _blocks(probes, material, rules)
+    done = in_turn(blocks, lambda members: _Block(members, material, rules, targets, device), progress, shelf)
+    by_probe = {one.probe: one for one in done}
+    return [by_probe[probe] for probe in probes]
 
 
 def choose(fitted: Sequence[Fitted], seeds: int, stems: int) -> list[list[Fitted]]:
@@ -286,7 +238,7 @@ def _blocks(probes: Sequence[Probe], material: Material, rules: Separation) -> l
     for seed in dict.fromkeys(probe.seed for probe in probes):
         used = 0
         for probe in (one for one in probes if one.seed == seed):
-            width = material.train.widths[layers_of(probe, material.summable)[0]]
+            width = material.train.widths[probe.reads(material.summable)[0]]
             each = rules.hidden // 2 if rules.bidirectional else rules.hidden
             ways = rules.hidden // each
             cells = rules.lstm_layers * ways * 4 * each * (rules.hidden + each + 2)
@@ -345,15 +297,16 @@ class _Block:
         self.states: dict[Probe, State] = {}
         self.steps: dict[Probe, adam.Adam] = {}
         for probe in probes:
-            layers = layers_of(probe, material.summable)
+            layers = probe.reads(material.summable)
             generator = torch.Generator().manual_seed(3 * seed + 2)
             state = start(material.train.widths[layers[0]], len(layers) if probe.layer is None else 0, rules, generator)
             self.states[probe] = {name: value.to(device) for name, value in state.items()}
             self.steps[probe] = adam.Adam(
-                {name: value[None] for name, value in self.states[probe].items() if not name.endswith(RUNNING)}, [0.0]
+                {name: value[None] for name, value in self.states[probe].items() if not name.endswith(RUNNING)},
+                [probe.weight_decay],
             )
 
-    def epoch(self) -> None:
+    def round(self) -> None:
         """One pass over the training mixtures, one validation, and what follows from it for each separator."""
         import torch
 
@@ -380,14 +333,15 @@ class _Block:
         keep = self._keep(len(indices), frames)
         inputs = {
             layer: self._inputs(layer, indices, frames)
-            for layer in dict.fromkeys(x for probe in self.book.alive for x in layers_of(probe, self.material.summable))
+            for layer in dict.fromkeys(x for probe in self.book.alive for x in probe.reads(self.material.summable))
         }
         for probe, rate in zip(self.book.alive, self.book.rates, strict=True):
             step, state = self.steps[probe], self.states[probe]
             leaves = {name: value.requires_grad_(True) for name, value in step.parameters.items()}
             live = {**state, **{name: value[0] for name, value in leaves.items()}}
-            x = squash(live, _mixed(live, [inputs[i] for i in layers_of(probe, self.material.summable)]), training=True)
+            x = squash(live, _mixed(live, [inputs[i] for i in probe.reads(self.material.summable)]), training=True)
             guess = mask(live, remember(live, x, self.rules, keep), training=True) * magnitudes[:, 0]
+            assert probe.stem is not None
             loss = (guess - magnitudes[:, 1 + probe.stem]).square().mean()
             gradients = torch.autograd.grad(loss, list(leaves.values()))
             for value in leaves.values():
@@ -418,10 +372,11 @@ class _Block:
         for item, track in enumerate(self.material.tracks):
             mixture = self._on_device(track.read(MIXTURE))
             for stem in dict.fromkeys(probe.stem for probe in probes):
+                assert stem is not None
                 true = track.read(track.parts[1 + stem])
                 for probe in (one for one in probes if one.stem == stem):
                     state = self.states[probe]
-                    layers = layers_of(probe, self.material.summable)
+                    layers = probe.reads(self.material.summable)
                     guess = separate(state, mixture, self.material.valid, layers, item, self.rules, False, self.device)
                     sdr = global_sdr(true, guess)
                     if true.any():

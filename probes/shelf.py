@@ -61,7 +61,7 @@ class Folder:
                 kept = json.loads(file.metadata()["fitted"])
                 states: list[dict[str, Any]] = [{} for _ in kept]
                 for key in file.keys():  # noqa: SIM118 (no mapping)
-                    index, name = key.split(".")
+                    index, name = key.split(".", 1)
                     states[int(index)][name] = file.get_tensor(key)
         except (SafetensorError, OSError, ValueError, KeyError) as error:
             raise DataError(f"kept probes {path} are damaged ({error}); delete the file and run again") from error

@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from marble_bench.probes.grid import grid
 
 from marble_bench import audio, corpus, mixing, plugins, record, reproduce, stems
 from marble_bench.errors import DataError, UsageError
 from marble_bench.inspection import inspect
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import global_sdr
+from marble_bench.protocol import MARBLE
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stem_scores import OnDisk
 from marble_bench.targets import Stems
@@ -278,7 +280,7 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
         Bands([mixing.song_mono(song, 24000, RULES) for song in songs["valid"]]),
     )
     test = Bands([mixing.song_mono(song, 24000, RULES) for song in songs["test"]])
-    probes = probe.grid([0], False, 1, 4, RULES)
+    probes = grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0], False, 1, 4)
     _, chosen, found = separating.fit_and_measure(
         probes, 1, material, songs["test"], test, RULES, tmp_path / "scratch", workers=1, keep_audio=tmp_path / "kept"
     )

@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from marble_bench.probes import grid
 
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
@@ -24,6 +25,7 @@ from marble_bench.metrics.separation import (
     museval_measures,
 )
 from marble_bench.mixing import Chunks, Separation, Track
+from marble_bench.protocol import MARBLE
 
 RATE = 8000
 RULES = Separation(
@@ -259,7 +261,7 @@ def material(probe, spectra, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(probe, material):
-    probes = probe.grid([0, 1], True, 2, 2, RULES)
+    probes = grid.grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0, 1], True, 2, 2)
     return probes, probe.fit(probes, material, RULES)
 
 
@@ -277,10 +279,10 @@ def test_separators_learn_what_the_features_say(probe, material, fitted):
 
 def test_a_separator_alone_is_what_it_is_in_the_grid(probe, material, fitted):
     probes, every = fitted
-    index = probes.index(probe.Probe(1, 1e-2, 1, 1))
+    index = probes.index(grid.Probe(1, 1e-2, 0.0, 1, stem=1))
     (alone,) = probe.fit([probes[index]], material, RULES)
     assert alone.history == pytest.approx(every[index].history, abs=1e-6)
-    other = every[probes.index(probe.Probe(1, 1e-2, 0, 1))]
+    other = every[probes.index(grid.Probe(1, 1e-2, 0.0, 0, stem=1))]
     assert other.history != pytest.approx(alone.history, abs=1e-3)
 
 
@@ -315,13 +317,13 @@ def test_separating_goes_piece_by_piece_without_a_seam(probe, material, fitted, 
 
 def test_a_bidirectional_separator_trains_too(probe, material):
     rules = replace(RULES, bidirectional=True, max_epochs=1)
-    (one,) = probe.fit([probe.Probe(1, 1e-2, 0, 0)], material, rules)
+    (one,) = probe.fit([grid.Probe(1, 1e-2, 0.0, 0, stem=0)], material, rules)
     assert math.isfinite(one.valid)
     assert one.state["lstm0_back.hh"].shape == (24, 6)
 
 
 def test_separators_that_all_diverge_are_an_error(probe):
-    lost = probe.Fitted(probe.Probe(0, 1e-3, 0, 0), math.nan, -1, (), True, {})
+    lost = grid.Fitted(grid.Probe(0, 1e-3, 0.0, 0, stem=0), math.nan, -1, (), True, {})
     with pytest.raises(DataError, match="diverged at once"):
         probe.choose([lost], 1, 1)
 

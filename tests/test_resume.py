@@ -1,0 +1,154 @@
+"""Probes on frames and separators go on after a run that died: the same record, nothing trained twice, nothing stale."""
+
+import math
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from marble_bench.probes import framewise, grid, separation, shelf, turns
+
+from marble_bench import events, framed
+from marble_bench import separation as stems
+from marble_bench.errors import BenchError
+from marble_bench.features.frames import Frames, Sound
+from marble_bench.features.store import Span
+from marble_bench.gather import Gathered
+from marble_bench.protocol import MARBLE
+from marble_bench.task import Clip, Schedule
+
+
+def _probes(seeds):
+    return [grid.Probe(0, rate, 0.0, seed) for seed in range(seeds) for rate in (0.1, 0.2)]
+
+
+BEGUN: list[list[grid.Probe]] = []
+
+
+class _Steps:
+    """A block whose probes end after two rounds; a probe's score is its learning rate and its seed."""
+
+    def __init__(self, probes):
+        self.book = SimpleNamespace(alive=list(probes), best=-math.inf)
+        self.probes, self.rounds = probes, 0
+        BEGUN.append(probes)
+
+    def round(self):
+        self.rounds += 1
+        self.book.best = max(probe.learning_rate + probe.seed for probe in self.probes)
+        self.book.alive = [] if self.rounds == 2 else self.book.alive
+
+    def finished(self):
+        return [grid.Fitted(p, p.learning_rate + p.seed, 0, (0.0,), False, {}) for p in self.probes]
+
+
+def test_progress_tells_the_best_of_all_blocks_and_what_the_shelf_had(tmp_path):
+    BEGUN.clear()
+    blocks = [_probes(3)[start : start + 2] for start in (4, 0, 2)]
+    kept, told = shelf.Folder(tmp_path, "key"), []
+    turns.in_turn(blocks[:1], _Steps, None, kept)
+    found = turns.in_turn(blocks, _Steps, lambda *now: told.append(now), kept)
+    assert [one.probe for one in found] == [probe for block in blocks for probe in block]
+    assert blocks == BEGUN  # the first of them only once
+    assert told == [(2, 6, 2.2, 0), (2, 6, 2.2, 2), (4, 6, 2.2, 0), (4, 6, 2.2, 2), (6, 6, 2.2, 0)]
+
+
+def _dies_after(blocks, monkeypatch):
+    """Make the disk refuse what comes after so many blocks; returns the probes of every block that was kept."""
+    put, kept = shelf.Folder.put, []
+
+    def some(self, fitted):
+        if len(kept) == blocks:
+            raise BenchError("no room is left")
+        put(self, fitted)
+        kept.append([one.probe for one in fitted])
+
+    monkeypatch.setattr(shelf.Folder, "put", some)
+    return kept
+
+
+def _counted(module, monkeypatch):
+    """The probes of every block that begins to train."""
+    begun, block = [], module._Block
+
+    def begin(members, *others):
+        begun.append(list(members))
+        return block(members, *others)
+
+    monkeypatch.setattr(module, "_Block", begin)
+    return begun
+
+
+def _told(record):
+    """What a record tells but of the machine and the hour: two runs of the same thing tell the same."""
+    kept = {key: value for key, value in record.items() if key not in ("cost", "created", "environment")}
+    return {**kept, "digests": {key: value for key, value in record["digests"].items() if key != "record"}}
+
+
+def _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, module, arguments, blocks):
+    """blocks: how many the run has. It dies after the first but one; the next goes on with the last."""
+    whole = bench(*arguments, "--results-dir", "whole")
+    assert whole.code == 0, whole.err
+    assert not list((tmp_path / "cache/probes").rglob("*.safetensors"))
+    with monkeypatch.context() as dying:
+        kept = _dies_after(blocks - 1, dying)
+        ended = bench(*arguments, "--results-dir", "again")
+        assert "no room is left" in ended.err
+    assert len(list((tmp_path / "cache/probes").rglob("*.safetensors"))) == blocks - 1
+    begun = _counted(module, monkeypatch)
+    again = bench(*arguments, "--results-dir", "again")
+    assert again.code == 0, again.err
+    assert len(begun) == 1
+    assert begun[0] not in kept
+    assert _told(whole.record) == _told(again.record)
+    for kind in ("grid", "predictions"):
+        files = [next((tmp_path / folder).rglob(f"*.{kind}.parquet")) for folder in ("whole", "again")]
+        assert files[0].read_bytes() == files[1].read_bytes()
+    assert not list((tmp_path / "cache/probes").rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_beats_go_on_after_the_last_finished_seed(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(events, "_schedule", lambda data, request: Schedule(2, 2, 2))
+    arguments = ("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--seeds", 3, "--limit", 4, "--json")
+    _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, framewise, (*arguments, "--device", "cpu"), 3)
+
+
+@pytest.mark.slow
+def test_separators_go_on_after_the_last_finished_block(bench, tmp_path, monkeypatch):
+    told = stems.rules_of
+    quick = {"max_epochs": 1, "mixtures_per_track": 1, "hidden": 16}
+    monkeypatch.setattr(stems, "rules_of", lambda *asked: replace(told(*asked), **quick))
+    monkeypatch.setattr(separation, "BLOCK_BYTES", 1)  # a separator each
+    arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 1, "--json")
+    _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, separation, (*arguments, "--device", "cpu"), 4)
+
+
+CLIP = Clip("a", "train", "a.wav", ((0.5, 1.0), None))
+DATA = Gathered(
+    [CLIP], Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], []), ["d"], {"w": 1}, (), [], [], False, {}
+)
+REQUEST = SimpleNamespace(
+    protocol=MARBLE, device="cpu", named=SimpleNamespace(name="t", task=SimpleNamespace(version=1))
+)
+
+
+@pytest.mark.parametrize(
+    "other",
+    [
+        {"data": replace(DATA, clips=[replace(CLIP, target=((0.5, 1.1), None))])},
+        {"data": replace(DATA, digests=["other"])},
+        {"data": replace(DATA, model={"w": 2})},
+        {"data": replace(DATA, features=SimpleNamespace(stores=[SimpleNamespace(folder=Path("other"))]))},
+        {"request": SimpleNamespace(**{**vars(REQUEST), "protocol": replace(MARBLE, hidden=8)})},
+        {"request": SimpleNamespace(**{**vars(REQUEST), "device": "cuda"})},
+        {"rules": {"crop_s": 9.0}},
+    ],
+    ids=["annotation", "audio", "model", "features", "protocol", "device", "rules"],
+)
+def test_what_was_kept_of_another_run_is_not_taken(other, monkeypatch):
+    monkeypatch.setattr(framed, "frames_of", lambda data: data.features)
+    asked = {"data": DATA, "request": REQUEST, "rules": {"crop_s": 10.0}}
+    key, again, another = (shelf.digest(framed.facts_of(**each)) for each in (asked, asked, {**asked, **other}))
+    assert key == again
+    assert key != another
