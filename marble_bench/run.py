@@ -253,6 +253,7 @@ class _Fitting:
         self.facts = {
             "model": [data.model["name"], data.model["version"], data.model["weights_sha256"]],
             "layers": data.features.names,
+            "dtype": request.dtype,
             "corpus": corpus.fingerprint(data.clips, data.digests),
             "task": record.task_hash(request.named),
             "protocol": request.protocol.hash,

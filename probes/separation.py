@@ -311,9 +311,10 @@ class _Block:
         import torch
 
         indices = torch.randperm(len(self.material.chunks), generator=self.order).tolist()
-        finite = dict.fromkeys(self.book.alive, True)
-        for first in range(0, len(indices), self.rules.batch_size):
-            self._step(indices[first : first + self.rules.batch_size], finite)
+        size = self.rules.batch_size
+        losses = [self._step(indices[first : first + size]) for first in range(0, len(indices), size)]
+        sound = torch.stack(losses).isfinite().all(dim=0).tolist()  # asked once: a GPU waits each time it is asked
+        finite = dict(zip(self.book.alive, sound, strict=True))
         scores = self._validate([probe for probe in self.book.alive if finite[probe]])
         alive = list(self.book.alive)
         self.book.judge(
@@ -324,8 +325,8 @@ class _Block:
         for probe in set(alive) - set(self.book.alive):
             del self.states[probe], self.steps[probe]
 
-    def _step(self, indices: Sequence[int], finite: dict[Probe, bool]) -> None:
-        """One Adam step of every separator alive on the mixtures `indices`."""
+    def _step(self, indices: Sequence[int]) -> torch.Tensor:
+        """One Adam step of every separator alive on the mixtures `indices`; their losses."""
         import torch
 
         magnitudes = self.targets.batch(indices)
@@ -335,6 +336,7 @@ class _Block:
             layer: self._inputs(layer, indices, frames)
             for layer in dict.fromkeys(x for probe in self.book.alive for x in probe.reads(self.material.summable))
         }
+        losses = []
         for probe, rate in zip(self.book.alive, self.book.rates, strict=True):
             step, state = self.steps[probe], self.states[probe]
             leaves = {name: value.requires_grad_(True) for name, value in step.parameters.items()}
@@ -347,7 +349,8 @@ class _Block:
             for value in leaves.values():
                 value.requires_grad_(False)
             step.step(dict(zip(leaves, gradients, strict=True)), [rate])
-            finite[probe] &= bool(loss.detach().isfinite())
+            losses.append(loss.detach())
+        return torch.stack(losses)
 
     def _inputs(self, layer: int, indices: Sequence[int], frames: int) -> torch.Tensor:
         """`(batch, frames, width)` half precision."""

@@ -323,6 +323,18 @@ def test_mel_power_is_librosas(slaney):
     assert np.abs(ours.numpy() - theirs).max() <= 1e-4 * theirs.max()
 
 
+def test_mel_bands_are_float32_under_autocast_too():
+    """In half precision a loud bin overflows and a soft one is 0, whose logarithm is none."""
+    mel_of = _mel.mel_power(
+        sample_rate_hz=24000, window=2048, hop=240, bands=128, low_hz=0.0, high_hz=12000.0, slaney=True, device="cpu"
+    )
+    waveforms = _noise(2, 24000) * torch.tensor([[1.0], [1e-6]])
+    alone = _mel.decibels(mel_of(waveforms))
+    with torch.autocast("cpu", torch.bfloat16):
+        assert (torch.ones(1, 8, 8) @ torch.ones(8, 8)).dtype == torch.bfloat16
+        assert torch.equal(_mel.decibels(mel_of(waveforms)), alone)
+
+
 @pytest.mark.parametrize(
     ("name", "build", "call"),
     [

@@ -5,14 +5,16 @@ from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 from marble_bench.probes import framewise, grid, separation, shelf, turns
 
-from marble_bench import events, framed
+from marble_bench import events, framed, run
 from marble_bench import separation as stems
 from marble_bench.errors import BenchError
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
+from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.protocol import MARBLE
 from marble_bench.task import Clip, Schedule
@@ -152,3 +154,13 @@ def test_what_was_kept_of_another_run_is_not_taken(other, monkeypatch):
     key, again, another = (shelf.digest(framed.facts_of(**each)) for each in (asked, asked, {**asked, **other}))
     assert key == again
     assert key != another
+
+
+def test_what_was_kept_of_a_clip_level_run_is_not_taken_for_features_of_another_precision(monkeypatch):
+    monkeypatch.setattr(run.record, "task_hash", lambda named: named.name)
+    data = replace(DATA, features=Features(("0",), [np.zeros((1, 2))], np.zeros(1, int)))
+    data = replace(data, model={"name": "m", "version": 1, "weights_sha256": "0"})
+    asked = [SimpleNamespace(**vars(REQUEST), dtype=dtype) for dtype in ("float32", "float32", "bfloat16")]
+    one, again, other = (shelf.digest(run._Fitting(request, data, None, None).facts) for request in asked)
+    assert one == again
+    assert one != other

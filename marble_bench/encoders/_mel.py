@@ -46,7 +46,16 @@ def _mel_power(bank: torch.Tensor, hann: torch.Tensor, hop: int, waveforms: torc
     import torch
 
     spectrum = torch.stft(waveforms, len(hann), hop, window=hann, return_complex=True)
-    return bank @ (spectrum.real.square() + spectrum.imag.square())
+    return banded(bank, spectrum.real.square() + spectrum.imag.square())
+
+
+def banded(bank: torch.Tensor, power: torch.Tensor) -> torch.Tensor:
+    """`(bands, bins)` of `(windows, bins, frames)`, in float32 under autocast too: a loud bin's power overflows half floats,
+    and a soft one's is 0 in them."""
+    import torch
+
+    with torch.autocast(power.device.type, enabled=False):
+        return bank @ power
 
 
 def decibels(power: torch.Tensor) -> torch.Tensor:

@@ -38,6 +38,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
 from marble_bench.encoders._choi_statistics import STATISTICS
+from marble_bench.encoders._mel import banded
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError, UsageError
 from marble_bench.source import Source
@@ -88,7 +89,7 @@ def decibels(waveforms: torch.Tensor, filters: torch.Tensor) -> torch.Tensor:
     padded = F.pad(waveforms, (WINDOW // 2 + 1, WINDOW // 2 - 1))
     window = torch.hann_window(WINDOW, device=waveforms.device)
     spectra = torch.stft(padded, WINDOW, HOP, window=window, center=False, return_complex=True)[..., :frames]
-    level = 10 * torch.log10((filters @ spectra.abs().square()).clamp(min=LEAST_POWER))
+    level = 10 * torch.log10(banded(filters, spectra.abs().square()).clamp(min=LEAST_POWER))
     return (level - level.amax(dim=(1, 2), keepdim=True)).clamp(min=FLOOR_DB)
 
 
