@@ -169,7 +169,7 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         )
         request = SimpleNamespace(named=SimpleNamespace(task=own), protocol=MARBLE, device="cpu")
         data = SimpleNamespace(clips=clips, mini=False, summable=())
-        judged, _ = events.fit(data, request, probes, SimpleNamespace(probes=None, say=lambda words: None))
+        judged, _ = events.fit(data, request, probes, SimpleNamespace(probes=None, say=lambda words: None), None)
         assert max(judged, key=lambda one: one.valid).probe.name == best
     assert asked_for == [1, 2]  # downbeats are decoded where a score needs more than beats
 
