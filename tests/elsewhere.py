@@ -22,6 +22,7 @@ def _register() -> None:
     """Once a process. Raises RuntimeError where another name was given to torch's spare device before."""
     if torch._C._get_privateuse1_backend_name() != NAME:
         _setup_privateuseone_for_python_backend(NAME)
+        getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]  # asked where autocast is switched off
 
 
 def _there(values: object) -> bool:
