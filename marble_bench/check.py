@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from marble_bench import audio, corpus
-from marble_bench.encoder import Encoder
+from marble_bench.encoder import Encoder, checked, ready
 from marble_bench.errors import UsageError
+from marble_bench.features.pipeline import mean_over_time
 from marble_bench.plugins import Named
 from marble_bench.task import SPLITS
 
@@ -46,27 +47,33 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
     """
     import torch
 
-    encode = encoder.load(weights, device)
+    encode = ready(encoder.name, encoder.load(weights, device))
     problems, lines = [], [f"{encoder.name}: {encoder.description}"]
     lengths = sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)})
     for length_s in lengths:
         samples = round(length_s * encoder.sample_rate_hz)
         noise = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)).to(device)
         with torch.inference_mode():
-            frames = encode(noise, lambda each: each)
-            alone = encode(noise[:1], lambda each: each.mean(dim=1))
-        if len(frames) != len(encoder.layers):
-            raise UsageError(f"{encoder.name} gives {len(frames)} layers and declares {len(encoder.layers)}")
+            frames = checked(encoder.name, encoder.layers, encode(noise, lambda each: each))
+            alone = checked(encoder.name, encoder.layers, encode(noise[:1], mean_over_time))
         for layer, value, one in zip(encoder.layers, frames, alone, strict=True):
             expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
             if value.ndim != 3 or value.shape[0] != 2 or value.shape[2] != layer.width:
                 problems.append(f"layer '{layer.name}' is {tuple(value.shape)}, declared (2, frames, {layer.width})")
             elif abs(value.shape[1] - expected) > 2 + 0.02 * expected:
                 problems.append(
-                    f"layer '{layer.name}' has {value.shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}"
+                    f"layer '{layer.name}' has {value.shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}: "
+                    f"correct its frame rate, or raise min_s if frames are lost at the edges of a short window"
                 )
-            elif not torch.allclose(value[:1].mean(dim=1), one, rtol=1e-3, atol=1e-3):
-                problems.append(f"layer '{layer.name}' depends on what else is in the batch, or does not use `pool`")
+            elif not bool(torch.isfinite(value).all()):
+                problems.append(f"layer '{layer.name}' has NaN or infinity on noise of {length_s:.2f} s")
+            elif one.shape != (1, layer.width):
+                problems.append(
+                    f"layer '{layer.name}' is {tuple(one.shape)} for one window and `pool` the mean over time, "
+                    f"declared (1, {layer.width}): apply `pool` to its frames"
+                )
+            elif not torch.allclose(mean_over_time(value[:1]), one.float(), rtol=1e-3, atol=1e-3):
+                problems.append(f"layer '{layer.name}' depends on what else is in the batch")
         lines.append(
             f"{length_s:.2f} s: "
             + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, frames, strict=True))

@@ -117,6 +117,7 @@ def run(
     """Score models on tasks and write a record for each pair."""
     from marble_bench import run as running
     from marble_bench.perturb import named as named_changes
+    from marble_bench.plugins import fault_of
     from marble_bench.progress import Progress
     from marble_bench.show import print_outcome, print_plan
 
@@ -160,11 +161,12 @@ def run(
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None
-        except BenchError as error:
-            if len(wanted) == 1 or debug:
+        except Exception as error:
+            told = error if isinstance(error, BenchError) else fault_of(error)
+            if told is None or len(wanted) == 1 or debug:
                 raise
-            print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
-            ended.append(error.exit_code)
+            print(f"error: {request.model} on {request.named.name}: {told}", file=sys.stderr)
+            ended.append(told.exit_code)
             continue
         print_outcome(outcome, as_json)
         ended.append(PARTLY if outcome.left_out else DONE)
@@ -297,6 +299,11 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
+        from marble_bench.plugins import fault_of
+
+        if theirs := fault_of(error):
+            print(f"error: {theirs}", file=sys.stderr)
+            sys.exit(theirs.exit_code)
         print(
             f"internal error: {type(error).__name__}: {error}\n"
             "This is a fault of marble-bench: run again with --debug and report it",

@@ -127,3 +127,34 @@ class Encoder:
                 return index
         choices = ", ".join(layer.name for layer in self.layers)
         raise UsageError(f"encoder '{self.name}' has no layer '{name}'; it has {choices}")
+
+
+def ready(name: str, encode: object) -> Encode:
+    """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""
+    if not callable(encode):
+        raise UsageError(f"{name}: load returned {type(encode).__name__}: return the function encode(waveforms, pool)")
+    return encode
+
+
+def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch.Tensor]:
+    """What `encode` of encoder `name` returned, if it is a list or tuple of floating-point tensors, one for each layer.
+
+    Raises UsageError that says what it is instead; shapes and values are for the caller to look at.
+    """
+    import torch
+
+    if not isinstance(found, (list, tuple)):
+        raise UsageError(
+            f"{name}: encode returned {type(found).__name__}: return a list of tensors, one for each layer"
+        )
+    if len(found) != len(layers):
+        raise UsageError(
+            f"{name} gives {len(found)} layers and declares {len(layers)}: "
+            f"return one tensor for each of {', '.join(layer.name for layer in layers)}"
+        )
+    for layer, value in zip(layers, found, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(f"{name}: layer '{layer.name}' is a {type(value).__name__}: return torch tensors")
+        if not value.is_floating_point():
+            raise UsageError(f"{name}: layer '{layer.name}' holds {value.dtype}: return real floating-point values")
+    return found

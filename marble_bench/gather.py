@@ -65,13 +65,15 @@ class Pooled:
     cost: dict[str, Any]
 
 
-def pooled(request: Request, watch: Watch) -> Pooled:
-    """See that the pooled features of every clip on disk are stored."""
+def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
+    """See that the pooled features of every clip on disk are stored. check: looks at the clips before any is encoded."""
     from marble_bench.features import extract
 
     encoder, task = request.encoder, request.named.task
     assert encoder is not None
     here = on_disk(request, watch)
+    if check:
+        check(here.clips)
     rate = task.corpus.sample_rate_hz
     items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
     store, spans, cost = extract.extract(
@@ -103,12 +105,12 @@ def pooled(request: Request, watch: Watch) -> Pooled:
     )
 
 
-def encoder_features(request: Request, watch: Watch) -> Gathered:
-    """Features of every clip on disk, through the store."""
+def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None]) -> Gathered:
+    """Features of every clip on disk, through the store. check: see `pooled`."""
     from marble_bench.features import extract
 
     assert request.encoder is not None
-    found = pooled(request, watch)
+    found = pooled(request, watch, check)
     return Gathered(
         clips=found.clips,
         features=extract.load(found.store, found.spans),

@@ -11,14 +11,18 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import traceback
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from marble_bench.encoder import Encoder
+from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import UsageError, did_you_mean
-from marble_bench.task import Task, task_name
+from marble_bench.task import Clip, Corpus, Fault, Schedule, Task, Window, task_name
+
+DECLARED = (Task, Corpus, Clip, Window, Schedule, Fault, Encoder, Layer)  # what a plug-in file is made of
+FROM_PATH = "marble_bench_plugin_"  # what the modules of a user's files are called
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def _load(path: Path, module: str | None) -> ModuleType:
     try:
         if module is not None:
             return importlib.import_module(module)
-        name = f"marble_bench_plugin_{path.stem}"
+        name = FROM_PATH + path.stem
         spec = importlib.util.spec_from_file_location(name, path)
         if spec is None or spec.loader is None:
             raise UsageError(f"{path} is not a Python file")
@@ -70,13 +74,27 @@ def _load(path: Path, module: str | None) -> ModuleType:
     except UsageError as error:
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in str(error).splitlines())) from error
     except TypeError as error:
-        known = {"Task": {spec.name for spec in fields(Task)}, "Encoder": {spec.name for spec in fields(Encoder)}}
+        known = {kind.__name__: {spec.name for spec in fields(kind)} for kind in DECLARED}
         unknown = [problem for call in known for problem in _unknown_keywords(path, call, known[call])]
-        raise UsageError(
-            f"{path}:\n" + "\n".join(f"  {line}" for line in unknown or [f"TypeError: {error}"])
-        ) from error
+        if not unknown:
+            raise
+        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in unknown)) from error
     except ImportError as error:
         raise UsageError(f"{path} cannot be imported: {error}") from error
+
+
+def fault_of(error: Exception) -> UsageError | None:
+    """What a user's own task or encoder file raised, as an error that names file and line.
+
+    None where no such file was running: then it is no fault of the user's.
+    """
+    shipped = Path(importlib.import_module("marble_bench.tasks").__file__ or "").parent
+    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
+        name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
+        if name.startswith(FROM_PATH) or (name.startswith("marble_bench.tasks.") and shipped not in file.parents):
+            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
+    return None
 
 
 def task_names() -> list[str]:

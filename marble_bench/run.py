@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import (
@@ -59,9 +60,9 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     if request.encoder:  # a wrong --layers is told before hours of encoding
         names = [layer.name for layer in request.encoder.layers]
         chosen_layers(request.layers, names, request.protocol, request.encoder.summable)
-    data = gather.own_features(request) if request.features else gather.encoder_features(request, watch)
-    _check_splits(data.clips, request)
-    _check_tags(data, request)
+    check = partial(_check_clips, request)  # before hours of encoding, and again without the clips that are damaged
+    data = gather.own_features(request) if request.features else gather.encoder_features(request, watch, check)
+    check(data.clips)
     assert isinstance(data.features, Features)
     marks = soundness.check_features(data.features, data.clips)
     marks += soundness.check_labels(request.named.task.target, data.clips)
@@ -406,13 +407,19 @@ def _check_splits(clips: Sequence[Clip], request: Request) -> None:
         raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{request.named.name}'")
 
 
-def _check_tags(data: Gathered, request: Request) -> None:
-    """Raise DataError naming the tags that no clip, or every clip, of valid or test carries: they have no ranking score."""
+def _check_clips(request: Request, clips: Sequence[Clip]) -> None:
+    """Raise DataError for an empty split, a label that is none of the task's, or tags that have no ranking score.
+
+    Those are tags that no clip, or every clip, of valid or test carries.
+    """
+    _check_splits(clips, request)
     target = request.named.task.target
+    assert isinstance(target, (Classes, Tags, Scalars))
+    target.encode([clip.target for clip in clips], [clip.id for clip in clips])
     if not isinstance(target, Tags):
         return
     for split in ("valid", "test"):
-        held = [set(clip.target) for clip in data.clips if clip.split == split]
+        held = [set(clip.target) for clip in clips if clip.split == split]
         bad = [name for name in target.names if sum(name in tags for tags in held) in (0, len(held))]
         if bad:
             raise DataError(

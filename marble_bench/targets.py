@@ -24,7 +24,7 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
         return names.index(name)
     except ValueError:
         raise DataError(
-            f"clip '{clip}' is labelled '{name}', which is no label of the task{did_you_mean(name, names)}"
+            f"clip '{clip}' is labelled {name!r}, which is no label of the task{did_you_mean(str(name), names)}"
         ) from None
 
 
@@ -71,6 +71,10 @@ class Tags:
 
         truth = np.zeros((len(targets), self.width), np.float32)
         for row, (names, clip) in enumerate(zip(targets, clips, strict=True)):
+            if not isinstance(names, (tuple, list, set, frozenset)):
+                raise DataError(
+                    f"clip '{clip}' has the target {names!r}; give a tuple of its tags: ('{self.names[0]}',)"
+                )
             truth[row, [_index(name, self.names, clip) for name in names]] = 1
         return truth
 
@@ -101,9 +105,15 @@ class Scalars:
         """Tuples of values -> `(clips, width)` float32, in the label's own units."""
         import numpy as np
 
-        truth = np.array(targets, np.float64).reshape(len(targets), -1)
-        if truth.shape[1:] != (self.width,) and len(targets):
-            raise DataError(f"clip '{clips[0]}' has {truth.shape[1]} values; the task has {self.width}: {self.names}")
+        truth = np.zeros((len(targets), self.width))
+        for row, (target, clip) in enumerate(zip(targets, clips, strict=True)):
+            try:
+                values = np.array(target, np.float64).reshape(-1)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"clip '{clip}' has the target {target!r}; give a tuple of numbers") from error
+            if len(values) != self.width:
+                raise DataError(f"clip '{clip}' has {len(values)} values; the task has {self.width}: {self.names}")
+            truth[row] = values
         bad = ~np.isfinite(truth).all(axis=1)
         if bad.any():
             raise DataError(f"clip '{clips[int(bad.argmax())]}' has a label that is not a finite number")

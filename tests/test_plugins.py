@@ -5,11 +5,13 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
-from conftest import TOY_MODEL, TOY_TASK
+from conftest import TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench import plugins
-from marble_bench.errors import UsageError
+from marble_bench.errors import DataError, UsageError
+from marble_bench.targets import Classes, Scalars, Tags
 
 FAULTY = """
 from marble_bench.metrics import accuracy
@@ -125,8 +127,10 @@ def test_check_says_what_a_plug_in_gives(bench):
         ("stack(3, BANDS", "stack(4, BANDS", "gives 3 layers and declares 4"),
         ('name="toy"', 'name="a/b"', "name has a slash"),
         ("stack(3, BANDS", "stack(3, 17", "declared (2, frames, 17)"),
-        ("40.0", "75.0", "declared 2250.0"),
+        ("40.0", "75.0", "declared 2250.0: correct its frame rate, or raise min_s"),
         ("[pool(bands)", "[pool(bands - bands.mean())", "depends on what else is in the batch"),
+        ("[pool(bands)", "[bands", "layer '0' is (1, 3, 16) for one window and `pool` the mean over time"),
+        ("[pool(bands)", "[pool(bands / 0)", "layer '0' has NaN or infinity"),
     ],
 )
 def test_check_finds_an_encoder_that_is_not_as_declared(bench, tmp_path, old, new, words):
@@ -134,3 +138,125 @@ def test_check_finds_an_encoder_that_is_not_as_declared(bench, tmp_path, old, ne
     ended = bench("check", f"{tmp_path}/off.py:TOY")
     assert ended.code == 2
     assert words in ended.err
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("TASK = Task(", 'x = {}["labels"]\nTASK = Task(', ", in <module>: KeyError: 'labels'"),
+        ("for split, count in", 'int("x")\n    for split, count in', ", in clips: ValueError: invalid literal"),
+    ],
+)
+def test_an_error_in_a_users_task_file_is_told_as_theirs_with_its_line(bench, tmp_path, old, new, words):
+    path, text = tmp_path / "mine.py", Path(TOY_TASK).read_text()
+    path.write_text(text.replace(old, new))
+    line = text[: text.index(old)].count("\n") + 1
+    ended = bench("run", "--task", path, "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert f"error: {path} line {line}{words}" in ended.err
+    assert "fault of marble-bench" not in ended.err
+
+
+def test_an_error_in_a_task_of_bench_tasks_is_told_with_its_file(bench, tmp_path, monkeypatch):
+    from marble_bench import tasks
+
+    (tmp_path / "mine.py").write_text("undefined_name")
+    monkeypatch.setattr(tasks, "__path__", [str(tmp_path)])
+    ended = bench("list", "tasks")
+    assert ended.code == 2
+    assert f"error: {tmp_path / 'mine.py'} line 1, in <module>: NameError" in ended.err
+
+
+def test_an_error_of_the_machinery_is_not_laid_at_a_users_door(bench, monkeypatch):
+    from marble_bench import corpus
+
+    def broken(*_):
+        raise KeyError("ours")
+
+    monkeypatch.setattr(corpus, "limited", broken)
+    ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--limit", 3)
+    assert ended.code == 1
+    assert "internal error: KeyError: 'ours'" in ended.err
+
+
+RETURN = "return [pool(bands), pool(bands.tanh()), pool(bands.abs().sqrt())]"
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        (RETURN, 'raise KeyError("conv9")', "off.py line 21, in encode: KeyError: 'conv9'"),
+        (RETURN, "pass", "toy: encode returned NoneType: return a list of tensors"),
+        (RETURN, "return dict(enumerate([pool(bands)] * 3))", "toy: encode returned dict: return a list"),
+        (RETURN, "return [pool(bands).numpy()] * 3", "toy: layer '0' is a ndarray: return torch tensors"),
+        (RETURN, "return [pool(bands) * 1j] * 3", "toy: layer '0' holds torch.complex64: return real"),
+        (
+            RETURN,
+            "return [pool(bands)] * 2",
+            "toy gives 2 layers and declares 3: return one tensor for each of 0, 1, 2",
+        ),
+        ("return encode", "pass", "toy: load returned NoneType: return the function encode"),
+    ],
+)
+def test_an_encoder_that_raises_or_returns_something_else_is_told_by_check_and_run(bench, tmp_path, old, new, words):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    assert old in text
+    (tmp_path / "off.py").write_text(text.replace(old, new))
+    for command in (("check", f"{tmp_path}/off.py:TOY"), ("run", "--model", f"{tmp_path}/off.py:TOY", "--mini")):
+        ended = bench(*command, *(("--task", TOY_TASK) if command[0] == "run" else ()))
+        assert ended.code == 2
+        assert words in ended.err
+        assert "fault of marble-bench" not in ended.err
+
+
+def test_one_users_faulty_encoder_does_not_keep_the_others_from_running(bench, tmp_path):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    (tmp_path / "off.py").write_text(text.replace(RETURN, "raise KeyError").replace('"toy"', '"off"'))
+    ended = bench("run", "--model", f"{tmp_path}/off.py:TOY", "--model", TOY_MODEL, "--task", TOY_TASK, "--mini")
+    assert ended.code == 4
+    assert "error: off on toy-task:" in ended.err
+    assert "toy    toy-task" in ended.out
+
+
+@pytest.mark.parametrize(
+    ("target", "labels", "words"),
+    [
+        (Classes(("a", "b")), ["a", 3], "clip 'two' is labelled 3, which is no label of the task"),
+        (Classes(("a", "b")), ["a", None], "clip 'two' is labelled None"),
+        (Tags(("rock", "k")), [("rock",), "k"], "clip 'two' has the target 'k'; give a tuple of its tags: ('rock',)"),
+        (Tags(("rock", "k")), [(), None], "clip 'two' has the target None; give a tuple"),
+        (Scalars(("x",)), [(1.0,), ("high",)], "clip 'two' has the target ('high',); give a tuple of numbers"),
+        (Scalars(("x", "y")), [(1, 2), (1,)], "clip 'two' has 1 values; the task has 2: ('x', 'y')"),
+        (Scalars(("x",)), [(1,), (float("nan"),)], "clip 'two' has a label that is not a finite number"),
+    ],
+)
+def test_a_label_of_another_kind_is_told_by_clip(target, labels, words):
+    with pytest.raises(DataError) as told:
+        target.encode(labels, ["one", "two"])
+    assert words in str(told.value)
+
+
+def test_labels_become_indices_flags_and_numbers():
+    np.testing.assert_array_equal(Classes(("a", "b")).encode(["b", "a"], "12"), [1, 0])
+    np.testing.assert_array_equal(Tags(("a", "b")).encode([["b"], ("a", "b")], "12"), [[0, 1], [1, 1]])
+    np.testing.assert_array_equal(Scalars(("x",)).encode([1.5, ("2",)], "12"), [[1.5], [2]])
+    assert Scalars(("x", "y")).encode([], []).shape == (0, 2)
+
+
+def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monkeypatch):
+    from marble_bench.features import extract
+
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    toy_module().write(corpus)
+
+    def encoded(*_, **__):
+        raise DataError("encoding starts")
+
+    monkeypatch.setattr(extract, "extract", encoded)
+    text = Path(TOY_TASK).read_text()
+    for label, words in (("REGISTERS[index % 3]", "encoding starts"), ('"hum"', "clip 'train00' is labelled 'hum'")):
+        (tmp_path / "mine.py").write_text(text.replace("REGISTERS[index % 3]", label))
+        ended = bench("run", "--task", tmp_path / "mine.py", "--model", TOY_MODEL, "--data-dir", corpus)
+        assert ended.code == 3
+        assert words in ended.err

@@ -22,7 +22,7 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench.encoder import Encode, Encoder, Layer, Pool, checked, ready
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.store import HALF_MAX, Span
 
@@ -347,7 +347,7 @@ class Runner:
         cost: Cost,
         say: Callable[[str], None],
     ) -> None:
-        self.encoder, self.encode, self.kind = encoder, encode, kind
+        self.encoder, self.encode, self.kind = encoder, ready(encoder.name, encode), kind
         self.settings, self.cost, self.say = settings, cost, say
         self.cuda = settings.device.startswith("cuda")
         self.batch_s = settings.batch_s or BATCH_S
@@ -405,8 +405,7 @@ class Runner:
         with _exact(self.settings), torch.inference_mode(), precision:
             found = self.encode(batch, self.kind.pool)
         layers = self.encoder.layers
-        if len(found) != len(layers):
-            raise BenchError(f"{self.encoder.name} gave {len(found)} layers; it declares {len(layers)}")
+        checked(self.encoder.name, layers, found)
         with torch.inference_mode():
             chosen = [self.kind.rows(found[index], layers[index]) for index in self.kind.layers]
             for index, each in zip(self.kind.layers, chosen, strict=True):
