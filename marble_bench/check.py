@@ -12,17 +12,23 @@ from marble_bench.plugins import Named
 from marble_bench.task import SPLITS
 
 
-def check_task(named: Named, cache: Path) -> list[str]:
-    """Make the miniature, read it with the task's own loader, decode a clip of each split. Lines of what was found."""
+def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[str]:
+    """Read a corpus's folder, else its miniature, with the task's own loader; decode a clip of each split.
+
+    Lines of what was found.
+    """
     task = named.task
-    root = corpus.ensure_mini(task.corpus, cache)
+    root = corpus.ensure_mini(task.corpus, cache) if data_dir is None else data_dir.expanduser()
     there = corpus.on_disk(named, root)
     target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
     counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]
     if empty:
-        raise UsageError(f"the miniature of '{named.name}' has no clip in {', '.join(empty)}")
-    lines = [f"{named.name}: {task.title}", f"miniature {root}: {counts} clips, truth {target.shape} {target.dtype}"]
+        raise UsageError(f"the corpus of '{named.name}' in {root} has no clip in {', '.join(empty)}")
+    lines = [
+        f"{named.name}: {task.title}",
+        f"{'miniature' if corpus.is_mini(root) else 'corpus'} {root}: {counts} clips, truth {target.shape} {target.dtype}",
+    ]
     for split in SPLITS:
         at = next(index for index, clip in enumerate(there.clips) if clip.split == split)
         clip, rate = there.clips[at], task.corpus.sample_rate_hz

@@ -257,6 +257,10 @@ def _results(folder: Path) -> list[dict[str, Any]]:
 @app.command()
 def check(
     plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="A task's corpus; else its miniature is made.", parser=named_path, metavar="PATH"),
+    ] = None,
     weights: WeightsPath = None,
     cache_dir: Cache = None,
     debug: Debug = False,
@@ -273,7 +277,7 @@ def check(
         encoder = plugins.find_encoder(plugin)
         lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights).path, "cpu")
     else:
-        lines = check_task(plugins.find_task(plugin), cache_root(cache_dir))
+        lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
     for line in lines:
         print(line)
     print("all is as declared")

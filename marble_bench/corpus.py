@@ -8,7 +8,7 @@ import os
 import shutil
 import uuid
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -54,10 +54,18 @@ def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     return folder
 
 
+def _mini_of(corpus: Corpus) -> Callable[[Path], None]:
+    if corpus.mini is None:
+        raise UsageError(
+            f"corpus '{corpus.name}' has no miniature: give its folder by --data-dir, or declare mini=, which writes one"
+        )
+    return corpus.mini
+
+
 def _code_of(corpus: Corpus) -> str:
     """sha256 of the files that a miniature is made by, so that one of earlier code is not taken for it."""
     total = hashlib.sha256(Path(synth.__file__).read_bytes())
-    made_by = inspect.getsourcefile(corpus.mini)
+    made_by = inspect.getsourcefile(_mini_of(corpus))
     total.update(Path(made_by).read_bytes() if made_by else corpus.name.encode())
     return total.hexdigest()
 
@@ -73,7 +81,7 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
     building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
     try:
         building.mkdir(parents=True)
-        corpus.mini(building)
+        _mini_of(corpus)(building)
         made = {path.relative_to(building).as_posix(): audio.digest(path) for path in files_below(building)}
         about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
         (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))

@@ -78,11 +78,29 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         names = (record["model"]["name"], record["task"]["name"], metric)
         table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
     _console().print(table)
+    if curve := record.get("few_shot"):
+        name, unit = next((name, score["unit"]) for name, score in record["scores"].items() if score["main"])
+        print_table([_point(each, name, unit) for each in curve])
     if changed := record.get("perturbations"):
         print_perturbed(changed, {name: score["unit"] for name, score in record["scores"].items()})
     print(outcome.path if outcome.written else f"{outcome.path} stood there already, the same", file=sys.stderr)
     if record["why_not"]:
         print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
+
+
+def _point(point: dict[str, Any], metric: str, unit: str) -> dict[str, str]:
+    """A point of a few-shot curve: clips trained on, and the mean over those seeds whose score is a number."""
+    from marble_bench.leaderboard.table import shown
+
+    def mean(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return shown(sum(known) / len(known), unit) if known else "n/a"
+
+    share = f"{100 * point['share']:g} %"
+    return {
+        "trained on": share, "clips": str(point["clips"]), "metric": metric,
+        "test": mean(point["test"]), "valid": mean(point["valid"]),
+    }  # fmt: skip
 
 
 def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:

@@ -94,7 +94,8 @@ class Corpus:
 
     locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
     parts: `(path) -> paths`: all files of the clip whose file was located, where it has more than that one.
-    mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout.
+    mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout. None: a corpus of one's own
+        that has none, so that nothing runs on it by `--mini`.
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
     beside: the name of the corpus whose folder holds this one too, where it has none of its own.
@@ -106,7 +107,7 @@ class Corpus:
     license: str
     citation: str
     layout: str
-    mini: Callable[[Path], None]
+    mini: Callable[[Path], None] | None = None
     locate: Callable[[Path, str], Path | None] = _beside
     parts: Callable[[Path], tuple[Path, ...]] = _alone
     sample_rate_hz: int | None = None

@@ -260,3 +260,19 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
         ended = bench("run", "--task", tmp_path / "mine.py", "--model", TOY_MODEL, "--data-dir", corpus)
         assert ended.code == 3
         assert words in ended.err
+
+
+def test_a_task_without_a_miniature_is_checked_and_run_where_its_corpus_lies(bench, tmp_path):
+    corpus = tmp_path / "own corpus"
+    corpus.mkdir()
+    toy_module().write(corpus)
+    (tmp_path / "mine.py").write_text(Path(TOY_TASK).read_text().replace("    mini=write,\n", ""))
+    checked = bench("check", tmp_path / "mine.py", "--data-dir", corpus)
+    assert checked.code == 0, checked.err
+    assert f"corpus {corpus}: {{'train': 24, 'valid': 12, 'test': 15}} clips" in checked.out
+    run = ("run", "--task", tmp_path / "mine.py", "--model", TOY_MODEL, "--protocol", "linear")
+    assert bench(*run, "--data-dir", corpus).code == 0
+    for command in (("check", tmp_path / "mine.py"), (*run, "--mini")):
+        ended = bench(*command)
+        assert ended.code == 2
+        assert "corpus 'toy' has no miniature: give its folder by --data-dir, or declare mini=" in ended.err

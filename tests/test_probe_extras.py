@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.probes import block, features, memory, shelf, subsets, trainer
 
 from marble_bench import protocol, run, soundness
@@ -144,6 +145,16 @@ def _few(toy, *arguments):
     ended = toy("--mini", "--layers", "1", *arguments)
     assert ended.code == 0, ended.err
     return ended.record
+
+
+def test_a_few_shot_curve_is_printed_with_the_means_of_the_record(bench):
+    ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--few-shot", "--seeds", 2)
+    assert ended.code == 0, ended.err
+    again = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--few-shot", "--seeds", 2, "--json")
+    rows = [line.split() for line in ended.out.splitlines() if " % " in line and "accuracy" in line]
+    assert [row[0] for row in rows] == ["1", "2", "5", "10", "25", "50", "100"]
+    for row, point in zip(rows, again.record["few_shot"], strict=True):
+        assert row[2:] == [str(point["clips"]), "accuracy", *(f"{50 * sum(point[s]):.1f}" for s in ("test", "valid"))]
 
 
 def test_a_few_shot_curve_ends_in_the_run_itself_and_has_a_file_of_its_own(toy, tmp_path):
