@@ -19,9 +19,10 @@ from typing import Any
 
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import UsageError, did_you_mean
+from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus, Fault, Schedule, Task, Window, task_name
 
-DECLARED = (Task, Corpus, Clip, Window, Schedule, Fault, Encoder, Layer)  # what a plug-in file is made of
+DECLARED = (Task, Corpus, Clip, Window, Schedule, Fault, Encoder, Layer, Source)  # what a plug-in file is made of
 FROM_PATH = "marble_bench_plugin_"  # what the modules of a user's files are called
 
 
