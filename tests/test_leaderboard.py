@@ -256,6 +256,14 @@ def test_every_format_says_the_same(tmp_path, bench):
     assert r"\begin{tabular}" in text["latex"]
 
 
+def test_equal_best_scores_are_all_bold(tmp_path, bench):
+    for digit in "ab":
+        make(tmp_path / "results", f"best-{digit}", skill=3, weights=digit * 64)
+    make(tmp_path / "results", "poor", skill=1, seed=1)
+    lines = bench("leaderboard", "--model", "best-a", "--model", "best-b", "--model", "poor", "--format", "latex").out
+    assert [line.split(" &")[0] for line in lines.splitlines() if r"\textbf" in line] == ["best-a", "best-b"]
+
+
 def test_costs_are_those_of_the_records(tmp_path, bench):
     make(tmp_path / "results", "one", mini=True)
     make(tmp_path / "results", "one", task="emo", mini=True)
