@@ -80,6 +80,23 @@ def test_an_empty_board_says_what_to_do(bench):
     assert "bench run" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--task", "gtzan", "--task", "gtzann"), "no task 'gtzann'; did you mean 'gtzan'?"),
+        (("--task", "gtzann", "--format", "csv"), "no task 'gtzann'; did you mean 'gtzan'?"),
+        (("--model", "mert-95n", "--json"), "no model 'mert-95n'; did you mean 'mert-95m'?"),
+        (("--protocol", "marbel", "--json"), "no protocol 'marbel'; did you mean 'marble'?"),
+        (("--results-dir", "result"), "--results-dir: result is not there"),
+    ],
+)
+def test_a_name_that_nothing_has_is_told_whatever_the_format(bench, arguments, words):
+    ended = bench("leaderboard", *arguments)
+    assert ended.code == 2
+    assert words in ended.err
+    assert not ended.out
+
+
 def test_a_file_that_is_no_record_is_named(bench, tmp_path):
     place = tmp_path / "results/m/0/marble"
     place.mkdir(parents=True)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 KINDS = ("atlas", "cost", "intervals")
 SUFFIXES = (".png", ".svg", ".pdf")
+LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 3, "relpos": (0, 0.5)}  # name to point
 DOTS = 3  # that a cell of the atlas holds beside its score
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -228,7 +229,7 @@ def _name(axes: Axes, drawn: Sequence[tuple[Cell, float]]) -> None:
         below = height[index] - at[index][1]
         axes.annotate(
             cell.model, (value, points(cell)), (7, below), textcoords="offset points", fontsize=size, va="center",
-            arrowprops={"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 3} if below else None,
+            arrowprops=LEADER if below else None,
         )  # fmt: skip
 
 
