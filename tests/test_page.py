@@ -268,6 +268,8 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert seen["unnamed"] == []
     assert seen["scopes"]
     assert seen["title"] == "marble-bench leaderboard"
+    assert seen["reachable"]  # what scrolls can be scrolled with keys
+    assert (seen["asked"], seen["askedTheme"], seen["noTheme"]) == (True, "light", "light")
 
 
 @in_chromium
