@@ -85,9 +85,10 @@ def check(paths: Sequence[Path]) -> list[Verdict]:
         verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored)]
         verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, answers)]
         if len(verdicts) == here:
-            verdicts.append(
-                Verdict(str(path), "ok", f"{stored.name}: scores made again from the predictions are the same")
-            )
+            words = f"{stored.name}: scores made again from the predictions are the same"
+            unmade = [name for name in record["scores"] if metric_of(record, name) is None]
+            words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
+            verdicts.append(Verdict(str(path), "ok", words))
     return verdicts
 
 

@@ -243,6 +243,19 @@ def test_a_table_of_any_other_form_is_a_verdict_and_the_next_record_gets_its_own
     assert whole.is_file()
 
 
+def test_a_whole_record_says_which_score_could_not_be_made_again(tmp_path, verdicts):
+    path = make(tmp_path / "results", "one", task="gs", mini=True)
+    (kinds,) = verdicts()[0].values()
+    assert "not made again" not in kinds["ok"]
+    _edit(
+        path,
+        lambda record: record["scores"].update(weighted_ensemble=record["scores"]["weighted"] | {"main": False}),
+        1,
+    )
+    (kinds,) = verdicts()[0].values()
+    assert kinds["ok"].endswith("the same; not made again: weighted_ensemble, which needs what windows answered")
+
+
 def test_brackets_without_end_are_a_verdict(record, verdicts):
     record.write_text("[" * 100_000)
     assert "deeper" in next(iter(verdicts()[0].values()))["truncated"]
