@@ -109,9 +109,13 @@ def leaderboard(
 
         write_page(html.expanduser(), board)
         print(f"wrote {html}", file=sys.stderr)
+        if cost or wanted is not Format.table:
+            print("the page has all scores and costs; --cost and --format say how text is printed", file=sys.stderr)
     elif wanted is Format.table:
         print_board(board, cost)
     else:
+        if cost and wanted in (Format.json, Format.csv):
+            print("no costs in csv and json, which have scores alone; table, latex and md have them", file=sys.stderr)
         made = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
         text = made(board) if made else (table.latex if wanted is Format.latex else table.markdown)(board, cost)
         print(text.rstrip("\n"))
@@ -119,7 +123,9 @@ def leaderboard(
 
 @app.command()
 def compare(
-    a: Annotated[str, typer.Argument(help="A model's name, or the path of a record.")],
+    a: Annotated[
+        str, typer.Argument(help="A model's name (NAME/DIGEST if it has several weights), or a record's path.")
+    ],
     b: Annotated[str, typer.Argument(help="The model or record that it is held against.")],
     task: Tasks = None,
     protocol: RuleName = "marble",

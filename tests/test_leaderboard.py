@@ -295,6 +295,14 @@ def test_costs_are_those_of_the_records(tmp_path, bench):
     assert costs["cost features MB"] == "3"
 
 
+def test_costs_that_a_format_has_no_place_for_are_told(tmp_path, bench):
+    make(tmp_path / "results", "one", mini=True)
+    for form, told in (("csv", True), ("json", True), ("md", False)):
+        ended = bench("leaderboard", "--mini", "--cost", "--format", form)
+        assert ended.code == 0
+        assert ("no costs in csv and json" in ended.err) == told
+
+
 def test_of_two_records_in_one_place_the_comparable_one_is_shown(tmp_path, bench):
     path = make(tmp_path / "results", "one", skill=3)
     limited = make(tmp_path / "other", "one", skill=1, why_not=("limited to 9 clips a split",))
