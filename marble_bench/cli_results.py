@@ -81,21 +81,22 @@ def reproduce(
     import tempfile
 
     from marble_bench import reproduce as reproducing
-    from marble_bench import results
     from marble_bench import run as running
     from marble_bench.cache import cache_root
     from marble_bench.progress import Progress
     from marble_bench.request import offline_asked
     from marble_bench.show import print_again
+    from marble_bench.stored import read_one
 
-    old, where = results.read(record.expanduser()), device_of(device)
+    stored, where = read_one(record.expanduser()), device_of(device)
+    old = stored.record
     with tempfile.TemporaryDirectory() as folder:
         request = reproducing.request_of(
             old, cache_root(cache_dir), Path(folder), where, model, task, data_dir, weights, offline or offline_asked()
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
             new = running.run(request, progress).record
-    rows, changed = reproducing.scores_again(old, new), reproducing.changed_facts(old, new)
+    rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
     if as_json:
         print(json.dumps({"scores": [asdict(row) for row in rows], "changed": changed, "record": new}))
     else:

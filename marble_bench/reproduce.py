@@ -3,26 +3,35 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from marble_bench import plugins
-from marble_bench.errors import UsageError
+from marble_bench.errors import DataError, UsageError
 from marble_bench.protocol import find_protocol
 from marble_bench.request import Request, corpus_root
-from marble_bench.results import VOLATILE, differences
+from marble_bench.results import VOLATILE, differences, number
+from marble_bench.robustness import split_of
+from marble_bench.statistics import bootstrap_interval
+from marble_bench.stored import Stored, predicted
+
+CLOSE = 1e-6  # scores are made again in double precision from stored single precision
 
 
 @dataclass(frozen=True)
 class Again:
-    """One score of a record and of its rerun. verdict: `same`, `inside` the record's interval, or `outside`."""
+    """One score of a record and of its rerun. verdict: `same`, `inside` the interval, or `outside`.
+
+    interval: 95 %, what the rerun is judged by. basis: where that is from, `the record`, `its predictions`, or why neither.
+    """
 
     metric: str
     record: float | None
     again: float | None
     difference: float | None
+    interval: tuple[float | None, float | None]
+    basis: str
     verdict: str
 
 
@@ -79,35 +88,57 @@ def _reason(record: dict[str, Any], pattern: str) -> str | None:
     return next((match.group(1) for match in found if match), None)
 
 
-def scores_again(record: dict[str, Any], again: dict[str, Any]) -> list[Again]:
-    """Every score of a record beside that of its rerun.
+def scores_again(old: Stored, again: dict[str, Any]) -> list[Again]:
+    """Every score of a record beside that of its rerun; `accuracy, mp3` is one under a perturbation.
 
-    A score under a perturbation, `accuracy, mp3`, has the interval of the unchanged score, moved to where it stands.
+    A record has intervals of plain scores and of drops. That of a score under a perturbation is made here, of the
+    predictions beside the record; where they do not give that score, the plain score's is moved to where it stands.
     """
+    record = old.record
     rows = [
-        _again(name, score["test"], again["scores"].get(name, {}).get("test"), score["ci95"])
+        _again(name, score["test"], again["scores"].get(name, {}).get("test"), tuple(score["ci95"]), "the record")
         for name, score in record["scores"].items()
     ]
     for change, found in record.get("perturbations", {}).items():
         after = again.get("perturbations", {}).get(change, {}).get("scores", {})
         for name, score in found["scores"].items():
-            base = record["scores"][name]
-            bounds = [_moved(bound, base["test"], score["test"]) for bound in base["ci95"]]
-            rows.append(_again(f"{name}, {change}", score["test"], after.get(name, {}).get("test"), bounds))
+            interval, basis = _interval(old, name, change)
+            rows.append(_again(f"{name}, {change}", score["test"], after.get(name, {}).get("test"), interval, basis))
     return rows
+
+
+def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, float | None], str]:
+    """The 95 % interval of a score under a perturbation, and what it is from."""
+    plain, score = old.record["scores"][name], old.record["perturbations"][change]["scores"][name]["test"]
+    try:
+        found = predicted(old, name, split_of(change))
+    except DataError as error:
+        found, why = None, str(error)
+    else:
+        why = "they are not beside the record"
+    if found is not None:
+        made = found.metric.compute(found.outputs, found.truth).tolist()
+        if score is not None and abs(sum(made) / len(made) - score) <= CLOSE * max(1, abs(score)):
+            low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+            return (number(low), number(high)), "its predictions"
+        why = "they give another score"
+    below, above = (_moved(bound, plain["test"], score) for bound in plain["ci95"])
+    return (below, above), f"the unchanged score, moved, since its predictions cannot be taken: {why}"
 
 
 def _moved(bound: float | None, base: float | None, to: float | None) -> float | None:
     return None if bound is None or base is None or to is None else bound - base + to
 
 
-def _again(name: str, old: float | None, new: float | None, bounds: Sequence[float | None]) -> Again:
+def _again(
+    name: str, old: float | None, new: float | None, interval: tuple[float | None, float | None], basis: str
+) -> Again:
     if old is None or new is None:
-        return Again(name, old, new, None, "same" if old == new else "outside")
-    low, high = bounds
+        return Again(name, old, new, None, interval, basis, "same" if old == new else "outside")
+    low, high = interval
     same = abs(new - old) <= 1e-9 * max(1, abs(old))
     inside = low is not None and high is not None and low <= new <= high
-    return Again(name, old, new, new - old, "same" if same else "inside" if inside else "outside")
+    return Again(name, old, new, new - old, interval, basis, "same" if same else "inside" if inside else "outside")
 
 
 def changed_facts(record: dict[str, Any], again: dict[str, Any]) -> list[str]:

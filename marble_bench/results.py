@@ -7,6 +7,7 @@ import json
 import math
 import tempfile
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,19 @@ def schema() -> dict[str, Any]:
     """The JSON Schema of a record."""
     loaded: dict[str, Any] = json.loads((files("marble_bench") / "record.schema.json").read_text(encoding="utf-8"))
     return loaded
+
+
+def faults(record: Any) -> list[str]:
+    """Where a record is not as the schema asks, a line each: the field and what is wrong with it."""
+    found = sorted(_validator().iter_errors(record), key=lambda error: list(map(str, error.path)))
+    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {error.message[:160]}" for error in found]
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(schema())
 
 
 def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Path:
@@ -102,10 +116,29 @@ def save(
     return True
 
 
+class NotANumber(ValueError):
+    """JSON that holds NaN or infinity."""
+
+
+def loads(text: str) -> Any:
+    """JSON as its standard has it, which Python's reader does not ask for.
+
+    Raises NotANumber for NaN and infinity, another ValueError for what is no JSON.
+    """
+
+    def refuse(word: str) -> Any:
+        raise NotANumber(f"{word} is no number of JSON; what is not known is null")
+
+    try:
+        return json.loads(text, parse_constant=refuse)
+    except RecursionError:
+        raise ValueError("its brackets go deeper than any record's") from None
+
+
 def read(path: Path) -> dict[str, Any]:
     """A record from its file. Raises DataError naming the file if it is no record of this schema."""
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = loads(path.read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as a record: {error}") from error
     found = record.get("schema") if isinstance(record, dict) else None

@@ -197,9 +197,14 @@ def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[
     print_table(
         [
             {"metric": row.metric, "record": text(row.record, row.metric), "again": text(row.again, row.metric),
-             "difference": text(row.difference, row.metric), "verdict": row.verdict}
+             "difference": text(row.difference, row.metric),
+             "95 %": " to ".join(text(bound, row.metric) for bound in row.interval), "verdict": row.verdict}
             for row in rows
         ]
     )  # fmt: skip
+    for why in dict.fromkeys(row.basis for row in rows):
+        if why not in ("the record", "its predictions"):
+            of = ", ".join(row.metric.replace(", ", " under ") for row in rows if row.basis == why)
+            print(f"interval of {why} ({of})", file=sys.stderr)
     for line in changed:
         print(f"changed: {line}", file=sys.stderr)

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import metrics, plugins, results
-from marble_bench.errors import DataError, UsageError
+from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.metrics import Metric
 
 if TYPE_CHECKING:
@@ -49,7 +49,15 @@ class Predicted:
 
 def read_stored(folder: Path) -> list[Stored]:
     """Every record below a results folder, by path. Raises DataError naming a file that is none."""
-    return [Stored(path, results.read(path)) for path in results.paths(folder)]
+    return [read_one(path) for path in results.paths(folder)]
+
+
+def read_one(path: Path) -> Stored:
+    """A record with its file. Raises DataError naming the file and the fields if it is not of a record's form."""
+    record = results.read(path)
+    if wrong := results.faults(record):
+        raise DataError(f"{path} is no whole record (bench results check): {listing(wrong, most=3)}")
+    return Stored(path, record)
 
 
 def table(stored: Stored, kind: str) -> pd.DataFrame | None:
@@ -96,7 +104,7 @@ def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | Non
     metric, view = found
     try:
         return _predicted(frame[frame["split"] == split], metric, view)
-    except (KeyError, ValueError, TypeError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         path = results.table_path(stored.path, "predictions")
         raise DataError(f"{path} has not the predictions of {stored.name}: {error}") from error
 
@@ -127,6 +135,8 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     outputs = torch.from_numpy(exact).float() if answers else torch.from_numpy(exact)
     truth = torch.from_numpy(_rectangle(first["truth"]))
     if answers:
+        if metric.kind != "classes" and truth.shape[-1] != outputs.shape[-1]:
+            raise ValueError(f"{outputs.shape[-1]} outputs are held against a truth of {truth.shape[-1]}")
         truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
     items, groups = list(first["clip"]), list(first["group"])
     if view == "group":

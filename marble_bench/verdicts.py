@@ -3,12 +3,14 @@
 In the order in which they are asked, and the first that stops further questions is marked:
 
 - `truncated` (stops): no whole JSON. `no record` (stops): JSON, but not of a record. `newer schema` (stops): made by a
-  later version of the suite. `form` (stops): not as `record.schema.json` asks.
+  later version of the suite. `form` (stops): not as `record.schema.json` asks, or with NaN, which is no JSON.
 - `misplaced`: the path does not say what the record says. `edited`: its digest, or that of a table beside it, is another
   than was written. `tables`: a table is missing or cannot be read.
 - `counts`: clips of the predictions, probes of the grid or seeds are not as many as the record says. `scores`: a score
-  made again from the predictions is another. `choice`: the chosen probe is not in the grid, or not its best on valid.
-- `impossible`: a score out of its range or out of its interval; a record that calls itself comparable and is not.
+  made again from the predictions (test and valid, mean and spread over seeds) is another. `choice`: the chosen probe is
+  not in the grid, or not its best on valid.
+- `impossible`: a score out of its range, an interval upside down; a score that the task has not, or reads otherwise; a
+  record that calls itself comparable and is not.
 - `duplicate`: the same run stands in another file; `same answers`: predictions equal to another model's, to the last digit.
 - `below floor`, `old task`, `no digests`: warnings; the record stands, somebody should look.
 """
@@ -20,20 +22,27 @@ import json
 import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
+from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import plugins, results
-from marble_bench.errors import BenchError, DataError, UsageError, listing
+from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.record import task_hash
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
-from marble_bench.stored import Stored, metric_of, predicted, table
+from marble_bench.stored import Predicted, Stored, metric_of, predicted, table
 
 if TYPE_CHECKING:
     import pandas as pd
 
+    from marble_bench.task import Task
+
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
+# what numpy, pandas and torch raise for columns, types and shapes that a run does not write
+BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
+GRID = ("layer", "learning_rate", "weight_decay", "seed", "valid", "best_epoch", "diverged")  # of every grid
 WARNINGS = ("below floor", "old task", "no digests", "not recomputed", "interval")
 
 
@@ -76,21 +85,23 @@ def check(paths: Sequence[Path]) -> list[Verdict]:
         verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored)]
         verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, answers)]
         if len(verdicts) == here:
-            verdicts.append(
-                Verdict(str(path), "ok", f"{stored.name}: scores made again from the predictions are the same")
-            )
+            words = f"{stored.name}: scores made again from the predictions are the same"
+            unmade = [name for name in record["scores"] if metric_of(record, name) is None]
+            words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
+            verdicts.append(Verdict(str(path), "ok", words))
     return verdicts
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
     """A record of the right form, or the verdict that stops."""
-    import jsonschema
 
     def stop(kind: str, words: str) -> tuple[None, Verdict]:
         return None, Verdict(str(path), kind, words)
 
     try:
-        record = json.loads(path.read_text(encoding="utf-8"))
+        record = results.loads(path.read_text(encoding="utf-8"))
+    except results.NotANumber as error:
+        return stop("form", str(error))
     except (ValueError, OSError) as error:
         return stop("truncated", f"no whole JSON: {error}")
     schema = record.get("schema") if isinstance(record, dict) else None
@@ -101,13 +112,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
         newer = number.isdigit() and int(number) > int(results.SCHEMA.rpartition("/")[2])
         words = f"made with {schema}, this version reads {results.SCHEMA}"
         return stop("newer schema", words + "; update marble-bench") if newer else stop("no record", words)
-    errors = sorted(
-        jsonschema.Draft202012Validator(results.schema()).iter_errors(record), key=lambda e: list(map(str, e.path))
-    )
-    if errors:
-        lines = [f"{'.'.join(map(str, error.path)) or 'the record'}: {error.message[:160]}" for error in errors]
-        return stop("form", listing(lines, most=5))
-    return record, None
+    wrong = results.faults(record)
+    return stop("form", listing(wrong, most=5)) if wrong else (record, None)
 
 
 def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
@@ -127,14 +133,14 @@ def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
             yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
         else:
             tables[kind] = found
-    try:
-        if "grid" in tables:
-            yield from _grid(stored.record, tables["grid"])
-        if "predictions" in tables:
-            yield from _predictions(stored, tables["predictions"])
-            yield from _perturbed(stored, tables["predictions"])
-    except (KeyError, TypeError, ValueError, AttributeError) as error:
-        yield "tables", f"not of the form that a run writes: {type(error).__name__}: {error}"
+    for kind, questions in (("grid", _grid), ("predictions", _predictions)):
+        try:
+            if kind in tables:
+                yield from questions(stored, tables[kind])
+        except DataError as error:
+            yield "tables", str(error)
+        except BROKEN as error:
+            yield "tables", f"the {kind} are not of the form that a run writes: {type(error).__name__}: {error}"
 
 
 def _place(stored: Stored) -> Iterator[tuple[str, str]]:
@@ -180,11 +186,11 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "impossible", f"{name}: {min(known):.4g} is less than the least there is, 0"
         if len(score["per_seed"]) != seeds:
             yield "counts", f"{name}: {len(score['per_seed'])} scores for {seeds} seeds"
-        per_seed = [value for value in score["per_seed"] if value is not None]
-        if score["test"] is not None and len(per_seed) == len(score["per_seed"]):
-            mean = sum(per_seed) / len(per_seed)
-            if abs(mean - score["test"]) > CLOSE * max(1, abs(mean)):
-                yield "scores", f"{name}: test is {score['test']:.6g}, the mean of its seeds {mean:.6g}"
+        mean, std = _mean_and_spread(score["per_seed"])
+        if not _close(mean, score["test"]):
+            yield "scores", f"{name}: test is {_numbers([score['test']])}, the mean of its seeds {_numbers([mean])}"
+        if not _close(std, score.get("std", std)):
+            yield "scores", f"{name}: std is {_numbers([score['std']])}, the spread of its seeds {_numbers([std])}"
         low, high = score["ci95"]
         if low is not None and high is not None and low > high:
             yield "impossible", f"{name}: its interval runs from {low:.4g} to {high:.4g}"
@@ -194,6 +200,14 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             ]
             if below:
                 yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
+
+
+def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:
+    """As a run makes them: neither is known where one seed has no score, and one seed alone has no spread."""
+    known = [value for value in per_seed if value is not None]
+    if len(known) < len(per_seed):
+        return None, None
+    return sum(known) / len(known), stdev(known) if len(known) > 1 else None
 
 
 def _seeds(record: dict[str, Any]) -> int:
@@ -209,6 +223,8 @@ def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return  # a user's own task
     if record["task"]["hash"] != task_hash(named):
         yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
+    else:
+        yield from _declared(named.task, record["scores"])
     full = record["comparable"] and not record["data"]["missing"]
     missing = len(record["data"]["faults"])
     short = sum(named.task.counts.values()) - sum(record["data"]["clips"].values())
@@ -219,8 +235,30 @@ def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         )
 
 
-def _grid(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    selection = record["selection"]
+def _declared(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether a task asks for the scores of its record, and reads them the same way."""
+    first = task.metrics[0]
+    metrics = {metric.name: metric for metric in task.metrics}
+    metrics |= {f"{first.name}_ensemble": first} if task.ensemble else {}
+    metrics |= {f"{first.name}_{task.group_name}": first} if task.group_name else {}
+    for name, score in scores.items():
+        metric = metrics.get(name)
+        if metric is None:
+            yield "impossible", f"{name} is no score of its task, which has {listing(metrics)}"
+        elif (score["unit"], score["higher_is_better"]) != (metric.unit, metric.higher_is_better):
+            better = "higher" if metric.higher_is_better else "lower"
+            yield (
+                "impossible",
+                f"{name}: a score in {metric.unit} of which {better} is better, the record says otherwise",
+            )
+
+
+def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    selection = stored.record["selection"]
+    absent = [name for name in GRID if name not in grid]
+    if absent:
+        yield "tables", f"the grid has no column {listing(absent)}"
+        return
     if len(grid) != selection["probes"]:
         yield "counts", f"{len(grid)} probes in the grid, {selection['probes']} in the record"
     if int(grid["diverged"].sum()) != selection["diverged"]:
@@ -258,23 +296,36 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
                 "counts",
                 f"{len(rows)} predictions of {clips} {split} clips, the record has {expected} clips and {seeds} seeds",
             )
+    yield from _perturbed(stored, frame)
     for name, score in record["scores"].items():
         found = predicted(stored, name)
         if found is None:
             if metric_of(record, name) or score["main"]:
                 yield "not recomputed", f"{name} cannot be made again from what is stored"
             continue
-        again = found.metric.compute(found.outputs, found.truth).tolist()
-        pairs = [(one, other) for one, other in zip(again, score["per_seed"], strict=False) if other is not None]
-        if any(abs(one - other) > CLOSE * max(1, abs(one)) for one, other in pairs):
+        again = _scored(found)
+        if not all(_close(*pair) for pair in zip_longest(again, score["per_seed"])):
             yield "scores", f"{name}: {_numbers(score['per_seed'])} in the record, {_numbers(again)} by its predictions"
-        elif score["main"] and None not in score["ci95"]:
-            low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-            if max(abs(low - score["ci95"][0]), abs(high - score["ci95"][1])) > 1e-4:
+        elif score["main"]:
+            bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+            made = [results.number(bound) for bound in bounds]
+            if not all(_close(*pair, 1e-4) for pair in zip(score["ci95"], made, strict=True)):
                 yield (
                     "interval",
-                    f"{name}: {_numbers(score['ci95'])} in the record, {_numbers([low, high])} with this version",
+                    f"{name}: {_numbers(score['ci95'])} in the record, {_numbers(made)} with this version",
                 )
+        chosen = predicted(stored, name, "valid")
+        valid = _mean_and_spread(_scored(chosen))[0] if chosen else score["valid"]
+        if not _close(valid, score["valid"]):
+            yield (
+                "scores",
+                f"{name}: valid is {_numbers([score['valid']])} in the record, {_numbers([valid])} by its predictions",
+            )
+
+
+def _scored(found: Predicted) -> list[float | None]:
+    """Each seed's score of stored answers; None where there is none."""
+    return [results.number(value) for value in found.metric.compute(found.outputs, found.truth).tolist()]
 
 
 def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -358,11 +409,6 @@ def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
 
 
 def readable(paths: Sequence[Path]) -> list[Stored]:
-    """The records among some files that can be read at all."""
-    found = []
-    for path in paths:
-        try:
-            found.append(Stored(path, results.read(path)))
-        except BenchError:
-            continue  # its verdict says what is wrong with it
-    return found
+    """The records of the right form among some files; the others' verdicts say what is wrong with them."""
+    found = ((path, _read(path)[0]) for path in paths)
+    return [Stored(path, record) for path, record in found if record is not None]

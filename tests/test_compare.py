@@ -113,3 +113,37 @@ def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     assert "different test clips" in ended.err
     results.table_path(make(tmp_path / "results", "bare", seed=2), "predictions").unlink()
     assert "predictions are not beside them" in bench("compare", "other", "bare").err
+
+
+def test_a_control_is_never_compared_and_the_run_that_the_board_shows_is(tmp_path, bench):
+    right = make(tmp_path / "results", "one", skill=3, mini=True)
+    make(tmp_path / "results", "two", seed=1, mini=True)
+    reasons = {"control-shuffle": "a control: training labels by shuffle", "zz-curve": "made for a few-shot curve"}
+    for variant, reason in reasons.items():
+        why = ("made on the miniature corpus", reason)
+        other = make(tmp_path / variant, "one", skill=0.2, mini=True, why_not=why)
+        for file in other.parent.iterdir():
+            into = right.with_name(file.name.replace("mini", f"mini-{variant}"))
+            into.write_bytes(file.read_bytes())
+    (each,) = bench("compare", "one", "two", "--mini", "--json").record["compared"]
+    assert each["a"] == pytest.approx(json.loads(right.read_text())["scores"]["accuracy"]["test"])
+    for path in right.parent.glob("gtzan.mini*.json"):
+        if "control" not in path.name:
+            path.unlink()
+    ended = bench("compare", "one", "two", "--mini")
+    assert ended.code == 2
+    assert "no record of model 'one'" in ended.err
+
+
+def test_two_weights_of_one_name_are_told_apart_by_their_digest(tmp_path, bench):
+    paths = [
+        make(tmp_path / "results", "one", skill=skill, weights=digit * 64) for digit, skill in (("a", 3), ("b", 1))
+    ]
+    make(tmp_path / "results", "two", seed=2)
+    names = [f"one/{path.parts[-3]}" for path in paths]
+    ended = bench("compare", "one", "two")
+    assert ended.code == 2
+    assert ", ".join(names) in ended.err
+    for path, name in zip(paths, names, strict=True):
+        (each,) = bench("compare", name, "two", "--json").record["compared"]
+        assert each["a"] == pytest.approx(json.loads(path.read_text())["scores"]["accuracy"]["test"])

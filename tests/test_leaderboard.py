@@ -80,6 +80,23 @@ def test_an_empty_board_says_what_to_do(bench):
     assert "bench run" in ended.err
 
 
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("--task", "gtzan", "--task", "gtzann"), "no task 'gtzann'; did you mean 'gtzan'?"),
+        (("--task", "gtzann", "--format", "csv"), "no task 'gtzann'; did you mean 'gtzan'?"),
+        (("--model", "mert-95n", "--json"), "no model 'mert-95n'; did you mean 'mert-95m'?"),
+        (("--protocol", "marbel", "--json"), "no protocol 'marbel'; did you mean 'marble'?"),
+        (("--results-dir", "result"), "--results-dir: result is not there"),
+    ],
+)
+def test_a_name_that_nothing_has_is_told_whatever_the_format(bench, arguments, words):
+    ended = bench("leaderboard", *arguments)
+    assert ended.code == 2
+    assert words in ended.err
+    assert not ended.out
+
+
 def test_a_file_that_is_no_record_is_named(bench, tmp_path):
     place = tmp_path / "results/m/0/marble"
     place.mkdir(parents=True)
@@ -256,6 +273,14 @@ def test_every_format_says_the_same(tmp_path, bench):
     assert r"\begin{tabular}" in text["latex"]
 
 
+def test_equal_best_scores_are_all_bold(tmp_path, bench):
+    for digit in "ab":
+        make(tmp_path / "results", f"best-{digit}", skill=3, weights=digit * 64)
+    make(tmp_path / "results", "poor", skill=1, seed=1)
+    lines = bench("leaderboard", "--model", "best-a", "--model", "best-b", "--model", "poor", "--format", "latex").out
+    assert [line.split(" &")[0] for line in lines.splitlines() if r"\textbf" in line] == ["best-a", "best-b"]
+
+
 def test_costs_are_those_of_the_records(tmp_path, bench):
     make(tmp_path / "results", "one", mini=True)
     make(tmp_path / "results", "one", task="emo", mini=True)
@@ -268,6 +293,14 @@ def test_costs_are_those_of_the_records(tmp_path, bench):
     assert costs["cost audio s per s"] == "20"
     assert costs["cost probes s"] == "4"
     assert costs["cost features MB"] == "3"
+
+
+def test_costs_that_a_format_has_no_place_for_are_told(tmp_path, bench):
+    make(tmp_path / "results", "one", mini=True)
+    for form, told in (("csv", True), ("json", True), ("md", False)):
+        ended = bench("leaderboard", "--mini", "--cost", "--format", form)
+        assert ended.code == 0
+        assert ("no costs in csv and json" in ended.err) == told
 
 
 def test_of_two_records_in_one_place_the_comparable_one_is_shown(tmp_path, bench):

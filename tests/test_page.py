@@ -28,7 +28,10 @@ HOSTILE = "</script><script>document.title='owned'</script>"
 def folder(tmp_path):
     """Records of three models on two tasks; one has no record on the second, one a curve of few shots."""
     place = tmp_path / "results"
-    few = [{"shots": n, "test": 0.2 + n / 100, "ci95": [0.1, 0.5]} for n in (1, 4, 16)]
+    few = [
+        {"share": n / 16, "clips": n, "valid": [0.3] * 3, "test": [0.1 + n / 100, 0.2 + n / 100, 0.3 + n / 100]}
+        for n in (1, 4, 16)
+    ]
     lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
     changed = {"mp3": {"clips": 39, "left_out": 1, "scores": {"r2": lost}}}
     make(place, "good", skill=3.0, mini=True, few_shot=few)
@@ -265,6 +268,8 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert seen["unnamed"] == []
     assert seen["scopes"]
     assert seen["title"] == "marble-bench leaderboard"
+    assert seen["reachable"]  # what scrolls can be scrolled with keys
+    assert (seen["asked"], seen["askedTheme"], seen["noTheme"]) == (True, "light", "light")
 
 
 @in_chromium
@@ -275,6 +280,40 @@ def test_every_text_has_contrast_in_light_and_dark_and_the_page_does_not_scroll_
     assert seen["light"] == []  # WCAG 2.1, 1.4.3: 4.5 to 1
     assert seen["dark"] == []
     assert seen["wide"]
+
+
+@in_chromium
+@pytest.mark.parametrize("width", [500, 1440])
+def test_a_board_wider_than_the_window_scrolls_by_itself_and_not_the_page(bench, tmp_path, width):
+    assert bench("leaderboard", "--html", "board.html").code == 0  # published rows on 14 tasks
+    dom, _ = _rendered((tmp_path / "board.html").read_text(), tmp_path, "contrast.js", width)
+    assert json.loads(dom.texts["report"]) == {"light": [], "dark": [], "wide": True}
+
+
+@in_chromium
+def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(tmp_path):
+    place = tmp_path / "results"
+    for seed in (0, 1):  # 20 and 15 seconds of audio a second: between them no 1, 2 or 5 but one
+        path = make(place, f"model-{seed}", task="nsynth-instrument", seed=seed, weights=str(seed) * 64, mini=True)
+    grid = pd.read_parquet(table_path(path, "grid"))
+    solved = grid.assign(weight_decay=grid["learning_rate"] * 7, learning_rate=1.0)
+    solved.to_parquet(table_path(place / "model-0" / ("0" * 12) / "marble" / path.name, "grid"), index=False)
+    found = data(_board(place))
+    for each in found["records"][1]["record"]["selection"]["per_seed"]:
+        each["stem"] = "vocals"
+    for ask, dots in (("model-0", "3 of 3 seeds"), ("model-1", "3 of 3 probes, one for each seed and stem")):
+        found["rows"].sort(key=lambda row: row["model"] != ask)
+        dom, _ = _rendered(html(found), tmp_path, "charts.js")
+        seen = json.loads(dom.texts["report"])
+        assert seen["cut"] == []
+        assert len(seen["costs"]) > 1
+        assert min(seen["ink"]) >= 4.5  # WCAG 2.1, 1.4.3, on every shade of the heat
+        assert f"chosen by {dots}" in seen["dots"]
+        if ask == "model-0":
+            assert seen["across"] == ["Layer", "0.0007", "0.007"]
+            assert "by layer and weight decay, mean over 3 seeds." in seen["detail"]
+        else:
+            assert seen["across"] == ["Layer", "0.0001", "0.001"]
 
 
 def test_a_record_without_its_grid_is_shown_without_it(folder):

@@ -15,11 +15,12 @@ from made_records import make
 from scipy import stats
 from scipy.signal import welch
 
-from marble_bench import audio, perturb, plugins, results, robustness, statistics, verdicts
+from marble_bench import audio, perturb, plugins, reproduce, results, robustness, show, statistics, verdicts
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import extract
 from marble_bench.metrics import Metric, accuracy, beats
 from marble_bench.metrics.key import KEYS
+from marble_bench.stored import Stored
 from marble_bench.task import Window
 from marble_bench.weights import Weights
 
@@ -479,3 +480,72 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
     assert shown["plain"] is None
     assert shown["good"]["rows"] == [row, {**row, "name": "gain", "clips": 10, "left_out": 0, "ci": []}]
     assert shown["good"]["record"].endswith("gtzan.mini-perturbed.json")
+
+
+@pytest.fixture
+def fallen(tmp_path):
+    """A record whose probes are right on nearly every clip, on about half of them after an mp3; and the values of these."""
+    path = make(tmp_path / "results", "one", skill=6.0)
+    record = json.loads(path.read_text())
+    place = results.table_path(path, "predictions")
+    table = pd.read_parquet(place)
+    changed = table[table.split == "test"].assign(split="test:mp3")
+    noise = np.random.default_rng(0).normal(size=(60, 10))  # the same for each seed of a clip
+    changed["outputs"] = [
+        (0.25 * np.asarray(row) + noise[int(clip[4:])]).tolist()
+        for row, clip in zip(changed["outputs"], changed["clip"], strict=True)
+    ]
+    right = changed.outputs.map(np.argmax) == changed.truth.str[0]
+    per_seed, per_clip = (
+        right.groupby(changed["seed"]).mean().tolist(),
+        right.groupby(changed["clip"]).mean().to_numpy(),
+    )
+    score = sum(per_seed) / len(per_seed)
+    clean = record["scores"]["accuracy"]["test"]
+    told = {"test": score, "clean": clean, "drop": clean - score, "per_seed": per_seed}
+    record["perturbations"] = {"mp3": {"clips": 60, "left_out": 0, "scores": {"accuracy": told}}}
+    pd.concat([table, changed]).to_parquet(place, index=False)
+    return Stored(path, record), per_clip
+
+
+def _again(record, by):
+    """A rerun whose score under mp3 is another."""
+    made = json.loads(json.dumps(record))
+    made["perturbations"]["mp3"]["scores"]["accuracy"]["test"] += by
+    return made
+
+
+def test_a_changed_score_is_judged_by_its_own_interval_where_its_predictions_are(fallen):
+    stored, per_clip = fallen
+    score = stored.record["perturbations"]["mp3"]["scores"]["accuracy"]["test"]
+    low, high = stored.record["scores"]["accuracy"]["ci95"]
+    assert 0.3 < score < 0.7
+    assert high - low < 0.1  # the unchanged score's interval is far too narrow for one near a half
+    plain, row = reproduce.scores_again(stored, _again(stored.record, -0.08))
+    assert (plain.verdict, plain.interval, plain.basis) == ("same", (low, high), "the record")
+    theirs = stats.bootstrap((per_clip,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
+    assert row.metric == "accuracy, mp3"
+    assert row.interval == pytest.approx(tuple(theirs), abs=0.03)
+    assert (row.verdict, row.basis) == ("inside", "its predictions")
+    assert reproduce.scores_again(stored, _again(stored.record, -0.2))[1].verdict == "outside"
+
+
+def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval_moved_and_says_so(fallen, capsys):
+    stored, _ = fallen
+    low, high = stored.record["scores"]["accuracy"]["ci95"]
+    moved = stored.record["perturbations"]["mp3"]["scores"]["accuracy"]["drop"]
+    place = results.table_path(stored.path, "predictions")
+    table = pd.read_parquet(place)
+    turned = table.assign(outputs=[np.roll(row, 1) for row in table.outputs])
+    for spoil, why in (
+        (lambda: turned.to_parquet(place, index=False), "they give another score"),
+        (lambda: place.write_bytes(b"PAR1"), "cannot be read as a table"),
+        (place.unlink, "not beside the record"),
+    ):
+        spoil()
+        _, row = reproduce.scores_again(stored, _again(stored.record, -0.08))
+        assert row.interval == pytest.approx((low - moved, high - moved))
+        assert row.verdict == "outside"
+        assert why in row.basis
+    show.print_again([row], {"accuracy": "fraction"}, [])
+    assert "interval of the unchanged score, moved, since" in capsys.readouterr().err

@@ -1,14 +1,19 @@
 """Figures show the board's numbers, in every format, and say what cannot be drawn."""
 
+import json
 import re
 import sys
+from itertools import combinations
 
+import pandas as pd
 import pytest
 from made_records import make
 from PIL import Image
 
+from marble_bench.leaderboard import plot
 from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
+from marble_bench.results import table_path
 from marble_bench.stored import read_stored
 
 
@@ -60,6 +65,62 @@ def test_a_figure_has_the_numbers_and_letters_of_the_board(folder, bench, tmp_pa
     # made_records: layer 1 reaches 0.3 + 0.1 + 0.001 and 0.02 more with each seed; the sum is chosen by all three
     assert "42.1" in texts
     assert "62.1 • • •" in texts
+
+
+def _drawn(kind, board, monkeypatch, tmp_path, **asked):
+    """The figure that is written, laid out."""
+    from matplotlib.figure import Figure
+
+    made = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: made.append(figure))
+    plot.write(tmp_path / "figure.png", board, kind, **asked)
+    made[0].canvas.draw()
+    return made[0]
+
+
+def _overlap(boxes):
+    return [(one, other) for one, other in combinations(boxes, 2) if boxes[one].overlaps(boxes[other])]
+
+
+def _boxes(texts):
+    return {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
+
+
+@pytest.mark.parametrize("parameters", [(0, 0, 600_000, 700_000), (2_000, 2_100, 3e6, 3.3e8), (90, 91, 92, 93)])
+def test_names_and_ticks_of_costs_do_not_write_over_each_other(tmp_path, monkeypatch, parameters):
+    for seed in range(4):  # seeds 0 and 1, 2 and 3 are about equally good
+        path = make(tmp_path / "results", f"a-long-name-{seed}", skill=2 + seed // 2, seed=seed, mini=True)
+        record = json.loads(path.read_text())
+        record["model"]["parameters"] = int(parameters[seed])
+        path.write_text(json.dumps(record))
+    board = make_board(read_stored(tmp_path / "results"), Asked("marble", mini=True))
+    figure = _drawn("cost", board, monkeypatch, tmp_path, task="gtzan", cost="parameters")
+    (axes,) = figure.axes
+    names = _boxes([text for text in axes.texts if text.get_text().startswith("a-long")])
+    assert len(names) == 4
+    assert _overlap(names) == []
+    low, high = axes.get_xlim()
+    ticks = [
+        label for tick, label in zip(axes.get_xticks(), axes.get_xticklabels(), strict=True) if low <= tick <= high
+    ]
+    assert len(ticks) > 1
+    assert _overlap(_boxes(ticks)) == []
+    assert not any(label.get_text().startswith(("-", "\u2212")) for label in ticks)  # no cost is below zero
+
+
+def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, tmp_path):
+    path = next(folder.glob("good/*/marble/gtzan.mini.json"))
+    place = table_path(path, "grid")
+    grid = pd.read_parquet(place)
+    pd.concat([grid.assign(stem=stem) for stem in ("vocals", "drums", "bass", "other")]).to_parquet(place, index=False)
+    board = make_board(read_stored(folder), Asked("marble", mini=True))
+    figure = _drawn("atlas", board, monkeypatch, tmp_path, model="good")
+    (axes,) = figure.axes
+    assert "62.1 • 12" in [text.get_text() for text in axes.texts]  # each of four stems' three seeds
+    left, right = (axes.transData.transform((x, 0))[0] for x in (0, 1))
+    assert all(text.get_window_extent().width < right - left for text in axes.texts[: 4 * 2])
+    mini = next(text for text in axes.texts if text.get_text() == "made on miniatures").get_window_extent()
+    assert not any(label.get_window_extent().overlaps(mini) for label in axes.get_xticklabels())
 
 
 def test_the_same_figure_is_the_same_file(folder, bench, tmp_path):

@@ -108,9 +108,44 @@ def _counts(record):
     record["data"]["clips"]["test"] += 1
 
 
+def _no_score(record):
+    record["scores"]["accuracy"].update(test=None, std=None, per_seed=[None] * 3)
+
+
+def _no_mean(record):
+    record["scores"]["accuracy"]["test"] = None
+
+
+def _valid(record):
+    record["scores"]["accuracy"]["valid"] = 0.99
+
+
+def _spread(record):
+    record["scores"]["accuracy"]["std"] = 0.0
+
+
+def _decibels(record):
+    record["scores"]["accuracy"]["unit"] = "dB"
+
+
+def _own_score(record):
+    record["scores"]["wow"] = record["scores"]["accuracy"] | {"main": False}
+
+
+def _not_a_number(record):
+    record["scores"]["accuracy"].update(test=float("nan"), per_seed=[float("nan")] * 3)
+
+
 @pytest.mark.parametrize(
     ("change", "reseal", "kind", "words"),
     [
+        (_no_score, True, "scores", "none, none, none in the record"),
+        (_no_mean, True, "scores", "test is none, the mean of its seeds"),
+        (_valid, True, "scores", "valid is 0.99 in the record"),
+        (_spread, True, "scores", "std is 0, the spread of its seeds"),
+        (_decibels, True, "impossible", "the record says otherwise"),
+        (_own_score, True, "impossible", "wow is no score of its task, which has accuracy"),
+        (_not_a_number, True, "form", "NaN is no number of JSON"),
         (_score, False, "edited", "changed after it was written"),
         (_score, True, "scores", "the mean of its seeds"),
         (_all_scores, True, "scores", "by its predictions"),
@@ -161,6 +196,69 @@ def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
     (kinds,) = verdicts()[0].values()
     assert "edited" in kinds
     assert "tables" in kinds
+
+
+def _without(column):
+    return lambda frame: frame.drop(columns=column)
+
+
+def _rows(keep):
+    return lambda frame: frame.iloc[keep]
+
+
+def _with(column, made):
+    return lambda frame: frame.assign(**{column: [made(row) for row in frame[column]]})
+
+
+@pytest.mark.parametrize(
+    ("task", "kind", "change"),
+    [
+        ("gtzan", "predictions", _rows(slice(0, 0))),
+        ("gtzan", "predictions", _rows(slice(0, -3))),
+        ("gtzan", "predictions", _without("split")),
+        ("gtzan", "predictions", _without("seed")),
+        ("gtzan", "predictions", _without("truth")),
+        ("gtzan", "predictions", _with("outputs", lambda row: "x")),
+        ("gtzan", "predictions", _with("outputs", lambda row: row[: 3 + (row[0] > 0)])),
+        ("gtzan", "predictions", _with("truth", lambda row: row[:0])),
+        ("mtt", "predictions", _with("truth", lambda row: row[:0])),
+        ("mtt", "predictions", _with("outputs", lambda row: row[:1])),
+        ("emo", "predictions", _with("truth", lambda row: row[:0])),
+        ("gtzan", "grid", _without("valid")),
+        ("gtzan", "grid", _without("best_epoch")),
+        ("gtzan", "grid", _with("valid", lambda value: "x")),
+    ],
+)
+def test_a_table_of_any_other_form_is_a_verdict_and_the_next_record_gets_its_own(
+    tmp_path, verdicts, task, kind, change
+):
+    broken, whole = (make(tmp_path / "results", name, task, seed=seed) for seed, name in enumerate(("broken", "whole")))
+    table = results.table_path(broken, kind)
+    change(pd.read_parquet(table)).to_parquet(table, index=False)
+    found, code = verdicts()
+    kinds = {path.split("/")[1]: words for path, words in found.items()}
+    assert "tables" in kinds["broken"]
+    assert not kinds["whole"].keys() & {"tables", "scores", "edited", "form"}
+    assert code == 3
+    assert whole.is_file()
+
+
+def test_a_whole_record_says_which_score_could_not_be_made_again(tmp_path, verdicts):
+    path = make(tmp_path / "results", "one", task="gs", mini=True)
+    (kinds,) = verdicts()[0].values()
+    assert "not made again" not in kinds["ok"]
+    _edit(
+        path,
+        lambda record: record["scores"].update(weighted_ensemble=record["scores"]["weighted"] | {"main": False}),
+        1,
+    )
+    (kinds,) = verdicts()[0].values()
+    assert kinds["ok"].endswith("the same; not made again: weighted_ensemble, which needs what windows answered")
+
+
+def test_brackets_without_end_are_a_verdict(record, verdicts):
+    record.write_text("[" * 100_000)
+    assert "deeper" in next(iter(verdicts()[0].values()))["truncated"]
 
 
 def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, verdicts, tmp_path):
@@ -223,6 +321,20 @@ def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
     low, high = rows["a"]["interval"]
     assert "0.7480" in shown
     assert f"{low:.4f} to {high:.4f}" in shown
+
+
+def test_a_record_of_another_form_has_its_verdict_beside_references_and_the_board_names_it(tmp_path, bench):
+    path = make(tmp_path / "results", "mert-95m")
+    other = make(tmp_path / "results", "mert-330m", seed=1)
+    _edit(path, _missing_field)
+    ended = bench("results", "check", "--reference")
+    assert ended.code == 3, ended.err
+    assert "form: the record: 'cost' is a required property" in ended.out
+    assert "mert-330m" in ended.out.split("measured")[-1]
+    for command in (("leaderboard",), ("compare", path, other)):
+        ended = bench(*command)
+        assert ended.code == 3
+        assert "gtzan.json is no whole record (bench results check): the record: 'cost' is a required" in ended.err
 
 
 def test_a_path_that_is_not_there_is_named(bench):

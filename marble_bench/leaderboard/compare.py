@@ -12,9 +12,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import plugins, results, statistics
+from marble_bench import plugins, statistics
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
-from marble_bench.stored import Predicted, Stored, alike, predicted, read_stored
+from marble_bench.leaderboard.rows import is_control, standing
+from marble_bench.stored import Predicted, Stored, alike, predicted, read_one, read_stored
 
 if TYPE_CHECKING:
     import torch
@@ -72,19 +73,31 @@ class Comparison:
 
 
 def records_of(name: str, folder: Path, protocol: str, mini: bool) -> list[Stored]:
-    """The records that a path or a model's name stands for. Raises UsageError with the closest name."""
+    """The records that a path or a model's name stands for: of each task the one that the board shows, last.
+
+    A model whose weights changed has its name once for each: `name/digest`, as their folders do. Controls are no scores of a
+    model; a path reaches them. Raises UsageError with the closest name, or the digests to choose from.
+    """
     path = Path(name).expanduser()
     if name.endswith(".json"):
-        return [Stored(path, results.read(path))]
+        return [read_one(path)]
     here = [each for each in read_stored(folder) if each.record["protocol"]["name"] == protocol]
     here = [each for each in here if each.record["data"]["mini"] == mini]
-    found = [each for each in here if each.record["model"]["name"] == name]
+    model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
+    found = [each for each in here if each.record["model"]["name"] == model and not is_control(each.record)]
+    found = [each for each in found if each.record["model"]["weights_sha256"].startswith(digest)]
+    several = dict.fromkeys(each.record["model"]["weights_sha256"][:12] for each in found)
+    if len(several) > 1:
+        raise UsageError(
+            f"'{name}' has records of {len(several)} weights in {folder}; choose one: "
+            + listing(f"{model}/{weights}" for weights in several)
+        )
     if not found:
         names = sorted({each.record["model"]["name"] for each in here})
         where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
         hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
         raise UsageError(f"no record of model '{name}' in {where}{hint}")
-    return sorted(found, key=lambda each: each.record["comparable"])
+    return sorted(found, key=standing)
 
 
 def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Comparison:

@@ -6,6 +6,7 @@ task's scores with their 95 % intervals and tie letters, floors as lines.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,8 @@ if TYPE_CHECKING:
 
 KINDS = ("atlas", "cost", "intervals")
 SUFFIXES = (".png", ".svg", ".pdf")
+LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 3, "relpos": (0, 0.5)}  # name to point
+DOTS = 3  # that a cell of the atlas holds beside its score
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
     "font.size": 9,
@@ -53,7 +56,7 @@ def write(path: Path, board: Board, kind: str, model: str = "", task: str = "", 
             figure.axes[0].annotate(
                 "made on miniatures",
                 (1, 0),
-                (0, -46),
+                (0, -86 if kind == "atlas" else -46),  # below the names of tasks, which stand aslant
                 "axes fraction",
                 "offset points",
                 ha="right",
@@ -110,7 +113,9 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
         for column in range(len(tasks)):
             if np.isfinite(scores[row, column]):
                 best = scores[row, column] == high[column]
-                text = shown(scores[row, column], _unit(board, tasks[column])) + " •" * picked[row][column]
+                count = picked[row][column]  # a separator has a probe for each stem too: more dots than a cell holds
+                dots = " •" * count if count <= DOTS else f" • {count}"
+                text = shown(scores[row, column], _unit(board, tasks[column])) + dots
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, weight="bold" if best else "normal")
     axes.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right")
     axes.set_yticks(range(len(layers)), layers)
@@ -155,28 +160,77 @@ def _heading(task: str, cell: Cell) -> str:
 def _cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
     if cost not in COSTS:
         raise UsageError(f"no cost '{cost}'{did_you_mean(cost, COSTS) or '; there are ' + listing(COSTS)}")
-    from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
-
     cells, costs = _column(board, task), cost_of(board)
     drawn = [(cell, value) for cell in cells if (value := costs.get(cell.row, {}).get(cost)) is not None]
     if not drawn:
         raise UsageError(f"no record of the board has a cost '{cost}'")
     figure = make(figsize=(5.2, 3.4))
     axes = figure.add_subplot()
-    for place, (cell, value) in enumerate(drawn):
+    for cell, value in drawn:
         _point(axes, value, cell)
-        up = 3 if place % 2 == 0 else -10  # neighbours in score do not write over each other
-        axes.annotate(cell.model, (value, points(cell)), (6, up), textcoords="offset points", fontsize=8)
-    axes.set_xscale("symlog" if min(value for _, value in drawn) <= 0 else "log")
-    if axes.get_xscale() == "log":
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_minor_locator(NullLocator())
-    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}"))
+    axes.margins(x=0.18)
+    _scale(axes, [value for _, value in drawn])
     axes.set_xlabel({"real_time_factor": "seconds of audio encoded per second"}.get(cost, COSTS[cost]))
     axes.set_ylabel(_heading(task, cells[0]))
     axes.grid(alpha=0.25)
-    axes.margins(x=0.18)
+    _name(axes, drawn)
     return figure
+
+
+def _scale(axes: Axes, values: Sequence[float]) -> None:
+    """A logarithmic axis of costs. Zero stands a decade left of the least that is more, with no ticks between."""
+    from math import ceil, floor, log10
+
+    from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
+
+    positive = [value for value in values if value > 0]
+    if len(positive) == len(values):
+        axes.set_xscale("log")
+        wide = max(positive) >= 100 * min(positive)  # then there is no room for 2 and 5
+        axes.xaxis.set_major_locator(LogLocator(subs=(1,) if wide else (1, 2, 5)))
+    else:
+        least, most = (floor(log10(min(positive))), ceil(log10(max(positive)))) if positive else (0, 1)
+        axes.set_xscale("symlog", linthresh=10.0**least)
+        axes.set_xlim(-0.3 * 10.0**least, 10.0 ** (most + 0.3))
+        axes.xaxis.set_major_locator(FixedLocator([0, *(10.0**power for power in range(least, most + 1))]))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: _plain(value)))
+
+
+def _plain(value: float) -> str:
+    return f"{value / 1e6:,.10g} M" if abs(value) >= 1e6 else f"{value:,.10g}"
+
+
+def _name(axes: Axes, drawn: Sequence[tuple[Cell, float]]) -> None:
+    """Each point's name right of it; where another's stands there, further down with a line to its point."""
+    size, line = 8, 10  # points of print
+    at = axes.transData.transform([(value, points(cell)) for cell, value in drawn]) * (72 / axes.figure.dpi)
+    ends = [x + 8 + 0.6 * size * len(cell.model) for (x, _), (cell, _) in zip(at, drawn, strict=True)]
+    height: dict[int, float] = {}
+
+    def met(index: int, y: float) -> list[float]:
+        """The heights of names that one at y would write over."""
+        return [
+            h
+            for i, h in height.items()
+            if at[i][0] < ends[index] and at[index][0] < ends[i] and abs(h - y) < line - 1e-6
+        ]
+
+    order = sorted(range(len(drawn)), key=lambda index: -at[index][1])
+    for index in order:  # who can stay beside its point does
+        if not met(index, at[index][1]):
+            height[index] = at[index][1]
+    for index in [index for index in order if index not in height]:
+        y = at[index][1]
+        while over := met(index, y):
+            y = min(over) - line
+        height[index] = y
+    for index, (cell, value) in enumerate(drawn):
+        below = height[index] - at[index][1]
+        axes.annotate(
+            cell.model, (value, points(cell)), (7, below), textcoords="offset points", fontsize=size, va="center",
+            arrowprops=LEADER if below else None,
+        )  # fmt: skip
 
 
 def _point(axes: Axes, x: float, cell: Cell) -> None:

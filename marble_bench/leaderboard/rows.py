@@ -230,7 +230,7 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     """
     averaged = averaged_columns()
     place: dict[tuple[str, ...], Stored] = {}
-    for each in sorted((each for each in stored if not is_control(each.record)), key=_standing):
+    for each in sorted((each for each in stored if not is_control(each.record)), key=standing):
         record = each.record
         model, data = record["model"], record["data"]
         key = (model["name"], model["weights_sha256"], record["protocol"]["name"], record["task"]["name"], data["mini"])
@@ -268,6 +268,6 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     ]
 
 
-def _standing(each: Stored) -> tuple[bool, int, int]:
+def standing(each: Stored) -> tuple[bool, int, int]:
     record = each.record
     return record["comparable"], -len(record["why_not"]), sum(record["data"]["clips"].values())

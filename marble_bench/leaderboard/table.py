@@ -216,13 +216,15 @@ def latex(board: Board, cost: bool = False) -> str:
     r"""The matrix as a `tabular` with the rules of `booktabs`, without intervals; a column's best measured score bold."""
     made = matrix(board, interval=False, cost=cost)
     columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
-    best: dict[tuple[str, str], Cell] = {}
+    best: dict[tuple[str, str], list[Cell]] = {}  # several where they are equal
     for cell in [*board.cells, *board.averages]:
         if cell.mark != "measured":
             continue
-        held = best.get(cell.column)
-        if held is None or (cell.value > held.value) == cell.higher_is_better:
-            best[cell.column] = cell
+        held = best.setdefault(cell.column, [])
+        if held and cell.value != held[0].value and (cell.value > held[0].value) == cell.higher_is_better:
+            held.clear()
+        if not held or cell.value == held[0].value:
+            held.append(cell)
     first = sum(head == ("", "tasks") for head in made.heads)
     lines = [
         r"\begin{tabular}{ll" + "r" * len(made.heads) + "}",
@@ -238,7 +240,7 @@ def latex(board: Board, cost: bool = False) -> str:
         before = line.kind
         texts = [_latex(text) for text in line.texts]
         for index, column in enumerate(columns):
-            if row is not None and column in best and best[column].row == row:
+            if row is not None and any(cell.row == row for cell in best.get(column, ())):
                 texts[first + index] = rf"\textbf{{{texts[first + index]}}}"
         lines.append(" & ".join([_latex(line.model), _latex(line.source), *texts]) + r" \\")
     lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(board))]

@@ -27,4 +27,9 @@ out.unnamed = [...document.querySelectorAll("button, select, input, svg, [role=r
   || n.getAttribute("aria-label") || n.getAttribute("aria-labelledby") || n.closest("label"))).map((n) => n.outerHTML);
 out.scopes = [...document.querySelectorAll("th")].every((n) => n.getAttribute("scope"));
 out.title = document.title;
+out.reachable = [...document.querySelectorAll(".scroll")].every((n) => n.tabIndex === 0 && n.getAttribute("role") === "region");
+const other = DATA.records[DATA.records.length - 1];
+location.hash = `theme=light&record=${other.id}`; dispatchEvent(new Event("hashchange"));
+out.asked = dialog.open && dialog.textContent.includes(other.id); out.askedTheme = document.documentElement.dataset.theme;
+location.hash = "theme=none"; dispatchEvent(new Event("hashchange")); out.noTheme = document.documentElement.dataset.theme;
 const report = document.createElement("pre"); report.id = "report"; report.textContent = JSON.stringify(out); document.body.append(report);

@@ -23,7 +23,7 @@ function heat(share) {
   const mix = low.map((value, index) => Math.round(value + share * (high[index] - value)));
   const linear = mix.map((value) => (value / 255 <= 0.04045 ? value / 255 / 12.92 : ((value / 255 + 0.055) / 1.055) ** 2.4));
   const light = 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
-  return `--cell:rgb(${mix.join(",")});color:${light > 0.19 ? "#111" : "#fff"}`;
+  return `--cell:rgb(${mix.join(",")});color:${light > 0.179 ? "#000" : "#fff"}`;  // where both have 4.58 to 1
 }
 
 const ATLAS = { row: null };
@@ -32,7 +32,11 @@ const recordsOf = (rowId) => DATA.records.filter((record) => record.row === rowI
 function drawAtlas() {
   const records = recordsOf(ATLAS.row).filter((record) => record.layers);
   const names = [...new Set(records.flatMap((record) => record.layers.map((layer) => layer.layer)))];
-  const seeds = (record) => record.record.selection.per_seed.length;
+  /* a separator has a probe for each stem of each seed */
+  const chosenBy = (record, layer) => {
+    const all = record.record.selection.per_seed;
+    return `chosen by ${layer.chosen} of ${all.length} ${all[0].stem ? "probes, one for each seed and stem" : "seeds"}`;
+  };
   const ranges = records.map((record) => {
     const values = record.layers.map((layer) => layer.valid).filter((value) => value !== null);
     return [Math.min(...values), Math.max(...values)];
@@ -48,8 +52,8 @@ function drawAtlas() {
       "data-layer": name, "data-task": record.task },
       point(record, layer.valid),
       h("small", {}, layer.sd === null ? "" : `± ${point(record, layer.sd)}`,
-        layer.chosen ? h("span", { class: "dots", title: `chosen by ${layer.chosen} of ${seeds(record)} seeds` }, " " + "●".repeat(layer.chosen)) : ""),
-      best ? h("span", { class: "live" }, "best layer") : "", layer.chosen ? h("span", { class: "live" }, `chosen by ${layer.chosen} of ${seeds(record)} seeds`) : "");
+        layer.chosen ? h("span", { class: "dots", title: chosenBy(record, layer) }, " " + "●".repeat(layer.chosen)) : ""),
+      best ? h("span", { class: "live" }, "best layer") : "", layer.chosen ? h("span", { class: "live" }, chosenBy(record, layer)) : "");
   };
   $("atlas-table").replaceChildren(h("table", { class: "heat" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Layer"),
@@ -73,8 +77,10 @@ const PICKED = new Set();
 
 function drawProfile() {
   const columns = LEAD.filter((column) => ROWS.some((row) => cellOf(row, column)));
-  const gap = Math.max(74, Math.min(280, ($("profile").clientWidth - 130) / Math.max(1, columns.length - 1)));
-  const [left, top, tall] = [60, 58, 250];
+  /* the names of the first and last axis reach half their length beyond them */
+  const left = Math.max(60, ...[columns[0], columns[columns.length - 1]].map((column) => 8 + 3.9 * column.task.length));
+  const [top, tall] = [58, 250];
+  const gap = Math.max(74, Math.min(280, ($("profile").clientWidth - 2 * left - 10) / Math.max(1, columns.length - 1)));
   const width = left * 2 + gap * (columns.length - 1), height = top + tall + 44;
   const ranges = columns.map((column) => domain([column]));
   const x = (index) => left + gap * index;
@@ -143,6 +149,7 @@ function drawCost() {
     const value = factor * 10 ** power;
     if (Math.log10(value) >= low && Math.log10(value) <= high && (high - low < 2 || factor === 1)) marks.push(value);
   }
+  if (marks.length < 2) marks.splice(0, marks.length, ...ticks(10 ** low, 10 ** high, 4));  // costs that are close together
   const grid = [
     ...ticks(bottom, ceiling, 5).map((value) => s("g", {}, s("line", { class: "grid", x1: left, x2: left + wide, y1: y(value), y2: y(value) }),
       s("text", { x: left - 8, y: y(value) + 4, "text-anchor": "end" }, String(value)))),

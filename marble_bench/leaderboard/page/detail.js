@@ -7,9 +7,14 @@ function table(heads, rows) {
     h("tbody", {}, rows.map((row) => h("tr", {}, row.map((text, index) => (index ? h("td", {}, text) : h("th", { scope: "row", class: "row" }, text))))))));
 }
 
-/* Of a grid: layers down, learning rates across; of each the best over all else that was tried, the mean over seeds. */
+/* Of a grid: layers down, learning rates across, or where there is one alone the numbers that vary most, such as penalties;
+   of each the best over all else that was tried, the mean over seeds. */
 function gridHeat(each, point) {
-  const { axes, layer, learning_rate: rate, seed, valid } = each.grid;
+  const { axes, layer, seed, valid } = each.grid;
+  const count = (axis) => new Set(each.grid[axis]).size;
+  const able = axes.filter((axis) => typeof each.grid[axis][0] === "number" && count(axis) > 1).sort((a, b) => count(b) - count(a));
+  const across = able.includes("learning_rate") || !able.length ? "learning_rate" : able[0];
+  const rate = each.grid[across];
   const groups = new Map();
   layer.forEach((_, index) => {
     if (valid[index] === null) return;
@@ -22,11 +27,11 @@ function gridHeat(each, point) {
     const mean = values.reduce((sum, value) => sum + value, 0) / values.length;
     if (!best.has(place) || best.get(place) < mean) best.set(place, mean);
   }
-  const more = axes.filter((axis) => !["layer", "learning_rate"].includes(axis) && new Set(each.grid[axis]).size > 1);
+  const more = axes.filter((axis) => !["layer", across].includes(axis) && count(axis) > 1);
   const names = [...new Set(layer)], rates = [...new Set(rate)].sort((a, b) => a - b);
   const values = [...best.values()], low = Math.min(...values), high = Math.max(...values);
   const seeds = new Set(seed).size;
-  return [h("p", { class: "say" }, `Validation score by layer and learning rate, mean over ${seeds} seed${seeds > 1 ? "s" : ""}` +
+  return [h("p", { class: "say" }, `Validation score by layer and ${across.replaceAll("_", " ")}, mean over ${seeds} seed${seeds > 1 ? "s" : ""}` +
     (more.length ? `, the best of each over ${more.join(", ").replaceAll("_", " ")}.` : ".")),
   h("div", { class: "scroll", tabindex: "0", role: "region", "aria-label": "grid" }, h("table", { class: "heat" },
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Layer"), rates.map((value) => h("th", { scope: "col" }, String(value))))),

@@ -23,6 +23,13 @@ function reading() {
   $("read-list").append(...list.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
 }
 
+/* What the address asks for: a theme, a record; also of a page that is open already. */
+function asked() {
+  const words = new URLSearchParams(location.hash.slice(1));
+  if (["auto", "light", "dark"].includes(words.get("theme"))) theme(words.get("theme"));
+  if (words.get("record")) openDetail(DATA.records.find((record) => record.id.endsWith(words.get("record")))?.id);
+}
+
 function start() {
   const counts = ["measured", "published"].map((kind) => [kind, ROWS.filter((row) => row.kind === kind).length]).filter(([, count]) => count);
   $("lead").textContent = `Protocol ${DATA.protocol}: ${DATA.tasks.length} task${DATA.tasks.length > 1 ? "s" : ""}, ` +
@@ -37,9 +44,8 @@ function start() {
   $("detail").addEventListener("click", (event) => { if (event.target === $("detail")) $("detail").close(); });
   addEventListener("resize", () => { drawProfile(); if (COST.x) drawCost(); if (FEW.task) drawFew(); });
   matchMedia("(prefers-color-scheme: dark)").addEventListener("change", () => { if (ATLAS.row) drawAtlas(); });
-  const asked = new URLSearchParams(location.hash.slice(1));
-  if (asked.get("theme")) theme(asked.get("theme"));
-  if (asked.get("record")) openDetail(DATA.records.find((record) => record.id.endsWith(asked.get("record")))?.id);
+  addEventListener("hashchange", asked);
+  asked();
   document.documentElement.dataset.ready = "yes";
 }
 start();
