@@ -5,8 +5,8 @@ python benchmarks/intervals.py [SIMULATIONS [PART OF A NAME [SEED]]]
 Of each kind of metric, clips and outputs are drawn from a fixed law, whose true score is the score of a very large draw.
 Intervals: the plain percentile bootstrap, the same with levels of the t distribution, BCa, BCa with levels of the t
 distribution (what the suite uses), the jackknife with the t distribution, and where a metric asks for it (`Metric.interval`)
-the suite's jackknife of the score less its bias. Paired test: of two systems of equal true
-score, and of two that differ, beside the unpaired test of the same scores.
+the suite's jackknife of the score less its bias. Paired test: of two systems of equal true score, and of two that differ,
+beside the unpaired test of the same scores.
 """
 
 from __future__ import annotations
@@ -96,6 +96,13 @@ def pairs_of_tags(random: np.random.Generator, clips: int, skill: float) -> tupl
     return torch.from_numpy(noise + skill * truth), torch.from_numpy(truth)
 
 
+def heavy_tailed(random: np.random.Generator, clips: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Five tags, and outputs of which some are far off: noise of the t distribution with three degrees of freedom."""
+    outputs, truth = tags(random, clips, 0.0)
+    scale = np.sqrt(random.chisquare(3, size=(1, clips, 5)) / 3)
+    return outputs / torch.from_numpy(scale) + skill * truth.double(), truth
+
+
 PREVALENCE = (0.1, 0.2, 0.3, 0.15, 0.25)
 tags = tagged(*PREVALENCE)
 
@@ -136,6 +143,8 @@ CASES: dict[str, tuple[Metric, Draw, float, tuple[int, ...]]] = {
     "AP, pairs": (average_precision, pairs_of_tags, 1.5, (24, 60)),
     "AP, pairs, high": (average_precision, pairs_of_tags, 3.0, (24,)),
     "AP, 10 tags": (average_precision, tagged(*np.arange(0.12, 0.32, 0.02)), 1.5, (24, 60)),
+    "AP, heavy tails": (average_precision, heavy_tailed, 2.0, (24, 60, 300)),
+    "AP, 30 uneven tags": (average_precision, tagged(*np.geomspace(0.03, 0.4, 30)), 1.5, (120, 300)),
     "pooled F": (POOLED_F, beats, 1.5, (20, 100)),
     "mean of dB": (MEAN_DB, decibels, 5.0, (12, 50)),
 }

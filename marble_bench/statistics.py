@@ -13,15 +13,17 @@ curve, a pooled F or a mean over tracks are all treated alike.
   2013), less its bias, plus and minus t times the standard error of that difference. Bias and error are a jackknife's in
   which a block of groups counts a quarter and is not left out, so that no sample loses the few clips of a tag (between the
   jackknife and the infinitesimal one of Jaeckel 1972; Efron, The jackknife, the bootstrap and other resampling plans, 1982,
-  chapter 6). The error takes a second jackknife within the first: taking the bias off makes a score less certain, which the
-  error of the score alone does not show. Bootstrap samples hold some clips twice, and copies of a clip that carries a tag
-  raise each other's precision; here no clip counts for more than one.
+  chapter 6). A second jackknife within the first gives what is left of the bias, as biases are taken off bootstraps (Hall,
+  The bootstrap and Edgeworth expansion, 1992, section 1.4), and how much wider the error becomes: taking a bias off makes
+  a score less certain. Bootstrap samples hold some clips twice, and copies of a clip that carries a tag raise each
+  other's precision; here no clip counts for more than one.
   A jackknife over the few clips that carry a tag is a poor judge of its own error, and sees none where all of them are
   ranked without a fault. So its variance is averaged with the binomial one of as many clips as carry a tag (Boyd, Eng and
-  Page again), as Smyth moderates variances (Linear models and empirical Bayes methods, SAGMB 3, 2004): by degrees of
-  freedom, which the jackknife's own spread gives (Hinkley, Jackknife confidence limits using Student t approximations,
-  Biometrika 64, 1977), and four for the binomial, after the four clips that Agresti and Coull add to a share (Approximate
-  is better than "exact", The American Statistician 52, 1998) and which are added here too.
+  Page again) and the four that Agresti and Coull add to a share (Approximate is better than "exact", The American
+  Statistician 52, 1998), as Smyth moderates variances (Linear models and empirical Bayes methods, SAGMB 3, 2004): by degrees
+  of freedom, which the jackknife's own spread gives (Hinkley, Jackknife confidence limits using Student t approximations,
+  Biometrika 64, 1977). They count squared: precisions are between 0 and 1, most of them not at either, so that the
+  binomial variance is a bound, which many clips have no use for.
 - Interval of a difference: BCa of the differences in the same samples. Of a score that few clips raise: the difference
   plus and minus t times the error by the blocks that count a quarter, with Hinkley's degrees of freedom. What both systems
   have of the bias falls out.
@@ -33,7 +35,8 @@ curve, a pooled F or a mean over tracks are all treated alike.
   chance of any false difference at 5 % whatever the dependence, which tests on the same clips need.
 - Ties: the compact letter display of Piepho, An algorithm for a letter-based representation of all-pairwise comparisons,
   JCGS 13, 2004.
-- Published accuracy without predictions: Wilson's score interval (JASA 22, 1927) from the number of test clips.
+- Published accuracy without predictions: Wilson's score interval (JASA 22, 1927) from the number of test clips. The same for
+  a share without a fault, or without a hit, of which every bootstrap sample has the same score.
 """
 
 from __future__ import annotations
@@ -55,7 +58,8 @@ FLIPS = 9999  # random patterns of signs; few groups have all of theirs tried
 EXACT = 12  # groups up to which all 2 ** groups patterns are tried
 PAIR_BLOCKS = 30  # of a jackknife within a jackknife: 1 + 30 + 465 samples
 LESS = 3 / 4  # of a block in these; half covers less where scores are low, all of it too often on two dozen clips
-ADDED = 4  # clips that are added to a share before its variance is taken, and the degrees of freedom of that variance
+ADDED = 4  # clips that are added to a share before its variance is taken
+SURE = 10  # degrees of freedom at which a jackknife's variance counts as much as the binomial one
 AT_ONCE = 40_000_000  # weights held at a time: 320 MB
 
 
@@ -145,15 +149,17 @@ def corrected(
     shares: NDArray[Any],
     groups: int,
     carriers: float | None = None,
+    finer: tuple[NDArray[Any], NDArray[Any]] | None = None,
     level: float = LEVEL,
 ) -> tuple[float, float]:
     """The interval of a score between 0 and 1 less its bias, both on the logit scale (see the module).
 
     lessened: `(blocks,)`, the score with each block counted less, by `LESS` of itself. pairs: `(blocks, blocks)`, with two;
     the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks; the
-    logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. carriers: how many groups raise
-    the score; None: all do, and the jackknife's variance is taken as it is. (NaN, NaN) where the estimate is NaN, or one
-    block is all there is.
+    logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. carriers: of how many groups
+    the binomial variance is; None: the jackknife's is taken as it is. finer: lessened and shares of more and smaller
+    blocks, whose variance is surer; None: there are none. (NaN, NaN) where the estimate is NaN, or one block is all there
+    is.
     """
     import numpy as np
     from scipy.special import expit, logit
@@ -165,16 +171,21 @@ def corrected(
     whole, one, two = (logit((groups * score + 0.5) / (groups + 1)) for score in (np.array(estimate), lessened, pairs))
     weights = 1 - LESS * np.eye(blocks)
     shares_within = weights * shares / (weights * shares).sum(axis=1, keepdims=True)
-    centre = whole - _bias(shares, one - whole)
+    once = whole - _bias(shares, one - whole)
     moved = one - _bias(shares_within, two - one[:, None])
-    squares = _squares(shares, moved - centre)
-    variance = blocks / (blocks - 1) * squares.sum()
+    centre = once - _bias(shares, moved - once)
+    squares = _squares(shares, one - whole)
+    wider = _squares(shares, moved - once).sum() / squares.sum() if squares.any() else 1.0
+    if finer is not None:
+        squares = _squares(finer[1], logit((groups * finer[0] + 0.5) / (groups + 1)) - whole)
+    variance = wider * len(squares) / (len(squares) - 1) * squares.sum()
+    freedom = _freedom(squares)
     if carriers is not None:
         share = (carriers * expit(centre) + ADDED / 2) / (carriers + ADDED)
         binomial = 1 / ((carriers + ADDED) * share * (1 - share))
-        freedom = _freedom(squares)
-        variance = (freedom * variance + ADDED * binomial) / (freedom + ADDED)
-    tail = t.ppf((1 + level) / 2, blocks - 1) * np.sqrt(variance)
+        variance = (freedom**2 * variance + SURE**2 * binomial) / (freedom**2 + SURE**2)
+        freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
+    tail = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
     low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
     return float(low), float(high)
 
@@ -207,22 +218,20 @@ def _freedom(squares: NDArray[Any]) -> float:
     return float(min(len(squares) - 1, max(1.0, 2 / relative))) if relative > 0 else len(squares) - 1.0
 
 
-def _carriers(metric: Metric, truth: torch.Tensor, groups: Sequence[str]) -> float | None:
-    """Of how many groups a tag's own variance is that of the mean over tags, were they independent; see `Metric.carried`.
+def _carriers(truth: torch.Tensor, groups: Sequence[str]) -> float:
+    """Of how many groups, each with one answer right or wrong, a mean over parts would have the same variance.
 
-    The harmonic mean of the groups that carry each tag, times the number of tags.
+    truth: `(clips, parts)`, above 0 where a clip raises a part. Each part is a mean over the groups that raise it, and a
+    group is taken to be as right in all of its parts: so many groups have as large a sum of squared weights.
     """
     import numpy as np
 
-    if metric.carried is None:
-        return None
     of_group, count = _indices(groups)
-    carried = metric.carried(truth).numpy() > 0
-    held = np.zeros((count, carried.shape[1]), dtype=bool)
-    np.logical_or.at(held, of_group, carried)
-    each = held.sum(axis=0)
-    each = each[each > 0]
-    return float(len(each) ** 2 / (1 / each).sum())
+    raised = truth.numpy() > 0
+    held = np.zeros((count, raised.shape[1]))
+    np.maximum.at(held, of_group, raised)
+    held = held[:, held.any(axis=0)]
+    return float(1 / ((held / held.sum(axis=0)).mean(axis=1) ** 2).sum())
 
 
 def _corrected_interval(
@@ -239,18 +248,22 @@ def _corrected_interval(
     estimate, lessened, of_pairs = np.split(scores.mean(axis=1), [1, 1 + blocks])
     pairs = np.empty((blocks, blocks))
     pairs[first, second] = pairs[second, first] = of_pairs
-    groups_in_all, carriers = _indices(groups)[1], _carriers(metric, truth, groups)
-    return corrected(float(estimate[0]), lessened, pairs, shares, groups_in_all, carriers)
+    in_all, finer = _indices(groups)[1], None
+    if in_all > blocks:
+        counts, shares_finer = _lessened(groups, BLOCKS)
+        finer = rescored(metric, outputs, truth, counts).mean(axis=1), shares_finer
+    carriers = _carriers(metric.carried(truth), groups) if metric.carried else None
+    return corrected(float(estimate[0]), lessened, pairs, shares, in_all, carriers, finer)
 
 
-def _lessened(groups: Sequence[str]) -> tuple[NDArray[Any], NDArray[Any]]:
+def _lessened(groups: Sequence[str], most: int = PAIR_BLOCKS) -> tuple[NDArray[Any], NDArray[Any]]:
     """The samples in which each block counts less by `LESS` of itself, `(blocks, clips)`, and the blocks' shares of clips.
 
     Counts are whole numbers, for metrics without `weighted`: so many copies of a clip, and one of those that count less.
     """
     import numpy as np
 
-    kept = left_out(groups, PAIR_BLOCKS)
+    kept = left_out(groups, most)
     copies = 1 / (1 - LESS)
     return (1 + (copies - 1) * kept).astype(np.float32), 1 - kept.mean(axis=1)
 
@@ -261,11 +274,15 @@ def bootstrap_interval(
     """The 95 % interval of a metric, averaged over probes, when test clips are drawn again; see `Metric.interval`.
 
     outputs: `(probes, clips, ...)`. groups: `(clips,)`, clips of one group are drawn together. A tag that a resample
-    leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score.
+    leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score. A share of 1
+    or 0 that no resample changes has Wilson's interval, from the number of groups, or of those that carry tags.
     """
     if metric.interval == "jackknife":
         return _corrected_interval(metric, outputs, truth, groups)
     (one,) = replicated(metric, [outputs], truth, groups, seed)
+    flawless = metric.unit == "fraction" and one.score in (0, 1) and (one.bootstrap == one.score).all()
+    if flawless and len(one.jackknife) > 1:
+        return wilson(one.score, _carriers(truth, groups) if metric.kind == "tags" else _indices(groups)[1])
     return one.interval()
 
 
@@ -470,7 +487,7 @@ def ranks(count: int, better: Collection[tuple[int, int]]) -> list[int]:
     return [1 + sum(loser == one for _, loser in better) for one in range(count)]
 
 
-def wilson(share: float, count: int) -> tuple[float, float]:
+def wilson(share: float, count: float) -> tuple[float, float]:
     """The 95 % interval of a share of `count` independent clips.
 
     >>> [round(bound, 4) for bound in wilson(0.5, 100)]
