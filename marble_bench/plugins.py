@@ -39,6 +39,8 @@ def _files(package: str) -> dict[str, list[Path]]:
     """Name -> the files in a plug-in package's folders that stand for it."""
     found: dict[str, list[Path]] = {}
     for folder in importlib.import_module(package).__path__:
+        if not Path(folder).is_dir():
+            raise UsageError(f"BENCH_TASKS names {folder}, which is not a folder; correct it or leave it out")
         for path in sorted(Path(folder).glob("*.py")):
             if not path.name.startswith("_"):
                 found.setdefault(task_name(path), []).append(path)

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from marble_bench import plugins
 from marble_bench.errors import DataError, UsageError
@@ -17,6 +18,8 @@ from marble_bench.statistics import bootstrap_interval
 from marble_bench.stored import Stored, predicted
 
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
+
+Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
@@ -53,7 +56,10 @@ def request_of(
     facts = record["model"]
     if str(facts["source"]).startswith("features:"):
         raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
-    encoder, named = plugins.find_encoder(model or facts["name"]), plugins.find_task(task or record["task"]["name"])
+    encoder = (
+        plugins.find_encoder(model) if model else _named(plugins.find_encoder, facts["name"], "--model FILE.py:NAME")
+    )
+    named = plugins.find_task(task) if task else _named(plugins.find_task, record["task"]["name"], "--task FILE.py")
     rules = find_protocol(record["protocol"]["name"])
     mini = record["data"]["mini"]
     # what a run may have been asked beyond that; a version of the suite that does not know it has no such record
@@ -80,6 +86,14 @@ def request_of(
         offline=offline,
         **more,
     )
+
+
+def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
+    """What a record names. Raises UsageError that says how a file of one's own is given, where no name reaches it."""
+    try:
+        return find(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; if it is one of your own, give its file: {option}") from error
 
 
 def _reason(record: dict[str, Any], pattern: str) -> str | None:

@@ -94,6 +94,13 @@ def test_a_folder_of_bench_tasks_joins_the_names_in_spawned_workers_too(tmp_path
     assert done.stdout.strip() == "my-own-task", done.stderr
 
 
+def test_a_folder_of_bench_tasks_that_is_not_there_is_told(tmp_path):
+    code = "from marble_bench.plugins import task_names\ntask_names()"
+    environment = {**os.environ, "BENCH_TASKS": str(tmp_path / "tsaks")}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+    assert f"BENCH_TASKS names {tmp_path / 'tsaks'}, which is not a folder" in done.stderr
+
+
 def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch):
     import marble_bench.tasks
 

@@ -355,6 +355,9 @@ def test_a_record_comes_out_again(toy, bench, tmp_path):
     ended = bench("reproduce", path, "--model", TOY_MODEL, "--task", TOY_TASK, "--quiet")
     assert ended.code == 1
     assert "outside" in ended.out
+    ended = bench("reproduce", path, "--model", TOY_MODEL)
+    assert ended.code == 2
+    assert "if it is one of your own, give its file: --task FILE.py" in ended.err
 
 
 def test_a_record_of_brought_features_cannot_be_made_again(tmp_path, bench, record):
