@@ -59,7 +59,7 @@ EXACT = 12  # groups up to which all 2 ** groups patterns are tried
 PAIR_BLOCKS = 30  # of a jackknife within a jackknife: 1 + 30 + 465 samples
 LESS = 3 / 4  # of a block in these; half covers less where scores are low, all of it too often on two dozen clips
 ADDED = 4  # clips that are added to a share before its variance is taken
-SURE = 10  # degrees of freedom at which a jackknife's variance counts as much as the binomial one
+SURE = 8  # degrees of freedom at which a jackknife's variance counts as much as the binomial one
 AT_ONCE = 40_000_000  # weights held at a time: 320 MB
 
 
@@ -158,8 +158,8 @@ def corrected(
     the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks; the
     logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. carriers: of how many groups
     the binomial variance is; None: the jackknife's is taken as it is. finer: lessened and shares of more and smaller
-    blocks, whose variance is surer; None: there are none. (NaN, NaN) where the estimate is NaN, or one block is all there
-    is.
+    blocks, whose variance is surer; None: there are none. The bias of many tags that few clips carry can be more than the
+    error: then the interval reaches up to the score. (NaN, NaN) where the estimate is NaN, or one block is all there is.
     """
     import numpy as np
     from scipy.special import expit, logit
@@ -187,7 +187,7 @@ def corrected(
         freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
     tail = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
     low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
-    return float(low), float(high)
+    return min(float(low), estimate), max(float(high), estimate)
 
 
 def _bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
