@@ -9,7 +9,7 @@ function reading() {
   const measured = ROWS.some((row) => row.kind === "measured"), list = [];
   if (measured) {
     list.push(["Score", "Mean over seeds of the probe that validation chose, on the test split, which is read once. Percent, or decibels."],
-      ["Interval", "95 % bootstrap interval (BCa) over test clips; clips of one recording go together. The bar shows it on the column’s range."],
+      ["Interval", "95 %, over test clips; clips of one recording go together. A bootstrap’s (BCa), of average precision a jackknife’s, which takes off the bias of few clips, so that the score can stand at its upper end. The bar shows it on the column’s range."],
       ["Small letters", "Tie groups. Two records that share a letter in a column cannot be told apart by a paired test on the same clips, corrected for all pairs of the column (Holm, 5 %)."],
       ["Floors", "trivial: the best constant answer made from training labels. random: answers made by chance."]);
   }
