@@ -31,7 +31,7 @@ board: $(STAMP)
 	$(BIN)/bench leaderboard --mini --results-dir $(BOARD) --cost
 	$(BIN)/bench leaderboard --mini --results-dir $(BOARD) --html docs/board.html
 	if command -v chromium; then chromium --headless=new --no-sandbox --disable-gpu --hide-scrollbars \
-		--virtual-time-budget=5000 --window-size=1440,1180 --screenshot=docs/board.png file://$(CURDIR)/docs/board.html; \
+		--virtual-time-budget=5000 --window-size=1440,2410 --screenshot=docs/board.png file://$(CURDIR)/docs/board.html; \
 	else echo "no chromium here: docs/board.png is left as it was"; fi
 
 test: $(STAMP)

@@ -1,5 +1,6 @@
 """The page shows what the records say: its data is made again from them, and what Chromium renders is that data."""
 
+import csv
 import json
 import math
 import re
@@ -154,6 +155,28 @@ def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
     assert HOSTILE not in text
 
 
+def test_a_page_of_miniatures_has_what_papers_print_in_a_table_of_its_own(folder):
+    found = data(_board(folder))
+    assert {row["kind"] for row in found["rows"]} == {"measured", "floor"}
+    beside = {
+        (row["model"], row["mark"], column, cell["t"])
+        for row in found["papers"]["rows"]
+        for column, cell in row["cells"].items()
+    }
+    with (Path(__file__).parents[1] / "results/published/published.csv").open(encoding="utf-8", newline="") as file:
+        printed = [row for row in csv.DictReader(file) if row["model"] == "mert-330m" and row["task"] == "gtzan"]
+    assert printed
+    for row in printed:
+        assert any(each[0] == "mert-330m" and each[3] == f"{float(row['value']):.1f}" for each in beside)
+    assert {row["kind"] for row in found["papers"]["rows"]} == {"published"}
+    assert all(cell.get("ties") is None for row in found["papers"]["rows"] for cell in row["cells"].values())
+    assert set("ab") <= set(found["sources"])
+    only = data(_board(folder, tasks=("emo",)))
+    assert [task["name"] for task in only["papers"]["tasks"]] == ["emo"]
+    assert data(_board(folder, models=("good",)))["papers"] is None
+    assert data(make_board([], Asked("marble")))["papers"] is None
+
+
 def test_a_page_of_published_rows_alone_is_whole(bench, tmp_path):
     assert bench("leaderboard", "--html", "board.html").code == 0
     found = _embedded((tmp_path / "board.html").read_text())
@@ -234,6 +257,12 @@ def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(
             assert shown.get("ties", "") == cell.get("ties", "")
             assert shown.get("ci", "") == (" to ".join(cell["ci_t"]) if row["kind"] == "measured" else "")
             assert ("†" in shown.get("marks", "")) == ("contaminated" in cell)
+    for row in found["papers"]["rows"]:
+        for task in found["papers"]["tasks"]:
+            for column in [each["id"] for each in task["columns"] if each["lead"]]:
+                cell, shown = row["cells"].get(column), dom.cells[row["id"], column]
+                assert shown.get("score") == (cell["t"] if cell else None)
+    assert "ranked with" in dom.texts["printed"]
     assert "Made on miniatures." in dom.texts["mini"]
     assert re.search(r'<section id="few"[^>]*>', text).group(0).find("hidden") == -1
     assert "<title>marble-bench leaderboard</title>" in text  # the hostile name is text

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import __version__
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError
-from marble_bench.leaderboard.board import AVERAGE, Board, points
+from marble_bench.leaderboard.board import AVERAGE, Board, make, points
 from marble_bench.leaderboard.rows import Cell, published_sources, task_of
 from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
 from marble_bench.stored import Stored, table
@@ -50,25 +51,32 @@ def html(facts: dict[str, Any]) -> str:
 
 def data(board: Board) -> dict[str, Any]:
     """All that the page shows, ready for JSON."""
-    place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in board.everything():
-        place.setdefault(cell.row, {})[cell.column] = cell
-    costs = cost_of(board)
-    rows = [_row(row, place[row], board, costs.get(row)) for row in order(board)]
-    rows += [_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)]
-    used = {cell.mark for cell in board.cells}
+    # what papers print is of the full corpora: a board of miniatures has it in a table of its own, ranked with nothing
+    papers = make([], replace(board.asked, mini=False)) if board.asked.mini else None
+    used = {cell.mark for each in (board, papers) if each for cell in each.cells}
     return {
         "protocol": board.asked.protocol,
         "mini": board.asked.mini,
         "version": __version__,
         "tasks": _tasks(board),
-        "rows": rows,
+        "rows": _rows(board),
         "means": bool(board.averages),
+        "papers": {"tasks": _tasks(papers), "rows": _rows(papers)} if papers and papers.cells else None,
         "sources": {each.mark: each.citation for each in published_sources().values() if each.mark in used},
         "costs": COSTS,
         "records": [_record(each, board.perturbed) for each in board.stored],
         "curves": _curves(board),
     }
+
+
+def _rows(board: Board) -> list[dict[str, Any]]:
+    """The rows of a board, best first, then the floors."""
+    place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
+    for cell in board.everything():
+        place.setdefault(cell.row, {})[cell.column] = cell
+    costs = cost_of(board)
+    rows = [_row(row, place[row], board, costs.get(row)) for row in order(board)]
+    return rows + [_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)]
 
 
 def column_id(column: tuple[str, str]) -> str:

@@ -96,6 +96,21 @@ function boardControls() {
   $("board-key").textContent = key.join(" ");
 }
 
+/* Of a board of miniatures: the published rows, in a table of their own. */
+function drawPrinted() {
+  if (!DATA.papers) return;
+  $("printed").hidden = false;
+  const columns = DATA.papers.tasks.flatMap((task) => task.columns.filter((column) => column.lead)
+    .map((column) => ({ ...column, task: task.name, asks: task.asks })));
+  $("printed-table").append(h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Model", h("span", {}, "source")), columns.map((column) =>
+      h("th", { scope: "col", title: column.asks || null }, column.task, h("span", {}, `${column.short} ${column.unit}`))))),
+    h("tbody", {}, DATA.papers.rows.map((row) => h("tr", { class: row.kind },
+      h("th", { scope: "row", class: "row" }, h("span", { class: "name" }, row.model),
+        h("span", { class: "tag" }, `${sourceOf(row)}, ${row.covers[0]} of ${row.covers[1]} tasks`)),
+      columns.map((column) => scoreCell(row, column, null)))))));
+}
+
 function drawPapers() {
   const found = ROWS.flatMap((row) => COLUMNS.flatMap((column) => ((cellOf(row, column) || {}).against || []).map((each) => ({ row, column, each }))));
   if (!found.length) return;

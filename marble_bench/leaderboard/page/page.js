@@ -14,8 +14,8 @@ function reading() {
       ["Floors", "trivial: the best constant answer made from training labels. random: answers made by chance."]);
   }
   if (DATA.means) list.push(["Mean", "Over tasks, after averaging the several scores of one task, decibels taken as they are, which is MARBLE’s rule. Only rows that cover every task on this board have one."]);
-  if (ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval stands below the score in italics; its tooltip says what it rests on."]);
-  const any = (key) => DATA.rows.some((row) => Object.values(row.cells).some((cell) => cell[key]));
+  if (DATA.papers || ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval stands below the score in italics; its tooltip says what it rests on."]);
+  const any = (key) => [...DATA.rows, ...(DATA.papers ? DATA.papers.rows : [])].some((row) => Object.values(row.cells).some((cell) => cell[key]));
   if (any("borrowed")) list.push(["°", "That source took the number from another paper."]);
   if (any("contaminated")) list.push(["†", "The model was trained on the corpus that this task tests on."]);
   if (!DATA.mini && any("why_not")) list.push(["*", "Not comparable; the record says why."]);
@@ -36,7 +36,7 @@ function start() {
     counts.map(([kind, count]) => `${count} ${kind} row${count > 1 ? "s" : ""}`).join(" and ") +
     `. Every number comes from a record or a paper; nothing is filled in where nothing is known.`;
   $("mini").hidden = !DATA.mini;
-  boardControls(); drawBoard(); drawPapers(); atlas(); profile(); cost(); few(); reading();
+  boardControls(); drawBoard(); drawPrinted(); drawPapers(); atlas(); profile(); cost(); few(); reading();
   $("jump").append(...[...document.querySelectorAll("main section")].filter((section) => !section.hidden)
     .map((section) => h("a", { href: `#${section.id}` }, section.querySelector("h2").textContent)));
   $("foot").textContent = `Made by marble-bench ${DATA.version} from ${DATA.records.length} record${DATA.records.length === 1 ? "" : "s"}. One file, no network.`;
