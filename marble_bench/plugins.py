@@ -13,10 +13,13 @@ import importlib.util
 import sys
 import traceback
 from dataclasses import dataclass, fields, replace
+from importlib.abc import SourceLoader
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from marble_bench.core import sources
+from marble_bench.core.trees import module_file
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import UsageError, did_you_mean
 from marble_bench.source import Source
@@ -24,6 +27,8 @@ from marble_bench.task import Clip, Corpus, Fault, Schedule, Task, Window, task_
 
 DECLARED = (Task, Corpus, Clip, Window, Schedule, Fault, Encoder, Layer, Source)  # what a plug-in file is made of
 FROM_PATH = "marble_bench_plugin_"  # what the modules of a user's files are called
+_DIGESTS: dict[Path, str] = {}  # of users' files, as they were when they were imported
+_HELPERS: dict[str, tuple[Path, str]] = {}  # modules that users' files are made of too: their file and its digest
 
 
 @dataclass(frozen=True)
@@ -61,16 +66,14 @@ def _unknown_keywords(path: Path, call: str, known: set[str]) -> list[str]:
 
 def _load(path: Path, module: str | None) -> ModuleType:
     """Import a plug-in, by module name if it stands in a package, else from its path. UsageError says what is wrong."""
+    theirs = sources.is_theirs(path.resolve())
+    before = set(sys.modules)
+    if theirs:
+        _forget_edited_helpers()
     try:
-        if module is not None:
-            return importlib.import_module(module)
-        name = FROM_PATH + path.stem
-        spec = importlib.util.spec_from_file_location(name, path)
-        if spec is None or spec.loader is None:
-            raise UsageError(f"{path} is not a Python file")
-        loaded = importlib.util.module_from_spec(spec)
-        sys.modules[name] = loaded  # dataclasses in the file look themselves up there
-        spec.loader.exec_module(loaded)
+        loaded = _import_file(path) if module is None else importlib.import_module(module)
+        if theirs and (module is None or module not in before):
+            _note_sources(path.resolve(), set(sys.modules) - before)
         return loaded
     except SyntaxError as error:
         raise UsageError(f"{path} line {error.lineno}: {error.msg}") from error
@@ -84,6 +87,61 @@ def _load(path: Path, module: str | None) -> ModuleType:
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in unknown)) from error
     except ImportError as error:
         raise UsageError(f"{path} cannot be imported: {error}") from error
+
+
+def _import_file(path: Path) -> ModuleType:
+    """Run a user's file as a module of its own: two files of one name in two folders are two modules.
+
+    What is run are the bytes on disk: compiled files of Python's, which it tells apart by the second, are not used.
+    """
+    name = f"{FROM_PATH}{path.stem}_{hashlib.sha256(str(path).encode()).hexdigest()[:8]}"
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or not isinstance(spec.loader, SourceLoader):
+        raise UsageError(f"{path} is not a Python file")
+    loaded = importlib.util.module_from_spec(spec)
+    importlib.invalidate_caches()
+    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    try:
+        code = spec.loader.source_to_code(path.read_bytes(), str(path))
+        sys.modules[name] = loaded  # dataclasses in the file look themselves up there
+        exec(code, vars(loaded))
+    finally:
+        sys.dont_write_bytecode = kept
+    return loaded
+
+
+def _note_sources(path: Path, brought: set[str]) -> None:
+    """Keep the digest of a user's file that was just imported. brought: modules that its import brought in.
+
+    Raises UsageError if it imports a module beside it, and another folder's module of that name was there already.
+    """
+    helpers = sources.helpers_of(path, brought)
+    for name, place in helpers.items():
+        beside = module_file(path.parent / name.partition(".")[0])
+        if beside and "." not in name and beside.resolve() not in (place, path):
+            raise UsageError(
+                f"imports '{name}' and got {place}, which was imported before; {beside} stands beside it: rename one of them"
+            )
+        _HELPERS[name] = place, _sha256(place)
+    _DIGESTS[path] = sources.user_digest(path, helpers.values())
+
+
+def _forget_edited_helpers() -> None:
+    """Have users' modules imported anew if one of them was edited meanwhile, so that what is run is what was hashed."""
+    edited = [path for path, digest in _HELPERS.values() if not path.is_file() or _sha256(path) != digest]
+    if edited:
+        for name in _HELPERS:
+            sys.modules.pop(name, None)
+        _HELPERS.clear()
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def digest_of_file(path: Path) -> str:
+    """The source digest of a user's file: as it was imported, else as it is."""
+    return _DIGESTS.get(path) or sources.user_digest(path, sources.helpers_of(path).values())
 
 
 def fault_of(error: Exception) -> UsageError | None:
@@ -138,6 +196,15 @@ def encoders() -> dict[str, Encoder]:
     return found
 
 
+def encoder_files() -> dict[str, Path]:
+    """The file of every encoder that a name reaches."""
+    found: dict[str, Path] = {}
+    for paths in _files("marble_bench.encoders").values():
+        module = _load(paths[0], f"marble_bench.encoders.{paths[0].stem}")
+        found.update({encoder.name: paths[0].resolve() for encoder in getattr(module, "ENCODERS", ())})
+    return found
+
+
 def find_encoder(name: str) -> Encoder:
     """The encoder of a name or of `path/to/file.py:Name`. Raises UsageError with the closest name."""
     if ".py" in name:
@@ -150,7 +217,7 @@ def find_encoder(name: str) -> Encoder:
         if attribute not in own:
             choices = ", ".join(own) or "none"
             raise UsageError(f"{path} has no Encoder '{attribute}' (Encoders in it: {choices}); write {path}:NAME")
-        return replace(own[attribute], code=hashlib.sha256(path.read_bytes()).hexdigest())
+        return replace(own[attribute], code=digest_of_file(path.resolve()))
     known = encoders()
     if name not in known:
         raise UsageError(f"no model '{name}'{did_you_mean(name, known)} (bench list models)")

@@ -99,6 +99,7 @@ class Corpus:
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
     beside: the name of the corpus whose folder holds this one too, where it has none of its own.
+    version: raised whenever the same files would give other clips or labels.
     """
 
     name: str
@@ -114,6 +115,7 @@ class Corpus:
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()
     beside: str = ""
+    version: int = 1
 
     def known_fault(self, audio: str) -> Fault | None:
         """The known fault of a file, if it has one."""

@@ -31,6 +31,7 @@ class Metric:
     carried: of such a score, `truth -> (clips, parts)`, above 0 where a clip raises a part of it: the score is a mean over
         parts, and each part one over the clips that raise it. None where every clip does.
     source: the definition and the library that it is tested against.
+    version: raised whenever the same answers would get another score.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Metric:
     smooth: bool = True
     interval: Literal["bootstrap", "jackknife"] = "bootstrap"
     carried: Callable[[torch.Tensor], torch.Tensor] | None = None
+    version: int = 1
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

@@ -1,0 +1,274 @@
+"""Source digests: what code a plug-in is made of.
+
+Of a shipped plug-in: the syntax trees of its own file and of the modules of its room that it imports (see `trees`). Of a
+user's file: its bytes, and those of the modules that its import brought in from outside site-packages and this suite. A
+protocol is facts and no code: its digest is that of its facts.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import inspect
+import json
+import sys
+import sysconfig
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache, partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.core import hashes, trees
+from marble_bench.core.trees import OWN, Room
+from marble_bench.encoder import Encoder
+from marble_bench.errors import UsageError
+from marble_bench.metrics.metric import Metric
+from marble_bench.protocol import Protocol
+from marble_bench.task import Corpus
+
+if TYPE_CHECKING:
+    from marble_bench.plugins import Named
+
+# The folder whose modules count for a kind of plug-in.
+ROOMS = {"encoder": "encoders", "task": "tasks", "corpus": "tasks", "metric": "metrics", "head": "probes"}
+
+
+@dataclass(frozen=True)
+class Origin:
+    """A plug-in and the digest of its code. shipped: False for one of a user's file."""
+
+    kind: str
+    name: str
+    version: int
+    digest: str
+    shipped: bool
+
+    @property
+    def key(self) -> list[Any]:
+        """What keys hold of it: name, version, and the version's first digest, or its own where it is not entered."""
+        entered = self.shipped and hashes.known(self.kind, self.name, self.version, self.digest)
+        return [self.name, self.version, hashes.first(self.kind, self.name, self.version) if entered else self.digest]
+
+
+@cache
+def room_of(kind: str) -> Room:
+    """The room of a kind of plug-in."""
+    package = f"{OWN}.{ROOMS[kind]}"
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Room(package, Path(found.origin).resolve().parent)
+
+
+def source_digest(kind: str, plugin: Any) -> str:
+    """The digest of a plug-in's code, 64 hex digits; see `origin`."""
+    return origin(kind, plugin).digest
+
+
+def origin(kind: str, plugin: Any) -> Origin:
+    """Where a plug-in comes from: an `Encoder`, a task's `Named`, a `Corpus`, a `Metric`, a `Protocol` or a head's name."""
+    of_kind: dict[str, Callable[[Any], Origin]] = {
+        "encoder": _of_encoder,
+        "task": _of_task,
+        "corpus": _of_corpus,
+        "metric": _of_metric,
+        "protocol": _of_protocol,
+        "head": _of_head,
+    }
+    return of_kind[kind](plugin)
+
+
+def origins_of_run(named: Named, encoder: Encoder | None, protocol: Protocol) -> list[Origin]:
+    """Where everything comes from that a run's numbers depend on. encoder: None where features are brought."""
+    found = [_of_encoder(encoder)] if encoder else []
+    found += [_of_task(named), _of_corpus(named.task.corpus)]
+    found += [_of_metric(metric) for metric in named.task.metrics]
+    return [*found, _of_protocol(protocol), _of_head(protocol.head)]
+
+
+def all_shipped() -> list[Origin]:
+    """Where everything comes from that is shipped, each once."""
+    from marble_bench import metrics, plugins
+    from marble_bench.protocol import PROTOCOLS
+
+    tasks = [plugins.find_task(name) for name in plugins.task_names()]
+    tasks = [named for named in tasks if room_of("task").holds(named.path.resolve())]
+    found = [_of_encoder(encoder) for encoder in plugins.encoders().values()]
+    found += [_of_task(named) for named in tasks] + [_of_corpus(named.task.corpus) for named in tasks]
+    known = [each for each in (getattr(metrics, name) for name in metrics.__all__) if isinstance(each, Metric)]
+    found += [_of_metric(metric) for metric in [*known, *(m for named in tasks for m in named.task.metrics)]]
+    found += [_of_protocol(each) for each in PROTOCOLS.values()]
+    found += [_of_head(name) for name in sorted({each.head for each in PROTOCOLS.values()})]
+    return list(dict.fromkeys(found))
+
+
+def user_digest(path: Path, helpers: Iterable[Path]) -> str:
+    """The digest of a user's file: of its bytes alone, or with those of the modules that it brought in."""
+    own = hashlib.sha256(path.read_bytes()).hexdigest()
+    others = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in helpers)
+    return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest() if others else own
+
+
+def is_theirs(path: Path) -> bool:
+    """Whether a module's file is a user's own: not Python's, not an installed package's, not this suite's."""
+    places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib")]
+    if {"site-packages", "dist-packages"} & set(path.parts) or any(place in path.parents for place in places):
+        return False
+    suite = {Path(__file__).resolve().parents[1], *(room_of(kind).folder for kind in ("task", "head"))}
+    return not any(place in path.parents for place in suite)
+
+
+def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
+    """The modules of a user's own that their file is made of too, by name.
+
+    brought: names of modules that its import brought in. What its code, or a helper's, imports is found besides, so that one
+    that was imported before, or is imported only later, counts as well.
+    """
+    found: dict[str, Path] = {}
+    for name in brought:
+        place = getattr(sys.modules.get(name), "__file__", None)
+        if place and is_theirs(Path(place).resolve()):
+            found[name] = Path(place).resolve()
+    waiting = [("", path), *found.items()]
+    seen = {path}
+    while waiting:
+        here, file = waiting.pop()
+        for name, place in _imported(here, file):
+            if place not in seen and place != path:
+                seen.add(place)
+                found.setdefault(name, place)
+                waiting.append((name, place))
+    return {name: place for name, place in found.items() if place.suffix == ".py"}
+
+
+def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
+    """The user's own modules that a file's code imports anywhere. module: its own dotted name, where it has one."""
+    if file.suffix != ".py":
+        return
+    package = module if file.name == "__init__.py" else module.rpartition(".")[0]
+    for level, base, name in trees.imports_of(trees.read(file)):
+        if level:
+            parts = package.split(".")
+            whole = ".".join([*parts[: len(parts) - level + 1], *([base] if base else [])]) if package else ""
+        else:
+            whole = base
+        for each in (whole, f"{whole}.{name}") if whole and name else (whole,):
+            place = _place_of(each) if each else None
+            if place is not None and is_theirs(place):
+                yield each, place
+
+
+def _place_of(name: str) -> Path | None:
+    """The file of a module by its dotted name, found without importing it; None where it has none."""
+    loaded = getattr(sys.modules.get(name), "__file__", None)
+    if loaded:
+        return Path(loaded).resolve()
+    top, _, rest = name.partition(".")
+    try:
+        spec = importlib.util.find_spec(top)
+    except (ImportError, ValueError):
+        return None
+    if spec is None:
+        return None
+    if not rest:
+        return Path(spec.origin).resolve() if spec.has_location and spec.origin else None
+    for folder in spec.submodule_search_locations or ():
+        if file := trees.module_file(Path(folder).joinpath(*rest.split("."))):
+            return file.resolve()
+    return None
+
+
+@cache
+def _shipped_digest(kind: str, files: tuple[Path, ...]) -> str:
+    return trees.digest_with_imports(files, room_of(kind))
+
+
+def _of_encoder(encoder: Encoder) -> Origin:
+    from marble_bench import plugins
+
+    if encoder.code:
+        return Origin("encoder", encoder.name, encoder.version, encoder.code, False)
+    file = plugins.encoder_files().get(encoder.name)
+    if file is None:
+        digest, _ = _digest_of_functions([encoder.load], "encoder")  # made by code that has no file of encoders
+        return Origin("encoder", encoder.name, encoder.version, digest, False)
+    return Origin("encoder", encoder.name, encoder.version, _shipped_digest("encoder", (file,)), True)
+
+
+def _of_task(named: Named) -> Origin:
+    from marble_bench import plugins
+
+    path = named.path.resolve()
+    if room_of("task").holds(path):
+        return Origin("task", named.name, named.task.version, _shipped_digest("task", (path,)), True)
+    return Origin("task", named.name, named.task.version, plugins.digest_of_file(path), False)
+
+
+def _of_corpus(corpus: Corpus) -> Origin:
+    return _of_functions("corpus", corpus.name, corpus.version, [corpus.mini, corpus.locate, corpus.parts])
+
+
+def _of_metric(metric: Metric) -> Origin:
+    functions = [metric.compute, metric.per_clip, metric.on_resample, metric.weighted, metric.carried]
+    return _of_functions("metric", metric.name, metric.version, functions)
+
+
+def _of_protocol(protocol: Protocol) -> Origin:
+    from marble_bench.protocol import PROTOCOLS
+
+    shipped = PROTOCOLS.get(protocol.name) == protocol
+    return Origin("protocol", protocol.name, protocol.version, protocol.hash.removeprefix("sha256:"), shipped)
+
+
+def _of_head(name: str) -> Origin:
+    room = room_of("head")
+    file = trees.module_file(room.folder / name)
+    if file is None:
+        raise UsageError(f"no head '{name}' in {room.folder}")
+    return Origin("head", name, 1, _shipped_digest("head", (file,)), True)
+
+
+def probes_digest() -> str:
+    """The digest of all code that trains probes."""
+    return _shipped_digest("head", tuple(sorted(room_of("head").folder.glob("*.py"))))
+
+
+def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callable[..., Any] | None]) -> Origin:
+    """Where something comes from that is facts and functions, by the files in which the functions stand."""
+    return Origin(kind, name, version, *_digest_of_functions(functions, kind))
+
+
+def _digest_of_functions(functions: Sequence[Callable[..., Any] | None], kind: str) -> tuple[str, bool]:
+    """The digest of some functions and of the files in which they stand, and whether all of these are shipped."""
+    from marble_bench import plugins
+
+    given = [each for each in functions if each is not None]
+    files = sorted({file for each in given for file in _files_of(each)})
+    own = tuple(file for file in files if room_of(kind).holds(file))
+    theirs = [file for file in files if is_theirs(file)]
+    told = [_told(each) for each in functions]
+    parts = [_shipped_digest(kind, own) if own else "", [plugins.digest_of_file(file) for file in theirs], told]
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest(), bool(own) and not theirs
+
+
+def _files_of(function: Any) -> Iterator[Path]:
+    """The files in which a function stands, and those of the functions that a partial one holds."""
+    if isinstance(function, partial):
+        for each in (function.func, *function.args, *function.keywords.values()):
+            yield from _files_of(each)
+    elif callable(function):
+        code = getattr(inspect.unwrap(function), "__code__", None)
+        place = code.co_filename if code else getattr(sys.modules.get(type(function).__module__), "__file__", None)
+        if place:
+            yield Path(place).resolve()
+
+
+def _told(function: Any) -> Any:
+    """A function by its name, a partial one with what it holds."""
+    if isinstance(function, partial):
+        held = {key: _told(each) for key, each in function.keywords.items()}
+        return ["partial", _told(function.func), [_told(each) for each in function.args], held]
+    if callable(function):
+        return getattr(function, "__qualname__", type(function).__qualname__)
+    return ascii(function)
