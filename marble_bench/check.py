@@ -5,8 +5,9 @@ from __future__ import annotations
 from pathlib import Path
 
 from marble_bench import audio, corpus
-from marble_bench.encoder import Encoder, checked, ready
+from marble_bench.encoder import Encode, Encoder, checked, ready
 from marble_bench.errors import UsageError
+from marble_bench.features import fingerprint
 from marble_bench.features.pipeline import mean_over_time
 from marble_bench.plugins import Named
 from marble_bench.task import SPLITS
@@ -49,7 +50,8 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
 def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:
     """Encode noise of the shortest window and of 30 s; compare layers, widths and rates with what is declared.
 
-    Raises UsageError naming every difference, also if features depend on what else is in the batch.
+    Raises UsageError naming every difference, also if features depend on what else is in the batch, or are others when the
+    encoder is loaded a second time.
     """
     import torch
 
@@ -84,6 +86,15 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
             f"{length_s:.2f} s: "
             + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, frames, strict=True))
         )
+    if not problems:
+        problems += _loaded_again(encoder, encode, weights, device)
     if problems:
         raise UsageError(f"encoder '{encoder.name}':\n" + "\n".join(f"  {problem}" for problem in problems))
     return lines
+
+
+def _loaded_again(encoder: Encoder, encode: Encode, weights: Path | None, device: str) -> list[str]:
+    """What is wrong if an encoder gives other features when it is loaded a second time."""
+    first = fingerprint.make(encoder, encode, device)
+    found = fingerprint.differing(fingerprint.make(encoder, encoder.load(weights, device), device), first)
+    return [fingerprint.unsteady(encoder.name, *found)] if found else []

@@ -22,6 +22,7 @@ from marble_bench.cli_options import (
     Device,
     Dtype,
     Engine,
+    Fresh,
     WeightsPath,
     named_path,
     requests,
@@ -102,6 +103,7 @@ def run(
         typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; a record of its own."),
     ] = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    fresh_features: Fresh = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
     keep_audio: Annotated[
         Path | None,
@@ -141,6 +143,7 @@ def run(
         dtype=dtype.value,
         engine=engine.value,
         overwrite=overwrite,
+        fresh_features=fresh_features,
         keep_audio=keep_audio.expanduser() if keep_audio else None,
         few_shot=few_shot,
         control=control.value if control else "",

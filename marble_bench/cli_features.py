@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Quiet, taking
+from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking
 from marble_bench.errors import DONE, INTERRUPTED, MISSING, PARTLY, BenchError, UsageError
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ def extract(
             metavar="URL", help="Keep the shards there too, such as s3://bucket/features; fetch what is there."
         ),
     ] = "",
+    fresh_features: Fresh = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -48,7 +49,8 @@ def extract(
     from marble_bench.progress import Progress
     from marble_bench.show import print_table
 
-    requests = asked.requests(layers=layers, engine=engine.value, workers=workers, elsewhere=store)
+    how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
+    requests = asked.requests(layers=layers, fresh_features=fresh_features, **how)
     ended: list[int] = []
     for request in requests:
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import time
 import typing
 from collections.abc import Callable
 from dataclasses import MISSING, dataclass, fields
@@ -79,6 +80,9 @@ Precision = Annotated[Dtype, typer.Option(help="Precision of the encoder.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh-features", help="Set stored features of these models aside and make them anew.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -165,11 +169,13 @@ def requests(
     seeds: int | None = None,
     features: Path | None = None,
     weights: Path | None = None,
+    fresh_features: bool = False,
     **options: Any,
 ) -> list[Request]:
     """A request for every model with every task, whichever command asks. options: more fields of `Request`, as they are.
 
-    seeds: None for the protocol's. Raises UsageError for what does not go together.
+    seeds: None for the protocol's. fresh_features: what was stored before this moment is set aside.
+    Raises UsageError for what does not go together.
     """
     from marble_bench.cache import cache_root
     from marble_bench.protocol import find_protocol
@@ -177,6 +183,7 @@ def requests(
 
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    started_s = time.time()
     rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
     chosen = pairs(models, tasks, features, weights)
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
@@ -196,6 +203,7 @@ def requests(
             seeds=seeds or rules.seeds,
             device=where,
             offline=offline or offline_asked(),
+            fresh_before=started_s if fresh_features else None,
             **options,
         )
         for name, encoder, named in chosen

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import beat_decoder, framed, gather
+from marble_bench import beat_decoder, gather, identity
 from marble_bench.errors import DataError
 from marble_bench.features.frames import Frames
 from marble_bench.framed import Layers, frames_of
@@ -133,7 +133,7 @@ def shelf_of(data: Gathered, request: Request) -> shelf.Folder:
     from marble_bench.probes import shelf
 
     rules = {"schedule": asdict(_schedule(data, request)), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
-    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+    return shelf.Folder(request.cache / "probes", shelf.digest(identity.of_probes(data, request, rules)))
 
 
 def _schedule(data: Gathered, request: Request) -> Schedule:

@@ -4,15 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from marble_bench import corpus
 from marble_bench.encoder import Encoder
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, check_framewise, framewise
 from marble_bench.gather import Gathered
 from marble_bench.protocol import Protocol
-from marble_bench.request import Request
 
 
 @dataclass(frozen=True)
@@ -56,19 +53,3 @@ def frames_of(data: Gathered) -> Frames:
     """The features of a run that has frames."""
     assert isinstance(data.features, Frames)
     return data.features
-
-
-def facts_of(data: Gathered, request: Request, rules: dict[str, Any]) -> dict[str, Any]:
-    """All that decides the probes of a run, for the shelf of its finished blocks. rules: how they are trained, beside the
-    clips, their annotations, the features and the protocol."""
-    return {
-        "model": data.model,
-        "features": [store.folder.name for store in frames_of(data).stores],
-        "corpus": corpus.fingerprint(data.clips, data.digests),
-        "clips": [[clip.id, clip.split, clip.target] for clip in data.clips],
-        "task": [request.named.name, request.named.task.version],
-        "protocol": request.protocol.hash,
-        "summable": data.summable,
-        "device": request.device,
-        "rules": rules,
-    }

@@ -11,6 +11,7 @@ from typing import Any
 from marble_bench import corpus, perturb
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
+from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
@@ -34,7 +35,8 @@ class Changed:
 class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
-    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation.
+    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation. stores: where
+    the features are kept; none where they were brought.
     """
 
     clips: list[Clip]
@@ -47,6 +49,7 @@ class Gathered:
     mini: bool
     cost: dict[str, Any]
     changed: dict[str, Changed] = field(default_factory=dict)
+    stores: Sequence[Store] = ()
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,7 @@ class Pooled:
     store: Store
     spans: list[Span]
     weights: Weights
+    guard: Guard
     missing: list[str]
     faults: list[dict[str, str]]
     mini: bool
@@ -89,6 +93,7 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         engine=request.engine,
         elsewhere=request.elsewhere,
         say=watch.say,
+        guard=here.guard,
     )
     usable, missing, faults = sound(request, here, cost.damaged, watch)
     return Pooled(
@@ -98,6 +103,7 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         store=store,
         spans=[spans[index] for index in usable],
         weights=here.weights,
+        guard=here.guard,
         missing=missing,
         faults=faults,
         mini=here.mini,
@@ -122,6 +128,7 @@ def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[C
         mini=found.mini,
         cost=found.cost,
         changed={name: _changed(request, watch, found, name) for name in request.perturb},
+        stores=[found.store],
     )
 
 
@@ -154,6 +161,7 @@ def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Change
         engine=request.engine,
         say=watch.say,
         change=name,
+        guard=found.guard,
     )
     _check_changed(cost.damaged)
     return Changed([item.clip for item in items], partial(extract.load, store, spans))
@@ -205,6 +213,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         workers=request.workers,
         engine=request.engine,
         elsewhere=request.elsewhere,
+        guard=here.guard,
     )
     usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
     test = [
@@ -222,7 +231,8 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
-        changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
+        changed={name: _changed_frames(request, watch, here, layers, test, name) for name in request.perturb},
+        stores=found.stores,
     )
 
 
@@ -244,7 +254,7 @@ def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
 def _changed_frames(
     request: Request,
     watch: Watch,
-    weights: Weights,
+    here: Here,
     layers: Sequence[int],
     test: Sequence[tuple[Any, float]],
     name: str,
@@ -264,10 +274,10 @@ def _changed_frames(
     found, cost = frames.extract(
         sounds,
         encoder,
-        weights,
+        here.weights,
         layers,
         request.cache,
-        {"clip_normalize": task.window.normalize, **extract.changed_facts(name)},
+        {"clip_normalize": task.window.normalize, "change": extract.change_of(name)},
         device=request.device,
         piece_s=task.window.length_s,
         progress=watch.features,
@@ -275,6 +285,7 @@ def _changed_frames(
         dtype=request.dtype,
         workers=request.workers,
         engine=request.engine,
+        guard=here.guard,
     )
     _check_changed(cost.damaged)
     return Changed(clips, lambda: found)
@@ -282,7 +293,8 @@ def _changed_frames(
 
 @dataclass(frozen=True)
 class Here:
-    """The clips of a run whose files are there, those files and their digests, and the encoder's weights."""
+    """The clips of a run whose files are there, those files and their digests, the encoder's weights, and what sees that
+    it gives what is stored."""
 
     clips: list[Clip]
     paths: list[Path]
@@ -290,13 +302,14 @@ class Here:
     missing: list[str]
     mini: bool
     weights: Weights
+    guard: Guard
 
 
 def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
     """What of a run is on disk, its weights had. digests: what clips are known by, by their files; else these files' own."""
     from marble_bench import weights
     from marble_bench.download import in_lines
-    from marble_bench.features import extract
+    from marble_bench.features import extract, manage
 
     assert request.encoder is not None
     root = corpus.folder(request)
@@ -304,12 +317,17 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
+    if older := manage.of_other_formats(request.cache):
+        watch.say(older)
     talk = in_lines(watch.say)
     loaded = weights.resolve(
         request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
     )
     paths = [path_of[clip.id] for clip in clips]
-    return Here(clips, paths, (digests or extract.digests)(paths), list(there.missing), corpus.is_mini(root), loaded)
+    load = partial(request.encoder.load, loaded.path, request.device)
+    guard = Guard(request.encoder, load, request.device, request.fresh_before, watch.say)
+    known_by = (digests or extract.digests)(paths)
+    return Here(clips, paths, known_by, list(there.missing), corpus.is_mini(root), loaded, guard)
 
 
 def sound(

@@ -41,6 +41,7 @@ def frame_layers(request: Request) -> list[int]:
 def extract(request: Request, watch: Watch) -> dict[str, Any]:
     """Make the features of a model and a task, and say what there is now. `left_out` are clips that cannot be used."""
     assert request.encoder is not None
+    run.check_fresh(request)
     facts: dict[str, Any] = {"model": request.model, "task": request.named.name}
     if is_pooled(request):
         found = gather.pooled(request, watch)
@@ -178,12 +179,12 @@ def _stored(
         return nothing
     window = request.named.task.window
     if is_pooled(request):
-        keys = [pooled.facts_of(encoder, digest, window, request.dtype)]
+        keys = [pooled.key_of(encoder, digest, window, request.dtype)]
     else:
         facts = {"clip_normalize": window.normalize}
         layers = frame_layers(request)
-        keys = [frames.facts_of(encoder, digest, each, facts, window.length_s, request.dtype) for each in layers]
-    rows = [store.index(request.cache / "features" / store.folder_name(key)) for key in keys]
+        keys = [frames.key_of(encoder, digest, each, facts, window.length_s, request.dtype) for each in layers]
+    rows = [store.index(request.cache / "features" / store.folder_name(key.facts())) for key in keys]
     if not all(rows):
         return nothing
     paths = [path_of[clip.id] for clip in clips]

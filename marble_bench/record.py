@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
 import platform
 import resource
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import asdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import __version__, corpus, perturb, results
+from marble_bench import __version__, corpus, identity, perturb, results
+from marble_bench.core.keys import task_hash as task_hash
 from marble_bench.gather import Gathered
-from marble_bench.plugins import Named
 from marble_bench.request import Request
 from marble_bench.scoring import Answers
 from marble_bench.task import SPLITS, Clip
@@ -90,6 +87,7 @@ def build(
             "dtype": request.dtype,
             "platform": platform.platform(),
         },
+        "identity": identity.told(data, request, variant(request, data)),
         "comparable": not why_not,
         "why_not": why_not,
     }
@@ -133,25 +131,6 @@ def variant(request: Request, data: Gathered) -> str:
         whole = request.perturb == tuple(perturb.CHANGES)
         parts += ["perturbed" if whole else f"perturbed-{'+'.join(request.perturb)}"]
     return "-".join(parts)
-
-
-def task_hash(named: Named) -> str:
-    """`sha256:...` over what a task declares that a score depends on."""
-    task = named.task
-    facts = {
-        "name": named.name,
-        "version": task.version,
-        "corpus": task.corpus.name,
-        "target": [type(task.target).__name__, task.target.names],
-        "metrics": [metric.name for metric in task.metrics],
-        "window": asdict(task.window),
-        "also": [task.ensemble, task.group_name],
-        "schedule": asdict(task.schedule),
-        "counts": task.counts,
-    }
-    if task.separation is not None:
-        facts["separation"] = asdict(task.separation)
-    return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
 def peak_memory_mb() -> float:

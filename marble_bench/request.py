@@ -18,7 +18,11 @@ from marble_bench.protocol import Protocol
 
 @dataclass(frozen=True, kw_only=True)
 class Request:
-    """What a run is asked to do; see `bench run --help`. `encoder` is None where `features` are brought."""
+    """What a run is asked to do; see `bench run --help`.
+
+    `encoder` is None where `features` are brought. fresh_before: features stored before that, in seconds since 1970, are set
+    aside; None for none.
+    """
 
     named: Named
     protocol: Protocol
@@ -45,6 +49,7 @@ class Request:
     few_shot: bool = False
     control: str = ""
     perturb: tuple[str, ...] = ()
+    fresh_before: float | None = None
 
 
 @dataclass(frozen=True)

@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
 SCHEMA = "marble-bench.record/1"
-# What may differ between two runs that found the same: the machine, its speed, the code's commit.
-VOLATILE = ("suite", "cost", "environment", "digests")
+# What may differ between two runs that found the same: the machine, its speed, the code.
+VOLATILE = ("suite", "cost", "environment", "digests", "identity")
 TABLES = ("grid", "predictions")
 
 

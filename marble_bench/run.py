@@ -13,6 +13,7 @@ from marble_bench import (
     events,
     framed,
     gather,
+    identity,
     record,
     results,
     robustness,
@@ -189,10 +190,21 @@ def check_options(request: Request) -> None:
             raise UsageError(
                 f"task '{name}' is asked frame by frame, and --features brings a vector for a window: give --model"
             )
+    check_fresh(request)
     if request.encoder is None and (request.dtype != "float32" or request.engine != "local"):
         raise UsageError("--dtype and --engine say how features are made, and --features brings them: leave it out")
     if request.keep_audio is not None and not isinstance(target, Stems):
         raise UsageError(f"--keep-audio keeps separated stems, and task '{name}' separates nothing: leave it out")
+
+
+def check_fresh(request: Request) -> None:
+    """Raise UsageError if features are to be made anew that are not in the cache."""
+    if request.fresh_before is not None and request.encoder is None:
+        raise UsageError("--fresh-features makes features anew, and --features brings them: leave it out")
+    if request.fresh_before is not None and request.elsewhere:
+        raise UsageError(
+            f"--fresh-features sets features in the cache aside, not those at {request.elsewhere}: give another --store URL"
+        )
 
 
 def frame_layers(request: Request) -> framed.Layers:
@@ -251,16 +263,7 @@ class _Fitting:
 
     def __init__(self, request: Request, data: Gathered, recipe: trainer.Recipe, watch: Watch) -> None:
         self.request, self.recipe, self.watch = request, recipe, watch
-        self.facts = {
-            "model": [data.model["name"], data.model["version"], data.model["weights_sha256"]],
-            "layers": data.features.names,
-            "dtype": request.dtype,
-            "corpus": corpus.fingerprint(data.clips, data.digests),
-            "task": record.task_hash(request.named),
-            "protocol": request.protocol.hash,
-            "summable": data.summable,
-            "device": request.device,
-        }
+        self.facts = identity.of_probes(data, request)
         self.used: list[Any] = []
 
     def fit(self, probes: Sequence[trainer.Probe], train: trainer.Split, valid: trainer.Split) -> list[trainer.Fitted]:

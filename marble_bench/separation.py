@@ -17,7 +17,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import framed, gather, mixing, stems
+from marble_bench import gather, identity, mixing, stems
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features import frames
 from marble_bench.features.frames import Frames, Sound
@@ -110,7 +110,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         here.weights,
         layers.stored,
         request.cache,
-        {"separation": mixing.VERSION, "mixed_at_hz": rules.sample_rate_hz},
+        {"clip_normalize": "none", "mixed": {"version": mixing.VERSION, "rate_hz": rules.sample_rate_hz}},
         device=request.device,
         piece_s=rules.piece_s,
         progress=watch.features,
@@ -118,6 +118,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         dtype=request.dtype,
         workers=request.workers,
         engine=request.engine,
+        guard=here.guard,
     )
     if cost.damaged:
         raise DataError("\n".join(["songs cannot be used:", *cost.damaged.values()]))
@@ -134,6 +135,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         faults=faults,
         mini=here.mini,
         cost=gather.cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        stores=found.stores,
     )
     scratch = request.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)
@@ -234,7 +236,7 @@ def shelf_of(data: Gathered, ready: Prepared, request: Request) -> shelf.Folder:
     from marble_bench.probes import shelf
 
     rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
-    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+    return shelf.Folder(request.cache / "probes", shelf.digest(identity.of_probes(data, request, rules)))
 
 
 def fit(

@@ -28,8 +28,8 @@ from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import plugins, results
+from marble_bench.core.keys import task_hash
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.record import task_hash
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stored import Predicted, Stored, metric_of, predicted, table
@@ -176,6 +176,7 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
     if record["comparable"] and (record["data"]["mini"] or record["data"]["missing"]):
         yield "impossible", "it calls itself comparable, made on a miniature or an incomplete corpus"
+    yield from _selected(record)
     seeds = _seeds(record)
     for name, score in record["scores"].items():
         values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
@@ -200,6 +201,24 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             ]
             if below:
                 yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
+
+
+def _selected(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether the main score on valid is the mean of what the chosen probes were chosen by.
+
+    A separation task chooses a probe for each stem, and its score is no mean of theirs.
+    """
+    choices = record["selection"]["per_seed"]
+    main = [(name, score) for name, score in record["scores"].items() if score["main"]]
+    if len(main) != 1 or any("stem" in choice for choice in choices):
+        return
+    ((name, score),) = main
+    mean, _ = _mean_and_spread([choice["valid"] for choice in choices])
+    if not _close(mean, score["valid"]):
+        yield (
+            "scores",
+            f"{name}: valid is {_numbers([score['valid']])}, the mean of what its probes were chosen by {_numbers([mean])}",
+        )
 
 
 def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:

@@ -26,6 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from marble_bench.core.keys import facts_digest
 from marble_bench.disk import write_whole
 from marble_bench.download import Talk, agrees, download, from_hub, name_of
 from marble_bench.encoder import Encoder
@@ -84,7 +85,7 @@ def resolve(
     if source is None:
         if override is not None:
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
-        return Weights(None, _facts_digest(encoder), "none", "")
+        return Weights(None, facts_digest(encoder), "none", "")
     if override is not None:
         return _given(encoder, cache, override.expanduser())
     path = _place(encoder, cache, _key(source))
@@ -112,7 +113,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
     """The digest that the features of an encoder's weights are stored by, as `resolve` gives it; nothing is fetched,
     converted or written. None where the weights are not in the cache yet."""
     if encoder.weights is None:
-        return _facts_digest(encoder)
+        return facts_digest(encoder)
     if override is None:
         there = kept(encoder, cache)
         return there[1].sha256 if there else None
@@ -361,16 +362,3 @@ def _digest(path: Path) -> str:
         while block := file.read(1 << 20):
             total.update(block)
     return total.hexdigest()
-
-
-def _facts_digest(encoder: Encoder) -> str:
-    """sha256 of what decides the features of an encoder without weights."""
-    facts = {
-        "name": encoder.name,
-        "version": encoder.version,
-        **({"code": encoder.code} if encoder.code else {}),
-        "sample_rate_hz": encoder.sample_rate_hz,
-        "normalize": encoder.normalize,
-        "layers": [[layer.name, layer.width, layer.frame_rate_hz] for layer in encoder.layers],
-    }
-    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()

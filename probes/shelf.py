@@ -15,6 +15,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core.keys import digest_with_arrays
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError, DataError
 
@@ -25,18 +26,12 @@ if TYPE_CHECKING:
 
 
 def digest(facts: Mapping[str, Any], *splits: Split) -> str:
-    """16 hex digits over what is told of a run, the labels and windows of its splits, torch and this folder's code."""
+    """16 hex digits over what is told of a run, the labels and windows of its splits, and torch."""
     import torch
 
-    total = hashlib.sha256(json.dumps({**facts, "torch": torch.__version__}, sort_keys=True).encode())
-    for split in splits:
-        for values in (split.clip, split.truth, split.rows):
-            if values is not None:
-                total.update(f"{tuple(values.shape)} {values.dtype}\n".encode())
-                total.update(values.contiguous().numpy().tobytes())
-    for path in sorted(Path(__file__).parent.glob("*.py")):
-        total.update(path.read_bytes())
-    return total.hexdigest()[:16]
+    held = [values for split in splits for values in (split.clip, split.truth, split.rows) if values is not None]
+    arrays = (values.contiguous().numpy() for values in held)
+    return digest_with_arrays({**facts, "torch": torch.__version__}, arrays)[:16]
 
 
 class Folder:

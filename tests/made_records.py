@@ -10,9 +10,10 @@ import pandas as pd
 import torch
 
 from marble_bench import plugins, results, scoring
+from marble_bench.core.keys import task_hash
 from marble_bench.gather import Gathered
 from marble_bench.protocol import MARBLE
-from marble_bench.record import prediction_table, task_hash
+from marble_bench.record import prediction_table
 from marble_bench.task import Clip
 
 COUNTS = {"train": 40, "valid": 30, "test": 60}

@@ -32,7 +32,7 @@ FLOORS = [
     ["statistics", "results"],
     ["scoring"],
     ["stored"],
-    ["framed"],
+    ["framed", "identity"],
     ["events", "separation"],
     ["record"],
     ["robustness"],

@@ -7,17 +7,20 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
+from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.probes import framewise, grid, separation, shelf, turns
 
-from marble_bench import events, framed, run
+from marble_bench import events, identity, plugins
 from marble_bench import separation as stems
 from marble_bench.errors import BenchError
+from marble_bench.features import extract, fingerprint
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
-from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
 from marble_bench.protocol import MARBLE
-from marble_bench.task import Clip, Schedule
+from marble_bench.request import Request
+from marble_bench.task import Clip, Schedule, Window
+from marble_bench.weights import Weights
 
 
 def _probes(seeds):
@@ -127,12 +130,28 @@ def test_separators_go_on_after_the_last_finished_block(bench, tmp_path, monkeyp
 
 
 CLIP = Clip("a", "train", "a.wav", ((0.5, 1.0), None))
+MODEL = {"name": "m", "version": 1, "weights_sha256": "0"}
 DATA = Gathered(
-    [CLIP], Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], []), ["d"], {"w": 1}, (), [], [], False, {}
-)
-REQUEST = SimpleNamespace(
-    protocol=MARBLE, device="cpu", named=SimpleNamespace(name="t", task=SimpleNamespace(version=1))
-)
+    [CLIP], Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], []), ["d"], MODEL, (), [], [], False, {}
+)  # fmt: skip
+
+
+def _asked(**more):
+    named = plugins.find_task(TOY_TASK)
+    return Request(named=named, protocol=MARBLE, encoder=None, model="m", cache=Path(), results=Path(), **more)
+
+
+def _stored(tmp_path, dtype="float32", change="", made="2026"):
+    """A store of the toy encoder's features with a fingerprint of that date."""
+    encoder, weights = plugins.find_encoder(TOY_MODEL), Weights(None, "0" * 64, "none", "")
+    store = extract.open_store(encoder, weights, Window(), tmp_path, dtype, change=change)
+    layers = {layer.name: np.zeros(2, np.float32) for layer in encoder.layers}
+    fingerprint.write(store.folder, fingerprint.Fingerprint(layers, made, "cpu"), list(layers))
+    return store
+
+
+def _key(data=DATA, request=None, rules=None):
+    return shelf.digest(identity.of_probes(data, request or _asked(), rules))
 
 
 @pytest.mark.parametrize(
@@ -140,27 +159,28 @@ REQUEST = SimpleNamespace(
     [
         {"data": replace(DATA, clips=[replace(CLIP, target=((0.5, 1.1), None))])},
         {"data": replace(DATA, digests=["other"])},
-        {"data": replace(DATA, model={"w": 2})},
-        {"data": replace(DATA, features=SimpleNamespace(stores=[SimpleNamespace(folder=Path("other"))]))},
-        {"request": SimpleNamespace(**{**vars(REQUEST), "protocol": replace(MARBLE, hidden=8)})},
-        {"request": SimpleNamespace(**{**vars(REQUEST), "device": "cuda"})},
+        {"data": replace(DATA, model={**MODEL, "weights_sha256": "1"})},
+        {"data": replace(DATA, summable=(1, 2))},
+        {"request": replace(_asked(), protocol=replace(MARBLE, hidden=8))},
+        {"request": replace(_asked(), device="cuda")},
+        {"request": replace(_asked(), named=replace(_asked().named, name="other"))},
         {"rules": {"crop_s": 9.0}},
     ],
-    ids=["annotation", "audio", "model", "features", "protocol", "device", "rules"],
+    ids=["annotation", "audio", "model", "sum", "protocol", "device", "task", "rules"],
 )
-def test_what_was_kept_of_another_run_is_not_taken(other, monkeypatch):
-    monkeypatch.setattr(framed, "frames_of", lambda data: data.features)
-    asked = {"data": DATA, "request": REQUEST, "rules": {"crop_s": 10.0}}
-    key, again, another = (shelf.digest(framed.facts_of(**each)) for each in (asked, asked, {**asked, **other}))
-    assert key == again
-    assert key != another
+def test_what_was_kept_of_another_run_is_not_taken(other):
+    asked = {"data": DATA, "rules": {"crop_s": 10.0}}
+    assert _key(**asked) == _key(**asked)
+    assert _key(**asked) != _key(**{**asked, **other})
 
 
-def test_what_was_kept_of_a_clip_level_run_is_not_taken_for_features_of_another_precision(monkeypatch):
-    monkeypatch.setattr(run.record, "task_hash", lambda named: named.name)
-    data = replace(DATA, features=Features(("0",), [np.zeros((1, 2))], np.zeros(1, int)))
-    data = replace(data, model={"name": "m", "version": 1, "weights_sha256": "0"})
-    asked = [SimpleNamespace(**vars(REQUEST), dtype=dtype) for dtype in ("float32", "float32", "bfloat16")]
-    one, again, other = (shelf.digest(run._Fitting(request, data, None, None).facts) for request in asked)
-    assert one == again
-    assert one != other
+@pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"change": "mp3"}, {"made": "2027"}])
+def test_what_was_kept_is_not_taken_for_other_features(tmp_path, other):
+    one, again = (replace(DATA, stores=[_stored(tmp_path / "one")]) for _ in range(2))
+    others = replace(DATA, stores=[_stored(tmp_path / "other", **other)])
+    assert _key(one) == _key(again)
+    assert _key(one) != _key(others)
+
+
+def test_more_seeds_take_the_probes_that_fewer_left():
+    assert _key(request=_asked(seeds=1)) == _key(request=_asked(seeds=3))

@@ -128,7 +128,7 @@ def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for name in brought:
         place = getattr(sys.modules.get(name), "__file__", None)
-        if place and is_theirs(Path(place).resolve()):
+        if place and Path(place).resolve() != path and is_theirs(Path(place).resolve()):
             found[name] = Path(place).resolve()
     waiting = [("", path), *found.items()]
     seen = {path}

@@ -17,11 +17,14 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marble_bench.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features.pipeline import Batch, Close, Cost, Groups, Job, Kind, Made, Runner, Settings, Unfit
+
+if TYPE_CHECKING:
+    from marble_bench.features.fingerprint import Fingerprint
 
 ATTEMPTS = 4  # a task or actor that is lost so often is given up
 PER_ENCODER = 2  # batches that are under way or wait at each encoder
@@ -75,7 +78,14 @@ class _Encoding:
 
     def __init__(self, encoder: Encoder, load: Callable[[], Encode], kind: Kind, settings: Settings) -> None:
         self.cost, self.said = Cost(), list[str]()
-        self.runner = Runner(encoder, load(), kind, settings, self.cost, self.said.append)
+        self.loaded, self.encoder, self.device = load(), encoder, settings.device
+        self.runner = Runner(encoder, self.loaded, kind, settings, self.cost, self.said.append)
+
+    def fingerprint(self) -> Fingerprint:
+        """What the encoder here gives for fixed signals."""
+        from marble_bench.features import fingerprint
+
+        return fingerprint.make(self.encoder, self.loaded, self.device)
 
     def encode(
         self, places: list[tuple[int, int, int]], names: list[str], *groups: Groups
@@ -165,6 +175,7 @@ def on_ray(
     settings: Settings,
     cost: Cost,
     say: Callable[[str], None],
+    loaded: Callable[[Fingerprint], None] | None,
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Any]]:
     """A Ray cluster: what reads, and what encodes. Raises UsageError where Ray is not installed or has no GPU to give."""
     try:
@@ -195,6 +206,9 @@ def on_ray(
         made = ray.remote(**asked, max_restarts=ATTEMPTS - 1, max_task_retries=ATTEMPTS - 1)(_Encoding)
         # what an object needs is sent once, not with every batch
         actors = [made.remote(encoder, load, kind, settings) for _ in range(count)]
+        if loaded:
+            for found in ray.get([actor.fingerprint.remote() for actor in actors]):
+                loaded(found)
         yield (
             _reading(jobs, cost, 2 * int(there.get("CPU", 1)) + PER_ENCODER * count),
             _Remote(actors, encoder, settings, cost, say),

@@ -17,6 +17,8 @@ from typing import Any
 
 from marble_bench.errors import BenchError, UsageError
 
+KINDS = (".arrow", "about.json", "fingerprint.safetensors")  # the files of a store, by how their names end
+
 
 @dataclass(frozen=True)
 class Place:
@@ -37,8 +39,8 @@ class Place:
             files, root = self._files(folder.name)
             files.invalidate_cache()
             known = files.ls(root, detail=False) if files.exists(root) else []
-            there = {name.rpartition("/")[2] for name in known if name.endswith((".arrow", "about.json"))}
-            here = {path.name for path in folder.iterdir() if path.suffix == ".arrow" or path.name == "about.json"}
+            there = {name.rpartition("/")[2] for name in known if name.endswith(KINDS)}
+            here = {path.name for path in folder.iterdir() if path.name.endswith(KINDS)}
             for name in sorted(there - here):
                 temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
                 try:

@@ -9,15 +9,17 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from marble_bench import audio, perturb
+from marble_bench.core.keys import FeatureKey
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError
 from marble_bench.features import pipeline
+from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound, keep
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
-from marble_bench.features.store import Span, Store, check_room
+from marble_bench.features.store import Span, Store, check_room, folder_name
 from marble_bench.features.table import Features
 from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
@@ -66,35 +68,35 @@ def open_store(
     dtype: str = "float32",
     elsewhere: str = "",
     change: str = "",
+    guard: Guard | None = None,
 ) -> Store:
     """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
-    facts = facts_of(encoder, weights.sha256, window, dtype, change)
-    return Store(cache / "features", facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
+    facts, root = key_of(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
+    if guard:
+        guard.open(root, folder_name(facts))
+    return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
 
 
-def facts_of(
+def key_of(
     encoder: Encoder, weights_sha256: str, window: Window, dtype: str = "float32", change: str = ""
-) -> dict[str, Any]:
-    """What the key of a store of pooled features is made of."""
-    return {
-        "encoder": encoder.name,
-        "version": encoder.version,
-        "code": encoder.code,
-        "weights_sha256": weights_sha256,
-        "sample_rate_hz": encoder.sample_rate_hz,
-        "normalize": encoder.normalize,
-        "window_s": window.length_s,
-        "first_s": window.first_s,
-        "clip_normalize": window.normalize,
-        "kind": "pooled",
-        "dtype": dtype,
-        **changed_facts(change),
-    }
+) -> FeatureKey:
+    """The key of a store of pooled features."""
+    return FeatureKey.of(
+        encoder,
+        weights_sha256,
+        clip_normalize=window.normalize,
+        kind="pooled",
+        pooling="mean",
+        window_s=window.length_s,
+        first_s=window.first_s,
+        dtype=dtype,
+        change=change_of(change),
+    )
 
 
-def changed_facts(change: str) -> dict[str, str]:
-    """What a change adds to the key of a store; nothing for none."""
-    return {"change": f"{change}: {perturb.CHANGES[change].what}"} if change else {}
+def change_of(name: str) -> str:
+    """A change as keys hold it; empty for none."""
+    return f"{name}: {perturb.CHANGES[name].what}" if name else ""
 
 
 def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
@@ -165,17 +167,20 @@ def extract(
     elsewhere: str = "",
     say: Callable[[str], None] | None = None,
     change: str = "",
+    guard: Guard | None = None,
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
     dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`. change: what is done to every item, see
-    `Item`.
+    `Item`. guard: compares the encoder with what it gave when the store was made; a run has one for all its stores.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
     """
-    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change), Cost()
+    load = partial(encoder.load, weights.path, device)
+    guard = guard or Guard(encoder, load, device)
+    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard), Cost()
     items = [replace(item, change=change) for item in items]
     spans = [span_of(item, encoder, window) for item in items]
     todo: dict[Span, Item] = {}
@@ -188,7 +193,6 @@ def extract(
         check_room(store.folder, needed, text, "make room, or give another --cache-dir")
         started = time.perf_counter()
         jobs = [Job(span, str(item.path), partial(_windows, item, encoder, window)) for span, item in todo.items()]
-        load = partial(encoder.load, weights.path, device)
         kind = Kind(
             layers=range(len(encoder.layers)),
             pool=pipeline.mean_over_time,
@@ -198,9 +202,13 @@ def extract(
             shard_jobs=pipeline.shard_jobs(len(set(spans))),
         )
         settings = Settings(device, dtype, batch_s, workers, engine)
-        pipeline.run(jobs, encoder, load, kind, partial(keep, [store]), settings, cost, progress, say)
+        guard.before_encoding([store])
+        loaded = partial(guard.loaded, [store])
+        pipeline.run(jobs, encoder, load, kind, partial(keep, [store]), settings, cost, progress, say, loaded)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
+    else:
+        guard.all_stored([store])
     cost.feature_bytes = store.size_bytes()
     return store, spans, cost
 

@@ -25,11 +25,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core.keys import FeatureKey
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import pipeline
+from marble_bench.features.fingerprint import Guard
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Shard
-from marble_bench.features.store import Span, Store, check_room
+from marble_bench.features.store import Span, Store, check_room, folder_name
 from marble_bench.weights import Weights
 
 if TYPE_CHECKING:
@@ -132,23 +134,27 @@ def extract(
     workers: int | None = None,
     engine: str = "local",
     elsewhere: str = "",
+    guard: Guard | None = None,
 ) -> tuple[Frames, Cost]:
     """Make sure that the frames of every sound are stored, and hand them out.
 
-    layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound); part of
-    the key. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
+    layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound): fields of
+    `FeatureKey`. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
     and what changes on the way. dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`.
+    guard: as for `extract.extract`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
     """
     check_framewise(encoder, layers)
     cut = Cut.of(encoder, piece_s)
-    keys = [facts_of(encoder, weights.sha256, index, facts, piece_s, dtype) for index in layers]
-    stores = [
-        Store(cache / "features", key, [(encoder.layers[index].name, encoder.layers[index].width)], elsewhere)
-        for key, index in zip(keys, layers, strict=True)
-    ]
+    load, root = partial(encoder.load, weights.path, device), cache / "features"
+    guard = guard or Guard(encoder, load, device)
+    stores = []
+    for index in layers:
+        key = key_of(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
+        guard.open(root, folder_name(key))
+        stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], elsewhere))
     cost = Cost()
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
@@ -160,39 +166,38 @@ def extract(
             layers, _as_they_are, partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers), SHARD_BYTES, most
         )
         settings = Settings(device, dtype, batch_s, workers, engine)
-        load = partial(encoder.load, weights.path, device)
-        pipeline.run(jobs, encoder, load, kind, partial(keep, stores), settings, cost, progress, say)
+        guard.before_encoding(stores)
+        loaded = partial(guard.loaded, stores)
+        pipeline.run(jobs, encoder, load, kind, partial(keep, stores), settings, cost, progress, say, loaded)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {sound.name: cost.broken[sound.span] for sound in sounds if sound.span in cost.broken}
+    else:
+        guard.all_stored(stores)
     cost.feature_bytes = sum(store.size_bytes() for store in stores)
     rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
 
-def facts_of(
+def key_of(
     encoder: Encoder,
     weights_sha256: str,
     layer: int,
     facts: dict[str, Any],
     piece_s: float | None,
     dtype: str = "float32",
-) -> dict[str, Any]:
-    """What the key of a layer's store of frames is made of. facts, piece_s: as for `extract`."""
+) -> FeatureKey:
+    """The key of a layer's store of frames. facts, piece_s: as for `extract`."""
     one = encoder.layers[layer]
-    return {
-        "encoder": encoder.name,
-        "version": encoder.version,
-        "code": encoder.code,
-        "weights_sha256": weights_sha256,
-        "sample_rate_hz": encoder.sample_rate_hz,
-        "normalize": encoder.normalize,
-        "kind": "frames",
-        "layer": one.name,
-        "averaged": reduction(one),
-        "dtype": dtype,
+    return FeatureKey.of(
+        encoder,
+        weights_sha256,
+        kind="frames",
+        layer=one.name,
+        averaged=reduction(one),
+        cut=asdict(Cut.of(encoder, piece_s)),
+        dtype=dtype,
         **facts,
-        "cut": asdict(Cut.of(encoder, piece_s)),
-    }
+    )
 
 
 def _check_room(

@@ -70,6 +70,25 @@ def faults(store: Held) -> Iterator[tuple[Path, str]]:
         yield shard, fault(shard)
 
 
+def of_other_formats(cache: Path) -> str:
+    """What is said of stores that other versions of the suite wrote, which are not read; empty if there are none."""
+    root, found = cache / "features", []
+    for folder in root.iterdir() if root.is_dir() else ():
+        try:
+            facts = json.loads((folder / ABOUT).read_text())
+        except (OSError, ValueError):
+            continue  # no store, or a damaged one, which `verify` names
+        if isinstance(facts, dict) and facts.get("format") != FORMAT:
+            found.append(folder)
+    if not found:
+        return ""
+    size_mb = sum(shard.stat().st_size for folder in found for shard in shards(folder)) / 1e6
+    return (
+        f"{len(found)} stores of another version in {root} ({size_mb:,.1f} MB) are not used: "
+        "bench features prune --damaged removes them"
+    )
+
+
 @dataclass(frozen=True)
 class Removal:
     """What `prune` would take away: a path (a store's folder, or one shard), its bytes, and why."""

@@ -30,6 +30,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from marble_bench.features.fingerprint import Fingerprint
+
 BATCH_S = 60.0  # seconds of audio that are encoded together; on CUDA only the first time, then what fits
 LARGEST_BATCH_S = 600.0
 MEMORY_SHARE = 0.6  # of the device's free memory that a batch may take
@@ -121,10 +123,12 @@ def run(
     cost: Cost,
     progress: Callable[[int, int, float], None] | None = None,
     say: Callable[[str], None] | None = None,
+    loaded: Callable[[Fingerprint], None] | None = None,
 ) -> None:
     """Encode all jobs and hand each shard to `write`, in order, in a thread of its own.
 
-    load: makes the encoder ready where it will run. progress: called with (jobs done, jobs to do, seconds of audio encoded).
+    load: makes the encoder ready where it will run. loaded: is given the fingerprint of each that was loaded, before it
+    encodes anything. progress: called with (jobs done, jobs to do, seconds of audio encoded).
     say: is told what changes on the way. `cost` is added to as the work goes on. Raises BenchError naming the encoder and
     the job where something fails; shards that were handed out before are written.
     """
@@ -135,7 +139,7 @@ def run(
     rows: dict[int, dict[tuple[int, int], tuple[Halves, int]]] = {}  # by job and (group, window)
     with (
         ThreadPoolExecutor(1, "write") as writer,
-        engine(jobs, encoder, load, kind, settings, cost, say or (lambda _: None)) as (read, runner),
+        engine(jobs, encoder, load, kind, settings, cost, say or (lambda _: None), loaded) as (read, runner),
     ):
         writing: Future[None] | None = None
         for step in runner.over(_batches(read, kind, encoder.sample_rate_hz, runner.step)):
@@ -181,17 +185,23 @@ def _local(
     settings: Settings,
     cost: Cost,
     say: Callable[[str], None],
+    loaded: Callable[[Fingerprint], None] | None,
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Runner]]:
     """This machine: what reads, and what encodes."""
-    runner = Runner(encoder, load(), kind, settings, cost, say)
+    encode = load()
+    if loaded:
+        from marble_bench.features import fingerprint
+
+        loaded(fingerprint.make(encoder, encode, settings.device))
+    runner = Runner(encoder, encode, kind, settings, cost, say)
     with closing(_read_ahead(jobs, settings.workers or os.cpu_count() or 1, cost)) as read:
         yield read, runner
 
 
 @contextmanager
-def _exact(settings: Settings) -> Iterator[None]:
+def exact(device: str) -> Iterator[None]:
     """float32 means float32 as long as this is held: no TensorFloat-32, which keeps 10 bits."""
-    if not settings.device.startswith("cuda"):
+    if not device.startswith("cuda"):
         yield
         return
     import torch
@@ -402,7 +412,7 @@ class Runner:
         batch = batch.to(self.settings.device, non_blocking=self.cuda)
         kind = self.settings.device.split(":")[0]
         precision = nullcontext() if dtype == "float32" else torch.autocast(kind, getattr(torch, dtype))
-        with _exact(self.settings), torch.inference_mode(), precision:
+        with exact(self.settings.device), torch.inference_mode(), precision:
             found = self.encode(batch, self.kind.pool)
         layers = self.encoder.layers
         checked(self.encoder.name, layers, found)

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core import keys
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.elsewhere import Place
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-FORMAT = "marble-bench.features/3"
+FORMAT = "marble-bench.features/4"
 SPARE_BYTES = 256 << 20  # disk that is left alone
 STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
 HALF_MAX = 65504.0
@@ -59,8 +60,7 @@ class Stored:
 
 def folder_name(facts: dict[str, Any]) -> str:
     """`<encoder>-<12 hex of the key>`: the key is the digest of all facts."""
-    key = hashlib.sha256(json.dumps({"format": FORMAT, **facts}, sort_keys=True).encode()).hexdigest()
-    return f"{facts['encoder']}-{key[:12]}"
+    return f"{facts['encoder']}-{keys.digest({'format': FORMAT, **facts})[:12]}"
 
 
 def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[str], None] | None = None) -> None:
@@ -76,13 +76,13 @@ def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[s
 class Store:
     """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies.
 
-    elsewhere: a URL where the shards are kept too; see `Place`.
+    key: digest of the facts. elsewhere: a URL where the shards are kept too; see `Place`.
     """
 
     def __init__(
         self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], elsewhere: str = ""
     ) -> None:
-        self.folder = root / folder_name(facts)
+        self.folder, self.key = root / folder_name(facts), keys.digest(facts)
         self.elsewhere = Place(elsewhere) if elsewhere else None
         self.layers = tuple(layers)
         self._pending: list[tuple[Span, list[NDArray[np.float16]]]] = []

@@ -1,0 +1,176 @@
+"""What decides a number, as exact facts: the key of stored features, that of a run, and the one function that hashes facts.
+
+Folders of features, kept probes and records are known by these. Nothing measured stands in a key: floating point differs
+between machines. What a key cannot know, weights that an encoder reads or draws by itself, the fingerprint beside each
+store is for (`marble_bench.features.fingerprint`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.core import sources
+from marble_bench.encoder import Encoder
+
+if TYPE_CHECKING:
+    from marble_bench.core.sources import Origin
+    from marble_bench.plugins import Named
+
+# Version of what all features go through: decoding, the mean of the channels, resampling, normalising, cutting, pooling,
+# rounding to half precision. Raised whenever one of them gives other features for the same file.
+PIPELINE = 1
+
+
+def digest(facts: Any) -> str:
+    """sha256 over facts that JSON can hold, 64 hex digits; the order of a mapping's entries does not count."""
+    return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
+
+
+def digest_with_arrays(facts: Any, arrays: Iterable[Any]) -> str:
+    """sha256 over facts and numpy arrays: their shapes, types and bytes."""
+    total = hashlib.sha256(digest(facts).encode())
+    for values in arrays:
+        total.update(f"{tuple(values.shape)} {values.dtype}\n".encode())
+        total.update(values.tobytes())
+    return total.hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureKey:
+    """All that decides the features of a store, but the audio.
+
+    encoder, version, source: of the encoder; source is its code's digest. weights_sha256: of its weights, else of its
+    declared facts.
+    normalize: what the encoder asks for. clip_normalize: what is done to every clip before. channels: how several become
+    one. kind: `pooled` or `frames`; pooling: what is taken of a window's frames.
+    window_s, first_s: how clips are cut (pooled). layer, averaged, cut: the layer, how many of its frames are averaged to
+    one, and how sounds are cut (frames). mixed: how the mixtures of a separation task are made.
+    change: what is done to the audio before. dtype: what the encoder runs in. pipeline: see `PIPELINE`.
+    """
+
+    encoder: str
+    version: int
+    source: str
+    weights_sha256: str
+    sample_rate_hz: int
+    normalize: str
+    clip_normalize: str
+    kind: str
+    dtype: str
+    channels: str = "mean"
+    pooling: str = ""
+    window_s: float | None = None
+    first_s: float | None = None
+    layer: str = ""
+    averaged: int | None = None
+    cut: Mapping[str, Any] = field(default_factory=dict)
+    mixed: Mapping[str, Any] = field(default_factory=dict)
+    change: str = ""
+    pipeline: int = PIPELINE
+
+    @classmethod
+    def of(cls, encoder: Encoder, weights_sha256: str, **more: Any) -> FeatureKey:
+        """The key of an encoder's features. more: what is not the encoder's to say."""
+        name, version, source = sources.origin("encoder", encoder).key
+        return cls(
+            encoder=name,
+            version=version,
+            source=source,
+            weights_sha256=weights_sha256,
+            sample_rate_hz=encoder.sample_rate_hz,
+            normalize=encoder.normalize,
+            **more,
+        )
+
+    def facts(self) -> dict[str, Any]:
+        """What stands in it, by name, without what is not set."""
+        return {key: value for key, value in asdict(self).items() if value not in (None, "", {})}
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits."""
+        return digest(self.facts())
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunKey:
+    """All that decides the numbers of a run, but the machine.
+
+    features: digests of the keys of its stores, else of the features that were brought. layers: their names. summable: the
+    layers that a weighted sum runs over. corpus: fingerprint of its clips. task: hash of what the task declares. sources: of
+    task, corpus, metrics, protocol and head, name, version and digest each. seeds: how many. variant: what sets it apart
+    from the full run.
+    """
+
+    features: Sequence[str]
+    layers: Sequence[str]
+    summable: Sequence[int]
+    corpus: str
+    task: str
+    sources: Mapping[str, Any]
+    seeds: int
+    variant: str
+
+    def facts(self) -> dict[str, Any]:
+        """What stands in it, by name."""
+        return {each.name: getattr(self, each.name) for each in fields(self)}
+
+    @property
+    def digest(self) -> str:
+        """64 hex digits."""
+        return digest(self.facts())
+
+    def of_probes(self, **more: Any) -> dict[str, Any]:
+        """The facts that kept probes are known by: all but how many seeds and which variant, which each probe says itself.
+
+        more: what else decides them on this machine, such as the device.
+        """
+        facts = {key: value for key, value in self.facts().items() if key not in ("seeds", "variant")}
+        return {**facts, **more}
+
+
+def keyed(origins: Iterable[Origin]) -> dict[str, Any]:
+    """Origins as keys hold them: by kind, name, version and digest of each."""
+    found: dict[str, Any] = {}
+    for each in origins:
+        found.setdefault(each.kind, []).append(each.key)
+    return found
+
+
+def facts_digest(encoder: Encoder) -> str:
+    """sha256 of what decides the features of an encoder without weights; it stands where a digest of weights would."""
+    facts = {
+        "name": encoder.name,
+        "version": encoder.version,
+        **({"code": encoder.code} if encoder.code else {}),
+        "sample_rate_hz": encoder.sample_rate_hz,
+        "normalize": encoder.normalize,
+        "layers": [[layer.name, layer.width, layer.frame_rate_hz] for layer in encoder.layers],
+    }
+    return digest(facts)
+
+
+def task_hash(named: Named) -> str:
+    """`sha256:...` over what a task declares that a score depends on; of a user's own task, over its file too."""
+    task = named.task
+    facts: dict[str, Any] = {
+        "name": named.name,
+        "version": task.version,
+        "corpus": task.corpus.name,
+        "target": [type(task.target).__name__, task.target.names],
+        "metrics": [metric.name for metric in task.metrics],
+        "window": asdict(task.window),
+        "also": [task.ensemble, task.group_name],
+        "schedule": asdict(task.schedule),
+        "counts": task.counts,
+    }
+    if task.separation is not None:
+        facts["separation"] = asdict(task.separation)
+    origin = sources.origin("task", named)
+    if not origin.shipped:
+        facts["source"] = origin.digest
+    return f"sha256:{digest(facts)}"

@@ -1,0 +1,269 @@
+"""What an encoder gives for two fixed signals, kept beside its stores: does it still give what is stored?
+
+Weights that `load` reads from somewhere, or draws at random, stand in no key. So each store has a fingerprint: every layer's
+mean over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer. Whenever an encoder
+is loaded it is made again and compared, layer by layer: the relative error |now - then| / |then| may be at most what
+`tolerance` says. A change that is smaller is not seen.
+
+An encoder of this suite whose features are all stored is not loaded: its code and its weights have digests. A user's is
+always loaded and compared. Before the first features of a user's encoder are stored, it is loaded twice.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import audio
+from marble_bench.disk import write_whole
+from marble_bench.encoder import Encode, Encoder, checked, ready
+from marble_bench.errors import BenchError, DataError
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from marble_bench.features.store import Store
+
+FILE = "fingerprint.safetensors"
+LENGTH_S = 1.0
+SAME_DEVICE, OTHER_DEVICE = 1e-3, 1e-2  # relative error per layer of the same encoder; see `tolerance`
+ASIDE = "aside"  # folder in the cache root for stores that were set aside
+
+
+@dataclass(frozen=True)
+class Fingerprint:
+    """What an encoder gave. layers: by name, `(2 signals x width,)` float32. made: when, in UTC. device: on which kind.
+
+    half: whether a layer was handed out in half precision.
+    """
+
+    layers: Mapping[str, NDArray[np.float32]]
+    made: str
+    device: str
+    half: bool = False
+
+
+def signals(sample_rate_hz: int, samples: int) -> NDArray[np.float32]:
+    """`(2, samples)` float32: noise, and two chords one after the other; the same on every machine."""
+    import numpy as np
+
+    # SplitMix64 of the sample's index: a library's generator may give other numbers in its next version
+    mixed = np.arange(1, samples + 1, dtype=np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    for shift, factor in ((30, 0xBF58476D1CE4E5B9), (27, 0x94D049BB133111EB)):
+        mixed = (mixed ^ (mixed >> np.uint64(shift))) * np.uint64(factor)
+    noise = (mixed >> np.uint64(40)).astype(np.float64) / 2**24 - 0.5
+    seconds = np.arange(samples) / sample_rate_hz
+    chords = np.zeros(samples)
+    for place, notes in enumerate(((261.63, 329.63, 392.0), (220.0, 261.63, 329.63))):
+        part = slice(place * samples // 2, (place + 1) * samples // 2)
+        for hz in notes:
+            chords[part] += sum(np.sin(2 * np.pi * hz * partial * seconds[part]) / partial for partial in (1, 2, 3))
+    return np.stack([0.4 * noise, 0.1 * chords]).astype(np.float32)
+
+
+def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
+    """The fingerprint of an encoder that was loaded."""
+    import numpy as np
+    import torch
+
+    from marble_bench.features.pipeline import exact, mean_over_time
+
+    length_s = max(LENGTH_S, encoder.min_s)
+    if encoder.max_s is not None:
+        length_s = min(length_s, encoder.max_s)
+    rate = encoder.sample_rate_hz
+    waves = [audio.normalize(each, encoder.normalize) for each in signals(rate, round(length_s * rate))]
+    with exact(device), torch.inference_mode():
+        batch = torch.from_numpy(np.stack(waves)).to(device)
+        found = checked(encoder.name, encoder.layers, ready(encoder.name, encode)(batch, mean_over_time))
+        half = any(layer.dtype in (torch.float16, torch.bfloat16) for layer in found)
+        layers = [layer.float().cpu().numpy().reshape(-1) for layer in found]
+    named = dict(zip((layer.name for layer in encoder.layers), layers, strict=True))
+    return Fingerprint(named, datetime.now(timezone.utc).isoformat(), torch.device(device).type, half)
+
+
+def tolerance(one: Fingerprint, other: Fingerprint) -> float:
+    """How far the same encoder's layers may be apart: 0.001 in float32 on one kind of device, else 0.01."""
+    same = one.device == other.device and not (one.half or other.half)
+    return SAME_DEVICE if same else OTHER_DEVICE
+
+
+def differing(now: Fingerprint, then: Fingerprint) -> tuple[str, float] | None:
+    """The first layer that differs by more than is allowed, and its relative error; None if none does."""
+    import numpy as np
+
+    for name, old in then.layers.items():
+        new = now.layers.get(name)
+        error = float("inf")
+        if new is not None and new.shape == old.shape and np.isfinite(old).all() and np.isfinite(new).all():
+            apart, size = (float(np.linalg.norm(each.astype(np.float64))) for each in (new - old, old))
+            error = apart / size if size else (float("inf") if apart else 0.0)
+        if not error <= tolerance(now, then):
+            return name, error
+    return None
+
+
+def read(folder: Path) -> Fingerprint | None:
+    """The fingerprint in a store's folder; None if there is none. Raises DataError naming a file that is damaged."""
+    from safetensors import SafetensorError
+    from safetensors.numpy import load
+
+    path = folder / FILE
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    try:
+        told = json.loads(_metadata(content)["fingerprint"])
+        layers = load(content)
+        digest = told.pop("digest")
+        if digest != _digest(told, layers):
+            raise ValueError("its digest is another")
+        return Fingerprint({name: layers[name] for name in told["layers"]}, told["made"], told["device"], told["half"])
+    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+        raise DataError(f"{path} is damaged ({error}): delete {folder} and run again") from error
+
+
+def _metadata(content: bytes) -> dict[str, str]:
+    """The texts in a safetensors file's header."""
+    size = int.from_bytes(content[:8], "little")
+    found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
+    return found
+
+
+def write(folder: Path, found: Fingerprint, names: Sequence[str]) -> Path:
+    """Keep some layers of a fingerprint in a store's folder. Raises BenchError if the disk refuses."""
+    from safetensors.numpy import save
+
+    layers = {name: found.layers[name] for name in names}
+    told: dict[str, Any] = {"layers": list(names), "made": found.made, "device": found.device, "half": found.half}
+    told["digest"] = _digest(told, layers)
+    path = folder / FILE
+    try:
+        write_whole(path, save(layers, {"fingerprint": json.dumps(told)}))
+    except OSError as error:
+        raise BenchError(f"the feature cache {folder} cannot be written: {error.strerror}") from error
+    return path
+
+
+def _digest(told: Mapping[str, Any], layers: Mapping[str, NDArray[np.float32]]) -> str:
+    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in told["layers"]:
+        total.update(layers[name].tobytes())
+    return total.hexdigest()
+
+
+@dataclass
+class Guard:
+    """Sees that an encoder gives what its stores hold; one for all stores of a run, so that nothing is loaded for each.
+
+    load: makes the encoder ready. fresh_before: stores made before that, in seconds since 1970, are set aside when they are
+    opened; None for none. say: is told where they are then.
+    """
+
+    encoder: Encoder
+    load: Callable[[], Encode]
+    device: str
+    fresh_before: float | None = None
+    say: Callable[[str], None] | None = None
+    now: Fingerprint | None = field(default=None, init=False)
+
+    @property
+    def theirs(self) -> bool:
+        """Whether the encoder is of a user's file, whose weights no key may know."""
+        return bool(self.encoder.code)
+
+    def before_encoding(self, stores: Sequence[Store]) -> None:
+        """Load a user's encoder once, if nothing is stored yet that it could be compared with when it is loaded again."""
+        if self.theirs and self.now is None and any(read(store.folder) is None for store in stores):
+            self._load()
+
+    def loaded(self, stores: Sequence[Store], now: Fingerprint) -> None:
+        """Compare an encoder that was loaded with an earlier load, and with what is stored; keep it where nothing is.
+
+        Raises BenchError naming the layer, the error, both dates, and what can be done.
+        """
+        if self.now is not None and (found := differing(now, self.now)):
+            raise BenchError(unsteady(self.encoder.name, *found))
+        self.now = now
+        for store in stores:
+            then = read(store.folder)
+            if then is None:
+                path = write(store.folder, now, [name for name, _ in store.layers])
+                if store.elsewhere:
+                    store.elsewhere.put(path)
+            elif found := differing(now, then):
+                raise BenchError(_changed(self.encoder, store.folder, now, then, *found))
+
+    def all_stored(self, stores: Sequence[Store]) -> None:
+        """Compare a user's encoder, of which everything is stored, with what is stored; nothing is written."""
+        if self.theirs:
+            kept = [store for store in stores if read(store.folder) is not None]
+            self.loaded(kept, self.now or self._load())
+
+    def _load(self) -> Fingerprint:
+        self.now = make(self.encoder, self.load(), self.device)
+        return self.now
+
+    def open(self, root: Path, name: str) -> None:
+        """Set a store's folder aside, if features are to be fresh and it is older than that."""
+        folder = root / name
+        if self.fresh_before is None or not folder.is_dir():
+            return
+        then = _seconds(read(folder))
+        if then is not None and then >= self.fresh_before:
+            return
+        stamp = time.strftime("%Y%m%d-%H%M%S")
+        place = root.parent / ASIDE / stamp / root.name / name
+        try:
+            place.parent.mkdir(parents=True, exist_ok=True)
+            os.replace(folder, place)
+        except OSError as error:
+            raise BenchError(f"{folder} cannot be set aside as {place}: {error.strerror}") from error
+        if self.say:
+            self.say(f"set aside: {place} (bench features ls --cache-dir {place.parents[1]})")
+
+
+def _seconds(found: Fingerprint | None) -> float | None:
+    if found is None:
+        return None
+    return datetime.fromisoformat(found.made).timestamp()
+
+
+def made(folder: Path) -> str:
+    """When the features in a store's folder were first made; empty where that is not known."""
+    found = read(folder)
+    return found.made if found else ""
+
+
+def unsteady(name: str, layer: str, error: float) -> str:
+    """What is said of an encoder that gave other features when it was loaded again."""
+    return (
+        f"{name}: loaded twice, layer '{layer}' differs by {_shown(error)} for the same audio. Weights drawn at random at "
+        "every load, or dropout that is not switched off, make features that cannot be made again: read weights from a "
+        "file, draw them from a fixed seed, call model.eval()"
+    )
+
+
+def _changed(encoder: Encoder, folder: Path, now: Fingerprint, then: Fingerprint, layer: str, error: float) -> str:
+    return (
+        f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_shown(error)} "
+        f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; allowed is "
+        f"{tolerance(now, then):g}. Name, version, code and declared weights are the same, so something has changed that "
+        "they do not tell, such as weights that load reads. If that is meant, raise the encoder's version (it is "
+        f"{encoder.version}), or run with --fresh-features, which sets {folder} aside and makes its features anew"
+    )
+
+
+def _shown(error: float) -> str:
+    return "its shape or by values that are no numbers" if error == float("inf") else f"{error:.2g} (relative)"
