@@ -206,7 +206,8 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def _selected(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the main score on valid is the mean of what the chosen probes were chosen by.
 
-    A separation task chooses a probe for each stem, and its score is no mean of theirs.
+    A separation task chooses a probe for each stem, and its score is no mean of theirs. A score made again in another batch
+    may differ by rounding, where an answer between two classes falls to the other side: one clip of each seed is let pass.
     """
     choices = record["selection"]["per_seed"]
     main = [(name, score) for name, score in record["scores"].items() if score["main"]]
@@ -214,7 +215,8 @@ def _selected(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         return
     ((name, score),) = main
     mean, _ = _mean_and_spread([choice["valid"] for choice in choices])
-    if not _close(mean, score["valid"]):
+    allowed = max(CLOSE, 1.5 / max(1, record["data"]["clips"]["valid"])) if score["unit"] == "fraction" else 1e-3
+    if not _close(mean, score["valid"], allowed):
         yield (
             "scores",
             f"{name}: valid is {_numbers([score['valid']])}, the mean of what its probes were chosen by {_numbers([mean])}",

@@ -80,13 +80,23 @@ def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
     if encoder.max_s is not None:
         length_s = min(length_s, encoder.max_s)
     rate = encoder.sample_rate_hz
-    waves = [audio.normalize(each, encoder.normalize) for each in signals(rate, round(length_s * rate))]
+    run = ready(encoder.name, encode)
+    found = []
     with exact(device), torch.inference_mode():
-        batch = torch.from_numpy(np.stack(waves)).to(device)
-        found = checked(encoder.name, encoder.layers, ready(encoder.name, encode)(batch, mean_over_time))
-        half = any(layer.dtype in (torch.float16, torch.bfloat16) for layer in found)
-        layers = [layer.float().cpu().numpy().reshape(-1) for layer in found]
-    named = dict(zip((layer.name for layer in encoder.layers), layers, strict=True))
+        for wave in signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
+            batch = torch.from_numpy(audio.normalize(wave, encoder.normalize))[None].to(device)
+            try:
+                found.append(checked(encoder.name, encoder.layers, run(batch, mean_over_time)))
+            except torch.OutOfMemoryError as error:
+                raise BenchError(
+                    f"{encoder.name}: one window of {length_s:.1f} s does not fit the memory of {device}: "
+                    "use a larger device, or --device cpu"
+                ) from error
+    half = any(layer.dtype in (torch.float16, torch.bfloat16) for layer in found[0])
+    named = {
+        layer.name: np.concatenate([each.float().cpu().numpy().reshape(-1) for each in both])
+        for layer, *both in zip(encoder.layers, *found, strict=True)
+    }
     return Fingerprint(named, datetime.now(timezone.utc).isoformat(), torch.device(device).type, half)
 
 
