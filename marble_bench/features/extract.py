@@ -17,7 +17,7 @@ from marble_bench.errors import DataError
 from marble_bench.features import pipeline
 from marble_bench.features.frames import Sound, keep
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
-from marble_bench.features.store import Span, Store, check_room
+from marble_bench.features.store import Span, Store, check_room, spent_on
 from marble_bench.features.table import Features
 from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
@@ -202,6 +202,7 @@ def extract(
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
     cost.feature_bytes = store.size_bytes()
+    cost.whole_audio_s, cost.whole_extract_s = spent_on([store], spans)
     return store, spans, cost
 
 
