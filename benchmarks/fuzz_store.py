@@ -2,10 +2,10 @@
 
 python benchmarks/fuzz_store.py --count 500 --seed 0
 
-Single bits are flipped at random, half of them in shards and half in the files of the manifest, and files, folders and spans
-are exchanged. After each, `bench features verify` must name a file of the damaged store, and whoever reads all features of it
-must be stopped by a DataError; only a shard that was deleted is made again. Prints a line for each kind of damage and exits
-with 1 if one was not found.
+Single bits are flipped at random, half of them in shards and half in the files of the manifest, and files, folders and
+spans are exchanged. After each, `bench features verify` must name a file of the damaged store, and whoever reads all
+features of it must be stopped by a DataError; only what is not there any more is made again. Prints a line for each kind of
+damage and exits with 1 if one was not found.
 """
 
 from __future__ import annotations
@@ -158,7 +158,7 @@ def _truncate(path: Path, size: int) -> None:
 
 
 def _reversed_with_manifest(folders: list[Path]) -> None:
-    """Spans turned round in the shard and in the manifest, and the shard renamed by them: all but the inner digest agrees."""
+    """Spans turned round in shard, manifest and names of files: all but the inner digest agrees."""
     from marble_bench.features.manifest import read_entry
 
     shard = _shards(folders[0])[0]

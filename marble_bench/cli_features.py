@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Quiet, taking
-from marble_bench.errors import DONE, INTERRUPTED, MISSING, PARTLY, BenchError, UsageError
+from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from marble_bench.request import Request
@@ -63,13 +63,13 @@ def extract(
             print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
             ended.append(error.exit_code)
             continue
-        ended.append(PARTLY if made["left_out"] else DONE)
+        ended.append(DONE)
         if as_json:
             print(json.dumps(made))
         else:
             print_table([_made(made)])
             print("\n".join(made["stores"]), file=sys.stderr)
-    raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
+    raise typer.Exit(exit_code_of(ended))
 
 
 def _made(made: dict[str, Any]) -> dict[str, Any]:

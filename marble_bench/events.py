@@ -128,12 +128,12 @@ def _labelled(frames: Frames, targets: Sequence[Any]) -> Any:
     return lambda layer, item: labels(targets[item], frames.length(layer, item), frames.rates[layer])
 
 
-def shelf_of(data: Gathered, request: Request) -> shelf.Folder:
+def shelf_of(data: Gathered, request: Request, watch: Watch) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
     from marble_bench.probes import shelf
 
     rules = {"schedule": asdict(_schedule(data, request)), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
-    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)), watch.say)
 
 
 def _schedule(data: Gathered, request: Request) -> Schedule:

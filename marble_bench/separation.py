@@ -229,12 +229,12 @@ def workers() -> int:
     return max(1, min(cores, int(memory_gb // (2 * WORKER_GB))))
 
 
-def shelf_of(data: Gathered, ready: Prepared, request: Request) -> shelf.Folder:
+def shelf_of(data: Gathered, ready: Prepared, request: Request, watch: Watch) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
     from marble_bench.probes import shelf
 
     rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
-    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)))
+    return shelf.Folder(request.cache / "probes", shelf.digest(framed.facts_of(data, request, rules)), watch.say)
 
 
 def fit(

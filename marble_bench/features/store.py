@@ -17,14 +17,13 @@ import hashlib
 import json
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.disk import write_whole
+from marble_bench.disk import left_behind, write_whole
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
 from marble_bench.features.elsewhere import Place
@@ -50,7 +49,6 @@ __all__ = [
 
 FORMAT = "marble-bench.features/4"
 SPARE_BYTES = 256 << 20  # disk that is left alone
-STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
 HALF_MAX = 65504.0
 NOT_KNOWN = Spent()
 DIGEST = b"sha256"  # key of a shard's metadata: over all that its rows mean, see `_digest`
@@ -286,15 +284,15 @@ def _placed(shard: Path, entry: Entry) -> Iterator[tuple[Span, Stored]]:
         first += count
 
 
-def sweep(folder: Path, older_than_s: float = STALE_S) -> int:
-    """Remove what killed writers left: temporary files of that age. Returns their bytes."""
+def sweep(folder: Path) -> int:
+    """Remove what killed writers left: old temporary files. Returns their bytes."""
     gone = 0
     for left in folder.glob(".*.tmp"):
         with suppress(FileNotFoundError):  # another process may sweep too
-            status = left.stat()
-            if time.time() - status.st_mtime > older_than_s:
+            if left_behind(left):
+                size = left.stat().st_size
                 left.unlink()
-                gone += status.st_size
+                gone += size
     return gone
 
 
