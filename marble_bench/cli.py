@@ -1,6 +1,6 @@
 """`bench`: argument parsing and printing, nothing else. Data goes to stdout, words to stderr.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing, 4 partly done.
+Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.
 """
 
 from __future__ import annotations
@@ -27,12 +27,12 @@ from marble_bench.cli_options import (
     named_path,
     requests,
 )
-from marble_bench.errors import DONE, FAILED, INTERRUPTED, PARTLY, BenchError
+from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
 
 app = typer.Typer(
     name="bench",
     help="Score a frozen music encoder: features once, a grid of probes as one model, an honest record.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing, 4 partly done.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -172,8 +172,8 @@ def run(
             ended.append(told.exit_code)
             continue
         print_outcome(outcome, as_json)
-        ended.append(PARTLY if outcome.left_out else DONE)
-    raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
+        ended.append(DONE)
+    raise typer.Exit(exit_code_of(ended))
 
 
 @app.command("list")

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking
-from marble_bench.errors import DONE, INTERRUPTED, MISSING, PARTLY, BenchError, UsageError
+from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, exit_code_of
 
 if TYPE_CHECKING:
     from marble_bench.request import Request
@@ -65,13 +65,13 @@ def extract(
             print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
             ended.append(error.exit_code)
             continue
-        ended.append(PARTLY if made["left_out"] else DONE)
+        ended.append(DONE)
         if as_json:
             print(json.dumps(made))
         else:
             print_table([_made(made)])
             print("\n".join(made["stores"]), file=sys.stderr)
-    raise typer.Exit(ended[0] if len(set(ended)) == 1 else PARTLY)
+    raise typer.Exit(exit_code_of(ended))
 
 
 def _made(made: dict[str, Any]) -> dict[str, Any]:
@@ -132,17 +132,19 @@ def _held(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
 def verify(
     model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Read every shard: whole, finite, and of the digest it was written with; exit code 3 if one is not."""
+    """Compare every byte of every store with the digests it was written with; exit code 3 if anything differs.
+
+    Each shard's file is compared with the manifest beside it, and what is in it with its inner digest: features, clips,
+    layers and the store that they belong to. A shard that is missing, or that stands in another's place, is named.
+    """
     from marble_bench.features.manage import faults
 
     good, bad = 0, []
     for store in _held(cache_dir, model):
-        if store.problem and not store.shards:
-            bad.append({"path": str(store.folder), "problem": store.problem})
-        for shard, problem in faults(store):
-            good += not problem
+        for path, problem in faults(store):
+            good += not problem and path.suffix == ".arrow"
             if problem:
-                bad.append({"path": str(shard), "problem": problem})
+                bad.append({"path": str(path), "problem": problem})
         if not quiet and not as_json:
             print(f"{store.key}: {_count(store.shards, 'shard', 'shards')} read", file=sys.stderr)
     if as_json:

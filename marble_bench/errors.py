@@ -1,16 +1,27 @@
 """What can go wrong for a user, each with the exit code that `bench` ends with.
 
-0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 partly done. A message names the thing, the value
-and the next step; `bench` prints it alone, and the traceback only with `--debug`.
+0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several things that were asked for failed. A
+message names the thing, the value and the next step; `bench` prints it alone, and the traceback only with `--debug`.
 """
 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 DONE, FAILED, USAGE, MISSING, PARTLY = 0, 1, 2, 3, 4
 INTERRUPTED = 130  # as shells say it
+
+
+def exit_code_of(ended: Sequence[int]) -> int:
+    """The exit code of a command that was asked for several things, by how each of them ended.
+
+    >>> [exit_code_of(each) for each in ([0, 0], [3, 3], [2, 3], [0, 3])]
+    [0, 3, 1, 4]
+    """
+    if len(set(ended)) == 1:
+        return ended[0]
+    return PARTLY if DONE in ended else FAILED
 
 
 class BenchError(Exception):

@@ -128,12 +128,13 @@ def _labelled(frames: Frames, targets: Sequence[Any]) -> Any:
     return lambda layer, item: labels(targets[item], frames.length(layer, item), frames.rates[layer])
 
 
-def shelf_of(data: Gathered, request: Request) -> shelf.Folder:
+def shelf_of(data: Gathered, request: Request, watch: Watch) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
     from marble_bench.probes import shelf
 
     rules = {"schedule": asdict(_schedule(data, request)), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
-    return shelf.Folder(request.cache / "probes", shelf.digest(identity.of_probes(data, request, rules)))
+    key = shelf.digest(identity.of_probes(data, request, rules))
+    return shelf.Folder(request.cache / "probes", key, watch.say)
 
 
 def _schedule(data: Gathered, request: Request) -> Schedule:

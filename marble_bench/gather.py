@@ -13,6 +13,7 @@ from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames
+from marble_bench.features.pipeline import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
@@ -35,8 +36,9 @@ class Changed:
 class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
-    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation. stores: where
-    the features are kept; none where they were brought.
+    summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
+    changed: by name of the perturbation. this_pass: what was encoded now, which is nothing where all was stored. stores:
+    where the features are kept; none where they were brought.
     """
 
     clips: list[Clip]
@@ -50,6 +52,7 @@ class Gathered:
     cost: dict[str, Any]
     changed: dict[str, Changed] = field(default_factory=dict)
     stores: Sequence[Store] = ()
+    this_pass: Cost = field(default_factory=Cost)
 
 
 @dataclass(frozen=True)
@@ -67,6 +70,7 @@ class Pooled:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    this_pass: Cost
 
 
 def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
@@ -107,7 +111,8 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost),
+        this_pass=cost,
     )
 
 
@@ -230,7 +235,8 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=cost_of(cost),
+        this_pass=cost,
         changed={name: _changed_frames(request, watch, here, layers, test, name) for name in request.perturb},
         stores=found.stores,
     )
@@ -416,17 +422,22 @@ def own_features(request: Request) -> Gathered:
         missing=missing,
         faults=[],
         mini=corpus.is_mini(root),
-        cost=cost_of(0.0, 0.0, nbytes),
+        cost=cost_of(Cost(feature_bytes=nbytes)),
     )
 
 
-def cost_of(audio_s: float, extract_s: float, feature_bytes: int) -> dict[str, Any]:
+def cost_of(cost: Cost) -> dict[str, Any]:
+    """What a record says of the cost of its features: what they took whenever they were made, in however many passes.
+
+    `cached`: nothing was encoded in this run.
+    """
+    audio_s, extract_s = cost.whole_audio_s, cost.whole_extract_s
     return {
         "audio_s": round(audio_s, 3),
         "extract_s": round(extract_s, 3),
-        "real_time_factor": round(audio_s / extract_s, 2) if audio_s else None,
-        "feature_mb": round(feature_bytes / 1e6, 3),
-        "cached": not audio_s,
+        "real_time_factor": round(audio_s / extract_s, 2) if audio_s and extract_s else None,
+        "feature_mb": round(cost.feature_bytes / 1e6, 3),
+        "cached": not cost.audio_s,
     }
 
 

@@ -39,13 +39,16 @@ def frame_layers(request: Request) -> list[int]:
 
 
 def extract(request: Request, watch: Watch) -> dict[str, Any]:
-    """Make the features of a model and a task, and say what there is now. `left_out` are clips that cannot be used."""
+    """Make the features of a model and a task, and say what there is now and what this pass took.
+
+    `left_out` are clips that cannot be used.
+    """
     assert request.encoder is not None
     run.check_fresh(request)
     facts: dict[str, Any] = {"model": request.model, "task": request.named.name}
     if is_pooled(request):
         found = gather.pooled(request, watch)
-        where, clips, missing, cost = [found.store.folder], found.clips, found.missing, found.cost
+        where, clips, missing, cost = [found.store.folder], found.clips, found.missing, found.this_pass
     elif isinstance(request.named.task.target, Stems):
         raise UsageError(
             f"the features of task '{request.named.name}' are those of mixtures that its own run makes: bench run"
@@ -53,8 +56,15 @@ def extract(request: Request, watch: Watch) -> dict[str, Any]:
     else:
         data = gather.encoder_frames(request, watch, frame_layers(request))
         where = [store.folder for store in framed.frames_of(data).stores]
-        clips, missing, cost = data.clips, data.missing, data.cost
-    return {**facts, "clips": len(clips), "left_out": missing, **cost, "stores": [str(folder) for folder in where]}
+        clips, missing, cost = data.clips, data.missing, data.this_pass
+    made = {
+        "audio_s": round(cost.audio_s, 3),
+        "extract_s": round(cost.extract_s, 3),
+        "real_time_factor": round(cost.audio_s / cost.extract_s, 2) if cost.audio_s else None,
+        "feature_mb": round(cost.feature_bytes / 1e6, 3),
+        "cached": not cost.audio_s,
+    }
+    return {**facts, "clips": len(clips), "left_out": missing, **made, "stores": [str(folder) for folder in where]}
 
 
 def export(request: Request, watch: Watch, place: Path) -> int:

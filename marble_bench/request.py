@@ -54,12 +54,11 @@ class Request:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave. written: False if the same record stood there already. left_out: clips that were not used."""
+    """What a run gave. written: False if the same record stood there already."""
 
     record: dict[str, Any]
     path: Path
     written: bool
-    left_out: tuple[str, ...]
 
 
 class Watch(Shape):

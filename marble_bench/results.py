@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import lru_cache
 from importlib.resources import files
 from pathlib import Path
@@ -89,23 +89,55 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
         yield f"{place}: {old} -> {new}"
 
 
-def save(
-    path: Path, record: dict[str, Any], grid: pd.DataFrame, predictions: pd.DataFrame, overwrite: bool = False
-) -> bool:
-    """Write a record, its grid and its predictions; True if written, False if the same record stands there already.
+def not_whole(path: Path, record: dict[str, Any]) -> list[str]:
+    """What of a record's three files is not what its digests say, a phrase each. record: as it was read from `path`."""
+    digests = record.get("digests", {})
+    found = [] if digests.get("record") == digest_of(record) else ["its JSON was changed by hand"]
+    for kind in TABLES:
+        try:
+            content = table_path(path, kind).read_bytes()
+        except FileNotFoundError:
+            found.append(f"its {kind} table was gone")
+            continue
+        if hashlib.sha256(content).hexdigest() != digests.get(kind):
+            found.append(f"its {kind} table was damaged")
+    return found
 
-    The digests of the three are put into `record["digests"]`. Raises BenchError with the differences if another record
-    stands there and `overwrite` is not set. The JSON is written last, so its existence means that all three are whole.
+
+def save(
+    path: Path,
+    record: dict[str, Any],
+    grid: pd.DataFrame,
+    predictions: pd.DataFrame,
+    overwrite: bool = False,
+    say: Callable[[str], None] | None = None,
+) -> bool:
+    """Write a record, its grid and its predictions; True if written, False if the same record stands there already, whole.
+
+    The digests of the three are put into `record["digests"]`. Where the same record stands there but is not whole, all three
+    are written again, and `say` is told why. Raises BenchError with the differences if another record stands there and
+    `overwrite` is not set, DataError if what stands there cannot be read. The JSON is written last, so its existence means
+    that all three are whole.
     """
     written = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}
     record["digests"] = {kind: hashlib.sha256(content).hexdigest() for kind, content in written.items()}
     record["digests"]["record"] = digest_of(record)
     if path.is_file() and not overwrite:
-        changed = list(differences(read(path), record))
-        if not changed:
+        try:
+            old = read(path)
+        except DataError as error:
+            raise DataError(f"{error}. Nothing was written; delete it, or replace it by --overwrite") from error
+        changed = list(differences(old, record))
+        if changed:
+            shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
+            raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
+        spoilt = not_whole(path, old)
+        if not spoilt:
             return False
-        shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
-        raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
+        if say:
+            say(
+                f"{path} was not whole ({'; '.join(spoilt)}): its numbers agree with this run's, so it is written again"
+            )
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for kind, content in written.items():

@@ -100,7 +100,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
         rows = trainer.Split(_Layers(features.layers), torch.from_numpy(features.clip), splits["test"].truth)
         return unscale(torch.stack([trainer.predict_windows(one, rows, recipe, request.device) for one in chosen]))
 
-    probe_s = time.perf_counter() - started
+    probe_s = time.perf_counter() - started + sum(kept.earlier_s for kept in fitting.used)
 
     answers, scores, ensembles = _score(
         data, request, {split: unscale(each) for split, each in windows.items()}, splits
@@ -115,7 +115,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     if request.perturb:
         made["perturbations"], changed = robustness.score(data, request, predict, answers)
     grid = record.grid_table(fitted, data.features.names)
-    outcome = _save(request, data, made, grid, record.prediction_table(data, answers, changed))
+    outcome = _save(request, data, watch, made, grid, record.prediction_table(data, answers, changed))
     fitting.clear()
     return outcome
 
@@ -131,11 +131,11 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     probes = trainer.grid(request.protocol, places, bool(layers.summed), request.seeds)
 
     started = time.perf_counter()
-    kept = events.shelf_of(data, request)
+    kept = events.shelf_of(data, request, watch)
     fitted, recipe = events.fit(data, request, probes, watch, kept)
     chosen = choose(fitted, request.seeds)
     answered = events.answer(data, request, chosen, recipe)
-    probe_s = time.perf_counter() - started
+    probe_s = time.perf_counter() - started + kept.earlier_s
 
     task = request.named.task
     scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
@@ -146,7 +146,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     if request.perturb:
         made["perturbations"], changed = robustness.score_events(data, request, chosen, recipe, answered)
     predictions = events.prediction_table(data, answered, task.target.names, changed)
-    outcome = _save(request, data, made, record.grid_table(fitted, data.features.names), predictions)
+    outcome = _save(request, data, watch, made, record.grid_table(fitted, data.features.names), predictions)
     kept.clear()
     return outcome
 
@@ -156,9 +156,9 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
     layers = frame_layers(request)
     with separation.prepared(request, watch, layers) as (data, ready):
         started = time.perf_counter()
-        kept = separation.shelf_of(data, ready, request)
+        kept = separation.shelf_of(data, ready, request, watch)
         fitted, chosen, measured = separation.fit(data, ready, request, layers, watch, kept)
-        probe_s = time.perf_counter() - started
+        probe_s = time.perf_counter() - started + kept.earlier_s
     task = request.named.task
     found, trivial = separation.answers(data, measured)
     scores = scoring.scores(task.metrics, found, trivial)
@@ -172,7 +172,7 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
         made["data"]["marks"] = marks
     grid = record.grid_table(fitted, data.features.names)
     grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
-    outcome = _save(request, data, made, grid, separation.prediction_table(data, found))
+    outcome = _save(request, data, watch, made, grid, separation.prediction_table(data, found))
     kept.clear()
     return outcome
 
@@ -217,11 +217,16 @@ def frame_layers(request: Request) -> framed.Layers:
 
 
 def _save(
-    request: Request, data: Gathered, made: dict[str, Any], grid: pd.DataFrame, predictions: pd.DataFrame
+    request: Request,
+    data: Gathered,
+    watch: Watch,
+    made: dict[str, Any],
+    grid: pd.DataFrame,
+    predictions: pd.DataFrame,
 ) -> Outcome:
     path = results.record_path(request.results, made, record.variant(request, data))
-    written = results.save(path, made, grid, predictions, overwrite=request.overwrite)
-    return Outcome(made, path, written, tuple(data.missing))
+    written = results.save(path, made, grid, predictions, overwrite=request.overwrite, say=watch.say)
+    return Outcome(made, path, written)
 
 
 def _score(
@@ -270,7 +275,7 @@ class _Fitting:
         """All probes, with the weights of each seed's best."""
         from marble_bench.probes import shelf, trainer
 
-        kept = shelf.Folder(self.request.cache / "probes", shelf.digest(self.facts, train, valid))
+        kept = shelf.Folder(self.request.cache / "probes", shelf.digest(self.facts, train, valid), self.watch.say)
         self.used.append(kept)
         fitted: list[trainer.Fitted] = trainer.fit(
             probes, train, valid, self.recipe, self.request.device, self.watch.probes, states="best", shelf=kept

@@ -134,7 +134,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         missing=missing,
         faults=faults,
         mini=here.mini,
-        cost=gather.cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        cost=gather.cost_of(cost),
         stores=found.stores,
     )
     scratch = request.cache / "scratch"
@@ -231,12 +231,13 @@ def workers() -> int:
     return max(1, min(cores, int(memory_gb // (2 * WORKER_GB))))
 
 
-def shelf_of(data: Gathered, ready: Prepared, request: Request) -> shelf.Folder:
+def shelf_of(data: Gathered, ready: Prepared, request: Request, watch: Watch) -> shelf.Folder:
     """Where the finished blocks of a run are kept until its record stands."""
     from marble_bench.probes import shelf
 
     rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
-    return shelf.Folder(request.cache / "probes", shelf.digest(identity.of_probes(data, request, rules)))
+    key = shelf.digest(identity.of_probes(data, request, rules))
+    return shelf.Folder(request.cache / "probes", key, watch.say)
 
 
 def fit(

@@ -55,22 +55,24 @@ def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_res
 
     with pytest.raises(KeyboardInterrupt):
         trainer.fit(probes, train, valid, recipe, progress=dies, states="best", shelf=kept)
-    files = set(kept.folder.iterdir())
+    files = set(kept.root.iterdir())
     assert files
     alive = []
     again = trainer.fit(
         probes, train, valid, recipe, progress=lambda *now: alive.append(now), states="best", shelf=kept
     )
     assert alive[0][:2] == (6, len(probes))  # the first block was there
-    assert set(kept.folder.iterdir()) > files
+    assert set(kept.root.iterdir()) > files
     for one, other in zip(whole, again, strict=True):
         assert replace(one, state={}) == replace(other, state={})
         assert one.state.keys() == other.state.keys()
         assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
-    (damaged, *_) = kept.folder.iterdir()
-    damaged.write_bytes(b"half")
-    with pytest.raises(DataError, match=damaged.name):
-        trainer.fit(probes, train, valid, recipe, states="best", shelf=kept)
+    (damaged, *_) = kept.root.iterdir()
+    content = damaged.read_bytes()
+    for spoilt in (b"half", content[:-1] + bytes([content[-1] ^ 1])):  # cut short; one bit of a weight or of a score
+        damaged.write_bytes(spoilt)
+        with pytest.raises(DataError, match=damaged.name):
+            trainer.fit(probes, train, valid, recipe, states="best", shelf=kept)
 
 
 def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):

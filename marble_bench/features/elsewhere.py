@@ -2,7 +2,8 @@
 
 Before a pass, what only one side has is copied to the other; behind every shard that is written, it is put there too. So a
 pass on a machine whose disk does not last goes on where the last one stopped, and other machines have the features by asking
-for them. Shards never change, so a name that is there is never written again.
+for them. Shards and the entries of the manifest never change, so a name that is there is never written again. An entry is
+copied before its shard, and a shard is compared with the manifest on either way, so that damage does not travel.
 """
 
 from __future__ import annotations
@@ -15,9 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marble_bench.errors import BenchError, UsageError
+from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.features.manifest import matching, unseal
 
-KINDS = (".arrow", "about.json", "fingerprint.safetensors")  # the files of a store, by how their names end
+KINDS = (".arrow", ".json", "fingerprint.safetensors")  # the files of a store, by how their names end
+
+
+def _manifest_first(name: str) -> tuple[bool, str]:
+    return name.endswith(".arrow"), name
 
 
 @dataclass(frozen=True)
@@ -33,7 +39,7 @@ class Place:
     def both(self, folder: Path) -> tuple[int, int]:
         """Copy what one side lacks of a store's folder. Returns the files fetched and sent.
 
-        Raises BenchError naming the URL.
+        Raises BenchError naming the URL, DataError naming a file that is not what was written.
         """
         with self._told():
             files, root = self._files(folder.name)
@@ -41,16 +47,31 @@ class Place:
             known = files.ls(root, detail=False) if files.exists(root) else []
             there = {name.rpartition("/")[2] for name in known if name.endswith(KINDS)}
             here = {path.name for path in folder.iterdir() if path.name.endswith(KINDS)}
-            for name in sorted(there - here):
+            for name in sorted(there - here, key=_manifest_first):
                 temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
                 try:
                     files.get_file(f"{root}/{name}", str(temporary))
+                    self._compare(folder / name, temporary, f"delete {self.url}/{folder.name}/{name} and run again")
                     os.replace(temporary, folder / name)
                 finally:
                     temporary.unlink(missing_ok=True)
-        for name in sorted(here - there):
+        for name in sorted(here - there, key=_manifest_first):
+            self._compare(folder / name, folder / name, "nothing was sent")
             self.put(folder / name)
         return len(there - here), len(here - there)
+
+    def _compare(self, place: Path, content: Path, step: str) -> None:
+        """Raise DataError if a shard is not what the manifest says, or a file of the manifest not what was written.
+
+        place: where the file belongs. content: where it lies. step: what is to be done, or was not done.
+        """
+        try:
+            if place.suffix == ".arrow":
+                matching(place, content)
+            elif place.suffix == ".json":
+                unseal(content)
+        except DataError as error:
+            raise DataError(f"{self.url}: {step}: {error}") from error
 
     def put(self, path: Path) -> None:
         """Send one file of a store, whole or not at all. Raises BenchError naming the URL."""
@@ -74,6 +95,8 @@ class Place:
     def _told(self) -> Iterator[None]:
         try:
             yield
+        except BenchError:
+            raise
         except Exception as error:  # each file system has its own: botocore's have nothing in common with OSError
             raise BenchError(
                 f"features cannot be kept at {self.url}: {type(error).__name__}: {error}. What is written here is kept, and "

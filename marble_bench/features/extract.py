@@ -19,7 +19,7 @@ from marble_bench.features import pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound, keep
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
-from marble_bench.features.store import Span, Store, check_room, folder_name
+from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
 from marble_bench.features.table import Features
 from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
@@ -210,6 +210,7 @@ def extract(
     else:
         guard.all_stored([store])
     cost.feature_bytes = store.size_bytes()
+    cost.whole_audio_s, cost.whole_extract_s = spent_on([store], spans)
     return store, spans, cost
 
 

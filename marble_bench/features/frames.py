@@ -31,7 +31,7 @@ from marble_bench.errors import DataError, UsageError
 from marble_bench.features import pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Shard
-from marble_bench.features.store import Span, Store, check_room, folder_name
+from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
 from marble_bench.weights import Weights
 
 if TYPE_CHECKING:
@@ -174,6 +174,7 @@ def extract(
     else:
         guard.all_stored(stores)
     cost.feature_bytes = sum(store.size_bytes() for store in stores)
+    cost.whole_audio_s, cost.whole_extract_s = spent_on(stores, [sound.span for sound in sounds])
     rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
@@ -296,10 +297,10 @@ def _bytes_of(encoder: Encoder, layers: Sequence[int], groups: Groups) -> int:
 
 def keep(stores: Sequence[Store], shard: Shard) -> None:
     """Write a shard: into one store with all layers, or into a store for each, whose spans are then not written twice."""
-    for position, span in enumerate(shard.spans):
+    for position, (span, spent) in enumerate(zip(shard.spans, shard.spent, strict=True)):
         layers = shard.layers(position)
         for store, own in zip(stores, [layers] if len(stores) == 1 else [[layer] for layer in layers], strict=True):
             if span not in store.rows:
-                store.add(span, own)
+                store.add(span, own, spent)
     for store in stores:
         store.flush()

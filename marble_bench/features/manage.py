@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features.store import ABOUT, FORMAT, fault, index, shards, sweep
+from marble_bench.features.manifest import ABOUT, MEND, entry_paths, read_entry, shard_of
+from marble_bench.features.store import FORMAT, fault, index, read_about, shards, sweep
 
 
 @dataclass(frozen=True)
@@ -39,10 +40,10 @@ class Held:
 
 
 def held(cache: Path) -> list[Held]:
-    """Every store under a cache root, by name. Folders that are no stores are left out."""
+    """Every store under a cache root, by name. Folders without features are left out."""
     root = cache / "features"
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [_held(folder) for folder in folders if (folder / ABOUT).is_file()]
+    return [_held(folder) for folder in folders if (folder / ABOUT).is_file() or shards(folder)]
 
 
 def _held(folder: Path) -> Held:
@@ -50,24 +51,64 @@ def _held(folder: Path) -> Held:
     facts: dict[str, Any] = {}
     problem, spans, rows = "", 0, 0
     try:
-        facts = json.loads(about.read_text())
-        if facts.get("format") == FORMAT:
+        facts = _claimed(folder)
+        if facts.get("format", FORMAT) != FORMAT:
+            problem = f"{folder} is of the format {facts['format']}; this version reads {FORMAT}"
+        else:
+            facts = read_about(folder)
             found = index(folder)
             spans, rows = len(found), sum(each.count for each in found.values())
-        else:
-            problem = f"{folder} is of the format {facts.get('format')}; this version reads {FORMAT}"
-    except (OSError, ValueError) as error:
-        problem = f"{about} cannot be read: {error}"
     except DataError as error:
         problem = str(error)
     sizes = [shard.stat().st_size for shard in shards(folder)]
-    return Held(folder, facts, sum(sizes), len(sizes), spans, rows, about.stat().st_mtime, problem)
+    used_s = (about if about.is_file() else folder).stat().st_mtime
+    return Held(folder, facts, sum(sizes), len(sizes), spans, rows, used_s, problem)
+
+
+def _claimed(folder: Path) -> dict[str, Any]:
+    """What `about.json` says, not checked; nothing if it cannot be read at all."""
+    try:
+        facts = json.loads((folder / ABOUT).read_text())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return facts if isinstance(facts, dict) else {}
 
 
 def faults(store: Held) -> Iterator[tuple[Path, str]]:
-    """Each shard of a store with what is wrong with it, or an empty string. Every byte is read."""
-    for shard in shards(store.folder):
-        yield shard, fault(shard)
+    """Each file of a store with what is wrong with it, or an empty string; every byte of a shard is read, twice.
+
+    The path is what to remove: `about.json`, which the next run writes again; an entry; a shard; or the whole folder where
+    it is of another format.
+    """
+    folder = store.folder
+    claimed = _claimed(folder)
+    if claimed.get("format", FORMAT) != FORMAT:
+        yield folder, f"{folder} is of the format {claimed['format']}; this version reads {FORMAT}"
+        return
+    yield folder / ABOUT, _why(read_about, folder)
+    there, named = set(shards(folder)), set()
+    for path in entry_paths(folder):
+        shard = shard_of(path)
+        why = _why(read_entry, path)
+        if why or shard not in there:
+            gone = f"feature shard {shard} is not there, though {path.name} names it: {MEND}"
+            yield path, why or gone
+        if not why:
+            named.add(shard)
+    for shard in sorted(there):
+        yield shard, fault(shard) if shard in named else _why(_named, shard)
+
+
+def _named(shard: Path) -> None:
+    raise DataError(f"feature shard {shard} is not in the manifest beside it: {MEND}")
+
+
+def _why(check: Callable[[Path], Any], path: Path) -> str:
+    try:
+        check(path)
+    except DataError as error:
+        return str(error)
+    return ""
 
 
 def of_other_formats(cache: Path) -> str:
@@ -114,10 +155,11 @@ def removals(
             continue
         if not damaged:
             chosen.append(Removal(store.folder, store.size_bytes, f"last used {days:.0f} days ago"))
-        elif store.facts.get("format") != FORMAT:
-            chosen.append(Removal(store.folder, store.size_bytes, store.problem))
         else:
-            chosen += [Removal(shard, shard.stat().st_size, why) for shard, why in faults(store) if why]
+            for path, why in faults(store):
+                if why and path.exists():
+                    size = store.size_bytes if path == store.folder else path.stat().st_size
+                    chosen.append(Removal(path, size, why))
     return chosen
 
 

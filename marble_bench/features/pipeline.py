@@ -15,6 +15,8 @@ not finite, or do not fit a half float, is encoded once more in float32. What is
 from __future__ import annotations
 
 import os
+import time
+import uuid
 from collections import deque
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench.encoder import Encode, Encoder, Layer, Pool, checked, ready
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features.store import HALF_MAX, Span
+from marble_bench.features.store import HALF_MAX, Span, Spent
 
 if TYPE_CHECKING:
     import numpy as np
@@ -93,12 +95,16 @@ class Settings:
 class Cost:
     """What an extraction took.
 
-    audio_s: seconds of audio that were encoded now (0 with everything cached). again: windows that were encoded once more in
-    float32. broken: by span, why it cannot be used; damaged: the same by the clip's or sound's name.
+    audio_s, extract_s: seconds of audio that were encoded now (0 with everything cached), and the time of this pass.
+    whole_audio_s, whole_extract_s: the same of every span asked for, whenever it was encoded, as the store has it.
+    again: windows that were encoded once more in float32. broken: by span, why it cannot be used; damaged: the same by the
+    clip's or sound's name.
     """
 
     audio_s: float = 0.0
     extract_s: float = 0.0
+    whole_audio_s: float = 0.0
+    whole_extract_s: float = 0.0
     feature_bytes: int = 0
     again: int = 0
     broken: dict[Span, str] = field(default_factory=dict)
@@ -107,10 +113,11 @@ class Cost:
 
 @dataclass(frozen=True)
 class Shard:
-    """A finished run of jobs: each span with its layers `(rows, width)`, in the order of the jobs."""
+    """A finished run of jobs: each span with its layers `(rows, width)` and what it took, in the order of the jobs."""
 
     spans: Sequence[Span]
     layers: Callable[[int], Halves]  # by the span's position
+    spent: Sequence[Spent]
 
 
 def run(
@@ -136,6 +143,8 @@ def run(
     if settings.engine == "ray":
         from marble_bench.features.cluster import on_ray as engine
     done: set[int] = set()
+    seconds: dict[int, float] = {}  # of audio, by job
+    closed = time.perf_counter()
     rows: dict[int, dict[tuple[int, int], tuple[Halves, int]]] = {}  # by job and (group, window)
     with (
         ThreadPoolExecutor(1, "write") as writer,
@@ -147,6 +156,8 @@ def run(
                 for row, (number, group, window) in enumerate(step.places):
                     rows.setdefault(number, {})[group, window] = step.layers, row
                     done.add(number)
+                    each_s = step.samples / len(step.places) / encoder.sample_rate_hz
+                    seconds[number] = seconds.get(number, 0.0) + each_s
                 cost.audio_s += step.samples / encoder.sample_rate_hz
                 if progress:
                     progress(len(done) + len(cost.broken), len(jobs), cost.audio_s)
@@ -156,7 +167,9 @@ def run(
             if writing:
                 writing.result()  # at most one shard waits, whatever the disk does
             own = [rows.pop(number) for number in step.jobs]
-            writing = writer.submit(write, _shard([jobs[number].span for number in step.jobs], own))
+            spent = _spent([seconds.pop(number) for number in step.jobs], time.perf_counter() - closed)
+            closed = time.perf_counter()
+            writing = writer.submit(write, _shard([jobs[number].span for number in step.jobs], own, spent))
         if writing:
             writing.result()
 
@@ -166,14 +179,22 @@ def shard_jobs(every: int) -> int:
     return max(SHARD_JOBS, every // SHARDS)
 
 
-def _shard(spans: Sequence[Span], rows: Sequence[dict[tuple[int, int], tuple[Halves, int]]]) -> Shard:
+def _spent(audio_s: Sequence[float], extract_s: float) -> list[Spent]:
+    """What each span of a shard took: the time since the shard before, shared by seconds of audio."""
+    batch, total = uuid.uuid4().hex[:16], sum(audio_s) or 1.0
+    return [Spent(batch, each, extract_s * each / total) for each in audio_s]
+
+
+def _shard(
+    spans: Sequence[Span], rows: Sequence[dict[tuple[int, int], tuple[Halves, int]]], spent: Sequence[Spent]
+) -> Shard:
     def layers(position: int) -> Halves:
         import numpy as np
 
         found = [made for _, made in sorted(rows[position].items(), key=lambda item: item[0])]
         return [np.concatenate([halves[layer][row] for halves, row in found]) for layer in range(len(found[0][0]))]
 
-    return Shard(spans, layers)
+    return Shard(spans, layers, spent)
 
 
 @contextmanager

@@ -2,11 +2,13 @@
 
 A folder holds the features of one key: encoder, its version and weights digest, preprocessing, sample rate, window and
 precision. A row is one window, or in a store of frames one frame; rows are known by the audio file's digest, the span of it
-that was decoded, and their order. All rows of a span stand in one shard, so a span is there wholly or not at all. A
-shard's schema lists its spans with their counts of rows, so that a store is opened without reading a row, and a digest of
-its layers. A shard is named by the spans it lists, and is
-written under a temporary name, synced and renamed: what exists is whole. Two processes that write the same rows only
-put the same file in its place twice.
+that was decoded, and their order. All rows of a span stand in one shard, so a span is there wholly or not at all. A shard is
+named by the spans it lists, and is written under a temporary name, synced and renamed: what exists is whole. Two processes
+that write the same rows only put the same file in its place twice.
+
+What is stored is checked when a shard is first read, by two digests. The manifest beside the shards (`manifest`) has the
+sha256 of each whole shard file. Inside each shard stands a digest over everything that a row means: the folder's name, which
+is the key's, the spans and their counts of rows, the names, widths and types of the layers, and every value.
 """
 
 from __future__ import annotations
@@ -15,47 +17,57 @@ import hashlib
 import json
 import os
 import shutil
-import time
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import keys
-from marble_bench.disk import write_whole
+from marble_bench.disk import left_behind, write_whole
 from marble_bench.errors import BenchError, DataError
+from marble_bench.features import manifest
 from marble_bench.features.elsewhere import Place
+from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, matching, seal, unseal, whole
 
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+__all__ = [
+    "Span",
+    "Spent",
+    "Store",
+    "Stored",
+    "check_room",
+    "fault",
+    "folder_name",
+    "index",
+    "shards",
+    "spent_on",
+    "sweep",
+]
+
 FORMAT = "marble-bench.features/4"
 SPARE_BYTES = 256 << 20  # disk that is left alone
-STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
 HALF_MAX = 65504.0
-ABOUT = "about.json"
-DIGEST = b"sha256"  # key of a shard's metadata: over the bytes of all layers, one after another
+NOT_KNOWN = Spent()
+DIGEST = b"sha256"  # key of a shard's metadata: over all that its rows mean, see `_digest`
 SPANS = b"spans"  # key of a shard's metadata: [[audio, stretch, rows], ...] in the order of the rows
-
-
-@dataclass(frozen=True)
-class Span:
-    """What was decoded of an audio file: its content's sha256, and the stretch in seconds: `"0:"` is all of it,
-    `"3:1.5"` from 3 s on for 1.5 s, `"0:<30"` all of it but at most 30 s."""
-
-    audio: str
-    stretch: str
+STORE = b"store"  # key of a shard's metadata: the name of the folder it was written into
 
 
 @dataclass(frozen=True)
 class Stored:
-    """Where the rows of a span lie: a shard, and the rows `first ... first + count - 1` of it."""
+    """Where the rows of a span lie: a shard, and the rows `first ... first + count - 1` of it.
+
+    spent: what making them took.
+    """
 
     shard: Path
     first: int
     count: int
+    spent: Spent = NOT_KNOWN
 
 
 def folder_name(facts: dict[str, Any]) -> str:
@@ -85,23 +97,24 @@ class Store:
         self.folder, self.key = root / folder_name(facts), keys.digest(facts)
         self.elsewhere = Place(elsewhere) if elsewhere else None
         self.layers = tuple(layers)
-        self._pending: list[tuple[Span, list[NDArray[np.float16]]]] = []
+        self._pending: list[tuple[Span, list[NDArray[np.float16]], Spent]] = []
+        self._checked: set[Path] = set()
         about = self.folder / ABOUT
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             if not about.is_file():
-                text = json.dumps({"format": FORMAT, **facts, "layers": self.layers}, indent=1, sort_keys=True) + "\n"
-                write_whole(about, text.encode())
+                write_whole(about, seal({"format": FORMAT, **facts, "layers": self.layers}))
         except OSError as error:
             raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
+        read_about(self.folder)
         with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
             os.utime(about)
         if self.elsewhere:
             self.elsewhere.both(self.folder)
         self.rows = index(self.folder)
 
-    def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]]) -> None:
-        """Keep the rows of one span, per layer `(rows, width)`, until `flush` writes them.
+    def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]], spent: Spent = NOT_KNOWN) -> None:
+        """Keep the rows of one span, per layer `(rows, width)`, until `flush` writes them. spent: what making them took.
 
         Raises BenchError if a value does not fit a half float, naming the layer.
         """
@@ -116,67 +129,91 @@ class Store:
                 raise BenchError(
                     f"layer '{name}' reaches {np.abs(values).max():.3g}, beyond half precision ({HALF_MAX})"
                 )
-        self._pending.append((span, [values.astype(np.float16, copy=False) for values in layers]))
+        self._pending.append((span, [values.astype(np.float16, copy=False) for values in layers], spent))
 
     def flush(self) -> None:
-        """Write what was added as one shard, named by its spans, the bytes decided by spans and values alone.
+        """Write what was added as one shard, named by its spans, the bytes decided by key, spans and values alone.
 
-        Raises BenchError if the disk refuses; finished shards stay.
+        Its entry in the manifest is written first. Raises BenchError if the disk refuses; finished shards stay.
         """
         if not self._pending:
             return
-        import numpy as np
-        import pyarrow as pa
-
-        counts = [len(halves[0]) for _, halves in self._pending]
-        listed = json.dumps([[s.audio, s.stretch, n] for (s, _), n in zip(self._pending, counts, strict=True)])
-        row = pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
-        columns: dict[str, Any] = {
-            name: pa.DictionaryArray.from_arrays(row, pa.array(values, pa.string()))
-            for name, values in (
-                ("audio", [span.audio for span, _ in self._pending]),
-                ("stretch", [span.stretch for span, _ in self._pending]),
-            )
-        }
-        total = hashlib.sha256()
-        for place, (name, width) in enumerate(self.layers):
-            flat = np.concatenate([halves[place].reshape(-1) for _, halves in self._pending])
-            total.update(flat.data)
-            columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
-        table = pa.table(columns).replace_schema_metadata({SPANS: listed, DIGEST: total.hexdigest()})
-        names = hashlib.sha256(listed.encode()).hexdigest()
-        shard = self.folder / f"{names[:16]}.arrow"
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_file(sink, table.schema) as writer:
-            writer.write_table(table)
+        spans = tuple(span for span, _, _ in self._pending)
+        counts = tuple(len(halves[0]) for _, halves, _ in self._pending)
+        content = self._arrow(spans, counts)
+        spent = tuple(each for _, _, each in self._pending)
+        digest = hashlib.sha256(content).hexdigest()
+        entry = Entry(self.folder.name, digest, len(content), spans, counts, spent)
+        shard = self.folder / entry.shard
         try:
             sweep(self.folder)
-            write_whole(shard, sink.getvalue())
+            write_whole(self.folder / entry.name, entry.sealed())
+            write_whole(shard, content)
         except OSError as error:
             raise BenchError(
                 f"features cannot be written to {shard}: {error.strerror}; finished shards are kept, and the same "
                 "command goes on from there once there is room"
             ) from error
         if self.elsewhere:
+            self.elsewhere.put(self.folder / entry.name)
             self.elsewhere.put(shard)
-        first = 0
-        for span, halves in self._pending:
-            self.rows.setdefault(span, Stored(shard, first, len(halves[0])))
-            first += len(halves[0])
+        self._checked.discard(shard)
+        for span, stored in _placed(shard, entry):
+            self.rows.setdefault(span, stored)
         self._pending = []
 
+    def _arrow(self, spans: Sequence[Span], counts: Sequence[int]) -> Any:
+        """The shard's file of what was added, as a buffer."""
+        import numpy as np
+        import pyarrow as pa
+
+        row = pa.array(np.repeat(np.arange(len(counts), dtype=np.int32), counts))
+        columns: dict[str, Any] = {
+            name: pa.DictionaryArray.from_arrays(row, pa.array(values, pa.string()))
+            for name, values in (
+                ("audio", [span.audio for span in spans]),
+                ("stretch", [span.stretch for span in spans]),
+            )
+        }
+        for place, (name, width) in enumerate(self.layers):
+            flat = np.concatenate([halves[place].reshape(-1) for _, halves, _ in self._pending])
+            columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
+        table = pa.table(columns)
+        listed = manifest.listing(spans, counts)
+        facts = {SPANS: listed, STORE: self.folder.name, DIGEST: _digest(table, self.folder.name, listed)}
+        sink = pa.BufferOutputStream()
+        table = table.replace_schema_metadata(facts)
+        with pa.ipc.new_file(sink, table.schema) as writer:
+            writer.write_table(table)
+        return sink.getvalue()
+
+    def _column(self, shard: Path, layer: int) -> Any:
+        """A layer's column of a shard, mapped. Raises DataError naming the shard if it is not what was written."""
+        name, width = self.layers[layer]
+        if shard not in self._checked:
+            if why := fault(shard):
+                raise DataError(why)
+            self._checked.add(shard)
+        with _opened(shard) as table:
+            if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
+                raise DataError(f"feature shard {shard} has the layers {found}, not '{name}' of width {width}: {MEND}")
+            return table.column(f"layer:{name}")
+
     def read(self, layer: int, spans: Sequence[Span]) -> NDArray[np.float16]:
-        """`(windows, width)` float16: the windows of all spans one after another, from one mapped column."""
+        """`(windows, width)` float16: the windows of all spans one after another, from one mapped column.
+
+        Raises DataError naming a shard that is not what was written.
+        """
         import numpy as np
 
-        name, width = self.layers[layer]
+        width = self.layers[layer][1]
         out = np.empty((sum(self.rows[span].count for span in spans), width), np.float16)
         columns: dict[Path, NDArray[np.float16]] = {}
         row = 0
         for span in spans:
             at = self.rows[span]
             if at.shard not in columns:
-                chunks = _open(at.shard).column(f"layer:{name}").chunks
+                chunks = self._column(at.shard, layer).chunks
                 columns[at.shard] = np.concatenate([c.flatten().to_numpy() for c in chunks]).reshape(-1, width)
             out[row : row + at.count] = columns[at.shard][at.first : at.first + at.count]
             row += at.count
@@ -185,13 +222,13 @@ class Store:
     def read_rows(self, layer: int, span: Span, first: int, count: int) -> NDArray[np.float16]:
         """`(count, width)` float16: some rows of a span, copied; no other page of the shard stays in memory.
 
-        Raises BenchError if the span has no such rows.
+        Raises BenchError if the span has no such rows, DataError naming a shard that is not what was written.
         """
-        name, width = self.layers[layer]
+        width = self.layers[layer][1]
         at = self.rows[span]
         if first < 0 or count < 0 or first + count > at.count:
             raise BenchError(f"a span of {at.count} rows was asked for the rows {first} to {first + count}")
-        column = _open(at.shard).column(f"layer:{name}").slice(at.first + first, count)
+        column = self._column(at.shard, layer).slice(at.first + first, count)
         rows: NDArray[np.float16] = column.combine_chunks().flatten().to_numpy().reshape(count, width).copy()
         return rows
 
@@ -200,73 +237,117 @@ class Store:
         return sum(shard.stat().st_size for shard in shards(self.folder))
 
 
+def spent_on(stores: Sequence[Store], spans: Sequence[Span]) -> tuple[float, float]:
+    """Seconds of audio and of time that making the features of some spans took, in this pass and in earlier ones.
+
+    Layers that were stored together were encoded once and count once; those that were added later count again.
+    """
+    found = {(span, s.rows[span].spent.batch): s.rows[span].spent for s in stores for span in spans if span in s.rows}
+    return sum(each.audio_s for each in found.values()), sum(each.extract_s for each in found.values())
+
+
 def shards(folder: Path) -> list[Path]:
     """The shards in a store's folder."""
     return sorted(folder.glob("*.arrow"))
 
 
+def read_about(folder: Path) -> dict[str, Any]:
+    """What `about.json` says of a store: its format, its layers, and what its key is made of.
+
+    Raises DataError if the file is damaged, of another format, or of another folder: then it, or the folder, was moved.
+    """
+    about = unseal(folder / ABOUT)
+    if about.get("format") != FORMAT:
+        raise DataError(f"{folder} is of the format {about.get('format')}; this version reads {FORMAT}")
+    own = folder_name({name: value for name, value in about.items() if name not in ("format", "layers")})
+    if own != folder.name:
+        raise DataError(f"{folder / ABOUT} belongs to the store {own}, not to {folder.name}: {MEND}")
+    return about
+
+
 def index(folder: Path) -> dict[Span, Stored]:
-    """Where the spans of a store lie. Raises DataError naming a shard that is damaged."""
+    """Where the spans of a store lie, by its manifest; no shard is read.
+
+    Raises DataError naming a shard or an entry that is damaged.
+    """
     rows: dict[Span, Stored] = {}
-    for shard in shards(folder):
-        first = 0
-        for audio, stretch, count in _spans_of(shard):
-            rows.setdefault(Span(audio, stretch), Stored(shard, first, count))
-            first += count
+    for shard, entry in whole(folder):
+        for span, stored in _placed(shard, entry):
+            rows.setdefault(span, stored)
     return rows
 
 
-def sweep(folder: Path, older_than_s: float = STALE_S) -> int:
-    """Remove what killed writers left: temporary files of that age. Returns their bytes."""
+def _placed(shard: Path, entry: Entry) -> Iterator[tuple[Span, Stored]]:
+    first = 0
+    for span, count, spent in zip(entry.spans, entry.rows, entry.spent, strict=True):
+        yield span, Stored(shard, first, count, spent)
+        first += count
+
+
+def sweep(folder: Path) -> int:
+    """Remove what killed writers left: old temporary files. Returns their bytes."""
     gone = 0
     for left in folder.glob(".*.tmp"):
         with suppress(FileNotFoundError):  # another process may sweep too
-            status = left.stat()
-            if time.time() - status.st_mtime > older_than_s:
+            if left_behind(left):
+                size = left.stat().st_size
                 left.unlink()
-                gone += status.st_size
+                gone += size
     return gone
 
 
 def fault(shard: Path) -> str:
-    """What is wrong with a shard: nothing, or a sentence. Every byte of its layers is read."""
-    import numpy as np
+    """What is wrong with a shard: nothing, or a sentence that names it and the next step. Every byte is read, twice.
 
+    The file is compared with the manifest before anything of it is parsed.
+    """
     try:
-        spans, table = _spans_of(shard), _open(shard)
+        entry = matching(shard)
+        with _opened(shard) as table:
+            facts = table.schema.metadata or {}
+            if (store := facts.get(STORE, b"").decode()) != shard.parent.name:
+                return f"feature shard {shard} belongs to the store '{store}', not to {shard.parent.name}: {MEND}"
+            listed = facts.get(SPANS, b"").decode()
+            same = listed == manifest.listing(entry.spans, entry.rows)
+            if not same or facts.get(DIGEST, b"").decode() != _digest(table, store, listed):
+                return f"feature shard {shard} does not hold what it says (its inner digest differs): {MEND}"
     except DataError as error:
         return str(error)
-    if sum(count for _, _, count in spans) != table.num_rows:
-        return f"feature shard {shard} has {table.num_rows} rows and lists others; delete it and run again"
-    total = hashlib.sha256()
-    for name in table.column_names:
-        if not name.startswith("layer:"):
-            continue
-        for chunk in table.column(name).chunks:
-            values = chunk.flatten().to_numpy()
-            if not np.isfinite(values).all():
-                return f"feature shard {shard}: layer '{name[6:]}' has NaN or infinity; delete it and run again"
-            total.update(np.ascontiguousarray(values).data)
-    if total.hexdigest() != table.schema.metadata.get(DIGEST, b"").decode():
-        return f"feature shard {shard} is not what was written (its digest differs); delete it and run again"
     return ""
 
 
-def _spans_of(shard: Path) -> list[tuple[str, str, int]]:
+def _digest(table: Any, store: str, listed: str) -> str:
+    """sha256 over all that the rows of a shard mean: whose store, whose audio row by row, which layers, and their values."""
+    import numpy as np
+
+    told = {"format": FORMAT, "store": store, "spans": listed, "layers": _layers_of(table)}
+    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    for name in ("audio", "stretch"):
+        for chunk in table.column(name).chunks:
+            total.update("\n".join(chunk.dictionary.to_pylist()).encode())
+            total.update(np.ascontiguousarray(chunk.indices.to_numpy()).data)
+    for name in table.column_names:
+        if name.startswith("layer:"):
+            for chunk in table.column(name).chunks:
+                total.update(np.ascontiguousarray(chunk.flatten().to_numpy()).data)
+    return total.hexdigest()
+
+
+def _layers_of(table: Any) -> list[list[Any]]:
+    """Name, width and type of each layer of a shard, in their order."""
+    import pyarrow as pa
+
+    fields = [field for field in table.schema if field.name.startswith("layer:")]
+    kinds = ["float16" if field.type.value_type == pa.float16() else str(field.type.value_type) for field in fields]
+    return [[field.name[6:], field.type.list_size, kind] for field, kind in zip(fields, kinds, strict=True)]
+
+
+@contextmanager
+def _opened(shard: Path) -> Iterator[Any]:
+    """A shard's table, mapped. Raises DataError naming a shard that is no Arrow file of such a table."""
     import pyarrow as pa
 
     try:
-        with pa.memory_map(str(shard)) as file:
-            metadata = pa.ipc.open_file(file).schema.metadata
-        return [(str(audio), str(stretch), int(count)) for audio, stretch, count in json.loads(metadata[SPANS])]
-    except (pa.ArrowInvalid, OSError, KeyError, TypeError, ValueError) as error:
-        raise DataError(f"feature shard {shard} is damaged ({error}); delete it and run again") from error
-
-
-def _open(shard: Path) -> Any:
-    import pyarrow as pa
-
-    try:
-        return pa.ipc.open_file(pa.memory_map(str(shard))).read_all()
-    except (pa.ArrowInvalid, OSError) as error:
-        raise DataError(f"feature shard {shard} is damaged ({error}); delete it and run again") from error
+        yield pa.ipc.open_file(pa.memory_map(str(shard))).read_all()
+    except (pa.ArrowException, OSError, KeyError, AttributeError, TypeError, UnicodeError) as error:
+        raise DataError(f"feature shard {shard} is damaged ({error}): {MEND}") from error
