@@ -72,7 +72,7 @@ def reference(case: Case, x: np.ndarray, y: np.ndarray, held: np.ndarray, penalt
         return Ridge(alpha=penalty * len(x)).fit(x, y).predict(held)
     solver = {"C": 1 / (penalty * len(x)), "tol": 1e-12, "max_iter": 100_000}
     if case.loss == "cross_entropy":
-        return LogisticRegression(**solver).fit(x, y).predict_proba(held)
+        return LogisticRegression(**solver, solver="newton-cg").fit(x, y).predict_proba(held)
     newton = {**solver, "solver": "newton-cholesky"}
     return np.stack([LogisticRegression(**newton).fit(x, tag).predict_proba(held)[:, 1] for tag in y.T], axis=1)
 

@@ -37,7 +37,9 @@ if TYPE_CHECKING:
 
     from .features import Features
 
-ABSENT = -1000.0  # exp(-1000) is 0 in float64; the outputs of the classes that are there have a mean of 0, so one is above
+ABSENT = (
+    -1000.0
+)  # exp(-1000) is 0 in float64; the outputs of the classes that are there have a mean of 0, so one is above
 END = 1e-11  # Newton ends where its gradient, in units of the curvature, is no longer than this
 ROUNDED = 1e-8  # where rounding keeps a gradient from falling further, this is near enough; more is a fault
 NEAR, NEAREST = 0.1, 1e-4  # how much of a gradient a Newton step may leave; float32 products reach no further
@@ -131,7 +133,9 @@ def ridge(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[di
 
     middle = y.mean(dim=0)
     slope = (y - middle).T @ data.x[:, :-1] / len(y)
-    return [data.probe(torch.cat([slope / (data.variances + penalty), middle[:, None]], dim=1)) for penalty in penalties]
+    return [
+        data.probe(torch.cat([slope / (data.variances + penalty), middle[:, None]], dim=1)) for penalty in penalties
+    ]
 
 
 def classes(data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
@@ -159,9 +163,7 @@ def tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dic
     return [_placed(data.probe(each), both, certain) for each in _path(data.x, target, penalties, joint=False)]
 
 
-def _placed(
-    probe: dict[str, torch.Tensor], which: torch.Tensor, elsewhere: Sequence[float]
-) -> dict[str, torch.Tensor]:
+def _placed(probe: dict[str, torch.Tensor], which: torch.Tensor, elsewhere: Sequence[float]) -> dict[str, torch.Tensor]:
     """The probe's outputs at the places `which`; the other outputs are the constants `elsewhere`."""
     weight = probe["weight"].new_zeros(len(elsewhere), probe["weight"].shape[1])
     bias = probe["bias"].new_tensor(list(elsewhere))[:, None]

@@ -105,9 +105,7 @@ class Features:
         where = rows if self._train_rows is None else self._train_rows[rows]
         return self._read(held.index_select(0, where.to(held.device)), layer, scaled, dtype)
 
-    def chunk(
-        self, layer: int, start: int, count: int, scaled: bool, dtype: torch.dtype | None = None
-    ) -> torch.Tensor:
+    def chunk(self, layer: int, start: int, count: int, scaled: bool, dtype: torch.dtype | None = None) -> torch.Tensor:
         """`(count, width)` on the device, float32 or another dtype: neighbouring valid windows of a layer."""
         return self._read(chunk(self._valid[layer], self._valid_rows, start, count), layer, scaled, dtype)
 

@@ -79,8 +79,8 @@ def fit(
 
     states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
     shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
-    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one; for an exact
-    solution always, so that its sums have one order.
+    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one, and always
+    for an exact solution, so that its sums have one order.
 
     Raises BenchError if a probe does not fit the memory even alone.
     """
