@@ -120,7 +120,7 @@ JUKEMIR = Protocol(
 )
 LINEAR = Protocol(
     name="linear",
-    version=2,
+    version=3,
     description="logistic or ridge regression on each standardised layer: a floor without capacity, the fastest look",
     head="linear",
     hidden=0,

@@ -106,26 +106,27 @@ def validated(
     keys: Sequence[tuple[int, int, bool, float]],
     counts: Sequence[int],
 ) -> torch.Tensor:
-    """`(probes, clips, outputs)`: outputs for the valid split without dropout, averaged over each clip's windows.
+    """`(probes, clips, outputs)` float32: outputs for the valid split without dropout, averaged over each clip's windows.
 
     parameters: in the form of `network`. keys: each group's layer (below 0: the sum), seed, scaling and dropout.
     """
     import torch
 
     is_sum, probes = "mix" in parameters, sum(counts)
+    like = parameters["last" if "last" in parameters else "weight"]
     most = probes * (parameters["first"].shape[1] if "first" in parameters else recipe.outputs)
     inputs = len(recipe.summable) + probes if is_sum else len(keys)
     step = max(1, ACTIVATION_BYTES // (4 * max(most, inputs * features.width)))
     clips, windows = len(features.valid_truth), len(features.valid_clip)
     parts = []
-    total = parameters["last" if "last" in parameters else "weight"].new_zeros(probes, recipe.outputs, clips)
+    total = torch.zeros(probes, recipe.outputs, clips, device=like.device)
     for start in range(0, windows, step):
         if is_sum:
-            read = [features.chunk(layer, start, step, keys[0][2]) for layer in recipe.summable]
+            read = [features.chunk(layer, start, step, keys[0][2], like.dtype) for layer in recipe.summable]
             x = network.mixed(parameters, torch.stack(read))
         else:
-            x = torch.stack([features.chunk(layer, start, step, scaled) for layer, _, scaled, _ in keys])
-        outputs, _ = network.forward(parameters, x, counts)
+            x = torch.stack([features.chunk(layer, start, step, scaled, like.dtype) for layer, _, scaled, _ in keys])
+        outputs = network.forward(parameters, x, counts)[0].float()
         if windows == clips:  # one window a clip, in order
             parts.append(outputs)
         else:

@@ -1,17 +1,31 @@
-"""Linear probes solved to their end instead of trained: logistic regression by L-BFGS, ridge in closed form.
+"""Linear probes solved to their end instead of trained: logistic regression by Newton's method, ridge in closed form.
 
-Classes: multinomial logistic regression; tags: one logistic regression each; scalars: ridge regression. The problem is
-mean loss + penalty / 2 * |weights|^2 over the training windows (for scalars half the squared error), the intercept
-without penalty: scikit-learn's `LogisticRegression(C=1 / (penalty * windows))` and `Ridge(alpha=penalty * windows)`. From
-the strongest penalty to the weakest, each starts where the last one ended. Which penalty is best, validation says.
+Classes: multinomial logistic regression, of two classes binomial; tags: one binomial logistic regression each; scalars:
+ridge regression. The problem is mean loss + penalty / 2 * |weights|^2 over the training windows (for scalars half the
+squared error), the intercept without penalty: scikit-learn's `LogisticRegression(C=1 / (penalty * windows))` and
+`Ridge(alpha=penalty * windows)`, whose answers these are to 1e-6. Which penalty is best, validation says.
 
-Sources: scikit-learn's user guide, "Linear models"; Liu and Nocedal (1989) for L-BFGS, by SciPy.
+All of it is in float64. The windows are rotated to the axes in which they vary, min(windows, width) of them: the best
+weights lie in the space that the windows span, and along its axes the curvature is almost diagonal. Each Newton step is
+solved by conjugate gradients behind that diagonal and taken as far as the slope along it is falling. From the strongest
+penalty to the weakest, each problem starts where the last one ended. While it runs torch has one thread, so that sums
+have one order and a machine with more cores finds the same probe.
+
+A class or tag that no training window has would drift to an output of minus infinity: it has `ABSENT` instead, a
+probability of 0 to the last bit, and a tag that every window has has a probability of 1.
+
+Sources: scikit-learn's user guide, "Linear models"; Nocedal and Wright, Numerical Optimization (2006), section 7.1 for
+Newton's method with conjugate gradients.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
+
+from marble_bench.errors import BenchError
 
 from . import network
 from .block import validated
@@ -21,43 +35,54 @@ from .product import product
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.targets import Loss
-
     from .features import Features
 
-GRADIENT = 1e-6  # largest entry of the mean loss's gradient at which L-BFGS ends
-NEAR = 1e-4  # the noise of float32 products may end it a little earlier; beyond this it has not converged
-MOST_ITERATIONS = 1000
+ABSENT = (
+    -1000.0
+)  # exp(-1000) is 0 in float64; the outputs of the classes that are there have a mean of 0, so one is above
+END = 1e-11  # Newton ends where its gradient, in units of the curvature, is no longer than this
+ROUNDED = 1e-8  # where rounding keeps a gradient from falling further, this is near enough; more is a fault
+NEAR, NEAREST = 0.1, 1e-4  # how much of a gradient a Newton step may leave; float32 products reach no further
+LONGEST = 4.0  # times a Newton step; where rounding hides a slope there would be no end
+MOST_STEPS, MOST_INNER, MOST_SLOPES = 200, 1000, 60
+TINY = 1e-30  # the least curvature that is divided by
+ROWS = 8192  # windows at once where a product needs a copy of them
+
+
+def device_of(device: str) -> str:
+    """Where a problem is solved that shall run on a device: on MPS there is no float64."""
+    return "cpu" if device == "mps" else device
 
 
 def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[Fitted]:
-    """Every penalty of one layer, in the order given. What is not finite, or not at its end, is marked as diverged."""
+    """Every penalty of one layer, in the order given. Only features that are not finite make a probe diverge."""
     import torch
 
     layer = members[0].layer
     assert layer is not None
     scaled = Form.of(members[0], recipe.protocol).standardize
-    x = features.take(layer, torch.arange(features.windows), scaled)
-    y = features.truth(torch.arange(features.windows))
-    found: dict[Probe, dict[str, torch.Tensor]] = {}
-    ended = dict.fromkeys(members, True)
+    rows = torch.arange(features.windows)
+    y = features.truth(rows)
+    x = features.take(layer, rows, scaled, torch.float64)
+    if not x.isfinite().all():
+        return [Fitted(probe, float("nan"), -1, (), True, {}) for probe in members]
+    data = Rotated.of(x)
+    ordered = sorted(members, key=lambda probe: -probe.weight_decay)
+    penalties = [probe.weight_decay for probe in ordered]
     if recipe.loss == "squared_error":
-        found = dict(zip(members, ridge(x, y, [probe.weight_decay for probe in members]), strict=True))
+        solutions = ridge(data, y.double(), penalties)
+    elif recipe.loss == "binary_cross_entropy":
+        solutions = tags(data, y.double(), penalties)
     else:
-        start = {
-            "weight": x.new_zeros(recipe.outputs, features.width),
-            "bias": x.new_zeros(recipe.outputs, 1),
-        }
-        for probe in sorted(members, key=lambda probe: -probe.weight_decay):
-            start, ended[probe] = logistic(x, y, probe.weight_decay, recipe.loss, start)
-            found[probe] = start
+        solutions = classes(data, y, recipe.outputs, penalties)
+    found = dict(zip(ordered, solutions, strict=True))
     parameters = {name: torch.stack([found[probe][name] for probe in members]) for name in ("weight", "bias")}
     outputs = validated(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
     scores = recipe.score(outputs, features.valid_truth).tolist()
-    finite = outputs.isfinite().flatten(1).all(dim=1).tolist()
+    finite = outputs.isfinite().flatten(1).all(dim=1).tolist()  # the valid windows may not be
     fitted = []
     for probe, score, sound in zip(members, scores, finite, strict=True):
-        good = sound and score == score and ended[probe]
+        good = sound and score == score
         state = {name: value.cpu() for name, value in network.turned(found[probe]).items()} if good else {}
         state = features.with_moments(state, (layer,) if scaled else ())
         history = (score,) if good else ()
@@ -65,55 +90,240 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     return fitted
 
 
-def ridge(x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
-    """`weight (outputs, width)` and `bias (outputs, 1)` for each penalty, by one decomposition in float64."""
+@dataclass(frozen=True)
+class Rotated:
+    """Training windows along the axes in which they vary.
+
+    x: `(windows, rank + 1)` float64, centred, rank the lesser of windows and width; the last column is 1, for the
+    intercept. axes: `(width, rank)`, orthonormal. centre: `(width,)`. variances: `(rank,)` of the columns.
+    """
+
+    x: torch.Tensor
+    axes: torch.Tensor
+    centre: torch.Tensor
+    variances: torch.Tensor
+
+    @classmethod
+    def of(cls, x: torch.Tensor) -> Rotated:
+        """x: `(windows, width)` float64, finite, which is overwritten."""
+        import torch
+
+        windows, width = x.shape
+        centre = x.mean(dim=0)
+        x -= centre
+        # an orthonormal basis of all directions, or of those that the windows span: no rank is guessed
+        basis = torch.linalg.qr(x.T).Q if windows < width else None
+        if basis is not None:
+            x = x @ basis
+        variances, vectors = torch.linalg.eigh(x.T @ x / windows)
+        along = x.new_ones(windows, len(variances) + 1)
+        for start in range(0, windows, ROWS):
+            along[start : start + ROWS, :-1] = x[start : start + ROWS] @ vectors
+        return cls(along, vectors if basis is None else basis @ vectors, centre, variances.clamp(min=0))
+
+    def probe(self, solution: torch.Tensor) -> dict[str, torch.Tensor]:
+        """`weight (outputs, width)` and `bias (outputs, 1)` of `solution (outputs, rank + 1)`."""
+        weight = solution[:, :-1] @ self.axes.T
+        return {"weight": weight, "bias": solution[:, -1:] - weight @ self.centre[:, None]}
+
+
+def ridge(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+    """The probe of each penalty, by one decomposition. y: `(windows, outputs)` float64."""
     import torch
 
-    wide, truth = x.double(), y.double()
-    center, middle = wide.mean(dim=0), truth.mean(dim=0)
-    wide -= center
-    values, vectors = torch.linalg.eigh(wide.T @ wide / len(x))
-    slope = vectors.T @ (wide.T @ (truth - middle) / len(x))
-    found = []
+    middle = y.mean(dim=0)
+    slope = (y - middle).T @ data.x[:, :-1] / len(y)
+    return [
+        data.probe(torch.cat([slope / (data.variances + penalty), middle[:, None]], dim=1)) for penalty in penalties
+    ]
+
+
+def classes(data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+    """The probe of each penalty, which fall. y: `(windows,)` int64. The outputs of the classes there have a mean of 0."""
+    import torch
+
+    there, index = torch.unique(y, return_inverse=True)  # sorted
+    if len(there) == 1:
+        found = [data.x.new_zeros(1, data.x.shape[1]) for _ in penalties]
+    elif len(there) == 2:
+        path = _path(data.x, index[None].double(), penalties, joint=False)
+        found = [each * each.new_tensor([[-0.5], [0.5]]) for each in path]
+    else:
+        target = torch.nn.functional.one_hot(index).T.double().contiguous()
+        found = [each - each.mean(dim=0) for each in _path(data.x, target, penalties, joint=True)]
+    return [_placed(data.probe(each), there, [ABSENT] * outputs) for each in found]
+
+
+def tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+    """The probe of each penalty, which fall. y: `(windows, outputs)` float64 of 0 and 1."""
+    carried = y.mean(dim=0)
+    both = ((carried > 0) & (carried < 1)).nonzero()[:, 0]
+    certain = [ABSENT if share == 0 else -ABSENT for share in carried.tolist()]
+    target = y[:, both].T.contiguous()
+    return [_placed(data.probe(each), both, certain) for each in _path(data.x, target, penalties, joint=False)]
+
+
+def _placed(probe: dict[str, torch.Tensor], which: torch.Tensor, elsewhere: Sequence[float]) -> dict[str, torch.Tensor]:
+    """The probe's outputs at the places `which`; the other outputs are the constants `elsewhere`."""
+    weight = probe["weight"].new_zeros(len(elsewhere), probe["weight"].shape[1])
+    bias = probe["bias"].new_tensor(list(elsewhere))[:, None]
+    weight[which], bias[which] = probe["weight"], probe["bias"]
+    return {"weight": weight, "bias": bias}
+
+
+def _path(x: torch.Tensor, target: torch.Tensor, penalties: Sequence[float], joint: bool) -> list[torch.Tensor]:
+    """The solution `(outputs, rank + 1)` at each penalty, each begun at the one before."""
+    found, start, single = [], x.new_zeros(len(target), x.shape[1]), x.float()
     for penalty in penalties:
-        weight = (vectors @ (slope / (values.clamp(min=0) + penalty)[:, None])).T
-        found.append({"weight": weight.float(), "bias": (middle - weight @ center)[:, None].float()})
+        start = logistic(x, target, penalty, joint, start, single)
+        found.append(start)
     return found
 
 
 def logistic(
-    x: torch.Tensor, y: torch.Tensor, penalty: float, loss: Loss, start: dict[str, torch.Tensor]
-) -> tuple[dict[str, torch.Tensor], bool]:
-    """`weight (outputs, width)` and `bias (outputs, 1)` at the minimum, and whether it was reached.
+    x: torch.Tensor, target: torch.Tensor, penalty: float, joint: bool, start: torch.Tensor, single: torch.Tensor
+) -> torch.Tensor:
+    """`(outputs, rank + 1)` at the minimum of mean loss + penalty / 2 * |all but the last column|^2.
 
-    x: `(windows, width)`. y: as in `Split.truth`. start: where to begin, of the same shapes.
+    x: `(windows, rank + 1)`. target: `(outputs, windows)`. joint: whether the outputs are the classes of one problem, with
+    a softmax over them; else each is a problem of its own. single: x in float32. Raises BenchError if the minimum is not
+    reached.
     """
-    import numpy as np
     import torch
-    from scipy.optimize import minimize
 
-    outputs, width = start["weight"].shape
-    # network.slopes gives the mean over tags too; each tag's problem is one of its own
-    share = outputs if loss == "binary_cross_entropy" else 1
+    solution, todo = start.clone(), torch.arange(len(target), device=x.device)
+    before = x.new_full((1 if joint else len(todo),), math.inf)
+    for _ in range(MOST_STEPS):
+        if not len(todo):
+            return solution
+        problem = _Problem.at(x, single, target[todo], penalty, joint, solution[todo])
+        length = problem.length()
+        done = (length <= END) | ((length <= ROUNDED) & (length >= before / 2))
+        if done.any():
+            keep = (~done).nonzero()[:, 0]
+            todo, before = (todo[:0] if joint else todo[keep]), before[keep]
+            continue
+        before = length
+        solution[todo] = problem.moved(problem.newton(length))
+    raise BenchError(
+        f"logistic regression at penalty {penalty:g} is {float(before.max()):.1g} from its end after {MOST_STEPS} steps: "
+        "a fault of marble-bench; please report it with the task and the encoder"
+    )
 
-    wide = torch.float32 if x.device.type == "mps" else torch.float64  # which MPS has not
-    truth = (y if loss == "cross_entropy" else y.to(wide))[None]
 
-    def both(flat: np.ndarray) -> tuple[float, np.ndarray]:
-        values = torch.from_numpy(flat).to(wide).to(x.device)
-        weight, bias = values[: outputs * width].view(outputs, width), values[outputs * width :, None]
-        # products in float32; what is summed from them in float64, or its noise would end the search early
-        outputs_now = (product(weight.float(), x).to(wide) + bias)[None]
-        value, slope = network.slopes(outputs_now, truth, loss, None)
-        slope = slope[0] * share
-        total = float(value[0] * share + penalty / 2 * weight.square().sum())
-        by_weight = product(slope.float(), x.T).to(wide) + penalty * weight
-        gradient = torch.cat([by_weight.flatten(), slope.sum(dim=1)])
-        return total, gradient.double().cpu().numpy()
+@dataclass(frozen=True)
+class _Problem:
+    """Logistic regressions that share their windows, at one solution `(outputs, rank + 1)`; see `logistic`.
 
-    flat = torch.cat([start["weight"].flatten(), start["bias"].flatten()]).double().cpu().numpy()
-    options = {"maxiter": MOST_ITERATIONS, "maxfun": 2 * MOST_ITERATIONS, "gtol": GRADIENT, "ftol": 1e-12, "maxcor": 20}
-    ended = minimize(both, flat, jac=True, method="L-BFGS-B", options=options)
-    values = torch.from_numpy(ended.x).to(x.device, torch.float32)
-    reached = bool(np.abs(ended.jac).max() < NEAR)
-    return {"weight": values[: outputs * width].view(outputs, width), "bias": values[outputs * width :, None]}, reached
+    penalty: `(rank + 1,)`, 0 for the intercept. outputs, chances, curve: `(outputs, windows)`; curve is
+    chance * (1 - chance) / windows. gradient, diagonal: `(outputs, rank + 1)`, the latter of the second derivative.
+    """
+
+    x: torch.Tensor
+    single: torch.Tensor
+    target: torch.Tensor
+    penalty: torch.Tensor
+    joint: bool
+    solution: torch.Tensor
+    outputs: torch.Tensor
+    chances: torch.Tensor
+    curve: torch.Tensor
+    gradient: torch.Tensor
+    diagonal: torch.Tensor
+
+    @classmethod
+    def at(
+        cls,
+        x: torch.Tensor,
+        single: torch.Tensor,
+        target: torch.Tensor,
+        penalty: float,
+        joint: bool,
+        solution: torch.Tensor,
+    ) -> _Problem:
+        by_column = x.new_full((x.shape[1],), penalty)
+        by_column[-1] = 0
+        outputs = solution @ x.T
+        chances = _chances(outputs, joint)
+        curve = chances * (1 - chances) / len(x)
+        gradient = (chances - target) @ x / len(x) + by_column * solution
+        diagonal = by_column.expand_as(gradient).clone()
+        for first in range(0, len(x), ROWS):
+            part = single[first : first + ROWS].square()
+            diagonal += product(curve[:, first : first + ROWS].float(), part.T)
+        diagonal.clamp_(min=TINY)
+        return cls(x, single, target, by_column, joint, solution, outputs, chances, curve, gradient, diagonal)
+
+    def total(self, values: torch.Tensor) -> torch.Tensor:
+        """`(problems,)`: the sum over columns, and over the outputs of one problem."""
+        return values.sum()[None] if self.joint else values.sum(dim=1)
+
+    def length(self) -> torch.Tensor:
+        """`(problems,)`: of the gradient, each entry in units of the root of its curvature."""
+        return self.total(self.gradient.square() / self.diagonal).sqrt()
+
+    def curved(self, step: torch.Tensor) -> torch.Tensor:
+        """The second derivative times a step, both `(outputs, rank + 1)`, to float32's precision."""
+        moved = product(step.float(), self.single)
+        if self.joint:
+            weighed = self.chances * moved
+            by_output = (weighed - self.chances * weighed.sum(dim=0)) / len(self.x)
+        else:
+            by_output = self.curve * moved
+        return product(by_output.float(), self.single.T) + self.penalty * step
+
+    def newton(self, length: torch.Tensor) -> torch.Tensor:
+        """The step `(outputs, rank + 1)` to the minimum of the local parabola, the nearer the shorter the gradient is."""
+        import torch
+
+        near = length * length.clamp(NEAREST, NEAR)
+        step = torch.zeros_like(self.gradient)
+        left = -self.gradient
+        scaled = left / self.diagonal
+        way = scaled.clone()
+        was = self.total(left * scaled)
+        going = torch.ones_like(near, dtype=torch.bool)
+        for _ in range(MOST_INNER):
+            curved = self.curved(way)
+            bent = self.total(way * curved)
+            going &= bent > 0  # rounding: along the intercepts of all classes together there is no curvature
+            size = torch.where(going, was / bent, 0)[:, None]
+            step += size * way
+            left -= size * curved
+            scaled = left / self.diagonal
+            now = self.total(left * scaled)
+            going &= now.sqrt() > near
+            if not going.any():
+                break
+            way = scaled + torch.where(going, now / was, 0)[:, None] * way
+            was = now
+        return step
+
+    def moved(self, step: torch.Tensor) -> torch.Tensor:
+        """The solution after as much of a step as takes the slope along it to a half or less; the loss is convex."""
+        import torch
+
+        by_output, along = step @ self.x.T, self.penalty * step
+
+        def slope(times: torch.Tensor) -> torch.Tensor:
+            apart = _chances(self.outputs + times[:, None] * by_output, self.joint) - self.target
+            by_penalty = self.total(along * (self.solution + times[:, None] * step))
+            return self.total(apart * by_output) / len(self.x) + by_penalty
+
+        times = torch.ones_like(self.length())
+        low, high = torch.zeros_like(times), torch.full_like(times, 2 * LONGEST)
+        steepest = slope(low).abs() / 2
+        for _ in range(MOST_SLOPES):
+            now = slope(times)
+            flat = (now.abs() <= steepest) | ((now < 0) & (times >= LONGEST))
+            if flat.all():
+                break
+            low, high = torch.where(now < 0, times, low), torch.where(now < 0, high, times)
+            middle = torch.where(high > LONGEST, 2 * times, (low + high) / 2)
+            times = torch.where(flat, times, middle)
+        return self.solution + times[:, None] * step
+
+
+def _chances(outputs: torch.Tensor, joint: bool) -> torch.Tensor:
+    """Probabilities of classes, whose sum is 1, or of tags, each for itself; `(outputs, windows)`."""
+    return outputs.softmax(dim=0) if joint else outputs.sigmoid()

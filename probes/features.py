@@ -19,7 +19,7 @@ MOMENT_ROWS = 8192  # windows at once when mean and spread are counted
 
 @dataclass(frozen=True)
 class Moments:
-    """Mean and population standard deviation of each feature over the training windows, `(width,)` float32.
+    """Mean and population standard deviation of each feature over the training windows, `(width,)`.
 
     A constant feature has a spread of 1, so that it is only centred.
     """
@@ -29,7 +29,7 @@ class Moments:
 
     @classmethod
     def of(cls, layer: torch.Tensor, rows: torch.Tensor | None = None) -> Moments:
-        """Of the windows `rows`, or of all; counted in float64, in two passes, without a copy of the layer."""
+        """Of the windows `rows`, or of all; float64, counted in two passes, without a copy of the layer."""
         import torch
 
         windows = len(layer) if rows is None else len(rows)
@@ -41,8 +41,9 @@ class Moments:
         for start in starts:
             square += (chunk(layer, rows, start, MOMENT_ROWS).double() - mean).square_().sum(dim=0)
         spread = (square / windows).sqrt()
-        spread[spread < 1e-12 * (1 + mean.abs())] = 1
-        return cls(mean.float(), spread.float())
+        # what rounding alone leaves of a constant's spread, as scikit-learn's StandardScaler counts it
+        spread[spread <= windows * torch.finfo(torch.float64).eps * mean.abs()] = 1
+        return cls(mean, spread)
 
     def scaled(self, x: torch.Tensor) -> torch.Tensor:
         """`(..., width)` z-scored."""
@@ -70,7 +71,7 @@ class Features:
         self._valid = self._train if shared else {layer: valid.layers[layer] for layer in layers}
         self._train_rows, self._valid_rows = train.rows, valid.rows
         self.width = int(self._train[self.layers[0]].shape[1])
-        self._moments: dict[int, Moments] = {}
+        self._moments: dict[tuple[int, torch.dtype], Moments] = {}
         self._truth = train.truth[train.clip] if len(train.clip) != len(train.truth) else train.truth
         self._truth = self._truth.to(device)
         self.valid_truth, self.valid_clip = valid.truth.to(device), valid.clip.to(device)
@@ -98,24 +99,29 @@ class Features:
         """`(windows,)` or `(windows, outputs)`: the truth of training windows."""
         return self._truth[rows.to(self.device)]
 
-    def take(self, layer: int, rows: torch.Tensor, scaled: bool) -> torch.Tensor:
-        """`(rows, width)` float32 on the device: some training windows of a layer."""
+    def take(self, layer: int, rows: torch.Tensor, scaled: bool, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """`(rows, width)` on the device, float32 or another dtype: some training windows of a layer."""
         held = self._train[layer]
         where = rows if self._train_rows is None else self._train_rows[rows]
-        x = held.index_select(0, where.to(held.device)).to(self.device).float()
-        return self.moments(layer).scaled(x) if scaled else x
+        return self._read(held.index_select(0, where.to(held.device)), layer, scaled, dtype)
 
-    def chunk(self, layer: int, start: int, count: int, scaled: bool) -> torch.Tensor:
-        """`(count, width)` float32 on the device: neighbouring valid windows of a layer."""
-        x = chunk(self._valid[layer], self._valid_rows, start, count).to(self.device).float()
-        return self.moments(layer).scaled(x) if scaled else x
+    def chunk(self, layer: int, start: int, count: int, scaled: bool, dtype: torch.dtype | None = None) -> torch.Tensor:
+        """`(count, width)` on the device, float32 or another dtype: neighbouring valid windows of a layer."""
+        return self._read(chunk(self._valid[layer], self._valid_rows, start, count), layer, scaled, dtype)
 
-    def moments(self, layer: int) -> Moments:
+    def _read(self, held: torch.Tensor, layer: int, scaled: bool, dtype: torch.dtype | None) -> torch.Tensor:
+        import torch
+
+        x = held.to(self.device).to(dtype or torch.float32)
+        return self.moments(layer, x.dtype).scaled(x) if scaled else x
+
+    def moments(self, layer: int, dtype: torch.dtype) -> Moments:
         """Of a layer's training windows, on the device."""
-        if layer not in self._moments:
+        if (layer, dtype) not in self._moments:
             found = Moments.of(self._train[layer], self._train_rows)
-            self._moments[layer] = Moments(found.mean.to(self.device), found.spread.to(self.device))
-        return self._moments[layer]
+            mean, spread = (each.to(dtype).to(self.device) for each in (found.mean, found.spread))
+            self._moments[layer, dtype] = Moments(mean, spread)
+        return self._moments[layer, dtype]
 
     def with_moments(self, state: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[str, torch.Tensor]:
         """A probe's weights with what its layers are scaled by, `mean` and `spread (layers, width)`; none for no layers."""
@@ -123,6 +129,6 @@ class Features:
 
         if not layers or not state:
             return state
-        moments = [self.moments(layer) for layer in layers]
+        moments = [self.moments(layer, next(iter(state.values())).dtype) for layer in layers]
         mean, spread = torch.stack([m.mean for m in moments]), torch.stack([m.spread for m in moments])
         return {**state, "mean": mean.cpu(), "spread": spread.cpu()}

@@ -28,7 +28,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from . import block as blocking
-from . import memory, network
+from . import exact, memory, network
 from .block import ACTIVATION_BYTES, Block, blocks, layers_of
 from .features import Features, Moments, chunk
 from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
@@ -79,22 +79,36 @@ def fit(
 
     states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
     shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
-    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one.
+    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one, and always
+    for an exact solution, so that its sums have one order.
 
     Raises BenchError if a probe does not fit the memory even alone.
     """
     import torch
 
+    solved = recipe.protocol.solver == "exact"
+    if solved:
+        device = exact.device_of(device)
     memory.hold_freed()
     todo = blocks(probes, train, valid, recipe, device, block_bytes)
     threads = min(blocking.threads_of(device), len(todo))
     run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
-    if threads < 2:
-        for members in todo:
-            run.block(members)
-        return run.fitted()
     before = torch.get_num_threads()
-    torch.set_num_threads(1)  # a block for each core: cores that share every small product wait for each other
+    if threads > 1 or solved:
+        torch.set_num_threads(1)  # a block for each core: cores that share every small product wait for each other
+    try:
+        if threads < 2:
+            for members in todo:
+                run.block(members)
+        else:
+            _at_once(run, todo, threads)
+    finally:
+        torch.set_num_threads(before)
+    return run.fitted()
+
+
+def _at_once(run: _Run, todo: Sequence[Sequence[Probe]], threads: int) -> None:
+    """Train blocks side by side."""
     pool = ThreadPoolExecutor(threads)
     try:
         for done in wait([pool.submit(run.block, each) for each in todo], return_when=FIRST_EXCEPTION).done:
@@ -104,8 +118,6 @@ def fit(
         raise
     finally:
         pool.shutdown(cancel_futures=True)
-        torch.set_num_threads(before)
-    return run.fitted()
 
 
 class _Run:
@@ -152,9 +164,7 @@ class _Run:
     def _trained(self, members: Sequence[Probe]) -> list[Fitted]:
         features = self._features(layers_of(members, self.recipe))
         if self.recipe.protocol.solver == "exact":
-            from .exact import solve
-
-            return solve(members, features, self.recipe)
+            return exact.solve(members, features, self.recipe)
         block = Block(members, features, self.recipe, self.device)
         while block.alive:
             block.round(self.stopped.is_set)
@@ -202,6 +212,9 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     import torch
 
     parts = {name: value for name, value in fitted.state.items() if name not in ("mean", "spread")}
+    dtype = next(iter(parts.values())).dtype
+    if recipe.protocol.solver == "exact":
+        device = exact.device_of(device)
     parameters = {name: value[None].to(device) for name, value in network.turned(parts).items()}
     layers = [split.layers[layer] for layer in layers_of([fitted.probe], recipe)]
     hidden = Form.of(fitted.probe, recipe.protocol).hidden
@@ -209,10 +222,10 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     done = []
     with torch.inference_mode():
         for start in range(0, len(split.clip), step):
-            read = [chunk(layer, split.rows, start, step).to(device).float() for layer in layers]
+            read = [chunk(layer, split.rows, start, step).to(device).to(dtype) for layer in layers]
             if "mean" in fitted.state:
                 both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
                 read = [Moments(*one).scaled(each) for one, each in zip(both, read, strict=True)]
             x = network.mixed(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
-            done.append(network.forward(parameters, x, [1])[0][0].T.cpu())
+            done.append(network.forward(parameters, x, [1])[0][0].T.float().cpu())
     return torch.cat(done)
