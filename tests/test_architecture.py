@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["_version"],
     ["errors"],
-    ["disk", "source", "cache"],
+    ["disk", "source", "cache", "tensor_file"],
     ["download"],
     ["metrics"],
     ["targets"],

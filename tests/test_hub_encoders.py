@@ -238,7 +238,7 @@ def qwen_folder(tmp_path_factory):
     text = {"model_type": "qwen2", "hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2}
     text |= {"num_key_value_heads": 2, "intermediate_size": 16, "vocab_size": 40}
     audio = {"model_type": "qwen2_audio_encoder", **TINY_QWEN}
-    config = transformers.Qwen2AudioConfig(audio_config=audio, text_config=text)
+    config = transformers.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_id=3)
     tower = qwen2_audio.build(TINY_QWEN)
     _hub.fill(tower, drawn(tower))
     shards = {
@@ -262,19 +262,55 @@ def _qwen_encode(folder, tmp_path):
     return _resolved("qwen2-audio-encoder", partial(qwen2_audio.load, TINY_QWEN), convert, folder, tmp_path)
 
 
-@pytest.mark.parametrize("length_s", [30, 7])
-def test_qwens_tower_hears_what_its_own_extractor_and_model_do(qwen_folder, tmp_path, length_s):
-    folder, tower = qwen_folder
-    encode, waveforms = _qwen_encode(folder, tmp_path), _noise(2, length_s * 16000)
+def _qwen_of_the_makers(folder, tower, waveforms):
+    """The tower's states as `Qwen2AudioForConditionalGeneration` computes them, cut to the frames that it hands on."""
+    full = transformers.Qwen2AudioForConditionalGeneration(transformers.Qwen2AudioConfig.from_pretrained(folder)).eval()
+    own = full.model.audio_tower
+    own.load_state_dict(tower.state_dict())
     front = transformers.WhisperFeatureExtractor(feature_size=128)
-    features = front([each.numpy() for each in waveforms], sampling_rate=16000, return_tensors="pt")["input_features"]
+    heard = front(
+        [each.numpy() for each in waveforms], sampling_rate=16000, return_tensors="pt", return_attention_mask=True
+    )
+    lengths, outputs = own._get_feat_extract_output_lengths(heard["attention_mask"].sum(-1))
+    tokens = torch.full((len(waveforms), int(outputs[0])), full.config.audio_token_id)
+    states = []
+    own.layers[0].register_forward_pre_hook(lambda _, given: states.append(given[0]))
+    for module in (*own.layers[:-1], own.layer_norm):
+        module.register_forward_hook(lambda _, __, value: states.append(value))
+    with torch.inference_mode():
+        full.model(
+            input_ids=tokens,
+            attention_mask=torch.ones_like(tokens),
+            input_features=heard["input_features"],
+            feature_attention_mask=heard["attention_mask"],
+        )
+    return [*(state[:, : int(lengths[0])] for state in states[:-1]), states[-1][:, : int(outputs[0])]]
+
+
+@pytest.mark.parametrize("samples", [30 * 16000, 7 * 16000, 3 * 16000 + 100], ids=["30 s", "7 s", "3 s and a bit"])
+def test_qwens_tower_hears_what_the_whole_model_lets_it_hear(qwen_folder, tmp_path, samples):
+    """Below 30 s the whole model masks the silence that follows: no frame attends to it."""
+    folder, tower = qwen_folder
+    encode, waveforms = _qwen_encode(folder, tmp_path), _noise(2, samples)
     with torch.inference_mode():
         layers = encode(waveforms, _identity)
-        states = tower(features, output_hidden_states=True)
-    heard = [*list(states.hidden_states)[:3], states.last_hidden_state]
-    assert [layer.shape[1] for layer in layers] == [50 * length_s] * 3 + [25 * length_s]
-    for layer, state in zip(layers, heard, strict=True):
-        torch.testing.assert_close(layer, state[:, : layer.shape[1]], rtol=1e-3, atol=1e-3)
+        means = encode(waveforms, lambda each: each.mean(dim=1))
+    states = _qwen_of_the_makers(folder, tower, waveforms)
+    assert len(layers) == len(states)
+    for layer, mean, state in zip(layers, means, states, strict=True):
+        assert layer.shape == state.shape
+        torch.testing.assert_close(layer, state, rtol=1e-3, atol=1e-3)
+        torch.testing.assert_close(mean, state.mean(dim=1), rtol=1e-3, atol=1e-3)
+
+
+def test_the_last_piece_of_qwens_long_window_attends_to_no_silence_either(qwen_folder, tmp_path):
+    folder, tower = qwen_folder
+    waveforms = _noise(1, 34 * 16000)
+    with torch.inference_mode():
+        layers = _qwen_encode(folder, tmp_path)(waveforms, _identity)
+    pieces = [_qwen_of_the_makers(folder, tower, each) for each in torch.split(waveforms, 30 * 16000, dim=1)]
+    for layer, *parts in zip(layers, *pieces, strict=True):
+        torch.testing.assert_close(layer, torch.cat(parts, dim=1), rtol=1e-3, atol=1e-3)
 
 
 def test_qwens_tower_leaves_the_silence_out_of_the_mean(qwen_folder, tmp_path):

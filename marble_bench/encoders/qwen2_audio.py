@@ -5,8 +5,12 @@ Source: Chu et al., "Qwen2-Audio Technical Report", 2024; Qwen/Qwen2-Audio-7B on
 
 Conventions: 16 kHz mono, exactly 30 s: 3,000 frames of 128 Slaney mel bands (400 samples, hop 160), log10 from -10 up,
 no more than 8 below the loudest, (x + 4) / 4. A shorter window is followed by silence up to 30 s, as the model's own
-extractor does and the model demands; what comes out for the silence is left out before anything is pooled. A longer one
-is cut into pieces of 30 s; a last piece below a second is dropped.
+extractor does and the model demands. No frame attends to that silence: the tower gets the mask that
+`Qwen2AudioForConditionalGeneration` gives it. Frames of the silence are left out before anything is pooled. A longer
+window is cut into pieces of 30 s; a last piece below a second is dropped.
+
+Version 1 gave the tower no mask: every frame of a window below 30 s, and of a longer window's last piece, attended to the
+silence.
 
 State 0 goes into the first layer and states 1 to 31 come out of layers, at 50 frames a second; state 32 is the tower's
 output, averaged in pairs and normed, at 25.
@@ -35,6 +39,8 @@ PIECE = 30 * SAMPLE_RATE_HZ
 WINDOW, HOP, BANDS = 400, 160, 128
 TOWER = "audio_tower."  # what the whole model calls it
 FRAME = 2 * HOP  # samples: the second convolution halves time
+# What the preprocessor must say of the spectrogram, as far as it says it.
+FRONT = {"sampling_rate": SAMPLE_RATE_HZ, "feature_size": BANDS, "n_fft": WINDOW, "hop_length": HOP, "chunk_length": 30}
 GRAPH: dict[str, Any] = {
     "d_model": 1280,
     "encoder_layers": 32,
@@ -75,6 +81,7 @@ def prepare(
     if facts != graph:
         different = ", ".join(f"{name} {facts[name]}" for name in graph if facts[name] != graph[name])
         raise DataError(f"this is another model: config.json has {different}")
+    _hub.refuse(_hub.differences(config.get(_hub.PREPROCESSOR, {}), FRONT, _hub.PREPROCESSOR_FILE))
     _hub.fill(build(facts), tensors)
     return facts, tensors
 
@@ -97,16 +104,39 @@ def load(graph: dict[str, Any], weights: Path | None, device: str) -> Encode:
     )  # fmt: skip
 
     def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
-        heard = waveforms.shape[1] // FRAME
+        heard, averaged = valid_frames(waveforms.shape[1])
         mel = log_mel(mel_of, waveforms)
+        mask = attention_mask(heard, graph["max_source_positions"], mel.device)
 
         def without_silence(frames: Any) -> Any:
             at_25_hz = frames.shape[1] < graph["max_source_positions"]
-            return pool(frames[:, : heard // 2 if at_25_hz else heard])
+            return pool(frames[:, : averaged if at_25_hz else heard])
 
-        return collect(taps, lambda: model(mel), without_silence)
+        return collect(taps, lambda: model(mel, attention_mask=mask), without_silence)
 
     return lambda waveforms, pool: in_pieces(waveforms, PIECE, SAMPLE_RATE_HZ, piece, pool)
+
+
+def valid_frames(samples: int) -> tuple[int, int]:
+    """How many frames of the tower hold `samples` samples of audio: at 50 Hz, and at 25 Hz behind the average of pairs.
+
+    As the model counts them: a frame at 50 Hz counts if a part of it is audio, a pair only if both of its frames count.
+
+    >>> valid_frames(30 * 16000), valid_frames(16000), valid_frames(16000 + 100)
+    ((1500, 750), (50, 25), (51, 25))
+    """
+    mel = -(-samples // HOP)
+    heard = (mel - 1) // 2 + 1
+    return heard, heard // 2
+
+
+def attention_mask(heard: int, positions: int, device: torch.device) -> torch.Tensor | None:
+    """Which of the `positions` frames may be attended to, `(1, 1, 1, positions)`; None where all of them hold audio."""
+    import torch
+
+    if heard >= positions:
+        return None
+    return (torch.arange(positions, device=device) < heard)[None, None, None]
 
 
 def log_mel(mel_of: Any, waveforms: torch.Tensor) -> torch.Tensor:
@@ -131,12 +161,15 @@ ENCODERS = (
         min_s=0.1,
         parameters=636_968_960,
         training_data=("not stated",),
+        version=2,
         gflop_per_s=75.8,
         weights=Source(
             url="hf:Qwen/Qwen2-Audio-7B",
             files=("config.json", INDEX),
+            optional=(_hub.PREPROCESSOR_FILE,),
             tensors=TOWER,
-            note="no pin is known; the record has the commit that was got",
+            revision="dd84470756e6277a71d4d7188773a43cde92696e",
+            note="no digest is known",
         ),
         convert=partial(_hub.convert, partial(prepare, GRAPH), prefix=TOWER),
     ),
