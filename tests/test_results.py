@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -293,22 +292,6 @@ def test_fewer_clips_than_published_are_not_comparable(record, verdicts, monkeyp
     found, _ = verdicts()
     (kinds,) = found.values()
     assert "old task" in kinds  # the counts are part of what the task's hash is made of
-
-
-def test_the_workflow_asks_what_bench_answers_and_falls_over_a_record_that_does_not_stand(record, bench):
-    """What GitHub runs of a pull request that adds records."""
-    workflow = Path(__file__).parent.parent / ".github/workflows/results.yml"
-    steps = [
-        line.split("run: bench ")[1].split() for line in workflow.read_text().splitlines() if "run: bench " in line
-    ]
-    assert steps == [["results", "check", "--reference"], ["leaderboard"]]
-    assert [bench(*step).code for step in steps] == [0, 0]
-    _edit(record, lambda each: each["scores"]["accuracy"].update(test=0.99))
-    assert bench(*steps[0]).code == 3
-    for kind in ("grid", "predictions"):
-        results.table_path(record, kind).unlink()
-    record.unlink()
-    assert [bench(*step).code for step in steps] == [0, 0]  # a change to results/ that adds no record
 
 
 def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
