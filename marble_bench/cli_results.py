@@ -34,19 +34,26 @@ def check(
         list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records, or folders of them; else --results-dir.")
     ] = None,
     results_dir: Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")] = Path("results"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A corpus's folder: the records are compared with its clips, labels and files.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="A task's file.py, if no name reaches it.")] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also how each score stands to what papers print of the same model.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Schema, digests, counts, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    from marble_bench.corpus_facts import Corpora
+    from marble_bench.plugins import find_task
     from marble_bench.show import print_table, print_verdicts
     from marble_bench.verdicts import beside_reference, readable, record_files
     from marble_bench.verdicts import check as judge
 
     files = record_files([path.expanduser() for path in paths or [results_dir]])
-    verdicts = judge(files)
+    root = data_dir.expanduser() if data_dir else None
+    verdicts = judge(files, Corpora(root, find_task(task) if task else None))
     beside = beside_reference(readable(files)) if reference else []
     if as_json:
         print(

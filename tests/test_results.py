@@ -7,18 +7,22 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
-from made_records import COUNTS, make
+from made_records import make, stand_in
 
 from marble_bench import plugins, results
 
 
+@pytest.fixture(autouse=True)
+def made_lists(monkeypatch):
+    """Shipped tasks list the clips of the made records."""
+    found = {name: stand_in(name) for name in ("emo", "gs", "gtzan", "mtt")}
+    find = plugins.find_task
+    monkeypatch.setattr(plugins, "find_task", lambda name: found.get(name) or find(name))
+
+
 @pytest.fixture
-def record(tmp_path, monkeypatch):
-    """A whole record of a task whose published counts are those of the made clips."""
-    task = plugins.find_task("gtzan").task
-    monkeypatch.setitem(task.counts, "train", COUNTS["train"])
-    monkeypatch.setitem(task.counts, "valid", COUNTS["valid"])
-    monkeypatch.setitem(task.counts, "test", COUNTS["test"])
+def record(tmp_path):
+    """A whole record of a task whose published clips are the made ones."""
     return make(tmp_path / "results", "one")
 
 
