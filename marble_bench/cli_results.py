@@ -84,7 +84,7 @@ def reproduce(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a record again and report the difference. 0 if every score is the same or inside its interval, else 1."""
+    """Run a record again and say what differs. 0 if nothing does and every score is the same or inside its interval."""
     import tempfile
 
     from marble_bench import reproduce as reproducing
@@ -93,7 +93,7 @@ def reproduce(
     from marble_bench.progress import Progress
     from marble_bench.request import offline_asked
     from marble_bench.show import print_again
-    from marble_bench.stored import read_one
+    from marble_bench.stored import Stored, read_one
 
     stored, where = read_one(record.expanduser()), device_of(device)
     old = stored.record
@@ -102,10 +102,13 @@ def reproduce(
             old, cache_root(cache_dir), Path(folder), where, model, task, data_dir, weights, offline or offline_asked()
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
-            new = running.run(request, progress).record
+            outcome = running.run(request, progress)
+        differing = reproducing.differences_of(stored, Stored(outcome.path, outcome.record))
+    new = outcome.record
     rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
     if as_json:
-        print(json.dumps({"scores": [asdict(row) for row in rows], "changed": changed, "record": new}))
+        print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
+                          "changed": changed, "record": new}))  # fmt: skip
     else:
-        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, changed)
-    raise typer.Exit(FAILED if any(row.verdict == "outside" for row in rows) else 0)
+        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, differing, changed)
+    raise typer.Exit(FAILED if differing or any(row.verdict == "outside" for row in rows) else 0)
