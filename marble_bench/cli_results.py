@@ -34,19 +34,26 @@ def check(
         list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records, or folders of them; else --results-dir.")
     ] = None,
     results_dir: Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")] = Path("results"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A corpus's folder: the records are compared with its clips, labels and files.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="A task's file.py, if no name reaches it.")] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also how each score stands to what papers print of the same model.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Schema, digests, counts, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    from marble_bench.corpus_facts import Corpora
+    from marble_bench.plugins import find_task
     from marble_bench.show import print_table, print_verdicts
     from marble_bench.verdicts import beside_reference, readable, record_files
     from marble_bench.verdicts import check as judge
 
     files = record_files([path.expanduser() for path in paths or [results_dir]])
-    verdicts = judge(files)
+    root = data_dir.expanduser() if data_dir else None
+    verdicts = judge(files, Corpora(root, find_task(task) if task else None))
     beside = beside_reference(readable(files)) if reference else []
     if as_json:
         print(
@@ -77,7 +84,7 @@ def reproduce(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a record again and report the difference. 0 if every score is the same or inside its interval, else 1."""
+    """Run a record again and say what differs. 0 if nothing does and every score is the same or inside its interval."""
     import tempfile
 
     from marble_bench import reproduce as reproducing
@@ -86,7 +93,7 @@ def reproduce(
     from marble_bench.progress import Progress
     from marble_bench.request import offline_asked
     from marble_bench.show import print_again
-    from marble_bench.stored import read_one
+    from marble_bench.stored import Stored, read_one
 
     stored, where = read_one(record.expanduser()), device_of(device)
     old = stored.record
@@ -95,10 +102,13 @@ def reproduce(
             old, cache_root(cache_dir), Path(folder), where, model, task, data_dir, weights, offline or offline_asked()
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
-            new = running.run(request, progress).record
+            outcome = running.run(request, progress)
+        differing = reproducing.differences_of(stored, Stored(outcome.path, outcome.record))
+    new = outcome.record
     rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
     if as_json:
-        print(json.dumps({"scores": [asdict(row) for row in rows], "changed": changed, "record": new}))
+        print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
+                          "changed": changed, "record": new}))  # fmt: skip
     else:
-        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, changed)
-    raise typer.Exit(FAILED if any(row.verdict == "outside" for row in rows) else 0)
+        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, differing, changed)
+    raise typer.Exit(FAILED if differing or any(row.verdict == "outside" for row in rows) else 0)

@@ -79,7 +79,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
     the mixtures, before the first is made.
     """
     names = request.named.task.target.names
-    here = gather.on_disk(request, watch, lambda paths: _digests(paths, names))
+    here = gather.on_disk(request, watch, lambda paths: digests_of(paths, names))
     rules = rules_of(request.named.task, request.protocol, here.mini)
     assert request.encoder is not None
     if rules.chunk_s < request.encoder.min_s:
@@ -144,7 +144,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         yield data, Prepared(rules, songs, chunks, split_frames, Path(folder))
 
 
-def _digests(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+def digests_of(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         return list(pool.map(partial(stems.digest, names=names), paths))
 

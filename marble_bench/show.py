@@ -14,7 +14,7 @@ from rich.text import Text
 if TYPE_CHECKING:
     from marble_bench.leaderboard.board import Board
     from marble_bench.leaderboard.compare import Comparison
-    from marble_bench.reproduce import Again
+    from marble_bench.reproduce import Again, Difference
     from marble_bench.request import Outcome
     from marble_bench.verdicts import Verdict
 
@@ -187,8 +187,10 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[str]) -> None:
-    """The scores of a record and of its rerun, and what else is not the same."""
+def print_again(
+    rows: Sequence[Again], units: dict[str, str], differing: Sequence[Difference], changed: Sequence[str]
+) -> None:
+    """The scores of a record and of its rerun, what speaks against the record, and what else is not the same."""
     from marble_bench.leaderboard.table import shown
 
     def text(value: float | None, metric: str) -> str:
@@ -206,5 +208,7 @@ def print_again(rows: Sequence[Again], units: dict[str, str], changed: Sequence[
         if why not in ("the record", "its predictions"):
             of = ", ".join(row.metric.replace(", ", " under ") for row in rows if row.basis == why)
             print(f"interval of {why} ({of})", file=sys.stderr)
+    for each in differing:
+        _console().print(Text(f"differs: {each.kind}: {each.words}", style="red"), soft_wrap=True)
     for line in changed:
         print(f"changed: {line}", file=sys.stderr)

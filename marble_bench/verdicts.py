@@ -11,7 +11,10 @@ In the order in which they are asked, and the first that stops further questions
   not in the grid, or not its best on valid.
 - `impossible`: a score out of its range, an interval upside down; a score that the task has not, or reads otherwise; a
   record that calls itself comparable and is not.
-- `duplicate`: the same run stands in another file; `same answers`: predictions equal to another model's, to the last digit.
+- `splits`, `truth`, `trivial`, `fingerprint`, `faults` (and `counts`): other than the task's list of clips and the corpus
+  at hand say; see `marble_bench.corpus_facts`.
+- `duplicate`: the same run stands in another file; `same answers`: predictions that are another model's; see
+  `marble_bench.copies`.
 - `below floor`, `old task`, `no digests`: warnings; the record stands, somebody should look.
 """
 
@@ -27,8 +30,9 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import plugins, results
+from marble_bench import copies, corpus_facts, plugins, results
 from marble_bench.core.keys import task_hash
+from marble_bench.corpus_facts import Corpora
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
@@ -43,7 +47,7 @@ CLOSE = 1e-6  # scores are made again in double precision from stored single pre
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
 GRID = ("layer", "learning_rate", "weight_decay", "seed", "valid", "best_epoch", "diverged")  # of every grid
-WARNINGS = ("below floor", "old task", "no digests", "not recomputed", "interval")
+WARNINGS = ("below floor", "old task", "no digests", "not recomputed", "interval", "fault not here", "near answers")
 
 
 @dataclass(frozen=True)
@@ -70,11 +74,14 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def check(paths: Sequence[Path]) -> list[Verdict]:
-    """The verdicts on every record, in order, `ok` for those with none. Duplicates are looked for among all of them."""
+def check(paths: Sequence[Path], corpora: Corpora | None = None) -> list[Verdict]:
+    """The verdicts on every record, in order, `ok` for those with none. Duplicates are looked for among all of them.
+
+    corpora: what is at hand of the records' corpora; None for the lists that are shipped.
+    """
+    corpora, answers = corpora or Corpora(), copies.Answers()
     verdicts: list[Verdict] = []
     runs: dict[str, Path] = {}
-    answers: dict[str, tuple[str, Path]] = {}
     for path in paths:
         here = len(verdicts)
         record, verdict = _read(path)
@@ -82,8 +89,8 @@ def check(paths: Sequence[Path]) -> list[Verdict]:
             verdicts.append(verdict or Verdict(str(path), "no record", "nothing could be read"))
             continue
         stored = Stored(path, record)
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored)]
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, answers)]
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers)]
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs)]
         if len(verdicts) == here:
             words = f"{stored.name}: scores made again from the predictions are the same"
             unmade = [name for name in record["scores"] if metric_of(record, name) is None]
@@ -116,8 +123,8 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
     return stop("form", listing(wrong, most=5)) if wrong else (record, None)
 
 
-def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
-    """What is asked of a record of the right form."""
+def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers) -> Iterator[tuple[str, str]]:
+    """What is asked of a record of the right form. answers: of the records before it."""
     yield from _place(stored)
     yield from _digests(stored)
     yield from _ranges(stored.record)
@@ -133,7 +140,13 @@ def _questions(stored: Stored) -> Iterator[tuple[str, str]]:
             yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
         else:
             tables[kind] = found
-    for kind, questions in (("grid", _grid), ("predictions", _predictions)):
+    here = corpora.of(stored.record)
+
+    def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+        return corpus_facts.disagreements(stored, frame, here) if here else iter(())
+
+    asked = (("grid", _grid), ("predictions", _predictions), ("predictions", listed), ("predictions", answers.copied))
+    for kind, questions in asked:
         try:
             if kind in tables:
                 yield from questions(stored, tables[kind])
@@ -399,21 +412,14 @@ def _numbers(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _twice(stored: Stored, runs: dict[str, Path], answers: dict[str, tuple[str, Path]]) -> Iterator[tuple[str, str]]:
-    """Whether a run, or its answers, were met before."""
+def _twice(stored: Stored, runs: dict[str, Path]) -> Iterator[tuple[str, str]]:
+    """Whether a run was met before."""
     record = stored.record
     facts = [record[key]["hash"] for key in ("protocol", "task")] + [record["data"]["fingerprint"]]
     run = json.dumps([*facts, record["model"]["name"], record["model"]["weights_sha256"], record["why_not"]])
     if run in runs:
         yield "duplicate", f"the same run stands in {runs[run]}"
-        return
-    runs[run] = stored.path
-    path = results.table_path(stored.path, "predictions")
-    if path.is_file():
-        digest = hashlib.sha256(path.read_bytes()).hexdigest()
-        model, where = answers.setdefault(digest, (record["model"]["weights_sha256"], stored.path))
-        if model != record["model"]["weights_sha256"]:
-            yield "same answers", f"its predictions are, to the last digit, those of {where}"
+    runs.setdefault(run, stored.path)
 
 
 def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,19 @@ def _truth(task: Any, split: str, count: int) -> Any:
         made[0], made[1] = True, False
         return torch.from_numpy(made.astype(np.float32))
     return torch.from_numpy(random.normal(size=(count, task.target.width)).astype(np.float32))
+
+
+def stand_in(name: str) -> plugins.Named:
+    """A shipped task whose list of clips is that of the made records."""
+    named = plugins.find_task(name)
+    target, clips = named.task.target, []
+    for split, count in COUNTS.items():
+        for i, truth in enumerate(_truth(named.task, split, count)):
+            label: Any = tuple(truth.tolist()) if truth.ndim else target.names[int(truth)]
+            if type(target).__name__ == "Tags":
+                label = tuple(tag for tag, there in zip(target.names, label, strict=True) if there)
+            clips.append(Clip(f"{split}{i:03}", split, f"{split}{i:03}.wav", label))
+    return replace(named, task=replace(named.task, clips=lambda root: clips, counts=dict(COUNTS)))
 
 
 def _outputs(truth: torch.Tensor, width: int, skill: float, random: np.random.Generator, kind: str) -> torch.Tensor:

@@ -39,6 +39,7 @@ FLOORS = [
     ["run", "check"],
     ["prepare"],
     ["leaderboard"],
+    ["corpus_facts", "copies"],
     ["verdicts", "reproduce"],
     ["progress", "show"],
     ["cli_options"],
