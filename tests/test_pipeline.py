@@ -280,7 +280,7 @@ def _cramped(most):
 
 
 def test_batches_are_halved_until_they_fit_the_memory_and_that_is_said(items, tmp_path):
-    _extract(items, tmp_path / "roomy", window=Window(length_s=0.5))
+    _extract(items, tmp_path / "roomy", _cramped(1000), window=Window(length_s=0.5))
     said = []
     SEEN.clear()
     _extract(items, tmp_path / "cramped", _cramped(2), window=Window(length_s=0.5), say=said.append)
