@@ -30,6 +30,7 @@ from marble_bench.disk import write_whole
 from marble_bench.download import Talk, agrees, download, from_hub, name_of
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError
+from marble_bench.names import folder_name
 from marble_bench.source import Source
 
 SILENT = Talk(lambda text: None, lambda name, done, total: None)
@@ -200,7 +201,7 @@ def _given(encoder: Encoder, cache: Path, given: Path) -> Weights:
 
 
 def _place(encoder: Encoder, cache: Path, key: str) -> Path:
-    return cache / "weights" / encoder.name / f"v{encoder.version}-{key[:16]}.safetensors"
+    return cache / "weights" / folder_name(encoder.name) / f"v{encoder.version}-{key[:16]}.safetensors"
 
 
 def _convert(encoder: Encoder, found: Path, path: Path) -> None:
