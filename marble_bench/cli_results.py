@@ -46,10 +46,11 @@ def check(
 ) -> None:
     """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
     from marble_bench.corpus_facts import Corpora
+    from marble_bench.leaderboard.board import beside_reference
     from marble_bench.plugins import find_task
     from marble_bench.show import print_table, print_verdicts
-    from marble_bench.verdicts import beside_reference, readable, record_files
     from marble_bench.verdicts import check as judge
+    from marble_bench.verdicts import readable, record_files
 
     files = record_files([path.expanduser() for path in paths or [results_dir]])
     root = data_dir.expanduser() if data_dir else None

@@ -81,10 +81,11 @@ class Corpora:
     def _find(self, name: str) -> AtHand | None:
         if self.task is not None and self.task.name == name:
             named = self.task
-        elif name in plugins.task_names():
-            named = plugins.find_task(name)
         else:
-            return None
+            try:
+                named = plugins.registered_task(name)
+            except UsageError:
+                return None  # somebody's own
         if self.root is None:
             try:
                 return AtHand(named, None, corpus.listed(named, None))

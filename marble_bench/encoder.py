@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
+from marble_bench.names import RULE, is_name, is_text
 from marble_bench.source import Source
 
 if TYPE_CHECKING:
@@ -90,8 +91,13 @@ class Encoder:
         problems = [
             f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
         ]
-        if set(self.name) & set("/\\ "):
-            problems.append("name has a slash or a blank, and it names a folder of results")
+        if self.name and not is_name(self.name):
+            problems.append(f"name {self.name!r} cannot stand in a record: give {RULE}")
+        problems += [
+            f"layer {layer.name!r}: give a name on one line, without control characters"
+            for layer in self.layers
+            if not is_text(layer.name)
+        ]
         if self.sample_rate_hz <= 0:
             problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
         if not self.layers:

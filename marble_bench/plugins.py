@@ -22,6 +22,7 @@ from marble_bench.core import sources
 from marble_bench.core.trees import module_file
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import UsageError, did_you_mean
+from marble_bench.names import RULE, is_name
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus, Fault, Schedule, Task, Window, task_name
 
@@ -164,18 +165,34 @@ def task_names() -> list[str]:
 
 
 def find_task(name: str) -> Named:
-    """The task of a name or of a path to a file. UsageError has the closest name, or every mistake in the file."""
+    """The task that a user asks for, by its name or by the path of its file, which is opened and run.
+
+    Only for words of a command line; what a record names goes to `registered_task`. UsageError has the closest name, or
+    every mistake in the file.
+    """
     if name.endswith(".py") or "/" in name:
         path = Path(name).expanduser()
         if not path.is_file():
             raise UsageError(f"no task file {path}")
+        _check_file_name(path)
         return Named(task_name(path), _task_of(_load(path.resolve(), None), path), path)
+    return registered_task(name)
+
+
+def _check_file_name(path: Path) -> None:
+    if not is_name(task_name(path)):
+        raise UsageError(f"{path}: a task is called by its file's name, and {task_name(path)!r} is none: give {RULE}")
+
+
+def registered_task(name: str) -> Named:
+    """The task of a name, among those registered; no path is ever opened. Raises UsageError with the closest name."""
     files = _files("marble_bench.tasks")
     if name not in files:
         raise UsageError(f"no task '{name}'{did_you_mean(name, files)} (bench list tasks)")
     if len(files[name]) > 1:
         raise UsageError(f"two files stand for task '{name}': {', '.join(map(str, files[name]))}; rename one")
     path = files[name][0]
+    _check_file_name(path)
     return Named(name, _task_of(_load(path, f"marble_bench.tasks.{path.stem}"), path), path)
 
 
@@ -206,7 +223,11 @@ def encoder_files() -> dict[str, Path]:
 
 
 def find_encoder(name: str) -> Encoder:
-    """The encoder of a name or of `path/to/file.py:Name`. Raises UsageError with the closest name."""
+    """The encoder that a user asks for, by its name or by `path/to/file.py:Name`, a file that is opened and run.
+
+    Only for words of a command line; what a record names goes to `registered_encoder`. Raises UsageError with the closest
+    name.
+    """
     if ".py" in name:
         file, _, attribute = name.partition(".py")
         path, attribute = Path(file + ".py").expanduser(), attribute.lstrip(":")
@@ -218,6 +239,11 @@ def find_encoder(name: str) -> Encoder:
             choices = ", ".join(own) or "none"
             raise UsageError(f"{path} has no Encoder '{attribute}' (Encoders in it: {choices}); write {path}:NAME")
         return replace(own[attribute], code=digest_of_file(path.resolve()))
+    return registered_encoder(name)
+
+
+def registered_encoder(name: str) -> Encoder:
+    """The encoder of a name, among those registered; no path is ever opened. Raises UsageError with the closest name."""
     known = encoders()
     if name not in known:
         raise UsageError(f"no model '{name}'{did_you_mean(name, known)} (bench list models)")

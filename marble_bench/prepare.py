@@ -15,6 +15,7 @@ from typing import Any
 from marble_bench import audio, corpus, framed, gather, record, run, separation
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError
+from marble_bench.names import folder_name
 from marble_bench.request import Request, Watch
 from marble_bench.targets import Classes, Scalars, Stems, Tags
 from marble_bench.task import Clip
@@ -271,7 +272,7 @@ def _pace(request: Request, encoder: Encoder, window_s: float, measured: dict[tu
 
 def _records(request: Request) -> Iterator[dict[str, Any]]:
     """What the results folder has of this model; what is no JSON is left out."""
-    for path in sorted((request.results / request.model).glob("*/*/*.json")):
+    for path in sorted((request.results / folder_name(request.model)).glob("*/*/*.json")):
         try:
             yield json.loads(path.read_text())
         except (OSError, ValueError):

@@ -11,8 +11,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import __version__, corpus, identity, perturb, results
-from marble_bench.core.keys import task_hash as task_hash
+from marble_bench import __version__, comparable, corpus, identity, results
+from marble_bench.core.keys import task_hash
 from marble_bench.gather import Gathered
 from marble_bench.request import Request
 from marble_bench.scoring import Answers
@@ -38,7 +38,8 @@ def build(
 
     said: what else is to be told of each chosen probe. A separator is a probe too.
     """
-    why_not = _why_not(request, data)
+    departures = comparable.of_run(request, data.mini, len(data.missing))
+    why_not = departures.reasons()
     git, dirty = _git()
     return {
         "schema": results.SCHEMA,
@@ -87,50 +88,10 @@ def build(
             "dtype": request.dtype,
             "platform": platform.platform(),
         },
-        "identity": identity.told(data, request, variant(request, data)),
+        "identity": identity.told(data, request, departures.variant()),
         "comparable": not why_not,
         "why_not": why_not,
     }
-
-
-def _why_not(request: Request, data: Gathered) -> list[str]:
-    """What keeps a record off the ranking."""
-    reasons = []
-    if data.mini:
-        reasons.append("made on the miniature corpus")
-    if request.limit:
-        reasons.append(f"limited to {request.limit} clips a split")
-    if data.missing:
-        reasons.append(f"incomplete corpus ({len(data.missing)} entries in data.missing)")
-    if request.layers != "all":
-        reasons.append(f"only layers {request.layers}")
-    if request.seeds < request.protocol.seeds:
-        reasons.append(f"{request.seeds} seeds, the protocol asks for {request.protocol.seeds}")
-    if request.dtype != "float32":
-        reasons.append(f"features in {request.dtype}")
-    if request.control:
-        reasons.append(f"a control: training labels by {request.control}")
-    if request.few_shot:
-        reasons.append("made for a few-shot curve; the full run is a record of its own")
-    if request.perturb:
-        reasons.append(f"made for perturbations ({', '.join(request.perturb)}); the full run is a record of its own")
-    return reasons
-
-
-def variant(request: Request, data: Gathered) -> str:
-    """What sets a record's file apart from the full run's."""
-    parts = ["mini"] if data.mini else []
-    parts += [f"limit{request.limit}"] if request.limit else []
-    parts += ["partial"] if data.missing else []
-    parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
-    parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
-    parts += [request.dtype] if request.dtype != "float32" else []
-    parts += [f"control-{request.control}"] if request.control else []
-    parts += ["few-shot"] if request.few_shot else []
-    if request.perturb:
-        whole = request.perturb == tuple(perturb.CHANGES)
-        parts += ["perturbed" if whole else f"perturbed-{'+'.join(request.perturb)}"]
-    return "-".join(parts)
 
 
 def peak_memory_mb() -> float:

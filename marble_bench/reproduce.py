@@ -69,9 +69,13 @@ def request_of(
     if str(facts["source"]).startswith("features:"):
         raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
     encoder = (
-        plugins.find_encoder(model) if model else _named(plugins.find_encoder, facts["name"], "--model FILE.py:NAME")
+        plugins.find_encoder(model)
+        if model
+        else _named(plugins.registered_encoder, facts["name"], "--model FILE.py:NAME")
     )
-    named = plugins.find_task(task) if task else _named(plugins.find_task, record["task"]["name"], "--task FILE.py")
+    named = (
+        plugins.find_task(task) if task else _named(plugins.registered_task, record["task"]["name"], "--task FILE.py")
+    )
     rules = find_protocol(record["protocol"]["name"])
     mini = record["data"]["mini"]
     # what a run may have been asked beyond that; a version of the suite that does not know it has no such record

@@ -12,6 +12,7 @@ from marble_bench import plugins
 from marble_bench.cache import data_dir
 from marble_bench.encoder import Encoder
 from marble_bench.errors import UsageError
+from marble_bench.names import RULE, is_name
 from marble_bench.plugins import Named
 from marble_bench.protocol import Protocol
 
@@ -93,7 +94,7 @@ def pairs(
     found = [plugins.find_task(name) for name in dict.fromkeys(names)]
     encoders: list[tuple[str, Encoder | None]] = []
     if features:
-        encoders.append((_safe(models[0]) if models else features.stem, None))
+        encoders.append((_safe(models[0] if models else features.stem), None))
     else:
         known = [plugins.find_encoder(name) for name in dict.fromkeys(models)]
         encoders += [(encoder.name, encoder) for encoder in known]
@@ -101,9 +102,9 @@ def pairs(
 
 
 def _safe(name: str) -> str:
-    """A model's name as a folder can carry it."""
-    if not name.strip(". ") or set(name) & set("/\\\0"):
-        raise UsageError(f"--model {name!r} cannot name a folder of results; leave out slashes")
+    """A model's name as a record can carry it."""
+    if not is_name(name):
+        raise UsageError(f"--model {name!r} cannot name a model in a record: give {RULE}")
     return name
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError, DataError
+from marble_bench.names import LONGEST_TEXT, RULE, folder_name
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -22,6 +23,8 @@ SCHEMA = "marble-bench.record/1"
 # What may differ between two runs that found the same: the machine, its speed, the code.
 VOLATILE = ("suite", "cost", "environment", "digests", "identity")
 TABLES = ("grid", "predictions")
+LARGEST_BYTES = 16 << 20  # of a record's JSON: 55,000 missing clips are 4 MB
+LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywhere
 
 
 def schema() -> dict[str, Any]:
@@ -33,7 +36,18 @@ def schema() -> dict[str, Any]:
 def faults(record: Any) -> list[str]:
     """Where a record is not as the schema asks, a line each: the field and what is wrong with it."""
     found = sorted(_validator().iter_errors(record), key=lambda error: list(map(str, error.path)))
-    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {error.message[:160]}" for error in found]
+    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {_words(error)}" for error in found]
+
+
+def _words(error: Any) -> str:
+    """What is wrong with one value. Of names and texts in the words of their rule, and with nothing of theirs unescaped."""
+    rule = {
+        "name": f"no name: {RULE}",
+        "text": f"no text: one line of at most {LONGEST_TEXT} characters, none of control",
+    }
+    if isinstance(error.schema, dict) and error.schema.get("$comment") in rule and error.validator != "type":
+        return f"{ascii(error.instance)[:80]} is {rule[error.schema['$comment']]}"
+    return str(error.message[:160])
 
 
 @lru_cache(maxsize=1)
@@ -47,10 +61,19 @@ def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Pat
     """`<results>/<model>/<weights digest, 12 hex>/<protocol>/<task>[.<variant>].json`.
 
     variant: what makes a record not comparable (`mini`, `limit20`), so that it never stands in a full run's place.
+    Names are escaped (`marble_bench.names.folder_name`), so that none is a way out of the folder and no two share a file.
     """
-    stem = record["task"]["name"] + (f".{variant}" if variant else "")
-    model, protocol = record["model"], record["protocol"]["name"]
-    return results / str(model["name"]) / str(model["weights_sha256"])[:12] / str(protocol) / f"{stem}.json"
+    model = record["model"]
+    stem = file_stem(record["task"]["name"]) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
+    folders = [
+        folder_name(str(each)) for each in (model["name"], model["weights_sha256"][:12], record["protocol"]["name"])
+    ]
+    return results.joinpath(*folders) / f"{stem}.json"
+
+
+def file_stem(task: str) -> str:
+    """What the file of a task's record begins with: its name, in which a dot is escaped too, for a variant follows one."""
+    return folder_name(task).replace(".", "%2E")
 
 
 def check_writable(folder: Path, what: str = "the results folder", option: str = "--results-dir") -> None:
@@ -149,28 +172,53 @@ def save(
 
 
 class NotANumber(ValueError):
-    """JSON that holds NaN or infinity."""
+    """JSON that holds NaN, infinity or a number that no reader has."""
 
 
 def loads(text: str) -> Any:
     """JSON as its standard has it, which Python's reader does not ask for.
 
-    Raises NotANumber for NaN and infinity, another ValueError for what is no JSON.
+    Raises NotANumber for NaN, infinity and numbers too large; another ValueError for what is no JSON, and for an object
+    that has a key twice, of which readers take different ones.
     """
 
     def refuse(word: str) -> Any:
         raise NotANumber(f"{word} is no number of JSON; what is not known is null")
 
+    def real(word: str) -> float:
+        value = float(word)
+        return value if math.isfinite(value) else refuse(word[:40])
+
+    def integer(word: str) -> int:
+        value = int(word) if len(word) <= len(str(-LARGEST_INTEGER)) else LARGEST_INTEGER + 1
+        return value if abs(value) <= LARGEST_INTEGER else refuse(word[:40])
+
+    def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) < len(pairs):
+            twice = next(key for index, (key, _) in enumerate(pairs) if key in dict(pairs[:index]))
+            raise ValueError(f"an object has the key {ascii(twice)[:80]} twice")
+        return made
+
     try:
-        return json.loads(text, parse_constant=refuse)
+        return json.loads(text, parse_constant=refuse, parse_float=real, parse_int=integer, object_pairs_hook=once)
     except RecursionError:
         raise ValueError("its brackets go deeper than any record's") from None
+
+
+def read_text(path: Path) -> str:
+    """The text of a record's file. Raises ValueError for one that is larger than any record, OSError for none."""
+    with path.open("rb") as file:
+        held = file.read(LARGEST_BYTES + 1)
+    if len(held) > LARGEST_BYTES:
+        raise ValueError(f"it has more than {LARGEST_BYTES >> 20} MB, and no record has")
+    return held.decode("utf-8")
 
 
 def read(path: Path) -> dict[str, Any]:
     """A record from its file. Raises DataError naming the file if it is no record of this schema."""
     try:
-        record = loads(path.read_text(encoding="utf-8"))
+        record = loads(read_text(path))
     except (ValueError, OSError) as error:
         raise DataError(f"{path} cannot be read as a record: {error}") from error
     found = record.get("schema") if isinstance(record, dict) else None

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import (
     audio,
+    comparable,
     corpus,
     events,
     framed,
@@ -224,7 +225,8 @@ def _save(
     grid: pd.DataFrame,
     predictions: pd.DataFrame,
 ) -> Outcome:
-    path = results.record_path(request.results, made, record.variant(request, data))
+    variant = comparable.of_run(request, data.mini, len(data.missing)).variant()
+    path = results.record_path(request.results, made, variant)
     written = results.save(path, made, grid, predictions, overwrite=request.overwrite, say=watch.say)
     return Outcome(made, path, written)
 

@@ -5,19 +5,45 @@ A record whose predictions are not beside it is still a record; what needs them 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import metrics, plugins, results
+from marble_bench.comparable import seeds_of
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.metrics import Metric
+from marble_bench.metrics import Metric, stem_metrics
+from marble_bench.names import is_name, is_text
 
 if TYPE_CHECKING:
     import pandas as pd
     import torch
     from numpy.typing import NDArray
+
+
+# What the tables of a run hold: the columns that each has, and those that some have.
+COLUMNS = {
+    "grid": {
+        "layer": "text", "learning_rate": "number", "weight_decay": "number", "seed": "integer", "valid": "number",
+        "best_epoch": "integer", "diverged": "flag",
+    },
+    "predictions": {
+        "split": "text", "seed": "integer", "clip": "text", "group": "text", "truth": "numbers", "outputs": "numbers",
+    },
+}  # fmt: skip
+MORE_COLUMNS = {
+    "grid": {
+        "stem": "text", "hidden": "integer", "batch_size": "integer", "dropout": "number", "standardize": "flag",
+        "history": "numbers",
+    },
+    "predictions": {},
+}  # fmt: skip
+MAY_BE_UNKNOWN = ("valid", "history", "outputs")  # of a probe that diverged, of a stem that is silent
+# The largest table of an honest run has 0.4 million rows and 60 million values: a full MTG-Jamendo split, eight changes.
+MOST_ROWS, MOST_VALUES = 4_000_000, 80_000_000
+# A value of an honest table takes at least half a byte: outputs do not repeat. Small tables may be of any kind.
+SPARE_ROWS, SPARE_VALUES, VALUES_PER_BYTE = 1000, 2_000_000, 4
 
 
 @dataclass(frozen=True)
@@ -61,16 +87,119 @@ def read_one(path: Path) -> Stored:
 
 
 def table(stored: Stored, kind: str) -> pd.DataFrame | None:
-    """The `grid` or the `predictions` beside a record; None if there is none. Raises DataError if it cannot be read."""
-    import pandas as pd
+    """The `grid` or the `predictions` beside a record; None if there is none.
+
+    Raises DataError if it cannot be read or is not of the form that a run writes. Rows, values and columns are counted by
+    the file's footer before anything is unpacked: 300 kB of Parquet can stand for 100 million rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
 
     path = results.table_path(stored.path, kind)
     if not path.is_file():
         return None
     try:
-        return pd.read_parquet(path)
-    except Exception as error:  # pyarrow has an error of its own for each way to be broken
+        with pq.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 20) as file:
+            wrong = _oversized(file.metadata, path.stat().st_size, _rows_of(stored.record, kind))
+            wrong = wrong or _misshapen(file.schema_arrow, kind)
+            if wrong:
+                raise DataError(f"{path} is no table of a run: {wrong}")
+            frame: pd.DataFrame = file.read(use_threads=False).to_pandas(ignore_metadata=True)
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # pyarrow has one for each way
         raise DataError(f"{path} cannot be read as a table: {error}") from error
+    if wrong := _unfit(frame, kind):
+        raise DataError(f"{path} is no table of a run: {wrong}")
+    return frame
+
+
+def _rows_of(record: dict[str, Any], kind: str) -> int:
+    """How many rows a record says that a table has."""
+    if kind == "grid":
+        return int(record["selection"]["probes"])
+    clips, seeds = record["data"]["clips"], seeds_of(record)
+    changed = sum(each["clips"] for each in record.get("perturbations", {}).values())
+    return int((clips["valid"] + clips["test"] + changed) * seeds)
+
+
+def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
+    """What is too much of a Parquet file, by its footer, to be read; empty if nothing is.
+
+    Up to twice the rows that the record tells of are read, so that a verdict can count them clip by clip.
+    """
+    if footer.num_rows > min(2 * rows + SPARE_ROWS, MOST_ROWS):
+        return f"{footer.num_rows:,} rows, and its record tells of {rows:,}"
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    values = sum(column.num_values for column in columns)
+    most = min(MOST_VALUES, SPARE_VALUES + VALUES_PER_BYTE * size_bytes)
+    if values > most:
+        return f"{values:,} values in {size_bytes:,} bytes, and at most {most:,} are read"
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    if unpacked > 16 * most:
+        return f"{unpacked:,} bytes when unpacked, and at most {16 * most:,} are read"
+    return ""
+
+
+def _misshapen(schema: Any, kind: str) -> str:
+    """What is wrong with the columns of a table; empty if nothing is."""
+    import pyarrow as pa
+
+    names, needed = list(schema.names), COLUMNS[kind]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return f"column {listing(map(ascii, twice))} twice"
+    if absent := [name for name in needed if name not in names]:
+        return f"no column {listing(absent)}"
+    forms = needed | MORE_COLUMNS[kind]
+    numeric: Callable[[Any], bool] = lambda form: pa.types.is_integer(form) or pa.types.is_floating(form)  # noqa: E731
+    fits: dict[str, Callable[[Any], bool]] = {
+        "text": lambda form: pa.types.is_string(form) or pa.types.is_large_string(form),
+        "integer": pa.types.is_integer,
+        "flag": pa.types.is_boolean,
+        "number": numeric,
+        "numbers": lambda form: (
+            (pa.types.is_list(form) or pa.types.is_large_list(form))
+            and (numeric(form.value_type) or pa.types.is_null(form.value_type))
+        ),
+    }
+    for name, form in zip(names, schema.types, strict=True):
+        # of events, the times that were found of each kind stand in a column of the kind's name
+        expected = forms.get(name) or ("numbers" if kind == "predictions" and is_name(name) else None)
+        if expected is None:
+            return f"a column {ascii(name)[:80]}, which no run writes"
+        if not fits[expected](form):
+            return f"column {ascii(name)[:80]} is of type {str(form)[:80]}, not {expected}"
+    return ""
+
+
+def _unfit(frame: pd.DataFrame, kind: str) -> str:
+    """What is wrong with the values of a table; empty if nothing is. What may be unknown is NaN, or minus infinity."""
+    import numpy as np
+
+    forms = COLUMNS[kind] | MORE_COLUMNS[kind]
+    for name in frame.columns:
+        column, form = frame[name], forms.get(name, "numbers")
+        if form != "number" and column.isna().any():
+            return f"column {name} lacks a value in row {int(column.isna().to_numpy().argmax())}"
+        if form == "text":
+            bad = next((text for text in column.unique() if not is_text(text)), None)
+            if bad is not None:
+                return f"column {name} has {ascii(bad)[:80]}, which is no text on one line"
+        elif form == "integer" and len(column) and int(column.min()) < (-1 if name == "best_epoch" else 0):  # -1: never
+            return f"column {name} has {int(column.min())}"
+        elif form == "number" or form == "numbers":
+            rows = column.to_list() if form == "numbers" else [column.to_numpy()]
+            values = np.concatenate([np.empty(0), *rows]).astype(np.float64)
+            if (values == np.inf).any() or (name not in MAY_BE_UNKNOWN and np.isinf(values).any()):
+                return f"column {name} holds infinity"
+            if name not in MAY_BE_UNKNOWN and forms.get(name) and np.isnan(values).any():
+                return f"column {name} holds NaN"
+    return ""
 
 
 def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
@@ -83,9 +212,10 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
     }
     grouped: dict[str, Metric] = {}
     try:
-        task = plugins.find_task(record["task"]["name"]).task
-    except UsageError:
-        pass  # a user's own task: the suite's metrics may still serve, by their names
+        task = plugins.registered_task(record["task"]["name"]).task
+    except UsageError:  # a user's own task: the suite's metrics may still serve, by their names
+        stems = dict.fromkeys(choice["stem"] for choice in record["selection"]["per_seed"] if "stem" in choice)
+        known |= {each.name: each for each in (stem_metrics(list(stems)) if stems else ())}
     else:
         known = {metric.name: metric for metric in task.metrics}
         if task.group_name:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
+from marble_bench.names import RULE, is_name, is_text
 from marble_bench.source import Source
 
 if TYPE_CHECKING:
@@ -205,11 +206,29 @@ class Task:
         problems += [
             f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)
         ]
+        problems += self._unnameable()
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
         if self.version < 1:
             problems.append(f"version is {self.version}: start at 1")
         return problems
+
+    def _unnameable(self) -> list[str]:
+        """Which names cannot stand in a record."""
+        named = {"metric": [metric.name for metric in self.metrics]}
+        named["group_name"] = [self.group_name] if self.group_name else []
+        named["corpus"] = [self.corpus.name] if isinstance(self.corpus, Corpus) else []
+        labels = getattr(self.target, "names", ())
+        return [
+            f"{what} {name!r} cannot stand in a record: give {RULE}"
+            for what, names in named.items()
+            for name in names
+            if not is_name(name)
+        ] + [
+            f"label {label!r}: give a text on one line, without control characters"
+            for label in labels
+            if isinstance(label, str) and not is_text(label)
+        ]
 
     def _unselectable(self) -> list[str]:
         """What keeps the main metric from choosing probes."""

@@ -11,11 +11,14 @@ In the order in which they are asked, and the first that stops further questions
   not in the grid, or not its best on valid.
 - `impossible`: a score out of its range, an interval upside down; a score that the task has not, or reads otherwise; a
   record that calls itself comparable and is not.
+- `facts`: what the record says of a registered model, corpus or fault is not what the suite knows of it. `old task`,
+  `old protocol`, `old model`: its task, protocol or model is not the one that is here.
 - `splits`, `truth`, `trivial`, `fingerprint`, `faults` (and `counts`): other than the task's list of clips and the corpus
   at hand say; see `marble_bench.corpus_facts`.
 - `duplicate`: the same run stands in another file; `same answers`: predictions that are another model's; see
   `marble_bench.copies`.
-- `below floor`, `old task`, `no digests`: warnings; the record stands, somebody should look.
+- `below floor`, `no digests`, `not recomputed`, `interval`, `fault not here`, `near answers`: warnings; the
+  record stands, somebody should look.
 """
 
 from __future__ import annotations
@@ -23,31 +26,30 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from itertools import zip_longest
 from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import copies, corpus_facts, plugins, results
-from marble_bench.core.keys import task_hash
+from marble_bench import claims, copies, corpus_facts, results
+from marble_bench.comparable import seeds_of
 from marble_bench.corpus_facts import Corpora
-from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.errors import DataError, listing
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stored import Predicted, Stored, metric_of, predicted, table
+from marble_bench.targets import Events
 
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.task import Task
-
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
-GRID = ("layer", "learning_rate", "weight_decay", "seed", "valid", "best_epoch", "diverged")  # of every grid
-WARNINGS = ("below floor", "old task", "no digests", "not recomputed", "interval", "fault not here", "near answers")
+WARNINGS = ("below floor", "no digests", "not recomputed", "interval", "fault not here", "near answers")
 
 
 @dataclass(frozen=True)
@@ -74,10 +76,11 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def check(paths: Sequence[Path], corpora: Corpora | None = None) -> list[Verdict]:
+def check(paths: Sequence[Path], corpora: Corpora | None = None, intervals: bool = True) -> list[Verdict]:
     """The verdicts on every record, in order, `ok` for those with none. Duplicates are looked for among all of them.
 
     corpora: what is at hand of the records' corpora; None for the lists that are shipped.
+    intervals: also make those again, which takes the most time and gives no more than a warning.
     """
     corpora, answers = corpora or Corpora(), copies.Answers()
     verdicts: list[Verdict] = []
@@ -89,12 +92,14 @@ def check(paths: Sequence[Path], corpora: Corpora | None = None) -> list[Verdict
             verdicts.append(verdict or Verdict(str(path), "no record", "nothing could be read"))
             continue
         stored = Stored(path, record)
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers)]
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
         verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs)]
         if len(verdicts) == here:
             words = f"{stored.name}: scores made again from the predictions are the same"
             unmade = [name for name in record["scores"] if metric_of(record, name) is None]
             words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
+            strange = claims.unknown(record)
+            words += f"; facts not known here: {listing(strange)}" if strange else ""
             verdicts.append(Verdict(str(path), "ok", words))
     return verdicts
 
@@ -106,7 +111,7 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
         return None, Verdict(str(path), kind, words)
 
     try:
-        record = results.loads(path.read_text(encoding="utf-8"))
+        record = results.loads(results.read_text(path))
     except results.NotANumber as error:
         return stop("form", str(error))
     except (ValueError, OSError) as error:
@@ -123,12 +128,12 @@ def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
     return stop("form", listing(wrong, most=5)) if wrong else (record, None)
 
 
-def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers) -> Iterator[tuple[str, str]]:
+def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, intervals: bool) -> Iterator[tuple[str, str]]:
     """What is asked of a record of the right form. answers: of the records before it."""
     yield from _place(stored)
     yield from _digests(stored)
     yield from _ranges(stored.record)
-    yield from _task(stored.record)
+    yield from claims.disagreements(stored.record)
     tables: dict[str, pd.DataFrame] = {}
     for kind in results.TABLES:
         try:
@@ -145,7 +150,12 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers) -> Ite
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         return corpus_facts.disagreements(stored, frame, here) if here else iter(())
 
-    asked = (("grid", _grid), ("predictions", _predictions), ("predictions", listed), ("predictions", answers.copied))
+    asked: list[tuple[str, Callable[[Stored, pd.DataFrame], Iterator[tuple[str, str]]]]] = [
+        ("grid", _grid),
+        ("predictions", partial(_predictions, intervals=intervals)),
+        ("predictions", listed),
+        ("predictions", answers.copied),
+    ]
     for kind, questions in asked:
         try:
             if kind in tables:
@@ -158,11 +168,12 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers) -> Ite
 
 def _place(stored: Stored) -> Iterator[tuple[str, str]]:
     record = stored.record
-    variants = stored.path.name.removesuffix(".json").removeprefix(record["task"]["name"])
-    expected = results.record_path(Path(), record, variants.lstrip("."))
-    if variants.lstrip(".") and record["comparable"]:
-        yield "misplaced", f"'{variants.lstrip('.')}' in its name says that it is not comparable; it says it is"
-    if stored.path.absolute().parts[-4:] != expected.parts:
+    variant, here = claims.variant_of(record), stored.path.absolute().parts[-4:]
+    if variant is None:  # for a reason that this version does not know: its name may be any that is not a full run's
+        stem = results.file_stem(record["task"]["name"])
+        variant = stored.path.name.removesuffix(".json").removeprefix(f"{stem}.") or "unknown"
+    expected = results.record_path(Path(), record, variant)
+    if here != expected.parts:
         yield "misplaced", f"what it says belongs to {expected}"
 
 
@@ -185,12 +196,8 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impossible", f"{len(main)} main scores; there is one"
     elif record["selection"]["metric"] != main[0]:
         yield "impossible", f"probes were chosen by {record['selection']['metric']}, the main score is {main[0]}"
-    if record["comparable"] == bool(record["why_not"]):
-        yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
-    if record["comparable"] and (record["data"]["mini"] or record["data"]["missing"]):
-        yield "impossible", "it calls itself comparable, made on a miniature or an incomplete corpus"
     yield from _selected(record)
-    seeds = _seeds(record)
+    seeds = seeds_of(record)
     for name, score in record["scores"].items():
         values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
         known = [value for value in values if value is not None]
@@ -244,55 +251,8 @@ def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, fl
     return sum(known) / len(known), stdev(known) if len(known) > 1 else None
 
 
-def _seeds(record: dict[str, Any]) -> int:
-    """How many seeds a record has; where each stem has a probe of its own, a seed stands there once for each."""
-    return len({choice["seed"] for choice in record["selection"]["per_seed"]})
-
-
-def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    name = record["task"]["name"]
-    try:
-        named = plugins.find_task(name)
-    except UsageError:
-        return  # a user's own task
-    if record["task"]["hash"] != task_hash(named):
-        yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
-    else:
-        yield from _declared(named.task, record["scores"])
-    full = record["comparable"] and not record["data"]["missing"]
-    missing = len(record["data"]["faults"])
-    short = sum(named.task.counts.values()) - sum(record["data"]["clips"].values())
-    if full and record["task"]["hash"] == task_hash(named) and short != missing:
-        yield (
-            "counts",
-            f"{short} clips fewer than published, {missing} of them known faults, yet it calls itself comparable",
-        )
-
-
-def _declared(task: Task, scores: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Whether a task asks for the scores of its record, and reads them the same way."""
-    first = task.metrics[0]
-    metrics = {metric.name: metric for metric in task.metrics}
-    metrics |= {f"{first.name}_ensemble": first} if task.ensemble else {}
-    metrics |= {f"{first.name}_{task.group_name}": first} if task.group_name else {}
-    for name, score in scores.items():
-        metric = metrics.get(name)
-        if metric is None:
-            yield "impossible", f"{name} is no score of its task, which has {listing(metrics)}"
-        elif (score["unit"], score["higher_is_better"]) != (metric.unit, metric.higher_is_better):
-            better = "higher" if metric.higher_is_better else "lower"
-            yield (
-                "impossible",
-                f"{name}: a score in {metric.unit} of which {better} is better, the record says otherwise",
-            )
-
-
 def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     selection = stored.record["selection"]
-    absent = [name for name in GRID if name not in grid]
-    if absent:
-        yield "tables", f"the grid has no column {listing(absent)}"
-        return
     if len(grid) != selection["probes"]:
         yield "counts", f"{len(grid)} probes in the grid, {selection['probes']} in the record"
     if int(grid["diverged"].sum()) != selection["diverged"]:
@@ -300,10 +260,13 @@ def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
             "counts",
             f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection['diverged']} in the record",
         )
+    yield from _tried(stored.record, grid)
+    yield from _histories(stored.record, grid)
     for choice in selection["per_seed"]:
-        same = grid
-        for name in choice.keys() & set(grid.columns) - {"valid"}:
-            same = same[same[name] == choice[name]]
+        same, of = grid, {"epoch": "best_epoch"}
+        for name in choice.keys() - {"valid", "ensemble"}:
+            column = of.get(name, name)
+            same = same[same[column] == choice[name]] if column in same else same[:0]
         if len(same) != 1:
             yield "choice", f"the probe that seed {choice['seed']} chose is not in the grid"
             continue
@@ -319,9 +282,54 @@ def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
             )
 
 
-def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _tried(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Whether the grid holds what its protocol tries, on every layer that a full run reads, and nothing twice."""
+    protocol, task, encoder = claims.protocol_of(record), claims.task_of(record), claims.encoder_of(record)
+    keys = [name for name in grid.columns if name not in ("valid", "best_epoch", "diverged", "history")]
+    if grid.duplicated(keys).any():
+        yield "counts", "a probe stands in the grid twice"
+    seeds = set(range(seeds_of(record)))
+    if set(grid["seed"]) != seeds:
+        yield (
+            "counts",
+            f"the grid has seeds {listing(map(str, sorted(set(grid['seed']))))}, the record has {len(seeds)}",
+        )
+    known = {layer.name for layer in encoder.layers} | {"sum"} if encoder else set(grid["layer"])
+    if strange := sorted(set(grid["layer"]) - known):
+        yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record['model']['name']}' has not"
+    if protocol is None or (task is None and "stem" in grid):
+        return
+    for axis, values in claims.axes_of(protocol, task, record["data"]["mini"]).items():
+        found = set(grid[axis]) if axis in grid else set()
+        if found != set(values):
+            yield "counts", f"the grid has {axis} {_some(found)}, and '{protocol.name}' tries {_some(values)}"
+
+
+def _some(values: Iterable[Any]) -> str:
+    return listing([f"{value:g}" for value in sorted(values)], most=6) or "of none"
+
+
+def _histories(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Whether each probe's score is the best of its own history, where both are of the same metric."""
+    task, protocol = claims.task_of(record), claims.protocol_of(record)
+    by_loss = task is None or isinstance(task.target, Events)  # trained by their loss, chosen by decoded events
+    if "history" not in grid or by_loss or protocol is None or protocol.validate_steps:
+        return
+    for row, (history, valid, diverged) in enumerate(
+        zip(grid["history"], grid["valid"], grid["diverged"], strict=True)
+    ):
+        known = [value for value in history if value == value]
+        if known and not diverged and valid == valid and abs(max(known) - valid) > CLOSE * max(1, abs(valid)):
+            yield (
+                "choice",
+                f"probe {row} of the grid has {valid:.6g} on valid, the best of its history is {max(known):.6g}",
+            )
+            return
+
+
+def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterator[tuple[str, str]]:
     record = stored.record
-    seeds = _seeds(record)
+    seeds = seeds_of(record)
     for split in ("valid", "test"):
         rows = frame[frame["split"] == split]
         clips, expected = rows["clip"].nunique(), record["data"]["clips"][split]
@@ -330,6 +338,7 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
                 "counts",
                 f"{len(rows)} predictions of {clips} {split} clips, the record has {expected} clips and {seeds} seeds",
             )
+    yield from _items(record, frame)
     yield from _perturbed(stored, frame)
     for name, score in record["scores"].items():
         found = predicted(stored, name)
@@ -340,7 +349,7 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
         again = _scored(found)
         if not all(_close(*pair) for pair in zip_longest(again, score["per_seed"])):
             yield "scores", f"{name}: {_numbers(score['per_seed'])} in the record, {_numbers(again)} by its predictions"
-        elif score["main"]:
+        elif score["main"] and intervals:
             bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
             made = [results.number(bound) for bound in bounds]
             if not all(_close(*pair, 1e-4) for pair in zip(score["ci95"], made, strict=True)):
@@ -348,6 +357,14 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
                     "interval",
                     f"{name}: {_numbers(score['ci95'])} in the record, {_numbers(made)} with this version",
                 )
+        told = score["trivial"]
+        if told is not None and not claims.trivial_is_possible(
+            found.metric, found.outputs.shape[-1], found.truth, told
+        ):
+            yield (
+                "scores",
+                f"{name}: trivial is {told:.6g} in the record, and no constant answer gets it on these clips",
+            )
         chosen = predicted(stored, name, "valid")
         valid = _mean_and_spread(_scored(chosen))[0] if chosen else score["valid"]
         if not _close(valid, score["valid"]):
@@ -355,6 +372,21 @@ def _predictions(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str
                 "scores",
                 f"{name}: valid is {_numbers([score['valid']])} in the record, {_numbers([valid])} by its predictions",
             )
+
+
+def _items(record: dict[str, Any], frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    """Whether every seed answered the same clips, once each, with one truth; and no clip is in two splits."""
+    plain = frame[frame["split"].isin(("valid", "test"))]
+    if set(plain["seed"]) != set(range(seeds_of(record))):
+        yield "counts", f"predictions of seeds {listing(map(str, sorted(set(plain['seed']))))}, not 0, 1, 2, ..."
+    if frame.duplicated(["split", "seed", "clip"]).any():
+        yield "counts", "a clip has two predictions of one seed"
+    if plain.groupby("clip")["split"].nunique().max() > 1:
+        yield "counts", "a clip is in the valid and in the test split"
+    facts = frame.assign(truth=[str(list(truth)) for truth in frame["truth"]])
+    for column in ("truth", "group"):
+        if (facts.groupby(["split", "clip"])[column].nunique() > 1).any():
+            yield "counts", f"the {column} of a clip differs from seed to seed"
 
 
 def _scored(found: Predicted) -> list[float | None]:
@@ -416,26 +448,35 @@ def _twice(stored: Stored, runs: dict[str, Path]) -> Iterator[tuple[str, str]]:
     """Whether a run was met before."""
     record = stored.record
     facts = [record[key]["hash"] for key in ("protocol", "task")] + [record["data"]["fingerprint"]]
-    run = json.dumps([*facts, record["model"]["name"], record["model"]["weights_sha256"], record["why_not"]])
+    facts += [record["model"]["name"], record["model"]["weights_sha256"], record["why_not"], seeds_of(record)]
+    run = json.dumps(facts)
     if run in runs:
         yield "duplicate", f"the same run stands in {runs[run]}"
     runs.setdefault(run, stored.path)
-
-
-def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
-    """How each score of some records stands to what papers print of the same model, protocol, task and metric."""
-    from marble_bench.leaderboard.board import against_published
-    from marble_bench.leaderboard.rows import record_cells
-
-    return [
-        {"model": cell.model, "task": cell.task, "metric": cell.metric, "measured": cell.value, "interval": cell.interval,
-         "source": each.mark, "published": each.value, "difference": each.difference, "verdict": each.verdict}
-        for cell in against_published(record_cells(stored))
-        for each in cell.against
-    ]  # fmt: skip
 
 
 def readable(paths: Sequence[Path]) -> list[Stored]:
     """The records of the right form among some files; the others' verdicts say what is wrong with them."""
     found = ((path, _read(path)[0]) for path in paths)
     return [Stored(path, record) for path, record in found if record is not None]
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The records of a folder: those that stand, and a line for each other file, that says what is wrong with it."""
+
+    standing: list[Stored]
+    left_off: list[str]
+
+
+def judged(paths: Sequence[Path], placed: bool = True) -> Judged:
+    """Records by what `check` finds: boards, lists and comparisons show those that stand, and name the others.
+
+    placed: whether a record has to lie where it belongs; one that somebody names by its path need not.
+    """
+    fallen: dict[str, Verdict] = {}
+    for verdict in check(paths, intervals=False):
+        if not verdict.stands and (placed or verdict.kind != "misplaced"):
+            fallen.setdefault(verdict.path, verdict)
+    standing = [each for each in readable(paths) if str(each.path) not in fallen]
+    return Judged(standing, [f"{each.path}: {each.kind}: {each.words}" for each in fallen.values()])

@@ -32,6 +32,7 @@ from marble_bench.disk import write_whole
 from marble_bench.download import Gated, Talk, agrees, check_protected, download, fits, from_hub, name_of
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.names import folder_name
 from marble_bench.source import Source
 from marble_bench.tensor_file import tensors_sha256
 
@@ -246,7 +247,7 @@ def _configurations(encoder: Encoder) -> list[str]:
 
 
 def _place(encoder: Encoder, cache: Path, key: str) -> Path:
-    return cache / "weights" / encoder.name / f"v{encoder.version}-{key[:16]}.safetensors"
+    return cache / "weights" / folder_name(encoder.name) / f"v{encoder.version}-{key[:16]}.safetensors"
 
 
 @contextmanager

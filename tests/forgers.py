@@ -115,6 +115,13 @@ class Draft:
         outputs = torch.from_numpy(np.stack([np.stack(list(part["outputs"])) for part in seeds])).float()
         return outputs, torch.tensor([int(each[0]) for each in seeds[0]["truth"]])
 
+    def lower(self, rows: Any, most: float) -> None:
+        """Validation scores of some probes, and all that came before them, are at most this."""
+        self.grid.loc[rows, "valid"] = self.grid.loc[rows, "valid"].clip(upper=most)
+        self.grid.loc[rows, "history"] = self.grid.loc[rows, "history"].map(
+            lambda told: np.minimum(told, most).tolist()
+        )
+
     def seal(self, folder: Path, world: World, trivial: bool = False) -> Path:
         """Make scores, counts and digests follow from the tables and write all three; the path of the record.
 
@@ -187,7 +194,7 @@ def layer_chosen_on_test(world: World, honest: Outcome, folder: Path) -> Path:
     draft.record["selection"]["per_seed"] = alone.record["selection"]["per_seed"]
     for choice in draft.record["selection"]["per_seed"]:
         rivals = (draft.grid["seed"] == choice["seed"]) & (draft.grid["layer"] != best)
-        draft.grid.loc[rivals, "valid"] = draft.grid.loc[rivals, "valid"].clip(upper=choice["valid"] - 1 / 24)
+        draft.lower(rivals, choice["valid"] - 1 / 24)
     return draft.seal(folder, world)
 
 
@@ -270,9 +277,9 @@ def miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
         own = draft.grid["seed"] == choice["seed"]
         for axis in ("layer", "learning_rate", "weight_decay"):
             own &= draft.grid[axis] == choice[axis]
-        rivals = draft.grid["seed"] == choice["seed"]
-        draft.grid.loc[rivals, "valid"] = draft.grid.loc[rivals, "valid"].clip(upper=value)
+        draft.lower(draft.grid["seed"] == choice["seed"], value)
         draft.grid.loc[own, "valid"] = choice["valid"] = value
+        draft.grid.loc[own, "history"] = [[*told[:-1], value] for told in draft.grid.loc[own, "history"]]
     return draft.seal(folder, world)
 
 
@@ -287,9 +294,10 @@ def invented_faults(world: World, honest: Outcome, folder: Path) -> Path:
 
 
 def altered_trivial(world: World, honest: Outcome, folder: Path) -> Path:
-    """A lower score of the constant answer, above which the model stands out."""
+    """The score of the worst constant answer, above which the model stands out."""
     draft = Draft.of(honest)
-    draft.record["scores"]["accuracy"]["trivial"] = 0.125
+    _, truth = draft.answers("test")
+    draft.record["scores"]["accuracy"]["trivial"] = float(truth.bincount(minlength=3).min()) / len(truth)
     return draft.seal(folder, world)
 
 

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import torch
 
-from marble_bench import plugins, results, scoring
+from marble_bench import claims, plugins, results, scoring
 from marble_bench.core.keys import task_hash
-from marble_bench.gather import Gathered
+from marble_bench.errors import DataError
+from marble_bench.gather import Gathered, model_facts
 from marble_bench.protocol import MARBLE
 from marble_bench.record import prediction_table
 from marble_bench.task import Clip
@@ -20,7 +21,23 @@ from marble_bench.task import Clip
 COUNTS = {"train": 40, "valid": 30, "test": 60}
 
 
-def _truth(task: Any, split: str, count: int) -> Any:
+def _clips(task: Any, mini: bool) -> list[Clip]:
+    """The clips of a record: those that the suite lists, of a miniature some of them; else some of any name."""
+    try:
+        listed = list(task.clips(None))
+    except DataError:
+        listed = []  # the labels are in the corpus alone
+    if mini:
+        listed = [clip for s, n in COUNTS.items() for clip in [c for c in listed if c.split == s][:n]]
+    made = [Clip(f"{split}{i:03}", split, f"{split}{i:03}.wav", "") for split, n in COUNTS.items() for i in range(n)]
+    return listed or made
+
+
+def _truth(task: Any, split: str, clips: list[Clip]) -> Any:
+    own = [clip for clip in clips if clip.split == split]
+    if own[0].target:
+        return torch.from_numpy(task.target.encode([clip.target for clip in own], [clip.id for clip in own]))
+    count = len(own)
     random = np.random.default_rng([len(split), count])
     kind = type(task.target).__name__
     if kind == "Classes":
@@ -30,19 +47,6 @@ def _truth(task: Any, split: str, count: int) -> Any:
         made[0], made[1] = True, False
         return torch.from_numpy(made.astype(np.float32))
     return torch.from_numpy(random.normal(size=(count, task.target.width)).astype(np.float32))
-
-
-def stand_in(name: str) -> plugins.Named:
-    """A shipped task whose list of clips is that of the made records."""
-    named = plugins.find_task(name)
-    target, clips = named.task.target, []
-    for split, count in COUNTS.items():
-        for i, truth in enumerate(_truth(named.task, split, count)):
-            label: Any = tuple(truth.tolist()) if truth.ndim else target.names[int(truth)]
-            if type(target).__name__ == "Tags":
-                label = tuple(tag for tag, there in zip(target.names, label, strict=True) if there)
-            clips.append(Clip(f"{split}{i:03}", split, f"{split}{i:03}.wav", label))
-    return replace(named, task=replace(named.task, clips=lambda root: clips, counts=dict(COUNTS)))
 
 
 def _outputs(truth: torch.Tensor, width: int, skill: float, random: np.random.Generator, kind: str) -> torch.Tensor:
@@ -73,41 +77,52 @@ def make(
     named = plugins.find_task(task)
     kind, width = type(named.task.target).__name__, named.task.target.width
     random = np.random.default_rng(seed)
-    truth = {split: _truth(named.task, split, count) for split, count in COUNTS.items()}
+    clips = _clips(named.task, mini)
+    truth = {split: _truth(named.task, split, clips) for split in COUNTS}
     outputs = {split: _outputs(truth[split], width, skill, random, kind) for split in ("valid", "test")}
-    clips = [Clip(f"{split}{i:03}", split, f"{split}{i:03}.wav", "") for split, n in COUNTS.items() for i in range(n)]
-    groups = [clip.id for clip in clips if clip.split == "test"]
-    answers = scoring.Answers(outputs, truth, groups)
+    groups = {split: [clip.group or clip.id for clip in clips if clip.split == split] for split in ("valid", "test")}
+    answers = scoring.Answers(outputs, truth, groups["test"])
     constant = torch.from_numpy(named.task.target.trivial(truth["train"].numpy()))
     scores = scoring.scores(named.task.metrics, answers, constant)
-    main = named.task.metrics[0]
-    best = main.compute(outputs["valid"], truth["valid"]).tolist()  # of each seed's chosen probe
-    layers = ["0", "1", "2", "sum"]
+    if named.task.ensemble:  # every way answers the same where a clip is one window
+        scores |= scoring.scores(named.task.metrics[:1], answers, constant, "_ensemble", main=False)
+    if named.task.group_name:
+        grouped = scoring.by_group(answers, groups)
+        scores |= scoring.scores(named.task.metrics[:1], grouped, constant, f"_{named.task.group_name}", main=False)
+    known = plugins.encoders().get(model)
+    layers = [*([layer.name for layer in known.layers] if known else ["0", "1", "2"]), "sum"]
+    if known and not known.summable:
+        layers.pop()
+    best = named.task.metrics[0].compute(outputs["valid"], truth["valid"]).tolist()
     grid = pd.DataFrame(
         [
             {"layer": layer, "learning_rate": rate, "weight_decay": 0.0, "seed": s, "best_epoch": 3, "diverged": False,
-             "valid": best[s] - 0.1 * (3 - place) - (1e-3 - rate), "history": [0.1, 0.2]}
-            for place, layer in enumerate(layers) for rate in (1e-4, 1e-3) for s in range(3)
+             "valid": (valid := best[s] - 0.1 * (len(layers) - 1 - place) - 0.01 * (5 - step)), "history": [-2.0, valid]}
+            for place, layer in enumerate(layers) for step, rate in enumerate(MARBLE.learning_rates) for s in range(3)
         ]
     )  # fmt: skip
+    facts = {
+        "name": model, "version": 1, "source": "made", "revision": "", "parameters": 1000 * (1 + seed), "states": 3,
+        "weights_sha256": weights or f"{seed:064x}", "width": 8, "sample_rate_hz": 8000, "frame_rate_hz": 10.0,
+        "license": "CC0-1.0", "training_data": list(training_data),
+    }  # fmt: skip
+    if known:
+        facts = model_facts(known, SimpleNamespace(source="made", revision="", sha256=facts["weights_sha256"]))
     record = {
         "schema": results.SCHEMA,
         "suite": {"version": "0", "git": None, "dirty": None},
         "protocol": {"name": protocol, "version": 1, "hash": MARBLE.hash},
-        "model": {
-            "name": model, "version": 1, "source": "made", "revision": "", "parameters": 1000 * (1 + seed), "states": 3,
-            "weights_sha256": weights or f"{seed:064x}", "width": 8, "sample_rate_hz": 8000, "frame_rate_hz": 10.0,
-            "license": "CC0-1.0", "training_data": list(training_data),
-        },
+        "model": facts,
         "task": {"name": task, "version": named.task.version, "hash": task_hash(named)},
         "data": {
-            "corpus": named.task.corpus.name, "fingerprint": "sha256:" + "0" * 64, "clips": dict(COUNTS), "missing": [],
+            "corpus": named.task.corpus.name, "fingerprint": "sha256:" + "0" * 64, "missing": [],
+            "clips": {split: len(truth[split]) for split in COUNTS},
             "faults": [], "mini": mini,
         },
         "selection": {
             "split": "valid", "metric": named.task.metrics[0].name, "probes": len(grid), "diverged": 0,
             "per_seed": [
-                {"seed": s, "layer": "sum", "learning_rate": 1e-3, "weight_decay": 0.0, "epoch": 3,
+                {"seed": s, "layer": layers[-1], "learning_rate": MARBLE.learning_rates[-1], "weight_decay": 0.0, "epoch": 3,
                  "valid": best[s]}
                 for s in range(3)
             ],
@@ -124,6 +139,7 @@ def make(
     data = Gathered(
         clips=clips, features=None, digests=[], model={}, summable=(), missing=[], faults=[], mini=mini, cost={}
     )  # type: ignore[arg-type]
-    path = results.record_path(folder, record, "mini" if mini else "")
+    variant = claims.variant_of(record)
+    path = results.record_path(folder, record, "other" if variant is None else variant)
     results.save(path, record, grid, prediction_table(data, answers), overwrite=True)
     return path

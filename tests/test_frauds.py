@@ -21,7 +21,7 @@ TOLD = {
     "a copied model": ("same answers", "same answers", "same answers", "model, weights, grid, predictions"),
     "leaked labels, in the features": ("", "", "", ""),
     "miniature as full": ("", "", "", "grid, predictions"),
-    "invented faults": ("", "faults", "faults", "faults, counts, data, predictions"),
+    "invented faults": ("facts", "facts, faults", "facts, faults", "faults, counts, data, predictions"),
     "altered trivial score": ("", "trivial", "trivial", "trivial"),
     "altered training data": ("", "", "", "model"),
     "truncated test split": ("counts", "counts, splits", "counts, splits", "counts, data, predictions"),
@@ -119,9 +119,6 @@ def test_the_commands_name_a_fraud_in_plain_words(world, honest, bench, tmp_path
     ended = bench("results", "check", path, "--data-dir", world.root)
     assert ended.code == 3
     assert "splits: 24 test clips of the record are valid clips: valid00, valid01" in ended.out
-    ended = bench("results", "check", path, "--data-dir", tmp_path)
-    assert ended.code == 3
-    assert "error" in ended.err
 
 
 def test_a_corpus_of_another_kind_or_of_other_files_is_told(world, honest, tmp_path):

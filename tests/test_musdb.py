@@ -11,7 +11,8 @@ import soundfile
 import torch
 from marble_bench.probes.grid import grid
 
-from marble_bench import audio, corpus, mixing, plugins, record, reproduce, stems
+from marble_bench import audio, corpus, mixing, plugins, reproduce, stems
+from marble_bench.core.keys import task_hash
 from marble_bench.errors import DataError, UsageError
 from marble_bench.inspection import inspect
 from marble_bench.metrics import stem_metrics
@@ -395,7 +396,7 @@ def test_a_single_song_has_a_score_and_no_interval():
 def test_the_rules_of_separation_are_part_of_what_a_task_is():
     named = plugins.find_task("musdb")
     other = replace(named.task, separation=replace(named.task.separation, learning_rates=(1e-2,)))
-    assert record.task_hash(replace(named, task=other)) != record.task_hash(named)
+    assert task_hash(replace(named, task=other)) != task_hash(named)
     with pytest.raises(UsageError, match="separation is missing"):
         replace(named.task, separation=None)
 

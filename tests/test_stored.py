@@ -103,7 +103,7 @@ def test_what_is_not_stored_is_none(one):
 
 
 def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_path):
-    path = make(tmp_path / "results", "one", task="vocalset-singer")
+    path = make(tmp_path / "results", "one", task="vocalset-singer", mini=True)
     table = results.table_path(path, "predictions")
     frame = pd.read_parquet(table)
     # two clips to a recording, with one truth

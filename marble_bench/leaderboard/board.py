@@ -241,6 +241,16 @@ def against_published(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
+def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+    """How each score of some records stands to what papers print of the same model, protocol, task and metric."""
+    return [
+        {"model": cell.model, "task": cell.task, "metric": cell.metric, "measured": cell.value, "interval": cell.interval,
+         "source": each.mark, "published": each.value, "difference": each.difference, "verdict": each.verdict}
+        for cell in against_published(record_cells(stored))
+        for each in cell.against
+    ]  # fmt: skip
+
+
 def _verdict(cell: Cell, published: float) -> str:
     low, high = cell.interval or (None, None)
     if low is None or high is None:

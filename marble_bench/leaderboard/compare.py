@@ -172,7 +172,7 @@ def _compared(one: Stored, name: str, score: dict[str, Any], a: Predicted, b: Pr
 def _labels(one: Stored, found: Predicted) -> list[str]:
     """The names of classes, tags or dimensions; numbers where the task is not here."""
     try:
-        target = plugins.find_task(one.record["task"]["name"]).task.target
+        target = plugins.registered_task(one.record["task"]["name"]).task.target
     except UsageError:
         return [str(index) for index in range(found.outputs.shape[-1])]
     return list(target.names)

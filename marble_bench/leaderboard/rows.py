@@ -149,7 +149,7 @@ def averaged_columns() -> dict[str, tuple[str, ...]]:
 def task_of(name: str) -> Task | None:
     """The task of a name, None for one that is not here."""
     try:
-        return plugins.find_task(name).task
+        return plugins.registered_task(name).task
     except UsageError:
         return None
 

@@ -1,0 +1,117 @@
+"""The rule that says whether a record is comparable, why not, and what its file is called. One rule for run and check.
+
+A record is comparable if it is of the full corpus, of all layers, of float32 features, of true training labels, and has at
+least as many seeds as its protocol asks for: more seeds say the same with less noise, and are the same file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from marble_bench import perturb
+from marble_bench.request import Request
+
+
+@dataclass(frozen=True)
+class Departures:
+    """What sets a run apart from the full run that a ranking is made of; at its defaults nothing does.
+
+    limit: clips of each split at most. missing: how many entries the corpus lacks. seeds: how many the run has, asked: how
+    many its protocol asks for, None where that is not known here. perturbed: the names of the changes of test clips.
+    """
+
+    mini: bool = False
+    limit: int | None = None
+    missing: int = 0
+    layers: str = "all"
+    seeds: int = 1
+    asked: int | None = None
+    dtype: str = "float32"
+    control: str = ""
+    few_shot: bool = False
+    perturbed: tuple[str, ...] = ()
+
+    @property
+    def fewer_seeds(self) -> bool:
+        """Whether the run has fewer seeds than its protocol asks for."""
+        return self.asked is not None and self.seeds < self.asked
+
+    def reasons(self) -> list[str]:
+        """Why the record is not comparable, a line each; none for a comparable one."""
+        lines = {
+            "made on the miniature corpus": self.mini,
+            f"limited to {self.limit} clips a split": self.limit,
+            f"incomplete corpus ({self.missing} entries in data.missing)": self.missing,
+            f"only layers {self.layers}": self.layers != "all",
+            f"{self.seeds} seeds, the protocol asks for {self.asked}": self.fewer_seeds,
+            f"features in {self.dtype}": self.dtype != "float32",
+            f"a control: training labels by {self.control}": self.control,
+            "made for a few-shot curve; the full run is a record of its own": self.few_shot,
+            f"made for perturbations ({', '.join(self.perturbed)}); the full run is a record of its own": self.perturbed,
+        }
+        return [line for line, holds in lines.items() if holds]
+
+    def variant(self) -> str:
+        """What the record's file is called after its task's name; empty for a comparable record."""
+        changes = "" if set(self.perturbed) == set(perturb.CHANGES) else f"-{'+'.join(self.perturbed)}"
+        parts = {
+            "mini": self.mini,
+            f"limit{self.limit}": self.limit,
+            "partial": self.missing,
+            f"layers-{self.layers}".replace(",", "+"): self.layers != "all",
+            f"seeds{self.seeds}": self.fewer_seeds,
+            self.dtype: self.dtype != "float32",
+            f"control-{self.control}": self.control,
+            "few-shot": self.few_shot,
+            f"perturbed{changes}": self.perturbed,
+        }
+        return "-".join(part for part, holds in parts.items() if holds)
+
+
+def of_run(request: Request, mini: bool, missing: int) -> Departures:
+    """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many entries it lacks."""
+    return Departures(
+        mini=mini,
+        limit=request.limit,
+        missing=missing,
+        layers=request.layers,
+        seeds=request.seeds,
+        asked=request.protocol.seeds,
+        dtype=request.dtype,
+        control=request.control,
+        few_shot=request.few_shot,
+        perturbed=request.perturb,
+    )
+
+
+def of_record(record: dict[str, Any], asked: int | None) -> Departures:
+    """What sets a record apart by what it holds; limit, layers and control, which it holds nowhere else, by its `why_not`.
+
+    asked: the seeds that its protocol asks for, None where the protocol is not known here.
+    """
+
+    def told(pattern: str) -> str:
+        found = (re.fullmatch(pattern, reason) for reason in record["why_not"])
+        return next((match.group(1) for match in found if match), "")
+
+    limit = told(r"limited to ([1-9][0-9]{0,8}) clips a split")
+    by_protocol = told(r"\d+ seeds, the protocol asks for ([1-9][0-9]{0,5})")
+    return Departures(
+        mini=record["data"]["mini"],
+        limit=int(limit) if limit else None,
+        missing=len(record["data"]["missing"]),
+        layers=told(r"only layers (.+)") or "all",
+        seeds=seeds_of(record),
+        asked=int(by_protocol) if asked is None and by_protocol else asked,
+        dtype=record["environment"]["dtype"],
+        control=told(r"a control: training labels by (\w+)"),
+        few_shot="few_shot" in record,
+        perturbed=tuple(record.get("perturbations", ())),
+    )
+
+
+def seeds_of(record: dict[str, Any]) -> int:
+    """How many seeds a record has; where each stem has a probe of its own, a seed stands there once for each."""
+    return len({choice["seed"] for choice in record["selection"]["per_seed"]})
