@@ -272,7 +272,9 @@ def check(
     from marble_bench import plugins
     from marble_bench.cache import cache_root
     from marble_bench.check import check_encoder, check_task
+    from marble_bench.compiling import keep_compiled
 
+    keep_compiled(cache_root(cache_dir))
     is_encoder = ".py:" in plugin or plugin in plugins.encoders()
     if is_encoder:
         from marble_bench.weights import resolve

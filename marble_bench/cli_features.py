@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import sys
-import tempfile
 import time
 from dataclasses import replace
 from pathlib import Path
@@ -213,12 +212,13 @@ def push(
 ) -> None:
     """Export one model's features of one task as a Hugging Face dataset and upload it."""
     from marble_bench.features.export import push
+    from marble_bench.scratch import scratch_folder
 
     request = _one(asked)
-    with tempfile.TemporaryDirectory(prefix="bench-push-") as folder:
-        _exported(request, Path(folder) / "dataset", quiet)
-        say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
-        print(push(Path(folder) / "dataset", destination, say))
+    say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    with scratch_folder(request.cache, say) as folder:
+        _exported(request, folder / "dataset", quiet)
+        print(push(folder / "dataset", destination, say))
 
 
 def _one(asked: Asked) -> Request:

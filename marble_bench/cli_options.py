@@ -178,6 +178,7 @@ def requests(
     Raises UsageError for what does not go together.
     """
     from marble_bench.cache import cache_root
+    from marble_bench.compiling import keep_compiled
     from marble_bench.protocol import find_protocol
     from marble_bench.request import Request, corpus_root, offline_asked, pairs
 
@@ -185,6 +186,7 @@ def requests(
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     started_s = time.time()
     rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
+    keep_compiled(cache)
     chosen = pairs(models, tasks, features, weights)
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
         raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")

@@ -85,22 +85,22 @@ def reproduce(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a record again and say what differs. 0 if nothing does and every score is the same or inside its interval."""
-    import tempfile
-
+    """Run a record again and report what differs. 0 if nothing does and every score is the same or inside its interval."""
     from marble_bench import reproduce as reproducing
     from marble_bench import run as running
     from marble_bench.cache import cache_root
     from marble_bench.progress import Progress
     from marble_bench.request import offline_asked
+    from marble_bench.scratch import scratch_folder
     from marble_bench.show import print_again
     from marble_bench.stored import Stored, read_one
 
     stored, where = read_one(record.expanduser()), device_of(device)
     old = stored.record
-    with tempfile.TemporaryDirectory() as folder:
+    say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
+    with scratch_folder(cache_root(cache_dir), say) as folder:
         request = reproducing.request_of(
-            old, cache_root(cache_dir), Path(folder), where, model, task, data_dir, weights, offline or offline_asked()
+            old, cache_root(cache_dir), folder, where, model, task, data_dir, weights, offline or offline_asked()
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
             outcome = running.run(request, progress)

@@ -9,10 +9,12 @@ import shutil
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 from marble_bench import audio, synth
+from marble_bench.disk import sweep
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.plugins import Named
 from marble_bench.request import Request
@@ -76,9 +78,12 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
     there_is_fine: another process may make the same one meanwhile. Raises DataError if the folder is there or cannot be
     written.
     """
+    import soundfile
+
     if folder.exists() and not there_is_fine:
         raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
-    building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}")
+    building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    sweep(folder.parent, f".{corpus.name}-*.tmp")
     try:
         building.mkdir(parents=True)
         _mini_of(corpus)(building)
@@ -88,9 +93,22 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
         os.replace(building, folder)
     except OSError as error:
         if not (there_is_fine and folder.is_dir()):  # else another process was first, which is as good
-            raise DataError(f"the miniature of {corpus.name} cannot be written to {folder}: {error}") from error
+            raise _no_mini(corpus, folder, error) from error
+    except soundfile.LibsndfileError as error:  # libsndfile does not tell what the disk said
+        raise _no_mini(corpus, folder, error) from error
     finally:
         shutil.rmtree(building, ignore_errors=True)
+
+
+def _no_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
+    why = (isinstance(error, OSError) and error.strerror) or error
+    free = ""
+    with suppress(OSError):
+        parent = next(place for place in folder.parents if place.is_dir())
+        free = f" ({shutil.disk_usage(parent).free / 1e6:,.1f} MB are free there)"
+    return DataError(
+        f"the miniature of {corpus.name} cannot be written to {folder}: {why}{free}; make room, or give another --cache-dir"
+    )
 
 
 def folder(request: Request) -> Path | None:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+import shutil
 import time
 import uuid
 from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or a share of one, that has no room left
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # errors of a place that nothing can be written to
 STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
 
@@ -28,9 +33,32 @@ def write_whole(path: Path, content: Any) -> None:
             temporary.unlink()  # still there only if something above failed
 
 
-def left_behind(path: Path) -> bool:
-    """Whether a temporary file is so old that its writer must have been killed."""
+def left_behind(path: Path, older_than_s: float = STALE_S) -> bool:
+    """Whether a temporary file or folder is so old that its writer must have been killed."""
     try:
-        return time.time() - path.stat().st_mtime > STALE_S
+        return time.time() - path.stat().st_mtime > older_than_s
     except FileNotFoundError:
         return False  # renamed or removed this moment
+
+
+def sweep(folder: Path, pattern: str = ".*.tmp", older_than_s: float = STALE_S) -> int:
+    """Remove what killed writers left: old temporary files and folders. Returns the bytes of the files."""
+    gone = 0
+    for left in folder.glob(pattern):
+        if not left_behind(left, older_than_s):
+            continue
+        if left.is_dir():
+            shutil.rmtree(left, ignore_errors=True)
+            continue
+        with suppress(OSError):  # another process may sweep too, and what stays does no harm
+            size = left.stat().st_size
+            left.unlink()
+            gone += size
+    return gone
+
+
+def write_array(file: BinaryIO, values: NDArray[Any]) -> None:
+    """Write an array's values in C order. Raises the system's own OSError, where `tofile` does not say why."""
+    import numpy as np
+
+    file.write(np.ascontiguousarray(values).reshape(-1).data)

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marble_bench import audio
+from marble_bench.disk import sweep, write_array, write_whole
 from marble_bench.errors import DataError
 from marble_bench.stems import CHANNELS, MIXTURE, Song
 
@@ -179,6 +180,15 @@ def chunk_bytes(count: int, stems: int, rules: Separation) -> int:
     return 2 * count * stems * CHANNELS * rules.chunk
 
 
+def _digest_of(path: Path) -> Path:
+    return path.with_name(f"{path.name}.sha256")
+
+
+def are_made(path: Path) -> bool:
+    """Whether mixtures lie at `path`, with their digest."""
+    return path.is_file() and _digest_of(path).is_file()
+
+
 def make_chunks(
     mixtures: Sequence[Mixture],
     songs: Sequence[Song],
@@ -186,19 +196,23 @@ def make_chunks(
     path: Path,
     progress: Callable[[int, int], None] | None = None,
 ) -> Chunks:
-    """Make every mixture, once, into a file; a file that is there is whole and is used as it is.
+    """Make every mixture, once, into a file, with its sha256 beside it; one that is there is compared with that and used.
 
     Goes song by song, so that each stem is decoded once however many mixtures it is in, and no more than one is in memory.
-    progress: called with (songs done, songs in all).
+    progress: called with (songs done, songs in all). Raises DataError naming a file that is not what was written.
     """
     import numpy as np
 
     names = songs[0].names
     chunks = Chunks(path, len(mixtures), len(names), rules)
-    if path.is_file():
+    beside = _digest_of(path)
+    if are_made(path):
+        if audio.digest(path) != beside.read_text(encoding="utf-8", errors="replace"):
+            raise DataError(f"the training mixtures {path} are not what was written: delete the file and run again")
         return chunks
     path.parent.mkdir(parents=True, exist_ok=True)
-    building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}")
+    sweep(path.parent)
+    building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     each = 2 * CHANNELS * rules.chunk
     try:
         with building.open("wb") as file:
@@ -212,11 +226,12 @@ def make_chunks(
                         stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
                         made = np.clip(_shaped(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
                         file.seek(each * (index * len(names) + stem))
-                        made.astype(np.float16).tofile(file)
+                        write_array(file, made.astype(np.float16))
                 if progress:
                     progress(track + 1, len(songs))
             file.flush()
             os.fsync(file.fileno())
+        write_whole(beside, audio.digest(building).encode())
         os.replace(building, path)  # last, so that its existence means that it is whole
     finally:
         building.unlink(missing_ok=True)
@@ -258,7 +273,7 @@ def make_track(song: Song, rules: Separation, folder: Path) -> Track:
         for part in parts:
             sound = song.read(part, sample_rate_hz=rules.sample_rate_hz)
             samples = sound.shape[1]
-            sound.tofile(file)
+            write_array(file, sound)
     return Track(path, song.name, parts, samples)
 
 

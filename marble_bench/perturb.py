@@ -21,8 +21,10 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.compiling import one_at_a_time
 from marble_bench.errors import DataError, UsageError, did_you_mean
 
 if TYPE_CHECKING:
@@ -146,7 +148,19 @@ def _low_pass(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[
     return filtered
 
 
+@cache
+def _compile() -> None:
+    """Use librosa's phase vocoder once, so that what it compiles is compiled by one process at a time."""
+    import numpy as np
+
+    with one_at_a_time():
+        from librosa.effects import pitch_shift
+
+        pitch_shift(np.ones(4096, np.float32), sr=22050, n_steps=SEMITONES)
+
+
 def _pitch_shift(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+    _compile()
     from librosa.effects import pitch_shift
 
     made: NDArray[np.float32] = pitch_shift(samples, sr=rate_hz, n_steps=SEMITONES)
@@ -154,6 +168,7 @@ def _pitch_shift(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArr
 
 
 def _time_stretch(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+    _compile()
     from librosa.effects import time_stretch
 
     made: NDArray[np.float32] = time_stretch(samples, rate=RATE)[: len(samples)]

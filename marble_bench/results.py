@@ -115,14 +115,15 @@ def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
 def not_whole(path: Path, record: dict[str, Any]) -> list[str]:
     """What of a record's three files is not what its digests say, a phrase each. record: as it was read from `path`."""
     digests = record.get("digests", {})
-    found = [] if digests.get("record") == digest_of(record) else ["its JSON was changed by hand"]
+    found = [] if digests.get("record", digest_of(record)) == digest_of(record) else ["its JSON was changed by hand"]
     for kind in TABLES:
         try:
             content = table_path(path, kind).read_bytes()
         except FileNotFoundError:
             found.append(f"its {kind} table was gone")
             continue
-        if hashlib.sha256(content).hexdigest() != digests.get(kind):
+        digest = hashlib.sha256(content).hexdigest()
+        if digests.get(kind, digest) != digest:
             found.append(f"its {kind} table was damaged")
     return found
 

@@ -8,10 +8,9 @@ from __future__ import annotations
 
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -30,6 +29,7 @@ from marble_bench.protocol import Protocol
 from marble_bench.request import Request, Watch
 from marble_bench.results import number
 from marble_bench.scoring import Answers
+from marble_bench.scratch import scratch_folder
 from marble_bench.stem_scores import WORKER_GB
 from marble_bench.stems import Song
 from marble_bench.task import SPLITS, Clip, Task
@@ -137,11 +137,9 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         cost=gather.cost_of(cost),
         stores=found.stores,
     )
-    scratch = request.cache / "scratch"
-    scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder:
+    with scratch_folder(request.cache, watch.say) as folder:
         split_frames = {split: found.only(items) for split, items in of_split.items()}
-        yield data, Prepared(rules, songs, chunks, split_frames, Path(folder))
+        yield data, Prepared(rules, songs, chunks, split_frames, folder)
 
 
 def digests_of(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
@@ -166,7 +164,8 @@ def _undecodable(opened: dict[str, Song], digests: dict[str, str], request: Requ
     What decoded once is known by its digest, by an empty file in the cache, and is not tried again.
     """
     kept = request.cache / "decoded"
-    kept.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):  # where it cannot be kept, all are tried again next time
+        kept.mkdir(parents=True, exist_ok=True)
     untried = [clip for clip in opened if not (kept / digests[clip]).exists()]
     if untried:
         watch.say(f"decoding {len(untried)} songs with their stems, to see that they are whole")
@@ -177,7 +176,8 @@ def _undecodable(opened: dict[str, Song], digests: dict[str, str], request: Requ
                 opened[clip].read(part)
         except DataError as error:
             return str(error)
-        (kept / digests[clip]).touch()
+        with suppress(OSError):
+            (kept / digests[clip]).touch()
         return ""
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, DECODERS)) as pool:
@@ -196,8 +196,11 @@ def _chunks(
     """The training mixtures, made now or by an earlier run."""
     names = songs["train"][0].names
     path = cache / "mixtures" / mixing.chunks_name(drawn, digests, rules)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    kept = 0 if path.is_file() else mixing.chunk_bytes(len(drawn), len(names), rules)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_mixtures(path.parent, error) from error
+    kept = 0 if mixing.are_made(path) else mixing.chunk_bytes(len(drawn), len(names), rules)
     needed = kept + mixing.track_bytes(songs["valid"], rules)
     free = shutil.disk_usage(path.parent).free - SPARE_BYTES
     if needed > free:
@@ -207,7 +210,16 @@ def _chunks(
         )
     if kept:
         watch.say(f"making {len(drawn)} training mixtures of {len(songs['train'])} songs, {kept / 1e9:.2f} GB")
-    return mixing.make_chunks(drawn, songs["train"], rules, path)
+    try:
+        return mixing.make_chunks(drawn, songs["train"], rules, path)
+    except OSError as error:
+        raise _no_mixtures(path.parent, error) from error
+
+
+def _no_mixtures(folder: Path, error: OSError) -> BenchError:
+    return BenchError(
+        f"training mixtures cannot be written to {folder}: {error.strerror or error}; make room, or give another --cache-dir"
+    )
 
 
 def _of_mixture(chunks: Chunks, index: int, digest: str) -> Sound:

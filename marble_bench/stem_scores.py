@@ -11,7 +11,9 @@ than there are workers.
 
 from __future__ import annotations
 
+import os
 import tempfile
+import threading
 from collections import deque
 from collections.abc import Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -22,6 +24,7 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
+from marble_bench.disk import write_array
 from marble_bench.errors import BenchError
 from marble_bench.metrics.separation import bss_eval_systems
 from marble_bench.stems import CHANNELS, Song
@@ -64,7 +67,7 @@ def measure(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) ->
         true = OnDisk(Path(folder) / "true", shape)
         with true.path.open("wb") as file:
             for name in song.names:
-                rounded(song.read(name)).tofile(file)
+                write_array(file, rounded(song.read(name)))
         guesses = [OnDisk(Path(folder) / f"system{index}", shape) for index in range(len(systems))]
         for guess, path in zip(guesses, systems, strict=True):
             _resample(path, guess, rate_hz, song.rate_hz)
@@ -89,7 +92,7 @@ def _resample(path: Path, into: OnDisk, rate_hz: int, to_hz: int) -> None:
             sound = audio.resampled(np.fromfile(path, np.float32, each, offset=4 * each * index), rate_hz, to_hz)
             fitted = np.zeros(samples, np.float32)
             fitted[: len(sound)] = sound[:samples]
-            fitted.tofile(file)
+            write_array(file, fitted)
 
 
 def _work(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) -> list[dict[str, NDArray[Any]]]:
@@ -100,6 +103,23 @@ def _work(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) -> l
         return measure(song, systems, rate_hz, scratch)
 
 
+def end_with_parent() -> None:
+    """Make this process end as soon as the one that began it does, however that ends.
+
+    A worker waits on a queue whose other end its siblings hold too, so that it would never hear of the end.
+    """
+    import multiprocessing
+
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def watch() -> None:
+        parent.join()
+        os._exit(1)  # nothing is left to be handed over, and nobody to hand it to
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 class Jury:
     """Measures songs in `workers` processes, in the order handed in; the files of a song are deleted when it is done."""
 
@@ -107,7 +127,7 @@ class Jury:
         from multiprocessing import get_context
 
         self.workers, self.rate_hz, self.scratch = workers, rate_hz, scratch
-        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"))
+        self.pool = ProcessPoolExecutor(workers, mp_context=get_context("spawn"), initializer=end_with_parent)
         self.waiting: deque[tuple[Future[list[dict[str, NDArray[Any]]]], Sequence[Path]]] = deque()
         self.done: list[list[dict[str, NDArray[Any]]]] = []
 

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import mixing
+from marble_bench.disk import write_array
 from marble_bench.metrics.separation import MEASURES, global_sdr, median_of_medians
 from marble_bench.stem_scores import Jury
 from marble_bench.stems import MIXTURE, Song
@@ -164,12 +165,12 @@ def _separate_song(
             if not true.any():
                 result.silent.append((track.name, name))
             result.mixture[item, stem] = global_sdr(true, mixture)
-            mixture.tofile(handles[-1])
+            write_array(handles[-1], mixture)
             for seed, row in enumerate(chosen):
                 layers = row[stem].probe.reads(summable)
                 guess = separation.separate(states[seed][stem], on_device, features, layers, item, rules, True, device)
                 result.sdr[seed, item, stem] = global_sdr(true, guess)
-                guess.tofile(handles[seed])
+                write_array(handles[seed], guess)
         for stem, guess in enumerate(oracle(track, rules, device)):
             result.oracle[item, stem] = global_sdr(track.read(track.parts[1 + stem]), guess)
     finally:

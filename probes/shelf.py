@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.keys import digest_with_arrays
-from marble_bench.disk import REFUSED, left_behind, write_whole
+from marble_bench.disk import REFUSED, sweep, write_whole
 from marble_bench.errors import BenchError, DataError
 
 from .grid import Fitted, Probe
@@ -59,14 +59,16 @@ class Folder:
 
     def get(self, probes: Sequence[Probe]) -> list[Fitted] | None:
         """The block of these probes, or None if it is not there. Raises DataError naming a damaged file."""
-        from safetensors import SafetensorError, safe_open
+        from safetensors import SafetensorError
+        from safetensors.torch import load
 
         path = self._path(probes)
         try:
-            with safe_open(path, framework="pt") as file:
-                told = file.metadata()
-                kept = json.loads(told["fitted"])
-                tensors = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 (no mapping)
+            content = (
+                path.read_bytes()
+            )  # at once: safetensors opens a file twice, and between that it may be another one
+            told = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            kept, tensors = json.loads(told["fitted"]), load(content)
             if told["sha256"] != _content(told["fitted"], told["seconds"], tensors):
                 raise ValueError("its digest differs")
             states: list[dict[str, Any]] = [{} for _ in kept]
@@ -77,8 +79,6 @@ class Folder:
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
-            if not path.exists():  # taken away by another process as it was opened
-                return None
             raise DataError(f"kept probes {path} are damaged ({error}); delete the file and run again") from error
         with self._lock:
             self._spent[path] = seconds
@@ -135,11 +135,10 @@ class Folder:
 
     def clear(self) -> None:
         """Take the blocks away: the record stands. What cannot be removed is left; it has no use and does no harm."""
-        for path in (*self.root.glob(f"{self.key}-*.safetensors"), *self.root.glob(f".{self.key}-*.tmp")):
-            if path.suffix == ".tmp" and not left_behind(path):
-                continue  # another process is writing it
+        for path in self.root.glob(f"{self.key}-*.safetensors"):
             with suppress(OSError):
                 path.unlink()
+        sweep(self.root)
 
 
 def _content(fitted: str, seconds: str, tensors: Mapping[str, torch.Tensor]) -> str:

@@ -5,7 +5,7 @@ import shutil
 import pytest
 from test_pipeline import _bytes, _extract, _items, pipeline
 
-from marble_bench.errors import BenchError, UsageError
+from marble_bench.errors import BenchError, DataError, UsageError
 
 
 @pytest.fixture
@@ -53,6 +53,28 @@ def test_a_place_that_cannot_be_had_is_named(items, tmp_path):
         _extract(items, tmp_path, elsewhere="far")
     with pytest.raises(BenchError, match=r"kept at nosuch://far: ValueError"):
         _extract(items, tmp_path, elsewhere="nosuch://far")
+
+
+def _damage(shard):
+    content = bytearray(shard.read_bytes())
+    content[len(content) // 2] ^= 4
+    shard.write_bytes(content)
+
+
+def test_a_shard_that_is_damaged_there_is_not_fetched_and_one_damaged_here_is_not_sent(items, tmp_path):
+    url = f"file://{tmp_path}/far"
+    _extract(items, tmp_path / "here", elsewhere=url)
+    there = sorted((tmp_path / "far").rglob("*.arrow"))
+    _damage(there[0])
+    with pytest.raises(DataError, match=rf"delete {url}/.*{there[0].name} and run again"):
+        _extract(items, tmp_path / "other", elsewhere=url)
+    assert there[0].name not in _bytes(tmp_path / "other")
+    shutil.rmtree(tmp_path / "far")
+    here = sorted((tmp_path / "here").rglob("*.arrow"))
+    _damage(here[1])
+    with pytest.raises(DataError, match=rf"nothing was sent.*{here[1].name} is not what was written"):
+        _extract(items, tmp_path / "here", elsewhere=url)
+    assert here[1].name not in _bytes(tmp_path / "far")
 
 
 @pytest.mark.slow

@@ -81,7 +81,9 @@ def test_what_is_stored_is_not_encoded_again_and_another_layer_is_added(tmp_path
     _, cost = _extract(sounds, tmp_path, layers=(0,))
     assert not CALLS
     assert cost.audio_s == 0
-    got, _ = _extract([*sounds, *_sounds([1.0, 1.0, 1.5])[2:]], tmp_path, layers=(0, 1))
+    got, cost = _extract([*sounds, *_sounds([1.0, 1.0, 1.5])[2:]], tmp_path, layers=(0, 1))
+    assert cost.audio_s == pytest.approx(4.5)
+    assert cost.whole_audio_s == pytest.approx(3.0 + 4.5)  # the layer that was added later, encoded again
     assert got.length(1, 2) == 75
     shards = [len(each.rows) for each in got.stores]
     assert shards == [3, 3]
@@ -176,6 +178,7 @@ def test_an_interrupted_pass_goes_on_and_leaves_each_sound_once(tmp_path, monkey
     CALLS.clear()
     got, cost = _extract(sounds, tmp_path)
     assert cost.audio_s == 2.0
+    assert cost.whole_audio_s == 4.0  # of both passes; both layers were encoded together
     assert sorted(len(each.rows) for each in got.stores) == [4, 4]
 
 

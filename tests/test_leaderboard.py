@@ -324,7 +324,7 @@ def test_the_jackknife_is_kept_and_gives_the_same_board(tmp_path, bench):
     make(tmp_path / "results", "one")
     make(tmp_path / "results", "two", seed=1)
     first = bench("leaderboard", "--json").out
-    assert len(list((tmp_path / "cache/statistics").glob("*.npy"))) == 2
+    assert len(list((tmp_path / "cache/statistics").glob("*.f64"))) == 2
     assert bench("leaderboard", "--json").out == first
 
 

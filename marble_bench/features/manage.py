@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from marble_bench.disk import sweep
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.manifest import ABOUT, MEND, entry_paths, read_entry, shard_of
-from marble_bench.features.store import FORMAT, fault, index, read_about, shards, sweep
+from marble_bench.features.store import FORMAT, fault, index, read_about, shards
 
 
 @dataclass(frozen=True)

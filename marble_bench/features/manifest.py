@@ -70,7 +70,7 @@ class Entry:
     def sealed(self) -> bytes:
         """The content of its file."""
         spans = [[span.audio, span.stretch, rows] for span, rows in zip(self.spans, self.rows, strict=True)]
-        spent = [[each.batch, round(each.audio_s, 6), round(each.extract_s, 6)] for each in self.spent]
+        spent = [[each.batch, each.audio_s, each.extract_s] for each in self.spent]
         facts = {"store": self.store, "sha256": self.sha256, "bytes": self.size_bytes, "spans": spans, "spent": spent}
         return seal(facts)
 

@@ -182,7 +182,7 @@ def shard_jobs(every: int) -> int:
 def _spent(audio_s: Sequence[float], extract_s: float) -> list[Spent]:
     """What each span of a shard took: the time since the shard before, shared by seconds of audio."""
     batch, total = uuid.uuid4().hex[:16], sum(audio_s) or 1.0
-    return [Spent(batch, each, extract_s * each / total) for each in audio_s]
+    return [Spent(batch, round(each, 6), round(extract_s * each / total, 6)) for each in audio_s]
 
 
 def _shard(

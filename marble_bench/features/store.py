@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import keys
-from marble_bench.disk import left_behind, write_whole
+from marble_bench.disk import sweep, write_whole
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
 from marble_bench.features.elsewhere import Place
@@ -282,18 +282,6 @@ def _placed(shard: Path, entry: Entry) -> Iterator[tuple[Span, Stored]]:
     for span, count, spent in zip(entry.spans, entry.rows, entry.spent, strict=True):
         yield span, Stored(shard, first, count, spent)
         first += count
-
-
-def sweep(folder: Path) -> int:
-    """Remove what killed writers left: old temporary files. Returns their bytes."""
-    gone = 0
-    for left in folder.glob(".*.tmp"):
-        with suppress(FileNotFoundError):  # another process may sweep too
-            if left_behind(left):
-                size = left.stat().st_size
-                left.unlink()
-                gone += size
-    return gone
 
 
 def fault(shard: Path) -> str:

@@ -13,7 +13,9 @@ corpora as independent and those of one corpus as moving together, which is the 
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from itertools import combinations
 from pathlib import Path
@@ -138,22 +140,31 @@ class _Answers:
         answers = self.of(cell)
         assert answers is not None
         digest = self.stored[cell.source].record.get("digests", {}).get("predictions")
-        kept = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.npy" if self.cache and digest else None
-        if kept is not None and kept.is_file():
-            values = np.load(kept)
+        kept = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.f64" if self.cache and digest else None
+        if kept is not None and (values := _read_kept(kept)) is not None:
             return float(values[0]), values[1:]
         metric, outputs, truth = answers.metric, answers.outputs, answers.truth
         ones = np.ones((1, len(answers.groups)), dtype=np.float32)
         score = statistics.rescored(metric, outputs, truth, ones).mean()
         cut = statistics.rescored(metric, outputs, truth, statistics.left_out(answers.groups)).mean(axis=1)
         if kept is not None:
-            import io
-
-            kept.parent.mkdir(parents=True, exist_ok=True)
-            buffer = io.BytesIO()
-            np.save(buffer, np.concatenate([[score], cut]))
-            write_whole(kept, buffer.getvalue())
+            content = np.concatenate([[score], cut]).astype("<f8").tobytes()
+            with suppress(OSError):  # a cache that cannot be written only costs the same time again
+                kept.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(kept, hashlib.sha256(content).digest() + content)
         return float(score), cut
+
+
+def _read_kept(path: Path) -> NDArray[Any] | None:
+    """What was kept in the statistics cache; None if nothing was, or if it is not what was written."""
+    import numpy as np
+
+    try:
+        content = path.read_bytes()
+    except OSError:
+        return None
+    values = content[32:]
+    return np.frombuffer(values, "<f8") if hashlib.sha256(values).digest() == content[:32] else None
 
 
 def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
