@@ -9,12 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench import corpus, perturb
+from marble_bench.data import times
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.frames import Frames
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
+from marble_bench.targets import Events
 from marble_bench.task import Clip
 from marble_bench.weights import Weights
 
@@ -35,6 +37,7 @@ class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
     summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation.
+    unlisted: how many published clips the annotations do not list.
     """
 
     clips: list[Clip]
@@ -47,6 +50,7 @@ class Gathered:
     mini: bool
     cost: dict[str, Any]
     changed: dict[str, Changed] = field(default_factory=dict)
+    unlisted: int = 0
 
 
 @dataclass(frozen=True)
@@ -63,6 +67,7 @@ class Pooled:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    unlisted: int = 0
 
 
 def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
@@ -102,6 +107,7 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        unlisted=here.unlisted,
     )
 
 
@@ -121,6 +127,7 @@ def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[C
         faults=found.faults,
         mini=found.mini,
         cost=found.cost,
+        unlisted=found.unlisted,
         changed={name: _changed(request, watch, found, name) for name in request.perturb},
     )
 
@@ -169,11 +176,15 @@ def _check_changed(damaged: dict[str, str]) -> None:
         raise DataError(f"{len(damaged)} test clips cannot be changed: {listing(damaged.values())}")
 
 
-def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
+def encoder_frames(
+    request: Request, watch: Watch, layers: Sequence[int], check: Callable[[Sequence[Clip]], None] | None = None
+) -> Gathered:
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
 
-    `summable` is empty: which of the layers a sum runs over is the caller's to say. Raises DataError for a clip whose
-    frames cannot be had, unless the user allows it.
+    `summable` is empty: which of the layers a sum runs over is the caller's to say. check: looks at the clips before
+    any is encoded.
+    Raises DataError for a clip whose frames cannot be had, or whose events lie behind the end of its audio, before any
+    is encoded, unless the user allows it.
     """
     from marble_bench.features import extract, frames
 
@@ -182,14 +193,21 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
     here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     sounds, damaged = [], _badly_labelled(request, here)
+    if check:
+        check([clip for clip in here.clips if clip.id not in damaged])
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
         if clip.id in damaged:
             continue
         item = extract.Item(clip, path, digest, rate)
         try:
-            sounds.append(extract.sound_of(item, task.window))
+            heard = extract.sound_of(item, task.window)
+            if isinstance(task.target, Events):
+                times.within(clip.target, clip.id, heard.length_s)
         except DataError as error:
             damaged[clip.id] = str(error)
+            continue
+        sounds.append(heard)
+    _check_known(request, here, damaged)
     found, cost = frames.extract(
         sounds,
         encoder,
@@ -222,6 +240,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        unlisted=here.unlisted,
         changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
     )
 
@@ -234,11 +253,16 @@ def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
             request.named.task.target.encode([clip.target], [clip.id])
         except DataError as error:
             wrong[clip.id] = str(error)
+    _check_known(request, here, wrong)
+    return wrong
+
+
+def _check_known(request: Request, here: Here, wrong: dict[str, str]) -> None:
+    """Raise DataError for clips that are wrong without a known fault, by clip what is wrong, unless the user allows it."""
     known = request.named.task.corpus.known_fault
     unknown = [wrong[clip.id] for clip in here.clips if clip.id in wrong and not known(clip.audio)]
     if unknown and not request.allow_missing:
         raise DataError(_cannot_be_used(unknown, len(here.clips)))
-    return wrong
 
 
 def _changed_frames(
@@ -290,6 +314,7 @@ class Here:
     missing: list[str]
     mini: bool
     weights: Weights
+    unlisted: int = 0
 
 
 def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
@@ -309,7 +334,15 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
         request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
     )
     paths = [path_of[clip.id] for clip in clips]
-    return Here(clips, paths, (digests or extract.digests)(paths), list(there.missing), corpus.is_mini(root), loaded)
+    return Here(
+        clips,
+        paths,
+        (digests or extract.digests)(paths),
+        list(there.missing),
+        corpus.is_mini(root),
+        loaded,
+        there.unlisted,
+    )
 
 
 def sound(
@@ -356,10 +389,12 @@ def own_features(request: Request) -> Gathered:
     place = request.features
     assert place is not None
     root = corpus.folder(request)
+    unlisted = 0
     if root is not None and corpus.is_mini(root):
         clips = list(corpus.on_disk(request.named, root).clips)
     else:
         clips = corpus.listed(request.named, root)
+        unlisted = corpus.count_unlisted(request.named, clips, request.allow_missing)
     if request.limit:
         clips = corpus.limited(clips, request.limit)
     found, names = own.read_own(place, [clip.id for clip in clips])
@@ -399,6 +434,7 @@ def own_features(request: Request) -> Gathered:
         faults=[],
         mini=corpus.is_mini(root),
         cost=cost_of(0.0, 0.0, nbytes),
+        unlisted=unlisted,
     )
 
 

@@ -54,6 +54,7 @@ def build(
             "fingerprint": corpus.fingerprint(data.clips, data.digests),
             "clips": {split: sum(clip.split == split for clip in data.clips) for split in SPLITS},
             "missing": data.missing,
+            **({"absent": absent(data)} if absent(data) else {}),
             "faults": data.faults,
             "mini": data.mini,
         },
@@ -95,6 +96,11 @@ def build(
     }
 
 
+def absent(data: Gathered) -> int:
+    """How many published clips a run had not: those that the record names, and those that the annotations do not list."""
+    return len(data.missing) + data.unlisted
+
+
 def _why_not(request: Request, data: Gathered) -> list[str]:
     """What keeps a record off the ranking."""
     reasons = []
@@ -102,8 +108,8 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append("made on the miniature corpus")
     if request.limit:
         reasons.append(f"limited to {request.limit} clips a split")
-    if data.missing:
-        reasons.append(f"incomplete corpus ({len(data.missing)} entries in data.missing)")
+    if absent(data):
+        reasons.append(f"incomplete corpus ({absent(data)} clips absent)")
     if request.layers != "all":
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:
@@ -123,7 +129,7 @@ def variant(request: Request, data: Gathered) -> str:
     """What sets a record's file apart from the full run's."""
     parts = ["mini"] if data.mini else []
     parts += [f"limit{request.limit}"] if request.limit else []
-    parts += ["partial"] if data.missing else []
+    parts += ["partial"] if absent(data) else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
     parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
     parts += [request.dtype] if request.dtype != "float32" else []

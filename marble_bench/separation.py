@@ -134,6 +134,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         faults=faults,
         mini=here.mini,
         cost=gather.cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        unlisted=here.unlisted,
     )
     scratch = request.cache / "scratch"
     scratch.mkdir(parents=True, exist_ok=True)

@@ -28,6 +28,7 @@ from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import plugins, results
+from marble_bench.disk import walk
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.record import task_hash
 from marble_bench.robustness import drop, split_of
@@ -66,7 +67,7 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.exists():
             raise DataError(f"{place} is not there")
-        found += [place] if place.is_file() else sorted(place.rglob("*.json"))
+        found += [place] if place.is_file() else walk(place, ".json")
     return list(dict.fromkeys(found))
 
 
@@ -174,7 +175,7 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impossible", f"probes were chosen by {record['selection']['metric']}, the main score is {main[0]}"
     if record["comparable"] == bool(record["why_not"]):
         yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
-    if record["comparable"] and (record["data"]["mini"] or record["data"]["missing"]):
+    if record["comparable"] and (record["data"]["mini"] or _absent(record)):
         yield "impossible", "it calls itself comparable, made on a miniature or an incomplete corpus"
     seeds = _seeds(record)
     for name, score in record["scores"].items():
@@ -202,6 +203,12 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
                 yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
 
 
+def _absent(record: dict[str, Any]) -> int:
+    """How many published clips a record says it had not; older ones name them all in `missing`."""
+    missing: int = record["data"].get("absent", len(record["data"]["missing"]))
+    return missing
+
+
 def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:
     """As a run makes them: neither is known where one seed has no score, and one seed alone has no spread."""
     known = [value for value in per_seed if value is not None]
@@ -225,7 +232,7 @@ def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
     else:
         yield from _declared(named.task, record["scores"])
-    full = record["comparable"] and not record["data"]["missing"]
+    full = record["comparable"] and not _absent(record)
     missing = len(record["data"]["faults"])
     short = sum(named.task.counts.values()) - sum(record["data"]["clips"].values())
     if full and record["task"]["hash"] == task_hash(named) and short != missing:

@@ -26,7 +26,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from marble_bench.disk import write_whole
+from marble_bench.disk import walk, write_whole
 from marble_bench.download import Talk, agrees, download, from_hub, name_of
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError
@@ -353,7 +353,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def _digest(path: Path) -> str:
     """sha256 of a file, or of the relative names and digests of all files in a folder."""
     if path.is_dir():
-        files = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
+        files = sorted(each.relative_to(path).as_posix() for each in walk(path))
         listed = "".join(f"{_digest(path / name)} {name}\n" for name in files)
         return hashlib.sha256(listed.encode()).hexdigest()
     total = hashlib.sha256()
