@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from marble_bench import audio
 from marble_bench.data.times import within
 from marble_bench.errors import DataError, listing
-from marble_bench.targets import Classes, Events, Tags
+from marble_bench.targets import Classes, Events, Scalars, Tags
 from marble_bench.task import SPLITS, Clip
 
 if TYPE_CHECKING:
@@ -46,10 +46,19 @@ def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
 
 
 def check_labels(target: Target, clips: Sequence[Clip]) -> list[str]:
-    """Marks of classes that a split lacks, and of tags that no training clip carries."""
+    """Marks of classes that a split lacks, of tags that no training clip carries, and of numbers that are the same for
+    all clips."""
     marks = []
     for split in SPLITS:
         targets = [clip.target for clip in clips if clip.split == split]
+        if isinstance(target, Scalars) and split != "train":
+            columns = target.encode(targets, [clip.id for clip in clips if clip.split == split]).T
+            marks += [
+                f"every {split} clip has the same {name}, {values[0]:g}: what compares clips by it has no value"
+                for name, values in zip(target.names, columns, strict=True)
+                if (values == values[0]).all()
+            ]
+            continue
         if isinstance(target, Classes):
             held = set(targets)
         elif isinstance(target, Tags) and split == "train":  # valid and test need all tags, or have no score

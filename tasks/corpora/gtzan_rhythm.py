@@ -35,7 +35,7 @@ FOLDERS = ("", "*/", "*/*/")
 PERIODS_S = (0.15, 4.0)  # between beats: 400 to 15 a minute; GTZAN's medians are .177 to 1.59
 TOLERANCE_S = 0.07
 MOST_BEATS = 32  # of a bar
-NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d{0,12})?|\.\d{1,12})")
+NUMBER = re.compile(r"[+-]?(\d{1,9}(\.\d{0,30})?|\.\d{1,30})")
 Times = tuple[float, ...]
 
 
