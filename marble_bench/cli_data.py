@@ -74,13 +74,12 @@ def check(
     if as_json:
         print(json.dumps({**asdict(report), "sound": report.sound}, indent=1))
     else:
-        print_table(
-            [
-                {"task": task, "split": split, **count}
-                for task, splits in report.counts.items()
-                for split, count in splits.items()
-            ]
-        )
+        if counts := [
+            {"task": task, "split": split, **count}
+            for task, splits in report.counts.items()
+            for split, count in splits.items()
+        ]:
+            print_table(counts)
         if findings := as_rows(report):
             print_table(findings)
         depth = "every file was decoded" if deep else "headers were read, --deep decodes every file"
