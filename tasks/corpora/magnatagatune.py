@@ -23,7 +23,7 @@ from marble_bench.task import Clip, Corpus, Fault
 
 ANNOTATIONS = "annotations_final.csv"
 RATE_HZ = 16000
-PATH = re.compile(r'[0-9a-f]/[^/\\"\t]{1,200}\.mp3')  # below mp3/
+PATH = re.compile(r'[0-9a-f]/[^/\\"\t]{1,250}\.mp3')  # below mp3/
 COUNTS = {"train": 18709, "valid": 1825, "test": 5329}
 # In the order of JukeMIR and MARBLE's v2: by falling count.
 TAGS = (
