@@ -6,10 +6,12 @@ from pathlib import Path
 
 from marble_bench import audio, corpus
 from marble_bench.encoder import Encode, Encoder, checked, ready
-from marble_bench.errors import UsageError
+from marble_bench.errors import DataError, UsageError
 from marble_bench.features import fingerprint
 from marble_bench.features.pipeline import mean_over_time
 from marble_bench.plugins import Named
+from marble_bench.soundness import check_events, check_ids, times_behind_the_end
+from marble_bench.targets import Events
 from marble_bench.task import SPLITS
 
 
@@ -22,6 +24,11 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     root = corpus.ensure_mini(task.corpus, cache) if data_dir is None else data_dir.expanduser()
     there = corpus.on_disk(named, root)
     target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
+    marks = check_ids(there.clips)
+    if isinstance(task.target, Events):
+        if wrong := times_behind_the_end(there.clips, there.paths):
+            raise DataError("\n  ".join([f"{len(wrong)} clips cannot be used:", *wrong[:10]]))
+        marks += check_events(task.target, there.clips)
     counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]
     if empty:
@@ -44,7 +51,7 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         if task.window.length_s is not None and length < task.window.length_s:
             raise UsageError(f"clip '{clip.id}' has {length:.2f} s, less than one window of {task.window.length_s} s")
         lines.append(f"{split}: {clip.id}, {length:.2f} s, target {clip.target!r}")
-    return lines
+    return lines + [f"mark: {mark}" for mark in marks]
 
 
 def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:

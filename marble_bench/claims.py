@@ -134,7 +134,7 @@ def _data(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     apart = _departures(record)
     if apart.limit and any(clips[split] > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
-    if data["mini"] or apart.limit or data["missing"] or more:
+    if data["mini"] or apart.limit or comparable.absent_of(record) or more:
         return
     short, faults = sum(task.counts.values()) - sum(clips.values()), len(data["faults"])
     if short != faults:

@@ -74,17 +74,19 @@ def check(
     if as_json:
         print(json.dumps({**asdict(report), "sound": report.sound}, indent=1))
     else:
-        print_table(
-            [
-                {"task": task, "split": split, **count}
-                for task, splits in report.counts.items()
-                for split, count in splits.items()
-            ]
-        )
+        if counts := [
+            {"task": task, "split": split, **count}
+            for task, splits in report.counts.items()
+            for split, count in splits.items()
+        ]:
+            print_table(counts)
         if findings := as_rows(report):
             print_table(findings)
         depth = "every file was decoded" if deep else "headers were read, --deep decodes every file"
+        for why in report.annotations:
+            print(f"annotations: {why}", file=sys.stderr)  # whole, where a table would break its lines
         found = "whole" if report.sound else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
+        found += f", {len(report.annotations)} faults of annotations" if report.annotations else ""
         print(f"{corpus.title} in {report.folder}: {found} ({depth})", file=sys.stderr)
     if not report.sound:
         raise typer.Exit(MISSING)

@@ -18,13 +18,15 @@ from marble_bench.request import Request
 class Departures:
     """What sets a run apart from the full run that a ranking is made of; at its defaults nothing does.
 
-    limit: clips of each split at most. missing: how many entries the corpus lacks. seeds: how many the run has, asked: how
-    many its protocol asks for, None where that is not known here. perturbed: the names of the changes of test clips.
+    limit: clips of each split at most. missing: how many published clips the corpus lacks. lacks: how the reason calls
+    them. seeds: how many the run has, asked: how many its protocol asks for, None where that is not known here. perturbed:
+    the names of the changes of test clips.
     """
 
     mini: bool = False
     limit: int | None = None
     missing: int = 0
+    lacks: str = "clips absent"
     layers: str = "all"
     seeds: int = 1
     asked: int | None = None
@@ -43,7 +45,7 @@ class Departures:
         lines = {
             "made on the miniature corpus": self.mini,
             f"limited to {self.limit} clips a split": self.limit,
-            f"incomplete corpus ({self.missing} entries in data.missing)": self.missing,
+            f"incomplete corpus ({self.missing} {self.lacks})": self.missing,
             f"only layers {self.layers}": self.layers != "all",
             f"{self.seeds} seeds, the protocol asks for {self.asked}": self.fewer_seeds,
             f"features in {self.dtype}": self.dtype != "float32",
@@ -71,7 +73,7 @@ class Departures:
 
 
 def of_run(request: Request, mini: bool, missing: int) -> Departures:
-    """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many entries it lacks."""
+    """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many published clips it lacks."""
     return Departures(
         mini=mini,
         limit=request.limit,
@@ -101,7 +103,8 @@ def of_record(record: dict[str, Any], asked: int | None) -> Departures:
     return Departures(
         mini=record["data"]["mini"],
         limit=int(limit) if limit else None,
-        missing=len(record["data"]["missing"]),
+        missing=absent_of(record),
+        lacks="clips absent" if "absent" in record["data"] else "entries in data.missing",
         layers=told(r"only layers (.+)") or "all",
         seeds=seeds_of(record),
         asked=int(by_protocol) if asked is None and by_protocol else asked,
@@ -110,6 +113,12 @@ def of_record(record: dict[str, Any], asked: int | None) -> Departures:
         few_shot="few_shot" in record,
         perturbed=tuple(record.get("perturbations", ())),
     )
+
+
+def absent_of(record: dict[str, Any]) -> int:
+    """How many published clips a record says that it lacks; older ones name them all in `missing`."""
+    missing: int = record["data"].get("absent", len(record["data"]["missing"]))
+    return missing
 
 
 def seeds_of(record: dict[str, Any]) -> int:

@@ -6,6 +6,7 @@ import hashlib
 import inspect
 import os
 import shutil
+import unicodedata
 import uuid
 from collections import Counter
 from collections.abc import Callable, Sequence
@@ -14,7 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marble_bench import audio, synth
-from marble_bench.disk import sweep
+from marble_bench.data.tables import brief, fault, read_lines
+from marble_bench.disk import sweep, walk
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.plugins import Named
 from marble_bench.request import Request
@@ -25,22 +27,27 @@ MARKER = "MINIATURE.txt"  # stands in every miniature's folder, so that it is ne
 
 @dataclass(frozen=True)
 class OnDisk:
-    """The clips whose files are there, in the task's order, with those files, and what is not there, a line each."""
+    """The clips whose files are there, in the task's order, with those files.
+
+    missing: the clips that are listed and not there, by their `audio`. unlisted: how many clips the annotations list
+    less than were published, which nothing names.
+    """
 
     clips: tuple[Clip, ...]
     paths: tuple[Path, ...]
     missing: tuple[str, ...]
-
-
-def files_below(root: Path) -> list[Path]:
-    """Every file of a folder and those in it, sorted."""
-    return sorted(path for path in root.rglob("*") if path.is_file())
+    unlisted: int = 0
 
 
 def mini_files(root: Path) -> dict[str, str]:
     """The files that a miniature was made with and their sha256, by their paths below its folder."""
-    lines = (root / MARKER).read_text().splitlines()[1:]
-    return {name: digest for digest, _, name in (line.partition("  ") for line in lines)}
+    made = {}
+    for number, line in enumerate(read_lines(root / MARKER)[1:], 2):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise fault(root / MARKER, "is no digest and name of a file; make the miniature again", number)
+        made[name] = digest
+    return made
 
 
 def is_mini(root: Path | None) -> bool:
@@ -87,7 +94,7 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
     try:
         building.mkdir(parents=True)
         _mini_of(corpus)(building)
-        made = {path.relative_to(building).as_posix(): audio.digest(path) for path in files_below(building)}
+        made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
         about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
         (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
         os.replace(building, folder)
@@ -124,8 +131,58 @@ def listed(named: Named, root: Path | None) -> list[Clip]:
         raise UsageError(f"task '{named.name}' gives clips of splits {sorted(unknown)}; splits are {', '.join(SPLITS)}")
     twice = [clip for clip, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
-        raise UsageError(f"task '{named.name}' gives {len(twice)} clip ids more than once: {listing(twice)}")
+        of = {name: [clip.audio for clip in clips if clip.id == name] for name in twice[:3]}
+        shown = "; ".join(
+            f"{brief(name)} of {listing([brief(audio) for audio in audios], 3)}" for name, audios in of.items()
+        )
+        raise DataError(f"task '{named.name}' lists {len(twice)} clip ids more than once: {shown}")
     return clips
+
+
+def find(corpus: Corpus, root: Path, audio: str) -> Path | None:
+    """A clip's file: under its name as it is listed, or with letters composed or decomposed, as file systems write them."""
+    names = [audio] if audio.isascii() else [audio, *(unicodedata.normalize(form, audio) for form in ("NFC", "NFD"))]
+    try:
+        return next((path for name in dict.fromkeys(names) if (path := corpus.locate(root, name)) is not None), None)
+    except OSError as error:
+        raise DataError(
+            f"{corpus.title} lists the file {brief(audio)}, which cannot be looked for: {error.strerror}"
+        ) from error
+
+
+class Spellings:
+    """The files below a folder by their names without case and form of Unicode, to hint at those that differ in
+    nothing else."""
+
+    def __init__(self, root: Path) -> None:
+        self._of: dict[str, list[str]] = {}
+        for path in walk(root):
+            name = path.relative_to(root).as_posix()
+            self._of.setdefault(_folded(_tail(name)), []).append(name)
+
+    def near(self, audio: str) -> str | None:
+        """The file that is there instead of a missing one, by its path below the folder; None if there is none."""
+        for name in self._of.get(_folded(_tail(audio)), ()):
+            if _tail(name) != _tail(audio) or (name != audio and _folded(name) == _folded(audio)):
+                return name
+        return None
+
+    def hint(self, audio: str) -> str:
+        """A missing file's name, with the file that is there instead."""
+        near = self.near(audio)
+        if near is None:
+            return audio
+        form = unicodedata.normalize("NFC", _tail(near)) == unicodedata.normalize("NFC", _tail(audio))
+        return f"{audio} (there is {near}: only {'the normal form of Unicode' if form else 'upper and lower case'} differs)"
+
+
+def _tail(name: str) -> str:
+    """A file's name with its folder's."""
+    return "/".join(name.split("/")[-2:])
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
 def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
@@ -142,9 +199,17 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
             f"(--mini runs on a synthesised miniature instead)"
         )
     clips = listed(named, root)
-    lacking = [] if mini else _lacking(named, clips, allow_missing)
-    found = [corpus.locate(root, clip.audio) for clip in clips]
-    missing = tuple(clip for clip, path in zip(clips, found, strict=True) if path is None)
+    unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
+    found = [find(corpus, root, clip.audio) for clip in clips]
+    missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
+    if missing and (mini or not allow_missing):
+        spellings = Spellings(root)
+        misspelt = [spellings.hint(name) for name in missing if spellings.near(name) is not None]
+        if misspelt and mini:
+            raise DataError(
+                f"{len(misspelt)} files of the miniature in {root} have other names: {listing(misspelt, 3)}"
+            )
+        missing_first = [*misspelt, *(name for name in missing if spellings.near(name) is None)]
     if len(missing) == len(clips):
         raise DataError(
             f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
@@ -152,18 +217,19 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     if missing and not mini and not allow_missing:
         raise DataError(
             f"{len(missing)} of {len(clips)} clips of {corpus.title} are missing in {root}: "
-            f"{listing([clip.audio for clip in missing])}. Complete the corpus, or run with --allow-missing: "
+            f"{listing(missing_first)}. Complete the corpus, or run with --allow-missing: "
             "the record then lists them and is not comparable"
         )
     return OnDisk(
         tuple(clip for clip, path in zip(clips, found, strict=True) if path is not None),
         tuple(path for path in found if path is not None),
-        () if mini else (*lacking, *(clip.audio for clip in missing)),
+        () if mini else tuple(missing),
+        unlisted,
     )
 
 
-def _lacking(named: Named, clips: Sequence[Clip], allow_missing: bool) -> list[str]:
-    """What the annotations list less than was published, a line for each split."""
+def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> int:
+    """How many clips the annotations list less than were published."""
     counts = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
     published = named.task.counts
     more = {split for split in SPLITS if counts[split] > published[split]}
@@ -172,7 +238,7 @@ def _lacking(named: Named, clips: Sequence[Clip], allow_missing: bool) -> list[s
             f"the annotations list {counts} clips for task '{named.name}'; published are {published}. "
             + ("This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing")
         )
-    return [f"{published[s] - counts[s]} unlisted {s} clips" for s in SPLITS if counts[s] < published[s]]
+    return sum(published[split] - counts[split] for split in SPLITS)
 
 
 def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:

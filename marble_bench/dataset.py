@@ -42,7 +42,7 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
     made = {}
     for split in SPLITS:
         members = [clip for clip in clips if clip.split == split]
-        found = [place and named.task.corpus.locate(place, clip.audio) for clip in members]
+        found = [place and corpus.find(named.task.corpus, place, clip.audio) for clip in members]
         rows: dict[str, list[Any]] = {
             "id": [clip.id for clip in members],
             "audio": [clip.audio for clip in members],

@@ -1,4 +1,4 @@
-"""The one way to write a file: whole or not at all; and what killed processes leave on a disk."""
+"""Files on disk: the one way to write one, whole or not at all; what killed processes leave; how files are looked for."""
 
 from __future__ import annotations
 
@@ -7,9 +7,13 @@ import os
 import shutil
 import time
 import uuid
+from collections import Counter
+from collections.abc import Iterator
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
+
+from marble_bench.errors import DataError
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 FULL = (errno.ENOSPC, errno.EDQUOT)  # errors of a disk, or a share of one, that has no room left
 REFUSED = (errno.EROFS, errno.EACCES, errno.EPERM)  # errors of a place that nothing can be written to
 STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was killed
+MOST_VISITS = 8  # of one folder that several links lead to
 
 
 def write_whole(path: Path, content: Any) -> None:
@@ -62,3 +67,34 @@ def write_array(file: BinaryIO, values: NDArray[Any]) -> None:
     import numpy as np
 
     file.write(np.ascontiguousarray(values).reshape(-1).data)
+
+
+def walk(root: Path, suffix: str = "") -> list[Path]:
+    """Every file of a folder and of those in it whose name ends with `suffix`, sorted; links to folders are followed.
+
+    A link back to a folder that it lies in is not followed again, and a folder that many links lead to is read a few
+    times at most, so that links in a circle come to an end. Raises DataError for a folder that cannot be read.
+    """
+    return sorted(_walk(root, suffix, (), Counter()))
+
+
+def _walk(
+    folder: Path, suffix: str, above: tuple[tuple[int, int], ...], visits: Counter[tuple[int, int]]
+) -> Iterator[Path]:
+    try:
+        found = folder.stat()
+        here = (found.st_dev, found.st_ino)
+        visits[here] += 1
+        if here in above or visits[here] > MOST_VISITS:
+            return
+        with os.scandir(folder) as entries:
+            names = [(folder / entry.name, entry) for entry in entries]
+    except OSError as error:
+        raise DataError(f"the folder {folder} cannot be read ({error.strerror})") from error
+    for path, entry in names:
+        # a link is asked through Path, which takes one that leads nowhere, or to itself, for no file
+        kind = path if entry.is_symlink() else entry
+        if kind.is_dir():
+            yield from _walk(path, suffix, (*above, here), visits)
+        elif path.name.endswith(suffix) and kind.is_file():
+            yield path

@@ -12,7 +12,8 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import beat_decoder, gather, identity
+from marble_bench import beat_decoder, gather, identity, soundness
+from marble_bench.data.times import within as within_audio
 from marble_bench.errors import DataError
 from marble_bench.features.frames import Frames
 from marble_bench.framed import Layers, frames_of
@@ -20,6 +21,7 @@ from marble_bench.gather import Gathered
 from marble_bench.metrics import beats
 from marble_bench.request import Request, Watch
 from marble_bench.scoring import Answers
+from marble_bench.targets import Events
 from marble_bench.task import SPLITS, Clip, Schedule
 
 if TYPE_CHECKING:
@@ -33,7 +35,6 @@ if TYPE_CHECKING:
     from marble_bench.probes import shelf, trainer
 
 CROP_S = 10.0  # seconds of a training crop, as MARBLE's
-BEYOND_S = 2.0  # with events so far behind the end of the audio, an annotation is of something else
 NEIGHBOURS = 1  # frames on either side that are labelled too
 
 
@@ -42,9 +43,18 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, 
 
     Raises DataError naming the clips whose annotation is not of their audio, unless the user allows it.
     """
-    data = gather.encoder_frames(request, watch, layers.stored)
+    marks: list[str] = []
+
+    def check(clips: Sequence[Clip]) -> None:
+        target = request.named.task.target
+        assert isinstance(target, Events)
+        for mark in soundness.check_events(target, clips):
+            marks.append(mark)
+            watch.say(f"mark: {mark}")
+
+    data = gather.encoder_frames(request, watch, layers.stored, check)
     frames = frames_of(data)
-    clips, usable, marks = [], [], []
+    clips, usable = [], []
     bad: dict[str, str] = {}
     for index, (clip, length_s) in enumerate(zip(data.clips, frames.lengths_s, strict=True)):
         try:
@@ -77,20 +87,8 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, 
 
 
 def within(clip: Clip, length_s: float) -> tuple[Clip, int]:
-    """A clip with the events that lie within its audio, and how many do not.
-
-    Raises DataError if its events lie so far behind the end that they are of something else, or fewer than two are left.
-    """
-    last = max(times[-1] for times in clip.target if times)
-    if last > length_s + BEYOND_S:
-        raise DataError(
-            f"clip '{clip.id}' lasts {length_s:.2f} s and is annotated up to {last:.2f} s: "
-            "its annotation is of other audio, or its audio was cut; get both again"
-        )
-    kept = tuple(None if times is None else tuple(t for t in times if t < length_s) for times in clip.target)
-    beyond = sum(len(t) for t in clip.target if t) - sum(len(t) for t in kept if t)
-    if len(kept[0] or ()) < 2:
-        raise DataError(f"clip '{clip.id}' has fewer than two events within its {length_s:.2f} s of audio")
+    """A clip with the events that lie within its audio, and how many do not; see `marble_bench.data.times.within`."""
+    kept, beyond = within_audio(clip.target, clip.id, length_s)
     return (replace(clip, target=kept), beyond) if beyond else (clip, 0)
 
 

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench import corpus, perturb
+from marble_bench.data import times
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
 from marble_bench.features.fingerprint import Guard
@@ -17,6 +18,7 @@ from marble_bench.features.pipeline import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
+from marble_bench.targets import Events
 from marble_bench.task import Clip
 from marble_bench.weights import Weights
 
@@ -38,7 +40,8 @@ class Gathered:
 
     summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
     changed: by name of the perturbation. this_pass: what was encoded now, which is nothing where all was stored. stores:
-    where the features are kept; none where they were brought.
+    where the features are kept; none where they were brought. unlisted: how many published clips the annotations do not
+    list.
     """
 
     clips: list[Clip]
@@ -53,6 +56,7 @@ class Gathered:
     changed: dict[str, Changed] = field(default_factory=dict)
     stores: Sequence[Store] = ()
     this_pass: Cost = field(default_factory=Cost)
+    unlisted: int = 0
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,7 @@ class Pooled:
     mini: bool
     cost: dict[str, Any]
     this_pass: Cost
+    unlisted: int = 0
 
 
 def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
@@ -113,6 +118,7 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         mini=here.mini,
         cost=cost_of(cost),
         this_pass=cost,
+        unlisted=here.unlisted,
     )
 
 
@@ -132,6 +138,7 @@ def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[C
         faults=found.faults,
         mini=found.mini,
         cost=found.cost,
+        unlisted=found.unlisted,
         changed={name: _changed(request, watch, found, name) for name in request.perturb},
         stores=[found.store],
     )
@@ -182,11 +189,15 @@ def _check_changed(damaged: dict[str, str]) -> None:
         raise DataError(f"{len(damaged)} test clips cannot be changed: {listing(damaged.values())}")
 
 
-def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gathered:
+def encoder_frames(
+    request: Request, watch: Watch, layers: Sequence[int], check: Callable[[Sequence[Clip]], None] | None = None
+) -> Gathered:
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
 
-    `summable` is empty: which of the layers a sum runs over is the caller's to say. Raises DataError for a clip whose
-    frames cannot be had, unless the user allows it.
+    `summable` is empty: which of the layers a sum runs over is the caller's to say. check: looks at the clips before
+    any is encoded.
+    Raises DataError for a clip whose frames cannot be had, or whose events lie behind the end of its audio, before any
+    is encoded, unless the user allows it.
     """
     from marble_bench.features import extract, frames
 
@@ -195,14 +206,21 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
     here = on_disk(request, watch)
     rate = task.corpus.sample_rate_hz
     sounds, damaged = [], _badly_labelled(request, here)
+    if check:
+        check([clip for clip in here.clips if clip.id not in damaged])
     for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
         if clip.id in damaged:
             continue
         item = extract.Item(clip, path, digest, rate)
         try:
-            sounds.append(extract.sound_of(item, task.window))
+            heard = extract.sound_of(item, task.window)
+            if isinstance(task.target, Events):
+                times.within(clip.target, clip.id, heard.length_s)
         except DataError as error:
             damaged[clip.id] = str(error)
+            continue
+        sounds.append(heard)
+    _check_known(request, here, damaged)
     found, cost = frames.extract(
         sounds,
         encoder,
@@ -237,6 +255,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         mini=here.mini,
         cost=cost_of(cost),
         this_pass=cost,
+        unlisted=here.unlisted,
         changed={name: _changed_frames(request, watch, here, layers, test, name) for name in request.perturb},
         stores=found.stores,
     )
@@ -250,11 +269,16 @@ def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
             request.named.task.target.encode([clip.target], [clip.id])
         except DataError as error:
             wrong[clip.id] = str(error)
+    _check_known(request, here, wrong)
+    return wrong
+
+
+def _check_known(request: Request, here: Here, wrong: dict[str, str]) -> None:
+    """Raise DataError for clips that are wrong without a known fault, by clip what is wrong, unless the user allows it."""
     known = request.named.task.corpus.known_fault
     unknown = [wrong[clip.id] for clip in here.clips if clip.id in wrong and not known(clip.audio)]
     if unknown and not request.allow_missing:
         raise DataError(_cannot_be_used(unknown, len(here.clips)))
-    return wrong
 
 
 def _changed_frames(
@@ -309,6 +333,7 @@ class Here:
     mini: bool
     weights: Weights
     guard: Guard
+    unlisted: int = 0
 
 
 def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
@@ -333,7 +358,8 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
     load = partial(request.encoder.load, loaded.path, request.device)
     guard = Guard(request.encoder, load, request.device, request.fresh_before, watch.say)
     known_by = (digests or extract.digests)(paths)
-    return Here(clips, paths, known_by, list(there.missing), corpus.is_mini(root), loaded, guard)
+    mini = corpus.is_mini(root)
+    return Here(clips, paths, known_by, list(there.missing), mini, loaded, guard, there.unlisted)
 
 
 def sound(
@@ -380,10 +406,12 @@ def own_features(request: Request) -> Gathered:
     place = request.features
     assert place is not None
     root = corpus.folder(request)
+    unlisted = 0
     if root is not None and corpus.is_mini(root):
         clips = list(corpus.on_disk(request.named, root).clips)
     else:
         clips = corpus.listed(request.named, root)
+        unlisted = corpus.count_unlisted(request.named, clips, request.allow_missing)
     if request.limit:
         clips = corpus.limited(clips, request.limit)
     found, names = own.read_own(place, [clip.id for clip in clips])
@@ -423,6 +451,7 @@ def own_features(request: Request) -> Gathered:
         faults=[],
         mini=corpus.is_mini(root),
         cost=cost_of(Cost(feature_bytes=nbytes)),
+        unlisted=unlisted,
     )
 
 

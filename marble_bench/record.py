@@ -38,7 +38,7 @@ def build(
 
     said: what else is to be told of each chosen probe. A separator is a probe too.
     """
-    departures = comparable.of_run(request, data.mini, len(data.missing))
+    departures = comparable.of_run(request, data.mini, absent(data))
     why_not = departures.reasons()
     git, dirty = _git()
     return {
@@ -52,6 +52,7 @@ def build(
             "fingerprint": corpus.fingerprint(data.clips, data.digests),
             "clips": {split: sum(clip.split == split for clip in data.clips) for split in SPLITS},
             "missing": data.missing,
+            **({"absent": absent(data)} if absent(data) else {}),
             "faults": data.faults,
             "mini": data.mini,
         },
@@ -92,6 +93,11 @@ def build(
         "comparable": not why_not,
         "why_not": why_not,
     }
+
+
+def absent(data: Gathered) -> int:
+    """How many published clips a run had not: those that the record names, and those that the annotations do not list."""
+    return len(data.missing) + data.unlisted
 
 
 def peak_memory_mb() -> float:

@@ -96,7 +96,7 @@ def request_of(
         layers=_reason(record, r"only layers (.+)") or "all",
         seeds=len({one["seed"] for one in record["selection"]["per_seed"]}),  # a seed has a probe for each stem
         limit=int(_reason(record, r"limited to (\d+) clips a split") or 0) or None,
-        allow_missing=bool(record["data"]["missing"]),
+        allow_missing=bool(record["data"]["missing"] or record["data"].get("absent")),
         device=device,
         dtype=record["environment"]["dtype"],
         offline=offline,

@@ -68,6 +68,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     assert isinstance(data.features, Features)
     marks = soundness.check_features(data.features, data.clips)
     marks += soundness.check_labels(request.named.task.target, data.clips)
+    marks += soundness.check_ids(data.clips)
     marks += soundness.check_carriers(request.named.task.metrics, request.named.task.target, data.clips)
     splits, unscale = _splits(data, request)
     rules = request.protocol
@@ -225,7 +226,7 @@ def _save(
     grid: pd.DataFrame,
     predictions: pd.DataFrame,
 ) -> Outcome:
-    variant = comparable.of_run(request, data.mini, len(data.missing)).variant()
+    variant = comparable.of_run(request, data.mini, record.absent(data)).variant()
     path = results.record_path(request.results, made, variant)
     written = results.save(path, made, grid, predictions, overwrite=request.overwrite, say=watch.say)
     return Outcome(made, path, written)
@@ -353,7 +354,7 @@ def plan(request: Request) -> dict[str, object]:
         **facts,
         "data": str(root),
         "clips": {split: sum(clip.split == split for clip in clips) for split in SPLITS},
-        "missing": len(there.missing),
+        "missing": len(there.missing) + there.unlisted,
         "layers": [names[index] for index in layers] + ["sum"] * with_sum,
         "probes": len(trainer.grid(request.protocol, layers, with_sum, request.seeds)),
         **frames,

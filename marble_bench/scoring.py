@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from math import isfinite
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
@@ -49,7 +50,8 @@ def scores(
             "unit": metric.unit,
             "test": number(sum(per_seed) / len(per_seed)),
             "ci95": [number(low), number(high)],
-            "std": number(stdev(per_seed)) if len(per_seed) > 1 else None,
+            # a score that no clip can be asked for is NaN, and has no spread
+            "std": stdev(per_seed) if len(per_seed) > 1 and all(map(isfinite, per_seed)) else None,
             "per_seed": [number(score) for score in per_seed],
             "valid": number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
             "trivial": number(float(metric.compute(trivial, truth["test"])[0])),

@@ -136,6 +136,7 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
         mini=here.mini,
         cost=gather.cost_of(cost),
         stores=found.stores,
+        unlisted=here.unlisted,
     )
     with scratch_folder(request.cache, watch.say) as folder:
         split_frames = {split: found.only(items) for split, items in of_split.items()}

@@ -21,7 +21,8 @@ class Source:
     sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is
         known; `head..tail` where only its ends are.
     size_bytes: its size, where known.
-    status: `public`, `gated` (an account or a form is asked for) or `dead` (gone, named for the record).
+    status: `public`, `gated` (an account or a form is asked for), `dead` (gone, named for the record) or `unread`
+        (there, in a form that is not read here, so it is not offered).
     note: what a user must know or do by hand.
     """
 

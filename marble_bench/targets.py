@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from marble_bench.data.tables import brief
 from marble_bench.errors import DataError, did_you_mean
 
 if TYPE_CHECKING:
@@ -24,7 +25,8 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
         return names.index(name)
     except ValueError:
         raise DataError(
-            f"clip '{clip}' is labelled {name!r}, which is no label of the task{did_you_mean(str(name), names)}"
+            f"clip {brief(clip)} is labelled {brief(name)}, which is no label of the task"
+            + did_you_mean(str(name)[:99], names)
         ) from None
 
 
@@ -73,7 +75,7 @@ class Tags:
         for row, (names, clip) in enumerate(zip(targets, clips, strict=True)):
             if not isinstance(names, (tuple, list, set, frozenset)):
                 raise DataError(
-                    f"clip '{clip}' has the target {names!r}; give a tuple of its tags: ('{self.names[0]}',)"
+                    f"clip '{clip}' has the target {brief(names)}; give a tuple of its tags: ('{self.names[0]}',)"
                 )
             truth[row, [_index(name, self.names, clip) for name in names]] = 1
         return truth
@@ -110,7 +112,7 @@ class Scalars:
             try:
                 values = np.array(target, np.float64).reshape(-1)
             except (TypeError, ValueError) as error:
-                raise DataError(f"clip '{clip}' has the target {target!r}; give a tuple of numbers") from error
+                raise DataError(f"clip '{clip}' has the target {brief(target)}; give a tuple of numbers") from error
             if len(values) != self.width:
                 raise DataError(f"clip '{clip}' has {len(values)} values; the task has {self.width}: {self.names}")
             truth[row] = values

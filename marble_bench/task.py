@@ -84,6 +84,10 @@ def _alone(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
+def _none(name: str) -> str:
+    return ""
+
+
 def _beside(root: Path, audio: str) -> Path | None:
     path = root / audio
     return path if path.is_file() else None
@@ -97,6 +101,8 @@ class Corpus:
     parts: `(path) -> paths`: all files of the clip whose file was located, where it has more than that one.
     mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout. None: a corpus of one's own
         that has none, so that nothing runs on it by `--mini`.
+    filtered: `(name) -> why`: of a file of the whole corpus that no split has, why not, by its path below the folder;
+        empty for a file that is none of the corpus.
     sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
     layout: the files a user must have, in a line, for messages.
     beside: the name of the corpus whose folder holds this one too, where it has none of its own.
@@ -112,6 +118,7 @@ class Corpus:
     mini: Callable[[Path], None] | None = None
     locate: Callable[[Path, str], Path | None] = _beside
     parts: Callable[[Path], tuple[Path, ...]] = _alone
+    filtered: Callable[[str], str] = _none
     sample_rate_hz: int | None = None
     sources: tuple[Source, ...] = ()
     faults: tuple[Fault, ...] = ()

@@ -37,6 +37,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import claims, copies, corpus_facts, results
 from marble_bench.comparable import seeds_of
 from marble_bench.corpus_facts import Corpora
+from marble_bench.disk import walk
 from marble_bench.errors import DataError, listing
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
@@ -72,7 +73,7 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     for place in places:
         if not place.exists():
             raise DataError(f"{place} is not there")
-        found += [place] if place.is_file() else sorted(place.rglob("*.json"))
+        found += [place] if place.is_file() else walk(place, ".json")
     return list(dict.fromkeys(found))
 
 

@@ -28,7 +28,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from marble_bench.core.keys import facts_digest
-from marble_bench.disk import write_whole
+from marble_bench.disk import walk, write_whole
 from marble_bench.download import Gated, Talk, agrees, check_protected, download, fits, from_hub, name_of
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError, listing
@@ -425,7 +425,7 @@ def _whole(path: Path) -> Iterator[Path]:
 def _digest(path: Path) -> str:
     """sha256 of a file, or of the relative names and digests of all files in a folder."""
     if path.is_dir():
-        files = sorted(each.relative_to(path).as_posix() for each in path.rglob("*") if each.is_file())
+        files = sorted(each.relative_to(path).as_posix() for each in walk(path))
         listed = "".join(f"{_digest(path / name)} {name}\n" for name in files)
         return hashlib.sha256(listed.encode()).hexdigest()
     total = hashlib.sha256()

@@ -31,8 +31,8 @@ def mini(tmp_path_factory, emomusic):
 
 @pytest.fixture
 def csvs(tmp_path, mini):
-    """A corpus folder with the miniature's csv files and no audio."""
-    for name in ("songs_info.csv", "static_annotations.csv"):
+    """A miniature's folder with its csv files and no audio."""
+    for name in ("songs_info.csv", "static_annotations.csv", corpus.MARKER):
         (tmp_path / name).write_bytes((mini / name).read_bytes())
     return tmp_path
 
@@ -82,18 +82,24 @@ def _change(path, song, column, value):
 
 @pytest.mark.parametrize(
     ("value", "words"),
-    [("", "song 2 has no numbers"), ("loud", "song 2 has no numbers"), ("11", "song 2 is rated (11.0")],
+    [
+        ("", "mean_arousal is '', which is no number"),
+        ("loud", "mean_arousal is 'loud', which"),
+        ("11", "runs from 1 to 9"),
+    ],
 )
 def test_a_rating_that_is_none_is_told_by_song(csvs, emomusic, value, words):
     _change(csvs / "static_annotations.csv", "2", "mean_arousal", value)
     with pytest.raises(DataError) as caught:
         emomusic.clips(csvs)
     assert words in str(caught.value)
+    assert "static_annotations.csv line 40: " in str(caught.value)
+    assert "song 2)" in str(caught.value)
 
 
 def test_a_song_whose_set_contradicts_the_split_is_told(csvs, emomusic):
     _change(csvs / "songs_info.csv", "2", "Mediaeval 2013 set", "evaluation")
-    with pytest.raises(DataError, match="puts song 2 into the 'evaluation' set"):
+    with pytest.raises(DataError, match=r"songs_info.csv line 40: puts song 2 into the 'evaluation' set"):
         emomusic.clips(csvs)
 
 

@@ -373,7 +373,7 @@ def test_songs_that_cannot_be_decoded_are_named_together_and_left_out_where_that
     assert ended.code == 4, ended.err
     assert sorted(ended.record["data"]["missing"]) == sorted(clip.audio for clip in spoilt)
     assert ended.record["data"]["clips"] == {"train": 1, "valid": 2, "test": 1}
-    assert "incomplete corpus (2 entries in data.missing)" in ended.record["why_not"]
+    assert "incomplete corpus (2 clips absent)" in ended.record["why_not"]
     tried = {file.name for file in (tmp_path / "cache" / "decoded").iterdir()}
     assert len(tried) == 4  # the sound ones, which are not decoded for this again
 

@@ -220,7 +220,8 @@ def test_annotations_that_list_less_than_was_published_stop_the_run_unless_allow
     assert "'train': 24" in stopped.err
     assert "'train': 30" in stopped.err
     allowed = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing")
-    assert json.loads(allowed.out.splitlines()[-1])["data"]["missing"] == ["6 unlisted train clips"]
+    assert json.loads(allowed.out.splitlines()[-1])["data"]["missing"] == []
+    assert json.loads(allowed.out.splitlines()[-1])["data"]["absent"] == 6
     (tmp_path / "toy_task.py").write_text(text.replace('"train": 30', '"train": 3'))
     more = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing")
     assert "not the published corpus" in more.err

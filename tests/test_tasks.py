@@ -190,7 +190,7 @@ def test_no_artist_of_mtg_jamendo_is_in_two_splits():
     for subset in lists.SUBSETS:
         artists = []
         for split in SPLITS:
-            lines = lists._list(subset, split, None).splitlines()[1:]
+            lines = lists._lines(subset, split, None)[1][1:]
             artists.append({line.split("\t")[1] for line in lines})
         assert not artists[0] & artists[1] | artists[0] & artists[2] | artists[1] & artists[2]
 

@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from marble_bench.disk import walk
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
 from marble_bench.task import SPLITS, Clip
@@ -107,7 +108,7 @@ def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
 
     try:
         files, place = fsspec.url_to_fs(destination)
-        for path in sorted(each for each in folder.rglob("*") if each.is_file()):
+        for path in walk(folder):
             target = f"{place.rstrip('/')}/{path.relative_to(folder).as_posix()}"
             files.makedirs(target.rpartition("/")[0], exist_ok=True)
             files.put_file(str(path), target)

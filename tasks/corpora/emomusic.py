@@ -1,8 +1,9 @@
 """Emomusic: 744 songs of the Free Music Archive, 45 s of each, 44,100 Hz mp3, rated by a crowd for arousal and valence.
 
 On disk `clips_45seconds/<id>.mp3`, `songs_info.csv` and `static_annotations.csv` (the annotations' archive holds the csv
-files; they are found beside the clips or in `annotations/`). Ratings run from 1 to 9. The fields of both csv files carry
-stray tabs and blanks, which are taken off.
+files; they are found beside the clips or in `annotations/`). Ratings run from 1 to 9 and are compared with those of
+the shipped list. The fields of both csv files carry stray tabs and blanks, which are taken off. MARBLE's copy on the hub,
+`emomusic/wav/<id, four digits>.wav`, is found too; it has no csv files, so the shipped list has its ratings.
 
 The MediaEval 2013 evaluation set is the test split; the development set was divided into train and valid by JukeMIR, by a
 hash of the artist, so no artist is in both. The list that ships is theirs.
@@ -11,10 +12,13 @@ hash of the artist, so no artist is in both. The list that ships is theirs.
 from __future__ import annotations
 
 import csv
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
+from marble_bench import corpus
+from marble_bench.data.tables import Row, brief, fault, read_table
 from marble_bench.errors import DataError
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus
@@ -24,6 +28,10 @@ from . import split_rows
 RATE_HZ = 44100
 RATINGS = "static_annotations.csv"
 SONGS = "songs_info.csv"
+RATED = ("mean_arousal", "mean_valence")
+SET = "Mediaeval 2013 set"
+CLOSE = 0.01  # the shipped list has four decimals
+MIRRORS = ("emomusic/wav", "wav")  # MARBLE's copy on the hub, and its inside
 HOME = "https://cvml.unige.ch/databases/emoMusic/"
 
 
@@ -33,67 +41,104 @@ def songs() -> tuple[dict[str, str], ...]:
     return tuple(split_rows("emomusic.csv", "1a038832e481d5cff2ada1a18c441bdcf6470ad7f7734876f0d3f376716d4c8e"))
 
 
-def _table(root: Path, name: str) -> dict[str, dict[str, str]] | None:
-    """An annotation file's rows by song id, stray tabs off; None if it is not there."""
-    for path in (root / name, root / "annotations" / name):
-        if path.is_file():
-            with path.open(encoding="utf-8-sig", errors="strict", newline="") as file:
-                rows = [
-                    {key.strip(): (value or "").strip() for key, value in row.items() if key is not None}
-                    for row in csv.DictReader(file)
-                ]
-            if rows and "song_id" not in rows[0]:
-                raise DataError(f"{path} has no column song_id; its columns are {', '.join(rows[0])}")
-            return {row["song_id"]: row for row in rows}
-    return None
+def _file(root: Path, name: str) -> Path | None:
+    """An annotation file where it may lie; None if it is not there."""
+    return next((path for path in (root / name, root / "annotations" / name) if path.is_file()), None)
+
+
+def _rows(path: Path, columns: tuple[str, ...]) -> dict[str, Row]:
+    """An annotation file's rows by song id, stray tabs off."""
+    rows = {row["song_id"]: row for row in read_table(path, columns=columns, unique=("song_id",), strip=True)}
+    for row in rows.values():
+        if not re.fullmatch(r"[1-9]\d{0,3}", row["song_id"]):
+            raise row.fault(f"the song_id is {brief(row['song_id'])}, which is no number of a song")
+    return rows
+
+
+def _is_mirror(root: Path) -> bool:
+    """Whether a folder is MARBLE's copy on the hub, which has no csv files."""
+    return any((root / home).is_dir() for home in MIRRORS)
 
 
 def ratings(root: Path | None) -> dict[str, tuple[float, float]]:
     """(arousal, valence) from 1 to 9 of each song: from the corpus's own file, or without a corpus from the split list.
 
-    Raises DataError if the file is missing or a rating in it is no number from 1 to 9.
+    Raises DataError if the file is missing, a rating in it is no number from 1 to 9, or differs from the shipped
+    list's. A miniature's songs are others, so its ratings are not compared.
     """
+    listed = {row["song_id"]: (float(row["mean_arousal"]), float(row["mean_valence"])) for row in songs()}
     if root is None:
-        return {row["song_id"]: (float(row["mean_arousal"]), float(row["mean_valence"])) for row in songs()}
-    table = _table(root, RATINGS)
-    if table is None:
+        return listed
+    path = _file(root, RATINGS)
+    if path is None:
+        if _is_mirror(root):
+            return listed
         raise DataError(
             f"{RATINGS} is neither in {root} nor in {root / 'annotations'}; it is part of {HOME}annotations.tar.gz"
         )
     found = {}
-    for song, row in table.items():
+    for song, row in _rows(path, ("song_id", *RATED)).items():
+        if list(row.cells).index(RATED[0]) > list(row.cells).index(RATED[1]):
+            raise fault(
+                path, f"the columns {' and '.join(RATED)} are exchanged: the makers' file has {RATED[0]} first", 1
+            )
         try:
-            found[song] = (float(row["mean_arousal"]), float(row["mean_valence"]))
-        except (KeyError, ValueError) as error:
-            raise DataError(
-                f"{RATINGS} in {root}: song {song} has no numbers mean_arousal and mean_valence ({error})"
-            ) from error
-        if not all(1 <= rating <= 9 for rating in found[song]):
-            raise DataError(f"{RATINGS} in {root}: song {song} is rated {found[song]}; ratings run from 1 to 9")
+            found[song] = (row.number(RATED[0], 1, 9), row.number(RATED[1], 1, 9))
+        except DataError as error:
+            raise DataError(f"{error} (the rating of song {song})") from None
+        if song in listed and not corpus.is_mini(root):
+            for name, own, known in zip(RATED, found[song], listed[song], strict=True):
+                if abs(own - known) > CLOSE:
+                    raise row.fault(f"{name} of song {song} is {own:g}; the published split has {known:g}")
     return found
 
 
 def check_sets(root: Path) -> None:
-    """Hold the split list against `songs_info.csv`, where that is at hand. Raises DataError naming a song that differs.
+    """Compare the split list with `songs_info.csv`, where that is at hand. Raises DataError naming a song that differs.
 
     The evaluation set is the test split, and an artist's development songs are in train or in valid, never in both.
     """
-    table = _table(root, SONGS)
+    path = _file(root, SONGS)
+    if path is None:
+        return
+    infos = _rows(path, ("song_id", "Artist", SET))
     of_artist: dict[str, tuple[str, str]] = {}
-    for row in songs() if table else ():
-        info = table.get(row["song_id"]) if table else None
-        if info and (info.get("Mediaeval 2013 set") == "evaluation") != (row["split"] == "test"):
-            raise DataError(
-                f"{SONGS} in {root} puts song {row['song_id']} into the {info.get('Mediaeval 2013 set')!r} set; "
-                f"the published split has it in {row['split']}"
+    for row in songs():
+        info = infos.get(row["song_id"])
+        if info is None:
+            continue
+        if info[SET] not in ("development", "evaluation"):
+            raise info.fault(
+                f"song {row['song_id']} is in the set {brief(info[SET])}; sets are development and evaluation"
             )
-        if info and row["split"] != "test" and (artist := info.get("Artist")):
+        if (info[SET] == "evaluation") != (row["split"] == "test"):
+            raise info.fault(
+                f"puts song {row['song_id']} into the '{info[SET]}' set; the published split has it in {row['split']}"
+            )
+        if row["split"] != "test" and (artist := info["Artist"]):
             first, split = of_artist.setdefault(artist, (row["song_id"], row["split"]))
             if split != row["split"]:
-                raise DataError(
-                    f"{SONGS} in {root} gives songs {first} and {row['song_id']} to one artist, '{artist}'; the published "
+                raise info.fault(
+                    f"gives songs {first} and {row['song_id']} to one artist, {brief(artist)}; the published "
                     "split has them in train and valid, which share no artist"
                 )
+
+
+def locate(root: Path, audio: str) -> Path | None:
+    """A song's file: the makers' mp3, or MARBLE's wav."""
+    path = root / audio
+    if path.is_file():
+        return path
+    song = Path(audio).stem
+    places = (root / home / f"{song:0>4}.wav" for home in MIRRORS)
+    return next((place for place in places if place.is_file()), None)
+
+
+def filtered(name: str) -> str:
+    """Why a file of the whole corpus is in no split."""
+    if re.fullmatch(r"(\d+)\.(mp3|wav)", Path(name).name):
+        return "one of the 1,000 songs that the published set of 744 leaves out"
+    return ""
 
 
 def clips(root: Path | None) -> list[Clip]:
@@ -104,7 +149,7 @@ def clips(root: Path | None) -> list[Clip]:
     made = []
     for row in songs():
         song, audio = row["song_id"], f"clips_45seconds/{row['song_id']}.mp3"
-        if song not in rated and root is not None and (root / audio).is_file():
+        if song not in rated and root is not None and locate(root, audio) is not None:
             raise DataError(
                 f"{RATINGS} in {root} has no rating of song {song}, whose clip is there; get the file again"
             )
@@ -191,10 +236,12 @@ EMOMUSIC = Corpus(
     "for music information retrieval, ISMIR 2021",
     layout=f"clips_45seconds/<id>.mp3 and {RATINGS}",
     mini=mini,
+    locate=locate,
+    filtered=filtered,
     sample_rate_hz=RATE_HZ,
     sources=(
         Source(url=f"{HOME}clips_45sec.tar.gz", unpack=True, note="the audio"),
         Source(url=f"{HOME}annotations.tar.gz", unpack=True, note="the csv files"),
-        Source(url="hf:m-a-p/EMO", mirror="hub", note="re-packed"),
+        Source(url="hf:m-a-p/EMO", mirror="hub", note="as wav, by MARBLE; the ratings are those of the shipped list"),
     ),
 )

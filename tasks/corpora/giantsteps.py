@@ -18,7 +18,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from marble_bench.errors import DataError
+from marble_bench.data.tables import brief, fault, read_text
 from marble_bench.metrics.key import KEYS
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus
@@ -42,7 +42,7 @@ def key_of(text: str) -> str | None:
     >>> key_of("F#\tminor"), key_of("Bb maj"), key_of("-")
     ('Gb minor', 'Bb major', None)
     """
-    found = re.fullmatch(r"([A-Ga-g][#b]?)[\s:]+(maj|min)\w*", text.strip())
+    found = re.fullmatch(r"([A-Ga-g][#b]?)[ \t:]+(maj|min)(or)?", text.strip())
     if not found:
         return None
     tonic = found[1][0].upper() + found[1][1:]
@@ -66,15 +66,22 @@ def locate(root: Path, audio: str) -> Path | None:
 
 
 def _check_keys(root: Path) -> None:
-    """Hold the list against the annotation files that are at hand. Raises DataError naming a song that differs."""
+    """Compare the list with the annotation files that are at hand. Raises DataError naming a song that differs."""
     for row in songs():
         for home in _homes(root, row["collection"]):
             path = home / "annotations" / "key" / f"{row['track']}.LOFI.key"
             if path.is_file():
-                found = key_of(path.read_text(encoding="utf-8"))
-                if found != row["key"]:
-                    raise DataError(f"{path} says {found}; the published split has {row['key']}")
+                text = read_text(path)
+                if key_of(text) != row["key"]:
+                    raise fault(path, f"says {brief(text.strip())}; the published split has {row['key']}", 1)
                 break
+
+
+def filtered(name: str) -> str:
+    """Why a file of the whole corpus is in no split."""
+    if re.fullmatch(r"\d+\.LOFI\.mp3", Path(name).name):
+        return "a preview that JukeMIR's split leaves out: its annotation is unsure, or names no key or several"
+    return ""
 
 
 def clips(root: Path | None) -> Iterator[Clip]:
@@ -152,6 +159,7 @@ GIANTSTEPS = Corpus(
     layout="giantsteps-key-dataset/audio/<id>.LOFI.mp3 and giantsteps-mtg-key-dataset/audio/<id>.LOFI.mp3",
     mini=mini,
     locate=locate,
+    filtered=filtered,
     sources=(
         Source(
             url="http://www.cp.jku.at/datasets/giantsteps/backup/",
@@ -163,6 +171,11 @@ GIANTSTEPS = Corpus(
             status="dead",
             note="train and valid audio, reported gone in 2026",
         ),
-        Source(url="hf:m-a-p/GS", mirror="hub", note="re-packed; where the makers' own page points to now"),
+        Source(
+            url="hf:m-a-p/GS",
+            status="unread",
+            note="where the makers' own page points to now; MARBLE's copy holds clips of 30 s, "
+            "giantsteps_clips/wav/<id>-<n>.wav, not the previews",
+        ),
     ),
 )

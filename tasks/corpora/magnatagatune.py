@@ -11,16 +11,19 @@ JukeMIR and MARBLE; many papers drop them and their numbers (21,108 clips) are n
 from __future__ import annotations
 
 import csv
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marble_bench.errors import DataError, listing
+from marble_bench.data.tables import brief, read_table
+from marble_bench.errors import DataError
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus, Fault
 
 ANNOTATIONS = "annotations_final.csv"
 RATE_HZ = 16000
+PATH = re.compile(r'[0-9a-f]/[^/\\"\t]{1,250}\.mp3')  # below mp3/
 COUNTS = {"train": 18709, "valid": 1825, "test": 5329}
 # In the order of JukeMIR and MARBLE's v2: by falling count.
 TAGS = (
@@ -64,17 +67,18 @@ def clips(root: Path | None) -> Iterator[Clip]:
         raise DataError(
             f"no {path}; it is to be had where the audio is, https://mirg.city.ac.uk/codeapps/the-magnatagatune-dataset"
         )
-    with path.open(encoding="utf-8", newline="") as file:
-        rows = csv.DictReader(file, delimiter="\t")
-        lacking = [name for name in (*TAGS, "clip_id", "mp3_path") if name not in (rows.fieldnames or ())]
-        if lacking:
-            raise DataError(f"{path} has no column {listing(lacking)}; get it again")
-        for row in rows:
-            mp3 = row["mp3_path"]
-            if not mp3 or mp3[0] not in "0123456789abcdef":
-                raise DataError(f"{path}: clip {row['clip_id']} has the path {mp3!r}, which no split has")
-            tags = tuple(tag for tag in TAGS if row[tag] == "1")
-            yield Clip(row["clip_id"], split_of(mp3), f"mp3/{mp3}", tags, group=song_of(mp3))
+    ids = ("clip_id", "mp3_path")
+    for row in read_table(path, columns=(*TAGS, *ids), delimiter="\t", unique=ids):
+        clip, mp3 = row["clip_id"], row["mp3_path"]
+        if not clip.isascii() or not clip.isdigit():
+            raise row.fault(f"the clip_id is {brief(clip)}, which is no number of a clip")
+        if not PATH.fullmatch(mp3):
+            raise row.fault(f"clip {clip} has the path {brief(mp3)}, which no split has")
+        for tag, cell in row.cells.items():
+            if cell not in ("0", "1") and tag not in ids:
+                raise row.fault(f"clip {clip} has {brief(cell)} for {brief(tag)}; a cell is 0 or 1")
+        tags = tuple(tag for tag in TAGS if row[tag] == "1")
+        yield Clip(clip, split_of(mp3), f"mp3/{mp3}", tags, group=song_of(mp3))
 
 
 def locate(root: Path, audio: str) -> Path | None:
@@ -194,7 +198,12 @@ MAGNATAGATUNE = Corpus(
             for part in (1, 2, 3)
         ),
         Source(url=f"https://mirg.city.ac.uk/datasets/magnatagatune/{ANNOTATIONS}"),
-        Source(url="hf:m-a-p/MTT", mirror="hub", note="re-packed by MARBLE"),
+        Source(url="hf:m-a-p/MTT", mirror="hub", note="the audio, by MARBLE"),
+        Source(
+            url=f"https://mirg.city.ac.uk/datasets/magnatagatune/{ANNOTATIONS}",
+            mirror="hub",
+            note="the makers' own tags",
+        ),
     ),
     faults=tuple(Fault(f"mp3/{path}", "0 bytes in every copy; MARBLE and JukeMIR leave it out too") for path in EMPTY),
 )

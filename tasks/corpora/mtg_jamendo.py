@@ -9,10 +9,13 @@ from __future__ import annotations
 
 import gzip
 import hashlib
+import re
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from marble_bench.data.tables import brief, fault, read_lines
 from marble_bench.errors import DataError
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus
@@ -21,6 +24,9 @@ from . import SPLIT_LISTS
 
 MAKERS_SPLITS = {"train": "train", "valid": "validation", "test": "test"}
 LISTS = "data/splits/split-0"  # in the makers' repository, and in a miniature
+HEAD = "TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"
+TRACK, ARTIST, ALBUM = (re.compile(rf"{name}_[0-9]{{6,8}}") for name in ("track", "artist", "album"))
+AUDIO, SECONDS = re.compile(r"([0-9]{2})/([0-9]{1,8})\.mp3"), re.compile(r"[0-9]{1,6}(\.[0-9]{1,6})?")
 MARKER = "MINIATURE.txt"  # what the machinery puts into a miniature's folder
 DIGESTS = {  # sha256 of the lists as published, CRLF and all
     "genre-train": "c1cddb195ef94a07e67e227bf38e2a79389c1820950702b8c8894a2096f21e54",
@@ -66,26 +72,72 @@ TOP50 = tuple(
 )
 CATEGORIES = {"genre": GENRES, "instrument": INSTRUMENTS, "mood/theme": MOODS_AND_THEMES}
 SUBSETS = {"genre": GENRES, "instrument": INSTRUMENTS, "moodtheme": MOODS_AND_THEMES, "top50tags": TOP50}
+# Each subset's tags as the lists write them, with their category.
+WRITTEN = {
+    subset: frozenset(
+        f"{category}---{tag}"
+        for category, every in CATEGORIES.items()
+        for tag in every
+        if tag in names and (names is every or names is TOP50)
+    )
+    for subset, names in SUBSETS.items()
+}
 
 
-def _list(subset: str, split: str, root: Path | None) -> str:
-    """The text of one of the lists. Raises DataError if a shipped one is not as published."""
+def _lines(subset: str, split: str, root: Path | None) -> tuple[Path, list[str]]:
+    """The lines of one of the lists, and where it lies. Raises DataError if a shipped one is not as published."""
     name = f"autotagging_{subset}-{MAKERS_SPLITS[split]}.tsv"
     if root is not None and (root / MARKER).is_file():
-        return (root / LISTS / name).read_bytes().decode("utf-8")
+        path = root / LISTS / name
+        return path, read_lines(path)
     path = SPLIT_LISTS / "mtg-jamendo" / f"{name}.gz"
-    content = gzip.decompress(path.read_bytes())
+    try:
+        content = gzip.decompress(path.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise DataError(f"the split list {path} cannot be read ({error}); install it again") from error
     if hashlib.sha256(content).hexdigest() != DIGESTS[f"{subset}-{MAKERS_SPLITS[split]}"]:
         raise DataError(f"the split list {path} was changed; install it again")
-    return content.decode("utf-8")
+    return path, content.decode("utf-8").splitlines()
 
 
 def clips(root: Path | None, subset: str) -> Iterator[Clip]:
     """Every track of a subset with its tags, the category (`genre---`) taken off."""
+    seen: dict[str, tuple[Path, int]] = {}
     for split in MAKERS_SPLITS:
-        for line in _list(subset, split, root).splitlines()[1:]:
-            track, _, _, path, _, *tags = line.split("\t")
-            yield Clip(track, split, path, tuple(tag.partition("---")[2] for tag in tags))
+        path, lines = _lines(subset, split, root)
+        if not lines or lines[0] != HEAD:
+            raise fault(path, f"the head is {brief(lines[0] if lines else '')}; it should be {brief(HEAD)}", 1)
+        for number, line in enumerate(lines[1:], 2):
+            clip = _clip(path, number, line.split("\t"), split, subset)
+            where, first = seen.setdefault(clip.id, (path, number))
+            if (where, first) != (path, number):
+                raise fault(path, f"{clip.id} stands in {where.name} line {first} already", number)
+            yield clip
+
+
+def _clip(path: Path, number: int, fields: list[str], split: str, subset: str) -> Clip:
+    """The track of one row. Raises DataError with the line of a row that is not as the makers write them."""
+    columns = HEAD.split("\t")
+    if len(fields) < len(columns):
+        raise fault(path, f"has {len(fields)} fields; a row has {len(columns)} or more", number)
+    track, artist, album, audio, duration, *tags = fields
+    found = AUDIO.fullmatch(audio)
+    if not TRACK.fullmatch(track) or not ARTIST.fullmatch(artist) or not ALBUM.fullmatch(album):
+        raise fault(path, f"the ids are {brief(fields[:3])}; they should be like track_0000214", number)
+    if found is None or int(track[6:]) != int(found[2]) or int(found[2]) % 100 != int(found[1]):
+        raise fault(
+            path, f"{track} has the path {brief(audio)}; it should be <NN>/<number>.mp3 of its own number", number
+        )
+    if not SECONDS.fullmatch(duration):
+        raise fault(path, f"{track} lasts {brief(duration)}; that is no number of seconds", number)
+    names = []
+    for tag in tags:
+        if tag not in WRITTEN[subset]:
+            raise fault(path, f"{track} has the tag {brief(tag)}, which is none of the {subset} list", number)
+        names.append(tag.partition("---")[2])
+    if len(set(names)) < len(names):
+        raise fault(path, f"{track} has a tag twice", number)
+    return Clip(track, split, audio, tuple(names))
 
 
 def locate(root: Path, audio: str) -> Path | None:
@@ -97,6 +149,13 @@ def locate(root: Path, audio: str) -> Path | None:
             if path.is_file():
                 return path
     return None
+
+
+def filtered(name: str) -> str:
+    """Why a file of the whole corpus is in no split."""
+    if re.fullmatch(r"[0-9]+(\.low)?\.(mp3|flac)", Path(name).name):
+        return "a track that no list of split 0 has: it carries none of their tags"
+    return ""
 
 
 # What is heard in the miniature: how a scene sounds, and the tags of every category that are heard in it.
@@ -208,7 +267,7 @@ def mini(folder: Path) -> None:
     (folder / LISTS).mkdir(parents=True)
     for subset, vocabulary in SUBSETS.items():
         for split, makers in MAKERS_SPLITS.items():
-            lines = ["TRACK_ID\tARTIST_ID\tALBUM_ID\tPATH\tDURATION\tTAGS"]
+            lines = [HEAD]
             for number, (of, scene) in enumerate(chosen):
                 wanted = (
                     "genre instrument mood/theme"
@@ -233,6 +292,7 @@ MTG_JAMENDO = Corpus(
     layout="audio-low/<NN>/<id>.low.mp3 (or audio/<NN>/<id>.mp3)",
     mini=mini,
     locate=locate,
+    filtered=filtered,
     sources=(
         Source(
             url="https://cdn.freesound.org/mtg-jamendo/raw_30s/audio-low/",

@@ -7,10 +7,12 @@ archives unpack. The official split keeps the training instruments apart from th
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from marble_bench.data.tables import brief, fault, read_json
 from marble_bench.errors import DataError
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus
@@ -18,6 +20,11 @@ from marble_bench.task import Clip, Corpus
 FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"
 )  # fmt: skip
+NOTE = re.compile(
+    rf"(?P<instrument>(?P<family>{'|'.join(FAMILIES)})_(acoustic|electronic|synthetic)_\d{{3}})"
+    r"-(?P<pitch>\d{3})-(?P<velocity>\d{3})",
+    re.ASCII,
+)
 LOWEST, HIGHEST = 9, 120  # MIDI pitches that occur in the corpus
 BUCKET = "download.magenta.tensorflow.org"  # the makers' own, which its name reaches without https only
 RATE_HZ = 16000
@@ -26,30 +33,51 @@ HOME = "https://magenta.tensorflow.org/datasets/nsynth"
 
 
 def notes(root: Path | None, split: str) -> dict[str, dict[str, Any]]:
-    """The entries of a split's `examples.json` by note. Raises DataError if it is not there or cannot be read."""
+    """The entries of a split's `examples.json` by note. Raises DataError if it is not there, or if an entry is not its
+    note's."""
     if root is None:
         raise DataError("NSynth's labels are in its own examples.json files: give --data-dir DIR")
     path = root / f"nsynth-{split}" / "examples.json"
-    try:
-        entries: dict[str, dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise DataError(
-            f"{path} cannot be read ({error.strerror}); it is part of nsynth-{split}.jsonwav.tar.gz"
-        ) from error
-    except ValueError as error:
-        raise DataError(f"{path} is damaged ({error}); get it again") from error
+    if not path.is_file():
+        raise DataError(f"{path} is not there; it is part of nsynth-{split}.jsonwav.tar.gz")
+    entries = read_json(path)
+    if not isinstance(entries, dict) or not entries:
+        raise fault(path, f"holds {brief(entries)}; it should be an object with an entry for each note")
+    for note, entry in entries.items():
+        if (wrong := _wrong(note, entry)) is not None:
+            raise fault(path, f"note {brief(note)} {wrong}")
     return entries
+
+
+def _wrong(note: str, entry: object) -> str | None:
+    """What is wrong with an entry, which its note's name tells: `<family>_<source>_<instrument>-<pitch>-<velocity>`."""
+    name = NOTE.fullmatch(note)
+    if name is None:
+        return "is no name of a note: <family>_<source>_<instrument>-<pitch>-<velocity>"
+    if not isinstance(entry, dict):
+        return f"has the entry {brief(entry)}; it should be an object"
+    family, pitch = name["family"], int(name["pitch"])
+    told = {"pitch": pitch, "instrument_family_str": family, "instrument_str": name["instrument"]}
+    may = {"note_str": note, "velocity": int(name["velocity"]), "instrument_family": FAMILIES.index(family)}
+    for key, value in {**told, **{key: value for key, value in may.items() if key in entry}}.items():
+        if key not in entry:
+            return f"has no {key}"
+        if entry[key] != value or type(entry[key]) is not type(value):
+            return f"has the {key} {brief(entry[key])}; its name says {brief(value)}"
+    if not LOWEST <= pitch <= HIGHEST:
+        return f"has the pitch {pitch}; pitches run from {LOWEST} to {HIGHEST}"
+    return None
 
 
 def clips(root: Path | None, label: Callable[[dict[str, Any]], str]) -> Iterator[Clip]:
     """Every note with the label that is made of its entry; notes of one instrument are a group."""
+    seen: dict[str, str] = {}
     for split in COUNTS:
         for note, entry in notes(root, split).items():
-            try:
-                target, instrument = label(entry), entry["instrument_str"]
-            except KeyError as error:
-                raise DataError(f"nsynth-{split}/examples.json: note '{note}' has no {error}") from error
-            yield Clip(note, split, f"nsynth-{split}/audio/{note}.wav", target, group=instrument)
+            if (first := seen.setdefault(note, split)) != split:
+                files = [f"nsynth-{each}/examples.json" for each in (first, split)]
+                raise DataError(f"note '{note}' is in two splits, {' and '.join(files)} of {root}")
+            yield Clip(note, split, f"nsynth-{split}/audio/{note}.wav", label(entry), group=entry["instrument_str"])
 
 
 # The miniature: instruments per family and split, and the pitches each of them plays.
@@ -132,6 +160,6 @@ NSYNTH = Corpus(
             )
             for split in COUNTS
         ),
-        Source(url="hf:jg583/NSynth", mirror="hub", note="a mirror of the three archives"),
+        Source(url="hf:jg583/NSynth", status="unread", note="a copy as Parquet files, which are not read"),
     ),
 )

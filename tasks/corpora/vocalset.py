@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench import audio
+from marble_bench.disk import walk
 from marble_bench.errors import DataError
 from marble_bench.source import Source
 from marble_bench.task import Clip, Corpus
@@ -57,17 +58,27 @@ def chunks(task: str) -> Iterator[tuple[str, int, str]]:
 
 @lru_cache(maxsize=4)
 def _recordings(root: Path) -> dict[str, Path]:
-    """Every recording below a folder, by `<technique>/<name>` with the singer in the name."""
+    """Every recording below a folder, links followed, by `<technique>/<name>` with the singer in the name."""
+    regrouped: dict[str, Path] = {}
     found: dict[str, Path] = {}
-    for path in sorted(root.glob("*/*.wav")):
-        found[f"{path.parent.name}/{path.stem}"] = path
-    for path in sorted(root.glob("**/*/*/*/*.wav")):
-        singer = re.fullmatch(r"(f|m|female|male)(\d+)", path.parts[-4])
+    for path in walk(root, ".wav"):
+        parts = path.relative_to(root).parts
+        if len(parts) == 2:
+            regrouped[f"{path.parent.name}/{path.stem}"] = path
+        singer = re.fullmatch(r"(f|m|female|male)(\d+)", parts[-4]) if len(parts) > 3 else None
         if singer:
             prefix = f"{singer[1][0]}{singer[2]}_"
             name = path.stem if path.stem.startswith(prefix) else prefix + path.stem
             found[f"{path.parent.name}/{name}"] = path
-    return found
+    return regrouped | found
+
+
+def filtered(name: str) -> str:
+    """Why a file of the whole corpus is in no split."""
+    parts = Path(name).parts
+    if len(parts) > 2 and any(re.fullmatch(r"FULL|data_by_\w+", part) for part in parts):
+        return "a recording in none of the lists, or the zip's second copy of one"
+    return ""
 
 
 def locate(root: Path, recording: str) -> Path | None:
@@ -196,6 +207,7 @@ VOCALSET = Corpus(
     layout="FULL/<singer>/<context>/<technique>/<file>.wav, from VocalSet11.zip",
     mini=mini,
     locate=locate,
+    filtered=filtered,
     sample_rate_hz=RATE_HZ,
     sources=(Source(url="https://zenodo.org/record/1203819/files/VocalSet11.zip", unpack=True, note="version 1.1"),),
 )

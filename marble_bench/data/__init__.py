@@ -1,0 +1,1 @@
+"""A corpus on disk: how its label files are read."""
