@@ -44,7 +44,9 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, 
     """
     data = gather.encoder_frames(request, watch, layers.stored)
     frames = frames_of(data)
-    clips, usable, marks = [], [], []
+    clips, usable, marks = [], [], list(data.marks)
+    for mark in marks:
+        watch.say(f"mark: {mark}")
     bad: dict[str, str] = {}
     for index, (clip, length_s) in enumerate(zip(data.clips, frames.lengths_s, strict=True)):
         try:

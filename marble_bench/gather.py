@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marble_bench import corpus, perturb
+from marble_bench import audio, corpus, perturb
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
+from marble_bench.features import oddities
 from marble_bench.features.frames import Frames
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
@@ -34,7 +35,8 @@ class Changed:
 class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
-    summable: the layers of `features` that a weighted sum can run over. changed: by name of the perturbation.
+    summable: the layers of `features` that a weighted sum can run over. marks: what is odd about the sounds. changed: by
+    name of the perturbation.
     """
 
     clips: list[Clip]
@@ -46,6 +48,7 @@ class Gathered:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    marks: list[str] = field(default_factory=list)
     changed: dict[str, Changed] = field(default_factory=dict)
 
 
@@ -63,6 +66,7 @@ class Pooled:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    marks: list[str]
 
 
 def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
@@ -102,7 +106,16 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        marks=marks_of([(here.clips[index].id, cost.odd.get(spans[index], ())) for index in usable]),
     )
+
+
+def marks_of(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """A line for each thing that is odd about some clips' sounds. odd: clips by their ids, with the names of `ODDITIES`."""
+    return [
+        f"{len(ids)} {'clip' if len(ids) == 1 else 'clips'} {audio.ODDITIES.get(kind, kind)}: {listing(ids)}"
+        for kind, ids in sorted(oddities.by_kind(odd).items())
+    ]
 
 
 def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None]) -> Gathered:
@@ -121,6 +134,7 @@ def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[C
         faults=found.faults,
         mini=found.mini,
         cost=found.cost,
+        marks=found.marks,
         changed={name: _changed(request, watch, found, name) for name in request.perturb},
     )
 
@@ -222,6 +236,7 @@ def encoder_frames(request: Request, watch: Watch, layers: Sequence[int]) -> Gat
         faults=faults,
         mini=here.mini,
         cost=cost_of(cost.audio_s, cost.extract_s, cost.feature_bytes),
+        marks=marks_of([(here.clips[i].id, cost.odd.get(found.spans[at], ())) for at, i in enumerate(usable)]),
         changed={name: _changed_frames(request, watch, here.weights, layers, test, name) for name in request.perturb},
     )
 
@@ -309,7 +324,14 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
         request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
     )
     paths = [path_of[clip.id] for clip in clips]
-    return Here(clips, paths, (digests or extract.digests)(paths), list(there.missing), corpus.is_mini(root), loaded)
+    return Here(
+        clips,
+        paths,
+        (digests or partial(extract.digests, allow_unread=True))(paths),
+        list(there.missing),
+        corpus.is_mini(root),
+        loaded,
+    )
 
 
 def sound(

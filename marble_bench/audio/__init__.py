@@ -1,6 +1,7 @@
 """The one door to audio: decode, mono, resample, normalise, cut.
 
-`files` decodes in blocks, `sizes` and `mpeg` say how long a file is by what is there, `waveform` holds what is done to samples.
+`files` decodes in blocks, `sizes` and `mpeg` say how long a file is by what is there, `waveform` holds what is done to
+samples.
 Mono is the mean of the channels; resampling is by soxr (HQ). Samples are float32 in [-1, 1], times are seconds.
 """
 

@@ -1,10 +1,11 @@
 """Files of sound: what they hold, and the samples of a span of them, decoded in blocks.
 
-wav, RF64, W64, AIFF, CAF, au, flac, ogg and mp3 through libsndfile, mp4 through PyAV (the extra `stems`). How long a file is
-says `sizes`, and of an mp3 `mpeg`; libsndfile's own count is never used. Spans are rounded to samples of the file's own rate.
+wav, RF64, W64, AIFF, CAF, au, flac, ogg and mp3 through libsndfile, mp4 through PyAV (the extra `stems`). How long a file
+is says `sizes`, and of an mp3 `mpeg`; libsndfile's own count is never used. Spans are rounded to samples of the file's own
+rate.
 
-Seeking is used where it is exact to the sample (uncompressed samples, flac, Vorbis); everything else is decoded from its start
-and thrown away up to the span, so a span is always that slice of the whole.
+Seeking is used where it is exact to the sample (uncompressed samples, flac, Vorbis); everything else is decoded from its
+start and thrown away up to the span, so a span is always that slice of the whole.
 
 What goes wrong with one file is a DataError that names it, whatever it is: a header, a coding, the system's refusal to open
 it, a lack of memory.
@@ -45,8 +46,8 @@ FAULTS = (OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, Index
 class Source:
     """A file, or one stream of an mp4, that is open.
 
-    streams: how many the file has. part: for messages, which of several it is. blocks: `(start, stop) -> (samples, channels)` float32, one after another, from sample
-    `start` on; stop None for "to the end".
+    streams: how many the file has. blocks: `(start, stop) -> (samples, channels)` float32, one after another, from sample
+    `start` on; stop None for "to the end". part: for messages, which of several streams it is.
     """
 
     rate_hz: int
@@ -313,8 +314,7 @@ def _span(source: Source, start: int, count: int | None, most: int | None) -> It
         end += len(block)
     promised = size.promised if size.promised is not None else size.there
     if count is None and promised is not None and end < (promised if most is None else min(promised, start + most)):
-        if end > start or promised > start:
-            raise DataError(f"is truncated: {promised:,} samples{source.part} promised, {end:,} found")
+        raise DataError(f"is truncated: {promised:,} samples{source.part} promised, {end:,} found")
     if count is not None and end - start < count:
         cut = promised is not None and promised >= start + count
         told = f"asked for {count:,} samples{source.part} from {start:,} on, {end - start:,} found"

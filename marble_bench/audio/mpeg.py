@@ -9,8 +9,8 @@ What is taken off is what ffmpeg takes off. If the header frame was written by L
 delay and padding: delay + 529 samples at the start (529 is the decoder's own delay), padding - 529 at the end. The padding
 is left on where the count of frames is missing or is not that of the frames that are there, since the end is then another
 one. Without such a header nothing is taken off: the sound begins about 1,105 samples late (25 ms at 44.1 kHz), in every
-decoder. A last frame that is cut is decoded as if zeros followed, as ffmpeg does. Tags (ID3, APE) and bytes that belong to no
-frame are left out wherever they stand.
+decoder. A last frame that is cut is decoded as if zeros followed, as ffmpeg does. Tags (ID3, APE) and bytes that belong to
+no frame are left out wherever they stand.
 
 Departs from ffmpeg in three damaged cases. Bytes that are no frame in the middle of a file cost ffmpeg the next frame, here
 none. Where a header frame tells too few frames, ffmpeg takes the padding out of the middle. Bytes before a header frame make
@@ -238,7 +238,7 @@ class _Walk:
         sizes, began = self.sizes, self.at
         while True:
             here = self.at - self.base
-            word = self.buffer[here : here + 4] if 0 <= here else b""
+            word = self.buffer[here : here + 4] if here >= 0 else b""
             if len(word) < 4:
                 word = self.bytes_at(self.at, 4)
                 if len(word) < 4:

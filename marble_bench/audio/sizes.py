@@ -6,10 +6,10 @@ headers of all ogg pages, and of an mp3 every frame's header (see `mpeg`). The r
 - *Truncated* is a file with fewer samples than its header promises. What a container promises: the size of the chunk that
   holds the samples (wav, RF64, W64, AIFF, CAF, au); the count in STREAMINFO (flac), in a Xing or Info frame (mp3), or in the
   last page's position (ogg, whose last page must also be marked as the last). A size that a streaming writer could not know
-  promises nothing, and the samples reach to the end of the file: 0 with bytes behind it that are no chunks, 2^31 or 2^32 or up
-  to 4,096 below either (0x7FFFF000, 0x80000000 and 0xFFFFFFFF are in use), and in a CAF -1.
+  promises nothing, and the samples reach to the end of the file: 0 with bytes behind it that are no chunks, 2^31 or 2^32 or
+  up to 4,096 below either (0x7FFFF000, 0x80000000 and 0xFFFFFFFF are in use), and in a CAF -1.
 - *Contradictory* is a header of which two numbers exclude each other: bytes of a sample frame that are not channels times
-  bytes of a sample, bytes a second that are not rate times that, a flac with more samples than STREAMINFO promises, or more
+  bytes of a sample, bytes a second that are not rate times that (for coded blocks, by 10 %), a flac with more samples than STREAMINFO promises, or more
   than `SLACK` bytes behind the samples that are no chunks. Up to so many are left unread, and noted.
 - Coded wavs (MS and IMA ADPCM, GSM 6.10) have whole blocks; the `fact` chunk says where in the last block the sound ends.
 - An mp3 without a count, a flac of unknown length and the streaming writers' files have no promise: a cut one is known only
@@ -132,10 +132,8 @@ def _surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order:
         if not name.strip(b" \0").isalnum() or at + 8 + length > size:
             break
         at += 8 + length + length % 2
-    foreign = size - at
-    if foreign <= 0 or (stated_end is not None and end <= stated_end <= at + 1 and stated_end <= size):
-        return ()
-    return _left_over(foreign)
+    noted = _left_over(size - at)
+    return () if stated_end is not None and end <= stated_end <= at + 1 else noted
 
 
 def _left_over(foreign: int) -> tuple[str, ...]:
@@ -153,10 +151,23 @@ def _check(holds: bool, words: str) -> None:
 
 @dataclass(frozen=True)
 class _Coding:
-    """Blocks of a wav: bytes of one, and samples per channel in it."""
+    """Blocks of a wav: bytes of one, samples per channel in it, and channels."""
 
     bytes: int
     samples: int
+    channels: int
+
+    def count(self, size: int, fact: int | None) -> int:
+        """Samples per channel in so many bytes, of which a `fact` chunk says how many of the last block's are sound.
+
+        Writers that know only blocks put nothing, or the count over or times the channels (libsndfile), which says nothing.
+        """
+        full = size // self.bytes * self.samples
+        if self.samples == 1 or fact in (None, 0, 0xFFFFFFFF, full, full // self.channels, full * self.channels):
+            return full
+        assert fact is not None
+        _check(full - self.samples < fact <= full, f"{fact:,} samples in its fact chunk, {full:,} in its blocks")
+        return fact
 
 
 def _coding(fmt: bytes, order: str) -> _Coding:
@@ -174,11 +185,12 @@ def _coding(fmt: bytes, order: str) -> _Coding:
         _check(
             per_second in (0, rate * align), f"{rate:,} Hz and blocks of {align} bytes are not {per_second:,} a second"
         )
-        return _Coding(align, 1)
+        return _Coding(align, 1, channels)
     told = struct.unpack(form + "H", fmt[18:20])[0] if len(fmt) >= 20 else 0
     if kind == GSM:
         _check(channels == 1 and align == 65, f"{channels} channels in blocks of {align} bytes of GSM 6.10")
-        return _Coding(65, 320)
+        _check_pace(per_second, rate * align / 320)
+        return _Coding(65, 320, 1)
     if kind == MS_ADPCM:
         samples = (align // channels - 7) * 2 + 2
     elif kind == IMA_ADPCM:
@@ -188,7 +200,15 @@ def _coding(fmt: bytes, order: str) -> _Coding:
             f"has a coding (wav format 0x{kind:04X}) whose length cannot be checked: convert it, as with ffmpeg"
         )
     _check(samples > 0 and told == samples, f"blocks of {align} bytes hold {samples} samples, not {told}")
-    return _Coding(align, samples)
+    _check_pace(per_second, rate * align / samples)
+    return _Coding(align, samples, channels)
+
+
+def _check_pace(told: int, expected: float) -> None:
+    """Bytes a second of coded blocks, which writers round in ways of their own, and some leave at 0."""
+    _check(
+        not told or abs(told - expected) <= 0.1 * expected, f"{told:,} bytes a second, where {expected:,.0f} are needed"
+    )
 
 
 def _wav(file: BinaryIO, begin: int, size: int, order: str, is_rf64: bool) -> Size:
@@ -228,13 +248,7 @@ def _data(
     if not unknown and at + length <= size:
         notes = _surplus(file, at + length, size, stated_end, order)
     inside = here if unknown else length
-    promised = inside // coding.bytes * coding.samples
-    if fact is not None and coding.samples > 1 and not unknown:
-        _check(
-            promised - coding.samples < fact <= promised,
-            f"{fact:,} samples in its fact chunk, {promised:,} in its blocks",
-        )
-        promised = fact
+    promised = coding.count(inside, None if unknown else fact)
     there = min(here, inside) // coding.bytes * coding.samples
     return Size(None if unknown else promised, promised if there >= promised else there, notes=notes)
 
@@ -304,7 +318,6 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
 
 
 def _w64(file: BinaryIO, begin: int, size: int) -> Size:
-    stated = struct.unpack("<Q", _at(file, begin + 16, 8))[0]
     at, coding, fact = begin + 40, None, None
     while at + 24 <= size:
         head = _at(file, at, 24)
@@ -320,14 +333,11 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
             unknown = not length or length >= (1 << 63) - PAGE
             _check(unknown or inside >= 0, f"a data chunk of {length:,} bytes")
             inside = here if unknown else inside
-            promised = inside // coding.bytes * coding.samples
-            if fact is not None and coding.samples > 1 and promised - coding.samples < fact <= promised:
-                promised = fact
+            promised = coding.count(inside, None if unknown else fact)
             there = min(here, inside) // coding.bytes * coding.samples
-            behind = here - (inside + -inside % 8)
-            notes: tuple[str, ...] = ()
-            if behind > 0 and begin + stated != size:
-                notes = _left_over(behind)
+            notes = (
+                () if unknown or here < inside else _left_over(size - _w64_end(file, at + length + -length % 8, size))
+            )
             return Size(None if unknown else promised, promised if there >= promised else there, notes=notes)
         if length < 24:
             break
@@ -335,34 +345,42 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
     raise DataError("has no samples: it ends before its data chunk")
 
 
+def _w64_end(file: BinaryIO, at: int, size: int) -> int:
+    """Where the chunks end that stand one after another from a place on."""
+    while at + 24 <= size and (head := _at(file, at, 24))[4:16] == W64_TAIL:
+        length = max(24, struct.unpack("<Q", head[16:])[0])
+        at += length + -length % 8
+    return at
+
+
 def _caf(file: BinaryIO, begin: int, size: int) -> Size:
-    at, packet, valid, data = begin + 8, (0, 0), None, None
+    at, packet, valid, data, unknown = begin + 8, (0, 0), None, None, False
     while at + 12 <= size:
         name, length = struct.unpack(">4sq", _at(file, at, 12))
+        if not name.isalnum() or length < (-1 if name == b"data" else 0):
+            break
         if name == b"desc" and length >= 32:
             packet = struct.unpack(">II", _at(file, at + 28, 8))
         elif name == b"pakt" and length >= 24:
             valid = struct.unpack(">qq", _at(file, at + 12, 16))[1]
         elif name == b"data":
-            data = (at + 16, size - at - 16 if length == -1 else length - 4, length == -1)
-            if length == -1:
-                break
-        if length < 0:
+            unknown = length == -1
+            length = size - at - 12 if unknown else length
+            data = at + 16, length - 4  # behind a count of edits
+        elif at + 12 + length > size:
             break
         at += 12 + length
     if data is None:
         raise DataError("has no samples: it ends before its data chunk")
-    place, inside, unknown = data
-    here = size - place
+    place, inside = data
+    here, notes = max(0, size - place), _left_over(size - at)
     _check(inside >= 0, f"a data chunk of {inside + 4:,} bytes")
     if packet[0] and packet[1]:
-        promised, there = (min(count, inside) // packet[0] * packet[1] for count in (inside, here))
-        if not unknown and here > inside:
-            _left_over(max(0, size - max(at, place + inside)))
-        return Size(None if unknown else promised, there)
+        promised, there = (count // packet[0] * packet[1] for count in (inside, min(inside, here)))
+        return Size(None if unknown else promised, there, notes=notes)
     if here < inside:
         raise DataError(f"is truncated: {inside:,} bytes of samples promised, {here:,} found")
-    return Size(valid, valid)
+    return Size(valid, valid, notes=notes)
 
 
 def _flac(file: BinaryIO, begin: int, size: int) -> Size:

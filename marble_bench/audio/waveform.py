@@ -33,7 +33,7 @@ class Unusable(DataError):
 
 
 def mean_of_channels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
-    """`(samples, channels)` -> `(samples,)`; two are added and halved, which gives the same numbers in a tenth of the time."""
+    """`(samples, channels)` -> `(samples,)`; two are added and halved: the same numbers in a tenth of the time."""
     import numpy as np
 
     if samples.shape[1] == 2:
