@@ -14,6 +14,8 @@ from marble_bench.soundness import check_events, check_ids, times_behind_the_end
 from marble_bench.targets import Events
 from marble_bench.task import SPLITS
 
+SHOWN = 10  # faults that a message lists
+
 
 def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[str]:
     """Read a corpus's folder, else its miniature, with the task's own loader; decode a clip of each split.
@@ -37,6 +39,7 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         f"{named.name}: {task.title}",
         f"{'miniature' if corpus.is_mini(root) else 'corpus'} {root}: {counts} clips, truth {target.shape} {target.dtype}",
     ]
+    lines.append(_lengths(named, there))
     for split in SPLITS:
         at = next(index for index, clip in enumerate(there.clips) if clip.split == split)
         clip, rate = there.clips[at], task.corpus.sample_rate_hz
@@ -48,10 +51,36 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
             native_rate_hz=rate,
         )
         length = len(waveform) / (rate or 22050)
-        if task.window.length_s is not None and length < task.window.length_s:
-            raise UsageError(f"clip '{clip.id}' has {length:.2f} s, less than one window of {task.window.length_s} s")
         lines.append(f"{split}: {clip.id}, {length:.2f} s, target {clip.target!r}")
     return lines + [f"mark: {mark}" for mark in marks]
+
+
+def _lengths(named: Named, there: corpus.OnDisk) -> str:
+    """A line with the shortest and the longest clip; every file's header is read, and none decoded.
+
+    Raises DataError with the clips that cannot be opened, or are shorter than one window.
+    """
+    window_s, lengths, wrong = named.task.window.length_s, {}, []
+    of_path: dict[Path, float] = {}
+    for clip, path in zip(there.clips, there.paths, strict=True):
+        try:
+            if path not in of_path:
+                of_path[path] = audio.duration_s(path)
+            length_s = of_path[path] - clip.start_s if clip.duration_s is None else clip.duration_s
+        except DataError as error:
+            if named.task.corpus.known_fault(clip.audio) is None:
+                wrong.append(str(error))
+            continue
+        if window_s is not None and length_s < window_s - 1e-6:
+            wrong.append(f"clip '{clip.id}' lasts {length_s:.3f} s, less than one window of {window_s:g} s ({path})")
+        lengths[clip.id] = length_s
+    if wrong:
+        rest = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
+        raise DataError(f"{len(wrong)} clips cannot be used:\n  " + "\n  ".join(wrong[:SHOWN]) + rest)
+    if not lengths:
+        return "no clip can be opened but those with known faults"
+    shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
+    return f"lengths: {lengths[shortest]:.3f} s ({shortest}) to {lengths[longest]:.3f} s ({longest})"
 
 
 def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:

@@ -55,6 +55,9 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, 
     data = gather.encoder_frames(request, watch, layers.stored, check)
     frames = frames_of(data)
     clips, usable = [], []
+    for mark in data.marks:
+        marks.append(mark)
+        watch.say(f"mark: {mark}")
     bad: dict[str, str] = {}
     for index, (clip, length_s) in enumerate(zip(data.clips, frames.lengths_s, strict=True)):
         try:

@@ -8,10 +8,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from marble_bench import corpus, perturb
+from marble_bench import audio, corpus, perturb
 from marble_bench.data import times
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, listing
+from marble_bench.features import oddities
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames
 from marble_bench.features.pipeline import Cost
@@ -39,9 +40,9 @@ class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
     summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
-    changed: by name of the perturbation. this_pass: what was encoded now, which is nothing where all was stored. stores:
-    where the features are kept; none where they were brought. unlisted: how many published clips the annotations do not
-    list.
+    marks: what is odd about the sounds. changed: by name of the perturbation. this_pass: what was encoded now, which is
+    nothing where all was stored. stores: where the features are kept; none where they were brought. unlisted: how many
+    published clips the annotations do not list.
     """
 
     clips: list[Clip]
@@ -53,6 +54,7 @@ class Gathered:
     faults: list[dict[str, str]]
     mini: bool
     cost: dict[str, Any]
+    marks: list[str] = field(default_factory=list)
     changed: dict[str, Changed] = field(default_factory=dict)
     stores: Sequence[Store] = ()
     this_pass: Cost = field(default_factory=Cost)
@@ -75,6 +77,7 @@ class Pooled:
     mini: bool
     cost: dict[str, Any]
     this_pass: Cost
+    marks: list[str]
     unlisted: int = 0
 
 
@@ -118,8 +121,17 @@ def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], Non
         mini=here.mini,
         cost=cost_of(cost),
         this_pass=cost,
+        marks=marks_of([(here.clips[index].id, cost.odd.get(spans[index], ())) for index in usable]),
         unlisted=here.unlisted,
     )
+
+
+def marks_of(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
+    """A line for each thing that is odd about some clips' sounds. odd: clips by their ids, with the names of `ODDITIES`."""
+    return [
+        f"{len(ids)} {'clip' if len(ids) == 1 else 'clips'} {audio.ODDITIES.get(kind, kind)}: {listing(ids)}"
+        for kind, ids in sorted(oddities.by_kind(odd).items())
+    ]
 
 
 def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None]) -> Gathered:
@@ -139,6 +151,7 @@ def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[C
         mini=found.mini,
         cost=found.cost,
         unlisted=found.unlisted,
+        marks=found.marks,
         changed={name: _changed(request, watch, found, name) for name in request.perturb},
         stores=[found.store],
     )
@@ -255,6 +268,7 @@ def encoder_frames(
         mini=here.mini,
         cost=cost_of(cost),
         this_pass=cost,
+        marks=marks_of([(here.clips[i].id, cost.odd.get(found.spans[at], ())) for at, i in enumerate(usable)]),
         unlisted=here.unlisted,
         changed={name: _changed_frames(request, watch, here, layers, test, name) for name in request.perturb},
         stores=found.stores,
@@ -357,7 +371,7 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
     paths = [path_of[clip.id] for clip in clips]
     load = partial(request.encoder.load, loaded.path, request.device)
     guard = Guard(request.encoder, load, request.device, request.fresh_before, watch.say)
-    known_by = (digests or extract.digests)(paths)
+    known_by = (digests or partial(extract.digests, allow_unread=True))(paths)
     mini = corpus.is_mini(root)
     return Here(clips, paths, known_by, list(there.missing), mini, loaded, guard, there.unlisted)
 

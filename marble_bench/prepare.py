@@ -22,6 +22,7 @@ from marble_bench.task import Clip
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
+UNREAD = "0" * 64  # stands for a digest where none is needed
 READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
 
 
@@ -132,6 +133,9 @@ def plan(
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
     lasting = _lengths(clips, path_of)
+    for clip_id, why in _unfit(request, encoder, clips, lasting).items():
+        say(f"clip '{clip_id}' {why}: it cannot be used")
+        del lasting[clip_id]
     unreadable = len(clips) - len(lasting)
     clips = [clip for clip in clips if clip.id in lasting]
     lengths = [min(lasting[clip.id], task.window.first_s or math.inf) for clip in clips]
@@ -203,7 +207,8 @@ def _stored(
         f"reading {len(set(paths))} files of {request.named.name} to see which are stored (--ignore-stored leaves it out)"
     )
     items = [
-        pooled.Item(clip, path, key, None) for clip, path, key in zip(clips, paths, pooled.digests(paths), strict=True)
+        pooled.Item(clip, path, key, None)
+        for clip, path, key in zip(clips, paths, pooled.digests(paths, allow_unread=True), strict=True)
     ]
     spans = [pooled.span_of(item, encoder, window) if is_pooled(request) else pooled.sound_span(item) for item in items]
     return [all(span in each for each in rows) for span in spans]
@@ -248,6 +253,21 @@ def _lengths(clips: Sequence[Clip], path_of: dict[str, Path]) -> dict[str, float
         if length is not None:
             lengths[clip.id] = max(0.0, length - clip.start_s)
     return lengths
+
+
+def _unfit(request: Request, encoder: Encoder, clips: Sequence[Clip], lasting: dict[str, float]) -> dict[str, str]:
+    """Why clips are too short or too long to be encoded, by their ids; without those of stems, which are cut as needed."""
+    from marble_bench.features import extract as pooled
+
+    if isinstance(request.named.task.target, Stems):
+        return {}
+    window = request.named.task.window
+    if not is_pooled(request):
+        short = {clip.id: lasting[clip.id] for clip in clips if lasting.get(clip.id, math.inf) < encoder.min_s}
+        return {each: f"lasts {s:.3f} s, and {encoder.name} needs {encoder.min_s:.3f} s" for each, s in short.items()}
+    pooled.check_window(encoder, window)
+    told = {clip.id: pooled.too_short(lasting[clip.id], encoder, window) for clip in clips if clip.id in lasting}
+    return {clip_id: why for clip_id, why in told.items() if why}
 
 
 def _bytes(request: Request, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
@@ -314,10 +334,10 @@ def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: 
             break
         try:
             if not files:
-                _read(pooled.Item(clip, path, "", rate), request)  # loads what reading needs
+                _read(pooled.Item(clip, path, UNREAD, rate), request)  # loads what reading needs
             began = time.perf_counter()
             audio.digest(path)
-            seconds += _read(pooled.Item(clip, path, "", rate), request)
+            seconds += _read(pooled.Item(clip, path, UNREAD, rate), request)
         except (DataError, OSError):
             continue  # damaged: a pass will name it
         taken += time.perf_counter() - began

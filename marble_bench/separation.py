@@ -144,15 +144,25 @@ def prepared(request: Request, watch: Watch, layers: Layers) -> Iterator[tuple[G
 
 
 def digests_of(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+    """What each song is known by; empty for one whose files cannot be read."""
+
+    def digest(path: Path) -> str:
+        try:
+            return stems.digest(path, names)
+        except DataError:
+            return ""
+
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        return list(pool.map(partial(stems.digest, names=names), paths))
+        return list(pool.map(digest, paths))
 
 
 def _opened(here: Here, names: Sequence[str]) -> tuple[dict[str, Song], dict[str, str]]:
     """Every song that can be used and why the others cannot, by clip."""
     songs, damaged = {}, {}
-    for clip, path in zip(here.clips, here.paths, strict=True):
+    for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
         try:
+            if not digest:
+                stems.digest(path, names)  # says why
             songs[clip.id] = stems.open_song(path, names, clip.id)
         except DataError as error:
             damaged[clip.id] = str(error)

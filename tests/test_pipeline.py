@@ -228,18 +228,40 @@ def test_a_folder_that_cannot_be_written_is_told_and_one_that_has_all_is_read(it
     assert _extract(items, tmp_path)[2].audio_s == 0
 
 
-def test_a_reader_that_breaks_names_the_file(items, tmp_path, monkeypatch):
+@pytest.mark.parametrize("fault", [MemoryError("2 GB"), PermissionError("no"), RuntimeError("soxr"), ValueError("odd")])
+def test_whatever_breaks_while_a_file_is_read_counts_as_that_file(items, tmp_path, monkeypatch, fault):
     read = extract.audio.read
 
     def broken(path, **options):
         if path.name == "09.wav":
-            raise MemoryError("2 GB")
+            raise fault
         return read(path, **options)
 
     monkeypatch.setattr(extract.audio, "read", broken)
-    with pytest.raises(BenchError, match=r"09\.wav failed: MemoryError: 2 GB.*goes on from there"):
-        _extract(items, tmp_path)
-    assert _bytes(tmp_path)
+    store, spans, cost = _extract(items, tmp_path)
+    assert list(cost.damaged) == ["clip9"]
+    assert f"09.wav failed: {type(fault).__name__}: {fault}" in cost.damaged["clip9"]
+    assert sum(span in store.rows for span in spans) == len(items) - 1
+
+
+def test_no_more_is_read_ahead_than_fits_the_bound(monkeypatch):
+    under_way, most = [], []
+
+    def read():
+        under_way.append(1)
+        most.append(len(under_way))
+        time.sleep(0.02)
+        under_way.pop()
+        return pipeline.Groups([np.zeros((1, 10), np.float32)])
+
+    monkeypatch.setattr(pipeline, "AHEAD_BYTES", 100)
+    jobs = [pipeline.Job(pipeline.Span(str(index), "0:"), str(index), read, 60) for index in range(6)]
+    assert len(list(pipeline._read_ahead(jobs, 4, pipeline.Cost()))) == 6
+    assert max(most) == 1  # two of 60 bytes are more than 100
+    most.clear()
+    jobs = [pipeline.Job(job.span, job.name, read, 30) for job in jobs]
+    assert len(list(pipeline._read_ahead(jobs, 4, pipeline.Cost()))) == 6
+    assert 1 < max(most) <= 3
 
 
 def test_damaged_files_are_named_and_move_no_other_row(items, tmp_path):

@@ -64,13 +64,13 @@ class _Group:
 
 
 def _read(read: Callable[[], Groups]) -> tuple[Any, Groups]:
-    """On a worker: the shapes and the groups, or what was wrong with the file."""
+    """On a worker: the shapes, what is odd, and the groups; or what was wrong with the file, as a kind and words."""
     try:
         groups = read()
     except (BenchError, MemoryError, OSError, RuntimeError, ValueError) as error:
         kind = next((kind for kind in (Unfit, DataError, BenchError) if isinstance(error, kind)), None)
-        return (kind.__name__ if kind else "", str(error) if kind else f"{type(error).__name__}: {error}"), []
-    return [group.shape for group in groups], groups
+        return (kind.__name__ if kind else "", str(error) if kind else f"{type(error).__name__}: {error}"), Groups()
+    return ([group.shape for group in groups], groups.oddities), groups
 
 
 class _Encoding:
@@ -253,12 +253,12 @@ def _reading(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tuple
             shapes = ray.get(shapes_ref)
         except ray.exceptions.RayError as error:
             raise BenchError(f"reading {job.name} failed {ATTEMPTS} times on the cluster: {error}") from error
-        if isinstance(shapes, tuple):
+        if isinstance(shapes[0], str):
             kind, text = shapes
-            if kind == "DataError":
-                cost.broken[job.span] = text
+            if kind in ("DataError", ""):
+                cost.broken[job.span] = text if kind else f"reading {job.name} failed: {text}"
                 continue
-            if kind == "Unfit":
-                raise Unfit(text)
-            raise BenchError(text if kind else f"reading {job.name} failed: {text}")
-        yield number, job, [_Group(groups, index, shape) for index, shape in enumerate(shapes)]
+            raise Unfit(text) if kind == "Unfit" else BenchError(text)
+        if shapes[1]:
+            cost.odd[job.span] = shapes[1]
+        yield number, job, [_Group(groups, index, shape) for index, shape in enumerate(shapes[0])]

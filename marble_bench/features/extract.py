@@ -15,7 +15,7 @@ from marble_bench import audio, perturb
 from marble_bench.core.keys import FeatureKey
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError
-from marble_bench.features import pipeline
+from marble_bench.features import oddities, pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound, keep
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHARD_BYTES = 64 << 20
+COMPRESSED, COMPRESSION = (".mp3", ".ogg", ".opus", ".mp4", ".m4a"), 12  # bytes of mono float32 for a byte of these
 
 
 @dataclass(frozen=True)
@@ -45,19 +46,31 @@ class Item:
     change: str = ""
 
 
-def digests(paths: Sequence[Path]) -> list[str]:
-    """The sha256 of each file's bytes, each file read once, in threads."""
+def digests(paths: Sequence[Path], allow_unread: bool = False) -> list[str]:
+    """The sha256 of each file's bytes, each file read once, in threads.
+
+    allow_unread: the digest of a file that cannot be read is then empty, and `check_read` says why. Raises DataError for
+    such a file otherwise.
+    """
     unique = list(dict.fromkeys(paths))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
-        of_path = dict(zip(unique, pool.map(_digest, unique), strict=True))
+        found = pool.map(_digest_or_empty if allow_unread else audio.digest, unique)
+        of_path = dict(zip(unique, found, strict=True))
     return [of_path[path] for path in paths]
 
 
-def _digest(path: Path) -> str:
+def _digest_or_empty(path: Path) -> str:
     try:
         return audio.digest(path)
-    except OSError as error:
-        raise DataError(f"{path} cannot be read: {error.strerror}") from error
+    except DataError:
+        return ""
+
+
+def check_read(item: Item) -> None:
+    """Raise DataError, which says why, for an item whose file could not be read."""
+    if not item.digest:
+        audio.digest(item.path)
+        raise DataError(f"{item.path} could not be read a moment ago: run again")
 
 
 def open_store(
@@ -114,7 +127,10 @@ def sound_of(item: Item, window: Window) -> Sound:
     """
     clip = item.clip
 
+    found: list[str] = []
+
     def read(sample_rate_hz: int) -> NDArray[np.float32]:
+        found.clear()
         waveform = audio.read(
             item.path,
             sample_rate_hz=sample_rate_hz,
@@ -122,11 +138,13 @@ def sound_of(item: Item, window: Window) -> Sound:
             duration_s=clip.duration_s,
             native_rate_hz=item.rate_hz,
             change=partial(_changed, item) if item.change else None,
+            oddities=found,
         )
         return audio.normalize(waveform, window.normalize)
 
+    check_read(item)
     lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(item.path) - clip.start_s
-    return Sound(clip.id, sound_span(item), lasts, read)
+    return Sound(clip.id, sound_span(item), lasts, read, found)
 
 
 def sound_span(item: Item) -> Span:
@@ -178,21 +196,26 @@ def extract(
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
     """
+    check_window(encoder, window)
     load = partial(encoder.load, weights.path, device)
     guard = guard or Guard(encoder, load, device)
     store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard), Cost()
     items = [replace(item, change=change) for item in items]
     spans = [span_of(item, encoder, window) for item in items]
     todo: dict[Span, Item] = {}
+    unread = {item.clip.id: _unread(item) for item in items if not item.digest}
     for span, item in zip(spans, items, strict=True):
-        if span not in store.rows:
+        if item.digest and span not in store.rows:
             todo.setdefault(span, item)
     if todo:
         needed = sum(_estimate(item, encoder, window) for item in todo.values()) * row_bytes(encoder)
         text = f"the features of {len(todo)} clips"
         check_room(store.folder, needed, text, "make room, or give another --cache-dir")
         started = time.perf_counter()
-        jobs = [Job(span, str(item.path), partial(_windows, item, encoder, window)) for span, item in todo.items()]
+        jobs = [
+            Job(span, str(item.path), partial(_windows, item, encoder, window), _held_bytes(item, encoder, window))
+            for span, item in todo.items()
+        ]
         kind = Kind(
             layers=range(len(encoder.layers)),
             pool=pipeline.mean_over_time,
@@ -203,15 +226,33 @@ def extract(
         )
         settings = Settings(device, dtype, batch_s, workers, engine)
         guard.before_encoding([store])
-        loaded = partial(guard.loaded, [store])
-        pipeline.run(jobs, encoder, load, kind, partial(keep, [store]), settings, cost, progress, say, loaded)
+        loaded, write = partial(guard.loaded, [store]), oddities.noting(cache, cost, partial(keep, [store]))
+        pipeline.run(jobs, encoder, load, kind, write, settings, cost, progress, say, loaded)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
     else:
         guard.all_stored([store])
+    cost.damaged |= unread
+    cost.odd = oddities.known(cache, spans)
     cost.feature_bytes = store.size_bytes()
     cost.whole_audio_s, cost.whole_extract_s = spent_on([store], spans)
     return store, spans, cost
+
+
+def _unread(item: Item) -> str:
+    try:
+        check_read(item)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _held_bytes(item: Item, encoder: Encoder, window: Window) -> int:
+    """What a clip's samples take in memory, by what is declared of it, else roughly by the size of its file."""
+    limits = [each for each in (item.clip.duration_s, _crop_s(item, encoder, window)) if each is not None]
+    if limits:
+        return round(4 * min(limits) * encoder.sample_rate_hz)
+    return item.path.stat().st_size * (COMPRESSION if item.path.suffix.lower() in COMPRESSED else 1)
 
 
 def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
@@ -240,6 +281,7 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
     Raises DataError for a file that cannot be used, Unfit for a window that the encoder cannot take.
     """
     rate = encoder.sample_rate_hz
+    odd: list[str] = []
     waveform = audio.read(
         item.path,
         sample_rate_hz=rate,
@@ -248,6 +290,7 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         at_most_s=_crop_s(item, encoder, window),
         native_rate_hz=item.rate_hz,
         change=partial(_changed, item) if item.change else None,
+        oddities=odd,
     )
     waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
     try:
@@ -258,22 +301,38 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         )
     except DataError as error:
         raise DataError(f"{item.path}: {error}") from error
-    _check_length(item, windows.shape[1] / rate, encoder)
-    return [windows]
+    if why := unfit(windows.shape[1] / rate, encoder):
+        raise DataError(f"clip '{item.clip.id}' {why} ({item.path})")
+    groups = Groups([windows])
+    groups.oddities = tuple(odd)
+    return groups
 
 
 def _changed(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
     return perturb.changed(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
 
 
-def _check_length(item: Item, length_s: float, encoder: Encoder) -> None:
+def unfit(length_s: float, encoder: Encoder) -> str:
+    """Why an encoder cannot take a window of so many seconds; empty if it can."""
     if length_s < encoder.min_s:
-        raise Unfit(
-            f"clip '{item.clip.id}' gives a window of {length_s:.3f} s, and {encoder.name} needs at least "
-            f"{encoder.min_s:.3f} s ({item.path}); choose another model or longer clips"
+        return (
+            f"gives a window of {length_s:.3f} s, and {encoder.name} needs at least {encoder.min_s:.3f} s; choose another "
+            "model or longer clips"
         )
     if encoder.max_s is not None and length_s > encoder.max_s:
-        raise Unfit(
-            f"clip '{item.clip.id}' gives a window of {length_s:.3f} s, and {encoder.name} takes at most "
-            f"{encoder.max_s:.3f} s ({item.path})"
-        )
+        return f"gives a window of {length_s:.3f} s, and {encoder.name} takes at most {encoder.max_s:.3f} s"
+    return ""
+
+
+def check_window(encoder: Encoder, window: Window) -> None:
+    """Raise Unfit if a task's windows are of a length that the encoder cannot take: no file could be used."""
+    if window.length_s is not None and (why := unfit(window.length_s, encoder)):
+        raise Unfit(f"the task {why}")
+
+
+def too_short(length_s: float, encoder: Encoder, window: Window) -> str:
+    """Why a clip of so many seconds gives no window that the encoder can take; empty if it gives one."""
+    if window.length_s is not None:
+        short = length_s < window.length_s - 1e-6
+        return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""
+    return unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)

@@ -20,7 +20,7 @@ import copy
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core.keys import FeatureKey
 from marble_bench.encoder import Encoder, Layer
 from marble_bench.errors import DataError, UsageError
-from marble_bench.features import pipeline
+from marble_bench.features import oddities, pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Shard
 from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
@@ -45,12 +45,14 @@ SHARD_BYTES = 128 << 20  # of all layers together
 @dataclass(frozen=True)
 class Sound:
     """Something to encode: a name for messages, what its content is known by, how long it lasts in seconds, and
-    `read(sample_rate_hz) -> (samples,) float32` mono, normalised as the task wants it."""
+    `read(sample_rate_hz) -> (samples,) float32` mono, normalised as the task wants it. oddities: where `read` may put
+    what is odd about the sound, by the names of `audio.ODDITIES`."""
 
     name: str
     span: Span
     length_s: float
     read: Callable[[int], NDArray[np.float32]]
+    oddities: list[str] = field(default_factory=list)
 
 
 def reduction(layer: Layer) -> int:
@@ -160,19 +162,28 @@ def extract(
     if todo:
         _check_room(list(todo.values()), encoder, layers, stores, say)
         started = time.perf_counter()
-        jobs = [Job(span, sound.name, partial(_pieces, sound, encoder, cut)) for span, sound in todo.items()]
+        jobs = [
+            Job(
+                span,
+                sound.name,
+                partial(_pieces, sound, encoder, cut),
+                round(4 * sound.length_s * encoder.sample_rate_hz),
+            )
+            for span, sound in todo.items()
+        ]
         most = pipeline.shard_jobs(len({sound.span for sound in sounds}))
         kind = Kind(
             layers, _as_they_are, partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers), SHARD_BYTES, most
         )
         settings = Settings(device, dtype, batch_s, workers, engine)
         guard.before_encoding(stores)
-        loaded = partial(guard.loaded, stores)
-        pipeline.run(jobs, encoder, load, kind, partial(keep, stores), settings, cost, progress, say, loaded)
+        loaded, write = partial(guard.loaded, stores), oddities.noting(cache, cost, partial(keep, stores))
+        pipeline.run(jobs, encoder, load, kind, write, settings, cost, progress, say, loaded)
         cost.extract_s = time.perf_counter() - started
         cost.damaged = {sound.name: cost.broken[sound.span] for sound in sounds if sound.span in cost.broken}
     else:
         guard.all_stored(stores)
+    cost.odd = oddities.known(cache, [sound.span for sound in sounds])
     cost.feature_bytes = sum(store.size_bytes() for store in stores)
     cost.whole_audio_s, cost.whole_extract_s = spent_on(stores, [sound.span for sound in sounds])
     rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
@@ -252,13 +263,14 @@ def _pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
     from marble_bench import audio
 
     waveform = audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
-    groups = _cut(waveform, cut)
+    groups = Groups(_cut(waveform, cut))
     if not groups:
         raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder needs at least {cut.least:,}")
+    groups.oddities = tuple(sound.oddities)
     return groups
 
 
-def _cut(waveform: NDArray[np.float32], cut: Cut) -> Groups:
+def _cut(waveform: NDArray[np.float32], cut: Cut) -> list[NDArray[np.float32]]:
     """Pieces with what is heard behind them; the last of them if less follows it; whole stretches that are left; the rest.
 
     A rest shorter than can be encoded is left out.

@@ -37,12 +37,12 @@ if TYPE_CHECKING:
 BATCH_S = 60.0  # seconds of audio that are encoded together; on CUDA only the first time, then what fits
 LARGEST_BATCH_S = 600.0
 MEMORY_SHARE = 0.6  # of the device's free memory that a batch may take
+AHEAD_BYTES = 1 << 30  # of samples that are read ahead, by what their files tell
 WAITING_S = 300.0  # seconds of audio that may wait for windows of their own length
 SHARD_S = 3600.0  # seconds of audio in a shard at most
 SHARD_JOBS, SHARDS = 32, 100  # jobs in a shard at most: so many, or that part of the pass; what a kill can cost
 DTYPES = ("float32", "bfloat16", "float16")
 
-Groups: TypeAlias = "list[NDArray[np.float32]]"  # each (windows, samples); one after another in time
 Halves: TypeAlias = "list[NDArray[np.float16]]"  # per layer
 
 
@@ -50,13 +50,27 @@ class Unfit(DataError):
     """A window that the encoder cannot take. No fault of a file: it ends the pass."""
 
 
+class Groups(list["NDArray[np.float32]"]):
+    """What is read of a job: arrays `(windows, samples)`, one after another in time.
+
+    oddities: what is odd about the sound, by the names of `audio.ODDITIES`.
+    """
+
+    oddities: tuple[str, ...] = ()
+
+
 @dataclass(frozen=True)
 class Job:
-    """One span to encode. name: for messages. read: decodes it, normalised and cut; raises DataError for a damaged file."""
+    """One span to encode.
+
+    name: for messages. read: decodes it, normalised and cut; raises DataError for a damaged file. nbytes: what that takes in
+    memory, roughly; it bounds how many are read ahead.
+    """
 
     span: Span
     name: str
     read: Callable[[], Groups]
+    nbytes: int = 0
 
 
 @dataclass(frozen=True)
@@ -98,7 +112,7 @@ class Cost:
     audio_s, extract_s: seconds of audio that were encoded now (0 with everything cached), and the time of this pass.
     whole_audio_s, whole_extract_s: the same of every span asked for, whenever it was encoded, as the store has it.
     again: windows that were encoded once more in float32. broken: by span, why it cannot be used; damaged: the same by the
-    clip's or sound's name.
+    clip's or sound's name. odd: by span, what is odd about the sounds that were read.
     """
 
     audio_s: float = 0.0
@@ -109,6 +123,7 @@ class Cost:
     again: int = 0
     broken: dict[Span, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    odd: dict[Span, tuple[str, ...]] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -236,21 +251,24 @@ def exact(device: str) -> Iterator[None]:
 
 
 def _read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tuple[int, Job, Groups], None, None]:
-    """Each job's windows in order, read a few jobs ahead; a damaged one is noted in `cost.broken`.
+    """Each job's windows in order, read a few jobs and no more than `AHEAD_BYTES` ahead.
 
-    Threads, not processes: decoding and resampling let go of Python's lock, and no sample is copied.
+    Whatever goes wrong with one job is noted in `cost.broken`, and the others go on. Threads, not processes: decoding and
+    resampling let go of Python's lock, and no sample is copied.
     """
     pool = ThreadPoolExecutor(workers, "read")
     try:
         ahead: deque[tuple[int, Job, Future[Groups]]] = deque()
-        waiting = iter(enumerate(jobs))
+        waiting, held = deque(enumerate(jobs)), 0
         while True:
-            while len(ahead) < 2 * workers and (following := next(waiting, None)):
-                number, job = following
+            while waiting and len(ahead) < 2 * workers and (not ahead or held + waiting[0][1].nbytes <= AHEAD_BYTES):
+                number, job = waiting.popleft()
                 ahead.append((number, job, pool.submit(job.read)))
+                held += job.nbytes
             if not ahead:
                 return
             number, job, future = ahead.popleft()
+            held -= job.nbytes
             try:
                 groups = future.result()
             except Unfit:
@@ -261,10 +279,10 @@ def _read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tupl
             except BenchError:
                 raise
             except (MemoryError, OSError, RuntimeError, ValueError) as error:
-                raise BenchError(
-                    f"reading {job.name} failed: {type(error).__name__}: {error}. Finished shards are kept, and the same "
-                    "command goes on from there"
-                ) from error
+                cost.broken[job.span] = f"reading {job.name} failed: {type(error).__name__}: {error}"
+                continue
+            if groups.oddities:
+                cost.odd[job.span] = groups.oddities
             yield number, job, groups
     finally:
         pool.shutdown(cancel_futures=True)

@@ -1,0 +1,39 @@
+"""The one door to audio: decode, mono, resample, normalise, cut.
+
+`files` decodes in blocks, `sizes` and `mpeg` say how long a file is by what is there, `waveform` holds what is done to
+samples.
+Mono is the mean of the channels; resampling is by soxr (HQ). Samples are float32 in [-1, 1], times are seconds.
+"""
+
+from marble_bench.audio.files import (
+    AGAIN,
+    CONTAINERS,
+    Shape,
+    check_header,
+    digest,
+    duration_s,
+    read,
+    read_channels,
+    shape,
+)
+from marble_bench.audio.sizes import Size, measure
+from marble_bench.audio.waveform import ODDITIES, Normalize, cut, normalize, resampled
+
+__all__ = [
+    "AGAIN",
+    "CONTAINERS",
+    "ODDITIES",
+    "Normalize",
+    "Shape",
+    "Size",
+    "check_header",
+    "cut",
+    "digest",
+    "duration_s",
+    "measure",
+    "normalize",
+    "read",
+    "read_channels",
+    "resampled",
+    "shape",
+]
