@@ -14,12 +14,13 @@ it, a lack of memory.
 from __future__ import annotations
 
 import hashlib
+import io
 import struct
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 from marble_bench.audio import mpeg
 from marble_bench.audio.sizes import Size, measure
@@ -86,8 +87,10 @@ def read(
             kept.add(mono if change else resampler.add(mono))
             _check_span(kept)
         if not heard.mono_peak:
-            what = "has channels that cancel each other: their mean is silent" if heard.peak else "is silent"
-            raise DataError(what + ("" if not start_s and duration_s is None else f" from {start_s} s on"))
+            where = "" if not start_s and duration_s is None else f" from {start_s} s on"
+            if heard.peak:
+                raise Unusable(f"has channels that cancel each other: their mean is silent{where}; use one of them")
+            raise DataError(f"is silent{where}")
         if change:
             try:
                 changed = change(kept.all(), rate)
@@ -227,13 +230,20 @@ def _of_file(path: Path, stack: ExitStack) -> Source:
     """A file that libsndfile decodes."""
     _check_there(path)
     size = measure(path)
-    if size.stream is None:
-        file = stack.enter_context(_sound_file(path))
-    else:
-        file = stack.enter_context(_sound_file(mpeg.View(stack.enter_context(path.open("rb")), size.stream)))
-        header = size.stream.header
-        if (file.samplerate, file.channels) != (header.rate_hz, header.channels):
-            raise DataError("is no mp3 that its frames agree on")
+    seen: Any = path
+    if size.stream is not None:
+        seen = mpeg.View(stack.enter_context(path.open("rb")), size.stream)
+    elif size.mended is not None:
+        seen = Mended(stack.enter_context(path.open("rb")), *size.mended)
+    try:
+        file = stack.enter_context(_sound_file(seen))
+    except RuntimeError:
+        if size.truncated:
+            raise DataError(f"is truncated: {size.promised:,} samples promised, {size.there:,} found") from None
+        raise
+    header = size.stream.header if size.stream else None
+    if header and (file.samplerate, file.channels) != (header.rate_hz, header.channels):
+        raise DataError("is no mp3 that its frames agree on")
     if file.format not in FORMATS:
         raise Unusable(f"is {file.format}, whose length cannot be checked: convert it to wav or flac, as with ffmpeg")
 
@@ -256,6 +266,28 @@ def _of_file(path: Path, stack: ExitStack) -> Source:
                 yield block[first:]
 
     return Source(file.samplerate, file.channels, size, 1, blocks)
+
+
+class Mended(io.RawIOBase):
+    """A file of which some bytes are seen as others."""
+
+    def __init__(self, file: BinaryIO, place: int, content: bytes) -> None:
+        self.file, self.place, self.content = file, place, content
+
+    def readinto(self, buffer: memoryview) -> int:  # type: ignore[override]
+        at = self.file.tell()
+        part = bytearray(self.file.read(len(buffer)))
+        for index, byte in enumerate(self.content, self.place - at):
+            if 0 <= index < len(part):
+                part[index] = byte
+        buffer[: len(part)] = part
+        return len(part)
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        return self.file.seek(offset, whence)
+
+    def tell(self) -> int:
+        return self.file.tell()
 
 
 def _sound_file(file: Any) -> Any:
@@ -336,8 +368,11 @@ def _container(path: Path) -> Iterator[Any]:
         ) from error
 
     _check_there(path)
-    with av.open(str(path)) as container:
-        yield container
+    try:
+        with av.open(str(path)) as container:
+            yield container
+    except av.error.FFmpegError as error:  # some of them are no OSError
+        raise DataError(f"cannot be decoded ({error.strerror})") from error
 
 
 def _of_container(container: Any, stream: int) -> Source:
@@ -345,6 +380,8 @@ def _of_container(container: Any, stream: int) -> Source:
     if stream >= len(container.streams.audio):
         raise DataError(f"has {len(container.streams.audio)} audio streams, and number {stream} is asked for")
     one = container.streams.audio[stream]
+    if one.codec_context is None or not one.rate:
+        raise DataError(f"has a stream {stream} of a coding that is not known")
     channels = one.codec_context.channels
     # what the table promises; what a coder adds at the end may come on top
     promised = int(one.duration * one.time_base * one.rate) if one.duration else None

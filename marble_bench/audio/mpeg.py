@@ -75,8 +75,8 @@ class Stream:
 
     segments: where they lie, `(first byte, count of bytes)`. frames: how many, a cut one included. claimed: how many the
     header frame tells, None if it tells nothing. delay, padding: of the encoder, in samples, None where they are not told.
-    lacking: bytes that the last frame lacks, 0 for a file that ends with a frame. foreign: bytes that are neither frame
-    nor tag.
+    lacking: bytes that the last frame lacks, 0 for a file that ends with a frame. foreign: bytes that are neither
+    frame, tag nor zero.
     """
 
     header: Header
@@ -200,8 +200,7 @@ def scan(file: BinaryIO, size: int) -> Stream:
     header = walk.header
     assert header is not None
     claimed, delay, padding, told = _information(walk.bytes_at(first_at, header.size), header)
-    walk.start(first_at + header.size if told else first_at, fresh=told)
-    walk.to_end()
+    walk.to_end(first_at + header.size if told else first_at)
     if not walk.frames:
         raise DataError("holds no frame of an mp3 but its header's")
     if walk.foreign > max(size // 2, CHUNK):
@@ -227,15 +226,10 @@ class _Walk:
             self.buffer, self.base = self.file.read(max(count, CHUNK)), at
         return self.buffer[at - self.base : at - self.base + count]
 
-    def start(self, at: int, fresh: bool) -> None:
-        """Begin to count at a frame. fresh: what stood before is no part of the stream, as after a header frame."""
-        self.at = at
-        if fresh:
-            self.foreign = 0
-
-    def to_end(self) -> None:
-        """Count every frame from here on."""
-        sizes, began = self.sizes, self.at
+    def to_end(self, first_at: int) -> None:
+        """Count every frame from one on."""
+        self.at = began = first_at
+        sizes = self.sizes
         while True:
             here = self.at - self.base
             word = self.buffer[here : here + 4] if here >= 0 else b""
@@ -303,7 +297,8 @@ class _Walk:
             if tag_step >= 0 and (step < 0 or tag_step < step):
                 step = tag_step
             moved = 1 + (step if step >= 0 else len(ahead))
-            self.foreign += moved
+            passed = self.bytes_at(at, moved)
+            self.foreign += len(passed) - passed.count(0)
             at += moved
         self.foreign += max(0, self.size - at)
         return None

@@ -9,8 +9,9 @@ headers of all ogg pages, and of an mp3 every frame's header (see `mpeg`). The r
   promises nothing, and the samples reach to the end of the file: 0 with bytes behind it that are no chunks, 2^31 or 2^32 or
   up to 4,096 below either (0x7FFFF000, 0x80000000 and 0xFFFFFFFF are in use), and in a CAF -1.
 - *Contradictory* is a header of which two numbers exclude each other: bytes of a sample frame that are not channels times
-  bytes of a sample, bytes a second that are not rate times that (for coded blocks, by 10 %), a flac with more samples than STREAMINFO promises, or more
-  than `SLACK` bytes behind the samples that are no chunks. Up to so many are left unread, and noted.
+  bytes of a sample, bytes a second that are not rate times that (for coded blocks, by 10 %), a flac with more samples than
+  STREAMINFO promises, or more than `SLACK` bytes behind the samples that are no chunks. Up to so many are left unread, and
+  noted, as is a part of a sample frame, and a container that tells another size than the file has.
 - Coded wavs (MS and IMA ADPCM, GSM 6.10) have whole blocks; the `fact` chunk says where in the last block the sound ends.
 - An mp3 without a count, a flac of unknown length and the streaming writers' files have no promise: a cut one is known only
   by a frame that is cut, which is noted.
@@ -29,6 +30,7 @@ from marble_bench.audio.waveform import Unusable
 from marble_bench.errors import DataError
 
 SLACK = 4096  # bytes behind the samples that may belong to nothing
+ROUNDING = 16  # bytes that writers are off by when they tell the size of a whole container
 PAGE = 4096  # how far below 2^31 or 2^32 a size is that means "unknown"
 PLAIN = {1: None, 3: None, 6: 1, 7: 1}  # wav codings whose block is a sample of each channel; bytes of one where fixed
 MS_ADPCM, IMA_ADPCM, GSM, EXTENSIBLE = 2, 0x11, 0x31, 0xFFFE
@@ -37,6 +39,9 @@ AIFF_BYTES = {b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8, b"ulaw": 1, b"ULAW
 AIFF_PLAIN = (b"NONE", b"sowt", b"twos", b"in24", b"in32", b"42ni", b"23ni", b"raw ")
 W64_RIFF, W64_TAIL = bytes.fromhex("726966662e91cf11a5d628db04c10000"), bytes.fromhex("f3acd3118cd100c04f8edb8a")
 OPUS_HZ = 48000  # what an ogg's positions of Opus count, whatever the rate is
+FLAC_RATES_HZ = dict(
+    enumerate((88200, 176400, 192000, 8000, 16000, 22050, 24000, 32000, 44100, 48000, 96000), 1)
+)  # by a frame header's code
 FLAC_TAIL = 1 << 18  # bytes at the end of a flac that its last frame is looked for in
 FLAC_ENDS = 4  # places where that frame may end: the file's end, or where a damaged one behind it begins
 
@@ -46,13 +51,15 @@ class Size:
     """Samples per channel of a file.
 
     promised: by its header, None for nothing. there: by its bytes, None where only decoding tells. stream: the frames, of an
-    mp3. notes: what is odd without being wrong, by the names of `waveform.ODDITIES`.
+    mp3. notes: what is odd without being wrong, by the names of `waveform.ODDITIES`. mended: bytes that the
+    decoder shall see in place of the file's, `(place, bytes)`.
     """
 
     promised: int | None = None
     there: int | None = None
     stream: mpeg.Stream | None = None
     notes: tuple[str, ...] = ()
+    mended: tuple[int, bytes] | None = None
 
     @property
     def samples(self) -> int | None:
@@ -128,12 +135,17 @@ def _surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order:
     form = "<I" if order == "little" else ">I"
     at = end + (end % 2)
     while at + 8 <= size:
-        name, length = _at(file, at, 4), struct.unpack(form, _at(file, at + 4, 4))[0]
-        if not name.strip(b" \0").isalnum() or at + 8 + length > size:
+        head = _at(file, at, 8)
+        length = struct.unpack(form, head[4:])[0]
+        if head[:3] == b"TAG" and size - at == mpeg.TAG_BYTES:
+            at = size
+        elif not head[:4].strip(b" \0").isalnum() or at + 8 + length > size:
             break
-        at += 8 + length + length % 2
+        else:
+            at += 8 + length + length % 2
     noted = _left_over(size - at)
-    return () if stated_end is not None and end <= stated_end <= at + 1 else noted
+    agrees = stated_end is None or end <= stated_end <= at + 1 or abs(stated_end - size) <= ROUNDING
+    return noted or (() if agrees else ("size",))
 
 
 def _left_over(foreign: int) -> tuple[str, ...]:
@@ -249,8 +261,16 @@ def _data(
         notes = _surplus(file, at + length, size, stated_end, order)
     inside = here if unknown else length
     promised = coding.count(inside, None if unknown else fact)
+    if not unknown and inside % coding.bytes and coding.samples == 1:
+        notes = notes or ("surplus",)  # a part of a sample frame
     there = min(here, inside) // coding.bytes * coding.samples
-    return Size(None if unknown else promised, promised if there >= promised else there, notes=notes)
+    # libsndfile believes a size of 0
+    mended = (
+        None
+        if length or not unknown
+        else (at - 4, struct.pack(">I" if order == "big" else "<I", min(here, 0xFFFFFFFF)))
+    )
+    return Size(None if unknown else promised, promised if there >= promised else there, notes=notes, mended=mended)
 
 
 def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
@@ -276,7 +296,7 @@ def _au(file: BinaryIO, begin: int, size: int) -> Size:
     block, here = AU_BYTES[coding] * channels, max(0, size - begin - offset)
     if _is_unknown(length) or (not length and here):
         return Size(None, here // block)
-    notes = _left_over(here - length) if here > length else ()
+    notes = _left_over(here - length) if here > length else ("surplus",) if length % block else ()
     return Size(length // block, min(here, length) // block, notes=notes)
 
 
@@ -377,6 +397,7 @@ def _caf(file: BinaryIO, begin: int, size: int) -> Size:
     _check(inside >= 0, f"a data chunk of {inside + 4:,} bytes")
     if packet[0] and packet[1]:
         promised, there = (count // packet[0] * packet[1] for count in (inside, min(inside, here)))
+        notes = notes or (("surplus",) if inside % packet[0] and not unknown else ())
         return Size(None if unknown else promised, there, notes=notes)
     if here < inside:
         raise DataError(f"is truncated: {inside:,} bytes of samples promised, {here:,} found")
@@ -390,14 +411,29 @@ def _flac(file: BinaryIO, begin: int, size: int) -> Size:
     facts = int.from_bytes(head[14:22], "big")  # rate 20 bits, channels 3, bits of a sample 5, samples 36
     promised = facts & ((1 << 36) - 1) or None
     least, most = struct.unpack(">HH", head[4:8])
-    there = _last_flac_frame(file, begin + 42, size, least if least == most else None)
-    if promised is not None and there is not None and there > promised:
-        raise DataError(f"has a header that contradicts its end: {promised:,} samples promised, {there:,} found")
+    last = _last_flac_frame(file, begin + 42, size, least if least == most else None)
+    if last is None:
+        return Size(promised, None)
+    rate, channels = facts >> 44, (facts >> 41 & 7) + 1
+    _check(last.rate_hz in (0, rate), f"{rate:,} Hz, and {last.rate_hz:,} Hz in its last frame")
+    _check(last.channels == channels, f"{channels} channels, and {last.channels} in its last frame")
+    there = last.first + last.samples
+    _check(promised is None or there <= promised, f"{promised} samples, and {there} up to its last frame's end")
     return Size(promised, there)
 
 
-def _last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -> int | None:
-    """Samples up to the end of the last whole frame; None where none is found.
+@dataclass(frozen=True)
+class _FlacFrame:
+    """What the header of a flac's frame says. first: its first sample. rate_hz: 0 where it does not tell."""
+
+    first: int
+    samples: int
+    rate_hz: int
+    channels: int
+
+
+def _last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -> _FlacFrame | None:
+    """The last whole frame; None where none is found.
 
     block: samples of every frame but the last, None if they differ. The last frame is known by both of its checksums.
     """
@@ -410,13 +446,13 @@ def _last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -
         found = _flac_header(tail[at : at + 16], block)
         if found is not None:
             if any(_crc16(tail[at:end]) == 0 for end in ends):
-                return found[0] + found[1]
+                return found
             ends.append(at)
     return None
 
 
-def _flac_header(head: bytes, block: int | None) -> tuple[int, int] | None:
-    """Where a frame begins, in samples, and how many it has; None if these bytes begin no frame."""
+def _flac_header(head: bytes, block: int | None) -> _FlacFrame | None:
+    """What a frame's first bytes say; None if they begin no frame."""
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
         return None
     code, rate = head[2] >> 4, head[2] & 15
@@ -438,12 +474,17 @@ def _flac_header(head: bytes, block: int | None) -> tuple[int, int] | None:
         at += width
     else:
         samples = 192 if code == 1 else 576 << code - 2 if code <= 5 else 256 << code - 8
-    at += 1 if rate == 12 else 2 if rate in (13, 14) else 0
+    rate_hz = FLAC_RATES_HZ.get(rate, 0)
+    if rate >= 12:
+        width = 1 if rate == 12 else 2
+        rate_hz = int.from_bytes(head[at : at + width], "big") * {12: 1000, 13: 1, 14: 10}[rate]
+        at += width
     if at >= len(head) or _crc8(head[:at]) != head[at]:
         return None
     if not head[1] & 1:  # frames of one size are numbered; else their first samples are
         number *= block or samples
-    return number, samples
+    kind = head[3] >> 4
+    return _FlacFrame(number, samples, rate_hz, kind + 1 if kind < 8 else 2)
 
 
 def _table(width: int, polynomial: int) -> list[int]:
@@ -509,7 +550,7 @@ def _mp3(file: BinaryIO, size: int) -> Size:
     notes = []
     if stream.lacking and stream.claimed is None:
         notes.append("cut")
-    if stream.foreign > SLACK:
+    if stream.foreign:
         notes.append("foreign")
     if stream.claimed is not None and stream.frames > stream.claimed:
         notes.append("longer")

@@ -22,6 +22,7 @@ ODDITIES = {
     "loud": f"with samples beyond {LOUD:g} where full scale is 1, as if integers were stored as floats",
     "quiet": "whose mean of channels stays 80 dB below full scale",
     "surplus": "with bytes behind the samples that belong to nothing",
+    "size": "whose container tells another size than the file has",
     "cut": "of mp3 that end inside a frame, as if cut",
     "foreign": "of mp3 with bytes between its frames that belong to nothing",
     "longer": "of mp3 with more frames than the header tells; all are read",

@@ -1,0 +1,67 @@
+"""Whatever goes wrong with one file counts as that file, from plan to record; what is odd about a sound is a mark."""
+
+import numpy as np
+import pytest
+import soundfile
+from conftest import TOY_MODEL, TOY_TASK, toy_module
+
+from marble_bench import audio
+
+
+@pytest.fixture
+def hums(tmp_path):
+    """The toy's corpus as a folder of the user's, which is no miniature."""
+    folder = tmp_path / "hums_corpus"
+    folder.mkdir()
+    toy_module().write(folder)
+    return folder
+
+
+def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, bench, hums):
+    soundfile.write(hums / "hums/train03.wav", 0.1 * np.random.default_rng(0).normal(size=80), 8000)
+    planned = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums, "--json")
+    assert planned.record["each"][0]["unreadable"] == 1
+    said = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums)
+    assert "clip 'train03' gives a window of 0.010 s" in said.err
+    checked = bench("check", TOY_TASK, "--data-dir", hums)
+    assert "0.010 s (train03)" in checked.out + checked.err
+    stopped = toy("--data-dir", hums)
+    assert stopped.code == 3
+    assert "1 of 51 clips cannot be used" in stopped.err
+    allowed = toy("--data-dir", hums, "--allow-missing")
+    assert allowed.code == 4
+    assert allowed.record["data"]["missing"] == ["hums/train03.wav"]
+
+
+def test_a_file_that_may_not_be_opened_is_one_clip(toy, hums, monkeypatch):
+    read = audio.digest
+
+    def refused(path):
+        if path.name == "test04.wav":
+            raise audio.files.DataError(f"{path} cannot be read: Permission denied")
+        return read(path)
+
+    monkeypatch.setattr(audio, "digest", refused)
+    stopped = toy("--data-dir", hums)
+    assert stopped.code == 3
+    assert "1 of 51 clips cannot be used" in stopped.err
+    assert "test04.wav cannot be read: Permission denied" in stopped.err
+    allowed = toy("--data-dir", hums, "--allow-missing")
+    assert allowed.code == 4
+    assert allowed.record["data"]["missing"] == ["hums/test04.wav"]
+
+
+def test_what_is_odd_about_sounds_is_a_mark_of_every_record_made_of_them(toy, hums):
+    for name in ("train00", "train01"):
+        sound, rate = soundfile.read(hums / f"hums/{name}.wav")
+        wrong = np.stack([sound, -sound + np.random.default_rng(0).integers(-2, 3, len(sound)) / 32768], axis=1)
+        soundfile.write(hums / f"hums/{name}.wav", wrong, rate, subtype="PCM_16")
+    sound, rate = soundfile.read(hums / "hums/test00.wav")
+    soundfile.write(hums / "hums/test00.wav", 32768 * sound, rate, subtype="FLOAT")
+    first = toy("--data-dir", hums)
+    marks = first.record["data"]["marks"]
+    assert any(mark.startswith("2 clips whose channels cancel") and "train00, train01" in mark for mark in marks)
+    assert any(mark.startswith("1 clip with samples beyond 10") and "test00" in mark for mark in marks)
+    again = toy("--data-dir", hums, "--overwrite")
+    assert again.record["cost"]["cached"]
+    assert again.record["data"]["marks"] == marks
