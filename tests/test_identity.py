@@ -10,15 +10,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import TOY_MODEL, TOY_TASK
 from safetensors.torch import save_file
 
-from marble_bench import plugins, results
+from marble_bench import plugins, results, verdicts
 from marble_bench.core import hashes, keys, sources, trees
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import fingerprint, frames, manage
+from marble_bench.features import extract, fingerprint, frames, manage
 from marble_bench.features.store import Span, Store
+from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
 
 ROOT = Path(__file__).parent.parent
@@ -144,6 +146,7 @@ EDITS = [
     ("corpus", "corpora/gtzan_rhythm.py", "corpora/gtzan.py", None, None),
     ("corpus", "corpora/vocalset.py", "corpora/voice_start.py", None, None),
     ("metric", "tagging.py", "metric.py", None, None),
+    ("metric", "stems.py", "separation.py", "TAPS = 512", "TAPS = 256"),
     ("head", "linear.py", "mlp.py", "-0.5", "-0.4"),
 ]
 
@@ -587,3 +590,51 @@ def test_stores_of_another_version_are_told_once_and_pruned(bench, tmp_path):
     assert bench("features", "prune", "--damaged", "--yes").code == 0
     assert not folder.exists()
     assert "another version" not in bench(*run).err
+
+
+# What all features go through.
+
+SHARED = {
+    "0": [[-0.214, 0.195, 4.652, 5.301, 1.894], [-0.144, 2.172, 4.953, 4.750, 2.945]],
+    "1": [[-0.191, 0.173, 1.000, 1.000, 0.949], [-0.107, 0.766, 1.000, 1.000, 0.985]],
+}
+
+
+def test_what_all_features_go_through_gives_the_same_features_or_has_another_version(tmp_path):
+    """Decoding 16-bit stereo, its mean, 44.1 to 8 kHz, peak, windows of 0.5 s, the mean over time, half precision."""
+    both = fingerprint.signals(44100, 66150).T
+    soundfile.write(tmp_path / "a.wav", both, 44100, subtype="PCM_16")
+    clip = Clip("a", "train", "a.wav", "a", start_s=0.1)
+    encoder = replace(plugins.find_encoder(TOY_MODEL), normalize="peak")
+    item = extract.Item(clip, tmp_path / "a.wav", "0" * 64, 44100)
+    window = Window(length_s=0.5, first_s=1.0)
+    store, spans, _ = extract.extract([item], encoder, Weights(None, "0" * 64, "none", ""), window, tmp_path)
+    made = {name: store.read(index, spans)[:, :5].tolist() for index, (name, _) in enumerate(store.layers[:2])}
+    assert keys.PIPELINE == 1
+    for name, expected in SHARED.items():
+        words = "features changed: raise keys.PIPELINE and write these down anew"
+        assert made[name] == [pytest.approx(row, abs=4e-3) for row in expected], words
+
+
+def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    own = _write(tmp_path / "here/mine.py", WITH_HELPER.format(name="idmoved"), idmoved="BANDS = 16\n")
+    before = plugins.find_encoder(f"{own}:TOY")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.syspath_prepend(str(tmp_path / "there"))
+    after = plugins.find_encoder(f"{tmp_path / 'there/mine.py'}:TOY")
+    assert after.code == before.code
+    assert keys.facts_digest(after) == keys.facts_digest(before)
+
+
+def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy, tmp_path):
+    toy(*QUICK)
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    record = json.loads(path.read_text())
+    choice = record["selection"]["per_seed"][0]
+    choice["valid"] = 1.0 if choice["valid"] < 0.5 else 0.1
+    path.write_text(json.dumps(record))
+    words = [each.words for each in verdicts.check([path]) if each.kind == "scores"]
+    assert len(words) == 1
+    assert "the mean of what its probes were chosen by" in words[0]
