@@ -541,6 +541,19 @@ def test_each_layers_store_of_frames_has_its_part_and_what_changed_is_told(tmp_p
         frames.extract(*run)
 
 
+def test_a_fingerprint_goes_where_the_shards_go(tmp_path):
+    encoder, _ = _toy()
+    wave = np.sin(np.arange(16000, dtype=np.float32))
+    sounds = [frames.Sound("a", Span("a", "0:"), 2.0, lambda rate: wave)]
+    run = (sounds, encoder, Weights(None, "0" * 64, "none", ""), [0])
+    told = {"elsewhere": (tmp_path / "there").as_uri()}
+    first, _ = frames.extract(*run, tmp_path / "one", {"clip_normalize": "none"}, **told)
+    second, cost = frames.extract(*run, tmp_path / "two", {"clip_normalize": "none"}, **told)
+    assert cost.audio_s == 0
+    made = [fingerprint.read(found.stores[0].folder).made for found in (first, second)]
+    assert made[0] == made[1]
+
+
 def test_a_shipped_encoder_is_not_loaded_when_everything_is_stored(monkeypatch, bench, tmp_path):
     run = ("features", "extract", "--model", "logmel", "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1)
     assert bench(*run).code == 0
@@ -566,6 +579,19 @@ def test_one_guard_loads_a_users_encoder_once_for_all_stores_of_a_run(tmp_path):
     for store in stores:
         again.all_stored([store])
     assert len(loads) == 2
+
+
+def test_a_run_that_was_killed_before_its_first_shard_binds_nobody(tmp_path):
+    encoder, encode = _toy()
+    other = _toy(gain=2.0)[1]
+    store = Store(tmp_path, {"encoder": "toy"}, [("0", 16)])
+    fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
+    changed = fingerprint.make(encoder, other, "cpu")
+    fingerprint.Guard(encoder, None, "cpu").loaded([store], changed)
+    store.add(Span("a", "0:"), [np.ones((1, 16), np.float32)])
+    store.flush()
+    with pytest.raises(BenchError, match="other features than those that are stored"):
+        fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
 
 
 def test_fresh_features_spare_what_the_same_command_made(tmp_path, bench):

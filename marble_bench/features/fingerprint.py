@@ -208,7 +208,7 @@ class Guard:
         self.now = now
         for store in stores:
             then = read(store.folder)
-            if then is None:
+            if then is None or not store.rows:  # the latter was left by a run that was killed before its first shard
                 path = write(store.folder, now, [name for name, _ in store.layers])
                 if store.elsewhere:
                     store.elsewhere.put(path)
