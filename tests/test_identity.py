@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -233,6 +234,62 @@ def test_another_fact_is_another_key_of_features(other):
     assert replace(key, **other).digest != key.digest
 
 
+KEYS = """
+import json
+from marble_bench import plugins
+from marble_bench.core import keys, sources
+from marble_bench.features import extract
+from marble_bench.protocol import MARBLE
+named, encoder = plugins.find_task("gtzan"), plugins.find_encoder("clap-music")
+store = extract.key_of(encoder, "0" * 64, named.task.window)
+print(json.dumps([store.digest, keys.task_hash(named), keys.keyed(sources.origins_of_run(named, encoder, MARBLE))]))
+"""
+
+
+@pytest.mark.slow
+def test_keys_stay_when_files_move_and_sentences_change_and_move_with_a_constant(tmp_path):
+    ignore = shutil.ignore_patterns("__pycache__", "splits")
+    for name in ("marble_bench", "tasks", "probes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    encoders = tmp_path / "marble_bench/encoders"
+
+    def keys_now():
+        done = subprocess.run(
+            [sys.executable, "-c", KEYS], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    def edit(path, old, new):
+        text = path.read_text()
+        assert old in text, path
+        path.write_text(text.replace(old, new, 1))
+
+    store, task, plug_ins = keys_now()
+    (encoders / "_mel.py").rename(encoders / "_spectra.py")
+    for path in encoders.glob("*.py"):
+        path.write_text(path.read_text().replace("encoders._mel import", "encoders._spectra import"))
+    edit(encoders / "_spectra.py", '"""10 log10 of a power', '"""Decibels: 10 log10 of a power')
+    (encoders / "clap.py").rename(encoders / "contrastive.py")
+    edit(tmp_path / "tasks/corpora/gtzan.py", '"""', '"""About this: ')
+    edit(tmp_path / "probes/mlp.py", '"""Initial', '"""Of the initial')
+    edit(tmp_path / "marble_bench/metrics/accuracy.py", '"""', '"""About this: ')
+    assert keys_now() == [store, task, plug_ins]
+    edit(encoders / "_spectra.py", "1e-10", "1e-9")
+    edit(tmp_path / "tasks/corpora/gtzan.py", "RATE_HZ = 22050", "RATE_HZ = 22051")
+    edit(tmp_path / "probes/mlp.py", "inputs**-0.5", "inputs**-0.4")
+    edit(
+        tmp_path / "marble_bench/metrics/metric.py",
+        "exact.sum(dim=1, keepdim=True)",
+        "exact.sum(dim=1, keepdim=True) + 1",
+    )
+    changed = keys_now()
+    assert changed[0] != store
+    moved = {kind for kind in plug_ins if changed[2][kind] != plug_ins[kind]}
+    assert moved == {"encoder", "task", "corpus", "metric", "head"}
+
+
 # A user's file: its bytes and those of its helpers.
 
 
@@ -251,6 +308,7 @@ WITH_HELPER = ENCODER.replace(
 
 def test_an_edited_helper_is_another_encoder_even_within_a_second_and_one_process(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", WITH_HELPER.format(name="idhelper"), idhelper="BANDS = 16\nGAIN = 1\n")
     first = plugins.find_encoder(f"{own}:TOY")
     assert first.code != plugins.sources.user_digest(own, [])
@@ -294,7 +352,8 @@ def test_two_files_of_one_name_are_two_modules_and_two_helpers_of_one_name_are_r
     sys.modules.pop("idtwin")
 
 
-def test_an_edit_of_the_same_length_within_a_second_is_run_not_the_compiled_file_of_before(tmp_path):
+def test_an_edit_of_the_same_length_within_a_second_is_run_not_the_compiled_file_of_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", ENCODER)
     status = own.stat()
     plugins.find_encoder(f"{own}:TOY")
