@@ -545,7 +545,22 @@ def test_the_signals_last_a_second_or_what_an_encoder_takes(min_s, max_s, sample
 
     made = fingerprint.make(replace(encoder, min_s=min_s, max_s=max_s), watched, "cpu")
     assert lengths == [(1, samples)] * 2
-    assert {name: layer.shape for name, layer in made.layers.items()} == dict.fromkeys("012", (32,))
+    assert {name: layer.shape for name, layer in made.layers.items()} == dict.fromkeys("012", (64,))
+
+
+def test_half_precision_is_known_by_what_an_encoder_computes_in_and_rounding_around_nothing_is_no_change():
+    encoder, encode = _toy()
+    assert not fingerprint.make(encoder, encode, "cpu").half
+    halves = fingerprint.make(encoder, lambda waves, pool: encode(waves, lambda each: pool(each.half())), "cpu")
+    assert halves.half
+
+    def centred(shift):  # normalised over time: the mean is rounding alone
+        return lambda waves, pool: encode(
+            waves, lambda each: pool(100 * (each - each.mean(dim=1, keepdim=True)) + shift)
+        )
+
+    one, other = (fingerprint.make(encoder, centred(shift), "cpu") for shift in (0.0, 1e-4))
+    assert fingerprint.differing(one, other) is None
 
 
 def test_the_error_is_relative_by_layer_and_the_tolerance_that_of_device_and_precision():
