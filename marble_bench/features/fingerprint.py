@@ -3,8 +3,8 @@
 Weights that `load` reads from somewhere, or draws at random, stand in no key. So each store has a fingerprint: every layer's
 mean and root mean square over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer
 (the mean alone may be nothing but rounding, where a layer is normalised over time). Whenever an encoder is loaded it is made
-again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `tolerance` says. A change that
-is smaller is not seen.
+again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `tolerance` says.
+A change that is smaller is not seen.
 
 An encoder of this suite whose features are all stored is not loaded: its code and its weights have digests. A user's is
 always loaded and compared. Before the first features of a user's encoder are stored, it is loaded twice.
