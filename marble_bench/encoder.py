@@ -61,8 +61,8 @@ class Encoder:
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
     gflop_per_s: thousand million multiplications and additions per second of audio, counted on a window of 10 s.
     version: raised whenever the same weights would give other features; part of every cache key and record.
-    code: sha256 of the file that a user's encoder was loaded from, set by the machinery, so that features are not taken for
-        those of an earlier state of it.
+    code: the source digest of the file that a user's encoder was loaded from and of the user's modules that it imports; set
+        by the machinery, so that features are not taken for those of an earlier state of it.
     stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
         remains is dropped. None where a window is encoded as a whole.
     training_data: names of what it was trained on, to mark a task whose corpus is among them.

@@ -7,7 +7,7 @@ from typing import Any
 from marble_bench import corpus
 from marble_bench.core import keys
 from marble_bench.core.keys import PIPELINE, RunKey
-from marble_bench.core.sources import origins_of_run, probes_digest
+from marble_bench.core.sources import machinery_digest, origins_of_run
 from marble_bench.features import fingerprint
 from marble_bench.gather import Gathered
 from marble_bench.request import Request
@@ -31,12 +31,12 @@ def run_key(data: Gathered, request: Request, variant: str = "") -> RunKey:
 def of_probes(data: Gathered, request: Request, rules: dict[str, Any] | None = None) -> dict[str, Any]:
     """All that kept probes are known by. rules: how they are trained, where that is not in the run's key.
 
-    Beside the run's key these are the device, the code of all probes, and when the features were made: features that were
+    Beside the run's key these are the device, the code of the suite, and when the features were made: features that were
     set aside have the key of those that came after them.
     """
     return run_key(data, request).of_probes(
         device=request.device,
-        code=probes_digest(),
+        code=machinery_digest(),
         made=[fingerprint.made(store.folder) for store in data.stores],
         rules=rules or {},
     )

@@ -4,21 +4,24 @@ import ast
 import json
 import os
 import shutil
+import subprocess
 import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import soundfile
 import torch
 from conftest import TOY_MODEL, TOY_TASK
 from safetensors.torch import save_file
 
-from marble_bench import plugins, results
+from marble_bench import plugins, results, verdicts
 from marble_bench.core import hashes, keys, sources, trees
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import fingerprint, frames, manage
+from marble_bench.features import extract, fingerprint, frames, manage
 from marble_bench.features.store import Span, Store
+from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
 
 ROOT = Path(__file__).parent.parent
@@ -144,6 +147,7 @@ EDITS = [
     ("corpus", "corpora/gtzan_rhythm.py", "corpora/gtzan.py", None, None),
     ("corpus", "corpora/vocalset.py", "corpora/voice_start.py", None, None),
     ("metric", "tagging.py", "metric.py", None, None),
+    ("metric", "stems.py", "separation.py", "TAPS = 512", "TAPS = 256"),
     ("head", "linear.py", "mlp.py", "-0.5", "-0.4"),
 ]
 
@@ -230,6 +234,62 @@ def test_another_fact_is_another_key_of_features(other):
     assert replace(key, **other).digest != key.digest
 
 
+KEYS = """
+import json
+from marble_bench import plugins
+from marble_bench.core import keys, sources
+from marble_bench.features import extract
+from marble_bench.protocol import MARBLE
+named, encoder = plugins.find_task("gtzan"), plugins.find_encoder("clap-music")
+store = extract.key_of(encoder, "0" * 64, named.task.window)
+print(json.dumps([store.digest, keys.task_hash(named), keys.keyed(sources.origins_of_run(named, encoder, MARBLE))]))
+"""
+
+
+@pytest.mark.slow
+def test_keys_stay_when_files_move_and_sentences_change_and_move_with_a_constant(tmp_path):
+    ignore = shutil.ignore_patterns("__pycache__", "splits")
+    for name in ("marble_bench", "tasks", "probes"):
+        shutil.copytree(ROOT / name, tmp_path / name, ignore=ignore)
+    shutil.copy(ROOT / "pyproject.toml", tmp_path)
+    encoders = tmp_path / "marble_bench/encoders"
+
+    def keys_now():
+        done = subprocess.run(
+            [sys.executable, "-c", KEYS], cwd=tmp_path, env={**os.environ, "PYTHONPATH": str(tmp_path)},
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        return json.loads(done.stdout)
+
+    def edit(path, old, new):
+        text = path.read_text()
+        assert old in text, path
+        path.write_text(text.replace(old, new, 1))
+
+    store, task, plug_ins = keys_now()
+    (encoders / "_mel.py").rename(encoders / "_spectra.py")
+    for path in encoders.glob("*.py"):
+        path.write_text(path.read_text().replace("encoders._mel import", "encoders._spectra import"))
+    edit(encoders / "_spectra.py", '"""10 log10 of a power', '"""Decibels: 10 log10 of a power')
+    (encoders / "clap.py").rename(encoders / "contrastive.py")
+    edit(tmp_path / "tasks/corpora/gtzan.py", '"""', '"""About this: ')
+    edit(tmp_path / "probes/mlp.py", '"""Initial', '"""Of the initial')
+    edit(tmp_path / "marble_bench/metrics/accuracy.py", '"""', '"""About this: ')
+    assert keys_now() == [store, task, plug_ins]
+    edit(encoders / "_spectra.py", "1e-10", "1e-9")
+    edit(tmp_path / "tasks/corpora/gtzan.py", "RATE_HZ = 22050", "RATE_HZ = 22051")
+    edit(tmp_path / "probes/mlp.py", "inputs**-0.5", "inputs**-0.4")
+    edit(
+        tmp_path / "marble_bench/metrics/metric.py",
+        "exact.sum(dim=1, keepdim=True)",
+        "exact.sum(dim=1, keepdim=True) + 1",
+    )
+    changed = keys_now()
+    assert changed[0] != store
+    moved = {kind for kind in plug_ins if changed[2][kind] != plug_ins[kind]}
+    assert moved == {"encoder", "task", "corpus", "metric", "head"}
+
+
 # A user's file: its bytes and those of its helpers.
 
 
@@ -248,6 +308,7 @@ WITH_HELPER = ENCODER.replace(
 
 def test_an_edited_helper_is_another_encoder_even_within_a_second_and_one_process(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", WITH_HELPER.format(name="idhelper"), idhelper="BANDS = 16\nGAIN = 1\n")
     first = plugins.find_encoder(f"{own}:TOY")
     assert first.code != plugins.sources.user_digest(own, [])
@@ -291,7 +352,8 @@ def test_two_files_of_one_name_are_two_modules_and_two_helpers_of_one_name_are_r
     sys.modules.pop("idtwin")
 
 
-def test_an_edit_of_the_same_length_within_a_second_is_run_not_the_compiled_file_of_before(tmp_path):
+def test_an_edit_of_the_same_length_within_a_second_is_run_not_the_compiled_file_of_before(tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", ENCODER)
     status = own.stat()
     plugins.find_encoder(f"{own}:TOY")
@@ -483,7 +545,22 @@ def test_the_signals_last_a_second_or_what_an_encoder_takes(min_s, max_s, sample
 
     made = fingerprint.make(replace(encoder, min_s=min_s, max_s=max_s), watched, "cpu")
     assert lengths == [(1, samples)] * 2
-    assert {name: layer.shape for name, layer in made.layers.items()} == dict.fromkeys("012", (32,))
+    assert {name: layer.shape for name, layer in made.layers.items()} == dict.fromkeys("012", (64,))
+
+
+def test_half_precision_is_known_by_what_an_encoder_computes_in_and_rounding_around_nothing_is_no_change():
+    encoder, encode = _toy()
+    assert not fingerprint.make(encoder, encode, "cpu").half
+    halves = fingerprint.make(encoder, lambda waves, pool: encode(waves, lambda each: pool(each.half())), "cpu")
+    assert halves.half
+
+    def centred(shift):  # normalised over time: the mean is rounding alone
+        return lambda waves, pool: encode(
+            waves, lambda each: pool(100 * (each - each.mean(dim=1, keepdim=True)) + shift)
+        )
+
+    one, other = (fingerprint.make(encoder, centred(shift), "cpu") for shift in (0.0, 1e-4))
+    assert fingerprint.differing(one, other) is None
 
 
 def test_the_error_is_relative_by_layer_and_the_tolerance_that_of_device_and_precision():
@@ -538,6 +615,19 @@ def test_each_layers_store_of_frames_has_its_part_and_what_changed_is_told(tmp_p
         frames.extract(*run)
 
 
+def test_a_fingerprint_goes_where_the_shards_go(tmp_path):
+    encoder, _ = _toy()
+    wave = np.sin(np.arange(16000, dtype=np.float32))
+    sounds = [frames.Sound("a", Span("a", "0:"), 2.0, lambda rate: wave)]
+    run = (sounds, encoder, Weights(None, "0" * 64, "none", ""), [0])
+    told = {"elsewhere": (tmp_path / "there").as_uri()}
+    first, _ = frames.extract(*run, tmp_path / "one", {"clip_normalize": "none"}, **told)
+    second, cost = frames.extract(*run, tmp_path / "two", {"clip_normalize": "none"}, **told)
+    assert cost.audio_s == 0
+    made = [fingerprint.read(found.stores[0].folder).made for found in (first, second)]
+    assert made[0] == made[1]
+
+
 def test_a_shipped_encoder_is_not_loaded_when_everything_is_stored(monkeypatch, bench, tmp_path):
     run = ("features", "extract", "--model", "logmel", "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1)
     assert bench(*run).code == 0
@@ -565,6 +655,19 @@ def test_one_guard_loads_a_users_encoder_once_for_all_stores_of_a_run(tmp_path):
     assert len(loads) == 2
 
 
+def test_a_run_that_was_killed_before_its_first_shard_binds_nobody(tmp_path):
+    encoder, encode = _toy()
+    other = _toy(gain=2.0)[1]
+    store = Store(tmp_path, {"encoder": "toy"}, [("0", 16)])
+    fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
+    changed = fingerprint.make(encoder, other, "cpu")
+    fingerprint.Guard(encoder, None, "cpu").loaded([store], changed)
+    store.add(Span("a", "0:"), [np.ones((1, 16), np.float32)])
+    store.flush()
+    with pytest.raises(BenchError, match="other features than those that are stored"):
+        fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
+
+
 def test_fresh_features_spare_what_the_same_command_made(tmp_path, bench):
     run = ("run", "--model", TOY_MODEL, *QUICK, "--fresh-features", "--limit", 9)
     other = _write(tmp_path / "other_task.py", TASK)
@@ -587,3 +690,51 @@ def test_stores_of_another_version_are_told_once_and_pruned(bench, tmp_path):
     assert bench("features", "prune", "--damaged", "--yes").code == 0
     assert not folder.exists()
     assert "another version" not in bench(*run).err
+
+
+# What all features go through.
+
+SHARED = {
+    "0": [[-0.214, 0.195, 4.652, 5.301, 1.894], [-0.144, 2.172, 4.953, 4.750, 2.945]],
+    "1": [[-0.191, 0.173, 1.000, 1.000, 0.949], [-0.107, 0.766, 1.000, 1.000, 0.985]],
+}
+
+
+def test_what_all_features_go_through_gives_the_same_features_or_has_another_version(tmp_path):
+    """Decoding 16-bit stereo, its mean, 44.1 to 8 kHz, peak, windows of 0.5 s, the mean over time, half precision."""
+    both = fingerprint.signals(44100, 66150).T
+    soundfile.write(tmp_path / "a.wav", both, 44100, subtype="PCM_16")
+    clip = Clip("a", "train", "a.wav", "a", start_s=0.1)
+    encoder = replace(plugins.find_encoder(TOY_MODEL), normalize="peak")
+    item = extract.Item(clip, tmp_path / "a.wav", "0" * 64, 44100)
+    window = Window(length_s=0.5, first_s=1.0)
+    store, spans, _ = extract.extract([item], encoder, Weights(None, "0" * 64, "none", ""), window, tmp_path)
+    made = {name: store.read(index, spans)[:, :5].tolist() for index, (name, _) in enumerate(store.layers[:2])}
+    assert keys.PIPELINE == 1
+    for name, expected in SHARED.items():
+        words = "features changed: raise keys.PIPELINE and write these down anew"
+        assert made[name] == [pytest.approx(row, abs=4e-3) for row in expected], words
+
+
+def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path / "here"))
+    own = _write(tmp_path / "here/mine.py", WITH_HELPER.format(name="idmoved"), idmoved="BANDS = 16\n")
+    before = plugins.find_encoder(f"{own}:TOY")
+    (tmp_path / "here").rename(tmp_path / "there")
+    monkeypatch.syspath_prepend(str(tmp_path / "there"))
+    after = plugins.find_encoder(f"{tmp_path / 'there/mine.py'}:TOY")
+    assert after.code == before.code
+    assert keys.facts_digest(after) == keys.facts_digest(before)
+
+
+def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy, tmp_path):
+    toy(*QUICK)
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    record = json.loads(path.read_text())
+    choice = record["selection"]["per_seed"][0]
+    choice["valid"] = 1.0 if choice["valid"] < 0.5 else 0.1
+    path.write_text(json.dumps(record))
+    words = [each.words for each in verdicts.check([path]) if each.kind == "scores"]
+    assert len(words) == 1
+    assert "the mean of what its probes were chosen by" in words[0]

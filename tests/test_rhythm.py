@@ -181,7 +181,7 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
         Clip("back", "train", "back.wav", ((1.0, 0.5, 2.0), None)),
         Clip("none", "train", "none.wav", (None, (0.5,))),
     ]
-    here = gather.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None)
+    here = gather.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None, None)
     monkeypatch.setattr(gather, "on_disk", lambda *_: here)
     named = SimpleNamespace(task=plugins.find_task("gtzan-rhythm").task, name="gtzan-rhythm")
     request = SimpleNamespace(named=named, encoder=object(), allow_missing=False)

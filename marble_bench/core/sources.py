@@ -110,13 +110,17 @@ def user_digest(path: Path, helpers: Iterable[Path]) -> str:
     return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest() if others else own
 
 
+@cache
+def _not_theirs() -> tuple[Path, ...]:
+    """The folders of Python's own modules and of this suite's."""
+    python = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib")]
+    return (*python, Path(__file__).resolve().parents[1], room_of("task").folder, room_of("head").folder)
+
+
 def is_theirs(path: Path) -> bool:
     """Whether a module's file is a user's own: not Python's, not an installed package's, not this suite's."""
-    places = [Path(sysconfig.get_paths()[name]) for name in ("stdlib", "platstdlib")]
-    if {"site-packages", "dist-packages"} & set(path.parts) or any(place in path.parents for place in places):
-        return False
-    suite = {Path(__file__).resolve().parents[1], *(room_of(kind).folder for kind in ("task", "head"))}
-    return not any(place in path.parents for place in suite)
+    above = set(path.parents)
+    return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_not_theirs()))
 
 
 def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
@@ -127,9 +131,9 @@ def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
     """
     found: dict[str, Path] = {}
     for name in brought:
-        place = getattr(sys.modules.get(name), "__file__", None)
-        if place and Path(place).resolve() != path and is_theirs(Path(place).resolve()):
-            found[name] = Path(place).resolve()
+        place = _loaded_from(name)
+        if place is not None and place != path and is_theirs(place):
+            found[name] = place
     waiting = [("", path), *found.items()]
     seen = {path}
     while waiting:
@@ -139,7 +143,7 @@ def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
                 seen.add(place)
                 found.setdefault(name, place)
                 waiting.append((name, place))
-    return {name: place for name, place in found.items() if place.suffix == ".py"}
+    return found
 
 
 def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
@@ -147,7 +151,11 @@ def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
     if file.suffix != ".py":
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
-    for level, base, name in trees.imports_of(trees.read(file)):
+    try:
+        imports = list(trees.imports_of(trees.read(file)))
+    except (SyntaxError, ValueError):  # a helper that cannot be imported will say so when it is
+        return
+    for level, base, name in imports:
         if level:
             parts = package.split(".")
             whole = ".".join([*parts[: len(parts) - level + 1], *([base] if base else [])]) if package else ""
@@ -159,11 +167,16 @@ def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
                 yield each, place
 
 
+def _loaded_from(name: str) -> Path | None:
+    """The file that a module was loaded from, if it was, and from a file."""
+    place = getattr(sys.modules.get(name), "__file__", None)
+    return Path(place).resolve() if place and Path(place).is_file() else None
+
+
 def _place_of(name: str) -> Path | None:
     """The file of a module by its dotted name, found without importing it; None where it has none."""
-    loaded = getattr(sys.modules.get(name), "__file__", None)
-    if loaded:
-        return Path(loaded).resolve()
+    if (loaded := _loaded_from(name)) is not None:
+        return loaded
     top, _, rest = name.partition(".")
     try:
         spec = importlib.util.find_spec(top)
@@ -210,7 +223,14 @@ def _of_corpus(corpus: Corpus) -> Origin:
 
 
 def _of_metric(metric: Metric) -> Origin:
-    functions = [metric.compute, metric.per_clip, metric.on_resample, metric.weighted, metric.carried]
+    functions = [
+        metric.compute,
+        metric.per_clip,
+        metric.on_resample,
+        metric.weighted,
+        metric.carried,
+        *metric.measured_by,
+    ]
     return _of_functions("metric", metric.name, metric.version, functions)
 
 
@@ -229,9 +249,18 @@ def _of_head(name: str) -> Origin:
     return Origin("head", name, 1, _shipped_digest("head", (file,)), True)
 
 
-def probes_digest() -> str:
-    """The digest of all code that trains probes."""
-    return _shipped_digest("head", tuple(sorted(room_of("head").folder.glob("*.py"))))
+@cache
+def machinery_digest() -> str:
+    """The digest of the suite's own code, encoders and metrics left out, which have digests of their own.
+
+    Of the probes, where the heads stand, by their syntax trees; of all else by its bytes, which is faster.
+    """
+    suite = Path(__file__).resolve().parents[1]
+    files = sorted(each for each in suite.rglob("*.py") if not any(room_of(k).holds(each) for k in ROOMS))
+    total = hashlib.sha256(_shipped_digest("head", tuple(sorted(room_of("head").folder.glob("*.py")))).encode())
+    for path in files:
+        total.update(hashlib.sha256(path.read_bytes()).digest())
+    return total.hexdigest()
 
 
 def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callable[..., Any] | None]) -> Origin:

@@ -1,9 +1,10 @@
 """What an encoder gives for two fixed signals, kept beside its stores: does it still give what is stored?
 
 Weights that `load` reads from somewhere, or draws at random, stand in no key. So each store has a fingerprint: every layer's
-mean over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer. Whenever an encoder
-is loaded it is made again and compared, layer by layer: the relative error |now - then| / |then| may be at most what
-`tolerance` says. A change that is smaller is not seen.
+mean and root mean square over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer
+(the mean alone may be nothing but rounding, where a layer is normalised over time). Whenever an encoder is loaded it is made
+again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `tolerance` says.
+A change that is smaller is not seen.
 
 An encoder of this suite whose features are all stored is not loaded: its code and its weights have digests. A user's is
 always loaded and compared. Before the first features of a user's encoder are stored, it is loaded twice.
@@ -28,6 +29,7 @@ from marble_bench.errors import BenchError, DataError
 
 if TYPE_CHECKING:
     import numpy as np
+    import torch
     from numpy.typing import NDArray
 
     from marble_bench.features.store import Store
@@ -40,9 +42,9 @@ ASIDE = "aside"  # folder in the cache root for stores that were set aside
 
 @dataclass(frozen=True)
 class Fingerprint:
-    """What an encoder gave. layers: by name, `(2 signals x width,)` float32. made: when, in UTC. device: on which kind.
+    """What an encoder gave. layers: by name, `(2 signals x 2 x width,)` float32. made: when, in UTC. device: on which kind.
 
-    half: whether a layer was handed out in half precision.
+    half: whether a layer was computed in half precision.
     """
 
     layers: Mapping[str, NDArray[np.float32]]
@@ -74,25 +76,32 @@ def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
     import numpy as np
     import torch
 
-    from marble_bench.features.pipeline import exact, mean_over_time
+    from marble_bench.features.pipeline import exact
 
     length_s = max(LENGTH_S, encoder.min_s)
     if encoder.max_s is not None:
         length_s = min(length_s, encoder.max_s)
     rate = encoder.sample_rate_hz
+    kinds = set()
+
+    def moments(frames: torch.Tensor) -> torch.Tensor:
+        kinds.add(frames.dtype)
+        values = frames.float()
+        return torch.cat([values.mean(dim=1), values.square().mean(dim=1).sqrt()], dim=-1)
+
     run = ready(encoder.name, encode)
     found = []
     with exact(device), torch.inference_mode():
         for wave in signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
             batch = torch.from_numpy(audio.normalize(wave, encoder.normalize))[None].to(device)
             try:
-                found.append(checked(encoder.name, encoder.layers, run(batch, mean_over_time)))
+                found.append(checked(encoder.name, encoder.layers, run(batch, moments)))
             except torch.OutOfMemoryError as error:
                 raise BenchError(
                     f"{encoder.name}: one window of {length_s:.1f} s does not fit the memory of {device}: "
                     "use a larger device, or --device cpu"
                 ) from error
-    half = any(layer.dtype in (torch.float16, torch.bfloat16) for layer in found[0])
+    half = bool({torch.float16, torch.bfloat16} & kinds)
     named = {
         layer.name: np.concatenate([each.float().cpu().numpy().reshape(-1) for each in both])
         for layer, *both in zip(encoder.layers, *found, strict=True)
@@ -208,7 +217,7 @@ class Guard:
         self.now = now
         for store in stores:
             then = read(store.folder)
-            if then is None:
+            if then is None or not store.rows:  # the latter was left by a run that was killed before its first shard
                 path = write(store.folder, now, [name for name, _ in store.layers])
                 if store.elsewhere:
                     store.elsewhere.put(path)

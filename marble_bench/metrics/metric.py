@@ -31,7 +31,8 @@ class Metric:
     carried: of such a score, `truth -> (clips, parts)`, above 0 where a clip raises a part of it: the score is a mean over
         parts, and each part one over the clips that raise it. None where every clip does.
     source: the definition and the library that it is tested against.
-    version: raised whenever the same answers would get another score.
+    version: raised whenever the same answers would get another score. measured_by: functions of this folder that make the
+        rows that it reads, so that their code counts as its own.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Metric:
     interval: Literal["bootstrap", "jackknife"] = "bootstrap"
     carried: Callable[[torch.Tensor], torch.Tensor] | None = None
     version: int = 1
+    measured_by: tuple[Callable[..., object], ...] = ()
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

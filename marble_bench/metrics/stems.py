@@ -12,6 +12,7 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics.metric import Metric, weighted_nanmean
+from marble_bench.metrics.separation import bss_eval_systems, global_sdr
 
 if TYPE_CHECKING:
     import torch
@@ -49,6 +50,7 @@ def _metric(name: str, columns: Sequence[int], median: bool, source: str) -> Met
         unit="dB",
         weighted=None if median else partial(_weighted, columns),
         smooth=not median,
+        measured_by=(bss_eval_systems,) if median else (global_sdr,),
     )
 
 
