@@ -108,7 +108,7 @@ def test_workers_of_a_killed_run_end_with_it(tmp_path):
     assert not left
 
 
-def _scratch_of_another(cache: Path, end: str) -> subprocess.Popen:
+def _scratch_of_another(cache: Path) -> subprocess.Popen:
     """A process that has a scratch folder with a file in it; when it is there."""
     code = (
         "import sys, time, pathlib\nfrom marble_bench.scratch import scratch_folder\n"
@@ -121,7 +121,7 @@ def _scratch_of_another(cache: Path, end: str) -> subprocess.Popen:
 
 
 def test_scratch_of_a_killed_process_is_swept_and_that_of_one_at_work_is_not(tmp_path):
-    killed, working = (_scratch_of_another(tmp_path, end) for end in ("killed", "working"))
+    killed, working = (_scratch_of_another(tmp_path) for _ in range(2))
     try:
         killed.kill()
         killed.wait()

@@ -260,3 +260,13 @@ def test_an_entry_with_another_count_of_rows_is_of_another_shard(tmp_path):
     path.write_bytes(replace(manifest.read_entry(path), rows=(2,)).sealed())
     with pytest.raises(DataError, match="is the entry of another shard"):
         Store(tmp_path, FACTS, LAYERS)
+
+
+def test_a_flipped_bit_in_the_name_of_the_format_does_not_cost_the_store(tmp_path):
+    store = _stored(tmp_path / "features", "a")
+    about = store.folder / "about.json"
+    about.write_bytes(about.read_bytes().replace(b"features/4", b"features/5"))
+    (held,) = manage.held(tmp_path)
+    assert [path for path, why in manage.faults(held) if why] == [about]
+    manage.remove(manage.removals([held], [], None, True, 0.0))
+    assert len(Store(tmp_path / "features", FACTS, LAYERS).read(0, [Span("a", "0:")])) == 3

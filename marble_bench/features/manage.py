@@ -11,7 +11,7 @@ from typing import Any
 
 from marble_bench.disk import sweep
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features.manifest import ABOUT, MEND, entry_paths, read_entry, shard_of
+from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
 from marble_bench.features.store import FORMAT, fault, index, read_about, shards
 
 
@@ -53,9 +53,8 @@ def _held(folder: Path) -> Held:
     problem, spans, rows = "", 0, 0
     try:
         facts = _claimed(folder)
-        if facts.get("format", FORMAT) != FORMAT:
-            problem = f"{folder} is of the format {facts['format']}; this version reads {FORMAT}"
-        else:
+        problem = _of_another_format(folder, facts)
+        if not problem:
             facts = read_about(folder)
             found = index(folder)
             spans, rows = len(found), sum(each.count for each in found.values())
@@ -75,6 +74,17 @@ def _claimed(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
+def _of_another_format(folder: Path, claimed: dict[str, Any]) -> str:
+    """That a store is of another format; nothing if it is not, or if only its `about.json` is damaged.
+
+    claimed: what `about.json` says.
+    """
+    found = claimed.get("format", FORMAT)
+    if found == FORMAT or (SEAL in claimed and _why(unseal, folder / ABOUT)):
+        return ""
+    return f"{folder} is of the format {found}; this version reads {FORMAT}"
+
+
 def faults(store: Held) -> Iterator[tuple[Path, str]]:
     """Each file of a store with what is wrong with it, or an empty string; every byte of a shard is read, twice.
 
@@ -82,9 +92,8 @@ def faults(store: Held) -> Iterator[tuple[Path, str]]:
     it is of another format.
     """
     folder = store.folder
-    claimed = _claimed(folder)
-    if claimed.get("format", FORMAT) != FORMAT:
-        yield folder, f"{folder} is of the format {claimed['format']}; this version reads {FORMAT}"
+    if other := _of_another_format(folder, _claimed(folder)):
+        yield folder, other
         return
     yield folder / ABOUT, _why(read_about, folder)
     there, named = set(shards(folder)), set()
