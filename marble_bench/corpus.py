@@ -167,13 +167,15 @@ class Spellings:
                 return name
         return None
 
-    def hint(self, audio: str) -> str:
-        """A missing file's name, with the file that is there instead."""
-        near = self.near(audio)
-        if near is None:
-            return audio
-        form = unicodedata.normalize("NFC", _tail(near)) == unicodedata.normalize("NFC", _tail(audio))
-        return f"{audio} (there is {near}: only {'the normal form of Unicode' if form else 'upper and lower case'} differs)"
+    def hints(self, missing: Sequence[str]) -> dict[str, str]:
+        """Of the missing files that are there under another spelling: the name, and what to tell of it."""
+        told = {}
+        for name in missing:
+            if (near := self.near(name)) is not None:
+                same_letters = unicodedata.normalize("NFC", _tail(near)) == unicodedata.normalize("NFC", _tail(name))
+                what = "the normal form of Unicode" if same_letters else "upper and lower case"
+                told[name] = f"{name} (there is {near}: only {what} differs)"
+        return told
 
 
 def _tail(name: str) -> str:
@@ -202,22 +204,18 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
     found = [find(corpus, root, clip.audio) for clip in clips]
     missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
-    if missing and (mini or not allow_missing):
-        spellings = Spellings(root)
-        misspelt = [spellings.hint(name) for name in missing if spellings.near(name) is not None]
-        if misspelt and mini:
-            raise DataError(
-                f"{len(misspelt)} files of the miniature in {root} have other names: {listing(misspelt, 3)}"
-            )
-        missing_first = [*misspelt, *(name for name in missing if spellings.near(name) is None)]
+    hints = Spellings(root).hints(missing) if missing and (mini or not allow_missing) else {}
+    if hints and mini:
+        raise DataError(f"{len(hints)} files of the miniature in {root} have other names: {listing(hints.values(), 3)}")
     if len(missing) == len(clips):
         raise DataError(
             f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
         )
     if missing and not mini and not allow_missing:
+        shown = [*hints.values(), *(name for name in missing if name not in hints)]
         raise DataError(
             f"{len(missing)} of {len(clips)} clips of {corpus.title} are missing in {root}: "
-            f"{listing(missing_first)}. Complete the corpus, or run with --allow-missing: "
+            f"{listing(shown)}. Complete the corpus, or run with --allow-missing: "
             "the record then lists them and is not comparable"
         )
     return OnDisk(

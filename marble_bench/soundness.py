@@ -112,11 +112,12 @@ def _has_gap(times: Sequence[float]) -> bool:
 
 
 def times_behind_the_end(clips: Sequence[Clip], paths: Sequence[Path]) -> list[str]:
-    """What is wrong with the events of clips, a line each, by how long their files last; a file that cannot be read is
-    not judged."""
+    """What is wrong with the events of clips, a line each, by how long their files last; a damaged file is not
+    judged."""
     wrong = []
     for clip, path in zip(clips, paths, strict=True):
         try:
+            audio.check_header(path)
             lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(path) - clip.start_s
         except DataError:
             continue  # is told as a damaged file

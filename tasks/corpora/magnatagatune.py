@@ -74,9 +74,12 @@ def clips(root: Path | None) -> Iterator[Clip]:
             raise row.fault(f"the clip_id is {brief(clip)}, which is no number of a clip")
         if not PATH.fullmatch(mp3):
             raise row.fault(f"clip {clip} has the path {brief(mp3)}, which no split has")
-        for tag, cell in row.cells.items():
-            if cell not in ("0", "1") and tag not in ids:
-                raise row.fault(f"clip {clip} has {brief(cell)} for {brief(tag)}; a cell is 0 or 1")
+        cells = list(row.cells.values())
+        if cells.count("0") + cells.count("1") != len(cells) - 2 + (clip in ("0", "1")):
+            tag, cell = next(
+                (tag, cell) for tag, cell in row.cells.items() if cell not in ("0", "1") and tag not in ids
+            )
+            raise row.fault(f"clip {clip} has {brief(cell)} for {brief(tag)}; a cell is 0 or 1")
         tags = tuple(tag for tag in TAGS if row[tag] == "1")
         yield Clip(clip, split_of(mp3), f"mp3/{mp3}", tags, group=song_of(mp3))
 
