@@ -104,6 +104,8 @@ def _why_not(request: Request, data: Gathered) -> list[str]:
         reasons.append(f"limited to {request.limit} clips a split")
     if data.missing:
         reasons.append(f"incomplete corpus ({len(data.missing)} entries in data.missing)")
+    if data.unnamed:
+        reasons.append("the layers of the features have no names: write layers.json beside the arrays")
     if request.layers != "all":
         reasons.append(f"only layers {request.layers}")
     if request.seeds < request.protocol.seeds:
@@ -124,6 +126,7 @@ def variant(request: Request, data: Gathered) -> str:
     parts = ["mini"] if data.mini else []
     parts += [f"limit{request.limit}"] if request.limit else []
     parts += ["partial"] if data.missing else []
+    parts += ["unnamed-layers"] if data.unnamed else []
     parts += [f"layers-{request.layers}".replace(",", "+")] if request.layers != "all" else []
     parts += [f"seeds{request.seeds}"] if request.seeds != request.protocol.seeds else []
     parts += [request.dtype] if request.dtype != "float32" else []

@@ -64,7 +64,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     data = gather.own_features(request) if request.features else gather.encoder_features(request, watch, check)
     check(data.clips)
     assert isinstance(data.features, Features)
-    marks = soundness.check_features(data.features, data.clips)
+    marks = [*data.marks, *soundness.check_features(data.features, data.clips)]
     marks += soundness.check_labels(request.named.task.target, data.clips)
     marks += soundness.check_carriers(request.named.task.metrics, request.named.task.target, data.clips)
     splits, unscale = _splits(data, request)

@@ -130,8 +130,8 @@ def bca(
     """The BCa interval of an estimate from its bootstrap `(replicates,)` and its jackknife `(blocks,)`.
 
     The levels are those of a t distribution with blocks - 1 degrees of freedom (see the module). Replicates without a
-    score are left out. (NaN, NaN) where the estimate or all replicates are NaN, one block is all there is, or leaving one out
-    leaves no score.
+    score are left out. (NaN, NaN) where the estimate or all replicates are NaN, one block is all there is, or leaving one
+    out leaves no score.
     """
     import numpy as np
     from scipy.stats import norm, t
