@@ -12,7 +12,8 @@ curve, a pooled F or a mean over tracks are all treated alike.
   (`Metric.compares`): the score plus and minus t times Tukey's jackknife error, with groups - 1 degrees of freedom (Tukey,
   Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 29, 1958); of a mean over groups that is
   Student's interval (The probable error of a mean, Biometrika 6, 1908). A bootstrap of few groups knows no value beyond
-  theirs, and in a bootstrap sample a clip is compared with its own copies.
+  theirs, and in a bootstrap sample a clip is compared with its own copies. Of few groups the interval reaches as far as
+  BCa's too, which is the wider one on the open side of a share near 0 or 1.
 - No interval where fewer than two groups have a value, where leaving one out leaves no score, where all samples have the
   same score (a share of 0 or 1 has Wilson's), of a median of fewer than `MEDIAN_GROUPS` groups (the range of five values
   holds the median of their law in 94 % of samples, which is the most that five can: Thompson, Annals of Mathematical
@@ -350,13 +351,13 @@ def interval_of(
         return admitted(score, *_corrected_interval(metric, outputs, truth, groups))
     (one,) = replicated(metric, [outputs], truth, groups, seed)
     unit, scalar = metric.unit == "fraction", metric.kind == "scalars"
-    samples = one.jackknife if one.by_t else one.bootstrap
+    samples = one.bootstrap if len(one.bootstrap) else one.jackknife
     if unit and not scalar and one.score in (0, 1) and (samples == one.score).all():
         return admitted(
             score, *wilson(one.score, _carriers(truth, groups) if metric.kind == "tags" else len(set(groups)))
         )
     low, high = one.interval()
-    if unit and one.by_t:  # t knows no bounds
+    if unit and one.by_t and one.score <= 1:  # t knows no bounds
         low, high = (low if scalar else max(low, 0.0)), min(high, 1.0)
     return admitted(score, low, high)
 
@@ -386,8 +387,9 @@ class Replicated:
     Two of one task and metric made from the same clips share their samples, so that they can be subtracted.
 
     lessened: for `Metric.interval` of `jackknife`, the score with each block counted less, and the blocks' shares of clips,
-    `(blocks,)` each. by_t: whether its interval is of t and the jackknife. In both cases the bootstrap is empty where nobody
-    asked for it. able: whether its groups are enough for an interval at all.
+    `(blocks,)` each. by_t: whether its interval is of t and the jackknife, at least as wide as the bootstrap's if
+    there is one. The bootstrap is empty where neither an interval nor somebody asks for it. able: whether its groups are enough for an
+    interval at all.
     """
 
     score: float
@@ -401,7 +403,16 @@ class Replicated:
         """The interval of the score, 95 %, BCa or by t; `interval_of` is a metric's own."""
         if not self.able:
             return float("nan"), float("nan")
-        return student(self.score, self.jackknife) if self.by_t else bca(self.score, self.bootstrap, self.jackknife)
+        return self._interval(self.score, self.bootstrap, self.jackknife)
+
+    def _interval(self, value: float, bootstrap: NDArray[Any], jackknife: NDArray[Any]) -> tuple[float, float]:
+        """The interval of this score, or of its difference from another, by the way that is right for it."""
+        if not self.by_t:
+            return bca(value, bootstrap, jackknife)
+        found = [student(value, jackknife)]
+        if len(bootstrap):
+            found.append(bca(value, bootstrap, jackknife))
+        return min(low for low, _ in found), max(high for _, high in found)
 
 
 def replicated(
@@ -427,7 +438,7 @@ def replicated(
     by_t = metric.smooth and not by_jackknife and (metric.compares or count < T_GROUPS)
     able = metric.smooth or count >= MEDIAN_GROUPS
     drawn = None
-    if bootstrap or not metric.smooth or not (by_jackknife or by_t):
+    if bootstrap or not (by_jackknife or metric.compares):
         drawn = drawn_again(groups, seed=seed)
     cut = left_out(groups)
     counts, shares = _lessened(groups) if by_jackknife else (None, None)
@@ -467,7 +478,7 @@ def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
     elif a.lessened:
         low, high = _by_jackknife(a, b)
     else:
-        low, high = student(value, apart) if a.by_t else bca(value, a.bootstrap - b.bootstrap, apart)
+        low, high = a._interval(value, a.bootstrap - b.bootstrap, apart)
     found = admitted(value, low, high)
     low, high = found.low, found.high
     if smooth:
