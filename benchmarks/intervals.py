@@ -1,12 +1,13 @@
 """How often intervals hold the truth, and how often paired tests err: simulated systems whose true score is known.
 
 python benchmarks/intervals.py [SIMULATIONS [PART OF A NAME [SEED]]]
+python benchmarks/intervals.py [SIMULATIONS] few
 
 Of each kind of metric, clips and outputs are drawn from a fixed law, whose true score is the score of a very large draw.
 Intervals: the plain percentile bootstrap, the same with levels of the t distribution, BCa, BCa with levels of the t
 distribution (what the suite uses), the jackknife with the t distribution, and where a metric asks for it (`Metric.interval`)
 the suite's jackknife of the score less its bias. Paired test: of two systems of equal true score, and of two that differ,
-beside the unpaired test of the same scores.
+beside the unpaired test of the same scores. `few`: test splits of two to a dozen groups, BCa and the jackknife with t.
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ def _first(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
 
 POOLED_F = Metric("pooled_f", "scalars", _pooled, _first, "hits, estimated, reference", weighted=_weighted_pooled)
 MEAN_DB = Metric(
-    "mean_db", "scalars", lambda o, t: _first(o, t).mean(dim=-1), _first, "dB of tracks", weighted=mean_of(_first)
+    "mean_db", "scalars", lambda o, t: _first(o, t).mean(dim=-1), _first, "tracks", unit="dB", weighted=mean_of(_first)
 )
 
 
@@ -172,7 +173,7 @@ def ways(one: ours.Replicated) -> dict[str, tuple[float, float]]:
         "percentile": (np.quantile(usable, 1 - plain), np.quantile(usable, plain)),
         "percentile t": (np.quantile(usable, 1 - moved), np.quantile(usable, moved)),
         "BCa": endless,
-        "BCa t": one.interval(),
+        "BCa t": ours.bca(one.score, one.bootstrap, one.jackknife),
         "jackknife t": (one.score - tail * error, one.score + tail * error),
     }
 
@@ -192,7 +193,7 @@ def coverage(name: str, clips: int, simulations: int, seed: int = 1) -> dict[str
         outputs, truth = draw(np.random.default_rng([seed, simulation]), clips, skill)
         (one,) = ours.replicated(metric, [outputs], truth, groups, seed=simulation, bootstrap=True)
         made = ways(one)
-        if metric.interval == "jackknife":
+        if metric.interval == "jackknife" or one.by_t:
             made["the suite"] = ours.bootstrap_interval(metric, outputs, truth, groups)
         for way, (low, high) in made.items():
             held.setdefault(way, []).append((low <= truth_score <= high, low > truth_score, high - low))
@@ -245,10 +246,54 @@ BETTER = {
 }  # fmt: skip
 
 
+def songs(random: np.random.Generator, groups: int, skill: float) -> tuple[torch.Tensor, torch.Tensor]:
+    """Eight clips of each song, right as often as the song is easy."""
+    easy = np.repeat(random.beta(2 * skill, 2 * (1 - skill), groups), 8)
+    right = random.random((SEEDS, 8 * groups)) < easy
+    return torch.from_numpy(np.stack([right, ~right], axis=-1) * 1.0), torch.zeros(8 * groups, dtype=torch.int64)
+
+
+FEW: dict[str, tuple[Metric, Draw, float]] = {
+    "mean of dB": (MEAN_DB, decibels, 5.0),
+    "pooled F": (POOLED_F, beats, 1.5),
+    "accuracy of songs": (accuracy, songs, 0.67),
+    "R2": (r2, scalars, 0.6),
+}
+
+
+def few(simulations: int) -> None:
+    """A table of the share of intervals that hold the truth, for few groups: BCa with levels of t, and the jackknife's."""
+    sizes = (2, 3, 4, 6, 8, 10, 12)
+    print("| simulated: BCa / jackknife with t / the suite | " + " | ".join(f"{size} groups" for size in sizes) + " |")
+    print("|---|" + "--:|" * len(sizes))
+    for name, (metric, draw, skill) in FEW.items():
+        truth_score = 0.67 if draw is songs else true_score(metric, draw, skill)
+        row = []
+        for size in sizes:
+            held = []
+            for simulation in range(simulations):
+                outputs, truth = draw(np.random.default_rng([4, simulation]), size, skill)
+                each = len(truth) // size
+                groups = [f"{clip // each:05}" for clip in range(len(truth))]
+                (one,) = ours.replicated(metric, [outputs], truth, groups, seed=simulation, bootstrap=True)
+                bca, student = (
+                    ours.bca(one.score, one.bootstrap, one.jackknife),
+                    ours.student(one.score, one.jackknife),
+                )
+                suite = ours.bootstrap_interval(metric, outputs, truth, groups, seed=simulation)
+                held.append([low <= truth_score <= high for low, high in (bca, student, suite)])
+            row.append(" / ".join(f"{100 * share:.0f}" for share in np.mean(held, axis=0)))
+        print(f"| {name} | " + " | ".join(row) + " |", flush=True)
+
+
 def main() -> None:
     """Print both tables."""
     simulations = int(sys.argv[1]) if len(sys.argv) > 1 else 1000
     part = sys.argv[2] if len(sys.argv) > 2 else ""
+    if part == "few":
+        torch.set_num_threads(1)
+        few(simulations)
+        return
     seed = int(sys.argv[3]) if len(sys.argv) > 3 else 1
     torch.set_num_threads(1)
     cases = {name: case for name, case in CASES.items() if part in name}

@@ -13,20 +13,23 @@ from typing import Any
 from marble_bench import perturb
 from marble_bench.request import Request
 
+UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
+
 
 @dataclass(frozen=True)
 class Departures:
     """What sets a run apart from the full run that a ranking is made of; at its defaults nothing does.
 
     limit: clips of each split at most. missing: how many published clips the corpus lacks. lacks: how the reason calls
-    them. seeds: how many the run has, asked: how many its protocol asks for, None where that is not known here. perturbed:
-    the names of the changes of test clips.
+    them. unnamed: several layers were brought without names. seeds: how many the run has, asked: how many its protocol
+    asks for, None where that is not known here. perturbed: the names of the changes of test clips.
     """
 
     mini: bool = False
     limit: int | None = None
     missing: int = 0
     lacks: str = "clips absent"
+    unnamed: bool = False
     layers: str = "all"
     seeds: int = 1
     asked: int | None = None
@@ -46,6 +49,7 @@ class Departures:
             "made on the miniature corpus": self.mini,
             f"limited to {self.limit} clips a split": self.limit,
             f"incomplete corpus ({self.missing} {self.lacks})": self.missing,
+            UNNAMED: self.unnamed,
             f"only layers {self.layers}": self.layers != "all",
             f"{self.seeds} seeds, the protocol asks for {self.asked}": self.fewer_seeds,
             f"features in {self.dtype}": self.dtype != "float32",
@@ -62,6 +66,7 @@ class Departures:
             "mini": self.mini,
             f"limit{self.limit}": self.limit,
             "partial": self.missing,
+            "unnamed-layers": self.unnamed,
             f"layers-{self.layers}".replace(",", "+"): self.layers != "all",
             f"seeds{self.seeds}": self.fewer_seeds,
             self.dtype: self.dtype != "float32",
@@ -72,12 +77,13 @@ class Departures:
         return "-".join(part for part, holds in parts.items() if holds)
 
 
-def of_run(request: Request, mini: bool, missing: int) -> Departures:
+def of_run(request: Request, mini: bool, missing: int, unnamed: bool = False) -> Departures:
     """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many published clips it lacks."""
     return Departures(
         mini=mini,
         limit=request.limit,
         missing=missing,
+        unnamed=unnamed,
         layers=request.layers,
         seeds=request.seeds,
         asked=request.protocol.seeds,
@@ -105,6 +111,7 @@ def of_record(record: dict[str, Any], asked: int | None) -> Departures:
         limit=int(limit) if limit else None,
         missing=absent_of(record),
         lacks="clips absent" if "absent" in record["data"] else "entries in data.missing",
+        unnamed=UNNAMED in record["why_not"],
         layers=told(r"only layers (.+)") or "all",
         seeds=seeds_of(record),
         asked=int(by_protocol) if asked is None and by_protocol else asked,

@@ -20,7 +20,7 @@ from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
 from marble_bench.request import Request, Watch
 from marble_bench.targets import Events
-from marble_bench.task import Clip
+from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
 
 
@@ -40,9 +40,10 @@ class Gathered:
     """The clips of a run with their features, pooled or frame by frame, and how they were come by.
 
     summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
-    marks: what is odd about the sounds. changed: by name of the perturbation. this_pass: what was encoded now, which is
-    nothing where all was stored. stores: where the features are kept; none where they were brought. unlisted: how many
-    published clips the annotations do not list.
+    marks: what is odd about the sounds, or how features that the user brought were read. changed: by name of the
+    perturbation. this_pass: what was encoded now, which is nothing where all was stored. stores: where the features are
+    kept; none where they were brought. unlisted: how many published clips the annotations do not list. unnamed: brought
+    features have several layers, and nobody said their names.
     """
 
     clips: list[Clip]
@@ -59,6 +60,7 @@ class Gathered:
     stores: Sequence[Store] = ()
     this_pass: Cost = field(default_factory=Cost)
     unlisted: int = 0
+    unnamed: bool = False
 
 
 @dataclass(frozen=True)
@@ -428,7 +430,8 @@ def own_features(request: Request) -> Gathered:
         unlisted = corpus.count_unlisted(request.named, clips, request.allow_missing)
     if request.limit:
         clips = corpus.limited(clips, request.limit)
-    found, names = own.read_own(place, [clip.id for clip in clips])
+    brought = own.read_own(place, [clip.id for clip in clips])
+    found, names = brought.tracks, brought.names
     missing = [clip.id for clip in clips if clip.id not in found]
     if missing and not request.allow_missing:
         raise DataError(
@@ -465,8 +468,27 @@ def own_features(request: Request) -> Gathered:
         faults=[],
         mini=corpus.is_mini(root),
         cost=cost_of(Cost(feature_bytes=nbytes)),
+        marks=[brought.reading(), *_other_windows(clips, found, request.named.task.window)],
         unlisted=unlisted,
+        unnamed=not brought.named,
     )
+
+
+def _other_windows(clips: Sequence[Clip], found: dict[str, list[Any]], window: Window) -> list[str]:
+    """A mark where clips have more or fewer windows than the task cuts, as far as that is known without their audio."""
+    from marble_bench.features.extract import rows_of
+
+    apart = []
+    for clip in clips:
+        length_s = window.first_s if clip.duration_s is None else clip.duration_s
+        wanted = 1 if window.length_s is None else None if length_s is None else rows_of(length_s, window)
+        has = len(found[clip.id][0])
+        if wanted is not None and has != wanted:
+            apart.append((clip.id, has, wanted))
+    if not apart:
+        return []
+    name, has, wanted = apart[0]
+    return [f"{len(apart)} of {len(clips)} tracks have other windows than the task cuts: '{name}' {has}, not {wanted}"]
 
 
 def cost_of(cost: Cost) -> dict[str, Any]:

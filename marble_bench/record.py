@@ -38,7 +38,7 @@ def build(
 
     said: what else is to be told of each chosen probe. A separator is a probe too.
     """
-    departures = comparable.of_run(request, data.mini, absent(data))
+    departures = comparable.of_run(request, data.mini, absent(data), data.unnamed)
     why_not = departures.reasons()
     git, dirty = _git()
     return {

@@ -18,7 +18,7 @@ from marble_bench.gather import Gathered
 from marble_bench.request import Request
 from marble_bench.results import number
 from marble_bench.scoring import Answers
-from marble_bench.statistics import paired
+from marble_bench.statistics import admitted, paired
 from marble_bench.targets import Classes, Scalars, Stems, Tags
 from marble_bench.task import Clip
 
@@ -131,7 +131,9 @@ def drop(
     clean, per_seed = (metric.compute(*each).tolist() for each in (before, after))
     lost = paired(metric, before, after, groups)
     whole, changed = (sum(scores) / len(scores) for scores in (clean, per_seed))
-    low, high, loss = (lost.low, lost.high, whole - changed)
+    loss = whole - changed
+    found = admitted(loss, lost.low, lost.high)  # of all clips, where the interval is of those that have a value twice
+    low, high = found.low, found.high
     if not metric.higher_is_better:
         low, high, loss = -high, -low, -loss
     return {

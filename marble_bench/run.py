@@ -74,8 +74,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     rules = request.protocol
     if rules.solver == "adam":
         marks += soundness.check_batches(len(splits["train"].clip), rules.batch_sizes or (rules.batch_size,))
-    for mark in marks:
-        watch.say(f"mark: {mark}")
+    _say(watch, marks)
 
     recipe = trainer.Recipe(
         protocol=request.protocol,
@@ -104,9 +103,12 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
 
     probe_s = time.perf_counter() - started + sum(kept.earlier_s for kept in fitting.used)
 
+    unsure: list[str] = []
     answers, scores, ensembles = _score(
-        data, request, {split: unscale(each) for split, each in windows.items()}, splits
+        data, request, {split: unscale(each) for split, each in windows.items()}, splits, unsure
     )
+    _say(watch, unsure)
+    marks += unsure
     said = [{"ensemble": name} for name in ensembles]
     made = record.build(request, data, fitted, chosen, scores, probe_s, said)
     if marks:
@@ -140,7 +142,10 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     probe_s = time.perf_counter() - started + kept.earlier_s
 
     task = request.named.task
-    scores = scoring.scores(task.metrics, answered.measured, answered.trivial)
+    unsure: list[str] = []
+    scores = scoring.scores(task.metrics, answered.measured, answered.trivial, marks=unsure)
+    _say(watch, unsure)
+    marks += unsure
     made = record.build(request, data, fitted, chosen, scores, probe_s)
     if marks:
         made["data"]["marks"] = marks
@@ -163,20 +168,30 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
         probe_s = time.perf_counter() - started + kept.earlier_s
     task = request.named.task
     found, trivial = separation.answers(data, measured)
-    scores = scoring.scores(task.metrics, found, trivial)
+    marks = separation.marks(measured["test"])
+    unsure: list[str] = []
+    scores = scoring.scores(task.metrics, found, trivial, marks=unsure)
+    _say(watch, unsure)
+    marks += unsure
     for name, value in separation.oracle_scores(task.metrics, measured["test"]).items():
         scores[name]["oracle"] = value
     names = task.target.names
     of_seed = [one for row in chosen for one in row]
     said = [{"stem": names[one.probe.stem]} for one in of_seed]
     made = record.build(request, data, fitted, of_seed, scores, probe_s, said)
-    if marks := separation.marks(measured["test"]):
+    if marks:
         made["data"]["marks"] = marks
     grid = record.grid_table(fitted, data.features.names)
     grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
     outcome = _save(request, data, watch, made, grid, separation.prediction_table(data, found))
     kept.clear()
     return outcome
+
+
+def _say(watch: Watch, marks: Sequence[str]) -> None:
+    """Tell the user what a record marks."""
+    for mark in marks:
+        watch.say(f"mark: {mark}")
 
 
 def check_options(request: Request) -> None:
@@ -226,18 +241,23 @@ def _save(
     grid: pd.DataFrame,
     predictions: pd.DataFrame,
 ) -> Outcome:
-    variant = comparable.of_run(request, data.mini, record.absent(data)).variant()
+    variant = comparable.of_run(request, data.mini, record.absent(data), data.unnamed).variant()
     path = results.record_path(request.results, made, variant)
     written = results.save(path, made, grid, predictions, overwrite=request.overwrite, say=watch.say)
     return Outcome(made, path, written)
 
 
 def _score(
-    data: Gathered, request: Request, windows: dict[str, torch.Tensor], splits: dict[str, trainer.Split]
+    data: Gathered,
+    request: Request,
+    windows: dict[str, torch.Tensor],
+    splits: dict[str, trainer.Split],
+    marks: list[str],
 ) -> tuple[scoring.Answers, dict[str, Any], list[str]]:
     """Answers clip by clip, every score that the task asks for, and each seed's ensemble where the task has one.
 
-    windows: the chosen probes' outputs `(seeds, windows, width)` of valid and test, in the label's own units.
+    windows: the chosen probes' outputs `(seeds, windows, width)` of valid and test, in the label's own units. marks: see
+    `scoring.scores`.
     """
     import torch
 
@@ -255,14 +275,14 @@ def _score(
     outputs = {split: average_windows(windows[split], clip[split], len(truth[split])) for split in windows}
     answers = scoring.Answers(outputs, truth, groups["test"])
     constant = torch.from_numpy(task.target.trivial(truth["train"].numpy()))
-    scores = scoring.scores(task.metrics, answers, constant)
+    scores = scoring.scores(task.metrics, answers, constant, marks=marks)
     ensembles: list[str] = []
     if task.ensemble:
         best, ensembles = scoring.best_ensemble(task.metrics[0], windows, clip, answers)
-        scores |= scoring.scores(task.metrics[:1], best, constant, "_ensemble", main=False)
+        scores |= scoring.scores(task.metrics[:1], best, constant, "_ensemble", main=False, marks=marks)
     if task.group_name:
         grouped = scoring.by_group(answers, groups)
-        scores |= scoring.scores(task.metrics[:1], grouped, constant, f"_{task.group_name}", main=False)
+        scores |= scoring.scores(task.metrics[:1], grouped, constant, f"_{task.group_name}", main=False, marks=marks)
     return answers, scores, ensembles
 
 

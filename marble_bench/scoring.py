@@ -13,7 +13,7 @@ from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.results import number
-from marble_bench.statistics import bootstrap_interval
+from marble_bench.statistics import interval_of
 
 if TYPE_CHECKING:
     import torch
@@ -31,25 +31,32 @@ class Answers:
 
 
 def scores(
-    metrics: Sequence[Metric], answers: Answers, constant: torch.Tensor, suffix: str = "", main: bool = True
+    metrics: Sequence[Metric],
+    answers: Answers,
+    constant: torch.Tensor,
+    suffix: str = "",
+    main: bool = True,
+    marks: list[str] | None = None,
 ) -> dict[str, Any]:
     """Every metric on the test split, with interval, seeds, validation and the score of the constant answer.
 
     constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names.
-    main: the first of them is the task's main score.
+    main: the first of them is the task's main score. marks: where it is noted why a score has no interval.
     """
     outputs, truth = answers.outputs, answers.truth
     trivial = constant.expand(1, len(truth["test"]), -1)
     found = {}
     for index, metric in enumerate(metrics):
         per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
-        low, high = bootstrap_interval(metric, outputs["test"], truth["test"], answers.groups)
+        interval = interval_of(metric, outputs["test"], truth["test"], answers.groups)
+        if interval.why and marks is not None:
+            marks.append(f"{metric.name}{suffix}: no interval, {interval.why}")
         found[metric.name + suffix] = {
             "main": main and index == 0,
             "higher_is_better": metric.higher_is_better,
             "unit": metric.unit,
             "test": number(sum(per_seed) / len(per_seed)),
-            "ci95": [number(low), number(high)],
+            "ci95": [number(interval.low), number(interval.high)],
             # a score that no clip can be asked for is NaN, and has no spread
             "std": stdev(per_seed) if len(per_seed) > 1 and all(map(isfinite, per_seed)) else None,
             "per_seed": [number(score) for score in per_seed],

@@ -8,6 +8,16 @@ curve, a pooled F or a mean over tracks are all treated alike.
   with its levels moved outwards for few groups (Hesterberg, What teachers should know about the bootstrap, The American
   Statistician 69, 2015, section 5: percentile intervals are narrow by sqrt((n - 1) / n) and take the normal for the t
   distribution). `benchmarks/intervals.py` says how often each way covers the truth.
+- Interval where fewer than `T_GROUPS` groups have a value, or of a metric that compares clips with each other
+  (`Metric.compares`): the score plus and minus t times Tukey's jackknife error, with groups - 1 degrees of freedom (Tukey,
+  Bias and confidence in not-quite large samples, Annals of Mathematical Statistics 29, 1958); of a mean over groups that is
+  Student's interval (The probable error of a mean, Biometrika 6, 1908). A bootstrap of few groups knows no value beyond
+  theirs, and in a bootstrap sample a clip is compared with its own copies. Of few groups the interval reaches as far as
+  BCa's too, which is the wider one on the open side of a share near 0 or 1.
+- No interval where fewer than two groups have a value, where leaving one out leaves no score, where all samples have the
+  same score (a share of 0 or 1 has Wilson's), of a median of fewer than `MEDIAN_GROUPS` groups (the range of five values
+  holds the median of their law in 94 % of samples, which is the most that five can: Thompson, Annals of Mathematical
+  Statistics 7, 1936), and where the interval would not hold its own score.
 - Interval of a score that few clips raise, as they do average precision (`Metric.interval`): the score on the logit scale,
   as Boyd, Eng and Page advise for areas under precision-recall curves (Area under the precision-recall curve, ECML PKDD
   2013), less its bias, plus and minus t times the standard error of that difference. Bias and error are a jackknife's in
@@ -24,9 +34,9 @@ curve, a pooled F or a mean over tracks are all treated alike.
   of freedom, which the jackknife's own spread gives (Hinkley, Jackknife confidence limits using Student t approximations,
   Biometrika 64, 1977). They count squared: precisions are between 0 and 1, most of them not at either, so that the
   binomial variance is a bound, which many clips have no use for.
-- Interval of a difference: BCa of the differences in the same samples. Of a score that few clips raise: the difference
-  plus and minus t times the error by the blocks that count a quarter, with Hinkley's degrees of freedom. What both systems
-  have of the bias falls out.
+- Interval of a difference: BCa of the differences in the same samples, or t and the jackknife where a score has these. Of a
+  score that few clips raise: the difference plus and minus t times the error by the blocks that count a quarter, with
+  Hinkley's degrees of freedom. What both systems have of the bias falls out.
 - Paired test: both systems' score for the same clips, its difference cut into one jackknife pseudo-value for each group
   (Tukey 1958; Miller, The jackknife: a review, Biometrika 61, 1974), and the signs of those flipped (Fisher's
   randomisation test). For a mean over clips the pseudo-values are the clips' own differences; for a ROC area they are
@@ -60,6 +70,8 @@ PAIR_BLOCKS = 30  # of a jackknife within a jackknife: 1 + 30 + 465 samples
 LESS = 3 / 4  # of a block in these; half covers less where scores are low, all of it too often on two dozen clips
 ADDED = 4  # clips that are added to a share before its variance is taken
 SURE = 8  # degrees of freedom at which a jackknife's variance counts as much as the binomial one
+T_GROUPS = 12  # with a value, from which on BCa holds as often as t with the jackknife (benchmarks/intervals.py few)
+MEDIAN_GROUPS = 6
 AT_ONCE = 40_000_000  # weights held at a time: 320 MB
 
 
@@ -119,27 +131,44 @@ def bca(
     """The BCa interval of an estimate from its bootstrap `(replicates,)` and its jackknife `(blocks,)`.
 
     The levels are those of a t distribution with blocks - 1 degrees of freedom (see the module). Replicates without a
-    score are left out. (NaN, NaN) where the estimate or all replicates are NaN, or one block is all there is.
+    score are left out. (NaN, NaN) where the estimate or all replicates are NaN, one block is all there is, or leaving one
+    out leaves no score.
     """
     import numpy as np
     from scipy.stats import norm, t
 
     usable = replicates[np.isfinite(replicates)]
     blocks = len(jackknife)
-    if not len(usable) or blocks < 2 or not np.isfinite(estimate):
+    if not len(usable) or blocks < 2 or not np.isfinite(estimate) or np.isnan(jackknife).any():
         return float("nan"), float("nan")
     # rounding must not part a replicate from the estimate that it equals: both are sums in another order
     near = np.isclose(usable, estimate, rtol=1e-9, atol=1e-12)
     below = (((usable < estimate) & ~near).sum() + near.sum() / 2) / len(usable)
     bias = norm.ppf(np.clip(below, 0.5 / len(usable), 1 - 0.5 / len(usable)))
-    influence = np.nanmean(jackknife) - jackknife
-    cubed = np.nansum(influence**2) ** 1.5
-    acceleration = np.nansum(influence**3) / (6 * cubed) if cubed > 0 else 0.0
+    influence = np.mean(jackknife) - jackknife
+    cubed = np.sum(influence**2) ** 1.5
+    acceleration = np.sum(influence**3) / (6 * cubed) if cubed > 0 else 0.0
     tail = np.sqrt(blocks / (blocks - 1)) * t.ppf((1 + level) / 2, blocks - 1)
     moved = bias + np.array([-tail, tail])
     levels = norm.cdf(bias + moved / (1 - acceleration * moved))
     low, high = np.quantile(usable, levels)
     return float(low), float(high)
+
+
+def student(estimate: float, jackknife: NDArray[Any], level: float = LEVEL) -> tuple[float, float]:
+    """An estimate plus and minus t times the error that its jackknife `(blocks,)` shows (Tukey, see the module).
+
+    (NaN, NaN) where the estimate or a sample of the jackknife is NaN, or one block is all there is.
+    """
+    import numpy as np
+    from scipy.stats import t
+
+    blocks = len(jackknife)
+    if blocks < 2 or not np.isfinite(estimate) or not np.isfinite(jackknife).all():
+        return float("nan"), float("nan")
+    error = np.sqrt((blocks - 1) / blocks * np.square(jackknife - jackknife.mean()).sum())
+    tail = float(t.ppf((1 + level) / 2, blocks - 1) * error)
+    return estimate - tail, estimate + tail
 
 
 def corrected(
@@ -268,22 +297,77 @@ def _lessened(groups: Sequence[str], most: int = PAIR_BLOCKS) -> tuple[NDArray[A
     return (1 + (copies - 1) * kept).astype(np.float32), 1 - kept.mean(axis=1)
 
 
+@dataclass(frozen=True)
+class Interval:
+    """A 95 % interval, or (NaN, NaN) and why there is none."""
+
+    low: float
+    high: float
+    why: str = ""
+
+
+def admitted(score: float, low: float, high: float) -> Interval:
+    """An interval if it is one: with two finite bounds, of some width, and around its own score."""
+    from math import isfinite
+
+    why = ""
+    if not isfinite(score):
+        why = "there is no score"
+    elif not (isfinite(low) and isfinite(high)):
+        why = "too few groups of test clips have a value"
+    elif not low - 1e-9 <= score <= high + 1e-9:  # rounding: both are sums in another order
+        why = f"it would run from {low:.4g} to {high:.4g}, without the score of {score:.4g}"
+    elif high - low <= 1e-12 * max(1.0, abs(score)):
+        why = "it has the same score whichever clips are drawn"
+    return Interval(float("nan"), float("nan"), why) if why else Interval(low, high)
+
+
+def with_value(metric: Metric, systems: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> NDArray[Any]:
+    """`(clips,)`: whether a clip has a value of the metric in every system, each its outputs and truth of the same clips."""
+    import numpy as np
+
+    known = [(~metric.per_clip(outputs, truth).isnan()).any(dim=0).numpy() for outputs, truth in systems]
+    return np.asarray(np.logical_and.reduce(known))
+
+
+def interval_of(
+    metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str], seed: int = 0
+) -> Interval:
+    """The 95 % interval of a metric, averaged over probes, when test clips are drawn again; see `Metric.interval`.
+
+    outputs: `(probes, clips, ...)`. groups: `(clips,)`, clips of one group are drawn together; clips without a value count
+    nowhere. A tag that a resample leaves without both kinds of clip is left out of that resample's mean, as is a resample
+    without any score. A share of 1 or 0 that no resample changes has Wilson's interval, from the number of groups, or of
+    those that carry tags.
+    """
+    score = float(metric.compute(outputs, truth).mean())
+    there = with_value(metric, [(outputs, truth)])
+    if not there.all():
+        outputs, truth = outputs[:, there], truth[there]
+        groups = [group for group, known in zip(groups, there, strict=True) if known]
+    if len(set(groups)) < 2:
+        return admitted(score, float("nan"), float("nan"))
+    if metric.interval == "jackknife":
+        return admitted(score, *_corrected_interval(metric, outputs, truth, groups))
+    (one,) = replicated(metric, [outputs], truth, groups, seed)
+    unit, scalar = metric.unit == "fraction", metric.kind == "scalars"
+    samples = one.bootstrap if len(one.bootstrap) else one.jackknife
+    if unit and not scalar and one.score in (0, 1) and (samples == one.score).all():
+        return admitted(
+            score, *wilson(one.score, _carriers(truth, groups) if metric.kind == "tags" else len(set(groups)))
+        )
+    low, high = one.interval()
+    if unit and one.by_t and one.score <= 1:  # t knows no bounds
+        low, high = (low if scalar else max(low, 0.0)), min(high, 1.0)
+    return admitted(score, low, high)
+
+
 def bootstrap_interval(
     metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str], seed: int = 0
 ) -> tuple[float, float]:
-    """The 95 % interval of a metric, averaged over probes, when test clips are drawn again; see `Metric.interval`.
-
-    outputs: `(probes, clips, ...)`. groups: `(clips,)`, clips of one group are drawn together. A tag that a resample
-    leaves without both kinds of clip is left out of that resample's mean, as is a resample without any score. A share of 1
-    or 0 that no resample changes has Wilson's interval, from the number of groups, or of those that carry tags.
-    """
-    if metric.interval == "jackknife":
-        return _corrected_interval(metric, outputs, truth, groups)
-    (one,) = replicated(metric, [outputs], truth, groups, seed)
-    flawless = metric.unit == "fraction" and one.score in (0, 1) and (one.bootstrap == one.score).all()
-    if flawless and len(one.jackknife) > 1:
-        return wilson(one.score, _carriers(truth, groups) if metric.kind == "tags" else _indices(groups)[1])
-    return one.interval()
+    """The bounds of `interval_of`; (NaN, NaN) where there is no interval."""
+    found = interval_of(metric, outputs, truth, groups, seed)
+    return found.low, found.high
 
 
 @dataclass(frozen=True)
@@ -303,17 +387,32 @@ class Replicated:
     Two of one task and metric made from the same clips share their samples, so that they can be subtracted.
 
     lessened: for `Metric.interval` of `jackknife`, the score with each block counted less, and the blocks' shares of clips,
-    `(blocks,)` each; then the bootstrap is empty where nobody asked for it.
+    `(blocks,)` each. by_t: whether its interval is of t and the jackknife, at least as wide as the bootstrap's if there is
+    one. The bootstrap is empty where neither an interval nor somebody asks for it. able: whether its groups are enough for
+    an interval at all.
     """
 
     score: float
     bootstrap: NDArray[Any]
     jackknife: NDArray[Any]
     lessened: tuple[NDArray[Any], NDArray[Any]] | None = None
+    by_t: bool = False
+    able: bool = True
 
     def interval(self) -> tuple[float, float]:
-        """The BCa interval of the score, 95 %; `bootstrap_interval` is a metric's own."""
-        return bca(self.score, self.bootstrap, self.jackknife)
+        """The interval of the score, 95 %, BCa or by t; `interval_of` is a metric's own."""
+        if not self.able:
+            return float("nan"), float("nan")
+        return self._interval(self.score, self.bootstrap, self.jackknife)
+
+    def _interval(self, value: float, bootstrap: NDArray[Any], jackknife: NDArray[Any]) -> tuple[float, float]:
+        """The interval of this score, or of its difference from another, by the way that is right for it."""
+        if not self.by_t:
+            return bca(value, bootstrap, jackknife)
+        found = [student(value, jackknife)]
+        if len(bootstrap):
+            found.append(bca(value, bootstrap, jackknife))
+        return min(low for low, _ in found), max(high for _, high in found)
 
 
 def replicated(
@@ -326,13 +425,21 @@ def replicated(
 ) -> list[Replicated]:
     """Every system's score, each the mean over its probes, in the same samples.
 
-    outputs: a system each, `(probes, clips, ...)`, the clips in one order. bootstrap: also where the metric's intervals are
-    not made of it. The samples depend on groups and seed alone.
+    outputs: a system each, `(probes, clips, ...)`, the clips in one order; those that have no value in one are left out of
+    all. bootstrap: also where the metric's intervals are not made of it. The samples depend on groups and seed alone.
     """
     import numpy as np
 
-    by_jackknife = metric.interval == "jackknife"
-    drawn = drawn_again(groups, seed=seed) if bootstrap or not by_jackknife else None
+    there = with_value(metric, [(each, truth) for each in outputs])
+    if there.any() and not there.all():
+        outputs, truth = [each[:, there] for each in outputs], truth[there]
+        groups = [group for group, known in zip(groups, there, strict=True) if known]
+    count, by_jackknife = len(set(groups)), metric.interval == "jackknife"
+    by_t = metric.smooth and not by_jackknife and (metric.compares or count < T_GROUPS)
+    able = metric.smooth or count >= MEDIAN_GROUPS
+    drawn = None
+    if bootstrap or not (by_jackknife or metric.compares):
+        drawn = drawn_again(groups, seed=seed)
     cut = left_out(groups)
     counts, shares = _lessened(groups) if by_jackknife else (None, None)
     made = []
@@ -350,6 +457,8 @@ def replicated(
                 # no acceleration can be read from the jackknife of a median
                 scored(cut) if metric.smooth else np.full(len(cut), whole),
                 None if counts is None or shares is None else (scored(counts), shares),
+                by_t,
+                able,
             )
         )
     return made
@@ -364,7 +473,14 @@ def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
 
     value = a.score - b.score
     apart = a.jackknife - b.jackknife
-    low, high = _by_jackknife(a, b) if a.lessened else bca(value, a.bootstrap - b.bootstrap, apart)
+    if not a.able:
+        low, high = float("nan"), float("nan")
+    elif a.lessened:
+        low, high = _by_jackknife(a, b)
+    else:
+        low, high = a._interval(value, a.bootstrap - b.bootstrap, apart)
+    found = admitted(value, low, high)
+    low, high = found.low, found.high
     if smooth:
         return Difference(value, low, high, paired_p(value, apart))
     moved = a.bootstrap - b.bootstrap
@@ -382,8 +498,13 @@ def paired(
 ) -> Difference:
     """The score of a minus that of b, of the same clips in the same order; each its outputs and its own truth.
 
-    So that clips can be paired with themselves changed, where the change moves what is true of them.
+    So that clips can be paired with themselves changed, where the change moves what is true of them. Clips that have no
+    value in one of the two are left out of both.
     """
+    there = with_value(metric, [a, b])
+    if there.any() and not there.all():
+        a, b = ((outputs[:, there], truth[there]) for outputs, truth in (a, b))
+        groups = [group for group, known in zip(groups, there, strict=True) if known]
     (one,), (other,) = (replicated(metric, [outputs], truth, groups, seed) for outputs, truth in (a, b))
     return difference(one, other, metric.smooth)
 

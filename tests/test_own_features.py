@@ -21,8 +21,10 @@ def arrays():
     return made
 
 
-def _folder(path, arrays, form=lambda values: values):
+def _folder(path, arrays, form=lambda values: values, names=None):
     path.mkdir()
+    if names is not None:
+        (path / "layers.json").write_text(json.dumps(names))
     for track, values in arrays.items():
         np.save(path / f"{track}.npy", form(values))
     return path
@@ -33,7 +35,7 @@ def _run(bench, place, *arguments):
 
 
 def test_a_folder_of_arrays_is_scored_without_any_audio(bench, tmp_path, arrays):
-    ended = _run(bench, _folder(tmp_path / "mine", arrays), "--model", "my-encoder")
+    ended = _run(bench, _folder(tmp_path / "mine", arrays, names=["low", "1", "high"]), "--model", "my-encoder")
     assert ended.code == 0, ended.err
     record = ended.record
     assert record["model"]["name"] == "my-encoder"
@@ -71,6 +73,8 @@ def test_every_form_of_array_is_read(bench, tmp_path, arrays, form, states):
         (np.zeros((1, 2, 3, 4)), "has shape (1, 2, 3, 4)"),
         (np.full((2, 3, 8), np.nan), "NaN or infinity in layer 0"),
         (np.array(["a"]), "features are numbers"),
+        (np.full((2, 3, 8), 1e200), "values that float32 has not (float64) in layer 0"),
+        (np.zeros((2, 3, 8), object), "cannot be read as an array"),
         (np.zeros((0, 3, 8)), "has shape (0, 3, 8)"),
     ],
 )
@@ -82,6 +86,69 @@ def test_a_faulty_array_is_named(bench, tmp_path, arrays, fault, words):
     assert "valid03" in ended.err
     assert words in ended.err
     assert not list((tmp_path / "results").rglob("*.json"))
+
+
+def _loud(record):
+    return " | ".join(record["data"]["marks"])
+
+
+def test_moments_are_not_taken_for_layers_in_silence(bench, tmp_path, arrays):
+    """Of `(time, width)` nothing says that the first axis is no layer: the record is not comparable until something does."""
+    folder = _folder(tmp_path / "mine", arrays, lambda values: np.repeat(values[0, 1:2], 20, axis=0))
+    ended = _run(bench, folder)
+    assert not ended.record["comparable"]
+    assert "no names: write layers.json" in " ".join(ended.record["why_not"])
+    assert "20 layers (without names, as layers.json is missing) x 1 windows a track x 8 values" in _loud(ended.record)
+    (folder / "layers.json").write_text('["only"]')
+    refused = _run(bench, folder)
+    assert refused.code == 3
+    assert "has shape (20, 8), which is 20 layers" in refused.err
+    assert "names 1" in refused.err
+
+
+def test_moments_of_several_layers_are_not_taken_for_windows_in_silence(bench, tmp_path, arrays):
+    folder = _folder(
+        tmp_path / "mine", arrays, lambda v: np.repeat(v.mean(axis=0)[:, None], 5, axis=1), ["a", "b", "c"]
+    )
+    refused = _run(bench, folder)  # (layers, moments, width)
+    assert refused.code == 3
+    assert "has shape (3, 5, 8), which is 5 layers" in refused.err
+    right = _run(bench, _folder(tmp_path / "right", arrays, names=["a", "b", "c"])).record
+    assert right["comparable"]
+    assert "3 layers (a, b, c) x 2 windows a track x 8 values" in _loud(right)
+    assert "51 of 51 tracks have other windows than the task cuts: 'train00' 2, not 1" in _loud(right)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("{", "cannot be read as JSON"), ('["a", "a", "b"]', "all different"), ("[1, 2, 3]", "names")]
+)
+def test_a_faulty_list_of_names_is_told(bench, tmp_path, arrays, text, words):
+    folder = _folder(tmp_path / "mine", arrays)
+    (folder / "layers.json").write_text(text)
+    ended = _run(bench, folder)
+    assert ended.code == 3
+    assert "layers.json" in ended.err
+    assert words in ended.err
+
+
+def test_an_array_whose_header_promises_too_much_is_refused_before_memory_is_taken(bench, tmp_path, arrays):
+    folder = _folder(tmp_path / "mine", arrays)
+    with (folder / "valid03.npy").open("wb") as file:
+        header = {"descr": "<f8", "fortran_order": False, "shape": (1 << 20, 1 << 20, 8)}
+        np.lib.format.write_array_header_1_0(file, header)
+    ended = _run(bench, folder)
+    assert ended.code == 3
+    assert "valid03.npy cannot be read as an array" in ended.err
+    np.savez(folder / "valid03", arrays["valid03"])
+    (folder / "valid03.npz").rename(folder / "valid03.npy")
+    assert "valid03.npy is an archive of arrays" in _run(bench, folder).err
+
+
+def test_a_window_given_twice_is_named(bench, tmp_path):
+    pd.DataFrame({"track": ["train00"] * 2, "window": [1, 1], "l": [[1.0], [2.0]]}).to_parquet(tmp_path / "m.parquet")
+    ended = _run(bench, tmp_path / "m.parquet")
+    assert ended.code == 3
+    assert "window 1 of track 'train00' more than once" in ended.err
 
 
 def test_a_file_that_is_no_array_is_named(bench, tmp_path, arrays):

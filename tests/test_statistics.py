@@ -11,6 +11,7 @@ from sklearn.metrics import accuracy_score, average_precision_score, r2_score, r
 from marble_bench import statistics
 from marble_bench.metrics import Metric, accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
 from marble_bench.metrics.metric import mean_of
+from marble_bench.metrics.stems import stem_metrics
 
 
 def _names(clips):
@@ -280,9 +281,11 @@ def test_a_score_without_a_fault_has_an_interval():
         roc_auc, right[None, :, :1], right[:, :1].float(), _names(24)
     ) == pytest.approx((six.low, 1))
     # no share: nothing is known of how far a mean of decibels that are all alike could be off
-    assert statistics.bootstrap_interval(
+    alike = statistics.interval_of(
         Metric(**{**vars(MEAN), "unit": "dB"}), right[None, :, :1] * 0 + 1, right, _names(24)
-    ) == (1, 1)
+    )
+    assert np.isnan([alike.low, alike.high]).all()
+    assert "the same score whichever clips are drawn" in alike.why
 
 
 def test_small_test_splits_of_a_very_good_model_have_intervals_that_hold_the_truth():
@@ -530,3 +533,116 @@ def test_a_median_is_tested_by_its_bootstrap():
             found[better] += statistics.difference(one, other, smooth=False).p < 0.05
     assert found[0.0] <= 3
     assert found[1.2] >= 11
+
+
+def _songs(random, songs, valued):
+    """dB of `valued` of some songs, the others without the stem: truth 4 on average."""
+    outputs = 5 + 2 * random.normal(size=(1, songs, 1)) - random.exponential(size=(1, songs, 1))
+    outputs[:, valued:] = np.nan
+    return torch.from_numpy(outputs)
+
+
+SDR = stem_metrics(("vocals",))[0]
+MEDIAN_SDR = next(metric for metric in stem_metrics(("vocals",)) if not metric.smooth)
+
+
+@pytest.mark.parametrize("valued", [2, 3, 4, 6])
+def test_intervals_of_few_songs_hold_the_truth(valued):
+    """Of six songs, some without the stem: those have no part in it. A bootstrap of two values holds it half the time."""
+    held = []
+    for simulation in range(300):
+        outputs = _songs(np.random.default_rng([23, simulation]), 6, valued)
+        low, high = statistics.bootstrap_interval(SDR, outputs, torch.zeros(6), _names(6), seed=simulation)
+        held.append(low <= 4 <= high)
+    assert 0.92 <= np.mean(held) <= 0.99
+
+
+def test_three_songs_have_students_interval():
+    outputs = _songs(np.random.default_rng(24), 9, 3)
+    theirs = stats.ttest_1samp(outputs[0, :3, 0].numpy(), 0).confidence_interval(0.95)
+    assert statistics.bootstrap_interval(SDR, outputs, torch.zeros(9), _names(9)) == pytest.approx(tuple(theirs))
+
+
+def test_one_song_has_no_interval_and_says_why():
+    outputs = _songs(np.random.default_rng(25), 3, 1)
+    for metric in (SDR, MEDIAN_SDR):
+        found = statistics.interval_of(metric, outputs.expand(-1, -1, 2), torch.zeros(3), _names(3))
+        assert np.isnan([found.low, found.high]).all()
+        assert found.why == "too few groups of test clips have a value"
+
+
+def test_a_mean_over_stems_of_which_one_song_alone_has_one_has_no_interval():
+    both = stem_metrics(("vocals", "drums"))[0]
+    random = np.random.default_rng(26)
+    outputs = torch.from_numpy(random.normal(size=(2, 20, 4)))
+    outputs[:, 1:, 0] = torch.nan
+    assert np.isnan(statistics.bootstrap_interval(both, outputs, torch.zeros(20), _names(20))).all()
+    outputs[:, 1:9, 0] = 1.0 + outputs[:, 1:9, 1]
+    low, high = statistics.bootstrap_interval(both, outputs, torch.zeros(20), _names(20))
+    assert low < float(both.compute(outputs, torch.zeros(20)).mean()) < high
+
+
+def test_a_median_of_five_songs_has_no_interval_and_one_of_eight_has():
+    outputs = torch.from_numpy(np.random.default_rng(27).normal(size=(1, 8, 2)))
+    few = statistics.bootstrap_interval(MEDIAN_SDR, outputs[:, :5], torch.zeros(5), _names(5))
+    low, high = statistics.bootstrap_interval(MEDIAN_SDR, outputs, torch.zeros(8), _names(8))
+    assert np.isnan(few).all()
+    assert low < float(MEDIAN_SDR.compute(outputs, torch.zeros(8))) < high
+
+
+def _nearest(outputs, truth):
+    """`(probes,)`: how often the clip nearest to a clip is of its class."""
+    apart = torch.cdist(outputs.double(), outputs.double())
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    return (truth[apart.argmin(dim=-1)] == truth).double().mean(dim=-1)
+
+
+def _nearest_of_each(outputs, truth):
+    apart = torch.cdist(outputs.double(), outputs.double())
+    apart.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    return (truth[apart.argmin(dim=-1)] == truth).double()
+
+
+BY_NEIGHBOURS = Metric("nearest", "classes", _nearest, _nearest_of_each, "test")
+
+
+def _places(clips=60):
+    random = np.random.default_rng(28)
+    truth = torch.from_numpy(random.integers(0, 3, clips))
+    return torch.from_numpy(random.normal(size=(1, clips, 4))) + torch.nn.functional.one_hot(truth, 4), truth
+
+
+def test_an_interval_without_its_score_is_refused():
+    """In a bootstrap sample a clip's nearest neighbour is its own copy, which is of its class."""
+    outputs, truth = _places()
+    score = float(BY_NEIGHBOURS.compute(outputs, truth))
+    (one,) = statistics.replicated(BY_NEIGHBOURS, [outputs], truth, _names(60))
+    assert np.quantile(one.bootstrap, 0.025) > score
+    found = statistics.interval_of(BY_NEIGHBOURS, outputs, truth, _names(60))
+    assert np.isnan([found.low, found.high]).all()
+    assert "without the score" in found.why
+
+
+def test_a_metric_that_compares_clips_has_an_interval_without_copies():
+    metric = Metric(**{**vars(BY_NEIGHBOURS), "compares": True})
+    outputs, truth = _places()
+    low, high = statistics.bootstrap_interval(metric, outputs, truth, _names(60))
+    score = float(metric.compute(outputs, truth))
+    assert low < score < high
+    kept = [torch.tensor([other for other in range(60) if other != clip]) for clip in range(60)]
+    without = np.array([float(metric.compute(outputs[:, rows], truth[rows])) for rows in kept])
+    half = stats.t.ppf(0.975, 59) * np.sqrt(59 / 60 * ((without - without.mean()) ** 2).sum())
+    assert (low, high) == pytest.approx((score - half, score + half))
+    other = outputs + 0.3 * torch.from_numpy(np.random.default_rng(29).normal(size=(1, 60, 4)))
+    apart = statistics.difference(*statistics.replicated(metric, [outputs, other], truth, _names(60)))
+    assert apart.low < apart.value < apart.high
+
+
+def test_a_difference_of_few_songs_has_students_interval_of_their_differences():
+    random = np.random.default_rng(30)
+    a, b = (_songs(random, 7, 3) for _ in range(2))
+    found = statistics.paired(SDR, (a, torch.zeros(7)), (b, torch.zeros(7)), _names(7))
+    theirs = stats.ttest_rel(a[0, :3, 0].numpy(), b[0, :3, 0].numpy()).confidence_interval(0.95)
+    assert (found.low, found.high) == pytest.approx(tuple(theirs))
+    same = statistics.paired(SDR, (a, torch.zeros(7)), (a, torch.zeros(7)), _names(7))
+    assert np.isnan([same.low, same.high]).all()  # nothing is known of songs in which it would make a difference

@@ -21,12 +21,15 @@ class Metric:
 
     compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
     per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
-        metric's own contribution of each clip.
+        metric's own contribution of each clip, NaN for a clip without a value.
     on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
         still have an order. None where `compute` will do.
     weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
         which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
     smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
+    compares: True for a score that compares clips with each other (how well a clip's neighbours are of its class), and not
+        an average over clips, where clips count alone: then clips are left out one by one and never drawn twice, for a
+        clip would be compared with its own copies.
     interval: `jackknife` for a score between 0 and 1 that few clips raise; see `marble_bench.statistics`.
     carried: of such a score, `truth -> (clips, parts)`, above 0 where a clip raises a part of it: the score is a mean over
         parts, and each part one over the clips that raise it. None where every clip does.
@@ -45,6 +48,7 @@ class Metric:
     on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
     smooth: bool = True
+    compares: bool = False
     interval: Literal["bootstrap", "jackknife"] = "bootstrap"
     carried: Callable[[torch.Tensor], torch.Tensor] | None = None
     version: int = 1

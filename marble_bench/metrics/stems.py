@@ -37,7 +37,10 @@ def _per_song(columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor
 def _weighted(
     columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    return weighted_nanmean(outputs[..., list(columns)], weights).nanmean(dim=-1)
+    """Over the columns that have a value at all; NaN where a replicate leaves one of them without any."""
+    chosen = outputs[..., list(columns)]
+    there = (~chosen.isnan()).any(dim=1)
+    return weighted_nanmean(chosen, weights).masked_fill(~there, 0.0).sum(dim=-1) / there.sum(dim=-1)
 
 
 def _metric(name: str, columns: Sequence[int], median: bool, source: str) -> Metric:
