@@ -146,15 +146,15 @@ def _faults(task: Task, claimed: Sequence[dict[str, str]]) -> Iterator[tuple[str
     audio_of = _audio_of(task)
     if twice := [clip for clip, count in Counter(each["clip"] for each in claimed).items() if count > 1]:
         yield "facts", f"the fault of {listing(twice, most=3)} is told twice"
-    left = Counter(fault.what for fault in task.corpus.faults)
+    left, strange = Counter(fault.what for fault in task.corpus.faults), []
     for each in claimed:
         fault = task.corpus.known_fault(audio_of.get(each["clip"], each["clip"]))
         known = fault is not None and fault.what == each["why"]
-        if audio_of and not known:
-            yield "facts", f"corpus '{task.corpus.name}' is not known for a fault of '{each['clip']}': {each['why']}"
-        elif not known and left[each["why"]] < 1:  # which file a clip is stands in the corpus alone
-            yield "facts", f"corpus '{task.corpus.name}' is known for no such fault, or not so often: {each['why']}"
+        if not known and (audio_of or left[each["why"]] < 1):  # else which file a clip is stands in the corpus alone
+            strange.append(f"'{each['clip']}': {_short(each['why'])}")
         left[each["why"]] -= 1
+    if strange:
+        yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
 
 
 def _audio_of(task: Task) -> dict[str, str]:
