@@ -177,7 +177,7 @@ def mutate(path: Path, draw: random.Random) -> tuple[str, str]:
         frame, how, name = of_table(pd.read_parquet(files[part]), part, draw)
         try:
             frame.to_parquet(files[part], index=False)
-        except Exception:  # noqa: BLE001: pandas cannot write a mixture of types, so nobody can send it
+        except Exception:  # noqa: BLE001 - pandas cannot write a mixture of types, so nobody can send it
             return "none", name
     if careful and isinstance(record.get("digests"), dict):
         for kind in results.TABLES:
@@ -204,7 +204,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
             return call()
         except BenchError as error:
             texts.append(f"{error}")
-        except Exception as error:  # noqa: BLE001: what any reader may not raise
+        except Exception as error:  # noqa: BLE001 - what any reader may not raise
             bad.append(f"{what}: {type(error).__name__}: {error}"[:200])
         return None
 
@@ -309,7 +309,7 @@ def _equal(path: Path, before: Path) -> bool:
 
     try:
         return held(path) == held(before)
-    except Exception:  # noqa: BLE001: it cannot be read any more, so it is another
+    except Exception:  # noqa: BLE001 - it cannot be read any more, so it is another
         return False
 
 

@@ -108,7 +108,10 @@ def make(
         "license": "CC0-1.0", "training_data": list(training_data),
     }  # fmt: skip
     if known:
-        facts = model_facts(known, SimpleNamespace(source="made", revision="", sha256=facts["weights_sha256"]))
+        facts = model_facts(
+            known,
+            SimpleNamespace(source="made" if known.weights else "none", revision="", sha256=facts["weights_sha256"]),
+        )
     record = {
         "schema": results.SCHEMA,
         "suite": {"version": "0", "git": None, "dirty": None},

@@ -19,9 +19,9 @@ def _fuzz():
 def test_mutated_records_end_nothing_and_nothing_comes_through_in_silence(tmp_path):
     for seed, (model, task) in enumerate((("one", "gtzan"), ("mfcc", "emo"), ("two", "gs"))):
         make(tmp_path, model, task=task, seed=seed, mini=True)
-    outcomes, _, bad = _fuzz().fuzz(tmp_path, 16, 1, figures=16)
+    outcomes, _, bad = _fuzz().fuzz(tmp_path, 12, 1, figures=12)
     assert bad == []
-    assert outcomes["told"] > 8
+    assert outcomes["told"] > 6
 
 
 def test_the_fuzz_itself_can_fail(tmp_path, monkeypatch):

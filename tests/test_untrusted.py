@@ -401,3 +401,13 @@ def test_a_folder_that_is_no_name_is_refused_by_the_api():
     for find in (registered_task, registered_encoder):
         with pytest.raises(UsageError, match=r"no (task|model)"):
             find(TOY_TASK)
+
+
+def test_a_clip_that_no_record_can_name_is_refused_before_any_work(tmp_path, bench):
+    line = "TASK = replace(TASK, clips=lambda root, of=TASK.clips: [replace(c, id=c.id + '\\x1b') for c in of(root)])"
+    text = f"{Path(TOY_TASK).read_text()}\nfrom dataclasses import replace\n{line}\n"
+    (tmp_path / "mine.py").write_text(text)
+    ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert "with control characters" in ended.err
+    assert "\x1b" not in ended.err
