@@ -411,3 +411,14 @@ def test_a_clip_that_no_record_can_name_is_refused_before_any_work(tmp_path, ben
     assert ended.code == 2
     assert "with control characters" in ended.err
     assert "\x1b" not in ended.err
+
+
+def test_a_plan_reads_the_pace_of_whole_records_alone(tmp_path, bench):
+    place = tmp_path / "results/toy/0/marble"
+    place.mkdir(parents=True)
+    cost = {"real_time_factor": "fast", "peak_memory_mb": [], "probe_s": None}
+    facts = {"schema": results.SCHEMA, "cost": cost, "environment": {"device": "cpu", "dtype": "float32"}}
+    (place / "t.json").write_text(json.dumps(facts))
+    ended = bench("plan", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--device", "cpu", "--json")
+    assert ended.code == 0, ended.err
+    assert "records in" not in ended.record["each"][0]["rate_from"]
