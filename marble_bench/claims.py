@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from marble_bench import comparable, plugins
+from marble_bench.core import hashes
 from marble_bench.core.keys import task_hash
 from marble_bench.encoder import Encoder
 from marble_bench.errors import BenchError, UsageError, listing
@@ -36,6 +37,7 @@ def disagreements(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _comparable(record)
     yield from _selection(record)
     yield from _curves(record)
+    yield from _sources(record)
 
 
 def unknown(record: dict[str, Any]) -> list[str]:
@@ -67,6 +69,22 @@ def encoder_of(record: dict[str, Any]) -> Encoder | None:
     if record["model"]["source"].startswith(BROUGHT):
         return None
     return plugins.encoders().get(record["model"]["name"])
+
+
+def _sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
+
+    Older records name none. Somebody's own task may have a corpus, a metric or a head of its own under a name of the suite's.
+    """
+    own_task = task_of(record) is None
+    for each in record.get("identity", {}).get("sources", ()):
+        kind, name = each["kind"], each["name"]
+        if not hashes.shipped_name(kind, name):
+            continue
+        if each["shipped"] and not hashes.known(kind, name, each["version"], each["digest"]):
+            yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
+        elif not each["shipped"] and not (own_task and kind in ("corpus", "metric", "head")):
+            yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
 
 
 def _protocol(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
@@ -146,15 +164,15 @@ def _faults(task: Task, claimed: Sequence[dict[str, str]]) -> Iterator[tuple[str
     audio_of = _audio_of(task)
     if twice := [clip for clip, count in Counter(each["clip"] for each in claimed).items() if count > 1]:
         yield "facts", f"the fault of {listing(twice, most=3)} is told twice"
-    left = Counter(fault.what for fault in task.corpus.faults)
+    left, strange = Counter(fault.what for fault in task.corpus.faults), []
     for each in claimed:
         fault = task.corpus.known_fault(audio_of.get(each["clip"], each["clip"]))
         known = fault is not None and fault.what == each["why"]
-        if audio_of and not known:
-            yield "facts", f"corpus '{task.corpus.name}' is not known for a fault of '{each['clip']}': {each['why']}"
-        elif not known and left[each["why"]] < 1:  # which file a clip is stands in the corpus alone
-            yield "facts", f"corpus '{task.corpus.name}' is known for no such fault, or not so often: {each['why']}"
+        if not known and (audio_of or left[each["why"]] < 1):  # else which file a clip is stands in the corpus alone
+            strange.append(f"'{each['clip']}': {_short(each['why'])}")
         left[each["why"]] -= 1
+    if strange:
+        yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
 
 
 def _audio_of(task: Task) -> dict[str, str]:

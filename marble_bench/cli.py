@@ -28,6 +28,7 @@ from marble_bench.cli_options import (
     requests,
 )
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
+from marble_bench.escape import visible, visible_lines
 
 app = typer.Typer(
     name="bench",
@@ -168,7 +169,7 @@ def run(
             told = error if isinstance(error, BenchError) else fault_of(error)
             if told is None or len(wanted) == 1 or debug:
                 raise
-            print(f"error: {request.model} on {request.named.name}: {told}", file=sys.stderr)
+            print(visible_lines(f"error: {request.model} on {request.named.name}: {told}"), file=sys.stderr)
             ended.append(told.exit_code)
             continue
         print_outcome(outcome, as_json)
@@ -240,9 +241,12 @@ def _protocols() -> list[dict[str, Any]]:
 
 def _results(folder: Path) -> list[dict[str, Any]]:
     from marble_bench import results
+    from marble_bench.show import print_left_off
+    from marble_bench.verdicts import judged
 
-    rows = []
-    for record in results.read_all(folder):
+    rows, found = [], judged(results.paths(folder))
+    print_left_off(found.left_off)
+    for record in (each.record for each in found.standing):
         metric, score = next((name, score) for name, score in record["scores"].items() if score["main"])
         rows.append(
             {
@@ -284,7 +288,7 @@ def check(
     else:
         lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
     for line in lines:
-        print(line)
+        print(visible(line))
     print("all is as declared")
 
 
@@ -303,7 +307,7 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        print(f"error: {error}", file=sys.stderr)
+        print(visible_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except Exception as error:
         if debug:
@@ -311,11 +315,11 @@ def main() -> None:
         from marble_bench.plugins import fault_of
 
         if theirs := fault_of(error):
-            print(f"error: {theirs}", file=sys.stderr)
+            print(visible_lines(f"error: {theirs}"), file=sys.stderr)
             sys.exit(theirs.exit_code)
         print(
-            f"internal error: {type(error).__name__}: {error}\n"
-            "This is a fault of marble-bench: run again with --debug and report it",
+            visible_lines(f"internal error: {type(error).__name__}: {error}\n")
+            + "This is a fault of marble-bench: run again with --debug and report it",
             file=sys.stderr,
         )
         sys.exit(FAILED)

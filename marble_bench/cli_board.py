@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from marble_bench.leaderboard.board import Asked, Board
+    from marble_bench.stored import Stored
 
 app = typer.Typer()
 
@@ -48,17 +49,27 @@ class Kind(str, Enum):
     intervals = "intervals"
 
 
+def _standing(folder: Path) -> list[Stored]:
+    """The records of a folder that stand; each other file is a line on stderr, and ends nothing."""
+    from marble_bench.results import paths
+    from marble_bench.show import print_left_off
+    from marble_bench.verdicts import judged
+
+    found = judged(paths(folder))
+    print_left_off(found.left_off)
+    return found.standing
+
+
 def _board(
     results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
 ) -> Board:
     from marble_bench.cache import cache_root
     from marble_bench.leaderboard.board import Asked, make
-    from marble_bench.stored import read_stored
 
     folder = results_dir.expanduser()
     if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
         raise UsageError(f"--results-dir: {folder} is not there")
-    asked, stored = Asked(protocol, mini, tuple(task or ()), tuple(model or ())), read_stored(folder)
+    asked, stored = Asked(protocol, mini, tuple(task or ()), tuple(model or ())), _standing(folder)
     _known(asked, [each.record for each in stored])
     return make(stored, asked, cache_root(cache) / "statistics")
 
@@ -142,11 +153,12 @@ def compare(
 
     from marble_bench.errors import did_you_mean, listing
     from marble_bench.leaderboard.compare import compare as compared
-    from marble_bench.leaderboard.compare import records_of
-    from marble_bench.show import print_comparison
+    from marble_bench.leaderboard.compare import is_path, records_of
+    from marble_bench.show import print_comparison, print_words
 
     folder = results_dir.expanduser()
-    sides = [records_of(name, folder, protocol, mini) for name in (a, b)]
+    here = [] if is_path(a) and is_path(b) else _standing(folder)
+    sides = [records_of(name, folder, here, protocol, mini) for name in (a, b)]
     if task:
         every, sides = sides, [[each for each in side if each.record["task"]["name"] in task] for side in sides]
         if not all(sides):
@@ -158,8 +170,7 @@ def compare(
         print(json.dumps(asdict(found), indent=1))
     else:
         print_comparison(found, classes, clips > 0)
-    for line in found.apart:
-        print(f"not compared: {line}", file=sys.stderr)
+    print_words(*(f"not compared: {line}" for line in found.apart))
 
 
 @app.command()

@@ -13,6 +13,7 @@ import typer
 
 from marble_bench.cli_options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking
 from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, exit_code_of
+from marble_bench.escape import visible, visible_lines
 
 if TYPE_CHECKING:
     from marble_bench.request import Request
@@ -61,7 +62,7 @@ def extract(
         except BenchError as error:
             if len(requests) == 1 or debug:
                 raise
-            print(f"error: {request.model} on {request.named.name}: {error}", file=sys.stderr)
+            print(visible_lines(f"error: {request.model} on {request.named.name}: {error}"), file=sys.stderr)
             ended.append(error.exit_code)
             continue
         ended.append(DONE)
@@ -150,7 +151,7 @@ def verify(
         print(json.dumps({"sound": good, "damaged": bad}, indent=1))
     else:
         for each in bad:
-            print(each["problem"])
+            print(visible(each["problem"]))
         print(
             f"{_count(good, 'shard is', 'shards are')} sound, {len(bad)} not"
             + (": bench features prune --damaged" if bad else "")

@@ -18,6 +18,7 @@ from marble_bench import audio, synth
 from marble_bench.data.tables import brief, fault, read_lines
 from marble_bench.disk import sweep, walk
 from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.names import is_text
 from marble_bench.plugins import Named
 from marble_bench.request import Request
 from marble_bench.task import SPLITS, Clip, Corpus
@@ -129,6 +130,11 @@ def listed(named: Named, root: Path | None) -> list[Clip]:
     unknown = {clip.split for clip in clips} - set(SPLITS)
     if unknown:
         raise UsageError(f"task '{named.name}' gives clips of splits {sorted(unknown)}; splits are {', '.join(SPLITS)}")
+    strange = [ascii(text)[:80] for clip in clips for text in (clip.id, clip.audio, clip.group) if not is_text(text)]
+    if strange:
+        raise UsageError(
+            f"task '{named.name}' gives clips no record can name, with control characters: {listing(strange, 3)}"
+        )
     twice = [clip for clip, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         of = {name: [clip.audio for clip in clips if clip.id == name] for name in twice[:3]}

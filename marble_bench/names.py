@@ -11,9 +11,10 @@ from urllib.parse import quote
 
 LONGEST_NAME, LONGEST_TEXT = 120, 4000  # characters
 RULE = (
-    f"at most {LONGEST_NAME} characters of A-Z a-z 0-9 . _ + : / @ -, no '..', no '.py' at the end, none of / . ~ first"
+    f"at most {LONGEST_NAME} characters of A-Z a-z 0-9 . _ + : / @ -, "
+    "no '..', no '.py' at the end or before ':', none of / . ~ first"
 )
-_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._+:/@-]|\.\.|\.[pP][yY]$|^[/.~]")
+_NOT_A_NAME = re.compile(r"[^A-Za-z0-9._+:/@-]|\.\.|\.[pP][yY](?::|$)|^[/.~]")
 # Control characters (C0, DEL, C1), line separators, marks that turn the direction of text, and halves of pairs.
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import os
 import statistics
@@ -12,7 +11,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from marble_bench import audio, corpus, framed, gather, record, run, separation
+from marble_bench import audio, corpus, framed, gather, record, results, run, separation
 from marble_bench.encoder import Encoder
 from marble_bench.errors import DataError, UsageError
 from marble_bench.names import folder_name
@@ -291,23 +290,22 @@ def _pace(request: Request, encoder: Encoder, window_s: float, measured: dict[tu
 
 
 def _records(request: Request) -> Iterator[dict[str, Any]]:
-    """What the results folder has of this model; what is no JSON is left out."""
+    """What the results folder has of this model; what is no record is left out."""
     for path in sorted((request.results / folder_name(request.model)).glob("*/*/*.json")):
         try:
-            yield json.loads(path.read_text())
-        except (OSError, ValueError):
-            continue  # not a record; `bench list results` says what is wrong with it
+            made = results.read(path)
+        except DataError:
+            continue  # not a record; `bench results check` says what is wrong with it
+        if not results.faults(made):
+            yield made
 
 
 def _recorded(request: Request) -> Pace | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
     for made in _records(request):
-        try:
-            factor, environment = made["cost"]["real_time_factor"], made["environment"]
-            memory = made["cost"]["peak_memory_mb"]
-        except (KeyError, TypeError):
-            continue  # as above
+        factor, environment = made["cost"]["real_time_factor"], made["environment"]
+        memory = made["cost"]["peak_memory_mb"]
         if factor and environment["device"] == request.device and environment["dtype"] == request.dtype:
             found.append((factor, memory))
     if not found:

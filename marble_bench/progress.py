@@ -8,6 +8,8 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
+from marble_bench.escape import visible, visible_lines
+
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
     from typing_extensions import Self
@@ -49,7 +51,7 @@ class _Shown:
 
     def say(self, text: str) -> None:
         """A line for the user."""
-        self.console.print(text, highlight=False, markup=False, soft_wrap=True)
+        self.console.print(visible_lines(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _move(self, name: str, done: int, total: int | None, rate: str = "") -> None:
         """Put a bar where it belongs; a new name is a new bar."""
@@ -65,8 +67,10 @@ class Progress(_Shown):
     def __init__(self, label: str, quiet: bool) -> None:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn
 
-        rate = TextColumn("{task.fields[rate]}")
-        super().__init__(quiet, TextColumn("{task.description}"), BarColumn(), rate, TimeRemainingColumn())
+        rate = TextColumn("{task.fields[rate]}", markup=False)
+        super().__init__(
+            quiet, TextColumn("{task.description}", markup=False), BarColumn(), rate, TimeRemainingColumn()
+        )
         self.label, self.quiet = label, quiet
         self.started = self.last = time.monotonic()
         self.first_probe: tuple[float, int] | None = None  # when, and how many were done
@@ -96,7 +100,7 @@ class Progress(_Shown):
             self._move(f"{self.label} {stage}", done, todo, text)
         elif not self.quiet and time.monotonic() - self.last > EVERY_S:
             self.last = time.monotonic()
-            print(f"{self.label} {stage}: {text}", file=sys.stderr, flush=True)
+            print(visible(f"{self.label} {stage}: {text}"), file=sys.stderr, flush=True)
 
 
 class Transfers(_Shown):
@@ -106,7 +110,7 @@ class Transfers(_Shown):
         from rich.progress import BarColumn, DownloadColumn, TextColumn, TimeRemainingColumn, TransferSpeedColumn
 
         amounts = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
-        super().__init__(quiet, TextColumn("{task.description}"), BarColumn(), *amounts)
+        super().__init__(quiet, TextColumn("{task.description}", markup=False), BarColumn(), *amounts)
 
     def transfer(self, name: str, done: int, total: int | None) -> None:
         """Bytes of a file so far, and in all where that is known."""

@@ -105,6 +105,8 @@ def _safe(name: str) -> str:
     """A model's name as a record can carry it."""
     if not is_name(name):
         raise UsageError(f"--model {name!r} cannot name a model in a record: give {RULE}")
+    if name in plugins.encoders():
+        raise UsageError(f"--model {name} is an encoder of the suite: give your features a name of their own")
     return name
 
 

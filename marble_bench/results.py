@@ -233,11 +233,6 @@ def paths(results: Path) -> list[Path]:
     return sorted(results.glob("*/*/*/*.json"))
 
 
-def read_all(results: Path) -> list[dict[str, Any]]:
-    """Every record below a results folder, by path."""
-    return [read(path) for path in paths(results)]
-
-
 def number(value: float) -> float | None:
     """A float for JSON: NaN and infinity become null."""
     return value if math.isfinite(value) else None

@@ -11,6 +11,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from marble_bench.escape import visible, visible_lines
+
 if TYPE_CHECKING:
     from marble_bench.leaderboard.board import Board
     from marble_bench.leaderboard.compare import Comparison
@@ -32,10 +34,28 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         return
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in rows[0]:
-        table.add_column(name, overflow="fold")
+        table.add_column(_plain(name), overflow="fold")
     for row in rows:
-        table.add_row(*(_text(value) for value in row.values()))
+        table.add_row(*(_plain(_text(value)) for value in row.values()))
     _console().print(table)
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text in which nothing is markup, and nothing controls the terminal."""
+    return Text(visible(text), style=style)
+
+
+def print_words(*lines: str) -> None:
+    """Lines on stderr: an error, or what is to be told beside the data."""
+    for line in lines:
+        print(visible_lines(line), file=sys.stderr)
+
+
+def print_left_off(lines: Sequence[str]) -> None:
+    """Records that are not shown, with what is wrong with each."""
+    print_words(*(f"left off: {line}" for line in lines))
+    if lines:
+        print_words(f"left off are {len(lines)} that do not stand (bench results check)")
 
 
 def _text(value: object) -> str:
@@ -49,7 +69,7 @@ def _text(value: object) -> str:
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     """What a run would do."""
-    print(json.dumps(plan) if as_json else "\n".join(f"{key}: {value}" for key, value in plan.items()))
+    print(json.dumps(plan) if as_json else "\n".join(visible(f"{key}: {value}") for key, value in plan.items()))
 
 
 def _layers_by_seed(chosen: Sequence[dict[str, Any]]) -> str:
@@ -76,16 +96,17 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         values = [score["test"], *score["ci95"], score["valid"], score["trivial"]]
         test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score["unit"]) for value in values)
         names = (record["model"]["name"], record["task"]["name"], metric)
-        table.add_row(*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
+        texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
+        table.add_row(*map(_plain, texts))
     _console().print(table)
     if curve := record.get("few_shot"):
         name, unit = next((name, score["unit"]) for name, score in record["scores"].items() if score["main"])
         print_table([_point(each, name, unit) for each in curve])
     if changed := record.get("perturbations"):
         print_perturbed(changed, {name: score["unit"] for name, score in record["scores"].items()})
-    print(outcome.path if outcome.written else f"{outcome.path} stood there already, the same", file=sys.stderr)
+    print_words(str(outcome.path) if outcome.written else f"{outcome.path} stood there already, the same")
     if record["why_not"]:
-        print(f"not comparable: {'; '.join(record['why_not'])}", file=sys.stderr)
+        print_words(f"not comparable: {'; '.join(record['why_not'])}")
 
 
 def _point(point: dict[str, Any], metric: str, unit: str) -> dict[str, str]:
@@ -132,7 +153,7 @@ def print_board(board: Board, cost: bool) -> None:
     for table in tables(board, title, console.width, cost):
         console.print(table)
     for line in notes(board):
-        console.print(line, style="dim", highlight=False, soft_wrap=True)
+        console.print(_plain(line, "dim"), highlight=False, soft_wrap=True)
 
 
 def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
@@ -142,20 +163,21 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
     console = _console()
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
-        table.add_column(name, justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+        table.add_column(_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
     for each in found.compared:
         a, b, value, low, high = (shown(x, each.unit) for x in (each.a, each.b, each.value, each.low, each.high))
         corrected = "" if each.holm is None else f"{each.holm:.4f}"
         verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
-        table.add_row(
+        texts = (
             each.task, each.metric, a, b, value if value[0] == "-" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
-            corrected, verdict and f"{verdict} is better", style="bold" if each.main else "dim",
+            corrected, verdict and f"{verdict} is better",
         )  # fmt: skip
+        table.add_row(*map(_plain, texts), style="bold" if each.main else "dim")
     console.print(table)
     for each in found.compared:
         if classes and each.parts:
             rows = sorted(each.parts, key=lambda part: part.difference)
-            console.print(f"\n{each.task}, {each.metric}", style="bold", highlight=False)
+            console.print("\n", _plain(f"{each.task}, {each.metric}", "bold"), sep="", highlight=False)
             print_table(
                 [
                     {"part": part.name, "test clips": part.clips, found.a: shown(part.a, each.unit),
@@ -164,7 +186,7 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
                 ]
             )  # fmt: skip
         if clips and each.main and each.moved:
-            console.print(f"\n{each.task}, clips that moved most", style="bold", highlight=False)
+            console.print("\n", _plain(f"{each.task}, clips that moved most", "bold"), sep="", highlight=False)
             print_table(
                 [
                     {"clip": moved.clip, "truth": moved.truth, found.a: round(moved.a, 3), found.b: round(moved.b, 3),
@@ -180,10 +202,10 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     before = ""
     for each in verdicts:
         if each.path != before:
-            console.print(each.path, style="bold", highlight=False, soft_wrap=True)
+            console.print(_plain(each.path, "bold"), highlight=False, soft_wrap=True)
         before = each.path
         style = "green" if each.kind == "ok" else ("yellow" if each.stands else "red")
-        line = Text(f"  {each.kind}: ", style=style).append(each.words, style="default")
+        line = Text(f"  {each.kind}: ", style=style).append(visible(each.words), style="default")
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -207,8 +229,7 @@ def print_again(
     for why in dict.fromkeys(row.basis for row in rows):
         if why not in ("the record", "its predictions"):
             of = ", ".join(row.metric.replace(", ", " under ") for row in rows if row.basis == why)
-            print(f"interval of {why} ({of})", file=sys.stderr)
+            print_words(f"interval of {why} ({of})")
     for each in differing:
-        _console().print(Text(f"differs: {each.kind}: {each.words}", style="red"), soft_wrap=True)
-    for line in changed:
-        print(f"changed: {line}", file=sys.stderr)
+        _console().print(Text(visible_lines(f"differs: {each.kind}: {each.words}"), style="red"), soft_wrap=True)
+    print_words(*(f"changed: {line}" for line in changed))

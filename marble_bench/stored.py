@@ -207,6 +207,8 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
 
     None where it cannot be made of stored predictions: an ensemble over windows, a metric of a task that is not here.
     """
+    if _own_metric(record, name):
+        return None
     known: dict[str, Metric] = {
         each.name: each for each in (getattr(metrics, key) for key in metrics.__all__) if isinstance(each, Metric)
     }
@@ -223,6 +225,12 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
     if name in known:
         return known[name], "clip"
     return (grouped[name], "group") if name in grouped else None
+
+
+def _own_metric(record: dict[str, Any], name: str) -> bool:
+    """Whether a record says that a metric is of its maker's own file, whatever it is called."""
+    sources = record.get("identity", {}).get("sources", ())
+    return any(each["kind"] == "metric" and each["name"] == name and not each["shipped"] for each in sources)
 
 
 def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | None:

@@ -197,7 +197,6 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "impossible", f"{len(main)} main scores; there is one"
     elif record["selection"]["metric"] != main[0]:
         yield "impossible", f"probes were chosen by {record['selection']['metric']}, the main score is {main[0]}"
-    yield from _selected(record)
     seeds = seeds_of(record)
     for name, score in record["scores"].items():
         values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
@@ -222,26 +221,6 @@ def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             ]
             if below:
                 yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
-
-
-def _selected(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    """Whether the main score on valid is the mean of what the chosen probes were chosen by.
-
-    A separation task chooses a probe for each stem, and its score is no mean of theirs. A score made again in another batch
-    may differ by rounding, where an answer between two classes falls to the other side: one clip of each seed is let pass.
-    """
-    choices = record["selection"]["per_seed"]
-    main = [(name, score) for name, score in record["scores"].items() if score["main"]]
-    if len(main) != 1 or any("stem" in choice for choice in choices):
-        return
-    ((name, score),) = main
-    mean, _ = _mean_and_spread([choice["valid"] for choice in choices])
-    allowed = max(CLOSE, 1.5 / max(1, record["data"]["clips"]["valid"])) if score["unit"] == "fraction" else 1e-3
-    if not _close(mean, score["valid"], allowed):
-        yield (
-            "scores",
-            f"{name}: valid is {_numbers([score['valid']])}, the mean of what its probes were chosen by {_numbers([mean])}",
-        )
 
 
 def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:

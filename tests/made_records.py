@@ -11,6 +11,7 @@ import pandas as pd
 import torch
 
 from marble_bench import claims, plugins, results, scoring
+from marble_bench.comparable import of_record
 from marble_bench.core.keys import task_hash
 from marble_bench.errors import DataError
 from marble_bench.gather import Gathered, model_facts
@@ -18,7 +19,10 @@ from marble_bench.protocol import MARBLE
 from marble_bench.record import prediction_table
 from marble_bench.task import Clip
 
-COUNTS = {"train": 40, "valid": 30, "test": 60}
+COUNTS = {"train": 40, "valid": 30, "test": 60}  # of a record whose clips the suite does not list
+CONTROL = "a control: training labels by shuffle"
+CURVE = "made for a few-shot curve; the full run is a record of its own"
+POINTS = [{"share": 0.1, "clips": 4, "valid": [0.1] * 3, "test": [0.1] * 3}]
 
 
 def _clips(task: Any, mini: bool) -> list[Clip]:
@@ -107,7 +111,10 @@ def make(
         "license": "CC0-1.0", "training_data": list(training_data),
     }  # fmt: skip
     if known:
-        facts = model_facts(known, SimpleNamespace(source="made", revision="", sha256=facts["weights_sha256"]))
+        facts = model_facts(
+            known,
+            SimpleNamespace(source="made" if known.weights else "none", revision="", sha256=facts["weights_sha256"]),
+        )
     record = {
         "schema": results.SCHEMA,
         "suite": {"version": "0", "git": None, "dirty": None},
@@ -139,6 +146,8 @@ def make(
     data = Gathered(
         clips=clips, features=None, digests=[], model={}, summable=(), missing=[], faults=[], mini=mini, cost={}
     )  # type: ignore[arg-type]
+    apart = [each for each in of_record(record, MARBLE.seeds).reasons() if each not in record["why_not"]]
+    record |= {"why_not": record["why_not"] + apart, "comparable": record["comparable"] and not apart}
     variant = claims.variant_of(record)
     path = results.record_path(folder, record, "other" if variant is None else variant)
     results.save(path, record, grid, prediction_table(data, answers), overwrite=True)

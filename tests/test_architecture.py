@@ -13,7 +13,7 @@ ROOT = Path(__file__).parent.parent
 # From the ground up; a module may import what stands before it. What one line holds may import each other.
 FLOORS = [
     ["_version"],
-    ["errors", "names"],
+    ["errors", "names", "escape"],
     ["disk", "source", "cache", "data", "tensor_file"],
     ["scratch", "compiling"],
     ["download"],

@@ -5,7 +5,7 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import make
+from made_records import CONTROL, CURVE, POINTS, make
 from sklearn.metrics import average_precision_score, r2_score, recall_score
 
 from marble_bench import results
@@ -56,7 +56,7 @@ def test_classes_tags_and_dimensions_are_sklearns(two, bench, tmp_path):
     parts = compared["gtzan", "accuracy"]["parts"]
     assert [part["name"] for part in parts] == list(plugins.find_task("gtzan").task.target.names)
     assert [part["a"] for part in parts] == pytest.approx(recalls.tolist())
-    assert sum(part["clips"] for part in parts) == 60
+    assert sum(part["clips"] for part in parts) == 290
 
     for task, metric, authority in (("mtg-instrument", "ap", average_precision_score), ("emo", "r2", r2_score)):
         frame = _table(paths["poor", task])
@@ -102,29 +102,27 @@ def test_a_model_against_itself_is_no_different(tmp_path, bench):
 def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     import made_records
 
-    make(tmp_path / "results", "one")
-    ended = bench("compare", "one", "on")
+    make(tmp_path / "results", "one", mini=True)
+    ended = bench("compare", "one", "on", "--mini")
     assert ended.code == 2
     assert "did you mean 'one'?" in ended.err
     monkeypatch.setitem(made_records.COUNTS, "test", 50)
-    make(tmp_path / "results", "other", seed=1)
-    ended = bench("compare", "one", "other")
+    make(tmp_path / "results", "other", seed=1, mini=True)
+    ended = bench("compare", "one", "other", "--mini")
     assert ended.code == 3
     assert "different test clips" in ended.err
-    results.table_path(make(tmp_path / "results", "bare", seed=2), "predictions").unlink()
-    assert "predictions are not beside them" in bench("compare", "other", "bare").err
+    bare = make(tmp_path / "results", "bare", seed=2, mini=True)
+    results.table_path(bare, "predictions").unlink()
+    assert "predictions.parquet is not beside it" in bench("compare", "other", bare, "--mini").err
 
 
 def test_a_control_is_never_compared_and_the_run_that_the_board_shows_is(tmp_path, bench):
     right = make(tmp_path / "results", "one", skill=3, mini=True)
     make(tmp_path / "results", "two", seed=1, mini=True)
-    reasons = {"control-shuffle": "a control: training labels by shuffle", "zz-curve": "made for a few-shot curve"}
-    for variant, reason in reasons.items():
-        why = ("made on the miniature corpus", reason)
-        other = make(tmp_path / variant, "one", skill=0.2, mini=True, why_not=why)
-        for file in other.parent.iterdir():
-            into = right.with_name(file.name.replace("mini", f"mini-{variant}"))
-            into.write_bytes(file.read_bytes())
+    for reason, more in ((CONTROL, {}), (CURVE, {"few_shot": POINTS})):
+        make(
+            tmp_path / "results", "one", skill=0.2, mini=True, why_not=("made on the miniature corpus", reason), **more
+        )
     (each,) = bench("compare", "one", "two", "--mini", "--json").record["compared"]
     assert each["a"] == pytest.approx(json.loads(right.read_text())["scores"]["accuracy"]["test"])
     for path in right.parent.glob("gtzan.mini*.json"):

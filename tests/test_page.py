@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from made_records import make
@@ -16,8 +17,10 @@ from made_records import make
 from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
-from marble_bench.results import table_path
+from marble_bench.protocol import MARBLE
+from marble_bench.results import paths, table_path
 from marble_bench.stored import Stored, read_stored
+from marble_bench.verdicts import judged
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -43,8 +46,9 @@ def folder(tmp_path):
     return place
 
 
-def _board(folder, **asked):
-    return make_board(read_stored(folder), Asked("marble", **{"mini": True, **asked}))
+def _board(folder, standing=False, **asked):
+    stored = judged(paths(folder)).standing if standing else read_stored(folder)
+    return make_board(stored, Asked("marble", **{"mini": True, **asked}))
 
 
 def _embedded(text):
@@ -135,7 +139,7 @@ def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
     ended = bench("leaderboard", "--mini", "--html", "out/board.html")
     assert ended.code == 0, ended.err
     text = (folder.parent / "out/board.html").read_text()
-    assert _embedded(text) == json.loads(json.dumps(data(_board(folder))))
+    assert _embedded(text) == json.loads(json.dumps(data(_board(folder, standing=True))))
     assert "/* " not in re.sub(r"/\* [A-Z].*?\*/", "", re.search("<style>(.*?)</style>", text, re.DOTALL).group(1))
     assert "default-src 'none'" in text
     for pattern in (
@@ -287,7 +291,7 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert seen["found"] == ["good"]
     assert seen["open"]
     assert seen["closed"]
-    assert seen["probes"] == 24
+    assert seen["probes"] == 72
     assert not seen["markup"]
     assert "Validation score by layer and learning rate, mean over 3 seeds." in seen["detail"]
     assert re.search("Changed test clips.*mp3r275.050.025.039 .1 left out", seen["detail"])
@@ -339,10 +343,13 @@ def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(
         assert min(seen["ink"]) >= 4.5  # WCAG 2.1, 1.4.3, on every shade of the heat
         assert f"chosen by {dots}" in seen["dots"]
         if ask == "model-0":
-            assert seen["across"] == ["Layer", "0.0007", "0.007"]
+            assert seen["across"] == [
+                "Layer",
+                *(np.format_float_positional(7 * rate) for rate in MARBLE.learning_rates),
+            ]
             assert "by layer and weight decay, mean over 3 seeds." in seen["detail"]
         else:
-            assert seen["across"] == ["Layer", "0.0001", "0.001"]
+            assert seen["across"] == ["Layer", *(np.format_float_positional(rate) for rate in MARBLE.learning_rates)]
 
 
 def test_a_record_without_its_grid_is_shown_without_it(folder):

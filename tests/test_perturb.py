@@ -411,7 +411,7 @@ def test_results_check_finds_what_was_made_up(toy, tmp_path, edit, kind):
     edit(record["perturbations"])
     record["digests"]["record"] = results.digest_of(record)
     path.write_text(json.dumps(record))
-    assert {each.kind for each in verdicts.check([path])} == {kind}
+    assert {each.kind for each in verdicts.check([path])} - {"impossible"} == {kind}  # why_not names the changes too
 
 
 def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
@@ -485,7 +485,7 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
 @pytest.fixture
 def fallen(tmp_path):
     """A record whose probes are right on nearly every clip, on about half of them after an mp3; and the values of these."""
-    path = make(tmp_path / "results", "one", skill=6.0)
+    path = make(tmp_path / "results", "one", skill=6.0, mini=True)
     record = json.loads(path.read_text())
     place = results.table_path(path, "predictions")
     table = pd.read_parquet(place)

@@ -132,7 +132,7 @@ def test_check_says_what_a_plug_in_gives(bench):
     ("old", "new", "words"),
     [
         ("stack(3, BANDS", "stack(4, BANDS", "gives 3 layers and declares 4"),
-        ('name="toy"', 'name="a/b"', "name has a slash"),
+        ('name="toy"', 'name="a b"', "name 'a b' cannot stand in a record"),
         ("stack(3, BANDS", "stack(3, 17", "declared (2, frames, 17)"),
         ("40.0", "75.0", "declared 2250.0: correct its frame rate, or raise min_s"),
         ("[pool(bands)", "[pool(bands - bands.mean())", "depends on what else is in the batch"),

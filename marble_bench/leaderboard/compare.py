@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import plugins, statistics
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
 from marble_bench.leaderboard.rows import is_control, standing
-from marble_bench.stored import Predicted, Stored, alike, predicted, read_one, read_stored
+from marble_bench.stored import Predicted, Stored, alike, predicted, read_one
+from marble_bench.verdicts import judged
 
 if TYPE_CHECKING:
     import torch
@@ -72,16 +73,19 @@ class Comparison:
     apart: list[str]
 
 
-def records_of(name: str, folder: Path, protocol: str, mini: bool) -> list[Stored]:
+def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, mini: bool) -> list[Stored]:
     """The records that a path or a model's name stands for: of each task the one that the board shows, last.
 
     A model whose weights changed has its name once for each: `name/digest`, as their folders do. Controls are no scores of a
-    model; a path reaches them. Raises UsageError with the closest name, or the digests to choose from.
+    model; a path reaches them. here: the records that stand in `folder`. Raises UsageError with the closest name, or the
+    digests to choose from, and DataError for the path of a record that does not stand.
     """
-    path = Path(name).expanduser()
-    if name.endswith(".json"):
-        return [read_one(path)]
-    here = [each for each in read_stored(folder) if each.record["protocol"]["name"] == protocol]
+    if is_path(name):
+        found = [read_one(Path(name).expanduser())]
+        if off := judged([each.path for each in found], placed=False).left_off:
+            raise DataError(f"{off[0]} (bench results check)")
+        return found
+    here = [each for each in here if each.record["protocol"]["name"] == protocol]
     here = [each for each in here if each.record["data"]["mini"] == mini]
     model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
     found = [each for each in here if each.record["model"]["name"] == model and not is_control(each.record)]
@@ -98,6 +102,11 @@ def records_of(name: str, folder: Path, protocol: str, mini: bool) -> list[Store
         hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
         raise UsageError(f"no record of model '{name}' in {where}{hint}")
     return sorted(found, key=standing)
+
+
+def is_path(name: str) -> bool:
+    """Whether a side of a comparison is the path of a record, and not the name of a model."""
+    return name.endswith(".json")
 
 
 def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Comparison:

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 KINDS = ("atlas", "cost", "intervals")
 SUFFIXES = (".png", ".svg", ".pdf")
 LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 3, "relpos": (0, 0.5)}  # name to point
+MOST_LAYERS = 300  # that an atlas shows: a figure of 2 m
 DOTS = 3  # that a cell of the atlas holds beside its score
 STYLE: dict[Any, Any] = {
     "font.family": "DejaVu Sans",
@@ -29,6 +30,7 @@ STYLE: dict[Any, Any] = {
     "axes.spines.top": False,
     "axes.spines.right": False,
     "svg.fonttype": "none",  # text stays text
+    "text.parse_math": False,  # a dollar in a name is a dollar
     "svg.hashsalt": "marble-bench",  # the same figure, the same file
 }
 
@@ -103,6 +105,8 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
     import numpy as np
 
     name, layers, tasks, valid, picked = layer_table(board, model)
+    if len(layers) > MOST_LAYERS:
+        raise UsageError(f"an atlas of '{name}' would have {len(layers):,} rows, and at most {MOST_LAYERS} can be read")
     scores = np.array(valid, dtype=float)
     low, high = np.nanmin(scores, axis=0), np.nanmax(scores, axis=0)
     share = (scores - low) / np.where(high > low, high - low, 1)

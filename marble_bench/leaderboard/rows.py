@@ -11,11 +11,13 @@ from pathlib import Path
 from typing import Any
 
 import marble_bench
-from marble_bench import plugins
-from marble_bench.errors import UsageError
+from marble_bench import claims, plugins
+from marble_bench.errors import UsageError, listing
 from marble_bench.statistics import spread, wilson
 from marble_bench.stored import Stored
 from marble_bench.task import Task
+
+UNKNOWN = "facts not known here"  # of names that are not registered: somebody's own model or task
 
 
 @dataclass(frozen=True)
@@ -219,7 +221,8 @@ def _measured_basis(record: dict[str, Any], metric: str, seeds: int) -> str:
     """What a measured interval rests on, with what the record marks about this metric."""
     told = f"{record['data']['clips']['test']:,} test clips, mean of {seeds} seeds"
     marks = [mark.partition(": ")[2] for mark in record["data"].get("marks", ()) if mark.startswith(f"{metric}: ")]
-    return "; ".join([f"over {told}", *marks])
+    strange = claims.unknown(record)
+    return "; ".join([f"over {told}", *marks, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
 
 
 def record_cells(stored: Iterable[Stored]) -> list[Cell]:

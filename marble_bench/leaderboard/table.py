@@ -12,8 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from marble_bench import escape
 from marble_bench.leaderboard.board import AVERAGE, Board
-from marble_bench.leaderboard.rows import Cell, published_sources
+from marble_bench.leaderboard.rows import UNKNOWN, Cell, published_sources
 from marble_bench.soundness import ROUGH
 
 SHORT = {
@@ -176,20 +177,26 @@ def tables(board: Board, title: str, width: int, cost: bool = False) -> list[Tab
 
 
 def _table(made: Matrix, block: Sequence[int], title: str) -> Table:
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=_plain(title) if title else None, title_justify="left", header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("source", no_wrap=True)
     for index in block:
         task, what = made.heads[index]
-        table.add_column(f"{task}\n{what}", justify="right", no_wrap=True)
+        table.add_column(Text("\n").join([_plain(task), _plain(what)]), justify="right", no_wrap=True)
     kinds = {"measured": "bold", "published": "dim", "floor": "italic"}
     before = ""
     for line in made.lines:
         if line.kind == "floor" and before != "floor":
             table.add_section()
         before = line.kind
-        table.add_row(line.model, line.source, *(Text(line.texts[index]) for index in block), style=kinds[line.kind])
+        texts = [line.model, line.source, *(line.texts[index] for index in block)]
+        table.add_row(*map(_plain, texts), style=kinds[line.kind])
     return table
+
+
+def _plain(text: str) -> Text:
+    """Text in which nothing is markup."""
+    return Text(escape.visible(text))
 
 
 def markdown(board: Board, cost: bool = False) -> str:
@@ -197,19 +204,13 @@ def markdown(board: Board, cost: bool = False) -> str:
     made = matrix(board, cost=cost)
     heads = ["model", "source", *(" ".join(filter(None, head)) for head in made.heads)]
     rows = [[line.model, line.source, *line.texts] for line in made.lines]
-    lines = [heads, ["---", "---", *["--:"] * len(made.heads)], *rows]
-    table = "\n".join("| " + " | ".join(text.replace("|", "\\|") for text in line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"- {note}" for note in notes(board)) + "\n"
+    lines = [_cells(heads), ["---", "---", *["--:"] * len(made.heads)], *map(_cells, rows)]
+    table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
+    return table + "\n\n" + "\n".join(f"- {escape.markdown(note)}" for note in notes(board)) + "\n"
 
 
-_ESCAPED = {
-    "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
-    "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "*": r"$^{*}$",
-}  # fmt: skip
-
-
-def _latex(text: str) -> str:
-    return "".join(_ESCAPED.get(character, character) for character in text)
+def _cells(texts: Sequence[str]) -> list[str]:
+    return [escape.markdown(text) for text in texts]
 
 
 def latex(board: Board, cost: bool = False) -> str:
@@ -229,8 +230,8 @@ def latex(board: Board, cost: bool = False) -> str:
     lines = [
         r"\begin{tabular}{ll" + "r" * len(made.heads) + "}",
         r"\toprule",
-        " & ".join(["", "", *(_latex(task) for task, _ in made.heads)]) + r" \\",
-        " & ".join(["model", "source", *(_latex(what) for _, what in made.heads)]) + r" \\",
+        " & ".join(["", "", *(escape.latex(task) for task, _ in made.heads)]) + r" \\",
+        " & ".join(["model", "source", *(escape.latex(what) for _, what in made.heads)]) + r" \\",
         r"\midrule",
     ]
     before = made.lines[0].kind if made.lines else ""
@@ -238,12 +239,12 @@ def latex(board: Board, cost: bool = False) -> str:
         if line.kind == "floor" and before != "floor":
             lines.append(r"\midrule")
         before = line.kind
-        texts = [_latex(text) for text in line.texts]
+        texts = [escape.latex(text) for text in line.texts]
         for index, column in enumerate(columns):
             if row is not None and any(cell.row == row for cell in best.get(column, ())):
                 texts[first + index] = rf"\textbf{{{texts[first + index]}}}"
-        lines.append(" & ".join([_latex(line.model), _latex(line.source), *texts]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {note}" for note in notes(board))]
+        lines.append(" & ".join([escape.latex(line.model), escape.latex(line.source), *texts]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {escape.visible(note)}" for note in notes(board))]
     return "\n".join(lines) + "\n"
 
 
@@ -263,7 +264,8 @@ def as_csv(board: Board) -> str:
         facts["why_not"] = "; ".join(cell.why_not)
         facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in cell.against)
         low, high = cell.interval or (None, None)
-        writer.writerow(["" if facts[name] is None else facts[name] for name in names] + [low, high])
+        row = ["" if facts[name] is None else facts[name] for name in names]
+        writer.writerow([*map(escape.csv_cell, row), low, high])
     return buffer.getvalue()
 
 
@@ -280,6 +282,11 @@ def notes(board: Board) -> list[str]:
     if rough:
         lines.append(f"rough intervals, since few test clips carry some of the tags: {', '.join(rough)}")
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
+    strange = dict.fromkeys(
+        name for cell in board.cells for name in cell.basis.partition(f"{UNKNOWN}: ")[2].split(", ") if name
+    )
+    if strange:
+        lines.append(f"{UNKNOWN}, as the record says them: {', '.join(strange)}")
     if any(cell.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
     if any(not cell.comparable and not cell.mini for cell in cells):

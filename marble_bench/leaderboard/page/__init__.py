@@ -6,7 +6,6 @@ the views from the data. Scores come with the text that is shown, so that page a
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import __version__
 from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError
+from marble_bench.escape import json_in_html
 from marble_bench.leaderboard.board import AVERAGE, Board, make, points
 from marble_bench.leaderboard.rows import Cell, published_sources, task_of
 from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
@@ -43,10 +43,7 @@ def html(facts: dict[str, Any]) -> str:
     page = (folder / "page.html").read_text(encoding="utf-8")
     for name in PARTS:
         page = page.replace(f"/* {name} */", (folder / name).read_text(encoding="utf-8"))
-    # no text of a record can end the script element that holds it
-    text = json.dumps(facts, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
-    text = text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")
-    return page.replace("/* data */", text)
+    return page.replace("/* data */", json_in_html(facts))
 
 
 def data(board: Board) -> dict[str, Any]:

@@ -1,0 +1,424 @@
+"""Records, tables and names that somebody made up: none is code, none is believed, none ends a board."""
+
+import csv
+import hashlib
+import io
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from conftest import TOY_MODEL, TOY_TASK
+from made_records import make
+
+from marble_bench import comparable, names, results, verdicts
+from marble_bench.errors import UsageError
+from marble_bench.leaderboard.board import Asked, Board, coverage
+from marble_bench.leaderboard.rows import Cell
+from marble_bench.stored import metric_of, read_one, table
+
+COMMANDS = (
+    ("list", "results"),
+    *(("leaderboard", "--mini", "--format", form) for form in ("table", "csv", "json", "latex", "md")),
+    ("leaderboard", "--mini", "--html", "board.html"),
+    ("plot", "atlas", "figure.svg", "--mini"),
+    ("compare", "good", "evil", "--mini"),
+)
+
+
+def _forge(path, record=None, grid=None, predictions=None):
+    """Edit a record and its tables as a careful forger does: with every digest made again."""
+    made = json.loads(path.read_text())
+    if record:
+        record(made)
+    for kind, change in (("grid", grid), ("predictions", predictions)):
+        place = results.table_path(path, kind)
+        if change:
+            change(pd.read_parquet(place)).to_parquet(place, index=False)
+        made["digests"][kind] = hashlib.sha256(place.read_bytes()).hexdigest()
+    made["digests"]["record"] = results.digest_of(made)
+    path.write_text(json.dumps(made))
+    return path
+
+
+@pytest.mark.parametrize("name", ["{folder}/notes.py", "notes.py:TOY"])
+def test_a_name_that_is_a_path_is_never_opened(tmp_path, bench, name):
+    make(tmp_path / "results", "good", mini=True)
+    evil = []
+    for seed, field in enumerate(("task", "model", "protocol"), 1):
+        path = make(tmp_path / "results", f"evil-{field}", mini=True, seed=seed)
+        for folder in (tmp_path, path.parent):
+            (folder / "notes.py").write_text(f"open({str(tmp_path / 'RAN')!r}, 'w').close()\n")
+        to = name.format(folder=path.parent.relative_to(tmp_path))
+        _forge(path, lambda record, field=field, to=to: record[field].update(name=to))
+        evil.append(path)
+    assert bench("results", "check").code == 3
+    for command in COMMANDS:
+        ended = bench(*command)
+        assert "internal error" not in ended.err, command
+        assert ended.err.count("left off: results/evil") == 3, command
+    for path in evil:
+        assert bench("reproduce", path).code == 3
+        assert bench("compare", path, path).code == 3
+    assert not (tmp_path / "RAN").exists()
+
+
+def test_a_name_that_is_registered_nowhere_is_valid_and_shown_as_unknown(tmp_path, bench):
+    path = make(tmp_path / "results", "hf:somebody/model@v1", mini=True)
+    assert path.relative_to(tmp_path).parts[1] == "hf%3Asomebody%2Fmodel%40v1"
+    ended = bench("results", "check")
+    assert ended.code == 0
+    assert "facts not known here: model 'hf:somebody/model@v1'" in ended.out
+    assert "facts not known here, as the record says them: model" in bench("leaderboard", "--mini").out
+
+
+def test_no_two_names_share_a_folder_and_none_leaves_it():
+    able = [each for each in ("a/b", "a_b", "a.b", "a+b", "a@b", "a:b", "a-b", "ab") if names.is_name(each)]
+    assert len(able) == 8
+    assert len({names.folder_name(each) for each in able}) == 8
+    assert not any("/" in names.folder_name(each) for each in able)
+    assert results.file_stem("gtzan.mini") != "gtzan.mini"  # else one task's full run is another's miniature
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "TASK = replace(TASK, metrics=(replace(accuracy, name='a b'),))",
+        "TASK = replace(TASK, group_name='../x')",
+        "TASK = replace(TASK, corpus=replace(TASK.corpus, name='c.py'))",
+        "TASK = replace(TASK, target=replace(TASK.target, names=('low', 'hi\\x1b[31mgh')))",
+    ],
+)
+def test_a_task_file_that_names_what_no_record_may_say_is_refused_before_any_work(tmp_path, bench, line):
+    imports = "from dataclasses import replace\nfrom marble_bench.metrics import accuracy\n"
+    (tmp_path / "mine.py").write_text(f"{Path(TOY_TASK).read_text()}\n{imports}{line}\n")
+    ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert "cannot stand in a record" in ended.err or "without control characters" in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_a_plug_in_file_with_a_name_that_no_record_may_say_is_refused_before_any_work(tmp_path, bench):
+    (tmp_path / "my task.py").write_text(Path(TOY_TASK).read_text())
+    ended = bench("run", "--task", "my task.py", "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert "'my task' is none" in ended.err
+    np.save(tmp_path / "x.npy", np.zeros((1, 4)))
+    for name in ("../x", "a b", "~x", "x.py", "mfcc"):
+        ended = bench("run", "--task", TOY_TASK, "--features", "x.npy", "--model", name)
+        assert ended.code == 2, name
+        assert "--model" in ended.err
+
+
+def _score_of_all(grid):
+    return grid.assign(valid=grid["valid"] + 0.3, history=[[value + 0.3] for value in grid["valid"]])
+
+
+def _chosen(record):
+    for choice in record["selection"]["per_seed"]:
+        choice["valid"] += 0.3
+
+
+def _fewer(record):
+    record["selection"]["probes"] -= 18
+
+
+CLAIMS = {
+    "license": ("facts", lambda r: r["model"].update(license="CC0-1.0"), None, None),
+    "training data": ("facts", lambda r: r["model"].update(training_data=[]), None, None),
+    "parameters": ("facts", lambda r: r["model"].update(parameters=1), None, None),
+    "width": ("facts", lambda r: r["model"].update(width=9), None, None),
+    "rate": ("facts", lambda r: r["model"].update(sample_rate_hz=16000), None, None),
+    "frame rate": ("facts", lambda r: r["model"].update(frame_rate_hz=1.0), None, None),
+    "no weights": ("facts", lambda r: r["model"].update(source="none"), None, None),
+    "brought features": ("facts", lambda r: r["model"].update(source="features:mine"), None, None),
+    "version": ("old model", lambda r: r["model"].update(version=9), None, None),
+    "corpus": ("facts", lambda r: r["data"].update(corpus="emo"), None, None),
+    "fault": ("facts", lambda r: r["data"].update(faults=[{"clip": "blues.00000", "why": "damaged"}]), None, None),
+    "task hash": ("old task", lambda r: r["task"].update(hash="sha256:" + "0" * 64), None, None),
+    "task version": ("old task", lambda r: r["task"].update(version=2), None, None),
+    "protocol hash": ("old protocol", lambda r: r["protocol"].update(hash="sha256:" + "0" * 64), None, None),
+    "trivial": ("scores", lambda r: r["scores"]["accuracy"].update(trivial=0.0123), None, None),
+    "precision": ("impossible", lambda r: r["environment"].update(dtype="float16"), None, None),
+    "seeds": ("counts", lambda r: r["selection"]["per_seed"][2].update(seed=7), None, None),
+    "clips": ("counts", lambda r: r["data"]["clips"].update(train=444), None, None),
+    "grid rate": ("choice", lambda r: r["selection"]["per_seed"][0].update(learning_rate=0.5), None, None),
+    "valid of all probes": ("scores", _chosen, _score_of_all, None),
+    "valid without history": ("choice", _chosen, lambda g: g.assign(valid=g["valid"] + 0.3), None),
+    "layers left out": ("counts", _fewer, lambda g: g[g["layer"] != "3"], None),
+    "a probe twice": ("counts", None, lambda g: pd.concat([g.iloc[1:], g.iloc[1:2]]), None),
+    "layer": ("choice", None, lambda g: g.assign(layer=g["layer"].replace("1", "my own")), None),
+    "truth by seed": (
+        "counts",
+        None,
+        None,
+        lambda p: p.assign(truth=[[(t[0] + s) % 10] for t, s in zip(p["truth"], p["seed"], strict=True)]),
+    ),
+    "group by seed": ("counts", None, None, lambda p: p.assign(group=p["clip"] + p["seed"].astype(str))),
+}
+
+
+@pytest.fixture(scope="module")
+def honest(tmp_path_factory):
+    return make(tmp_path_factory.mktemp("honest") / "results", "mert-95m", skill=2)
+
+
+@pytest.mark.parametrize("claim", CLAIMS)
+def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_path, honest, claim):
+    kind, record, grid, predictions = CLAIMS[claim]
+    shutil.copytree(honest.parents[3], tmp_path / "results")
+    path = tmp_path / "results" / honest.relative_to(honest.parents[3])
+    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    found = verdicts.check([_forge(path, record, grid, predictions)])
+    assert kind in {each.kind for each in found if not each.stands}, found
+    assert "edited" not in {each.kind for each in found}
+
+
+def test_a_miniature_that_calls_itself_full_is_off_the_board_with_invented_faults_or_another_hash(tmp_path, bench):
+    path = make(tmp_path / "mini", "mfcc", mini=True)
+    place = tmp_path / "results" / "/".join(path.parts[-4:-1]) / "gtzan.json"
+    place.parent.mkdir(parents=True)
+    for kind in results.TABLES:
+        results.table_path(place, kind).write_bytes(results.table_path(path, kind).read_bytes())
+    place.write_text(path.read_text())
+
+    def full(record):
+        record["data"].update(mini=False, faults=[{"clip": f"x{i}", "why": "known fault"} for i in range(800)])
+        record.update(comparable=True, why_not=[])
+
+    for change in (full, lambda record: record["task"].update(hash="sha256:" + "0" * 64)):
+        _forge(place, change)
+        assert bench("results", "check").code == 3
+        ended = bench("leaderboard")
+        assert ended.code == 0
+        assert "mfcc" not in ended.out
+        assert len(ended.err.splitlines()) == 2  # one for the record
+
+
+HOSTILE = "a[/b]|<img src=x>$x$ \x1b[31m\n=1+1&\\_`@x"
+
+
+def test_a_hostile_text_is_shown_as_text_in_every_output():
+    from rich.console import Console
+
+    from marble_bench.leaderboard import table as printing
+    from marble_bench.leaderboard.page import data, html
+
+    cells = [
+        Cell(HOSTILE, "measured", "marble", f"task{HOSTILE}", f"{HOSTILE}", 0.5, "fraction", why_not=(HOSTILE,), mini=True,
+             source=f"=cmd|{HOSTILE}", weights="0" * 12)
+    ]  # fmt: skip
+    board = Board(Asked("marble", True), cells, [], [], coverage(cells), [], [], [])
+    out = io.StringIO()
+    console = Console(file=out, width=300, force_terminal=False)
+    for each in printing.tables(board, f"protocol {HOSTILE}", 300):
+        console.print(each)
+    assert "a[/b]|<img src=x>$x$ \\x1b[31m\\n=1+1" in out.getvalue()
+    row = next(csv.DictReader(io.StringIO(printing.as_csv(board))))
+    assert row["source"].startswith("'=cmd")
+    assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
+    cells = printing.markdown(board).splitlines()[2]
+    assert "\\<img src=x\\>\\$x\\$" in cells
+    assert cells.replace("\\|", "").count("|") == printing.markdown(board).splitlines()[1].count("|")
+    latex = printing.latex(board)
+    assert r"\textbar{}\textless{}img src=x\textgreater{}\$x\$" in latex
+    assert len(latex.splitlines()) == len(printing.latex(board).replace("\\n", "").splitlines())
+    for text in (out.getvalue(), printing.as_csv(board), printing.markdown(board), latex, printing.as_json(board)):
+        assert "\x1b" not in text
+    page = html(data(board))
+    assert "<img src=x>" not in page
+    assert page.count("</script>") == html({}).count("</script>")
+
+
+def test_no_word_of_a_record_controls_a_terminal_or_is_markup(tmp_path, bench):
+    path = make(tmp_path / "results", "good", mini=True)
+    _forge(path, lambda record: record["model"].update(license="a[/b] $x_{$ [red]"))
+    for command in (("results", "check"), *COMMANDS[:-1]):
+        assert bench(*command).code == 0, command
+    for text in ("\x1b]0;owned\x07", "two\nlines", "\u202egnp.exe", "x" * 5000):
+        _forge(path, lambda record, text=text: record["model"].update(license=text))
+        ended = bench("results", "check")
+        assert ended.code == 3
+        assert "is no text" in ended.out
+        assert not set(ended.out + ended.err) & set("\x1b\x07\u202e")
+
+
+def test_a_dollar_in_a_name_is_a_dollar_in_a_figure(tmp_path, bench):
+    path = make(tmp_path / "results", "good", mini=True)
+
+    def layer(record):
+        for choice in record["selection"]["per_seed"]:
+            choice["layer"] = "$\\frac{1}$"
+
+    _forge(path, layer, lambda grid: grid.assign(layer=grid["layer"].replace("sum", "$\\frac{1}$")))
+    assert bench("plot", "atlas", "figure.svg", "--mini").code == 0
+    assert "$\\frac{1}$" in (tmp_path / "figure.svg").read_text()
+
+
+TABLES = {
+    "no column": ("grid", lambda f: f.drop(columns="valid")),
+    "one more column": ("grid", lambda f: f.assign(extra=1)),
+    "text for numbers": ("grid", lambda f: f.assign(valid="x")),
+    "infinity": ("grid", lambda f: f.assign(valid=np.inf)),
+    "lists for numbers": ("grid", lambda f: f.assign(learning_rate=[[1.0]] * len(f))),
+    "a long text": ("grid", lambda f: f.assign(layer="x" * 10_000)),
+    "an escape": ("grid", lambda f: f.assign(layer="\x1b[31m")),
+    "nothing": ("grid", lambda f: f.assign(seed=[None] * len(f)).astype({"seed": "Int64"})),
+    "no rows": ("predictions", lambda f: f.iloc[:0]),
+    "lists of lists": ("predictions", lambda f: f.assign(outputs=[[[1.0]]] * len(f))),
+    "text for lists": ("predictions", lambda f: f.assign(outputs="x")),
+    "ragged": ("predictions", lambda f: f.assign(outputs=[row[: 3 + i % 2] for i, row in enumerate(f["outputs"])])),
+    "a truth beyond the labels": ("predictions", lambda f: f.assign(truth=[[99]] * len(f))),
+    "infinite outputs": ("predictions", lambda f: f.assign(outputs=[[np.inf] * 10] * len(f))),
+}
+
+
+@pytest.mark.parametrize("broken", TABLES)
+def test_one_bad_table_is_one_line_and_the_next_record_is_shown(tmp_path, bench, broken):
+    make(tmp_path / "results", "good", mini=True)
+    path = make(tmp_path / "results", "evil", mini=True, seed=1)
+    kind, change = TABLES[broken]
+    _forge(path, **{kind: change})
+    for command in (COMMANDS[0], COMMANDS[6], COMMANDS[7]):
+        ended = bench(*command)
+        assert ended.code == 0, ended.err
+        assert ended.err.count("left off: results/evil") == 1
+    assert "good" in bench("list", "results").out
+
+
+def test_columns_twice_are_a_line(tmp_path, bench):
+    path = make(tmp_path / "results", "evil", mini=True)
+    place = results.table_path(path, "grid")
+    held = pq.read_table(place)
+    pq.write_table(pa.Table.from_arrays([*held.columns, held["valid"]], names=[*held.column_names, "valid"]), place)
+    _forge(path)
+    assert "column 'valid' twice" in bench("list", "results").err
+
+
+@pytest.mark.parametrize(("seeds", "variant"), [(3, ""), (5, ""), (2, "seeds2")])
+def test_more_seeds_than_the_protocol_asks_for_are_comparable_and_fewer_are_a_variant(seeds, variant):
+    apart = comparable.Departures(seeds=seeds, asked=3)
+    assert apart.variant() == variant
+    assert bool(apart.reasons()) == bool(variant)
+
+
+def test_a_run_of_more_seeds_has_the_name_of_the_full_run_and_stands(toy, bench, tmp_path):
+    assert toy("--mini", "--seeds", "4", "--layers", "1").code == 0
+    (path,) = (tmp_path / "results").rglob("*.json")
+    assert path.name == "toy-task.mini-layers-1.json"
+    assert bench("results", "check").code == 0
+
+
+def _bomb(rows, values):
+    """Predictions of `rows` rows, one of which has `values` numbers: all the same, so that they take no room."""
+    lists = pa.ListArray.from_arrays([0, *[values] * rows], pa.array(np.zeros(values)))
+    text = pa.array(["test"] * rows)
+    columns = [text, pa.array(np.zeros(rows, np.int64)), text, text, lists, lists]
+    return pa.Table.from_arrays(columns, names=["split", "seed", "clip", "group", "truth", "outputs"])
+
+
+@pytest.mark.parametrize(("rows", "values", "words"), [(200_000, 10, "200,000 rows"), (10, 3_000_000, "6,000,0")])
+def test_a_table_that_unpacks_to_far_more_than_its_record_tells_of_is_refused_unread(
+    tmp_path, monkeypatch, rows, values, words
+):
+    path = make(tmp_path / "results", "evil", mini=True)
+    pq.write_table(_bomb(rows, values), results.table_path(path, "predictions"))
+    _forge(path)
+    monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("it was read"))
+    with pytest.raises(Exception, match=words):
+        table(read_one(path), "predictions")
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ('{"schema": 1, "schema": 2}', "twice"),
+        ('{"a": 1e999}', "no number"),
+        ('{"a": ' + "9" * 5000 + "}", "no number"),
+        ("[" * 200_000, "deeper"),
+        ('{"a": "' + "x" * (17 << 20) + '"}', "16 MB"),
+    ],
+)
+def test_json_that_readers_read_apart_or_cannot_hold_is_named(tmp_path, bench, text, words):
+    place = tmp_path / "results/m/0/marble"
+    place.mkdir(parents=True)
+    (place / "t.json").write_text(text)
+    ended = bench("results", "check")
+    assert ended.code == 3
+    assert words in ended.out
+
+
+def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored():
+    record = {
+        "task": {"name": "my-stems"},
+        "selection": {"per_seed": [{"seed": 0, "stem": stem} for stem in ("voice", "rest")]},
+    }
+    for name, score in (("sdr", 2.5), ("sdr_voice", 2.0), ("museval_sdr_rest", 7.0)):
+        import torch
+
+        metric, view = metric_of(record, name)
+        assert view == "clip"
+        outputs = torch.tensor([[[1.0, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0]]])
+        assert float(metric.compute(outputs, torch.zeros(2, 0))[0]) == score
+    assert metric_of(record, "sdr_drums") is None
+
+
+def test_names_in_the_schema_are_those_of_the_rule():
+    import jsonschema
+
+    schema = results.schema()
+    name = jsonschema.Draft202012Validator({"$ref": "#/$defs/name", "$defs": schema["$defs"]})
+    text = jsonschema.Draft202012Validator({"$ref": "#/$defs/text", "$defs": schema["$defs"]})
+    tried = [
+        "mert-95m",
+        "a\n",
+        "a.py",
+        "a.PY",
+        "../x",
+        "a..b",
+        "~a",
+        "a/b",
+        "/a",
+        ".x",
+        "é",
+        "x" * 121,
+        "",
+        "a b",
+        "\x1b",
+    ]
+    assert [name.is_valid(each) for each in tried] == [names.is_name(each) for each in tried]
+    tried += ["\u202e", "\x85", "\u2028", "é 音", "x" * 5000]
+    assert [text.is_valid(each) for each in tried] == [names.is_text(each) for each in tried]
+
+
+def test_a_folder_that_is_no_name_is_refused_by_the_api():
+    from marble_bench.plugins import registered_encoder, registered_task
+
+    for find in (registered_task, registered_encoder):
+        with pytest.raises(UsageError, match=r"no (task|model)"):
+            find(TOY_TASK)
+
+
+def test_a_clip_that_no_record_can_name_is_refused_before_any_work(tmp_path, bench):
+    line = "TASK = replace(TASK, clips=lambda root, of=TASK.clips: [replace(c, id=c.id + '\\x1b') for c in of(root)])"
+    text = f"{Path(TOY_TASK).read_text()}\nfrom dataclasses import replace\n{line}\n"
+    (tmp_path / "mine.py").write_text(text)
+    ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert "with control characters" in ended.err
+    assert "\x1b" not in ended.err
+
+
+def test_a_plan_reads_the_pace_of_whole_records_alone(tmp_path, bench):
+    place = tmp_path / "results/toy/0/marble"
+    place.mkdir(parents=True)
+    cost = {"real_time_factor": "fast", "peak_memory_mb": [], "probe_s": None}
+    facts = {"schema": results.SCHEMA, "cost": cost, "environment": {"device": "cpu", "dtype": "float32"}}
+    (place / "t.json").write_text(json.dumps(facts))
+    ended = bench("plan", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--device", "cpu", "--json")
+    assert ended.code == 0, ended.err
+    assert "records in" not in ended.record["each"][0]["rate_from"]
