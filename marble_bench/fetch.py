@@ -2,6 +2,9 @@
 
 `<folder>/.fetch` holds partial downloads, whole archives, what is being unpacked, and `ARCHIVE.unpacked`, the list of what
 came out of one. Nothing that fails is left looking whole.
+
+An archive is a stranger's: it may hold no more files and bytes than MOST_FILES and `largest` say, no link, no device,
+nothing outside of its folder, and none of the names by which this suite knows its own folders.
 """
 
 from __future__ import annotations
@@ -18,15 +21,32 @@ from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from marble_bench.archives import tar_of
+from marble_bench.corpus import MARKER
 from marble_bench.disk import write_whole
-from marble_bench.download import PART, Talk, download, hub_errors, name_of, partial_of, size_of
-from marble_bench.errors import DataError, UsageError, did_you_mean
+from marble_bench.download import (
+    PART,
+    Talk,
+    check_protected,
+    download,
+    fits,
+    hub_errors,
+    name_of,
+    partial_of,
+    size_of,
+    stated_digests,
+)
+from marble_bench.errors import DataError, UsageError, did_you_mean, listing
 from marble_bench.source import Source
 from marble_bench.task import Corpus
 
 __all__ = ["Talk", "by_hand", "get", "unpack"]
 
-UNPACKED = 2.2  # how much larger than its archive a corpus may get
+UNPACKED = 2.2  # how much larger than its archive a corpus is expected to get
+# What an archive may hold: files, and bytes for each of its own or in all. NSynth's training set has 289,205 files; texts
+# are packed to a twentieth and less, but are small.
+MOST_FILES, TIMES, SMALL = 500_000, 20, 1 << 28
+OWN = (MARKER, ".fetch")  # names by which this suite knows its own files
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
 
 AGAIN = "delete it, with its parts if it was joined from some, and fetch again"
@@ -67,6 +87,7 @@ def _chosen(corpus: Corpus, mirror: str) -> list[Source]:
     for source in chosen:
         if source.url.partition(":")[0] not in ("http", "https", "hf"):
             raise UsageError(f"{corpus.name} names {source.url}: a corpus is fetched from https:, http: or hf:")
+        check_protected(source)
     names = [name_of(source) for source in chosen if not source.url.startswith("hf:")]
     if "" in names or len(set(names)) < len(names):
         raise UsageError(f"{corpus.name} saves as {names}: give each Source a file name of its own (file=)")
@@ -85,20 +106,24 @@ def by_hand(corpus: Corpus) -> str:
 
 
 def _from_hub(corpus: Corpus, source: Source, folder: Path, talk: Talk) -> Path:
-    from huggingface_hub import snapshot_download
+    from huggingface_hub import HfApi, snapshot_download
 
     name = source.url.removeprefix("hf:")
     talk.say(f"fetching {name} from the hub")
     try:
-        with hub_errors():
-            return Path(
-                snapshot_download(name, repo_type="dataset", revision=source.revision or None, local_dir=folder)
-            )
+        with hub_errors(name, "datasets/"):
+            found = HfApi().dataset_info(name, revision=source.revision or None, files_metadata=True)
+            names = [each.rfilename for each in found.siblings or ()]
+            if own := [each for each in names if _is_own(each)]:
+                raise DataError(f"it holds {listing(own)}, a name that this suite keeps for its own files")
+            place = Path(snapshot_download(name, repo_type="dataset", revision=found.sha, local_dir=folder))
+        for file, stated in stated_digests(found.siblings or ()).items():
+            if (place / file).is_file() and not fits(place / file, stated):
+                (place / file).unlink()
+                raise DataError(f"{file} has other bytes than the hub states ({stated}); it was not kept")
     except DataError as error:
-        raise DataError(
-            f"{source.url} cannot be fetched: {error}. If it is gated, ask for access on its page and set HF_TOKEN. "
-            + by_hand(corpus)
-        ) from error
+        raise DataError(f"{source.url} cannot be fetched: {error}. {by_hand(corpus)}") from error
+    return place
 
 
 def _packed(source: Source) -> bool:
@@ -126,10 +151,7 @@ def _check_room(corpus: Corpus, sources: Sequence[Source], folder: Path, talk: T
         needed += left + joining + int(unpacking)
     if not needed:
         return
-    there = folder
-    while not there.exists():
-        there = there.parent
-    free = shutil.disk_usage(there).free
+    free = _free(folder)
     if free < needed:
         raise DataError(
             f"{corpus.title} needs about {needed:,} bytes in {folder} and {free:,} are free; nothing was fetched. "
@@ -190,12 +212,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     if scratch.exists():
         shutil.rmtree(scratch)  # of a run that was killed
     try:
-        if zipfile.is_zipfile(archive):
-            names = _unzip(archive, scratch)
-        elif tarfile.is_tarfile(archive):
-            names = _untar(archive, scratch)
-        else:
-            raise DataError(f"{archive} is neither a zip nor a tar; {AGAIN}")
+        names = _unzip(archive, scratch, folder) if zipfile.is_zipfile(archive) else _untar(archive, scratch, folder)
         for name in names:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
                 raise DataError(f"{folder / name} stands there with other bytes than {archive} has; move it away first")
@@ -215,24 +232,38 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     return names
 
 
-def _unzip(archive: Path, scratch: Path) -> list[str]:
+def largest(archive: Path) -> int:
+    """How many bytes may come out of an archive: TIMES its own size, or SMALL."""
+    return max(TIMES * archive.stat().st_size, SMALL)
+
+
+def _unzip(archive: Path, scratch: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(archive) as packed:
         infos = {info.filename: info for info in packed.infolist() if not info.is_dir()}
         for name, info in infos.items():
             _inside(name, stat.S_ISLNK(info.external_attr >> 16), archive)
             if info.flag_bits & 1:
                 raise DataError(f"{archive} holds '{name}', which is encrypted; unpack it by hand")
+        size = sum(info.file_size for info in infos.values())
+        _check_amount(archive, len(infos), size)
+        _check_free(archive, size, folder)
         for name, info in infos.items():
             with packed.open(info) as member:
                 _write(scratch / name, member)
     return list(infos)
 
 
-def _untar(archive: Path, scratch: Path) -> list[str]:
-    with tarfile.open(archive) as packed:
-        entries = {entry.name: entry for entry in packed.getmembers() if not entry.isdir()}
-        for name, entry in entries.items():
-            _inside(name, not entry.isfile(), archive)
+def _untar(archive: Path, scratch: Path, folder: Path) -> list[str]:
+    with tar_of(archive, largest(archive)) as packed:
+        entries: dict[str, tarfile.TarInfo] = {}
+        count, size = 0, 0
+        for entry in packed:
+            count, size = count + 1, size + entry.size
+            _check_amount(archive, count, size)
+            if not entry.isdir():
+                _inside(entry.name, not entry.isfile(), archive)
+                entries[entry.name] = entry
+        _check_free(archive, size, folder)
         assert packed.fileobj is not None
         while packed.fileobj.read(PART):
             pass  # gzip's checksum lies behind the tar's own end, and is compared only if it is read
@@ -243,11 +274,51 @@ def _untar(archive: Path, scratch: Path) -> list[str]:
     return list(entries)
 
 
+def _check_amount(archive: Path, count: int, size: int) -> None:
+    """Raise DataError for more files or bytes than an archive of a corpus has."""
+    if count > MOST_FILES or size > largest(archive):
+        raise DataError(
+            f"{archive} of {archive.stat().st_size:,} bytes holds {count:,} files of {size:,} bytes or more; at most "
+            f"{MOST_FILES:,} of {largest(archive):,} are unpacked, and nothing was. If that is meant, unpack it by hand"
+        )
+
+
+def _check_free(archive: Path, size: int, folder: Path) -> None:
+    if size > (free := _free(folder)):
+        raise DataError(
+            f"{archive} holds {size:,} bytes and {free:,} are free in {folder}; make room, nothing was unpacked"
+        )
+
+
+def _free(folder: Path) -> int:
+    there = folder
+    while not there.exists():
+        there = there.parent
+    return shutil.disk_usage(there).free
+
+
+def _is_own(name: str) -> bool:
+    """Whether a part of a path is a name that this suite keeps for itself, also where a disk tells no case apart."""
+    parts = name.replace("\\", "/").casefold().split("/")
+    return any(own.casefold() in parts for own in OWN)
+
+
 def _inside(name: str, special: bool, archive: Path) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
-    if special or not path.parts or path.is_absolute() or ".." in path.parts or ":" in path.parts[0] or "\n" in name:
+    if (
+        special
+        or not path.parts
+        or path.is_absolute()
+        or ".." in path.parts
+        or ":" in path.parts[0]
+        or not name.isprintable()
+    ):
         raise DataError(
-            f"{archive} holds '{name}', which would leave its folder or is no plain file; nothing was unpacked"
+            f"{archive} holds {name!r}, which would leave its folder or is no plain file; nothing was unpacked"
+        )
+    if _is_own(name):
+        raise DataError(
+            f"{archive} holds {name!r}, a name that this suite keeps for its own files; nothing was unpacked"
         )
 
 

@@ -1,15 +1,19 @@
 """Fetching a corpus from a server of our own that misbehaves in every way that servers do."""
 
+import gzip
 import hashlib
 import io
 import os
 import tarfile
 import threading
+import tracemalloc
+import urllib.request
 import zipfile
 from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hub_server import HubServer
 
 from marble_bench import download, fetch
 from marble_bench.errors import DataError, UsageError
@@ -46,11 +50,13 @@ class Server:
     """Files by path; `drops`: how often a path's connection breaks halfway; `fails`: (code, how often) by path.
 
     `tags`: a path's ETag; it sends no other mark of a version. `off`: by how much the ranges it sends are wrong.
+    `moved`: where a path is redirected to.
     """
 
     def __init__(self):
         self.files, self.drops, self.fails, self.no_ranges = {}, Counter(), {}, set()
         self.tags, self.off, self.says_size = {}, 0, True
+        self.moved, self.says_length = {}, True
         self.asked: list[tuple[str, str, str]] = []
         outer = self
 
@@ -63,6 +69,11 @@ class Server:
 
             def answer(self, with_body):
                 outer.asked.append((self.command, self.path, self.headers.get("Range", "")))
+                if self.path in outer.moved:
+                    self.send_response(302)
+                    self.send_header("Location", outer.moved[self.path])
+                    self.end_headers()
+                    return
                 code, left = outer.fails.get(self.path, (0, 0))
                 if left or self.path not in outer.files:
                     outer.fails[self.path] = (code, max(left - 1, 0))
@@ -80,7 +91,8 @@ class Server:
                         return
                     first += outer.off
                 self.send_response(206 if first else 200)
-                self.send_header("Content-Length", str(len(content) - first))
+                if outer.says_length:
+                    self.send_header("Content-Length", str(len(content) - first))
                 if first:
                     self.send_header("Content-Range", f"bytes {first}-{len(content) - 1}/{len(content)}")
                 if tag:
@@ -262,8 +274,9 @@ def test_a_file_that_stood_there_with_other_bytes_is_the_users_and_stays(server,
     [
         (["ftp://x.example/a.csv"], "is fetched from https:, http: or hf:"),
         (["file:///etc/passwd"], "is fetched from https:, http: or hf:"),
-        (["http://x.example/1/a.csv", "http://x.example/2/a.csv"], "give each Source a file name of its own"),
-        (["http://x.example/"], "give each Source a file name of its own"),
+        (["http://x.example/a.csv"], "is http and has no digest, .*: declare its sha256, or its https address"),
+        (["https://x.example/1/a.csv", "https://x.example/2/a.csv"], "give each Source a file name of its own"),
+        (["https://x.example/"], "give each Source a file name of its own"),
     ],
 )
 def test_a_source_that_cannot_be_saved_is_told_before_anything_is_asked(get, urls, message):
@@ -328,6 +341,52 @@ def test_a_file_that_is_gone_is_told_at_once(server, get, said):
     assert len([1 for command, *_ in server.asked if command == "GET"]) == 1
 
 
+@pytest.mark.parametrize("says_length", [True, False])
+def test_no_more_bytes_are_taken_than_are_declared(server, get, tmp_path, says_length):
+    server.files["/a.csv"], server.says_length = MUSIC, says_length
+    source = Source(url=server.url("/a.csv"), size_bytes=5, sha256=_sha(MUSIC))
+    with pytest.raises(
+        DataError, match=r"gives .* bytes or more, 5 are declared: it is another file, and nothing of it"
+    ):
+        get(source)
+    assert not [path for path in (tmp_path / "made").rglob("*") if path.is_file()]
+    assert len(_ranges(server)) == 1
+
+
+def test_a_redirect_to_another_host_is_told(server, get, said):
+    server.files["/b.csv"], server.moved["/a.csv"] = b"here", server.url("/b.csv").replace("127.0.0.1", "localhost")
+    assert get(Source(url=server.url("/a.csv"), size_bytes=4))[0].read_bytes() == b"here"
+    assert any(f"hands {server.url('/a.csv')} out from http://localhost:" in line for line in said)
+
+
+@pytest.mark.parametrize("place", ["ftp://127.0.0.1/a.csv", "file:///etc/passwd"])
+def test_a_redirect_to_another_kind_of_address_is_not_followed(server, get, place):
+    server.moved["/a.csv"] = place
+    with pytest.raises(DataError, match=f"redirects to {place}, which is not followed|{place}' is not allowed"):
+        get(Source(url=server.url("/a.csv"), size_bytes=4))
+
+
+def test_https_is_not_left_for_http():
+    request = urllib.request.Request("https://x.example/a.csv")
+    redirects = download._Redirects(fetch.Talk(lambda _: None, lambda *_: None))
+    with pytest.raises(
+        DataError, match=r"https://x\.example/a\.csv redirects to http://x\.example/a\.csv, which is not"
+    ):
+        redirects.redirect_request(request, io.BytesIO(), 302, "Found", {}, "http://x.example/a.csv")
+    assert redirects.redirect_request(request, io.BytesIO(), 302, "Found", {}, "https://x.example/b.csv")
+
+
+def test_every_public_source_has_https_or_a_digest():
+    """Of the corpora and of the encoders: on the way, nobody can change what is fetched."""
+    from marble_bench import plugins
+
+    corpora = [plugins.find_task(name).task.corpus.sources for name in plugins.task_names()]
+    weights = [encoder.weights for encoder in plugins.encoders().values() if encoder.weights]
+    for source in (*(each for sources in corpora for each in sources), *weights):
+        if source.status == "public":
+            download.check_protected(source)
+
+
 def test_a_busy_server_is_asked_again(server, get, said):
     server.files["/a.csv"], server.fails["/a.csv"] = b"here", (503, 3)  # the first is the question for its size
     assert get(Source(url=server.url("/a.csv")))[0].read_bytes() == b"here"
@@ -363,6 +422,89 @@ def test_an_archive_that_would_leave_its_folder_is_not_unpacked_at_all(tmp_path,
         fetch.unpack(tmp_path / "a", tmp_path / "into/deep")
     assert not (tmp_path / "into").exists()
     assert not list(tmp_path.rglob("evil.txt"))
+
+
+@pytest.mark.parametrize("name", ["MINIATURE.txt", "deep/miniature.TXT", ".fetch/x.unpacked", "a/.fetch/b"])
+@pytest.mark.parametrize("packed", ["zip", "tar"])
+def test_an_archive_writes_none_of_our_own_names(tmp_path, name, packed):
+    """MINIATURE.txt in a corpus's folder would make a miniature of it, and `.fetch` holds what was unpacked."""
+    content = _zip(**{name.replace("/", "__"): "x"}) if packed == "zip" else _tar((name, b"x"))
+    (tmp_path / "a").write_bytes(content)
+    with pytest.raises(DataError, match="a name that this suite keeps for its own files; nothing was unpacked"):
+        fetch.unpack(tmp_path / "a", tmp_path / "into")
+    assert not (tmp_path / "into").exists()
+
+
+def _sparse_tar(size):
+    """A tar of 10 kB whose one file has `size` zeros, as a hole: GNU's old format of sparse files."""
+    info = tarfile.TarInfo("hole.wav")
+    info.type, info.size = tarfile.GNUTYPE_SPARSE, 0
+    header = bytearray(info.tobuf(tarfile.GNU_FORMAT))
+    header[386 : 386 + 24] = b"%011o\0%011o\0" % (size, 0)  # one entry: nothing at its end
+    header[483:495] = b"%011o\0" % size  # the size it has when unpacked
+    header[148:156] = b" " * 8
+    header[148:156] = b"%06o\0 " % sum(header)
+    return bytes(header) + bytes(10240 - 512)
+
+
+def _bomb(kind):
+    made = io.BytesIO()
+    if kind == "zip":
+        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("a.wav", "w") as member:
+            for _ in range(30):
+                member.write(bytes(1 << 20))
+        return made.getvalue()
+    if kind == "sparse tar":
+        return _sparse_tar(3 << 30)
+    if kind == "tar.gz":
+        with tarfile.open(fileobj=made, mode="w:gz") as packed:
+            info = tarfile.TarInfo("a.wav")
+            info.size = 30 << 20
+            packed.addfile(info, io.BytesIO(bytes(info.size)))
+        return made.getvalue()
+    name = tarfile.TarInfo("././@LongLink")  # a header whose name has 1 GB
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with gzip.GzipFile(fileobj=made, mode="w") as out:
+        out.write(name.tobuf(tarfile.GNU_FORMAT))
+        out.write(bytes(20 << 20))
+    return made.getvalue()
+
+
+@pytest.mark.parametrize("kind", ["zip", "sparse tar", "tar.gz", "long name"])
+def test_an_archive_of_a_few_bytes_does_not_fill_the_disk_or_the_memory(tmp_path, kind, monkeypatch):
+    monkeypatch.setattr(fetch, "SMALL", 16 << 20)
+    (tmp_path / "a").write_bytes(_bomb(kind))
+    assert (tmp_path / "a").stat().st_size < 100_000
+    tracemalloc.start()
+    try:
+        with pytest.raises(DataError, match=r"holds .* files of .* bytes or more; at most|holds too much"):
+            fetch.unpack(tmp_path / "a", tmp_path / "into")
+        assert tracemalloc.get_traced_memory()[1] < 60e6
+    finally:
+        tracemalloc.stop()
+    assert not (tmp_path / "into").exists()
+
+
+def test_an_archive_of_too_many_files_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch, "MOST_FILES", 3)
+    for archive in (_zip(a="", b="", c="", d=""), _tar(*((name, b"") for name in "abcd"))):
+        (tmp_path / "a").write_bytes(archive)
+        with pytest.raises(DataError, match=r"holds 4 files of .*; at most 3"):
+            fetch.unpack(tmp_path / "a", tmp_path / "into")
+
+
+def test_a_sparse_file_of_a_fair_size_is_unpacked(tmp_path):
+    (tmp_path / "a").write_bytes(_sparse_tar(5000))
+    assert fetch.unpack(tmp_path / "a", tmp_path / "into") == ["hole.wav"]
+    assert (tmp_path / "into/hole.wav").read_bytes() == bytes(5000)
+
+
+def test_what_does_not_fit_the_disk_is_not_unpacked(tmp_path, monkeypatch):
+    monkeypatch.setattr(fetch.shutil, "disk_usage", lambda _: _Usage())
+    for archive in (_zip(a="a" * 50), _tar(("a", b"a" * 50))):
+        (tmp_path / "a").write_bytes(archive)
+        with pytest.raises(DataError, match="holds 50 bytes and 10 are free"):
+            fetch.unpack(tmp_path / "a", tmp_path / "into")
 
 
 def _flipped(content, at):
@@ -436,6 +578,44 @@ def test_nothing_is_fetched_offline(server, get):
     with pytest.raises(DataError, match="offline"):
         get(Source(url=server.url("/a.csv")), offline=True)
     assert not server.asked
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as made:
+        made.use(monkeypatch, tmp_path / "home")
+        yield made
+
+
+TRACKS = {"a.wav": b"a sound" * 1000, "labels.csv": b"a,rock"}
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_a_corpus_of_the_hub_is_compared_with_what_the_hub_states(hub, get, tmp_path, name):
+    hub.publish("datasets/owner/made", TRACKS)
+    hub.flips.add(name)
+    with pytest.raises(DataError, match=f"{name} has other bytes than the hub states .*; it was not kept"):
+        get(Source(url="hf:owner/made"))
+    assert not (tmp_path / "made" / name).exists()
+    hub.flips.clear()
+    assert get(Source(url="hf:owner/made")) == [tmp_path / "made"]
+    for each, content in TRACKS.items():
+        assert (tmp_path / "made" / each).read_bytes() == content
+
+
+def test_a_corpus_of_the_hub_writes_none_of_our_own_names(hub, get, tmp_path):
+    hub.publish("datasets/owner/made", {**TRACKS, "MINIATURE.txt": b"x"})
+    with pytest.raises(DataError, match=r"it holds MINIATURE\.txt, a name that this suite keeps for its own files"):
+        get(Source(url="hf:owner/made"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_gated_corpus_names_its_page_and_the_token(hub, get):
+    hub.publish("datasets/owner/made", TRACKS)
+    hub.gated.add("datasets/owner/made")
+    with pytest.raises(DataError) as told:
+        get(Source(url="hf:owner/made"))
+    assert f"accept its terms at {hub.url}/datasets/owner/made with your account, then set HF_TOKEN" in str(told.value)
 
 
 def test_the_command_tells_the_manual_steps_and_ends_with_3(bench):

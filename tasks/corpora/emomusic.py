@@ -24,7 +24,7 @@ from . import split_rows
 RATE_HZ = 44100
 RATINGS = "static_annotations.csv"
 SONGS = "songs_info.csv"
-HOME = "http://cvml.unige.ch/databases/emoMusic/"
+HOME = "https://cvml.unige.ch/databases/emoMusic/"
 
 
 @lru_cache(maxsize=1)

@@ -19,6 +19,7 @@ FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"
 )  # fmt: skip
 LOWEST, HIGHEST = 9, 120  # MIDI pitches that occur in the corpus
+BUCKET = "download.magenta.tensorflow.org"  # the makers' own, which its name reaches without https only
 RATE_HZ = 16000
 COUNTS = {"train": 289205, "valid": 12678, "test": 4096}
 HOME = "https://magenta.tensorflow.org/datasets/nsynth"
@@ -126,7 +127,8 @@ NSYNTH = Corpus(
     sources=(
         *(
             Source(
-                url=f"http://download.magenta.tensorflow.org/datasets/nsynth/nsynth-{split}.jsonwav.tar.gz", unpack=True
+                url=f"https://storage.googleapis.com/{BUCKET}/datasets/nsynth/nsynth-{split}.jsonwav.tar.gz",
+                unpack=True,
             )
             for split in COUNTS
         ),
