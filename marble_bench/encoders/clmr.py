@@ -18,6 +18,7 @@ import math
 import shutil
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -38,6 +39,7 @@ FRAME = 59049  # samples
 WIDTHS = (128, 128, 128, 256, 256, 256, 256, 256, 256, 512, 512)  # channels after each convolution
 AT_ONCE = 32  # frames that go through the network together, which bounds its memory
 PREFIX, CHECKPOINT = "model.encoder.", "clmr_epoch=10000.ckpt"
+LARGEST = 1 << 28  # bytes of a checkpoint that are unpacked at most
 NORM = ("weight", "bias", "running_mean", "running_var")
 
 
@@ -98,6 +100,10 @@ def _convert(downloaded: Path, path: Path) -> None:
         missing = [PREFIX + name for name in SHAPES if name not in found]
         if missing:
             raise DataError(f"the checkpoint in {downloaded} lacks {listing(missing)}")
+        other = [f"{name} {found[name][1].shape}, not {SHAPES[name]}" for name in SHAPES]
+        other = [each for name, each in zip(SHAPES, other, strict=True) if found[name][1].shape != SHAPES[name]]
+        if other:
+            raise DataError(f"the checkpoint in {downloaded} has {listing(other)}; give CLMR's release 2.1")
         write_safetensors(path, found)
 
 
@@ -115,9 +121,11 @@ def _checkpoint(place: Path, scratch: Path) -> Path:
             names = [name for name in archive.namelist() if name.rpartition("/")[2] == CHECKPOINT]
             if not names:
                 return place  # a checkpoint, which is a zip too
+            if (size := archive.getinfo(names[0]).file_size) > LARGEST:
+                raise DataError(f"{place} holds {names[0]} of {size:,} bytes; CLMR's has fewer than {LARGEST:,}")
             with archive.open(names[0]) as inside, (scratch / CHECKPOINT).open("wb") as out:
                 shutil.copyfileobj(inside, out)
-    except (zipfile.BadZipFile, EOFError, OSError) as error:
+    except (zipfile.BadZipFile, zlib.error, EOFError, NotImplementedError, OSError, RuntimeError) as error:
         raise DataError(f"{place} is damaged: {error}; get it again") from error
     return scratch / CHECKPOINT
 

@@ -8,6 +8,7 @@ shard; the slots of the Adam optimizer are left out. Nothing in the files is run
 
 from __future__ import annotations
 
+import math
 import struct
 from collections.abc import Iterator
 from functools import cache
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 _MAGIC = 0xDB4775248B80FB57
 _FOOTER_BYTES = 48
 _FLOAT32 = 1  # DT_FLOAT of TensorFlow's types.proto
+# What a checkpoint's index may take at most; those that are read have a few kilobytes and names of 40 characters.
+LARGEST_INDEX, LONGEST_NAME, MOST_AXES = 1 << 22, 512, 8
 
 
 def read_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]:
@@ -30,6 +33,8 @@ def read_bundle(index: bytes, data: bytes) -> dict[str, NDArray[np.float32]]:
     The checksums of the index and of every tensor read are compared. Raises DataError for bytes that are damaged, cut
     short, or hold something other than float32 in one shard.
     """
+    if len(index) > LARGEST_INDEX:
+        raise DataError(f"the checkpoint's index has {len(index):,} bytes; {LARGEST_INDEX:,} are read at most")
     try:
         entries = list(_table(index))
     except (IndexError, struct.error) as error:
@@ -71,6 +76,8 @@ def _block(index: bytes, handle: bytes) -> Iterator[tuple[bytes, bytes]]:
         shared, at = _varint(block, at)
         unshared, at = _varint(block, at)
         length, at = _varint(block, at)
+        if shared > len(key) or shared + unshared > LONGEST_NAME or at + unshared + length > size:
+            raise DataError(f"the checkpoint's index is damaged behind the entry '{key.decode('utf-8', 'replace')}'")
         key = key[:shared] + block[at : at + unshared]
         at += unshared
         yield key, block[at : at + length]
@@ -85,7 +92,7 @@ def _tensor(name: str, entry: bytes, data: bytes) -> NDArray[np.float32]:
     for field, value in _fields(entry):
         if field == 2 and isinstance(value, bytes):
             sizes = [dict(_fields(dim)) for number, dim in _fields(value) if number == 2 and isinstance(dim, bytes)]
-            shape = [int(dim.get(1, 0)) for dim in sizes]
+            shape = [_axis(name, dim.get(1, 0)) for dim in sizes]
         elif isinstance(value, int):
             numbers[field] = value
         else:
@@ -96,9 +103,20 @@ def _tensor(name: str, entry: bytes, data: bytes) -> NDArray[np.float32]:
             f"the checkpoint's tensor '{name}' has type {kind} in shard {shard}; float32 in one is supported"
         )
     content = data[offset : offset + size]
-    if len(content) != size or size != 4 * int(np.prod(shape)) or _masked_crc32c(content) != checksum:
+    if (
+        len(shape) > MOST_AXES
+        or len(content) != size
+        or size != 4 * math.prod(shape)
+        or _masked_crc32c(content) != checksum
+    ):
         raise DataError(f"the checkpoint's tensor '{name}' {tuple(shape)} is damaged or cut short in the data file")
     return np.frombuffer(content, "<f4").reshape(shape)
+
+
+def _axis(name: str, size: int | bytes) -> int:
+    if not isinstance(size, int):
+        raise DataError(f"the checkpoint's index is damaged at tensor '{name}': an axis is no number")
+    return size
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
@@ -111,6 +129,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
             yield key >> 3, number
         elif key & 7 == 2:
             length, at = _varint(message, at)
+            if at + length > len(message):
+                raise IndexError("a field ends behind its message")
             yield key >> 3, message[at : at + length]
             at += length
         elif key & 7 == 5:
@@ -129,6 +149,8 @@ def _varint(content: bytes, at: int) -> tuple[int, int]:
         at, shift = at + 1, shift + 7
         if byte < 128:
             return number, at
+        if shift > 63:
+            raise DataError("the checkpoint's index is damaged: a number of more than 64 bits")
 
 
 @cache

@@ -3,7 +3,9 @@
 Two formats: the legacy one (PyTorch before 1.6, not a zip, which `torch.load` can only read whole), a row of pickles and
 then the storages, each behind its length; and the zip, with `data.pkl` and one uncompressed member for each storage. In
 both, the pickle only says where a tensor lies; what is not a tensor, number, string or plain container is left out: no class
-of a pickle is imported and nothing in it is run. All numbers are little-endian. Written is the safetensors format 0.x
+of a pickle is imported and nothing in it is run. A tensor whose place, shape or strides do not lie within its storage is
+refused before any of its numbers is read, so that reading takes no more memory than the file has bytes, or REPEATED. All
+numbers are little-endian. Written is the safetensors format 0.x
 (github.com/huggingface/safetensors): the header's length, a JSON header, the tensors without gaps.
 """
 
@@ -24,6 +26,8 @@ from typing import IO, Any
 from marble_bench.errors import DataError
 
 PART = 1 << 22  # bytes that are copied at once
+REPEATED = 1 << 26  # bytes that a tensor may take which repeats fewer numbers, as `expand` makes it
+LARGEST_PICKLE = 1 << 28  # bytes; it holds names and shapes, and no tensor's numbers
 _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001  # of the legacy format
 # What PyTorch calls a storage -> safetensors' name and the bytes of a number.
 _KINDS = {
@@ -70,6 +74,24 @@ class Stored:
     def size_bytes(self) -> int:
         """Bytes of all its numbers."""
         return math.prod(self.shape) * self.number_bytes
+
+    @property
+    def reach(self) -> int:
+        """How many numbers of its storage lie before the end of its last one."""
+        return self.offset + sum((n - 1) * step for n, step in zip(self.shape, self.stride, strict=True)) + 1
+
+    def problem(self, count: int) -> str:
+        """Why it cannot lie in a storage of `count` numbers; empty if it can."""
+        whole = (self.offset, *self.shape, *self.stride)
+        if not all(type(each) is int and each >= 0 for each in whole) or len(self.shape) != len(self.stride):
+            return f"a tensor has offset {self.offset}, shape {self.shape} and strides {self.stride}"
+        if not (size := math.prod(self.shape)):
+            return ""
+        if self.reach > count:
+            return f"it ends before a tensor {self.shape} does"
+        if size > count and self.size_bytes > REPEATED:
+            return f"a tensor {self.shape} of strides {self.stride} repeats the {count} numbers of its storage"
+        return ""
 
     @property
     def contiguous(self) -> bool:
@@ -130,8 +152,10 @@ class _Reader(pickle.Unpickler):
     def persistent_load(self, found: Any) -> _Storage:
         if found[0] != "storage" or found[1] not in _KINDS or (len(found) > 5 and found[5] is not None):
             raise pickle.UnpicklingError(f"a storage of kind {found[1]!r}, which is not supported")
-        self.kinds[str(found[2])] = found[1]
-        return _Storage(str(found[2]), found[1])
+        key, kind = str(found[2]), found[1]
+        if self.kinds.setdefault(key, kind) != kind:
+            raise pickle.UnpicklingError(f"storage {key!r} is named as {self.kinds[key]} and as {kind}")
+        return _Storage(key, kind)
 
 
 def read_torch_file(path: Path) -> TorchFile:
@@ -147,26 +171,36 @@ def read_torch_file(path: Path) -> TorchFile:
         EOFError,
         OSError,
         # what a damaged pickle makes the unpickler run into
+        ArithmeticError,
         AttributeError,
-        IndexError,
-        KeyError,
+        LookupError,
+        MemoryError,
+        NotImplementedError,
+        RecursionError,
+        StopIteration,
         TypeError,
         ValueError,
     ) as error:
         raise DataError(f"{path} is no file of torch.save that can be read, or is damaged: {error!r}") from error
     for stored in _tensors(found.content):
         start, count = found.places.get(stored.storage, (size, 0))
-        reach = stored.offset + sum((n - 1) * step for n, step in zip(stored.shape, stored.stride, strict=True)) + 1
-        if math.prod(stored.shape) and (reach > count or start + count * stored.number_bytes > size):
-            raise DataError(f"{path} is damaged or cut short: it ends before a tensor {stored.shape} does")
+        ends = start + count * stored.number_bytes
+        if problem := stored.problem(count) or ("" if ends <= size else f"it ends before a tensor {stored.shape} does"):
+            raise DataError(f"{path} is damaged or cut short: {problem}; get it again")
     return found
 
 
 def _tensors(content: Any) -> list[Stored]:
-    if isinstance(content, Stored):
-        return [content]
-    inside = content.values() if isinstance(content, dict) else content if isinstance(content, list | tuple) else ()
-    return [stored for each in inside for stored in _tensors(each)]
+    """Every tensor in nested dicts, lists and tuples; what is met again is not gone through again."""
+    found, waiting, seen = [], [content], set()
+    while waiting:
+        each = waiting.pop()
+        if isinstance(each, Stored):
+            found.append(each)
+        elif isinstance(each, dict | list | tuple) and id(each) not in seen:
+            seen.add(id(each))
+            waiting += each.values() if isinstance(each, dict) else each
+    return found
 
 
 def _read_legacy(path: Path, file: IO[bytes]) -> TorchFile:
@@ -179,6 +213,8 @@ def _read_legacy(path: Path, file: IO[bytes]) -> TorchFile:
     content, places = reader.load(), {}
     for key in map(str, _Reader(file).load()):
         (count,) = struct.unpack("<q", file.read(8))
+        if count < 0:
+            raise pickle.UnpicklingError(f"a storage of {count} numbers")
         places[key] = (file.tell(), count)
         file.seek(count * _KINDS[reader.kinds[key]][1], 1)
     return TorchFile(path, content, places)
@@ -188,6 +224,8 @@ def _read_zip(path: Path, file: IO[bytes]) -> TorchFile:
     with zipfile.ZipFile(file) as archive:
         members = {info.filename: info for info in archive.infolist()}
         pickled = next(name for name in members if name.endswith("data.pkl"))
+        if (length := members[pickled].file_size) > LARGEST_PICKLE:
+            raise pickle.UnpicklingError(f"its data.pkl has {length:,} bytes; {LARGEST_PICKLE:,} are read")
         with archive.open(pickled) as inside:
             content = _Reader(inside).load()
         root = pickled.removesuffix("data.pkl")
@@ -249,7 +287,6 @@ def _copy(file: IO[bytes], source: TorchFile, stored: Stored, out: IO[bytes]) ->
 def _in_order(file: IO[bytes], stored: Stored) -> bytes:
     import numpy as np
 
-    reach = sum((n - 1) * step for n, step in zip(stored.shape, stored.stride, strict=True)) + 1
-    numbers = np.frombuffer(file.read(reach * stored.number_bytes), f"V{stored.number_bytes}")
+    numbers = np.frombuffer(file.read((stored.reach - stored.offset) * stored.number_bytes), f"V{stored.number_bytes}")
     strides = [step * stored.number_bytes for step in stored.stride]
     return np.lib.stride_tricks.as_strided(numbers, stored.shape, strides).tobytes()
