@@ -2,6 +2,10 @@
 
 A download goes on in `<scratch>/NAME.part`, with the server's mark of its version beside it in `NAME.part.tag`. Nothing
 is retried without a word, and nothing that fails is left looking whole.
+
+What protects the bytes: a source needs https or a digest; a redirect to another host is told, one away from https is
+refused; no more bytes are taken than the source declares. Of the hub, every file is compared with the digest that its server
+states (sha256 of a large file, git's blob id of a small one), and with the declared one where that is known.
 """
 
 from __future__ import annotations
@@ -15,19 +19,23 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from email.message import Message
 from pathlib import Path, PurePosixPath
+from typing import Any
 
-from marble_bench.errors import DataError
+from marble_bench.errors import DataError, UsageError
 from marble_bench.source import Source
 
 TRIES = 5
 PART = 1 << 20
 PASSING = (429, 500, 502, 503, 504)  # answers that may be better a little later
 INDEX = "model.safetensors.index.json"  # names the shard of every tensor in a hub repository
+
+
+HOME = ("127.0.0.1", "::1", "localhost")  # from where no byte passes a network
 
 
 class _BrokenOff(Exception):
@@ -65,10 +73,45 @@ def partial_of(source: Source, scratch: Path) -> Path:
     return scratch / f"{name_of(source)}.part"
 
 
+def check_protected(source: Source) -> None:
+    """Raise UsageError for a source whose bytes anybody on the way could change: http without a digest."""
+    address = urllib.parse.urlparse(source.url)
+    if address.scheme == "http" and not (source.sha256 or source.md5) and address.hostname not in HOME:
+        raise UsageError(
+            f"{source.url} is http and has no digest, so that its bytes could be changed on the way: declare its sha256, "
+            "or its https address"
+        )
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https, tells of another host, and never leaves https for http."""
+
+    def __init__(self, talk: Talk) -> None:
+        self.talk = talk
+
+    def redirect_request(  # type: ignore[no-untyped-def]
+        self, req, fp, code, msg, headers, newurl
+    ) -> urllib.request.Request | None:
+        was, will = urllib.parse.urlparse(req.full_url), urllib.parse.urlparse(newurl)
+        if will.scheme not in ("http", "https") or (was.scheme == "https" and will.scheme == "http"):
+            fp.close()
+            raise DataError(f"{req.full_url} redirects to {newurl}, which is not followed: only https is from there on")
+        if was.netloc != will.netloc:
+            self.talk.say(f"{was.netloc} hands {req.full_url} out from {will.scheme}://{will.netloc}")
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def _opened(request: urllib.request.Request, talk: Talk) -> http.client.HTTPResponse:
+    """The answer to a request, after redirects."""
+    # with an instance of its own, build_opener leaves the usual handler of redirects away
+    found: http.client.HTTPResponse = urllib.request.build_opener(_Redirects(talk)).open(request, timeout=60)
+    return found
+
+
 def size_of(source: Source, talk: Talk) -> int | None:
     """The size that the server gives, in bytes; None, with a word why, where it gives none."""
     try:
-        with urllib.request.urlopen(urllib.request.Request(source.url, method="HEAD"), timeout=60) as answer:
+        with _opened(urllib.request.Request(source.url, method="HEAD"), talk) as answer:
             length = _length(answer.headers)
     except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
         if isinstance(error, urllib.error.HTTPError):
@@ -89,6 +132,7 @@ def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: s
     if target.is_file():
         _verify(source, target, scratch)
         return target
+    check_protected(source)
     partial = partial_of(source, scratch)
     scratch.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, TRIES + 1):
@@ -127,7 +171,7 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
     if have and tag.is_file():
         headers["If-Range"] = tag.read_text(encoding="latin-1")
     try:
-        answer = urllib.request.urlopen(urllib.request.Request(source.url, headers=headers), timeout=60)
+        answer = _opened(urllib.request.Request(source.url, headers=headers), talk)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
@@ -146,9 +190,14 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
         else:
             partial.unlink(missing_ok=True)  # before its tag, which must never stand beside bytes of another version
             _keep_tag(answer.headers, tag)
-        total = source.size_bytes if total is None else total
+        most = source.size_bytes
+        if most is not None and total is not None and total > most:
+            raise _too_large(source, partial, total)
+        total = most if total is None else total
         with partial.open("ab" if going_on else "wb") as file:
             for part in _parts(answer):
+                if most is not None and file.tell() + len(part) > most:
+                    raise _too_large(source, partial, file.tell() + len(part))
                 file.write(part)
                 talk.progress(name_of(source), file.tell(), total)
             file.flush()
@@ -156,6 +205,15 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
             found = file.tell()
     if total is not None and found < total:
         raise _BrokenOff(f"the connection broke off at {found:,} of {total:,} bytes")
+
+
+def _too_large(source: Source, partial: Path, found: int) -> DataError:
+    partial.unlink(missing_ok=True)
+    _tag(partial).unlink(missing_ok=True)
+    return DataError(
+        f"{source.url} gives {found:,} bytes or more, {source.size_bytes:,} are declared: it is another file, and nothing "
+        "of it was kept"
+    )
 
 
 def _start_over(partial: Path, why: str) -> _BrokenOff:
@@ -212,9 +270,9 @@ def _verify(source: Source, path: Path, scratch: Path) -> None:
         )
 
 
-def digest(path: Path, kind: str = "sha256") -> str:
-    """A file's digest as hex."""
-    total = hashlib.new(kind)
+def digest(path: Path, kind: str = "sha256", before: bytes = b"") -> str:
+    """A file's digest as hex; `before`: what is hashed first."""
+    total = hashlib.new(kind, before)
     with path.open("rb") as file:
         while part := file.read(PART):
             total.update(part)
@@ -231,57 +289,131 @@ def agrees(published: str, found: str) -> bool:
     return found.startswith(head) and found.endswith(tail) if gap else found == published
 
 
+class Gated(DataError):
+    """The hub hands something out only to accounts that it lets in."""
+
+
 @contextmanager
-def hub_errors() -> Iterator[None]:
-    """Make a DataError of whatever the hub's library raises.
+def hub_errors(name: str, page: str = "") -> Iterator[None]:
+    """Make a DataError of whatever the hub's library raises for the repository `name`, of the page `page` below the hub's.
 
     Seen of huggingface_hub 2.4 on httpx2: HfHubHTTPError (an OSError) for 401, 403 and 404, LocalEntryNotFoundError (an
     OSError) without a network, offline or after five answers of 500, the HTTP library's own errors where a connection
     breaks, and ValueError for a name that cannot be and for an answer that is no JSON. Which HTTP library it is changed
-    twice; its errors are the bases of the hub's.
+    twice; its errors are the bases of the hub's. Raises Gated where an account or a token is asked for.
     """
-    from huggingface_hub.errors import HfHubHTTPError
+    from huggingface_hub import constants, get_token
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError
 
     of_http = [kind for kind in HfHubHTTPError.__bases__ if issubclass(kind, Exception)]
     kinds: tuple[type[Exception], ...] = (OSError, ValueError, *of_http)
     try:
         yield
     except kinds as error:
+        gated = isinstance(error, GatedRepoError)
+        code = getattr(getattr(error, "response", None), "status_code", 0)
+        if gated or code in (401, 403):
+            where = f"{constants.ENDPOINT}/{page}{name}"
+            why = "it is gated" if gated else f"the hub answers {code}: it is private, or its name is wrong"
+            token = "the token in use has no access" if get_token() else "no token is set"
+            how = f"accept its terms at {where} with your account" if gated else f"see {where}"
+            raise Gated(
+                f"{why}, and {token}; {how}, then set HF_TOKEN to a token of that account that may read it"
+            ) from error
         said = [part.strip() for part in re.split(r"\.\s|\n", str(error)) if part.strip() and "Request ID" not in part]
         raise DataError(", ".join(said[:2]) or type(error).__name__) from error  # what failed and why; advice follows
 
 
-def from_hub(source: Source, offline: bool) -> tuple[Path, str]:
-    """The declared files of a hub's model: their folder in the hub's cache (HF_HOME), and the commit that they are of.
+def stated_digests(siblings: Iterable[Any]) -> dict[str, str]:
+    """File -> the digest that the hub states for it: sha256 of a large file, else git's id of its blob."""
+    found = {}
+    for each in siblings:
+        stated = each.lfs.sha256 if each.lfs else each.blob_id
+        if stated:
+            found[str(each.rfilename)] = str(stated)
+    return found
 
-    offline: only what that cache has. Raises DataError with the hub's reason or the file that is not there.
+
+def fits(path: Path, stated: str) -> bool:
+    """Whether a file has a digest that was stated for it: 64 digits of sha256, or 40 of git's id of a file.
+
+    A proxy in front of the hub may state plain sha1. What has another length is no digest, and compared with nothing.
+    """
+    if re.fullmatch("[0-9a-f]{64}", stated):
+        return digest(path) == stated
+    if re.fullmatch("[0-9a-f]{40}", stated):
+        return stated in (digest(path, "sha1", f"blob {path.stat().st_size}\0".encode()), digest(path, "sha1"))
+    return True
+
+
+def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
+    """The declared files of a hub's model: their folder in the hub's cache (HF_HOME), their commit, and their names.
+
+    offline: only what that cache has. Raises DataError with the hub's reason, the file that is not there or the one whose
+    bytes are not those that the hub states.
     """
     from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
 
     name, revision = source.url.removeprefix("hf:"), source.revision or None
+    stated: dict[str, str] = {}
     there: Callable[[str], bool]
-    with hub_errors():
+    with hub_errors(name):
         if offline:
 
             def there(file: str) -> bool:
-                return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+                kept = try_to_load_from_cache(name, file, revision=revision)
+                if isinstance(kept, str):
+                    stated[file] = Path(kept).resolve().name  # the cache calls a file by its digest
+                return isinstance(kept, str)
         else:
-            found = HfApi().model_info(name, revision=revision)
+            found = HfApi().model_info(name, revision=revision, files_metadata=True)
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}
+            stated = stated_digests(found.siblings or ())
             there = names.__contains__
-        chosen = []
-        for entry in source.files or (source.file,):
-            file = next((each for each in entry.split("|") if there(each)), None)
-            if file is None:
-                raise DataError(f"{'the cache' if offline else name} has no {entry.replace('|', ' or ')}")
-            chosen.append(file)
-        if (
-            not offline
-        ):  # under the name that was asked for, by which the cache finds the commit again without a network
+        chosen = _chosen(source, there, stated, "the cache" if offline else name)
+        if not offline:
+            # under the name that was asked for, by which the cache finds the commit again without a network
             hf_hub_download(name, chosen[0], revision=source.revision or None)
-        paths = [Path(hf_hub_download(name, file, revision=revision, local_files_only=offline)) for file in chosen]
+
+        def have(file: str) -> Path:
+            path = Path(hf_hub_download(name, file, revision=revision, local_files_only=offline))
+            _check_hub_file(path, stated.get(file, ""), offline)
+            return path
+
+        paths = [have(file) for file in chosen]
         if source.tensors and INDEX in chosen:
             shards = json.loads(paths[chosen.index(INDEX)].read_text(encoding="utf-8"))["weight_map"]
-            for file in sorted({file for tensor, file in shards.items() if tensor.startswith(source.tensors)}):
-                hf_hub_download(name, file, revision=revision, local_files_only=offline)
-    return paths[0].parent, paths[0].parent.name
+            wanted = sorted({file for tensor, file in shards.items() if tensor.startswith(source.tensors)})
+            for file in wanted:
+                have(file)
+            chosen += wanted
+    return paths[0].parent, paths[0].parent.name, chosen
+
+
+def _chosen(source: Source, there: Callable[[str], bool], stated: dict[str, str], place: str) -> list[str]:
+    """The files to take: of each `a|b` the one that has the declared digest, else the first that is there."""
+    chosen = []
+    for entry in source.files or (source.file,):
+        found = [each for each in entry.split("|") if there(each)]
+        declared = [each for each in found if source.sha256 and agrees(source.sha256, stated.get(each, ""))]
+        if not found:
+            raise DataError(f"{place} has no {entry.replace('|', ' or ')}")
+        chosen.append((declared or found)[0])
+    return chosen + [file for file in source.optional if there(file)]
+
+
+def _check_hub_file(path: Path, stated: str, offline: bool) -> None:
+    """Compare a file of the hub's cache with the digest that its server states, and with the one that the cache calls it by.
+
+    One that differs is taken out of the cache, so that the next call fetches it again.
+    """
+    blob = path.resolve()
+    for expected in dict.fromkeys((stated, blob.name if blob.parent.name == "blobs" else "")):
+        if fits(path, expected):
+            continue
+        what = f"{path.name} has other bytes than the hub states ({expected})"
+        if offline:
+            raise DataError(f"{what}: delete {blob} and run again with a connection")
+        path.unlink()
+        blob.unlink(missing_ok=True)
+        raise DataError(f"{what}; it was not kept")

@@ -14,6 +14,8 @@ class Source:
     unpack: it is a zip or tar. joined: parts of one archive carry its name here, in their order.
     files: of a model, the files wanted, of the hub's repository or below the address; on the hub, `a|b` takes the first of
         them that is there.
+    optional: of a model, files that are taken too where they are there.
+    digests: of a model, (file, digest) of those whose digest at `revision` is known: sha256, or git's id of the file.
     tensors: of a model in shards, only those with tensors of this prefix.
     revision: the commit of a hub repository or the version of a package; empty where no pin is known.
     sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is
@@ -27,6 +29,8 @@ class Source:
     mirror: str = ""
     file: str = ""
     files: tuple[str, ...] = ()
+    optional: tuple[str, ...] = ()
+    digests: tuple[tuple[str, str], ...] = ()
     tensors: str = ""
     unpack: bool = False
     joined: str = ""
@@ -36,3 +40,12 @@ class Source:
     size_bytes: int | None = None
     status: str = "public"
     note: str = ""
+
+    @property
+    def pin(self) -> str:
+        """What fixes the bytes that this hands out: a commit, a digest or a version; `unpinned` if nothing does."""
+        if self.url.startswith("pypi:"):
+            return f"version {self.revision}"
+        if len(self.revision) == 40:
+            return f"commit {self.revision[:12]}"
+        return f"sha256 {self.sha256[:12]}" if len(self.sha256) == 64 else "unpinned"

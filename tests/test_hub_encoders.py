@@ -273,10 +273,10 @@ def _qwen_of_the_makers(folder, tower, waveforms):
     )
     lengths, outputs = own._get_feat_extract_output_lengths(heard["attention_mask"].sum(-1))
     tokens = torch.full((len(waveforms), int(outputs[0])), full.config.audio_token_id)
-    states, hooks = [], []
-    hooks.append(own.layers[0].register_forward_pre_hook(lambda _, given: states.append(given[0])))
+    states = []
+    own.layers[0].register_forward_pre_hook(lambda _, given: states.append(given[0]))
     for module in (*own.layers[:-1], own.layer_norm):
-        hooks.append(module.register_forward_hook(lambda _, __, value: states.append(value)))
+        module.register_forward_hook(lambda _, __, value: states.append(value))
     with torch.inference_mode():
         full.model(
             input_ids=tokens,

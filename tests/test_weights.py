@@ -4,16 +4,22 @@ import dataclasses
 import hashlib
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 import threading
+from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
+from hub_server import HubServer
 
 from marble_bench import weights
+from marble_bench.download import Talk
 from marble_bench.encoder import Encoder, Layer
+from marble_bench.encoders import _hub
 from marble_bench.errors import DataError, UsageError
 from marble_bench.source import Source
 
@@ -329,6 +335,20 @@ def test_weights_in_several_files_below_one_address(web, tmp_path):
         weights.resolve(lacking, tmp_path)
 
 
+def test_a_file_of_several_with_another_digest_is_set_aside_and_fetched_again(web, tmp_path):
+    """Digests by file are sha256, or git's id of a file."""
+    files, url = web
+    files |= {"/model/a": b"another", "/model/b": ARCHIVE}
+    git = hashlib.sha1(b"blob 3\0one").hexdigest()
+    encoder = _encoder(weights=Source(url=f"{url}/model", files=("a", "b"), digests=(("a", git), ("b", DIGEST))))
+    with pytest.raises(
+        DataError, match=f"have a with sha256 {hashlib.sha256(b'another').hexdigest()}, {git} is declared"
+    ):
+        weights.resolve(encoder, tmp_path)
+    files["/model/a"] = b"one"
+    assert weights.resolve(encoder, tmp_path).path.is_file()
+
+
 def test_where_no_digest_is_known_the_first_download_counts(web, tmp_path):
     files, url = web
     files["/tiny.ckpt"] = ARCHIVE
@@ -354,134 +374,293 @@ def test_of_a_digest_known_at_its_ends_those_are_compared(web, tmp_path):
         weights.resolve(_web_encoder(url, sha256=f"ffffffff..{DIGEST[-8:]}", revision="2"), tmp_path)
 
 
-COMMIT = "0123456789abcdef0123456789abcdef01234567"
-HUB = """
-import json, sys
-from pathlib import Path
-sys.path[:0] = [{tests!r}]
-from test_weights import _encoder
-from marble_bench import weights
-from marble_bench.errors import BenchError
-from marble_bench.source import Source
-url, offline, facts = sys.argv[2], sys.argv[3] == "offline", json.loads(sys.argv[4])
-try:
-    files = tuple(facts.pop("files", ("config.json", "model.safetensors|pytorch_model.bin")))
-    made = _encoder(weights=Source(url=url, files=files, **facts))
-    found = weights.resolve(made, Path(sys.argv[1]), offline=offline)
-    print(json.dumps([found.revision, found.path.read_text(), weights.kept(made, Path(sys.argv[1]))[1].files]))
-except BenchError as error:
-    print(json.dumps(str(error)))
-"""
+def _as_it_is(config, tensors):
+    return config, tensors
+
+
+TENSORS = partial(_hub.convert, _as_it_is)
+LARGE = b"tensors" * 1000
+FILES = {"config.json": b"{}", "pytorch_model.bin": LARGE, "README.md": b"words"}
+
+
+@dataclasses.dataclass
+class Had:
+    """What `resolve` gave: its Weights, the receipt's files, and what was said on the way."""
+
+    weights: weights.Weights
+    files: dict[str, str]
+    said: list[str]
+
+    @property
+    def content(self):
+        return self.weights.path.read_bytes()
+
+
+class Hub:
+    """A hub of our own and this process as its client. `hub(url, ...)` resolves; an error is its words."""
+
+    def __init__(self, server, monkeypatch, tmp_path):
+        self.server, self.monkeypatch, self.tmp_path = server, monkeypatch, tmp_path
+
+    def __call__(self, url, offline=False, cache="cache", home="hub", token="", convert=_convert, **facts):
+        self.server.use(self.monkeypatch, self.tmp_path / home, token)
+        facts.setdefault("files", ("config.json", "model.safetensors|pytorch_model.bin"))
+        encoder, said = _encoder(weights=Source(url=url, **facts), convert=convert), []
+        talk = Talk(said.append, lambda *_: None, lambda _: None)
+        found = weights.resolve(encoder, self.tmp_path / cache, offline=offline, talk=talk)
+        return Had(found, weights.kept(encoder, self.tmp_path / cache)[1].files, said)
+
+    def refuses(self, *args, **facts) -> str:
+        with pytest.raises(DataError) as told:
+            self(*args, **facts)
+        assert told.value.exit_code == 3
+        return str(told.value)
+
+    def forget(self, cache="cache"):
+        """Delete what was converted, but not the receipts."""
+        for path in (self.tmp_path / cache / "weights").rglob("*.safetensors"):
+            path.unlink()
 
 
 @pytest.fixture
-def hub(tmp_path, monkeypatch):
-    """`call(url, how, **facts of the Source)`: resolve in a process of its own whose hub is a server of ours."""
-    shown, asked = {"config.json": b"{}", "pytorch_model.bin": b"tensors", "README.md": b"words"}, []
-    commit = [COMMIT]
+def hub(monkeypatch, tmp_path):
+    with HubServer() as server:
+        yield Hub(server, monkeypatch, tmp_path)
 
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self):
-            if "owner" in self.path:  # the hub's library asks for other things besides
-                asked.append((self.command, self.path, self.headers.get("Authorization", "")))
-            name = self.path.rsplit("/", 1)[-1]
-            body, code, head = b"", 200, {}
-            if self.path.startswith("/api/models/owner/name"):
-                body = json.dumps(
-                    {"id": "owner/name", "sha": commit[0], "siblings": [{"rfilename": f} for f in shown]}
-                ).encode()
-            elif (
-                self.path.startswith(tuple(f"/owner/name/resolve/{each}/" for each in (commit[0], "main")))
-                and name in shown
-            ):
-                body = shown[name]
-                head = {"X-Repo-Commit": commit[0], "ETag": f'"{hashlib.sha1(body).hexdigest()}"'}
-            else:
-                code, head = 404, {"X-Error-Code": "RepoNotFound"}
-            self.send_response(code)
-            for key, value in {**head, "Content-Length": str(len(body))}.items():
-                self.send_header(key, value)
-            self.end_headers()
-            if self.command == "GET":
-                self.wfile.write(body)
 
-        do_HEAD = do_GET
+IN_A_PROCESS = """
+import sys
+from pathlib import Path
+sys.path[:0] = [sys.argv[1]]
+from test_weights import _encoder
+from marble_bench import weights
+from marble_bench.source import Source
+made = _encoder(weights=Source(url="hf:owner/name", files=("config.json", "model.safetensors|pytorch_model.bin")))
+print(weights.resolve(made, Path(sys.argv[2])).revision)
+"""
 
-        def log_message(self, *_):
-            """Keep quiet."""
 
-    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    thread = threading.Thread(target=server.serve_forever, args=(0.01,), daemon=True)
-    thread.start()
-    environment = {
-        **os.environ,
-        "HF_ENDPOINT": f"http://127.0.0.1:{server.server_port}",
-        "HF_HOME": str(tmp_path / "hub"),
-        "HF_TOKEN": "hf_secret",
-        "HF_HUB_DISABLE_XET": "1",
-    }
-
-    def call(url, how, cache="cache", **facts):
-        command = [sys.executable, "-c", HUB.format(tests=str(Path(__file__).parent)), tmp_path / cache, url, how]
-        done = subprocess.run(
-            [*command, json.dumps(facts)], env=environment, capture_output=True, text=True, check=False
-        )
-        assert not done.returncode, done.stderr
-        return json.loads(done.stdout.splitlines()[-1])
-
-    call.shown, call.asked, call.commit = shown, asked, commit
-    yield call
-    server.shutdown()
-    server.server_close()
-    thread.join()
+def test_the_hub_is_the_one_that_the_environment_names(hub, tmp_path):
+    commit = hub.server.publish("owner/name", FILES)
+    command = [sys.executable, "-c", IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path / "cache")]
+    environment = hub.server.environment(tmp_path / "home", "hf_secret")
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.stdout.strip() == commit, done.stderr
+    assert any(token == "Bearer hf_secret" for *_, token, _ in hub.server.asked)
+    assert list((tmp_path / "home").rglob(f"snapshots/{commit}/pytorch_model.bin"))
 
 
 def test_weights_of_the_hub_through_its_own_cache(hub, tmp_path):
-    digest = hashlib.sha256(b"tensors").hexdigest()
-    revision, content, files = hub("hf:owner/name", "online", sha256=f"{digest[:8]}..{digest[-8:]}")
-    assert revision == COMMIT
-    assert content == "converted {}tensors"
-    assert files == {"config.json": hashlib.sha256(b"{}").hexdigest(), "pytorch_model.bin": digest}
-    assert not [path for _, path, _ in hub.asked if "README" in path]
-    assert any(token == "Bearer hf_secret" for *_, token in hub.asked)
-    assert list((tmp_path / "hub").rglob(f"snapshots/{COMMIT}/pytorch_model.bin"))
-    asked = len(hub.asked)
-    assert hub("hf:owner/name", "offline", cache="other")[0] == COMMIT  # converted anew from the hub's own cache
-    assert hub("hf:owner/name", "online", sha256=f"{digest[:8]}..{digest[-8:]}")[0] == COMMIT
-    assert len(hub.asked) == asked
+    server = hub.server
+    commit = server.publish("owner/name", FILES)
+    digest = hashlib.sha256(LARGE).hexdigest()
+    ends = f"{digest[:8]}..{digest[-8:]}"
+    had = hub("hf:owner/name", sha256=ends)
+    assert had.weights.revision == commit
+    assert had.content == b"converted {}" + LARGE
+    assert had.files == {"config.json": hashlib.sha256(b"{}").hexdigest(), "pytorch_model.bin": digest}
+    assert not [path for path in server.paths() if "README" in path]
+    asked = len(server.asked)
+    assert hub("hf:owner/name", offline=True, cache="other").weights.revision == commit  # from the hub's own cache
+    assert hub("hf:owner/name", sha256=ends).weights.revision == commit
+    assert len(server.asked) == asked
 
 
-def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
-    index = {
-        "weight_map": {"tower.a": "model-00001-of-00003.safetensors", "text.b": "model-00002-of-00003.safetensors"}
-    }
-    index["weight_map"] |= {"tower.c": "model-00003-of-00003.safetensors", "text.d": "model-00003-of-00003.safetensors"}
-    hub.shown["model.safetensors.index.json"] = json.dumps(index).encode()
-    hub.shown.update({f"model-0000{n}-of-00003.safetensors": str(n).encode() for n in (1, 2, 3)})
-    facts = {"files": ["config.json", "model.safetensors.index.json"], "tensors": "tower."}
-    for how in ("online", "offline"):
-        told = hub("hf:owner/name", how, cache=how, **facts)
-        assert not isinstance(told, str), told
-        _, _, files = told
-        shards = {f"model-0000{n}-of-00003.safetensors" for n in (1, 3)}
-        assert set(files) == {"config.json", "model.safetensors.index.json"} | shards
-    assert not [path for _, path, _ in hub.asked if "00002" in path]
+def test_what_another_host_hands_out_for_the_hub_gets_no_token(hub):
+    hub.server.publish("owner/name", FILES)
+    hub("hf:owner/name", token="hf_secret")
+    from_cdn = [token for _, path, token, _ in hub.server.asked if path.startswith("/cdn/")]
+    assert from_cdn
+    assert not any(from_cdn)
+
+
+def test_a_download_from_the_hub_that_breaks_off_is_taken_up_again(hub):
+    large = os.urandom(1 << 20) * 24  # the hub's client writes 10 MB at once
+    hub.server.publish("owner/name", {**FILES, "pytorch_model.bin": large})
+    hub.server.drops["pytorch_model.bin"] = 1
+    assert hub("hf:owner/name").content == b"converted {}" + large
+    ranges = [asked for method, path, _, asked in hub.server.asked if path.startswith("/cdn/") and method == "GET"]
+    assert len(ranges) == 2
+    assert re.fullmatch(r"bytes=\d{8}-.*", ranges[1])
+
+
+def test_a_hub_that_is_down_is_told(hub, monkeypatch):
+    from huggingface_hub.utils import _http
+
+    monkeypatch.setattr(_http.time, "sleep", lambda _: None)
+    hub.server.publish("owner/name", FILES)
+    hub.server.fails = 10_000
+    told = hub.refuses("hf:owner/name")
+    assert "503" in told
+    assert "run again with a connection" in told
+    hub.server.fails = 0
+    assert hub("hf:owner/name").content == b"converted {}" + LARGE
+
+
+@pytest.mark.parametrize("file", ["pytorch_model.bin", "config.json"])
+def test_a_byte_that_was_flipped_on_the_way_from_the_hub_is_refused(hub, tmp_path, file):
+    """The hub states sha256 of large files, and git's id of small ones."""
+    hub.server.publish("owner/name", FILES)
+    hub.server.flips.add(file)
+    told = hub.refuses("hf:owner/name")
+    assert f"({file} has other bytes than the hub states (" in told
+    assert (hashlib.sha256(LARGE).hexdigest() in told) == (file != "config.json")
+    assert not list((tmp_path / "cache/weights").rglob("*.safetensors"))
+    hub.server.flips.clear()
+    assert hub("hf:owner/name").content == b"converted {}" + LARGE  # it was not kept in the hub's cache
+
+
+def test_a_file_of_the_hubs_cache_that_rotted_is_told_offline(hub, tmp_path):
+    hub.server.publish("owner/name", FILES)
+    hub("hf:owner/name")
+    (blob,) = (tmp_path / "hub").rglob(f"blobs/{hashlib.sha256(LARGE).hexdigest()}")
+    blob.write_bytes(LARGE[:-1] + b"?")
+    told = hub.refuses("hf:owner/name", offline=True, cache="other")
+    assert f"pytorch_model.bin has other bytes than the hub states ({blob.name}): delete {blob} and run again" in told
+
+
+def test_a_pinned_revision_stays_when_the_hub_moves_on(hub):
+    server = hub.server
+    commit = server.publish("owner/name", FILES)
+    server.publish("owner/name", {**FILES, "pytorch_model.bin": b"others" * 1000, "model.safetensors": b"x" * 2000}, 2)
+    had = hub("hf:owner/name", revision=commit)
+    assert had.weights.revision == commit
+    assert had.content == b"converted {}" + LARGE
+    assert hub("hf:owner/name", cache="other").weights.revision == server.heads["owner/name"]
+    told = hub.refuses("hf:owner/name", revision="f" * 40, cache="third")
+    assert "could not be fetched (404 Client Error, Revision Not Found" in told
 
 
 def test_another_version_on_the_hub_is_told(hub):
-    assert hub("hf:owner/name", "online")[0] == COMMIT
-    hub.shown["pytorch_model.bin"], hub.commit[0] = b"others", COMMIT[::-1]
-    assert hub("hf:owner/name", "online", cache="other")[0] == COMMIT[::-1]  # a new cache takes what is there
-    assert hub("hf:owner/name", "online")[0] == COMMIT  # what is here is not asked for again
+    """Where nothing is pinned, what came at first counts."""
+    first = hub.server.publish("owner/name", FILES)
+    assert hub("hf:owner/name").weights.revision == first
+    second = hub.server.publish("owner/name", {**FILES, "pytorch_model.bin": b"others" * 1000}, 2)
+    assert hub("hf:owner/name").weights.revision == first  # what is here is not asked for again
+    hub.forget()
+    told = hub.refuses("hf:owner/name")
+    assert "gives pytorch_model.bin of encoder 'tiny' with sha256" in told
+    assert f"at first it had {hashlib.sha256(LARGE).hexdigest()}; if that is meant, delete " in told
+    assert hub("hf:owner/name", cache="other").weights.revision == second  # a new cache takes what is there
+
+
+@pytest.fixture
+def kinds(tmp_path):
+    """The same tensors as PyTorch's file and as two safetensors files with other headers; then other tensors."""
+    import torch
+    from safetensors.torch import save
+
+    made = torch.Generator().manual_seed(0)
+    tensors = {f"layer.{n}.weight": torch.randn(20, 30, generator=made) for n in range(3)}
+    torch.save(tensors, tmp_path / "made.bin")
+    other = {**tensors, "layer.0.weight": -tensors["layer.0.weight"]}
+    return (tmp_path / "made.bin").read_bytes(), save(tensors, {"format": "pt"}), save(tensors), save(other)
+
+
+def test_the_same_tensors_in_another_kind_of_file_are_the_same_weights(hub, kinds):
+    """As when a pull request that adds model.safetensors beside pytorch_model.bin is merged."""
+    pickled, safe, plain, other = kinds
+    hub.server.publish("owner/name", {"config.json": b"{}", "pytorch_model.bin": pickled})
+    first = hub("hf:owner/name", convert=TENSORS)
+    assert len(first.weights.tensors_sha256) == 64
+    merged = {"config.json": b"{}", "pytorch_model.bin": pickled, "model.safetensors": safe}
+    for number, files in enumerate((merged, {"config.json": b"{}", "model.safetensors": plain}), start=2):
+        commit = hub.server.publish("owner/name", files, number)
+        hub.forget()
+        had = hub("hf:owner/name", convert=TENSORS)
+        assert had.weights.revision == commit
+        assert set(had.files) == {"config.json", "model.safetensors"}
+        assert had.weights.tensors_sha256 == first.weights.tensors_sha256
+        assert had.weights.sha256 == first.weights.sha256  # of records, which stay as they were
+    hub.server.publish("owner/name", {"config.json": b"{}", "model.safetensors": other}, 4)
+    hub.forget()
+    assert "gives model.safetensors of encoder 'tiny' with sha256" in hub.refuses("hf:owner/name", convert=TENSORS)
+    hub.server.publish("owner/name", {"config.json": b'{"a": 1}', "model.safetensors": plain}, 5)
+    assert "gives config.json of encoder 'tiny' with sha256" in hub.refuses("hf:owner/name", convert=TENSORS)
+
+
+def test_tensors_in_another_order_of_a_header_are_the_same(hub, kinds):
+    """Of a source that needs no conversion: the files differ, the tensors do not."""
+    _, safe, plain, other = kinds
+    facts = {
+        "files": ("model.safetensors",),
+        "convert": lambda found, path: shutil.copyfile(found / "model.safetensors", path),
+    }
+    hub.server.publish("owner/name", {"model.safetensors": safe})
+    first = hub("hf:owner/name", **facts)
+    hub.server.publish("owner/name", {"model.safetensors": plain}, 2)
+    hub.forget()
+    had = hub("hf:owner/name", **facts)
+    assert any("otherwise than at first; the tensors of tiny are the same" in line for line in had.said)
+    assert had.weights.sha256 != first.weights.sha256
+    assert had.weights.tensors_sha256 == first.weights.tensors_sha256
+    hub.server.publish("owner/name", {"model.safetensors": other}, 3)
+    hub.forget()
+    assert "gives model.safetensors of encoder 'tiny'" in hub.refuses("hf:owner/name", **facts)
+
+
+def test_a_declared_digest_chooses_the_file_that_has_it(hub, kinds):
+    pickled, safe, _, other = kinds
+    files = {"config.json": b"{}", "pytorch_model.bin": pickled, "model.safetensors": safe}
+    hub.server.publish("owner/name", files)
+    for name in ("pytorch_model.bin", "model.safetensors"):
+        digest = hashlib.sha256(files[name]).hexdigest()
+        had = hub("hf:owner/name", cache=name, convert=TENSORS, sha256=digest)
+        assert set(had.files) == {"config.json", name}
+        had = hub("hf:owner/name", offline=True, cache=f"{name} offline", convert=TENSORS, sha256=digest)
+        assert set(had.files) == {"config.json", name}
+    digest = hashlib.sha256(other).hexdigest()
+    told = hub.refuses("hf:owner/name", cache="declared", digests=(("model.safetensors", digest),))
+    assert f"have model.safetensors with sha256 {hashlib.sha256(safe).hexdigest()}, {digest} is declared" in told
+    assert "get config.json and model.safetensors of owner/name" in told
+
+
+def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
+    names = [f"model-0000{n}-of-00003.safetensors" for n in (1, 2, 3)]
+    index = {"weight_map": dict(zip(("tower.a", "other.b", "tower.c"), names, strict=True))}
+    shards = {name: name.encode() * 50 for name in names}
+    files = {"config.json": b"{}", "model.safetensors.index.json": json.dumps(index).encode()}
+    hub.server.publish("owner/name", {**files, **shards})
+    facts = {"files": tuple(files), "tensors": "tower."}
+    for offline in (False, True):
+        had = hub("hf:owner/name", offline=offline, cache=str(offline), **facts)
+        assert set(had.files) == {*files, names[0], names[2]}
+    assert not [path for path in hub.server.paths() if "00002" in path]
+    hub.server.flips.add(names[2])
+    told = hub.refuses("hf:owner/name", cache="flipped", home="flipped", **facts)
+    assert f"{names[2]} has other bytes than the hub states" in told
+
+
+def test_a_file_that_need_not_be_there_is_taken_where_it_is(hub):
+    hub.server.publish("owner/name", FILES)
+    hub.server.publish("owner/more", {**FILES, "preprocessor_config.json": b"{}"})
+    more = {"optional": ("preprocessor_config.json",)}
+    assert set(hub("hf:owner/name", **more).files) == {"config.json", "pytorch_model.bin"}
+    assert set(hub("hf:owner/more", **more).files) == {"config.json", "pytorch_model.bin", "preprocessor_config.json"}
+
+
+@pytest.mark.parametrize(("token", "words"), [("", "no token is set"), ("hf_other", "the token in use has no access")])
+def test_a_gated_model_names_its_page_and_the_token(hub, token, words):
+    commit = hub.server.publish("owner/name", FILES)
+    hub.server.gated.add("owner/name")
+    hub.server.allowed.add("hf_mine")
+    told = hub.refuses("hf:owner/name", token=token)
+    assert (
+        f"could not be fetched: it is gated, and {words}; accept its terms at {hub.server.url}/owner/name with" in told
+    )
+    assert "then set HF_TOKEN to a token of that account that may read it; or get config.json" in told
+    assert "with a connection" not in told
+    assert hub("hf:owner/name", token="hf_mine").weights.revision == commit
 
 
 def test_what_the_hub_says_is_told_with_what_to_do(hub):
-    for url, how, facts, words in (
-        ("hf:owner/none", "online", {}, "could not be fetched (404 Client Error, Repository Not Found for url: "),
-        ("hf:owner/name", "offline", {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
-        ("hf:owner/name", "online", {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
+    hub.server.publish("owner/name", FILES)
+    for url, offline, facts, words in (
+        ("hf:owner/none", False, {}, "could not be fetched (404 Client Error, Repository Not Found for url: "),
+        ("hf:owner/name", True, {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
+        ("hf:owner/name", False, {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
     ):
-        said = hub(url, how, **facts)
+        said = hub.refuses(url, offline=offline, **facts)
         assert f"the weights of encoder 'tiny' ({url})" in said
         assert words in said
         assert "get config.json and model.safetensors or pytorch_model.bin of owner/" in said

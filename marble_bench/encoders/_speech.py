@@ -49,9 +49,14 @@ class Graph:
         """The configuration as a dict."""
         return dict(self.config)
 
+    @property
+    def size(self) -> tuple[Any, Any]:
+        """How many layers there are, and how wide they are."""
+        return self.facts.get("num_hidden_layers", 12), self.facts.get("hidden_size", 768)
+
     def layers(self, sample_rate_hz: int) -> tuple[Layer, ...]:
         """The states that come out: the input of the transformer and each layer's output."""
-        depth, width = self.facts.get("num_hidden_layers", 12), self.facts.get("hidden_size", 768)
+        depth, width = self.size
         return stack(depth + 1, width, sample_rate_hz / HOP)
 
 
@@ -80,8 +85,16 @@ def build(graph: Graph, attention: str = "sdpa") -> torch.nn.Module:
     return model
 
 
-def prepare(graph: Graph, config: dict[str, Any], tensors: _hub.Tensors) -> tuple[dict[str, Any], _hub.Tensors]:
-    """Configuration and tensors as this module loads them. Raises DataError for a variant that it does not compute."""
+def prepare(
+    graph: Graph, config: dict[str, Any], tensors: _hub.Tensors, maker: _hub.Maker | None = None
+) -> tuple[dict[str, Any], _hub.Tensors]:
+    """Configuration and tensors as this module loads them.
+
+    Raises DataError for a variant that it does not compute, and for a model that is not the declared one: of another
+    architecture, or by its maker's files of another kind, sampling rate or normalisation.
+    """
+    if maker is not None:
+        maker.check(config)
     if asked := [name for name in REFUSED if config.get(name)]:
         raise DataError(
             f"config.json asks for {', '.join(asked)}, which transformers' {graph.family} does not compute; "
@@ -109,12 +122,17 @@ def _check_input(graph: Graph, tensors: _hub.Tensors) -> None:
 
 def _as_graph(graph: Graph, facts: dict[str, Any]) -> Graph:
     """The architecture that a configuration describes. Raises DataError if it is not the declared one."""
-    declared, told = graph.layers(1), Graph(graph.family, tuple(facts.items())).layers(1)
-    if [layer.width for layer in declared] != [layer.width for layer in told]:
+    from transformers import AutoConfig
+
+    declared, told = graph.size, Graph(graph.family, tuple(facts.items())).size
+    if declared != told:
         raise DataError(
-            f"this is another model: config.json has {len(told) - 1} layers of width {told[0].width}, "
-            f"declared are {len(declared) - 1} of {declared[0].width}"
+            f"this is another model: config.json has {told[0]} layers of width {told[1]}, "
+            f"declared are {declared[0]} of {declared[1]}"
         )
+    whole = AutoConfig.for_model(graph.family, **graph.facts)  # what a family has no name for, it does not compute
+    known = {name: getattr(whole, name) for name in facts if hasattr(whole, name)}
+    _hub.refuse(_hub.differences(facts, known, "config.json"))
     return Graph(graph.family, tuple((name, tuple(v) if isinstance(v, list) else v) for name, v in facts.items()))
 
 

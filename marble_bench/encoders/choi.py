@@ -33,7 +33,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
@@ -56,7 +56,15 @@ POOLING = ((2, 4), (3, 4), (2, 5), (2, 4), (4, 4))  # (bands, frames), block by 
 EPSILON = 1e-3  # of the normalisation: Keras 1.2's default
 FLOOR_DB, LEAST_POWER = -80.0, 1e-10
 AT_ONCE = 8  # stretches that go through the network together, which bounds its memory
+COMMIT = "e1f83c389ff32ce48551f916414ae869cbe7f6e6"
 FILE = "weights_layer4_theano.hdf5"
+GROUP = "ConvBNEluDr"
+STORED = {  # what the file calls the parts of a block
+    "weight": "convolution2d_{block}_W",
+    "bias": "convolution2d_{block}_b",
+    "gamma": "batchnormalization_{block}_gamma",
+    "beta": "batchnormalization_{block}_beta",
+}
 
 SHAPES = {
     f"{block}.{part}": shape
@@ -148,21 +156,32 @@ def _convert(downloaded: Path, path: Path) -> None:
     except ImportError as error:
         raise UsageError("CHOI's weights are HDF5: pip install marble-bench[choi]") from error
     place = downloaded / FILE if downloaded.is_dir() else downloaded
+    found = {}
     try:
         with h5py.File(place, "r") as file:
-            found = {}
-            for block in range(1, 6):
-                kernel = np.asarray(file[f"ConvBNEluDr/convolution2d_{block}_W"], np.float32)
-                found[f"{block}.weight"] = np.ascontiguousarray(kernel[:, :, ::-1, ::-1])
-                found[f"{block}.bias"] = np.asarray(file[f"ConvBNEluDr/convolution2d_{block}_b"], np.float32)
-                for part in ("gamma", "beta"):
-                    name = f"ConvBNEluDr/batchnormalization_{block}_{part}"
-                    found[f"{block}.{part}"] = np.asarray(file[name], np.float32)
+            for name, shape in SHAPES.items():
+                block, _, part = name.partition(".")
+                values = _values(file, f"{GROUP}/{STORED[part].format(block=block)}", shape)
+                found[name] = values[:, :, ::-1, ::-1] if part == "weight" else values
     except KeyError as error:
         raise DataError(f"{place} lacks {error}; give {FILE}, which holds all five blocks") from error
-    except OSError as error:
-        raise DataError(f"{place} cannot be read as HDF5: {error}") from error
-    save_file(found, path)
+    except (OSError, RuntimeError, ValueError, TypeError) as error:  # what h5py makes of a damaged file
+        raise DataError(f"{place} cannot be read as HDF5: {error}; get it again") from error
+    save_file({name: np.ascontiguousarray(each, dtype=np.float32) for name, each in found.items()}, path)
+
+
+def _values(file: Any, name: str, shape: tuple[int, ...]) -> Any:
+    """One array of an HDF5 file, its shape compared before anything is read, so that no file asks for more memory.
+
+    Raises DataError for another shape or type, and for numbers that lie in other files, which HDF5 allows.
+    """
+    found = file[name]
+    if getattr(found, "shape", None) != shape or found.dtype.kind != "f":
+        what = f"{getattr(found, 'dtype', 'a group')} {getattr(found, 'shape', '')}".strip()
+        raise DataError(f"{file.filename} holds {name} as {what}; floating-point numbers {shape} are expected")
+    if found.file.filename != file.filename or found.is_virtual or found.external:
+        raise DataError(f"{file.filename} takes {name} from another file; give {FILE} as its makers publish it")
+    return found[()]
 
 
 _RATE_HZ = SAMPLE_RATE_HZ / STRETCH
@@ -188,9 +207,9 @@ def _encoder(name: str, fixed: bool, how: str) -> Encoder:
         if fixed
         else ("Million Song Dataset",),
         weights=Source(
-            url=f"https://github.com/keunwoochoi/transfer_learning_music/raw/master/weights_transfer/{FILE}",
+            url=f"https://github.com/keunwoochoi/transfer_learning_music/raw/{COMMIT}/weights_transfer/{FILE}",
             file=FILE,
-            revision="master",
+            revision=COMMIT,
             sha256="caf89f811415691fbb245be7eef394b9cebd787d7e3f78e29695972141cf2a08",
             size_bytes=1329264,
             note="no licence is stated; needs the extra marble-bench[choi]",

@@ -47,6 +47,8 @@ OF_THE_GRAPH = (
     "enable_patch_layer_norm", "flatten_patch_embeds", "layer_norm_eps", "hidden_act", "projection_hidden_act",
 )  # fmt: skip
 LOW_HZ, HIGH_HZ = 50.0, 14000.0  # the original's; a hub's preprocessor has its own word
+# What the preprocessor must say of the spectrogram, as far as it says it.
+FRONT = {"sampling_rate": SAMPLE_RATE_HZ, "hop_length": HOP, "feature_size": BANDS, "fft_window_size": WINDOW}
 AUDIO_SIDE = ("audio_model.", "audio_projection.")
 _CITATION = "Wu et al., Large-Scale Contrastive Language-Audio Pretraining with Feature Fusion, ICASSP 2023"
 
@@ -81,17 +83,16 @@ def prepare(
             "config.json asks for enable_fusion, which takes several views of a clip; give a model without it"
         )
     facts = {**graph, **{name: audio[name] for name in OF_THE_GRAPH if name in audio}}
-    if layers(facts) != layers(graph):
-        raise DataError(f"this is another model: its widths are {[layer.width for layer in layers(facts)]}")
+    front = config.get(_hub.PREPROCESSOR, {})
+    problems = _hub.differences(config, {"model_type": "clap"}, "config.json")
+    problems += _hub.differences(audio, graph, "audio_config in config.json")
+    _hub.refuse(problems + _hub.differences(front, FRONT, _hub.PREPROCESSOR_FILE))
+    _hub.check_small(facts)
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(AUDIO_SIDE)}
     _hub.fill(build(facts), kept)
-    front = config.get(_hub.PREPROCESSOR, {})
-    told = [front.get(name, here) for name, here in (("sampling_rate", SAMPLE_RATE_HZ), ("hop_length", HOP))]
-    if told != [SAMPLE_RATE_HZ, HOP]:
-        raise DataError(
-            f"preprocessor_config.json has a rate and hop of {told}; {SAMPLE_RATE_HZ} and {HOP} are declared"
-        )
     band = {"low_hz": front.get("frequency_min", LOW_HZ), "high_hz": front.get("frequency_max", HIGH_HZ)}
+    if not 0 <= band["low_hz"] < band["high_hz"] <= SAMPLE_RATE_HZ / 2:
+        raise DataError(f"{_hub.PREPROCESSOR_FILE} has bands from {band['low_hz']} to {band['high_hz']} Hz")
     return {"graph": facts, **band}, kept
 
 
@@ -149,7 +150,8 @@ ENCODERS = (
         weights=Source(
             url="hf:laion/larger_clap_music",
             files=("config.json", "preprocessor_config.json", "model.safetensors|pytorch_model.bin"),
-            note="no pin is known; the record has the commit that was got",
+            revision="a0b4534a14f58e20944452dff00a22a06ce629d1",
+            digests=(("pytorch_model.bin", "5c289311f4a030d768af7ffbfdecd01b008aa64824211899a4e59f4f9d154fd1"),),
         ),
         convert=partial(_hub.convert, partial(prepare, GRAPH)),
     ),

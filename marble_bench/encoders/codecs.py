@@ -31,7 +31,6 @@ ENCODEC = (
 )  # fmt: skip
 DAC = ("encoder_hidden_size", "downsampling_ratios")
 SIZES = ("stride", "kernel_size", "padding_total")  # what transformers keeps as tensors, to count padding by
-_NO_PIN = "no pin is known; the record has the commit that was got"
 
 
 def build(family: str, config: dict[str, Any]) -> torch.nn.Module:
@@ -55,12 +54,19 @@ def build(family: str, config: dict[str, Any]) -> torch.nn.Module:
     return found
 
 
-def prepare(family: str, config: dict[str, Any], tensors: _hub.Tensors) -> tuple[dict[str, Any], _hub.Tensors]:
-    """Configuration and tensors of the encoder alone. Raises DataError for another codec."""
+def prepare(
+    family: str, config: dict[str, Any], tensors: _hub.Tensors, declared: tuple[tuple[str, Any], ...] = ()
+) -> tuple[dict[str, Any], _hub.Tensors]:
+    """Configuration and tensors of the encoder alone.
+
+    declared: what config.json must say, as far as it says it. Raises DataError for another codec.
+    """
     names = ENCODEC if family == "encodec" else DAC
     if config.get("model_type", family) != family:
         raise DataError(f"config.json is of a {config['model_type']}, not of {family}")
+    _hub.refuse(_hub.differences(config, dict(declared), "config.json"))
     facts = {name: config[name] for name in names if name in config}
+    _hub.check_small(facts)
     kept = {name.removeprefix("encoder."): tensor for name, tensor in tensors.items() if name.startswith("encoder.")}
     model = build(family, facts)
     kept = _unnormed(kept, model.state_dict())
@@ -104,8 +110,10 @@ def load(family: str, hop: int, weights: Path | None, device: str) -> Encode:
 
 
 def _encoder(
-    name: str, family: str, hub: str, sample_rate_hz: int, hop: int, width: int, parameters: int, **facts: Any
-) -> Encoder:
+    name: str, family: str, hub: str, sample_rate_hz: int, hop: int, width: int, parameters: int,
+    declared: tuple[tuple[str, Any], ...], revision: str, digests: tuple[tuple[str, str], ...] = (), **facts: Any
+) -> Encoder:  # fmt: skip
+    told = (("sampling_rate", sample_rate_hz), ("audio_channels", 1), *declared)
     return Encoder(
         name=name,
         sample_rate_hz=sample_rate_hz,
@@ -114,8 +122,8 @@ def _encoder(
         license="MIT",
         min_s=0.1,
         parameters=parameters,
-        weights=Source(url=f"hf:{hub}", files=_hub.FILES, note=_NO_PIN),
-        convert=partial(_hub.convert, partial(prepare, family)),
+        weights=Source(url=f"hf:{hub}", files=_hub.FILES, revision=revision, digests=digests),
+        convert=partial(_hub.convert, partial(prepare, family, declared=told)),
         **facts,
     )
 
@@ -123,6 +131,9 @@ def _encoder(
 ENCODERS = (
     _encoder(
         "encodec-24khz", "encodec", "facebook/encodec_24khz", 24000, 320, 128, 7_425_792,
+        declared=(("hidden_size", 128), ("num_filters", 32), ("upsampling_ratios", (8, 5, 4, 2))),
+        revision="c1dbe2ae3f1de713481a3b3e7c47f357092ee040",
+        digests=(("model.safetensors", "37a7cb100f71a29e6c1d815aca8666a1d7ea8885ebe44c306c751a5103559d57"),),
         description="The encoder of a neural codec, before quantisation",
         citation="Defossez et al., High Fidelity Neural Audio Compression, TMLR 2023",
         training_data=("DNS Challenge 4", "Common Voice", "AudioSet", "FSD50K", "MTG-Jamendo"),
@@ -130,6 +141,8 @@ ENCODERS = (
     ),
     _encoder(
         "dac-44khz", "dac", "descript/dac_44khz", 44100, 512, 1024, 22_299_200,
+        declared=(("encoder_hidden_size", 64), ("downsampling_ratios", (2, 4, 8, 8))),
+        revision="c1bc521685adf9cfe247bc39a5ca58917eda1ac4",
         description="The encoder of a neural codec, before quantisation",
         citation="Kumar et al., High-Fidelity Audio Compression with Improved RVQGAN, NeurIPS 2023",
         training_data=("DAPS", "DNS Challenge 4", "Common Voice", "VCTK", "MUSDB18", "MTG-Jamendo", "AudioSet"),

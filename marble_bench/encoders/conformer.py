@@ -47,7 +47,6 @@ CONFORMER: dict[str, Any] = {
 CHANNELS = 512
 MEAN, DEVIATION = "melspec_2048_mean", "melspec_2048_std"  # as the makers' files call them
 OF_THE_ENCODER = ("conv.", "conformer.layers.", "conformer.layer_norm.", "conformer.embed_positions.")
-_NO_PIN = "no pin is known; the record has the commit that was got"
 
 
 def _residual(inputs: int, outputs: int) -> torch.nn.Module:
@@ -111,7 +110,15 @@ def prepare(
     bare = {name.removeprefix("model."): tensor for name, tensor in tensors.items()}
     kept = {name: tensor for name, tensor in bare.items() if name.startswith(OF_THE_ENCODER)}
     _hub.fill(build(config, channels), kept)
-    return {name: float(statistics[name]) for name in (MEAN, DEVIATION)}, kept
+    try:
+        numbers = {name: float(statistics[name]) for name in (MEAN, DEVIATION)}
+    except (TypeError, ValueError) as error:
+        raise DataError(f"the statistics of the training set are no numbers: {error}") from error
+    if not (math.isfinite(numbers[MEAN]) and numbers[DEVIATION] > 0):
+        raise DataError(
+            f"the statistics of the training set are {numbers}; a finite mean and a deviation above 0 are needed"
+        )
+    return numbers, kept
 
 
 def convert_muq(config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
@@ -123,7 +130,17 @@ def convert_muq(config: dict[str, Any], channels: int, found: Path, path: Path) 
         raise DataError(
             "config.json asks for another label rate than 25 or another attention, which is not computed here"
         )
-    _hub.save(*prepare(config, channels, facts.get("stat") or {}, tensors), path)
+    declared = {
+        "hop_length": HOP,
+        "n_mels": BANDS,
+        "conv_dim": channels,
+        "encoder_dim": config["hidden_size"],
+        "encoder_depth": config["num_hidden_layers"],
+    }
+    _hub.refuse(_hub.differences(facts, declared, "config.json"))
+    _hub.Maker(SAMPLE_RATE_HZ).check(facts)
+    statistics = facts.get("stat")
+    _hub.save(*prepare(config, channels, statistics if isinstance(statistics, dict) else {}, tensors), path)
 
 
 def convert_musicfm(config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
@@ -191,7 +208,15 @@ ENCODERS = (
     _encoder(
         "muq",
         "Masked prediction of mel residual vector quantisation, by a conformer",
-        Source(url="hf:OpenMuQ/MuQ-large-msd-iter", files=_hub.FILES, note=_NO_PIN),
+        Source(
+            url="hf:OpenMuQ/MuQ-large-msd-iter",
+            files=_hub.FILES,
+            revision="0562a57814f6f8bbd9fdea0a25921a2fce1a841a",
+            digests=(
+                ("model.safetensors", "273febab2be02872c37d2c37e48a9d6c52c1c9392f3eeeabd498efa281ccb7a6"),
+                ("config.json", "237335ee27d8fb951ce778701a12a79e06c51ae636dd786f97e45f51ce532543"),
+            ),
+        ),
         "CC-BY-NC-4.0",
         "Zhu et al., MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization, 2025",
         convert_muq,
@@ -199,7 +224,15 @@ ENCODERS = (
     _encoder(
         "musicfm",
         "Masked prediction of randomly quantised mel spectrograms, by a conformer",
-        Source(url="hf:minzwon/MusicFM", files=("msd_stats.json", "pretrained_msd.pt"), note=_NO_PIN),
+        Source(
+            url="hf:minzwon/MusicFM",
+            files=("msd_stats.json", "pretrained_msd.pt"),
+            revision="4513b38bc25ad1d227b1980819b9691ba97f4d87",
+            digests=(
+                ("pretrained_msd.pt", "218b483a0256ddef736267425fabb166fd97008983696bb9270def464b47bded"),
+                ("msd_stats.json", "c36c61ab10ca4d2e7fdfefc3fcc15205316bec276a06a47baa3641a62c546f22"),
+            ),
+        ),
         "MIT",
         "Won, Hung and Le, A Foundation Model for Music Informatics, ICASSP 2024",
         convert_musicfm,

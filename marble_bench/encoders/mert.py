@@ -46,9 +46,13 @@ def _encoder(
     parameters: int,
     gflop_per_s: float,
     training_data: str,
-    seen: str,
-    sha256: str = "",
+    note: str,
+    revision: str = "",
+    digests: tuple[tuple[str, str], ...] = (),
+    do_normalize: bool | None = None,
 ) -> Encoder:
+    # v0 is the oldest: nobody has seen its configuration, which may be of before MERT had a type of its own
+    maker = _hub.Maker(sample_rate_hz, "mert_model" if revision else "", do_normalize)
     return Encoder(
         name=name,
         description=f"Masked prediction of acoustic and musical tokens ({hub})",
@@ -65,10 +69,12 @@ def _encoder(
         weights=Source(
             url=f"hf:{hub}",
             files=_hub.FILES,
-            sha256=sha256,
-            note=f"no full pin is known; {seen}; the record has the commit that was got",
+            optional=(_hub.PREPROCESSOR_FILE,),
+            revision=revision,
+            digests=digests,
+            note=note,
         ),
-        convert=partial(_hub.convert, partial(_speech.prepare, graph)),
+        convert=partial(_hub.convert, partial(_speech.prepare, graph, maker=maker)),
     )
 
 
@@ -82,11 +88,16 @@ def _load_random(weights: Path | None, device: str) -> Encode:
 ENCODERS = (
     _encoder(
         "mert-95m", "m-a-p/MERT-v1-95M", BASE, 24000, 94_371_712, 22.9, "20,000 hours of the makers' own music",
-        "described at commit 12af15fe", sha256="a2b8b747..e6bd3fcd",
+        "its preprocessor says do_normalize true; an earlier one said false",
+        revision="12af15fef9d0ac838c3f475bfbbf26d2060dd4f5",
+        digests=(("pytorch_model.bin", "a2b8b747f72c06e0595aeae41ae5473f4364938c6b39b2c58be38c48e6bd3fcd"),
+                 ("config.json", "ea2627c4c7825cd66f3c944b6b966331604c35928174e0100cd4a82829424e32"),
+                 ("preprocessor_config.json", "cc5a5e4a5d3b1a758a5ed984b2eaa15bb0522d811d44a9eed82bfca4baa0dc8f")),
+        do_normalize=True,
     ),
     _encoder(
         "mert-330m", "m-a-p/MERT-v1-330M", LARGE, 24000, 315_428_992, 59.5, "160,000 hours of the makers' own music",
-        "commit 0e06c986 was seen",
+        "no digest is known", revision="5240c2708a5acaee1007f43fb9735c7dcd0b78c9",
     ),
     _encoder(
         "mert-v0", "m-a-p/MERT-v0", BASE, 16000, 94_371_712, 14.8, "1,000 hours of the makers' own music",
@@ -94,7 +105,10 @@ ENCODERS = (
     ),
     _encoder(
         "mert-v0-public", "m-a-p/MERT-v0-public", BASE, 16000, 94_371_712, 14.8, "Music4All",
-        "described at commit e8413e39",
+        "its preprocessor says do_normalize false; here its clips are normalised, as MARBLE does",
+        revision="e8413e398b3180ca488534aea68fd829402044a4",
+        digests=(("pytorch_model.bin", "9b25bde740483579d9895f35d074a949f6593ef48449b6d76e26ee3c0e5e9acb"),),
+        do_normalize=False,
     ),
     Encoder(
         name="random-mert-95m",

@@ -30,12 +30,14 @@ from __future__ import annotations
 
 import math
 import tarfile
+import zlib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from marble_bench.archives import LARGEST_READ, tar_of
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
 from marble_bench.encoders import _random
@@ -57,6 +59,8 @@ PATCH_RATE_HZ = SAMPLE_RATE_HZ / (PATCH * HOP)
 AT_ONCE = 32  # patches that go through a network together, which bounds its memory whatever a window's length
 NORM_EPSILON = 1e-3  # TensorFlow's default, which the networks were trained with
 TAGS = 50
+LARGEST = 1 << 27  # bytes of a checkpoint's file that are read; the largest, MSD_musicnn_big's, has 96 million
+MOST = 1 << 30  # bytes of an archive that are gone through; the package's has 29 million packed
 RANDOM_SEED = 0
 FRONT = 561  # channels of the first two layers together
 SMALL, BIG = (64, 200), (512, 500)  # channels of the middle, width of the penultimate layer
@@ -245,21 +249,32 @@ def _checkpoint(place: Path, folder: str) -> tuple[bytes, bytes]:
     if place.is_dir():
         home = place / folder if (place / folder).is_dir() else place
         try:
+            for name in (".index", ".data-00000-of-00001"):
+                _check_size(place, name, (home / name).stat().st_size)
             return (home / ".index").read_bytes(), (home / ".data-00000-of-00001").read_bytes()
         except OSError as error:
             raise DataError(f"{place} must hold {' and '.join(names)}: {error}") from error
     try:
-        with tarfile.open(place) as archive:
+        with tar_of(place, MOST) as archive:
             found = []
             for name in names:
                 member = next((each for each in archive if each.isfile() and each.name.endswith(f"/{name}")), None)
-                content = archive.extractfile(member) if member else None
-                if content is None:
+                if member is None:
                     raise DataError(f"{place} has no {name}; give the source archive of the package musicnn 0.1.0")
-                found.append(content.read())
-    except (tarfile.TarError, EOFError, OSError) as error:
+                _check_size(place, name, member.size)
+                content = archive.extractfile(member)
+                assert content is not None  # a plain file
+                parts = iter(lambda: content.read(LARGEST_READ), b"")  # noqa: B023, used up before the next name
+                found.append(b"".join(parts))
+    except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise DataError(f"{place} cannot be read as a tar archive: {error}") from error
     return found[0], found[1]
+
+
+def _check_size(place: Path, name: str, size: int) -> None:
+    """Refuse a file that is larger than any of these networks, before it is read: an archive of kilobytes can hold it."""
+    if size > LARGEST:
+        raise DataError(f"{place} holds {name} of {size:,} bytes; MusiCNN's have fewer than {LARGEST:,}")
 
 
 def _convert(network: Network, downloaded: Path, path: Path) -> None:
@@ -369,10 +384,15 @@ _PACKAGE = Source(
     sha256="674ccc1fb638e6894f99197cfc2794b90d96444292ea28cedee96de0f74c4abd",
     size_bytes=29272610,
 )
+_COMMIT = "516acb2a0ff5ef73f64547898e018e793152c506"
 _REPOSITORY = Source(
-    url="https://github.com/jordipons/musicnn/raw/master/musicnn/MSD_musicnn_big",
+    url=f"https://github.com/jordipons/musicnn/raw/{_COMMIT}/musicnn/MSD_musicnn_big",
     files=(".index", ".data-00000-of-00001"),
-    revision="master",
+    revision=_COMMIT,
+    digests=(  # git's ids of these files in that commit
+        (".index", "879aed424637e59e5928e8395070778494d3d304"),
+        (".data-00000-of-00001", "8797b12a184750ac483685d294a715259922b1b4"),
+    ),
 )
 
 

@@ -6,11 +6,11 @@ Source: Chu et al., "Qwen2-Audio Technical Report", 2024; Qwen/Qwen2-Audio-7B on
 Conventions: 16 kHz mono, exactly 30 s: 3,000 frames of 128 Slaney mel bands (400 samples, hop 160), log10 from -10 up,
 no more than 8 below the loudest, (x + 4) / 4. A shorter window is followed by silence up to 30 s, as the model's own
 extractor does and the model demands. No frame attends to that silence: the tower gets the mask that
-`Qwen2AudioForConditionalGeneration` gives it. Frames of the silence are left out before anything is pooled. A longer window
-is cut into pieces of 30 s; a last piece below a second is dropped.
+`Qwen2AudioForConditionalGeneration` gives it. Frames of the silence are left out before anything is pooled. A longer
+window is cut into pieces of 30 s; a last piece below a second is dropped.
 
-Version 1 gave the tower no mask, so that every frame of a window below 30 s, and of a longer window's last piece, attended to
-the silence.
+Version 1 gave the tower no mask: every frame of a window below 30 s, and of a longer window's last piece, attended to the
+silence.
 
 State 0 goes into the first layer and states 1 to 31 come out of layers, at 50 frames a second; state 32 is the tower's
 output, averaged in pairs and normed, at 25.
@@ -39,6 +39,8 @@ PIECE = 30 * SAMPLE_RATE_HZ
 WINDOW, HOP, BANDS = 400, 160, 128
 TOWER = "audio_tower."  # what the whole model calls it
 FRAME = 2 * HOP  # samples: the second convolution halves time
+# What the preprocessor must say of the spectrogram, as far as it says it.
+FRONT = {"sampling_rate": SAMPLE_RATE_HZ, "feature_size": BANDS, "n_fft": WINDOW, "hop_length": HOP, "chunk_length": 30}
 GRAPH: dict[str, Any] = {
     "d_model": 1280,
     "encoder_layers": 32,
@@ -79,6 +81,7 @@ def prepare(
     if facts != graph:
         different = ", ".join(f"{name} {facts[name]}" for name in graph if facts[name] != graph[name])
         raise DataError(f"this is another model: config.json has {different}")
+    _hub.refuse(_hub.differences(config.get(_hub.PREPROCESSOR, {}), FRONT, _hub.PREPROCESSOR_FILE))
     _hub.fill(build(facts), tensors)
     return facts, tensors
 
@@ -163,8 +166,10 @@ ENCODERS = (
         weights=Source(
             url="hf:Qwen/Qwen2-Audio-7B",
             files=("config.json", INDEX),
+            optional=(_hub.PREPROCESSOR_FILE,),
             tensors=TOWER,
-            note="no pin is known; the record has the commit that was got",
+            revision="dd84470756e6277a71d4d7188773a43cde92696e",
+            note="no digest is known",
         ),
         convert=partial(_hub.convert, partial(prepare, GRAPH), prefix=TOWER),
     ),

@@ -24,16 +24,32 @@ _DATA2VEC = "Baevski et al., data2vec: A General Framework for Self-supervised L
 _WAV2VEC2 = "Baevski et al., wav2vec 2.0: A Framework for Self-Supervised Learning of Speech, NeurIPS 2020"
 _MUSIC2VEC = "Li et al., MAP-Music2Vec: A Simple and Effective Baseline for Self-Supervised Music, ISMIR LBD 2022"
 _MARBLE = "Yuan et al., MARBLE: Music Audio Representation Benchmark for Universal Evaluation, NeurIPS 2023"
-_NO_PIN = "no pin is known; the record has the commit that was got"
 
 
 def _encoder(
-    name: str, graph: _speech.Graph, hub: str, description: str, license: str, citation: str, training_data: str
+    name: str,
+    graph: _speech.Graph,
+    hub: str,
+    description: str,
+    license: str,
+    citation: str,
+    training_data: str,
+    revision: str = "",
+    digests: tuple[tuple[str, str], ...] = (),
+    do_normalize: bool | None = None,
 ) -> Encoder:
-    public = Source(url=f"hf:{hub}", files=_hub.FILES, note=_NO_PIN)
+    maker = _hub.Maker(SAMPLE_RATE_HZ, graph.family, do_normalize)
+    public = Source(
+        url=f"hf:{hub}",
+        files=_hub.FILES,
+        optional=(_hub.PREPROCESSOR_FILE,),
+        revision=revision,
+        digests=digests,
+    )
     private = Source(
         url=f"unpublished:{name}",
         files=_hub.FILES,
+        optional=(_hub.PREPROCESSOR_FILE,),
         status="dead",
         note=f"they were never published: get a folder with {_hub.NEEDED} from the model's makers",
     )
@@ -52,7 +68,7 @@ def _encoder(
         training_data=(training_data,),
         gflop_per_s=14.7 if data2vec else 14.8,
         weights=public if hub else private,
-        convert=partial(_hub.convert, partial(_speech.prepare, graph)),
+        convert=partial(_hub.convert, partial(_speech.prepare, graph, maker=maker)),
     )
 
 
@@ -65,9 +81,17 @@ ENCODERS = (
     _encoder(
         "data2vec-audio", DATA2VEC, "facebook/data2vec-audio-base", "data2vec on speech", "Apache-2.0", _DATA2VEC, _SPEECH
     ),
-    _encoder("hubert-base", HUBERT, "facebook/hubert-base-ls960", "HuBERT on speech", "Apache-2.0", _HUBERT, _SPEECH),
     _encoder(
-        "wav2vec2-base", WAV2VEC2, "facebook/wav2vec2-base", "wav2vec 2.0 on speech", "Apache-2.0", _WAV2VEC2, _SPEECH
+        "hubert-base", HUBERT, "facebook/hubert-base-ls960", "HuBERT on speech", "Apache-2.0", _HUBERT, _SPEECH,
+        revision="dba3bb02fda4248b6e082697eee756de8fe8aa8a",
+        digests=(("pytorch_model.bin", "062249fffb353eab67547a2fbc129f7c31a2f459faf641b19e8fb007cc5c48ad"),),
+        do_normalize=True,
+    ),
+    _encoder(
+        "wav2vec2-base", WAV2VEC2, "facebook/wav2vec2-base", "wav2vec 2.0 on speech", "Apache-2.0", _WAV2VEC2, _SPEECH,
+        revision="0b5b8e868dd84f03fd87d01f9c4ff0f080fecfe8",
+        digests=(("pytorch_model.bin", "3249fe98bfc62fcbc26067f724716a6ec49d12c4728a2af1df659013905dff21"),),
+        do_normalize=True,
     ),
     _encoder("hubert-music", HUBERT, "", "HuBERT on music, as MARBLE trained it", "not published", _MARBLE, "not stated"),
     _encoder(
