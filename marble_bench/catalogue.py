@@ -55,6 +55,13 @@ models verify` reads them again and compares digests, and `--weights PATH` takes
 the hub, its folder (`config.json` with `model.safetensors` or `pytorch_model.bin`). Only tensors are read, nobody's code is
 run, and a record holds the commit that was got and the digest of what was loaded.
 
+A model of the hub is taken at the commit that stands here, and every file is compared with the digest that the hub states,
+and with the one that stands here where it is known. Of a model that is unpinned, the first download counts: later ones must
+give the same files, or the same tensors in another kind of file. `config.json` and `preprocessor_config.json` are held
+against what is declared, for a folder of yours too: a model of another kind, architecture, sampling rate or normalisation is
+refused. A lone file of tensors has neither; then only names and shapes are compared, and that is said. A gated model wants
+`HF_TOKEN`.
+
 Features are computed in float32. Measured on the graph of MERT 95M with random weights, 5 s of audio, on a CPU: with
 everything in bfloat16, single frames are off by 1.2 to 1.5 % and means over time by 0.5 to 1.5 %; in half precision by 0.1
 to 0.2 % and 0.1 to 0.2 %; under bfloat16 autocast by 0.9 to 1.3 % and 0.4 to 1.3 %.
@@ -132,8 +139,13 @@ def _facts_of(encoder: Encoder) -> list[str]:
         lines.append("- weights: none" + ("" if not encoder.parameters else ", drawn from a seed"))
     else:
         files = " and ".join(entry.replace("|", " or ") for entry in source.files)
+        files += "".join(f", {name} where it is there" for name in source.optional)
         pin = f" at {source.revision}" if source.revision and not source.url.startswith("pypi:") else ""
+        if source.pin == "unpinned" and source.status == "public":
+            pin += " (unpinned: the first download counts, and its digests and commit are kept)"
         digest = f", sha256 {source.sha256}" if source.sha256 else ""
+        for name, known in source.digests:
+            digest += f", {name} {'sha256' if len(known) == 64 else 'git id'} {known}"
         note = f" ({source.note})" if source.note else ""
         lines.append(
             f"- weights: {source.status}, `{source.url}`{pin}" + (f": {files}" if files else "") + digest + note

@@ -4,11 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from marble_bench import audio, corpus
-from marble_bench.encoder import Encode, Encoder, checked, ready
+from marble_bench import audio, contract, corpus
+from marble_bench.encoder import Encode, Encoder, ready
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import fingerprint
-from marble_bench.features.pipeline import mean_over_time
 from marble_bench.plugins import Named
 from marble_bench.soundness import check_events, check_ids, times_behind_the_end
 from marble_bench.targets import Events
@@ -86,46 +85,21 @@ def _lengths(named: Named, there: corpus.OnDisk) -> str:
 def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[str]:
     """Encode noise of the shortest window and of 30 s; compare layers, widths and rates with what is declared.
 
-    Raises UsageError naming every difference, also if features depend on what else is in the batch, or are others when the
-    encoder is loaded a second time.
+    Raises UsageError naming every difference once, also if features depend on what else is in the batch, or are others when
+    the encoder is loaded a second time.
     """
-    import torch
-
     encode = ready(encoder.name, encoder.load(weights, device))
     problems, lines = [], [f"{encoder.name}: {encoder.description}"]
-    lengths = sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)})
-    for length_s in lengths:
-        samples = round(length_s * encoder.sample_rate_hz)
-        noise = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0)).to(device)
-        with torch.inference_mode():
-            frames = checked(encoder.name, encoder.layers, encode(noise, lambda each: each))
-            alone = checked(encoder.name, encoder.layers, encode(noise[:1], mean_over_time))
-        for layer, value, one in zip(encoder.layers, frames, alone, strict=True):
-            expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
-            if value.ndim != 3 or value.shape[0] != 2 or value.shape[2] != layer.width:
-                problems.append(f"layer '{layer.name}' is {tuple(value.shape)}, declared (2, frames, {layer.width})")
-            elif abs(value.shape[1] - expected) > 2 + 0.02 * expected:
-                problems.append(
-                    f"layer '{layer.name}' has {value.shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}: "
-                    f"correct its frame rate, or raise min_s if frames are lost at the edges of a short window"
-                )
-            elif not bool(torch.isfinite(value).all()):
-                problems.append(f"layer '{layer.name}' has NaN or infinity on noise of {length_s:.2f} s")
-            elif one.shape != (1, layer.width):
-                problems.append(
-                    f"layer '{layer.name}' is {tuple(one.shape)} for one window and `pool` the mean over time, "
-                    f"declared (1, {layer.width}): apply `pool` to its frames"
-                )
-            elif not torch.allclose(mean_over_time(value[:1]), one.float(), rtol=1e-3, atol=1e-3):
-                problems.append(f"layer '{layer.name}' depends on what else is in the batch")
+    for length_s in sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)}):
+        found, frames = contract.tried(encoder, encode, device, length_s)
+        problems += found
         lines.append(
             f"{length_s:.2f} s: "
             + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, frames, strict=True))
         )
     if not problems:
         problems += _loaded_again(encoder, encode, weights, device)
-    if problems:
-        raise UsageError(f"encoder '{encoder.name}':\n" + "\n".join(f"  {problem}" for problem in problems))
+    contract.refuse(encoder.name, problems)
     return lines
 
 

@@ -74,7 +74,7 @@ def encoder_of(record: dict[str, Any]) -> Encoder | None:
 def _sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
 
-    Older records name none. Somebody's own task may have a corpus, a metric or a head of its own under a name of the suite's.
+    Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
     """
     own_task = task_of(record) is None
     for each in record.get("identity", {}).get("sources", ()):

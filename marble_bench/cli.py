@@ -225,6 +225,7 @@ def _models() -> list[dict[str, Any]]:
             "parameters": encoder.parameters,
             "license": encoder.license,
             "weights": encoder.weights.url if encoder.weights else "none",
+            "pin": encoder.weights.pin if encoder.weights else "none",
         }
         for encoder in plugins.encoders().values()
     ]
@@ -281,10 +282,12 @@ def check(
     keep_compiled(cache_root(cache_dir))
     is_encoder = ".py:" in plugin or plugin in plugins.encoders()
     if is_encoder:
+        from marble_bench.download import in_lines
         from marble_bench.weights import resolve
 
         encoder = plugins.find_encoder(plugin)
-        lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights).path, "cpu")
+        talk = in_lines(lambda text: print(text, file=sys.stderr))
+        lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights, talk=talk).path, "cpu")
     else:
         lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
     for line in lines:

@@ -77,7 +77,9 @@ def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, de
                     "mb": round(path.stat().st_size / 1e6, 1),
                     "source": receipt.source,
                     "revision": receipt.revision,
+                    "pin": encoder.weights.pin if encoder.weights else "none",
                     "sha256": receipt.sha256 if as_json else receipt.sha256[:12],
+                    **({"tensors_sha256": receipt.tensors_sha256} if as_json else {}),
                     "path": str(path),
                 }
             )

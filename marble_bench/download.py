@@ -361,7 +361,10 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
         if offline:
 
             def there(file: str) -> bool:
-                return isinstance(try_to_load_from_cache(name, file, revision=revision), str)
+                kept = try_to_load_from_cache(name, file, revision=revision)
+                if isinstance(kept, str):
+                    stated[file] = Path(kept).resolve().name  # the cache calls a file by its digest
+                return isinstance(kept, str)
         else:
             found = HfApi().model_info(name, revision=revision, files_metadata=True)
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}

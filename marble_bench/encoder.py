@@ -10,6 +10,7 @@ Conventions: waveforms are mono float32 in [-1, 1] at the encoder's own rate, `(
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
@@ -137,9 +138,21 @@ class Encoder:
 
 def ready(name: str, encode: object) -> Encode:
     """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""
-    if not callable(encode):
+    import inspect
+
+    called = getattr(encode, "forward", encode)  # a module of PyTorch is called by what it calls forward
+    if not callable(called):
         raise UsageError(f"{name}: load returned {type(encode).__name__}: return the function encode(waveforms, pool)")
-    return encode
+    with suppress(ValueError):  # some functions of C have no signature; they are called and seen to
+        try:
+            inspect.signature(called).bind("waveforms", "pool")
+        except TypeError as error:
+            raise UsageError(
+                f"{name}: load returned {type(encode).__name__}, which cannot be called as encode(waveforms, pool) "
+                f"({error}): return a function that calls the model and hands each layer's frames to pool"
+            ) from error
+    found: Encode = encode  # type: ignore[assignment]
+    return found
 
 
 def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch.Tensor]:
@@ -151,7 +164,8 @@ def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch
 
     if not isinstance(found, (list, tuple)):
         raise UsageError(
-            f"{name}: encode returned {type(found).__name__}: return a list of tensors, one for each layer"
+            f"{name}: encode returned {type(found).__name__}: return a list of tensors, one for each layer, "
+            "as [pool(frames)] if it has one"
         )
     if len(found) != len(layers):
         raise UsageError(
@@ -160,7 +174,9 @@ def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch
         )
     for layer, value in zip(layers, found, strict=True):
         if not isinstance(value, torch.Tensor):
-            raise UsageError(f"{name}: layer '{layer.name}' is a {type(value).__name__}: return torch tensors")
+            raise UsageError(
+                f"{name}: layer '{layer.name}' is a {type(value).__name__}: return torch tensors (torch.from_numpy)"
+            )
         if not value.is_floating_point():
             raise UsageError(f"{name}: layer '{layer.name}' holds {value.dtype}: return real floating-point values")
     return found

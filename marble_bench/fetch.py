@@ -9,9 +9,7 @@ nothing outside of its folder, and none of the names by which this suite knows i
 
 from __future__ import annotations
 
-import bz2
 import filecmp
-import gzip
 import lzma
 import os
 import shutil
@@ -19,11 +17,11 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from pathlib import Path, PurePosixPath
-from typing import IO, Any
+from typing import IO
 
+from marble_bench.archives import tar_of
 from marble_bench.corpus import MARKER
 from marble_bench.disk import write_whole
 from marble_bench.download import (
@@ -48,8 +46,6 @@ UNPACKED = 2.2  # how much larger than its archive a corpus is expected to get
 # What an archive may hold: files, and bytes for each of its own or in all. NSynth's training set has 289,205 files; texts
 # are packed to a twentieth and less, but are small.
 MOST_FILES, TIMES, SMALL = 500_000, 20, 1 << 28
-LARGEST_READ = 1 << 24  # bytes that a header of a tar may have; a name has a few hundred
-PACKED_BY = {b"\x1f\x8b": gzip.open, b"BZh": bz2.open, b"\xfd7zXZ\x00": lzma.open}  # by a file's first bytes
 OWN = (MARKER, ".fetch")  # names by which this suite knows its own files
 DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOFError, ValueError, NotImplementedError)
 
@@ -258,7 +254,7 @@ def _unzip(archive: Path, scratch: Path, folder: Path) -> list[str]:
 
 
 def _untar(archive: Path, scratch: Path, folder: Path) -> list[str]:
-    with _tar_of(archive) as packed:
+    with tar_of(archive, largest(archive)) as packed:
         entries: dict[str, tarfile.TarInfo] = {}
         count, size = 0, 0
         for entry in packed:
@@ -276,42 +272,6 @@ def _untar(archive: Path, scratch: Path, folder: Path) -> list[str]:
             assert content is not None  # a plain file, as was seen to above
             _write(scratch / name, content)
     return list(entries)
-
-
-class _Bounded:
-    """A file to read that gives no more than `most` bytes, and not more than LARGEST_READ at once: what asks is a header."""
-
-    def __init__(self, file: IO[bytes], archive: Path) -> None:
-        self.file, self.archive, self.most = file, archive, largest(archive)
-
-    def read(self, size: int = -1) -> bytes:
-        if not 0 <= size <= LARGEST_READ or self.file.tell() > self.most + PART:
-            raise DataError(f"{self.archive} holds too much: a header or contents of more than {self.most:,} bytes")
-        return self.file.read(size)
-
-    def seek(self, offset: int, whence: int = 0) -> int:
-        if offset > self.most + PART:
-            raise DataError(f"{self.archive} holds too much: contents of more than {self.most:,} bytes")
-        return self.file.seek(offset, whence)
-
-    def tell(self) -> int:
-        return self.file.tell()
-
-
-@contextmanager
-def _tar_of(archive: Path) -> Iterator[tarfile.TarFile]:
-    """A tar as it is or packed by gzip, bzip2 or xz, read in bounded memory. DataError if it is none."""
-    with archive.open("rb") as plain:
-        begin = plain.read(6)
-    opening: Any = next((how for start, how in PACKED_BY.items() if begin.startswith(start)), open)
-    with ExitStack() as opened:
-        file = opened.enter_context(opening(archive, "rb"))
-        bounded: Any = _Bounded(file, archive)
-        try:
-            packed = opened.enter_context(tarfile.open(fileobj=bounded, mode="r:"))
-        except (tarfile.ReadError, gzip.BadGzipFile, EOFError) as error:
-            raise DataError(f"{archive} is neither a zip nor a tar, or is damaged ({error}); {AGAIN}") from error
-        yield packed
 
 
 def _check_amount(archive: Path, count: int, size: int) -> None:

@@ -11,7 +11,9 @@ import hashlib
 import importlib
 import importlib.util
 import sys
+import sysconfig
 import traceback
+from collections.abc import Callable
 from dataclasses import dataclass, fields, replace
 from importlib.abc import SourceLoader
 from pathlib import Path
@@ -76,8 +78,10 @@ def _load(path: Path, module: str | None) -> ModuleType:
         if theirs and (module is None or module not in before):
             _note_sources(path.resolve(), set(sys.modules) - before)
         return loaded
-    except SyntaxError as error:
-        raise UsageError(f"{path} line {error.lineno}: {error.msg}") from error
+    except SyntaxError as error:  # of the file, or of one that it imports
+        raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
+    except SystemExit as error:
+        raise UsageError(f"{path} ends Python when it is imported (exit {error.code}); leave that out") from error
     except UsageError as error:
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in str(error).splitlines())) from error
     except TypeError as error:
@@ -150,13 +154,45 @@ def fault_of(error: Exception) -> UsageError | None:
 
     None where no such file was running: then it is no fault of the user's.
     """
-    shipped = Path(importlib.import_module("marble_bench.tasks").__file__ or "").parent
+    is_theirs = _theirs()
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
-        if name.startswith(FROM_PATH) or (name.startswith("marble_bench.tasks.") and shipped not in file.parents):
+        if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_theirs(file):
+            if _is_ours(file):
+                continue
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
     return None
+
+
+def _is_ours(file: Path) -> bool:
+    """Whether a file is of this suite: its package, its tasks or its heads, wherever they stand."""
+    packages = (importlib.import_module(f"marble_bench{part}").__file__ for part in ("", ".tasks", ".probes"))
+    return any(Path(each or "").parent in file.parents for each in packages)
+
+
+def _theirs() -> Callable[[Path], bool]:
+    """Whether a file is one that a user's plug-in is made of: it lies beside it, or the plug-in took something out of it.
+
+    What is installed, Python's own library, and this suite are not.
+    """
+    modules = [module for name, module in list(sys.modules.items()) if name.startswith(FROM_PATH)]
+    folders = {Path(module.__file__).parent for module in modules if module.__file__}
+    taken = {
+        each.__name__ if isinstance(each, ModuleType) else str(getattr(each, "__module__", ""))
+        for module in modules
+        for each in vars(module).values()
+    }
+    files = {getattr(sys.modules.get(name), "__file__", None) for name in taken}
+    library = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
+
+    def is_theirs(file: Path) -> bool:
+        installed = any(each in file.parents for each in library) or "site-packages" in file.parts
+        return (
+            (str(file) in files or any(each in file.parents for each in folders)) and not installed and file.is_file()
+        )
+
+    return is_theirs
 
 
 def task_names() -> list[str]:
@@ -199,6 +235,10 @@ def registered_task(name: str) -> Named:
 def _task_of(module: ModuleType, path: Path) -> Task:
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
+        if task is None and (own := _encoders_of(module)):
+            raise UsageError(
+                f"{path} has no TASK but encoders: name one of them, {' or '.join(f'{path}:{n}' for n in own)}"
+            )
         found = "nothing of that name" if task is None else repr(task)
         raise UsageError(f"{path} must define TASK = Task(...); it has {found}")
     return task
@@ -222,6 +262,10 @@ def encoder_files() -> dict[str, Path]:
     return found
 
 
+def _encoders_of(module: ModuleType) -> dict[str, Encoder]:
+    return {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
+
+
 def find_encoder(name: str) -> Encoder:
     """The encoder that a user asks for, by its name or by `path/to/file.py:Name`, a file that is opened and run.
 
@@ -234,10 +278,11 @@ def find_encoder(name: str) -> Encoder:
         if not path.is_file():
             raise UsageError(f"no encoder file {path}")
         module = _load(path.resolve(), None)
-        own = {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
+        own = _encoders_of(module)
         if attribute not in own:
             choices = ", ".join(own) or "none"
-            raise UsageError(f"{path} has no Encoder '{attribute}' (Encoders in it: {choices}); write {path}:NAME")
+            what = f"{path} has no Encoder '{attribute}'" if attribute else f"{path} does not say which Encoder"
+            raise UsageError(f"{what} (Encoders in it: {choices}); write {path}:NAME")
         return replace(own[attribute], code=digest_of_file(path.resolve()))
     return registered_encoder(name)
 

@@ -126,14 +126,18 @@ class HubServer:
 
     def _api(self, request: BaseHTTPRequestHandler, path: str) -> None:
         rest = path.removeprefix("/api/").removeprefix("models/")
-        name, _, revision = rest.partition("/revision/")
+        tree = "/tree/" in rest
+        name, _, revision = rest.partition("/tree/" if tree else "/revision/")
         commit = self.heads.get(name, "") if revision in ("", "main") else revision
         files = self.commits.get((name, commit))
         if files is None:
             self._missing(request, name)
             return
-        siblings = []
+        siblings, entries = [], []
         for file, content in files.items():
+            entry = {"type": "file", "path": file, "size": len(content), "oid": git_id(content)}
+            pointer = {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": 130}}
+            entries.append({**entry, **(pointer if len(content) >= LARGE else {})})
             large = {"lfs": {"sha256": _sha256(content), "size": len(content), "pointerSize": 130}}
             about = {"rfilename": file, "size": len(content), "blobId": git_id(content)}
             siblings.append({**about, **(large if len(content) >= LARGE else {})})
@@ -144,7 +148,8 @@ class HubServer:
             "tags": [],
             "private": False,
         }
-        self._send(request, 200, {"Content-Type": "application/json"}, json.dumps(about).encode())
+        answer = json.dumps(entries if tree else about).encode()
+        self._send(request, 200, {"Content-Type": "application/json"}, answer)
 
     def _resolve(self, request: BaseHTTPRequestHandler, path: str, token: str) -> None:
         name, _, rest = path.removeprefix("/").partition("/resolve/")

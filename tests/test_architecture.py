@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 FLOORS = [
     ["_version"],
     ["errors", "names", "escape"],
-    ["disk", "source", "cache", "data", "tensor_file"],
+    ["disk", "source", "cache", "data", "tensor_file", "archives"],
     ["scratch", "compiling"],
     ["download"],
     ["metrics"],
@@ -22,6 +22,7 @@ FLOORS = [
     ["audio", "synth", "beat_decoder", "perturb"],
     ["stems", "mixing", "stem_scores"],
     ["task", "encoder", "protocol"],
+    ["contract"],
     ["core", "plugins"],
     ["weights"],
     ["encoders"],

@@ -13,6 +13,7 @@ from collections import Counter
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from hub_server import HubServer
 
 from marble_bench import download, fetch
 from marble_bench.errors import DataError, UsageError
@@ -577,6 +578,44 @@ def test_nothing_is_fetched_offline(server, get):
     with pytest.raises(DataError, match="offline"):
         get(Source(url=server.url("/a.csv")), offline=True)
     assert not server.asked
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with HubServer() as made:
+        made.use(monkeypatch, tmp_path / "home")
+        yield made
+
+
+TRACKS = {"a.wav": b"a sound" * 1000, "labels.csv": b"a,rock"}
+
+
+@pytest.mark.parametrize("name", TRACKS)
+def test_a_corpus_of_the_hub_is_compared_with_what_the_hub_states(hub, get, tmp_path, name):
+    hub.publish("datasets/owner/made", TRACKS)
+    hub.flips.add(name)
+    with pytest.raises(DataError, match=f"{name} has other bytes than the hub states .*; it was not kept"):
+        get(Source(url="hf:owner/made"))
+    assert not (tmp_path / "made" / name).exists()
+    hub.flips.clear()
+    assert get(Source(url="hf:owner/made")) == [tmp_path / "made"]
+    for each, content in TRACKS.items():
+        assert (tmp_path / "made" / each).read_bytes() == content
+
+
+def test_a_corpus_of_the_hub_writes_none_of_our_own_names(hub, get, tmp_path):
+    hub.publish("datasets/owner/made", {**TRACKS, "MINIATURE.txt": b"x"})
+    with pytest.raises(DataError, match=r"it holds MINIATURE\.txt, a name that this suite keeps for its own files"):
+        get(Source(url="hf:owner/made"))
+    assert not (tmp_path / "made").exists()
+
+
+def test_a_gated_corpus_names_its_page_and_the_token(hub, get):
+    hub.publish("datasets/owner/made", TRACKS)
+    hub.gated.add("datasets/owner/made")
+    with pytest.raises(DataError) as told:
+        get(Source(url="hf:owner/made"))
+    assert f"accept its terms at {hub.url}/datasets/owner/made with your account, then set HF_TOKEN" in str(told.value)
 
 
 def test_the_command_tells_the_manual_steps_and_ends_with_3(bench):

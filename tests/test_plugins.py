@@ -187,6 +187,131 @@ def test_an_error_of_the_machinery_is_not_laid_at_a_users_door(bench, monkeypatc
 
 
 RETURN = "return [pool(bands), pool(bands.tanh()), pool(bands.abs().sqrt())]"
+DROPOUT = "import torch.nn as nn; d = nn.Dropout(0.5); bands = d(bands); "
+MISTAKES = {
+    "no eval": (
+        DROPOUT + RETURN,
+        "is another when the same windows are encoded again: call eval() on the model in load",
+    ),
+    "no pool": ("return [bands, bands.tanh(), bands]", "is (1, 3, 16) for one window and `pool` the mean over time"),
+    "own mean": (
+        "return [bands.mean(1)] * 3",
+        "is (2, 16), declared (2, frames, 16): it has no axis of frames: return pool",
+    ),
+    "axes": (
+        "return [pool(bands.transpose(1, 2))] * 3",
+        "its axes are in another order: transpose(1, 2) it before `pool`",
+    ),
+    "windows": (
+        "return [pool(bands.transpose(0, 1))] * 3",
+        "its axes are in another order: transpose(0, 1) it before `pool`",
+    ),
+    "no list": (
+        "return pool(bands)",
+        "encode returned Tensor: return a list of tensors, one for each layer, as [pool(frames)]",
+    ),
+    "numpy": ("return [pool(bands).numpy()] * 3", "is a ndarray: return torch tensors (torch.from_numpy)"),
+    "half": (
+        "return [pool(bands.half()).half()] * 3",
+        "holds torch.float16 without being asked to: return float32 (.float())",
+    ),
+    "integers": ("return [pool(bands).int()] * 3", "holds torch.int32: return real floating-point values"),
+    "batch": (
+        "bands = torch.nn.BatchNorm1d(16)(bands.transpose(1, 2)).transpose(1, 2); " + RETURN,
+        "depends on what else is in the batch: call eval() on the model in load (batch norm is in training)",
+    ),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_the_usual_mistakes_are_told_once_and_alike_by_check_and_run(bench, tmp_path, command, mistake):
+    made, words = MISTAKES[mistake]
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    assert RETURN in text
+    (tmp_path / "off.py").write_text(text.replace(RETURN, made))
+    model = f"{tmp_path}/off.py:TOY"
+    ended = (
+        bench("check", model) if command == "check" else bench("run", "--model", model, "--task", TOY_TASK, "--mini")
+    )
+    assert ended.code == 2, ended.err
+    assert words in ended.err
+    lines = ended.err.splitlines()
+    assert len(lines) == len(set(lines))
+    assert "marble-bench" not in ended.err
+
+
+@pytest.mark.parametrize(
+    ("returned", "words"),
+    [
+        ("torch.nn.Conv1d(1, 16, 400)", "load returned Conv1d, which cannot be called as encode(waveforms, pool)"),
+        ("lambda waveforms: [waveforms]", "load returned function, which cannot be called as encode(waveforms, pool)"),
+        ("3", "load returned int: return the function encode(waveforms, pool)"),
+    ],
+)
+@pytest.mark.parametrize("command", ["check", "run"])
+def test_what_load_must_return_is_told(bench, tmp_path, command, returned, words):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    (tmp_path / "off.py").write_text(text.replace("    return encode\n", f"    return {returned}\n"))
+    model = f"{tmp_path}/off.py:TOY"
+    ended = (
+        bench("check", model) if command == "check" else bench("run", "--model", model, "--task", TOY_TASK, "--mini")
+    )
+    assert ended.code == 2
+    assert words in ended.err
+    assert "fault of marble-bench" not in ended.err
+
+
+def test_a_module_that_takes_waveforms_and_pool_may_be_returned(bench, tmp_path):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    wrapped = "class Model(torch.nn.Module):\n        forward = staticmethod(encode)\n\n    return Model().eval()\n"
+    (tmp_path / "fine.py").write_text(text.replace("    return encode\n", f"    {wrapped}"))
+    assert bench("check", f"{tmp_path}/fine.py:TOY").code == 0
+
+
+def test_a_file_of_encoders_without_a_name_is_asked_for_one(bench, tmp_path):
+    path = TOY_MODEL.split(":")[0]
+    for command in (("check", path), ("run", "--task", path, "--model", TOY_MODEL)):
+        ended = bench(*command)
+        assert ended.code == 2
+        assert f"{path} has no TASK but encoders: name one of them, {path}:TOY" in ended.err
+
+
+@pytest.mark.parametrize("how", ["import", "from", "lazily"])
+def test_an_error_in_a_module_that_a_users_file_imports_is_theirs(bench, tmp_path, how, monkeypatch):
+    """Also where the user's own file is not on the stack: what `load` returned is called by the machinery."""
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    name = f"helper_{how}"
+    (tmp_path / f"{name}.py").write_text("def encode(waveforms, pool):\n    return {}['layers']\n")
+    text = Path(TOY_MODEL.split(":")[0]).read_text().replace("    return encode\n", "    return ENCODE\n")
+    ways = {
+        "import": (f"import {name}\n", f"{name}.encode"),
+        "from": (f"from {name} import encode as theirs\n", "theirs"),
+        "lazily": ("", f"__import__('{name}').encode"),
+    }
+    line, taken = ways[how]
+    (tmp_path / "own.py").write_text(
+        text.replace("BANDS = 16", f"{line}BANDS = 16").replace("return ENCODE", f"return {taken}")
+    )
+    ended = bench("check", f"{tmp_path}/own.py:TOY")
+    assert ended.code == 2
+    assert f"error: {tmp_path}/{name}.py line 2, in encode: KeyError: 'layers'" in ended.err
+
+
+def test_a_mistake_of_syntax_in_an_imported_module_is_told_with_its_file(bench, tmp_path, monkeypatch):
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    (tmp_path / "helper_syntax.py").write_text("x = 1\ny = (\n")
+    (tmp_path / "own.py").write_text("import helper_syntax\n")
+    ended = bench("check", f"{tmp_path}/own.py:TOY")
+    assert ended.code == 2
+    assert f"{tmp_path}/helper_syntax.py line 2: '(' was never closed" in ended.err
+
+
+def test_a_file_that_ends_python_is_told(bench, tmp_path):
+    (tmp_path / "own.py").write_text("exit(0)\n")
+    ended = bench("check", f"{tmp_path}/own.py:TOY")
+    assert ended.code == 2
+    assert f"{tmp_path}/own.py ends Python when it is imported (exit 0); leave that out" in ended.err
 
 
 @pytest.mark.parametrize(

@@ -305,6 +305,18 @@ def test_a_sparse_archive_of_musicnn_is_not_read_into_memory(tmp_path):
         musicnn._convert(musicnn.MTT_MUSICNN, tmp_path / "a.tar.gz", tmp_path / "out")
 
 
+def test_a_name_of_a_gigabyte_in_an_archive_of_musicnn_is_not_read(tmp_path):
+    import gzip
+    import tarfile
+
+    name = tarfile.TarInfo("././@LongLink")
+    name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
+    with gzip.open(tmp_path / "a.tar.gz", "wb") as out:
+        out.write(name.tobuf(tarfile.GNU_FORMAT) + bytes(1 << 20))
+    with pytest.raises(DataError, match="holds too much: a header of gigabytes"):
+        musicnn._convert(musicnn.MTT_MUSICNN, tmp_path / "a.tar.gz", tmp_path / "out")
+
+
 class _Zeros:
     def __init__(self, left):
         self.left = left

@@ -335,6 +335,20 @@ def test_weights_in_several_files_below_one_address(web, tmp_path):
         weights.resolve(lacking, tmp_path)
 
 
+def test_a_file_of_several_with_another_digest_is_set_aside_and_fetched_again(web, tmp_path):
+    """Digests by file are sha256, or git's id of a file."""
+    files, url = web
+    files |= {"/model/a": b"another", "/model/b": ARCHIVE}
+    git = hashlib.sha1(b"blob 3\0one").hexdigest()
+    encoder = _encoder(weights=Source(url=f"{url}/model", files=("a", "b"), digests=(("a", git), ("b", DIGEST))))
+    with pytest.raises(
+        DataError, match=f"have a with sha256 {hashlib.sha256(b'another').hexdigest()}, {git} is declared"
+    ):
+        weights.resolve(encoder, tmp_path)
+    files["/model/a"] = b"one"
+    assert weights.resolve(encoder, tmp_path).path.is_file()
+
+
 def test_where_no_digest_is_known_the_first_download_counts(web, tmp_path):
     files, url = web
     files["/tiny.ckpt"] = ARCHIVE
@@ -592,6 +606,8 @@ def test_a_declared_digest_chooses_the_file_that_has_it(hub, kinds):
     for name in ("pytorch_model.bin", "model.safetensors"):
         digest = hashlib.sha256(files[name]).hexdigest()
         had = hub("hf:owner/name", cache=name, convert=TENSORS, sha256=digest)
+        assert set(had.files) == {"config.json", name}
+        had = hub("hf:owner/name", offline=True, cache=f"{name} offline", convert=TENSORS, sha256=digest)
         assert set(had.files) == {"config.json", name}
     digest = hashlib.sha256(other).hexdigest()
     told = hub.refuses("hf:owner/name", cache="declared", digests=(("model.safetensors", digest),))

@@ -49,9 +49,14 @@ class Graph:
         """The configuration as a dict."""
         return dict(self.config)
 
+    @property
+    def size(self) -> tuple[Any, Any]:
+        """How many layers there are, and how wide they are."""
+        return self.facts.get("num_hidden_layers", 12), self.facts.get("hidden_size", 768)
+
     def layers(self, sample_rate_hz: int) -> tuple[Layer, ...]:
         """The states that come out: the input of the transformer and each layer's output."""
-        depth, width = self.facts.get("num_hidden_layers", 12), self.facts.get("hidden_size", 768)
+        depth, width = self.size
         return stack(depth + 1, width, sample_rate_hz / HOP)
 
 
@@ -119,11 +124,11 @@ def _as_graph(graph: Graph, facts: dict[str, Any]) -> Graph:
     """The architecture that a configuration describes. Raises DataError if it is not the declared one."""
     from transformers import AutoConfig
 
-    declared, told = graph.layers(1), Graph(graph.family, tuple(facts.items())).layers(1)
-    if [layer.width for layer in declared] != [layer.width for layer in told]:
+    declared, told = graph.size, Graph(graph.family, tuple(facts.items())).size
+    if declared != told:
         raise DataError(
-            f"this is another model: config.json has {len(told) - 1} layers of width {told[0].width}, "
-            f"declared are {len(declared) - 1} of {declared[0].width}"
+            f"this is another model: config.json has {told[0]} layers of width {told[1]}, "
+            f"declared are {declared[0]} of {declared[1]}"
         )
     whole = AutoConfig.for_model(graph.family, **graph.facts)  # what a family has no name for, it does not compute
     known = {name: getattr(whole, name) for name in facts if hasattr(whole, name)}

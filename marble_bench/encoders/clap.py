@@ -85,10 +85,9 @@ def prepare(
     facts = {**graph, **{name: audio[name] for name in OF_THE_GRAPH if name in audio}}
     front = config.get(_hub.PREPROCESSOR, {})
     problems = _hub.differences(config, {"model_type": "clap"}, "config.json")
+    problems += _hub.differences(audio, graph, "audio_config in config.json")
     _hub.refuse(problems + _hub.differences(front, FRONT, _hub.PREPROCESSOR_FILE))
     _hub.check_small(facts)
-    if layers(facts) != layers(graph):
-        raise DataError(f"this is another model: its widths are {[layer.width for layer in layers(facts)]}")
     kept = {name: tensor for name, tensor in tensors.items() if name.startswith(AUDIO_SIDE)}
     _hub.fill(build(facts), kept)
     band = {"low_hz": front.get("frequency_min", LOW_HZ), "high_hz": front.get("frequency_max", HIGH_HZ)}

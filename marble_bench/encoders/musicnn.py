@@ -37,6 +37,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
+from marble_bench.archives import LARGEST_READ, tar_of
 from marble_bench.compiling import one_at_a_time
 from marble_bench.encoder import Encode, Encoder, Layer, Pool
 from marble_bench.encoders import _random
@@ -59,6 +60,7 @@ AT_ONCE = 32  # patches that go through a network together, which bounds its mem
 NORM_EPSILON = 1e-3  # TensorFlow's default, which the networks were trained with
 TAGS = 50
 LARGEST = 1 << 27  # bytes of a checkpoint's file that are read; the largest, MSD_musicnn_big's, has 96 million
+MOST = 1 << 30  # bytes of an archive that are gone through; the package's has 29 million packed
 RANDOM_SEED = 0
 FRONT = 561  # channels of the first two layers together
 SMALL, BIG = (64, 200), (512, 500)  # channels of the middle, width of the penultimate layer
@@ -253,16 +255,17 @@ def _checkpoint(place: Path, folder: str) -> tuple[bytes, bytes]:
         except OSError as error:
             raise DataError(f"{place} must hold {' and '.join(names)}: {error}") from error
     try:
-        with tarfile.open(place) as archive:
+        with tar_of(place, MOST) as archive:
             found = []
             for name in names:
                 member = next((each for each in archive if each.isfile() and each.name.endswith(f"/{name}")), None)
-                content = archive.extractfile(member) if member else None
-                if content is None:
+                if member is None:
                     raise DataError(f"{place} has no {name}; give the source archive of the package musicnn 0.1.0")
-                assert member is not None
                 _check_size(place, name, member.size)
-                found.append(content.read())
+                content = archive.extractfile(member)
+                assert content is not None  # a plain file
+                parts = iter(lambda: content.read(LARGEST_READ), b"")  # noqa: B023, used up before the next name
+                found.append(b"".join(parts))
     except (tarfile.TarError, zlib.error, EOFError, OSError, ValueError) as error:
         raise DataError(f"{place} cannot be read as a tar archive: {error}") from error
     return found[0], found[1]
