@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     import pandas as pd
     from numpy.typing import NDArray
 
-# of outputs; the nearest two models of benchmarks/honest_records.py have 0.986 (docs/leaderboard.md)
+# of outputs; benchmarks/honest_records.py looks whether honest models come so near
 SAME, NEAR = 0.9999, 0.995
 FEWEST = 24  # numbers that vary freely; fewer agree by chance
 NUMBERS = 4096  # of a seed that are compared, so that a board of many records is compared in a moment

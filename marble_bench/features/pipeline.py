@@ -399,7 +399,7 @@ class Runner:
     ) -> None:
         self.encoder, self.encode, self.kind = encoder, ready(encoder.name, encode), kind
         if encoder.code:  # a user's; of those that come with the suite, tests try it
-            with exact(settings):
+            with exact(settings.device):
                 contract.require(encoder, self.encode, settings.device)
         self.settings, self.cost, self.say = settings, cost, say
         self.cuda = settings.device.startswith("cuda")
