@@ -387,9 +387,9 @@ class Replicated:
     Two of one task and metric made from the same clips share their samples, so that they can be subtracted.
 
     lessened: for `Metric.interval` of `jackknife`, the score with each block counted less, and the blocks' shares of clips,
-    `(blocks,)` each. by_t: whether its interval is of t and the jackknife, at least as wide as the bootstrap's if
-    there is one. The bootstrap is empty where neither an interval nor somebody asks for it. able: whether its groups are enough for an
-    interval at all.
+    `(blocks,)` each. by_t: whether its interval is of t and the jackknife, at least as wide as the bootstrap's if there is
+    one. The bootstrap is empty where neither an interval nor somebody asks for it. able: whether its groups are enough for
+    an interval at all.
     """
 
     score: float
