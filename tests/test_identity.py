@@ -738,3 +738,20 @@ def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(to
     words = [each.words for each in verdicts.check([path]) if each.kind == "scores"]
     assert len(words) == 1
     assert "the mean of what its probes were chosen by" in words[0]
+
+
+def test_verify_names_fingerprints_that_were_exchanged_or_damaged(bench, tmp_path):
+    for model in ("logmel", "chroma"):
+        asked = ("--model", model, "--task", TOY_TASK, "--mini", "--limit", 1)
+        assert bench("features", "extract", *asked, "--device", "cpu").code == 0
+    assert bench("features", "verify").code == 0
+    one, other = sorted((tmp_path / "cache").rglob(fingerprint.FILE))
+    contents = one.read_bytes(), other.read_bytes()
+    one.write_bytes(contents[1])
+    other.write_bytes(contents[0])
+    ended = bench("features", "verify", "--json")
+    assert ended.code == 3
+    assert [each["path"] for each in json.loads(ended.out)["damaged"]] == [str(one), str(other)]
+    one.write_bytes(contents[0])
+    other.write_bytes(contents[1][:-1])
+    assert [each["path"] for each in json.loads(bench("features", "verify", "--json").out)["damaged"]] == [str(other)]

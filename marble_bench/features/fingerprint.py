@@ -148,6 +148,8 @@ def read(folder: Path) -> Fingerprint | None:
         digest = told.pop("digest")
         if digest != _digest(told, layers):
             raise ValueError("its digest is another")
+        if told["store"] != folder.name:
+            raise ValueError(f"it belongs to {told['store']}")
         return Fingerprint({name: layers[name] for name in told["layers"]}, told["made"], told["device"], told["half"])
     except (SafetensorError, ValueError, KeyError, TypeError) as error:
         raise DataError(f"{path} is damaged ({error}): delete {folder} and run again") from error
@@ -166,6 +168,7 @@ def write(folder: Path, found: Fingerprint, names: Sequence[str]) -> Path:
 
     layers = {name: found.layers[name] for name in names}
     told: dict[str, Any] = {"layers": list(names), "made": found.made, "device": found.device, "half": found.half}
+    told["store"] = folder.name
     told["digest"] = _digest(told, layers)
     path = folder / FILE
     try:

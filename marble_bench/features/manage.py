@@ -11,6 +11,7 @@ from typing import Any
 
 from marble_bench.disk import sweep
 from marble_bench.errors import BenchError, DataError
+from marble_bench.features import fingerprint
 from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
 from marble_bench.features.store import FORMAT, fault, index, read_about, shards
 
@@ -88,14 +89,16 @@ def _of_another_format(folder: Path, claimed: dict[str, Any]) -> str:
 def faults(store: Held) -> Iterator[tuple[Path, str]]:
     """Each file of a store with what is wrong with it, or an empty string; every byte of a shard is read, twice.
 
-    The path is what to remove: `about.json`, which the next run writes again; an entry; a shard; or the whole folder where
-    it is of another format.
+    The path is what to remove: `about.json` or the fingerprint, which the next run writes again; an entry; a shard; or the
+    whole folder where it is of another format.
     """
     folder = store.folder
     if other := _of_another_format(folder, _claimed(folder)):
         yield folder, other
         return
     yield folder / ABOUT, _why(read_about, folder)
+    if (folder / fingerprint.FILE).exists():
+        yield folder / fingerprint.FILE, _why(fingerprint.read, folder)
     there, named = set(shards(folder)), set()
     for path in entry_paths(folder):
         shard = shard_of(path)
