@@ -34,7 +34,7 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
     (),
     ("--seeds", "1"),
     (*QUICK, "--limit", "8"),
-    ("--seeds", "4"),
+    ("--layers", "0,sum", "--seeds", "4"),  # a file of its own: more seeds alone replace the full run
     (*QUICK, "--layers", "1"),
     ("--layers", "sum"),
     (*QUICK, "--control", "shuffle"),
