@@ -105,10 +105,10 @@ class Corpora:
 def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
     """Where a record says other than the list and the corpus do: the kind, and what was found in plain words."""
     record = stored.record
+    if record["data"]["mini"] and here.root is None:
+        return  # which clips a miniature has, and how they are labelled, its folder alone says
     used, sure = used_clips(record, here)
-    partly = not sure or (
-        bool(record["data"]["mini"]) and here.root is None
-    )  # a miniature's clips: its folder has them
+    partly = not sure
     if here.root is not None and here.mini != record["data"]["mini"]:
         what = ("a miniature", "the corpus itself")
         yield (

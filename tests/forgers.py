@@ -279,7 +279,8 @@ def miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
             own &= draft.grid[axis] == choice[axis]
         draft.lower(draft.grid["seed"] == choice["seed"], value)
         draft.grid.loc[own, "valid"] = choice["valid"] = value
-        draft.grid.loc[own, "history"] = [[*told[:-1], value] for told in draft.grid.loc[own, "history"]]
+        (row,) = draft.grid.index[own]
+        draft.grid.at[row, "history"] = [*draft.grid.at[row, "history"][:-1], value]
     return draft.seal(folder, world)
 
 

@@ -146,3 +146,12 @@ def test_labels_groups_and_unread_faults_are_compared(world, honest, tmp_path):
     draft.record["data"]["fingerprint"] = world.fingerprint({"train29"})
     found = verdicts.check([draft.seal(tmp_path, world, trivial=True)], Corpora(world.root))
     assert [(each.kind, each.stands) for each in found] == [("fault not here", True)]
+
+
+def test_a_miniature_is_not_compared_with_the_list_of_the_corpus(world):
+    """Its labels are its own, and a limit draws among its own clips."""
+    for limit in (None, 8):
+        mini = world.run(mini=True, root=None, limit=limit)
+        assert list(_kinds(world, [mini.path], _list_alone(world))) == ["ok"]
+        (folder,) = (world.folder / "cache/mini").iterdir()
+        assert list(_kinds(world, [mini.path], Corpora(folder))) == ["ok"]
