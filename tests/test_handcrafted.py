@@ -156,7 +156,15 @@ def _as_pieces(name, sound, piece_s, cache):
     encoder = ENCODERS[name]
     one = Sound("sound", Span(f"digest{piece_s}", "0:"), len(sound) / RATE, lambda rate: sound)
     got, _ = extract(
-        [one], encoder, weights.resolve(encoder, cache), [0], cache, {}, piece_s=piece_s, dtype="float32", workers=1
+        [one],
+        encoder,
+        weights.resolve(encoder, cache),
+        [0],
+        cache,
+        {"clip_normalize": "none"},
+        piece_s=piece_s,
+        dtype="float32",
+        workers=1,
     )
     return got.read(0, 0, 0, got.length(0, 0)).astype(np.float32)
 

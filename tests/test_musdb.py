@@ -339,7 +339,7 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
         assert again == pytest.approx(made["scores"][metric.name]["test"], abs=1e-9)
     assert len(list((tmp_path / "kept" / "seed0").glob("*/*.wav"))) == 4 * 2
     scratch = list((tmp_path / "cache" / "scratch").iterdir())
-    assert not scratch
+    assert [path.name for path in scratch] == ["lock"]
     checked = bench("results", "check", path)
     assert checked.code == 0, checked.out
     again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
@@ -370,7 +370,7 @@ def test_songs_that_cannot_be_decoded_are_named_together_and_left_out_where_that
     assert "vocals.wav has samples that are NaN" in ended.err
     assert not (tmp_path / "cache" / "mixtures").exists()
     ended = bench(*asked, "--allow-missing")
-    assert ended.code == 4, ended.err
+    assert ended.code == 0, ended.err
     assert sorted(ended.record["data"]["missing"]) == sorted(clip.audio for clip in spoilt)
     assert ended.record["data"]["clips"] == {"train": 1, "valid": 2, "test": 1}
     assert "incomplete corpus (2 clips absent)" in ended.record["why_not"]

@@ -547,5 +547,5 @@ def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval
         assert row.interval == pytest.approx((low - moved, high - moved))
         assert row.verdict == "outside"
         assert why in row.basis
-    show.print_again([row], {"accuracy": "fraction"}, [])
+    show.print_again([row], {"accuracy": "fraction"}, [], [])
     assert "interval of the unchanged score, moved, since" in capsys.readouterr().err

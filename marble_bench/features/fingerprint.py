@@ -22,10 +22,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio
+from marble_bench import audio, contract
 from marble_bench.disk import write_whole
 from marble_bench.encoder import Encode, Encoder, checked, ready
-from marble_bench.errors import BenchError, DataError
+from marble_bench.errors import BenchError, DataError, UsageError
 
 if TYPE_CHECKING:
     import numpy as np
@@ -213,10 +213,11 @@ class Guard:
     def loaded(self, stores: Sequence[Store], now: Fingerprint) -> None:
         """Compare an encoder that was loaded with an earlier load, and with what is stored; keep it where nothing is.
 
-        Raises BenchError naming the layer, the error, both dates, and what can be done.
+        Raises BenchError naming the layer, the error, both dates, and what can be done; UsageError for an encoder that gives
+        something else at every load.
         """
         if self.now is not None and (found := differing(now, self.now)):
-            raise BenchError(unsteady(self.encoder.name, *found))
+            raise UsageError(unsteady(self.encoder.name, *found))
         self.now = now
         for store in stores:
             then = read(store.folder)
@@ -234,7 +235,10 @@ class Guard:
             self.loaded(kept, self.now or self._load())
 
     def _load(self) -> Fingerprint:
-        self.now = make(self.encoder, self.load(), self.device)
+        encode = ready(self.encoder.name, self.load())
+        if self.theirs:  # its mistakes in plain words, before anything is compared
+            contract.require(self.encoder, encode, self.device)
+        self.now = make(self.encoder, encode, self.device)
         return self.now
 
     def open(self, root: Path, name: str) -> None:
