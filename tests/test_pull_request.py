@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import runpy
 import shutil
 import subprocess
 import sys
@@ -97,6 +98,21 @@ def test_a_workflow_has_no_secret_and_may_only_read(workflow):
         assert "${{" not in step, step
 
 
+def test_no_record_passes_for_a_table_of_published_scores():
+    """What is left to a person to read are those tables and the README alone, and nothing that a board would take."""
+    published = runpy.run_path(str(ROOT / ".github/judge_results.py"), run_name="judge_results")["PUBLISHED"]
+    tables = [path.relative_to(ROOT).as_posix() for path in (ROOT / "results").rglob("*.csv")]
+    assert len(tables) == 2
+    assert all(published.fullmatch(each) for each in [*tables, "results/README.md"])
+    for place in (
+        "results/published",
+        "results/README.md",
+        "results/README.md.model",
+        "results/published/published.csv",
+    ):
+        assert not published.fullmatch(f"{place}/0123456789ab/marble/gtzan.json"), place
+
+
 @pytest.mark.slow
 def test_an_honest_record_is_valid_whatever_else_the_branch_changes(upstream, judged, toy):
     toy("--mini", "--seeds", "1", "--results-dir", upstream / "results")
@@ -125,6 +141,9 @@ def test_a_hostile_branch_is_judged_by_the_base_and_nothing_of_it_runs(upstream,
     forged.with_name("evil.py").write_text(evil)
     shutil.copy(TOY_TASK, forged.with_name("task.json.py"))
     (upstream / "results/toy/conftest.py").write_text(evil)
+    unseen = upstream / "results/published/0123456789ab/marble/unseen.json"  # where tables of published scores stand
+    unseen.parent.mkdir(parents=True)
+    unseen.write_text("{}")
     forged.with_name("two\nlines.json").write_text("{}")
     forged.with_name("link.json").symlink_to("/etc/hostname")
     forged.with_name("alone.grid.parquet").write_bytes(b"PAR1")
@@ -157,6 +176,7 @@ def test_a_hostile_branch_is_judged_by_the_base_and_nothing_of_it_runs(upstream,
     ):
         assert [line for line in lines if line.startswith("no: ") and what in line and why in line], (what, said)
     assert "scores: accuracy: 1 in the record" in said  # the forged score, found by the base's checker
+    assert "results/published/0123456789ab/marble/unseen.json" in said
     assert "bench results check ended with 3" in said
     assert lines[-1] == "the records of this branch may not be merged"
     assert len([line for line in lines if line.startswith("no: ")]) == 10, said
