@@ -163,6 +163,7 @@ def _opened(here: Here, names: Sequence[str]) -> tuple[dict[str, Song], dict[str
         try:
             if not digest:
                 stems.digest(path, names)  # says why
+                raise DataError(f"{path} could not be read a moment ago: run again")
             songs[clip.id] = stems.open_song(path, names, clip.id)
         except DataError as error:
             damaged[clip.id] = str(error)

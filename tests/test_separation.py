@@ -8,12 +8,14 @@ import importlib
 import math
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from marble_bench.probes import grid
 
+from marble_bench import separation, stems
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import (
@@ -341,3 +343,14 @@ def test_songs_counted_by_weight_score_as_songs_repeated():
             for replicate, counts in zip(found, weights, strict=True):
                 drawn = rows[:, torch.arange(5).repeat_interleave(counts)]
                 assert torch.allclose(replicate, metric.compute(drawn, torch.zeros(drawn.shape[1])))
+
+
+def test_a_song_that_could_not_be_read_a_moment_ago_is_not_used_without_its_digest(monkeypatch):
+    """Its file is read twice, and the digest, by which features and mixtures are known, is of the first time."""
+    here = SimpleNamespace(clips=[SimpleNamespace(id="song")], paths=[Path("song.stem.mp4")], digests=[""])
+    monkeypatch.setattr(stems, "digest", lambda *_: "0" * 64)
+    monkeypatch.setattr(stems, "open_song", lambda *_: "open")
+    assert separation._opened(here, ("drums",)) == (
+        {},
+        {"song": "song.stem.mp4 could not be read a moment ago: run again"},
+    )
