@@ -417,11 +417,10 @@ def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(be
         assert "killed" in bench(*TOY).err
     alone = bench(*TOY, "--results-dir", "alone", "--cache-dir", tmp_path / "other").record["cost"]["probe_s"]
     cost = bench(*TOY).record["cost"]
-    assert cost["probe_s"] >= 0.5
     assert cost["probe_s"] >= 0.5 + alone / 10
     assert cost["audio_s"] == 51.0
     assert cost["extract_s"] > 0
-    assert cost["real_time_factor"] == round(cost["audio_s"] / cost["extract_s"], 2) or cost["real_time_factor"] > 0
+    assert cost["real_time_factor"] == pytest.approx(cost["audio_s"] / cost["extract_s"], rel=0.1)  # of rounded numbers
 
 
 @pytest.fixture

@@ -61,11 +61,6 @@ def room_of(kind: str) -> Room:
     return Room(package, Path(found.origin).resolve().parent)
 
 
-def source_digest(kind: str, plugin: Any) -> str:
-    """The digest of a plug-in's code, 64 hex digits; see `origin`."""
-    return origin(kind, plugin).digest
-
-
 def origin(kind: str, plugin: Any) -> Origin:
     """Where a plug-in comes from: an `Encoder`, a task's `Named`, a `Corpus`, a `Metric`, a `Protocol` or a head's name."""
     of_kind: dict[str, Callable[[Any], Origin]] = {
