@@ -19,10 +19,10 @@ from marble_bench.encoder import Encoder
 from marble_bench.errors import BenchError, UsageError, listing
 from marble_bench.metrics import Metric
 from marble_bench.protocol import PROTOCOLS, Protocol
+from marble_bench.request import BROUGHT
 from marble_bench.targets import Events, Stems
 from marble_bench.task import SPLITS, Task
 
-BROUGHT = "features:"  # what the source of features begins with that somebody brought
 CLOSE_TRIVIAL = 1e-5
 CLOSE_VALID = (
     1e-3  # validation scores of probes trained together and of one alone: single precision, another order of sums

@@ -9,7 +9,7 @@ import shutil
 import unicodedata
 import uuid
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -254,6 +254,26 @@ def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:
         )
         drawn.update(members[:limit])
     return [clip for clip in clips if clip.id in drawn]
+
+
+def lengths_s(clips: Sequence[Clip], path_of: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of each clip by its id, each file looked at once; without clips whose file is no audio."""
+    lengths: dict[str, float] = {}
+    of_path: dict[Path, float | None] = {}
+    for clip in clips:
+        if clip.duration_s is not None:
+            lengths[clip.id] = clip.duration_s
+            continue
+        path = path_of[clip.id]
+        if path not in of_path:
+            try:
+                of_path[path] = audio.duration_s(path)
+            except DataError:
+                of_path[path] = None
+        length = of_path[path]
+        if length is not None:
+            lengths[clip.id] = max(0.0, length - clip.start_s)
+    return lengths
 
 
 def fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:

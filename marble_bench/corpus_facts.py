@@ -10,17 +10,17 @@ Kinds of what is found: `splits`, `truth`, `trivial`, `fingerprint`, `faults`, `
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio, corpus, events, plugins, scoring, separation
+from marble_bench import audio, comparable, corpus, events, plugins, scoring, separation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import extract
 from marble_bench.plugins import Named
+from marble_bench.request import BROUGHT
 from marble_bench.results import number
 from marble_bench.stored import Stored
 from marble_bench.targets import Events, Stems
@@ -133,14 +133,14 @@ def used_clips(record: dict[str, Any], here: AtHand) -> tuple[list[Clip], bool]:
     """
     data = record["data"]
     left_out = {*data["missing"], *(fault["clip"] for fault in data["faults"])}
-    limits = [int(found[1]) for why in record["why_not"] if (found := re.fullmatch(r"limited to (\d+) clips .*", why))]
+    limit = comparable.of_record(record, None).limit
 
     def rest(clips: Sequence[Clip]) -> list[Clip]:
         return [clip for clip in clips if clip.audio not in left_out and clip.id not in left_out]
 
-    if not limits:
+    if limit is None:
         return rest(here.clips), True
-    ways = [corpus.limited(rest(here.clips), limits[0]), rest(corpus.limited(here.clips, limits[0]))]
+    ways = [corpus.limited(rest(here.clips), limit), rest(corpus.limited(here.clips, limit))]
     fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data["clips"]]
     return (fits or [rest(here.clips)])[0], bool(fits) or not data["missing"]
 
@@ -216,12 +216,8 @@ def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:
         return np.asarray(target.encode([clip.target], [clip.id]), dtype=np.float64).reshape(-1)
     if clip.id not in here.files:
         return None
-    kept, _ = events.within(clip, _length_s(clip, here))
+    kept, _ = events.within(clip, clip.length_s(here.files[clip.id]))
     return np.asarray(kept.target[0], dtype=np.float64)
-
-
-def _length_s(clip: Clip, here: AtHand) -> float:
-    return clip.duration_s if clip.duration_s is not None else audio.duration_s(here.files[clip.id]) - clip.start_s
 
 
 def _trivial(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
@@ -252,9 +248,12 @@ def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None
         if not all(clip.id in here.files for clip in used):
             return {}
         kept = {
-            split: [events.within(clip, _length_s(clip, here))[0] for clip in of[split]] for split in ("train", "test")
+            split: [events.within(clip, clip.length_s(here.files[clip.id]))[0] for clip in of[split]]
+            for split in ("train", "test")
         }
-        found = events.steady([clip.target for clip in kept["train"]], [_length_s(clip, here) for clip in kept["test"]])
+        found = events.steady(
+            [clip.target for clip in kept["train"]], [clip.length_s(here.files[clip.id]) for clip in kept["test"]]
+        )
         constant, truth = events.measured([found], kept["test"])[0], torch.zeros(len(kept["test"]))
     else:
         encoded = {
@@ -280,8 +279,7 @@ def _constant_score(metric: Metric, constant: torch.Tensor, truth: torch.Tensor)
 
 def _fingerprint(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the run's clips, labels and audio are those of the folder."""
-    brought = str(record["model"]["source"]).startswith("features:")
-    if brought:  # no audio was read
+    if record["model"]["source"].startswith(BROUGHT):  # no audio was read
         digests = [""] * len(used)
     elif here.root is None:
         return
@@ -292,7 +290,7 @@ def _fingerprint(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> 
         digests = here.digest(used)
     clips = used
     if isinstance(here.named.task.target, Events) and here.root is not None:
-        clips = [events.within(clip, _length_s(clip, here))[0] for clip in used]
+        clips = [events.within(clip, clip.length_s(here.files[clip.id]))[0] for clip in used]
     if corpus.fingerprint(clips, digests) != record["data"]["fingerprint"]:
         place = here.root or "the task's list"
         yield "fingerprint", f"clips, labels or audio are not those of {place}: the fingerprint of the data is another"

@@ -14,7 +14,6 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import beat_decoder, gather, identity, soundness
 from marble_bench.data.times import within as within_audio
-from marble_bench.errors import DataError
 from marble_bench.features.frames import Frames
 from marble_bench.framed import Layers, frames_of
 from marble_bench.gather import Gathered
@@ -41,7 +40,7 @@ NEIGHBOURS = 1  # frames on either side that are labelled too
 def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, list[str]]:
     """The clips with their frames, and marks: events behind the end of the audio are taken off a clip's target.
 
-    Raises DataError naming the clips whose annotation is not of their audio, unless the user allows it.
+    Raises DataError as `gather.encoder_frames` does, which leaves out clips whose annotation is not of their audio.
     """
     marks: list[str] = []
 
@@ -54,39 +53,18 @@ def gathered(request: Request, watch: Watch, layers: Layers) -> tuple[Gathered, 
 
     data = gather.encoder_frames(request, watch, layers.stored, check)
     frames = frames_of(data)
-    clips, usable = [], []
+    clips = []
     for mark in data.marks:
         marks.append(mark)
         watch.say(f"mark: {mark}")
-    bad: dict[str, str] = {}
-    for index, (clip, length_s) in enumerate(zip(data.clips, frames.lengths_s, strict=True)):
-        try:
-            kept, beyond = within(clip, length_s)
-        except DataError as error:
-            bad[clip.audio] = str(error)
-            continue
+    for clip, length_s in zip(data.clips, frames.lengths_s, strict=True):
+        kept, beyond = within(clip, length_s)
         clips.append(kept)
-        usable.append(index)
         if beyond:
             marks.append(f"clip '{clip.id}': {beyond} events behind the end at {length_s:.2f} s left out")
             watch.say(f"mark: {marks[-1]}")
-    if bad and not request.allow_missing:
-        raise DataError(
-            "\n  ".join([f"{len(bad)} clips cannot be used:", *list(bad.values())[:10]])
-            + "\nMend them, or run with --allow-missing: the record then lists them and is not comparable"
-        )
-    for why in bad.values():
-        watch.say(f"left out: {why}")
     summable = tuple(layers.stored.index(index) for index in layers.summed)
-    rest = replace(
-        data,
-        clips=clips,
-        features=frames.only(usable),
-        digests=[data.digests[index] for index in usable],
-        summable=summable,
-        missing=[*data.missing, *bad],
-    )
-    return rest, marks
+    return replace(data, clips=clips, summable=summable), marks
 
 
 def within(clip: Clip, length_s: float) -> tuple[Clip, int]:

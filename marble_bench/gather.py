@@ -18,7 +18,7 @@ from marble_bench.features.frames import Frames
 from marble_bench.features.pipeline import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.table import Features
-from marble_bench.request import Request, Watch
+from marble_bench.request import BROUGHT, Request, Watch
 from marble_bench.targets import Events
 from marble_bench.task import Clip, Window
 from marble_bench.weights import Weights
@@ -445,7 +445,7 @@ def own_features(request: Request) -> Gathered:
     model = {
         "name": request.model,
         "version": 1,
-        "source": f"features:{place.name}",
+        "source": f"{BROUGHT}{place.name}",
         "revision": "",
         "weights_sha256": own.digest_of(found),
         "parameters": None,

@@ -131,7 +131,7 @@ def plan(
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    lasting = _lengths(clips, path_of)
+    lasting = corpus.lengths_s(clips, path_of)
     for clip_id, why in _unfit(request, encoder, clips, lasting).items():
         say(f"clip '{clip_id}' {why}: it cannot be used")
         del lasting[clip_id]
@@ -232,26 +232,6 @@ def same_pass(request: Request) -> tuple[Any, ...]:
     window = request.named.task.window
     corpus_ = request.named.task.corpus
     return request.model, corpus_.beside or corpus_.name, window, kind, request.dtype
-
-
-def _lengths(clips: Sequence[Clip], path_of: dict[str, Path]) -> dict[str, float]:
-    """Seconds of each clip as declared, else by its file's header; without clips whose header cannot be read."""
-    lengths = {}
-    of_path: dict[Path, float | None] = {}
-    for clip in clips:
-        if clip.duration_s is not None:
-            lengths[clip.id] = clip.duration_s
-            continue
-        path = path_of[clip.id]
-        if path not in of_path:
-            try:
-                of_path[path] = audio.duration_s(path)
-            except DataError:
-                of_path[path] = None
-        length = of_path[path]
-        if length is not None:
-            lengths[clip.id] = max(0.0, length - clip.start_s)
-    return lengths
 
 
 def _unfit(request: Request, encoder: Encoder, clips: Sequence[Clip], lasting: dict[str, float]) -> dict[str, str]:

@@ -8,16 +8,15 @@ one in a hundred features moved to the next number of half precision moves outpu
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from marble_bench import plugins
+from marble_bench import comparable, plugins
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.protocol import find_protocol
-from marble_bench.request import Request, corpus_root
+from marble_bench.request import BROUGHT, Request, corpus_root
 from marble_bench.results import VOLATILE, differences, number, table_path
 from marble_bench.robustness import split_of
 from marble_bench.statistics import bootstrap_interval
@@ -67,7 +66,7 @@ def request_of(
     Raises UsageError for a record of features that somebody brought, which are not in it.
     """
     facts = record["model"]
-    if str(facts["source"]).startswith("features:"):
+    if facts["source"].startswith(BROUGHT):
         raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
     encoder = (
         plugins.find_encoder(model)
@@ -79,11 +78,7 @@ def request_of(
     )
     rules = find_protocol(record["protocol"]["name"])
     mini = record["data"]["mini"]
-    # what a run may have been asked beyond that; a version of the suite that does not know it has no such record
-    more: dict[str, Any] = {"few_shot": True} if record.get("few_shot") else {}
-    more |= {"perturb": tuple(record["perturbations"])} if record.get("perturbations") else {}
-    control = _reason(record, r"a control: training labels by (\w+)")
-    more |= {"control": control} if control else {}
+    apart = comparable.of_record(record, rules.seeds)
     return Request(
         named=named,
         protocol=rules,
@@ -94,14 +89,16 @@ def request_of(
         root=None if mini else corpus_root(named, cache, data_dir, None),
         mini=mini,
         weights=weights,
-        layers=_reason(record, r"only layers (.+)") or "all",
-        seeds=len({one["seed"] for one in record["selection"]["per_seed"]}),  # a seed has a probe for each stem
-        limit=int(_reason(record, r"limited to (\d+) clips a split") or 0) or None,
-        allow_missing=bool(record["data"]["missing"] or record["data"].get("absent")),
+        layers=apart.layers,
+        seeds=apart.seeds,
+        limit=apart.limit,
+        allow_missing=bool(record["data"]["missing"] or apart.missing),
         device=device,
-        dtype=record["environment"]["dtype"],
+        dtype=apart.dtype,
         offline=offline,
-        **more,
+        few_shot=apart.few_shot,
+        control=apart.control,
+        perturb=apart.perturbed,
     )
 
 
@@ -111,12 +108,6 @@ def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
         return find(name)
     except UsageError as error:
         raise UsageError(f"{error}; if it is one of your own, give its file: {option}") from error
-
-
-def _reason(record: dict[str, Any], pattern: str) -> str | None:
-    """What a reason for not being comparable says; a run writes it from the flags that it was given."""
-    found = (re.fullmatch(pattern, reason) for reason in record["why_not"])
-    return next((match.group(1) for match in found if match), None)
 
 
 def scores_again(old: Stored, again: dict[str, Any]) -> list[Again]:

@@ -16,6 +16,8 @@ from marble_bench.names import RULE, is_name
 from marble_bench.plugins import Named
 from marble_bench.protocol import Protocol
 
+BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
+
 
 @dataclass(frozen=True, kw_only=True)
 class Request:

@@ -8,7 +8,6 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import (
-    audio,
     comparable,
     corpus,
     events,
@@ -358,10 +357,11 @@ def plan(request: Request) -> dict[str, object]:
         chosen = frame_layers(request)
         layers, with_sum = list(chosen.single), bool(chosen.summed)
         path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-        lengths = [audio.duration_s(path_of[clip.id]) for clip in clips]
-        audio_s = sum(lengths)
+        lasting = corpus.lengths_s(clips, path_of)  # a file that is no audio ends a run, or is left out of it
+        audio_s = sum(lasting.values())
         if isinstance(request.named.task.target, Stems):
-            audio_s = separation.encoded_s(request, clips, lengths, corpus.is_mini(root))
+            readable = [clip for clip in clips if clip.id in lasting]
+            audio_s = separation.encoded_s(request, readable, list(lasting.values()), corpus.is_mini(root))
             rules = separation.rules_of(request.named.task, request.protocol, corpus.is_mini(root))
             each = request.named.task.target.width * request.seeds * len(rules.learning_rates)
             frames["probes"] = each * (len(layers) + with_sum)

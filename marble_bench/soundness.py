@@ -118,7 +118,7 @@ def times_behind_the_end(clips: Sequence[Clip], paths: Sequence[Path]) -> list[s
     for clip, path in zip(clips, paths, strict=True):
         try:
             audio.check_header(path)
-            lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(path) - clip.start_s
+            lasts = clip.length_s(path)
         except DataError:
             continue  # is told as a damaged file
         try:

@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
+from marble_bench import audio
 from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
 from marble_bench.names import RULE, is_name, is_text
@@ -43,6 +44,13 @@ class Clip:
     start_s: float = 0.0
     duration_s: float | None = None
     group: str = ""
+
+    def length_s(self, path: Path) -> float:
+        """Seconds that it lasts: as declared, else from its start to the end of its file, by the samples that are there.
+
+        Raises DataError for a file that is no audio.
+        """
+        return self.duration_s if self.duration_s is not None else max(0.0, audio.duration_s(path) - self.start_s)
 
 
 @dataclass(frozen=True)

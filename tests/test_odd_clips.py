@@ -65,3 +65,16 @@ def test_what_is_odd_about_sounds_is_a_mark_of_every_record_made_of_them(toy, hu
     again = toy("--data-dir", hums, "--overwrite")
     assert again.record["cost"]["cached"]
     assert again.record["data"]["marks"] == marks
+
+
+def test_a_plan_of_frames_leaves_out_a_file_that_is_no_audio(bench, tmp_path):
+    """As one of whole clips does: the plan counts it, a dry run goes on."""
+    folder = tmp_path / "rhythm"
+    assert bench("data", "mini", "gtzan-rhythm", folder).code == 0
+    (folder / "genres/blues/blues.00000.au").write_bytes(b"no audio")
+    asked = ("--model", "mfcc", "--task", "gtzan-rhythm", "--data-dir", folder, "--json")
+    planned = bench("plan", *asked)
+    assert planned.code == 0, planned.err
+    (row,) = planned.record["each"]
+    assert (row["clips"], row["unreadable"]) == (40, 1)
+    assert bench("run", *asked, "--dry-run").record["probes"] == row["probes"] > 0

@@ -143,8 +143,7 @@ def sound_of(item: Item, window: Window) -> Sound:
         return audio.normalize(waveform, window.normalize)
 
     check_read(item)
-    lasts = clip.duration_s if clip.duration_s is not None else audio.duration_s(item.path) - clip.start_s
-    return Sound(clip.id, sound_span(item), lasts, read, found)
+    return Sound(clip.id, sound_span(item), clip.length_s(item.path), read, found)
 
 
 def sound_span(item: Item) -> Span:
@@ -257,13 +256,12 @@ def _held_bytes(item: Item, encoder: Encoder, window: Window) -> int:
 
 def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
     """Windows of a clip by what is declared of it, else by its file's header; one where neither can be had."""
-    length_s = item.clip.duration_s
-    if length_s is None and window.length_s is not None:
-        try:
-            length_s = audio.duration_s(item.path) - item.clip.start_s
-        except DataError:
-            return 1  # decoding it will say what is wrong
-    return 1 if length_s is None else rows_of(length_s, window)
+    if window.length_s is None:
+        return 1
+    try:
+        return rows_of(item.clip.length_s(item.path), window)
+    except DataError:
+        return 1  # decoding it will say what is wrong
 
 
 def load(store: Store, spans: Sequence[Span]) -> Features:
