@@ -15,7 +15,7 @@ import pytest
 import torch
 from marble_bench.probes import grid
 
-from marble_bench import separation, stems
+from marble_bench import separation
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import (
@@ -348,8 +348,8 @@ def test_songs_counted_by_weight_score_as_songs_repeated():
 def test_a_song_that_could_not_be_read_a_moment_ago_is_not_used_without_its_digest(monkeypatch):
     """Its file is read twice, and the digest, by which features and mixtures are known, is of the first time."""
     here = SimpleNamespace(clips=[SimpleNamespace(id="song")], paths=[Path("song.stem.mp4")], digests=[""])
-    monkeypatch.setattr(stems, "digest", lambda *_: "0" * 64)
-    monkeypatch.setattr(stems, "open_song", lambda *_: "open")
+    monkeypatch.setattr(separation.stems, "digest", lambda *_: "0" * 64)
+    monkeypatch.setattr(separation.stems, "open_song", lambda *_: "open")
     assert separation._opened(here, ("drums",)) == (
         {},
         {"song": "song.stem.mp4 could not be read a moment ago: run again"},
