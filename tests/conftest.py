@@ -24,11 +24,10 @@ def toy_module():
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 # numba's cache is spoilt by processes that write it at once, and tests call librosa in several
 _worker = os.environ.get("PYTEST_XDIST_WORKER", "alone")
-os.environ["NUMBA_CACHE_DIR"] = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_worker}")
-
-os.environ["HF_HOME"] = str(
-    Path(tempfile.gettempdir()) / "marble-bench-hub"
-)  # no test finds what the user once fetched
+_places = Path(tempfile.gettempdir())
+_user = os.getuid() if hasattr(os, "getuid") else 0  # of a machine with several: none can write another's folder
+os.environ["NUMBA_CACHE_DIR"] = str(_places / f"marble-bench-numba-{_user}-{_worker}")
+os.environ["HF_HOME"] = str(_places / f"marble-bench-hub-{_user}")  # no test finds what the user once fetched
 
 PLUGINS = Path(__file__).parent / "plugins"
 TOY_TASK, TOY_MODEL = str(PLUGINS / "toy_task.py"), f"{PLUGINS / 'toy_encoder.py'}:TOY"

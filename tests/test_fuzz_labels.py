@@ -4,6 +4,8 @@ import importlib.util
 import sys
 from pathlib import Path
 
+import pytest
+
 
 def _module():
     path = Path(__file__).parent.parent / "benchmarks" / "fuzz_labels.py"
@@ -14,6 +16,7 @@ def _module():
     return module
 
 
+@pytest.mark.slow
 def test_no_mutation_of_a_label_file_passes_in_silence(tmp_path):
     fuzz = _module()
     tally = fuzz.fuzz(tmp_path, count=60, seed=7)

@@ -3,6 +3,7 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
 from made_records import make
 
 from marble_bench.results import TABLES, table_path
@@ -16,6 +17,7 @@ def _fuzz():
     return module
 
 
+@pytest.mark.slow
 def test_mutated_records_end_nothing_and_nothing_comes_through_in_silence(tmp_path):
     for seed, (model, task) in enumerate((("one", "gtzan"), ("mfcc", "emo"), ("two", "gs"))):
         make(tmp_path, model, task=task, seed=seed, mini=True)

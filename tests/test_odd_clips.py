@@ -6,6 +6,9 @@ import soundfile
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench import audio
+from marble_bench.features import oddities
+from marble_bench.features.pipeline import Cost, Shard
+from marble_bench.features.store import Span
 
 
 @pytest.fixture
@@ -78,3 +81,13 @@ def test_a_plan_of_frames_leaves_out_a_file_that_is_no_audio(bench, tmp_path):
     (row,) = planned.record["each"]
     assert (row["clips"], row["unreadable"]) == (40, 1)
     assert bench("run", *asked, "--dry-run").record["probes"] == row["probes"] > 0
+
+
+def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(tmp_path):
+    span = Span("a" * 64, "0:")
+    file = tmp_path / "audio/oddities.jsonl"
+    file.parent.mkdir()
+    file.write_text('5\n["bbbb')
+    shard = Shard([span], lambda _: [], [])
+    oddities.noting(tmp_path, Cost(odd={span: ("quiet",)}), lambda _: None)(shard)
+    assert oddities.known(tmp_path, [span]) == {span: ("quiet",)}

@@ -27,7 +27,7 @@ def noting(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Callable[
             path = _file(cache)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:  # whole lines at once, so that two processes may do it
-                file.write("".join(lines))
+                file.write("".join(["\n", *lines]))  # behind a line that a kill cut off, not on it
         write(shard)
 
     return both
@@ -42,7 +42,7 @@ def known(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             audio, stretch, *odd = json.loads(line)
-        except ValueError:
+        except (ValueError, TypeError):
             continue  # cut by a kill while it was written; the features it stands for were not written either
         if (span := Span(audio, stretch)) in wanted:
             found[span] = tuple(odd)
