@@ -129,5 +129,5 @@ def absent_of(record: dict[str, Any]) -> int:
 
 
 def seeds_of(record: dict[str, Any]) -> int:
-    """How many seeds a record has; where each stem has a probe of its own, a seed stands there once for each."""
+    """How many seeds a record has. Where each stem has its own probe, `per_seed` lists a seed once for each stem."""
     return len({choice["seed"] for choice in record["selection"]["per_seed"]})

@@ -37,7 +37,7 @@ class Changed:
 
 @dataclass(frozen=True)
 class Gathered:
-    """The clips of a run with their features, pooled or frame by frame, and how they were come by.
+    """The clips of a run with their features, pooled or frame by frame, and where the features are from.
 
     summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
     marks: what is odd about the sounds, or how features that the user brought were read. changed: by name of the
@@ -339,8 +339,10 @@ def _changed_frames(
 
 @dataclass(frozen=True)
 class Here:
-    """The clips of a run whose files are there, those files and their digests, the encoder's weights, and what sees that
-    it gives what is stored."""
+    """The clips of a run whose files are there, with these files and their digests, and the encoder's weights.
+
+    guard: compares the encoder with its stored features.
+    """
 
     clips: list[Clip]
     paths: list[Path]
@@ -353,7 +355,10 @@ class Here:
 
 
 def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
-    """What of a run is on disk, its weights had. digests: what clips are known by, by their files; else these files' own."""
+    """Find the files of a run's clips, and fetch the encoder's weights if they are not in the cache.
+
+    digests: makes the digests that identify clips from their paths; by default the sha256 of each file.
+    """
     from marble_bench import weights
     from marble_bench.download import in_lines
     from marble_bench.features import extract, manage
@@ -381,7 +386,11 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
 def sound(
     request: Request, here: Here, damaged: dict[str, str], watch: Watch
 ) -> tuple[list[int], list[str], list[dict[str, str]]]:
-    """The clips that can be used, by position; which the record calls missing; which have a known fault."""
+    """Positions of the usable clips, and the lists `missing` and `faults` of the record.
+
+    damaged: why clips cannot be used, by their ids. Raises DataError for one without a known fault, unless the user
+    allows it.
+    """
     missing, faults = _left_out(request, here.clips, here.missing, damaged, watch)
     return [index for index, clip in enumerate(here.clips) if clip.id not in damaged], missing, faults
 

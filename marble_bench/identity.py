@@ -29,7 +29,7 @@ def run_key(data: Gathered, request: Request, variant: str = "") -> RunKey:
 
 
 def of_probes(data: Gathered, request: Request, rules: dict[str, Any] | None = None) -> dict[str, Any]:
-    """All that kept probes are known by. rules: how they are trained, where that is not in the run's key.
+    """The facts that identify kept probes. rules: how they are trained, where that is not in the run's key.
 
     Beside the run's key these are the device, the code of the suite, and when the features were made: features that were
     set aside have the key of those that came after them.

@@ -125,7 +125,7 @@ class RunKey:
         return digest(self.facts())
 
     def of_probes(self, **more: Any) -> dict[str, Any]:
-        """The facts that kept probes are known by: all but how many seeds and which variant, which each probe says itself.
+        """The facts that identify kept probes: all but the count of seeds and the variant, as each probe has its own seed.
 
         more: what else decides them on this machine, such as the device.
         """
