@@ -149,12 +149,27 @@ def test_what_json_may_not_have_is_told(tmp_path, content, words):
 
 
 def test_what_cannot_be_read_as_a_file_is_told(tmp_path):
-    for path in (tmp_path / "none", tmp_path, tmp_path / ("x" * 300)):
+    for path in (tmp_path / "none", tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match="cannot be read"):
             read_text(path)
     assert brief({"a": ["x" * 10_000] * 10_000}, most=40).count("x") < 60
     (tmp_path / "lines").write_text("a\nb\n\n")
     assert read_lines(tmp_path / "lines") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_label_file_that_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path, kind):
+    path = tmp_path / "labels.csv"
+    {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/null"), "folder": os.mkdir}[kind](path)
+    keeper = os.open(path, os.O_RDWR) if kind == "pipe" else None  # a reader waits for a writer, so there is one
+    if keeper is not None:
+        os.write(keeper, b"id,label\n")
+    try:
+        with pytest.raises(DataError, match="is a folder" if kind == "folder" else "a pipe, a socket or a device"):
+            read_text(path)
+    finally:
+        if keeper is not None:
+            os.close(keeper)
 
 
 def test_a_label_file_of_gigabytes_is_refused_unread(tmp_path):
