@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -161,15 +162,13 @@ def test_what_cannot_be_read_as_a_file_is_told(tmp_path):
 def test_a_label_file_that_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path, kind):
     path = tmp_path / "labels.csv"
     {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/null"), "folder": os.mkdir}[kind](path)
-    keeper = os.open(path, os.O_RDWR) if kind == "pipe" else None  # a reader waits for a writer, so there is one
-    if keeper is not None:
-        os.write(keeper, b"id,label\n")
+    late = threading.Timer(5.0, lambda: os.close(os.open(path, os.O_RDWR)))  # else a reader waits for ever
+    late.start()
     try:
         with pytest.raises(DataError, match="is a folder" if kind == "folder" else "a pipe, a socket or a device"):
             read_text(path)
     finally:
-        if keeper is not None:
-            os.close(keeper)
+        late.cancel()
 
 
 def test_a_label_file_of_gigabytes_is_refused_unread(tmp_path):
