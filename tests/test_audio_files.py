@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -477,3 +478,18 @@ def test_an_ape_tag_behind_a_flac_is_no_part_of_its_frames(tmp_path, has_header)
     assert np.array_equal(audio.read_channels(path), before)
     path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
     assert np.array_equal(audio.read_channels(path), before)
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"\xff\xfb\x90\x64\0\0", b"\xff\xfb", b"ID", b"\0"])
+def test_a_megabyte_that_is_no_frame_is_passed_in_a_moment(tmp_path, junk):
+    """Each of its bytes may begin a frame, and what lay ahead was copied for each."""
+    content, _ = _vbr(tmp_path / "whole.mp3")
+    before = audio.read_channels(tmp_path / "whole.mp3")
+    path, many = tmp_path / "sound.mp3", junk * ((1 << 20) // len(junk))
+    began = time.process_time()
+    path.write_bytes(content + many)
+    assert np.array_equal(audio.read_channels(path), before)
+    path.write_bytes(many)
+    with pytest.raises(DataError, match=r"sound\.mp3"):
+        audio.read_channels(path)
+    assert time.process_time() - began < 20
