@@ -113,10 +113,10 @@ def size_of(source: Source, talk: Talk) -> int | None:
     try:
         with _opened(urllib.request.Request(source.url, method="HEAD"), talk) as answer:
             length = _length(answer.headers)
-    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+    except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        talk.say(f"the size of {source.url} is not known beforehand ({error})")
+        talk.say(f"the size of {source.url} is not known beforehand ({_shown(error)})")
         return None
     if length is None:
         talk.say(f"the size of {source.url} is not known beforehand (the server does not say)")
@@ -180,7 +180,9 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
             return  # nothing behind what is there, so it is whole; a digest will say
         raise _start_over(partial, f"the {have:,} bytes that were there are no part of the server's file") from error
     except (http.client.HTTPException, OSError) as error:
-        raise _BrokenOff(str(error) or type(error).__name__) from error
+        raise _BrokenOff(_shown(error)) from error
+    except ValueError as error:  # an address that it redirects to
+        raise DataError(f"{source.url} gives an answer that cannot be read: {_shown(error)}") from error
     with answer:
         total = _length(answer.headers)
         if going_on := answer.status == 206:
@@ -217,13 +219,19 @@ def _too_large(source: Source, partial: Path, found: int) -> DataError:
 
 
 def _start_over(partial: Path, why: str) -> _BrokenOff:
-    partial.unlink()
+    partial.unlink(missing_ok=True)
     return _BrokenOff(f"{why}; starting anew")
+
+
+def _shown(error: Exception) -> str:
+    """What an error says, which may be the server's own bytes: on one short line, without control characters."""
+    words = " ".join(str(error).split())[:200] or type(error).__name__
+    return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
 
 
 def _length(headers: Message) -> int | None:
     said = headers.get("Content-Length", "")
-    return int(said) if said.isdecimal() else None
+    return int(said) if said.isdecimal() and len(said) < 19 else None
 
 
 def _keep_tag(headers: Message, tag: Path) -> None:
@@ -241,7 +249,7 @@ def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
             part = answer.read(PART)
         except (http.client.HTTPException, OSError) as error:
-            raise _BrokenOff(str(error) or type(error).__name__) from error
+            raise _BrokenOff(_shown(error)) from error
         if not part:
             return
         yield part

@@ -130,7 +130,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
         there = kept(encoder, cache)
         return there[1].sha256 if there else None
     given = override.expanduser()
-    if not given.exists():
+    if not (given.is_file() or given.is_dir()):
         return None
     if given.is_file() and given.suffix == ".safetensors":
         return _digest(given)
@@ -224,6 +224,8 @@ def _given(encoder: Encoder, cache: Path, given: Path, talk: Talk) -> Weights:
     """The weights that `--weights` names. What lacks a configuration is told not to have been compared with it."""
     if not given.exists():
         raise UsageError(f"--weights {given}: there is no such file or folder")
+    if not (given.is_file() or given.is_dir()):
+        raise UsageError(f"--weights {given}: it is a pipe, a socket or a device; name a file or a folder")
     lacking = [name for name in _configurations(encoder) if not (given / name).is_file()]
     if lacking:
         talk.say(

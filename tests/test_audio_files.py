@@ -7,6 +7,7 @@ import shutil
 import struct
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -416,3 +417,79 @@ def test_bytes_behind_a_wav_are_noted_if_few_and_refused_if_many(tmp_path):
     path.write_bytes(content + b"\1" * 5000)
     with pytest.raises(DataError, match="5,000 bytes behind the samples"):
         audio.read(path, sample_rate_hz=RATE)
+
+
+@pytest.mark.parametrize("written", ["libsndfile", "ffmpeg"])
+def test_any_span_of_a_vorbis_file_is_that_slice_of_the_whole(tmp_path, written):
+    path = tmp_path / "sound.ogg"
+    music = _music(5.0, 2, 44100)
+    if written == "libsndfile":
+        soundfile.write(path, music, 44100, format="OGG", subtype="VORBIS")
+    else:
+        if shutil.which("ffmpeg") is None:
+            pytest.skip("ffmpeg is not installed")
+        soundfile.write(tmp_path / "sound.wav", music, 44100)
+        subprocess.run(["ffmpeg", "-v", "error", "-i", tmp_path / "sound.wav", path], check=True)
+    whole = audio.read_channels(path)
+    for start_s in (0.5, 2.0, 4.2, 4.7):  # the last two lie in the last page, which libsndfile seeks in wrongly
+        at, count = round(start_s * 44100), round(0.25 * 44100)
+        span = audio.read_channels(path, start_s=start_s, duration_s=0.25)
+        assert np.array_equal(span, whole[:, at : at + count]), start_s
+
+
+@pytest.mark.parametrize(("kind", "type_"), [(3, np.float32), (3, np.float64), (1, np.int32)])
+def test_a_w64_of_the_extensible_form_is_read_as_what_it_holds(tmp_path, kind, type_):
+    """As ffmpeg writes it; libsndfile takes floats for integers there, which gives noise of full scale."""
+    music = _music(0.2, 2)
+    stored = (music * 2**31).astype(type_) if kind == 1 else music.astype(type_)
+    soundfile.write(tmp_path / "model.w64", music, RATE, format="W64", subtype="PCM_16")
+    content, wide = (tmp_path / "model.w64").read_bytes(), 2 * stored.itemsize
+    fmt = struct.pack("<HHIIHHHHI", 0xFFFE, 2, RATE, RATE * wide, wide, 4 * wide, 22, 4 * wide, 3)
+    fmt += struct.pack("<H", kind) + bytes.fromhex("000000001000800000aa00389b71")
+    at, data = content.index(b"fmt "), content.index(b"data")
+    body = content[at : at + 16] + struct.pack("<Q", 24 + len(fmt)) + fmt
+    body += content[data : data + 16] + struct.pack("<Q", 24 + stored.nbytes) + stored.tobytes()
+    path = tmp_path / "sound.w64"
+    path.write_bytes(content[:16] + struct.pack("<Q", 40 + len(body)) + content[24:40] + body)
+    assert np.abs(audio.read_channels(path).T - music).max() < 1e-6
+
+
+@pytest.mark.parametrize("subtype", ["MS_ADPCM", "IMA_ADPCM"])
+def test_an_adpcm_wav_of_ffmpeg_is_read_though_its_pace_is_a_constant(tmp_path, subtype):
+    path = tmp_path / "sound.wav"
+    soundfile.write(path, _music(1.0, 2, 44100), 44100, subtype=subtype)
+    before, content = audio.read_channels(path), bytearray(path.read_bytes())
+    content[28:32] = struct.pack("<I", 16_000)
+    path.write_bytes(content)
+    assert np.array_equal(audio.read_channels(path), before)
+
+
+@pytest.mark.parametrize("has_header", [True, False])
+def test_an_ape_tag_behind_a_flac_is_no_part_of_its_frames(tmp_path, has_header):
+    path = tmp_path / "sound.flac"
+    soundfile.write(path, _music(1.0), RATE)
+    before = audio.read_channels(path)
+    item = struct.pack("<II", 5, 0) + b"Title\0hello"
+    ends = [
+        b"APETAGEX" + struct.pack("<IIII", 2000, len(item) + 32, 1, flags | has_header << 31) + bytes(8)
+        for flags in (1 << 29, 0)
+    ]
+    path.write_bytes(path.read_bytes() + (ends[0] if has_header else b"") + item + ends[1])
+    assert np.array_equal(audio.read_channels(path), before)
+    path.write_bytes(path.read_bytes() + b"TAG" + bytes(125))
+    assert np.array_equal(audio.read_channels(path), before)
+
+
+@pytest.mark.parametrize("junk", [b"\xff", b"\xff\xfb\x90\x64\0\0", b"\xff\xfb", b"ID", b"\0"])
+def test_a_megabyte_that_is_no_frame_is_passed_in_a_moment(tmp_path, junk):
+    """Each of its bytes may begin a frame, and what lay ahead was copied for each."""
+    content, _ = _vbr(tmp_path / "whole.mp3")
+    before = audio.read_channels(tmp_path / "whole.mp3")
+    path, many = tmp_path / "sound.mp3", junk * ((1 << 20) // len(junk))
+    began = time.process_time()
+    path.write_bytes(content + many)
+    assert np.array_equal(audio.read_channels(path), before)
+    path.write_bytes(many)
+    with pytest.raises(DataError, match=r"sound\.mp3"):
+        audio.read_channels(path)
+    assert time.process_time() - began < 20

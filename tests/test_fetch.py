@@ -366,6 +366,36 @@ def test_a_redirect_to_another_kind_of_address_is_not_followed(server, get, plac
         get(Source(url=server.url("/a.csv"), size_bytes=4))
 
 
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [
+        ("302 Found\r\nLocation: http://[bad", "gives an answer that cannot be read: Invalid IPv6 URL"),
+        ("206 Partial\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 5", "the server sent another range"),
+        (f"200 OK\r\nContent-Length: {'9' * 5000}", "gave sha256"),
+    ],
+)
+def test_an_answer_of_nonsense_is_told_of_its_address(tmp_path, answer, words):
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self):
+            self.wfile.write(f"HTTP/1.1 {answer}\r\n\r\n12345".encode())
+            self.close_connection = True
+
+        def log_message(self, *_):
+            pass
+
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        source = Source(url=f"http://127.0.0.1:{server.server_port}/a.csv", sha256="0" * 64)
+        talk = fetch.Talk(lambda _: None, lambda *_: None, lambda _: None)
+        with pytest.raises(DataError, match=words):
+            download.download(source, tmp_path / "a.csv", tmp_path / "scratch", talk)
+        server.shutdown()
+
+
+def test_what_a_server_says_is_shown_as_text():
+    assert download._shown(ValueError("\x1b[31mred\nline" + "x" * 500)) == "\\x1b[31mred line" + "x" * 187
+
+
 def test_https_is_not_left_for_http():
     request = urllib.request.Request("https://x.example/a.csv")
     redirects = download._Redirects(fetch.Talk(lambda _: None, lambda *_: None))

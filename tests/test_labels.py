@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import threading
 import unicodedata
 from pathlib import Path
 
@@ -149,12 +150,25 @@ def test_what_json_may_not_have_is_told(tmp_path, content, words):
 
 
 def test_what_cannot_be_read_as_a_file_is_told(tmp_path):
-    for path in (tmp_path / "none", tmp_path, tmp_path / ("x" * 300)):
+    for path in (tmp_path / "none", tmp_path / ("x" * 300)):
         with pytest.raises(DataError, match="cannot be read"):
             read_text(path)
     assert brief({"a": ["x" * 10_000] * 10_000}, most=40).count("x") < 60
     (tmp_path / "lines").write_text("a\nb\n\n")
     assert read_lines(tmp_path / "lines") == ["a", "b"]
+
+
+@pytest.mark.parametrize("kind", ["pipe", "device", "folder"])
+def test_a_label_file_that_is_no_file_is_neither_waited_for_nor_read_without_end(tmp_path, kind):
+    path = tmp_path / "labels.csv"
+    {"pipe": os.mkfifo, "device": lambda p: p.symlink_to("/dev/null"), "folder": os.mkdir}[kind](path)
+    late = threading.Timer(5.0, lambda: os.close(os.open(path, os.O_RDWR)))  # else a reader waits for ever
+    late.start()
+    try:
+        with pytest.raises(DataError, match="is a folder" if kind == "folder" else "a pipe, a socket or a device"):
+            read_text(path)
+    finally:
+        late.cancel()
 
 
 def test_a_label_file_of_gigabytes_is_refused_unread(tmp_path):

@@ -704,6 +704,20 @@ def test_the_declared_file_given_by_hand_is_the_same_weights(pip, tmp_path):
     assert (by_hand.path, by_hand.sha256) == (fetched.path, fetched.sha256)
 
 
+def test_weights_that_are_a_pipe_or_a_device_are_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "weights.safetensors")
+    (tmp_path / "endless.bin").symlink_to("/dev/null")
+    late = threading.Timer(5.0, lambda: os.close(os.open(tmp_path / "weights.safetensors", os.O_RDWR)))
+    late.start()  # else a reader waits for ever
+    try:
+        for name in ("weights.safetensors", "endless.bin"):
+            assert weights.known_digest(_encoder(), tmp_path / "cache", tmp_path / name) is None
+            with pytest.raises(UsageError, match="it is a pipe, a socket or a device"):
+                weights.resolve(_encoder(), tmp_path / "cache", override=tmp_path / name)
+    finally:
+        late.cancel()
+
+
 def test_what_cannot_be_given_is_told(pip, tmp_path):
     with pytest.raises(UsageError, match=r"--weights .*nothing\.tar: there is no such file or folder"):
         weights.resolve(_encoder(), tmp_path, override=tmp_path / "nothing.tar")

@@ -4,8 +4,9 @@ wav, RF64, W64, AIFF, CAF, au, flac, ogg and mp3 through libsndfile, mp4 through
 is says `sizes`, and of an mp3 `mpeg`; libsndfile's own count is never used. Spans are rounded to samples of the file's own
 rate.
 
-Seeking is used where it is exact to the sample (uncompressed samples, flac, Vorbis); everything else is decoded from its
-start and thrown away up to the span, so a span is always that slice of the whole.
+Seeking is used where it is exact to the sample (uncompressed samples, flac); everything else is decoded from its start and
+thrown away up to the span, so a span is always that slice of the whole. libsndfile misses a sample of Vorbis that lies in
+the last page of a file.
 
 What goes wrong with one file is a DataError that names it, whatever it is: a header, a coding, the system's refusal to open
 it, a lack of memory.
@@ -38,7 +39,7 @@ CHANNELS_MOST = 64
 BLOCK_BYTES = 1 << 20  # of decoded samples at a time
 SPAN_BYTES_MOST = 1 << 30  # of the samples of one span: 3.1 h of mono at 24 kHz
 # codings that libsndfile finds any sample of exactly
-SEEKABLE = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW", "VORBIS")
+SEEKABLE = ("PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW")
 FORMATS = ("WAV", "WAVEX", "RF64", "W64", "AU", "AIFF", "CAF", "FLAC", "OGG", "MP3")
 FAULTS = (OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, IndexError, EOFError, struct.error)
 

@@ -20,6 +20,7 @@ ffmpeg overlook it.
 from __future__ import annotations
 
 import io
+import re
 from dataclasses import dataclass
 from typing import BinaryIO
 
@@ -30,6 +31,8 @@ CHUNK = 1 << 20
 DECODER_DELAY = 529  # samples that an mp3 decoder itself is late
 GAPLESS = (b"LAME", b"Lavf", b"Lavc")  # who writes delay and padding, as ffmpeg knows them
 FAR = 1 << 50  # where a `View` says that its bytes end
+STARTS = re.compile(rb"\xff[\xe2-\xff][\x00-\xef]|ID3|APETAGEX")  # what may begin a frame or a tag
+LONGEST_START = 8
 TAG_BYTES = 128  # an ID3v1 tag, which a decoder looks for at the end
 # kb/s by (MPEG-1 or not, layer), ISO 11172-3 and 13818-3
 BITRATES = {
@@ -291,15 +294,12 @@ class _Walk:
                 raise DataError(
                     f"changes from {_told(self.header)} to {_told(found)} at byte {at:,}: several files in one"
                 )
-            ahead = self.bytes_at(at + 1, CHUNK)
-            step = ahead.find(b"\xff")
-            tag_step = min((place for place in (ahead.find(b"ID3"), ahead.find(b"APETAGEX")) if place >= 0), default=-1)
-            if tag_step >= 0 and (step < 0 or tag_step < step):
-                step = tag_step
-            moved = 1 + (step if step >= 0 else len(ahead))
-            passed = self.bytes_at(at, moved)
+            self.bytes_at(at, LONGEST_START)  # the buffer now holds what stands here
+            start, end = STARTS.search(self.buffer, at + 1 - self.base), self.base + len(self.buffer)
+            to = self.base + start.start() if start else end if end >= self.size else max(at + 1, end - LONGEST_START)
+            passed = self.buffer[at - self.base : to - self.base]
             self.foreign += len(passed) - passed.count(0)
-            at += moved
+            at = to
         self.foreign += max(0, self.size - at)
         return None
 

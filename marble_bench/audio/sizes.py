@@ -33,7 +33,8 @@ SLACK = 4096  # bytes behind the samples that may belong to nothing
 ROUNDING = 16  # bytes that writers are off by when they tell the size of a whole container
 PAGE = 4096  # how far below 2^31 or 2^32 a size is that means "unknown"
 PLAIN = {1: None, 3: None, 6: 1, 7: 1}  # wav codings whose block is a sample of each channel; bytes of one where fixed
-MS_ADPCM, IMA_ADPCM, GSM, EXTENSIBLE = 2, 0x11, 0x31, 0xFFFE
+PCM, MS_ADPCM, IMA_ADPCM, GSM, EXTENSIBLE = 1, 2, 0x11, 0x31, 0xFFFE
+FFMPEG_PACE = 16_000  # bytes a second that ffmpeg tells of every ADPCM: its default bit rate, which says nothing
 AU_BYTES = {1: 1, 2: 1, 3: 2, 4: 3, 5: 4, 6: 4, 7: 8, 27: 1}  # bytes of a sample by the header's coding
 AIFF_BYTES = {b"fl32": 4, b"FL32": 4, b"fl64": 8, b"FL64": 8, b"ulaw": 1, b"ULAW": 1, b"alaw": 1, b"ALAW": 1}
 AIFF_PLAIN = (b"NONE", b"sowt", b"twos", b"in24", b"in32", b"42ni", b"23ni", b"raw ")
@@ -187,9 +188,8 @@ def _coding(fmt: bytes, order: str) -> _Coding:
     if len(fmt) < 16:
         raise DataError("has a header that is too short")
     form = "<" if order == "little" else ">"
-    kind, channels, rate, per_second, align, bits = struct.unpack(form + "HHIIHH", fmt[:16])
-    if kind == EXTENSIBLE and len(fmt) >= 26:
-        kind = struct.unpack(form + "H", fmt[24:26])[0]
+    _, channels, rate, per_second, align, bits = struct.unpack(form + "HHIIHH", fmt[:16])
+    kind = _kind(fmt, form)
     _check(channels > 0 and align > 0, f"{channels} channels in blocks of {align} bytes")
     if kind in PLAIN:
         wide = PLAIN[kind] or (bits + 7) // 8
@@ -216,10 +216,19 @@ def _coding(fmt: bytes, order: str) -> _Coding:
     return _Coding(align, samples, channels)
 
 
+def _kind(fmt: bytes, form: str) -> int:
+    """The coding of a fmt chunk, which the extensible form tells behind the rest."""
+    kind: int = struct.unpack(form + "H", fmt[:2])[0]
+    if kind == EXTENSIBLE and len(fmt) >= 26:
+        kind = struct.unpack(form + "H", fmt[24:26])[0]
+    return kind
+
+
 def _check_pace(told: int, expected: float) -> None:
     """Bytes a second of coded blocks, which writers round in ways of their own, and some leave at 0."""
     _check(
-        not told or abs(told - expected) <= 0.1 * expected, f"{told:,} bytes a second, where {expected:,.0f} are needed"
+        told in (0, FFMPEG_PACE) or abs(told - expected) <= 0.1 * expected,
+        f"{told:,} bytes a second, where {expected:,.0f} are needed",
     )
 
 
@@ -338,12 +347,15 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
 
 
 def _w64(file: BinaryIO, begin: int, size: int) -> Size:
-    at, coding, fact = begin + 40, None, None
+    at, coding, fact, mended = begin + 40, None, None, None
     while at + 24 <= size:
         head = _at(file, at, 24)
         name, length = head[:4], struct.unpack("<Q", head[16:])[0]
         if head[4:16] == W64_TAIL and name == b"fmt ":
-            coding = _coding(_at(file, at + 24, 64), "little")
+            fmt = _at(file, at + 24, min(length - 24, 64)) if length > 24 else b""
+            coding, kind = _coding(fmt, "little"), _kind(fmt, "<")
+            if kind != struct.unpack("<H", fmt[:2])[0] and kind != PCM:
+                mended = at + 24, struct.pack("<H", kind)  # libsndfile takes every extensible W64 for integers
         elif head[4:16] == W64_TAIL and name == b"fact" and length >= 28:
             fact = struct.unpack("<I", _at(file, at + 24, 4))[0]
         elif head[4:16] == W64_TAIL and name == b"data":
@@ -358,7 +370,8 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
             notes = (
                 () if unknown or here < inside else _left_over(size - _w64_end(file, at + length + -length % 8, size))
             )
-            return Size(None if unknown else promised, promised if there >= promised else there, notes=notes)
+            there = promised if there >= promised else there
+            return Size(None if unknown else promised, there, notes=notes, mended=mended)
         if length < 24:
             break
         at += length + -length % 8
@@ -439,6 +452,9 @@ def _last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -
     """
     if size - begin >= mpeg.TAG_BYTES and _at(file, size - mpeg.TAG_BYTES, 3) == b"TAG":
         size -= mpeg.TAG_BYTES
+    if size - begin >= 32 and (foot := _at(file, size - 32, 32))[:8] == b"APETAGEX":
+        length, has_header = int.from_bytes(foot[12:16], "little"), foot[23] >> 7
+        size = max(begin, size - length - 32 * has_header)
     first = max(begin, size - FLAC_TAIL)
     tail = _at(file, first, size - first)
     at, ends = len(tail), [len(tail)]

@@ -19,6 +19,7 @@ import csv
 import json
 import re
 import reprlib
+import stat
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -54,12 +55,16 @@ def read_text(path: Path, *, byte_order_mark: bool = True) -> str:
     """The text of a UTF-8 file without its byte order mark.
 
     byte_order_mark: whether there may be one. Raises DataError with the line for another encoding and for a NUL
-    character, and for a file that cannot be read or is too large for a label file.
+    character, and for what is no file, cannot be read, or is too large for a label file.
     """
     try:
-        size = path.stat().st_size
-        if size > MOST_BYTES:
-            raise fault(path, f"has {size:,} bytes, too many for a label file (at most {MOST_BYTES:,})")
+        found = path.stat()
+        if stat.S_ISDIR(found.st_mode):
+            raise fault(path, "is a folder and no label file")
+        if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, and a device never ends
+            raise fault(path, "is a pipe, a socket or a device and no label file")
+        if found.st_size > MOST_BYTES:
+            raise fault(path, f"has {found.st_size:,} bytes, too many for a label file (at most {MOST_BYTES:,})")
         content = path.read_bytes()
     except OSError as error:
         raise fault(path, f"cannot be read ({error.strerror})") from error
