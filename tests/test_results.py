@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -262,6 +263,26 @@ def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, ver
     found, code = verdicts()
     assert code == 3
     assert {kind for kinds in found.values() for kind in kinds} == {"ok", "same answers"}
+
+
+def test_a_copy_of_a_registered_models_record_falls_whatever_it_is_called(tmp_path, verdicts):
+    make(tmp_path / "results", "mfcc")
+    make(tmp_path / "results", "aaa")  # the same seed, so the same outputs
+    found, _ = verdicts()
+    assert {Path(path).parts[-4]: list(kinds) for path, kinds in found.items()} == {
+        "aaa": ["same answers"],
+        "mfcc": ["ok"],
+    }
+
+
+def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, verdicts):
+    make(tmp_path / "results", "one")
+    copied = make(tmp_path / "results", "another")
+    copied.write_text(copied.read_text().replace('"python": "', '"python": "3'))  # its digest is another
+    shutil.copytree(tmp_path / "results/one", tmp_path / "results/a-copy")  # misplaced
+    found, _ = verdicts()
+    kinds = {Path(path).parts[-4]: list(kinds) for path, kinds in found.items()}
+    assert kinds == {"another": ["edited"], "a-copy": ["misplaced"], "one": ["near answers"]}
 
 
 def test_a_score_below_the_floor_is_a_warning(tmp_path, verdicts, record):
