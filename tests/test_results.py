@@ -1,6 +1,8 @@
 """`bench results check`: a clear verdict for every broken record, none for a whole one. `bench reproduce`: one run again."""
 
+import hashlib
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -283,6 +285,27 @@ def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, ver
     found, _ = verdicts()
     kinds = {Path(path).parts[-4]: list(kinds) for path, kinds in found.items()}
     assert kinds == {"another": ["edited", "near answers"], "a-copy": ["misplaced"], "one": ["near answers"]}
+
+
+def test_a_pipe_or_a_folder_in_a_records_place_is_a_line_and_is_not_waited_for(record, bench):
+    os.mkfifo(record.with_name("pipe.json"))
+    record.with_name("folder.json").mkdir()
+    record.with_name("loop.json").symlink_to("loop.json")
+    ended = bench("list", "results", "--json")
+    assert ended.code == 0
+    assert len(json.loads(ended.out)) == 1
+    assert ended.err.count("it is no file") == 2
+
+
+def test_a_class_is_a_whole_number(record, verdicts):
+    path = results.table_path(record, "predictions")
+    frame = pd.read_parquet(path)
+    frame["truth"] = [[value + 0.5 for value in truth] for truth in frame["truth"]]
+    frame.to_parquet(path, index=False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    _edit(record, lambda each: each["digests"].update(predictions=digest), reseal=True)
+    (kinds,) = verdicts()[0].values()
+    assert "a truth is no whole number of a class" in kinds["tables"]
 
 
 def test_a_score_below_the_floor_is_a_warning(tmp_path, verdicts, record):
