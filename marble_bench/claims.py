@@ -254,7 +254,7 @@ def _selection(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     elif max(places.values()) > 1:
         yield "counts", "a seed chose two probes"
     if len(stems) == 1 and "" in stems:
-        yield from _valid(record)
+        yield from valid_scores(record)
     task, encoder, protocol = task_of(record), encoder_of(record), protocol_of(record)
     if encoder is not None and encoder.version == record["model"]["version"]:
         known = {layer.name for layer in encoder.layers} | {"sum"}
@@ -315,7 +315,7 @@ def _size(
         )
 
 
-def _valid(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def valid_scores(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     """Whether the chosen probes' scores on valid are those of their answers."""
     score = record["scores"].get(record["selection"]["metric"])
     found = [choice["valid"] for choice in record["selection"]["per_seed"]]

@@ -12,6 +12,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.stored import Predicted, Stored, predicted
@@ -28,9 +29,10 @@ NUMBERS = 4096  # of a seed that are compared, so that a board of many records i
 
 @dataclass
 class Answers:
-    """What the records so far have answered, by task and test clips."""
+    """What the records so far have answered, by task and test clips. fallen: those of them that do not stand."""
 
     known: dict[str, list[tuple[Stored, Any]]] = field(default_factory=dict)
+    fallen: set[Path] = field(default_factory=set)
 
     def copied(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         """Whether a record's predictions are those of a record before it that is of another model."""
@@ -48,10 +50,11 @@ class Answers:
         before = self.known.setdefault(f"{stored.record['task']['name']}\n{where}", [])
         others = [(_nearness(own, theirs), other) for other, theirs in before if _model(other) != _model(stored)]
         before.append((stored, own))
-        most, other = max(others, key=lambda each: each[0], default=(0.0, stored))
-        if most >= SAME:
+        standing = [each for each in others if each[1].path not in self.fallen and each[0] >= SAME]
+        most, other = max(standing or others, key=lambda each: each[0], default=(0.0, stored))
+        if standing:
             yield "same answers", f"its predictions are those of {other.name}, another model ({other.path})"
-        elif most >= NEAR:
+        elif most >= NEAR:  # or the same as those of one that does not stand, which takes no other with it
             yield (
                 "near answers",
                 f"its predictions go with those of {other.name}, another model, at {most:.4f} of 1 ({other.path})",

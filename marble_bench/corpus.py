@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-import inspect
+import json
 import os
 import shutil
 import unicodedata
@@ -12,14 +12,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from marble_bench import audio, synth
+from marble_bench.core import sources
 from marble_bench.data.tables import brief, fault, read_lines
 from marble_bench.disk import sweep, walk
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.names import is_text
-from marble_bench.plugins import Named
+from marble_bench.plugins import Named, digest_of_file
 from marble_bench.request import Request
 from marble_bench.task import SPLITS, Clip, Corpus
 
@@ -73,10 +75,13 @@ def _mini_of(corpus: Corpus) -> Callable[[Path], None]:
 
 
 def _code_of(corpus: Corpus) -> str:
-    """sha256 of the files that a miniature is made by, so that one of earlier code is not taken for it."""
+    """sha256 of what a miniature is made by, a user's helpers included, so that one of earlier code is not taken for it."""
     total = hashlib.sha256(Path(synth.__file__).read_bytes())
-    made_by = inspect.getsourcefile(_mini_of(corpus))
-    total.update(Path(made_by).read_bytes() if made_by else corpus.name.encode())
+    made_by = _mini_of(corpus)
+    for path in sorted(set(sources.files_of(made_by))):
+        total.update(digest_of_file(path).encode() if sources.is_theirs(path) else path.read_bytes())
+    if isinstance(made_by, partial):
+        total.update(json.dumps(sources.held_by(made_by)).encode())
     return total.hexdigest()
 
 
@@ -278,5 +283,20 @@ def lengths_s(clips: Sequence[Clip], path_of: Mapping[str, Path]) -> dict[str, f
 
 def fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:
     """`sha256:...` over every clip's id, split, target and audio digest, whatever their order."""
-    rows = sorted(f"{c.id}\t{c.split}\t{c.target!r}\t{d}" for c, d in zip(clips, digests, strict=True))
+    rows = sorted(f"{c.id}\t{c.split}\t{_exact(c.target)}\t{d}" for c, d in zip(clips, digests, strict=True))
     return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _exact(target: object) -> str:
+    """A target in full, the same in every process: arrays show a part of their digits, and sets have no order.
+
+    >>> _exact(("a", 1.5)), _exact({"b", "a"}), _exact([frozenset("a")])
+    ("('a', 1.5)", "{'a', 'b'}", "[{'a'}]")
+    """
+    if isinstance(target, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_exact, target)))}}}"
+    if isinstance(target, (tuple, list)):
+        inside = ", ".join(map(_exact, target))
+        return f"[{inside}]" if isinstance(target, list) else f"({inside}{',' * (len(target) == 1)})"
+    values = getattr(target, "tolist", None)  # of numpy and torch
+    return repr(values() if callable(values) else target)

@@ -99,6 +99,8 @@ class Encoder:
             for layer in self.layers
             if not is_text(layer.name)
         ]
+        if any(layer.name == "sum" for layer in self.layers):
+            problems.append("a layer is called 'sum', which means the weighted sum of layers: give another name")
         if self.sample_rate_hz <= 0:
             problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
         if not self.layers:

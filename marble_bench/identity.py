@@ -21,6 +21,7 @@ def run_key(data: Gathered, request: Request, variant: str = "") -> RunKey:
         layers=data.features.names,
         summable=data.summable,
         corpus=corpus.fingerprint(data.clips, data.digests),
+        spans=keys.digest(sorted([c.id, c.start_s, c.duration_s, c.group] for c in data.clips)),
         task=keys.task_hash(request.named),
         sources=keys.keyed(each for each in origins if each.kind != "encoder"),  # that is in the features' keys
         seeds=request.seeds,

@@ -10,6 +10,7 @@ import ast
 import hashlib
 import importlib
 import importlib.util
+import re
 import sys
 import sysconfig
 import traceback
@@ -76,7 +77,7 @@ def _load(path: Path, module: str | None) -> ModuleType:
     try:
         loaded = _import_file(path) if module is None else importlib.import_module(module)
         if theirs and (module is None or module not in before):
-            _note_sources(path.resolve(), set(sys.modules) - before)
+            _note_sources(path.resolve(), set(sys.modules) - before, module or "")
         return loaded
     except SyntaxError as error:  # of the file, or of one that it imports
         raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
@@ -115,12 +116,13 @@ def _import_file(path: Path) -> ModuleType:
     return loaded
 
 
-def _note_sources(path: Path, brought: set[str]) -> None:
-    """Keep the digest of a user's file that was just imported. brought: modules that its import brought in.
+def _note_sources(path: Path, brought: set[str], module: str) -> None:
+    """Keep the digest of a user's file that was just imported. brought: modules that its import brought in. module: its
+    name, where it stands in a package.
 
     Raises UsageError if it imports a module beside it, and another folder's module of that name was there already.
     """
-    helpers = sources.helpers_of(path, brought)
+    helpers = sources.helpers_of(path, brought, module)
     for name, place in helpers.items():
         beside = module_file(path.parent / name.partition(".")[0])
         if beside and "." not in name and beside.resolve() not in (place, path):
@@ -128,7 +130,7 @@ def _note_sources(path: Path, brought: set[str]) -> None:
                 f"imports '{name}' and got {place}, which was imported before; {beside} stands beside it: rename one of them"
             )
         _HELPERS[name] = place, _sha256(place)
-    _DIGESTS[path] = sources.user_digest(path, helpers.values())
+    _DIGESTS[path] = sources.user_digest(path, helpers)
 
 
 def _forget_edited_helpers() -> None:
@@ -146,7 +148,7 @@ def _sha256(path: Path) -> str:
 
 def digest_of_file(path: Path) -> str:
     """The source digest of a user's file: as it was imported, else as it is."""
-    return _DIGESTS.get(path) or sources.user_digest(path, sources.helpers_of(path).values())
+    return _DIGESTS.get(path) or sources.user_digest(path, sources.helpers_of(path))
 
 
 def fault_of(error: Exception) -> UsageError | None:
@@ -272,9 +274,8 @@ def find_encoder(name: str) -> Encoder:
     Only for words of a command line; what a record names goes to `registered_encoder`. Raises UsageError with the closest
     name.
     """
-    if ".py" in name:
-        file, _, attribute = name.partition(".py")
-        path, attribute = Path(file + ".py").expanduser(), attribute.lstrip(":")
+    if found := re.fullmatch(r"(.*\.py)(?::(.*))?", name):  # the last: folders such as .pyenv have it in their names
+        path, attribute = Path(found[1]).expanduser(), found[2] or ""
         if not path.is_file():
             raise UsageError(f"no encoder file {path}")
         module = _load(path.resolve(), None)

@@ -209,6 +209,8 @@ def loads(text: str) -> Any:
 
 def read_text(path: Path) -> str:
     """The text of a record's file. Raises ValueError for one that is larger than any record, OSError for none."""
+    if path.exists() and not path.is_file():  # a pipe would be waited for
+        raise ValueError("it is no file")
     with path.open("rb") as file:
         held = file.read(LARGEST_BYTES + 1)
     if len(held) > LARGEST_BYTES:

@@ -8,6 +8,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import (
+    claims,
     comparable,
     corpus,
     events,
@@ -21,7 +22,7 @@ from marble_bench import (
     separation,
     soundness,
 )
-from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.errors import BenchError, DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.table import Features
 from marble_bench.gather import Gathered
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
-    from marble_bench.probes import trainer
+    from marble_bench.probes import shelf, trainer
 
 
 def run(request: Request, watch: Watch) -> Outcome:
@@ -118,6 +119,7 @@ def _run_clips(request: Request, watch: Watch) -> Outcome:
     if request.perturb:
         made["perturbations"], changed = robustness.score(data, request, predict, answers)
     grid = record.grid_table(fitted, data.features.names)
+    _check_kept(made, fitting.used)
     outcome = _save(request, data, watch, made, grid, record.prediction_table(data, answers, changed))
     fitting.clear()
     return outcome
@@ -152,6 +154,7 @@ def _run_events(request: Request, watch: Watch) -> Outcome:
     if request.perturb:
         made["perturbations"], changed = robustness.score_events(data, request, chosen, recipe, answered)
     predictions = events.prediction_table(data, answered, task.target.names, changed)
+    _check_kept(made, [kept])
     outcome = _save(request, data, watch, made, record.grid_table(fitted, data.features.names), predictions)
     kept.clear()
     return outcome
@@ -230,6 +233,20 @@ def frame_layers(request: Request) -> framed.Layers:
     encoder, names = request.encoder, [layer.name for layer in request.encoder.layers]
     single, with_sum = chosen_layers(request.layers, names, request.protocol, encoder.summable)
     return framed.layers_of(encoder, single, with_sum, request.layers == "all")
+
+
+def _check_kept(made: dict[str, Any], kept: Sequence[shelf.Folder]) -> None:
+    """Raise BenchError, and take kept probes away, if they score otherwise on valid than when they were kept.
+
+    A file that an own metric reads, for one, is in no key.
+    """
+    if any(each.earlier_s for each in kept) and (wrong := [words for _, words in claims.valid_scores(made)]):
+        for each in kept:
+            each.clear()
+        raise BenchError(
+            f"probes kept of an interrupted run score otherwise now than then ({wrong[0]}): something has changed that "
+            "their code does not tell, such as a file that a metric reads. They are removed: run again"
+        )
 
 
 def _save(

@@ -275,6 +275,8 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     if answers:
         if metric.kind != "classes" and truth.shape[-1] != outputs.shape[-1]:
             raise ValueError(f"{outputs.shape[-1]} outputs are held against a truth of {truth.shape[-1]}")
+        if metric.kind == "classes" and not torch.equal(truth, truth.floor()):
+            raise ValueError("a truth is no whole number of a class")
         truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
     items, groups = list(first["clip"]), list(first["group"])
     if view == "group":

@@ -34,11 +34,12 @@ from pathlib import Path
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import claims, copies, corpus_facts, results
+from marble_bench import claims, copies, corpus_facts, plugins, results
 from marble_bench.comparable import seeds_of
 from marble_bench.corpus_facts import Corpora
 from marble_bench.disk import walk
 from marble_bench.errors import DataError, listing
+from marble_bench.names import folder_name
 from marble_bench.robustness import drop, split_of
 from marble_bench.statistics import bootstrap_interval
 from marble_bench.stored import Predicted, Stored, metric_of, predicted, table
@@ -80,29 +81,35 @@ def record_files(places: Sequence[Path]) -> list[Path]:
 def check(paths: Sequence[Path], corpora: Corpora | None = None, intervals: bool = True) -> list[Verdict]:
     """The verdicts on every record, in order, `ok` for those with none. Duplicates are looked for among all of them.
 
+    Of two records with the same answers the one that is asked first stays: those of registered models are, so that no copy
+    under another name takes them off the board. What falls for a reason of its own takes no other with it.
     corpora: what is at hand of the records' corpora; None for the lists that are shipped.
     intervals: also make those again, which takes the most time and gives no more than a warning.
     """
     corpora, answers = corpora or Corpora(), copies.Answers()
-    verdicts: list[Verdict] = []
+    of: dict[Path, list[Verdict]] = {}
     runs: dict[str, Path] = {}
-    for path in paths:
-        here = len(verdicts)
+    registered = {folder_name(name) for name in plugins.encoders()}
+    for path in sorted(paths, key=lambda path: path.absolute().parts[-4:][0] not in registered):
+        verdicts = of.setdefault(path, [])
         record, verdict = _read(path)
         if record is None:
             verdicts.append(verdict or Verdict(str(path), "no record", "nothing could be read"))
             continue
         stored = Stored(path, record)
         verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs)]
-        if len(verdicts) == here:
+        stands = all(each.stands for each in verdicts)
+        if not stands:
+            answers.fallen.add(path)
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, stands)]
+        if not verdicts:
             words = f"{stored.name}: scores made again from the predictions are the same"
             unmade = [name for name in record["scores"] if metric_of(record, name) is None]
             words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
             strange = claims.unknown(record)
             words += f"; facts not known here: {listing(strange)}" if strange else ""
             verdicts.append(Verdict(str(path), "ok", words))
-    return verdicts
+    return [verdict for path in paths for verdict in of[path]]
 
 
 def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
@@ -424,15 +431,16 @@ def _numbers(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _twice(stored: Stored, runs: dict[str, Path]) -> Iterator[tuple[str, str]]:
-    """Whether a run was met before."""
+def _twice(stored: Stored, runs: dict[str, Path], stands: bool) -> Iterator[tuple[str, str]]:
+    """Whether a run was met before, in a record that stands."""
     record = stored.record
     facts = [record[key]["hash"] for key in ("protocol", "task")] + [record["data"]["fingerprint"]]
     facts += [record["model"]["name"], record["model"]["weights_sha256"], record["why_not"], seeds_of(record)]
     run = json.dumps(facts)
     if run in runs:
         yield "duplicate", f"the same run stands in {runs[run]}"
-    runs.setdefault(run, stored.path)
+    if stands:
+        runs.setdefault(run, stored.path)
 
 
 def readable(paths: Sequence[Path]) -> list[Stored]:

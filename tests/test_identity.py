@@ -311,7 +311,7 @@ def test_an_edited_helper_is_another_encoder_even_within_a_second_and_one_proces
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", WITH_HELPER.format(name="idhelper"), idhelper="BANDS = 16\nGAIN = 1\n")
     first = plugins.find_encoder(f"{own}:TOY")
-    assert first.code != plugins.sources.user_digest(own, [])
+    assert first.code != plugins.sources.user_digest(own, {})
     assert plugins.find_encoder(f"{own}:TOY").code == first.code
     (tmp_path / "idhelper.py").write_text("BANDS = 10\nGAIN = 1\n")
     second = plugins.find_encoder(f"{own}:TOY")

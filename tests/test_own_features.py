@@ -177,6 +177,15 @@ def test_missing_tracks_stop_the_run_by_name_unless_allowed(bench, tmp_path, arr
         ({"track": ["train00"], "a": [[1.0, None]]}, "rows of [2] values or empty ones"),
         ({"track": ["train00"], "a": [[float("inf")]]}, "track 'train00' has NaN or infinity"),
         ({"track": ["other"], "a": [[1.0]]}, "none of the task's 51 tracks"),
+        ({"track": ["train00"], "a": [[1e300]]}, "track 'train00' has NaN or infinity"),
+        ({"track": ["train00"], "a": [np.zeros(2, "m8[s]")]}, "holds duration[s]; features are numbers"),
+        ({"track": [["train00"]], "a": [[1.0]]}, "column 'track' holds list<element: string>; give the tracks' names"),
+        ({"track": [{"a": 1}], "a": [[1.0]]}, "column 'track' holds struct<a: int64>; give the tracks' names"),
+        ({"track": [b"\xff"], "a": [[1.0]]}, "column 'track' holds binary; give the tracks' names"),
+        ({"track": ["train00"] * 2, "window": ["10", "9"], "a": [[1.0], [2.0]]}, "string; give numbers"),
+        ({"track": ["train00"], "window": [[1]], "a": [[1.0]]}, "column 'window' holds list<element: int64>"),
+        ({"track": ["train00"], "sum": [[1.0]]}, "names a layer 'sum'"),
+        ({"track": ["train00"], "a\x1b[31m": [[1.0]]}, "names a layer 'a\\x1b[31m'"),
     ],
 )
 def test_a_faulty_parquet_file_is_told(bench, tmp_path, table, words):

@@ -1,7 +1,10 @@
 """`bench results check`: a clear verdict for every broken record, none for a whole one. `bench reproduce`: one run again."""
 
+import hashlib
 import json
+import os
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -262,6 +265,47 @@ def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, ver
     found, code = verdicts()
     assert code == 3
     assert {kind for kinds in found.values() for kind in kinds} == {"ok", "same answers"}
+
+
+def test_a_copy_of_a_registered_models_record_falls_whatever_it_is_called(tmp_path, verdicts):
+    make(tmp_path / "results", "mfcc")
+    make(tmp_path / "results", "aaa")  # the same seed, so the same outputs
+    found, _ = verdicts()
+    assert {Path(path).parts[-4]: list(kinds) for path, kinds in found.items()} == {
+        "aaa": ["same answers"],
+        "mfcc": ["ok"],
+    }
+
+
+def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, verdicts):
+    make(tmp_path / "results", "one")
+    copied = make(tmp_path / "results", "another")
+    copied.write_text(copied.read_text().replace('"python": "', '"python": "3'))  # its digest is another
+    shutil.copytree(tmp_path / "results/one", tmp_path / "results/a-copy")  # misplaced
+    found, _ = verdicts()
+    kinds = {Path(path).parts[-4]: list(kinds) for path, kinds in found.items()}
+    assert kinds == {"another": ["edited", "near answers"], "a-copy": ["misplaced"], "one": ["near answers"]}
+
+
+def test_a_pipe_or_a_folder_in_a_records_place_is_a_line_and_is_not_waited_for(record, bench):
+    os.mkfifo(record.with_name("pipe.json"))
+    record.with_name("folder.json").mkdir()
+    record.with_name("loop.json").symlink_to("loop.json")
+    ended = bench("list", "results", "--json")
+    assert ended.code == 0
+    assert len(json.loads(ended.out)) == 1
+    assert ended.err.count("it is no file") == 2
+
+
+def test_a_class_is_a_whole_number(record, verdicts):
+    path = results.table_path(record, "predictions")
+    frame = pd.read_parquet(path)
+    frame["truth"] = [[value + 0.5 for value in truth] for truth in frame["truth"]]
+    frame.to_parquet(path, index=False)
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    _edit(record, lambda each: each["digests"].update(predictions=digest), reseal=True)
+    (kinds,) = verdicts()[0].values()
+    assert "a truth is no whole number of a class" in kinds["tables"]
 
 
 def test_a_score_below_the_floor_is_a_warning(tmp_path, verdicts, record):

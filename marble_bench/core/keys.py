@@ -101,15 +101,16 @@ class RunKey:
     """All that decides the numbers of a run, but the machine.
 
     features: digests of the keys of its stores, else of the features that were brought. layers: their names. summable: the
-    layers that a weighted sum runs over. corpus: fingerprint of its clips. task: hash of what the task declares. sources: of
-    task, corpus, metrics, protocol and head, name, version and digest each. seeds: how many. variant: what sets it apart
-    from the full run.
+    layers that a weighted sum runs over. corpus: fingerprint of its clips. spans: digest of where in their files they lie,
+    and of their groups. task: hash of what the task declares. sources: of task, corpus, metrics, protocol and head, name,
+    version and digest each. seeds: how many. variant: what sets it apart from the full run.
     """
 
     features: Sequence[str]
     layers: Sequence[str]
     summable: Sequence[int]
     corpus: str
+    spans: str
     task: str
     sources: Mapping[str, Any]
     seeds: int

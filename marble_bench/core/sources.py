@@ -13,7 +13,7 @@ import inspect
 import json
 import sys
 import sysconfig
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from pathlib import Path
@@ -98,10 +98,10 @@ def all_shipped() -> list[Origin]:
     return list(dict.fromkeys(found))
 
 
-def user_digest(path: Path, helpers: Iterable[Path]) -> str:
-    """The digest of a user's file: of its bytes alone, or with those of the modules that it brought in."""
+def user_digest(path: Path, helpers: Mapping[str, Path]) -> str:
+    """The digest of a user's file: of its bytes alone, or with names and bytes of the modules that it brought in."""
     own = hashlib.sha256(path.read_bytes()).hexdigest()
-    others = sorted(hashlib.sha256(each.read_bytes()).hexdigest() for each in helpers)
+    others = sorted([name, hashlib.sha256(each.read_bytes()).hexdigest()] for name, each in helpers.items())
     return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest() if others else own
 
 
@@ -118,10 +118,11 @@ def is_theirs(path: Path) -> bool:
     return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_not_theirs()))
 
 
-def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
+def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dict[str, Path]:
     """The modules of a user's own that their file is made of too, by name.
 
-    brought: names of modules that its import brought in. What its code, or a helper's, imports is found besides, so that one
+    brought: names of modules that its import brought in. module: the file's own dotted name, where it has one, from which
+    its relative imports are told. What its code, or a helper's, imports is found besides, so that one
     that was imported before, or is imported only later, counts as well.
     """
     found: dict[str, Path] = {}
@@ -129,7 +130,7 @@ def helpers_of(path: Path, brought: Iterable[str] = ()) -> dict[str, Path]:
         place = _loaded_from(name)
         if place is not None and place != path and is_theirs(place):
             found[name] = place
-    waiting = [("", path), *found.items()]
+    waiting = [(module, path), *found.items()]
     seen = {path}
     while waiting:
         here, file = waiting.pop()
@@ -147,17 +148,19 @@ def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     try:
-        imports = list(trees.imports_of(trees.read(file)))
+        text = trees.read(file)
+        imports = [*trees.imports_of(text), *trees.imports_by_text(text)]
     except (SyntaxError, ValueError):  # a helper that cannot be imported will say so when it is
         return
     for level, base, name in imports:
         if level:
-            parts = package.split(".")
-            whole = ".".join([*parts[: len(parts) - level + 1], *([base] if base else [])]) if package else ""
+            above = package.split(".")
+            whole = ".".join([*above[: len(above) - level + 1], *([base] if base else [])]) if package else ""
         else:
             whole = base
-        for each in (whole, f"{whole}.{name}") if whole and name else (whole,):
-            place = _place_of(each) if each else None
+        parts = [*whole.split("."), *([name] if name else [])] if whole else []
+        for each in (".".join(parts[:end]) for end in range(1, len(parts) + 1)):  # packages above it run too
+            place = _place_of(each)
             if place is not None and is_theirs(place):
                 yield each, place
 
@@ -269,19 +272,19 @@ def _digest_of_functions(functions: Sequence[Callable[..., Any] | None], kind: s
     from marble_bench import plugins
 
     given = [each for each in functions if each is not None]
-    files = sorted({file for each in given for file in _files_of(each)})
+    files = sorted({file for each in given for file in files_of(each)})
     own = tuple(file for file in files if room_of(kind).holds(file))
     theirs = [file for file in files if is_theirs(file)]
-    told = [_told(each) for each in functions]
+    told = [held_by(each) for each in functions]
     parts = [_shipped_digest(kind, own) if own else "", [plugins.digest_of_file(file) for file in theirs], told]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest(), bool(own) and not theirs
 
 
-def _files_of(function: Any) -> Iterator[Path]:
+def files_of(function: Any) -> Iterator[Path]:
     """The files in which a function stands, and those of the functions that a partial one holds."""
     if isinstance(function, partial):
         for each in (function.func, *function.args, *function.keywords.values()):
-            yield from _files_of(each)
+            yield from files_of(each)
     elif callable(function):
         code = getattr(inspect.unwrap(function), "__code__", None)
         place = code.co_filename if code else getattr(sys.modules.get(type(function).__module__), "__file__", None)
@@ -289,11 +292,11 @@ def _files_of(function: Any) -> Iterator[Path]:
             yield Path(place).resolve()
 
 
-def _told(function: Any) -> Any:
+def held_by(function: Any) -> Any:
     """A function by its name, a partial one with what it holds."""
     if isinstance(function, partial):
-        held = {key: _told(each) for key, each in function.keywords.items()}
-        return ["partial", _told(function.func), [_told(each) for each in function.args], held]
+        held = {key: held_by(each) for key, each in function.keywords.items()}
+        return ["partial", held_by(function.func), [held_by(each) for each in function.args], held]
     if callable(function):
         return getattr(function, "__qualname__", type(function).__qualname__)
     return ascii(function)

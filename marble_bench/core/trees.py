@@ -86,6 +86,16 @@ def imports_of(text: str) -> Iterator[tuple[int, str, str]]:
             yield from ((node.level, node.module or "", alias.name) for alias in node.names)
 
 
+def imports_by_text(text: str) -> Iterator[tuple[int, str, str]]:
+    """What a module imports by a name in quotation marks, `import_module("a.b")` or `__import__("a.b")`, as `imports_of`."""
+    for node in _walk(ast.parse(text)):
+        if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
+            called = getattr(node.func, "attr", getattr(node.func, "id", ""))
+            name = node.args[0].value
+            if called in ("import_module", "__import__") and isinstance(name, str) and name.strip("."):
+                yield len(name) - len(name.lstrip(".")), name.lstrip("."), ""
+
+
 def _walk(node: ast.AST) -> Iterator[ast.AST]:
     """Every node below, without blocks for type checkers."""
     yield node

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
 from marble_bench.features.table import Features
+from marble_bench.names import is_text
 
 if TYPE_CHECKING:
     import numpy as np
@@ -105,7 +106,7 @@ def _sound(array: Any, what: str) -> NDArray[np.float32]:
     """An array in the form `(windows, layers, width)`, or DataError."""
     import numpy as np
 
-    if not np.issubdtype(array.dtype, np.floating) and not np.issubdtype(array.dtype, np.integer):
+    if array.dtype.kind not in "fiu":  # a timedelta counts as an integer for numpy
         raise DataError(f"{what} holds {array.dtype}; features are numbers")
     if array.ndim not in (1, 2, 3) or 0 in array.shape:
         raise DataError(f"{what} has shape {array.shape}; give (width,), (layers, width) or (windows, layers, width)")
@@ -131,7 +132,17 @@ def _names(folder: Path) -> tuple[str, ...] | None:
     told = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
     if not told or len(set(names)) != len(names):
         raise DataError(f'{path} must be a list of the layers\' names, all different, such as ["conv1", "conv2"]')
+    _check_names(names, str(path))
     return tuple(names)
+
+
+def _check_names(names: Sequence[str], what: str) -> None:
+    """Raise DataError for names of layers that no record can hold, or that mean something else in it."""
+    for name in names:
+        if not name or not is_text(name) or name == "sum":
+            raise DataError(
+                f"{what} names a layer {ascii(name)[:80]}: give one line of text, and not 'sum', the weighted sum of layers"
+            )
 
 
 def _array(path: Path) -> Any:
@@ -195,7 +206,12 @@ def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> 
     )
     if not names:
         raise DataError(f"{place} has no list column; give one per layer, each row the layer's values of one window")
-    table = table.set_column(table.column_names.index("track"), "track", pc.cast(table.column("track"), pa.string()))
+    _check_names(names, str(place))
+    try:
+        named = pc.cast(table.column("track"), pa.string())
+    except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
+        raise DataError(f"{place} column 'track' holds {table.column('track').type}; give the tracks' names") from error
+    table = table.set_column(table.column_names.index("track"), "track", named)
     table = table.filter(pc.is_in(table.column("track"), pa.array(tracks, pa.string())))
     owners = np.array(table.column("track").to_pylist(), object)
     order = np.arange(len(owners))
@@ -203,7 +219,11 @@ def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> 
         window = table.column("window")
         if window.null_count:
             raise DataError(f"{place} has rows without a number in the column 'window'")
+        if not (pa.types.is_integer(window.type) or pa.types.is_floating(window.type)):  # texts sort by their letters
+            raise DataError(f"{place} column 'window' holds {window.type}; give numbers")
         values = window.to_numpy()
+        if np.isnan(values).any():
+            raise DataError(f"{place} has rows without a number in the column 'window'")
         pairs = Counter(zip(owners.tolist(), values.tolist(), strict=True))
         if twice := [pair for pair, count in pairs.items() if count > 1]:
             raise DataError(f"{place} has window {twice[0][1]} of track '{twice[0][0]}' more than once")
@@ -235,7 +255,8 @@ def _layer(column: Any, what: str) -> NDArray[np.float32]:
         shown = sorted(width for width in widths if width is not None)
         raise DataError(f"{what} has rows of {shown} values or empty ones; give one width")
     flat = values.to_numpy(zero_copy_only=False)
-    if not np.issubdtype(flat.dtype, np.number):
+    if flat.dtype.kind not in "fiu":
         raise DataError(f"{what} holds {values.type}; features are numbers")
-    made: NDArray[np.float32] = flat.astype(np.float32).reshape(len(whole), -1)
+    with np.errstate(over="ignore"):  # what float32 has not is infinite, and told with its track
+        made: NDArray[np.float32] = flat.astype(np.float32).reshape(len(whole), -1)
     return made
