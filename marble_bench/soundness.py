@@ -150,7 +150,7 @@ def check_batches(windows: int, sizes: Sequence[int]) -> list[str]:
     """A mark where the training windows are fewer than a batch."""
     short = [size for size in sizes if windows < size]
     return (
-        [f"{windows} training windows are fewer than a batch of {max(short)}: each is one smaller batch"]
+        [f"{windows} training windows are fewer than a batch of {max(short)}: every epoch is one batch of all of them"]
         if short
         else []
     )

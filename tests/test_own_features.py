@@ -106,6 +106,16 @@ def test_moments_are_not_taken_for_layers_in_silence(bench, tmp_path, arrays):
     assert "names 1" in refused.err
 
 
+def test_frames_are_not_trained_on_as_hundreds_of_layers(bench, tmp_path, arrays):
+    folder = _folder(tmp_path / "mine", arrays, lambda values: np.repeat(values[0, 1:2], 646, axis=0))
+    refused = _run(bench, folder)
+    assert refused.code == 3
+    assert "has shape (646, 8), which would be 646 layers without names" in refused.err
+    assert "If that axis is time, save the mean over it" in refused.err
+    (folder / "layers.json").write_text(json.dumps([f"moment {index}" for index in range(646)]))
+    assert _run(bench, folder, "--layers", "moment 3").code == 0
+
+
 def test_moments_of_several_layers_are_not_taken_for_windows_in_silence(bench, tmp_path, arrays):
     folder = _folder(
         tmp_path / "mine", arrays, lambda v: np.repeat(v.mean(axis=0)[:, None], 5, axis=1), ["a", "b", "c"]

@@ -33,6 +33,7 @@ Layers: TypeAlias = "list[NDArray[np.float32]]"  # of a track: each (windows, wi
 
 
 NAMES = "layers.json"
+MOST_UNNAMED = 100  # layers that are believed without names; Jukebox, the deepest of the published encoders, has 73
 
 
 @dataclass(frozen=True)
@@ -154,6 +155,7 @@ def _array(path: Path) -> Any:
     except (ValueError, EOFError, OSError, OverflowError) as error:
         raise DataError(f"{path} cannot be read as an array: {error}") from error
     if not isinstance(array, np.ndarray):
+        array.close()
         raise DataError(f"{path} is an archive of arrays (.npz); save one array with numpy.save")
     return array
 
@@ -180,6 +182,11 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
             raise DataError(
                 f"{path} has shape {array.shape}, which is {shape[0]} layers; {folder / NAMES} names {len(names)}. "
                 "Save (windows, layers, width), with one name for each layer"
+            )
+        if names is None and shape[0] > MOST_UNNAMED:
+            raise DataError(
+                f"{path} has shape {array.shape}, which would be {shape[0]} layers without names. If that axis is time, save "
+                f"the mean over it, x.mean(axis=0); if it is one of layers, name them in {folder / NAMES}"
             )
         found[track] = [np.ascontiguousarray(sound[:, index]) for index in range(shape[0])]
     others = sum(path.suffix == ".npy" for path in folder.iterdir()) - len(found)
