@@ -4,9 +4,7 @@ import csv
 import hashlib
 import io
 import json
-import os
 import shutil
-import threading
 from pathlib import Path
 
 import numpy as np
@@ -290,22 +288,6 @@ def test_one_bad_table_is_one_line_and_the_next_record_is_shown(tmp_path, bench,
         assert ended.code == 0, ended.err
         assert ended.err.count("left off: results/evil") == 1
     assert "good" in bench("list", "results").out
-
-
-def test_a_pipe_or_a_folder_named_as_a_record_is_none_and_is_not_waited_for(tmp_path, bench):
-    path = make(tmp_path / "results", "good", mini=True)
-    os.mkfifo(path.with_name("pipe.json"))
-    path.with_name("folder.json").mkdir()
-    late = threading.Timer(5.0, lambda: os.close(os.open(path.with_name("pipe.json"), os.O_RDWR)))
-    late.start()  # else a reader waits for ever
-    try:
-        assert results.paths(tmp_path / "results") == [path]
-        for command in (COMMANDS[0], COMMANDS[1], ("results", "check")):
-            ended = bench(*command)
-            assert ended.code == 0, ended.err
-            assert "left off" not in ended.err
-    finally:
-        late.cancel()
 
 
 def test_columns_twice_are_a_line(tmp_path, bench):

@@ -185,8 +185,8 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
             )
         if names is None and shape[0] > MOST_UNNAMED:
             raise DataError(
-                f"{path} has shape {array.shape}, which would be {shape[0]} layers without names. If that axis is time, save "
-                f"the mean over it, x.mean(axis=0); if it is one of layers, name them in {folder / NAMES}"
+                f"{path} has shape {array.shape}, which would be {shape[0]} layers without names. If that axis is time, "
+                f"save the mean over it, x.mean(axis=0); if it is one of layers, name them in {folder / NAMES}"
             )
         found[track] = [np.ascontiguousarray(sound[:, index]) for index in range(shape[0])]
     others = sum(path.suffix == ".npy" for path in folder.iterdir()) - len(found)
