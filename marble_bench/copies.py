@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.claims import encoder_of
 from marble_bench.stored import Predicted, Stored, predicted
 
 if TYPE_CHECKING:
@@ -52,13 +53,25 @@ class Answers:
         before.append((stored, own))
         standing = [each for each in others if each[1].path not in self.fallen and each[0] >= SAME]
         most, other = max(standing or others, key=lambda each: each[0], default=(0.0, stored))
-        if standing:
+        if standing and _another_state(stored, other):
+            yield (
+                "near answers",
+                f"its predictions are those of {other.name} with other code or weights under the same name ({other.path}); "
+                "keep one of the two",
+            )
+        elif standing:
             yield "same answers", f"its predictions are those of {other.name}, another model ({other.path})"
         elif most >= NEAR:  # or the same as those of one that does not stand, which takes no other with it
             yield (
                 "near answers",
                 f"its predictions go with those of {other.name}, another model, at {most:.4f} of 1 ({other.path})",
             )
+
+
+def _another_state(stored: Stored, other: Stored) -> bool:
+    """Whether two records are of one name that is registered nowhere: of somebody's own model, edited in between."""
+    one, two = stored.record["model"]["name"], other.record["model"]["name"]
+    return bool(one == two) and encoder_of(stored.record) is None
 
 
 def _model(stored: Stored) -> tuple[str, str]:

@@ -70,9 +70,9 @@ def test_a_module_that_is_imported_by_a_name_in_quotation_marks_counts(tmp_path,
     monkeypatch.syspath_prepend(str(tmp_path))
     later = f"import importlib\n    return {call}.compute(outputs, truth)"
     own = _write(tmp_path / "mine.py", OWN_METRIC.replace(SCORES, later), idbystring="K = 1\n")
-    one = sources.source_digest("task", plugins.find_task(str(own)))
+    one = sources.origin("task", plugins.find_task(str(own))).digest
     (tmp_path / "idbystring.py").write_text("K = 2\n")
-    assert sources.source_digest("task", plugins.find_task(str(own))) != one
+    assert sources.origin("task", plugins.find_task(str(own))).digest != one
 
 
 def test_a_helper_that_two_tasks_import_by_a_dot_counts_for_each(tmp_path):

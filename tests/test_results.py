@@ -277,6 +277,17 @@ def test_a_copy_of_a_registered_models_record_falls_whatever_it_is_called(tmp_pa
     }
 
 
+def test_ones_own_model_after_an_edit_that_changes_nothing_is_a_warning_that_says_what_to_do(tmp_path, verdicts):
+    make(tmp_path / "results", "mine", weights="a" * 64)
+    make(tmp_path / "results", "mine", weights="b" * 64)  # the same seed, so the same outputs
+    found, code = verdicts()
+    assert code == 0
+    assert sorted(map(list, found.values())) == [["near answers"], ["ok"]]
+    (words,) = (kinds["near answers"] for kinds in found.values() if "near answers" in kinds)
+    assert "with other code or weights under the same name" in words
+    assert "keep one of the two" in words
+
+
 def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, verdicts):
     make(tmp_path / "results", "one")
     copied = make(tmp_path / "results", "another")
