@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from marble_bench import comparable, plugins
-from marble_bench.core import hashes
+from marble_bench.core import hashes, keys
 from marble_bench.core.keys import task_hash
 from marble_bench.encoder import Encoder
 from marble_bench.errors import BenchError, UsageError, listing
@@ -77,6 +77,7 @@ def _sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
     """
     own_task = task_of(record) is None
+    yield from _named_sources(record)
     for each in record.get("identity", {}).get("sources", ()):
         kind, name = each["kind"], each["name"]
         if not hashes.shipped_name(kind, name):
@@ -85,6 +86,39 @@ def _sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
             yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
         elif not each["shipped"] and not (own_task and kind in ("corpus", "metric", "head")):
             yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
+
+
+def _named_sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    """Whether the code that a record names is that of its own task, corpus, model, protocol and metrics."""
+    identity, task, protocol = record.get("identity"), task_of(record), protocol_of(record)
+    if identity is None:
+        return
+    if identity["pipeline"] > keys.PIPELINE:
+        yield (
+            "facts",
+            f"its features went through pipeline {identity['pipeline']}, and this version has {keys.PIPELINE}",
+        )
+    brought = record["model"]["source"].startswith(BROUGHT)
+    own: dict[str, set[tuple[str, int | None]]] = {
+        "task": {(record["task"]["name"], record["task"]["version"])},
+        "corpus": {(record["data"]["corpus"], None)},
+        "protocol": {(record["protocol"]["name"], record["protocol"]["version"])},
+        "encoder": set() if brought else {(record["model"]["name"], record["model"]["version"])},
+    }
+    if task is not None:
+        own["metric"] = {(metric.name, None) for metric in task.metrics}
+    if protocol is not None:
+        own["head"] = {(protocol.head, None)}
+    for kind, right in own.items():
+        versions = {version for _, version in right} != {None}
+        found = {
+            (each["name"], each["version"] if versions else None)
+            for each in identity["sources"]
+            if each["kind"] == kind
+        }
+        if found != right:
+            names = listing(f"'{name}'" for name, _ in sorted(found, key=str)) or "none"
+            yield "facts", f"its identity names the {kind} {names}, and the record is of another name or version"
 
 
 def _protocol(record: dict[str, Any]) -> Iterator[tuple[str, str]]:

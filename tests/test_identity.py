@@ -755,3 +755,21 @@ def test_verify_names_fingerprints_that_were_exchanged_or_damaged(bench, tmp_pat
     one.write_bytes(contents[0])
     other.write_bytes(contents[1][:-1])
     assert [each["path"] for each in json.loads(bench("features", "verify", "--json").out)["damaged"]] == [str(other)]
+
+
+@pytest.mark.parametrize("kind", ["encoder", "task", "corpus", "protocol", "head", "pipeline", "version"])
+def test_an_identity_of_other_code_than_the_records_own_is_named(toy, tmp_path, kind):
+    toy(*QUICK)
+    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    record = json.loads(path.read_text())
+    of_kind = {each["kind"]: each for each in record["identity"]["sources"]}
+    if kind == "pipeline":
+        record["identity"]["pipeline"] = keys.PIPELINE + 1
+    elif kind == "version":
+        of_kind["task"]["version"] += 1
+    else:
+        of_kind[kind]["name"] = "another"
+    record["digests"]["record"] = results.digest_of(record)
+    path.write_text(json.dumps(record))
+    assert [each.kind for each in verdicts.check([path])] == ["facts"]
