@@ -15,8 +15,9 @@ from pathlib import Path
 import numpy as np
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, read
 
-from marble_bench import beat_decoder, events
 from marble_bench.metrics import beats
+from marble_bench.runs import events
+from marble_bench.scoring import beat_decoder
 
 EXCERPT_S = 30.0
 

@@ -15,9 +15,9 @@ import sys
 import time
 from pathlib import Path
 
-from marble_bench import plugins
+from marble_bench.core import plugins
 from marble_bench.features.frames import framewise
-from marble_bench.targets import Events, Stems
+from marble_bench.scoring.targets import Events, Stems
 
 MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "random-musicnn", "choi")
 

@@ -50,10 +50,11 @@ def main() -> None:
     import ray
     import torch
 
-    from marble_bench import plugins, weights
-    from marble_bench.cache import cache_root
-    from marble_bench.features import extract
-    from marble_bench.task import Clip, Window
+    from marble_bench.core import plugins
+    from marble_bench.core.task import Clip, Window
+    from marble_bench.encoders import weights
+    from marble_bench.features import pooled
+    from marble_bench.files.cache import cache_root
 
     encoder = plugins.find_encoder("musicnn-mtt")
     found = weights.resolve(encoder, cache_root())
@@ -61,7 +62,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as work:
         paths = write_audio(Path(work), CLIPS)
         items = [
-            extract.Item(Clip(path.stem, "train", path.name, "x"), path, extract.digests([path])[0], None)
+            pooled.Item(Clip(path.stem, "train", path.name, "x"), path, pooled.digests([path])[0], None)
             for path in paths
         ]
 
@@ -78,7 +79,7 @@ def main() -> None:
 
             rates: list[float] = []
             began = time.perf_counter()
-            store, spans, _ = extract.extract(
+            store, spans, _ = pooled.extract(
                 items, encoder, found, Window(length_s=10.0), Path(work) / name, progress=progress, **options
             )
             total = time.perf_counter() - began
@@ -88,7 +89,7 @@ def main() -> None:
             print(f"{shown}, {'same bytes' if alike else f'differs by {apart(store, spans):.2g} at most'}", flush=True)
 
         def apart(store: Any, spans: Any) -> float:
-            one = extract.open_store(encoder, found, Window(length_s=10.0), Path(work) / ONE)
+            one = pooled.open_store(encoder, found, Window(length_s=10.0), Path(work) / ONE)
             layers = range(len(encoder.layers))
             return max(float(np.abs(one.read(i, spans).astype("f4") - store.read(i, spans)).max()) for i in layers)
 

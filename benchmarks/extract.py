@@ -62,7 +62,7 @@ def write_audio(folder: Path, clips: int) -> list[Path]:
 
 def mert() -> Any:
     """A HubertModel of the size of MERT-v1-95M (12 layers of 768, 320 samples a frame at 24 kHz), random weights."""
-    from marble_bench.encoder import Encoder, stack
+    from marble_bench.core.encoder import Encoder, stack
 
     def load(path: Path | None, device: str) -> Any:
         import torch
@@ -103,7 +103,8 @@ def mert() -> Any:
 
 def cases(cache: Path, only: list[str], share: float) -> list[Case]:
     """What is measured. MusiCNN's weights come from PyPI, once."""
-    from marble_bench import plugins, weights
+    from marble_bench.core import plugins
+    from marble_bench.encoders import weights
 
     made = []
     for name, window_s, clips in (("musicnn-mtt", 10.0, 16), ("mert-95m-random", 5.0, 2), ("mfcc", 10.0, 32)):
@@ -143,8 +144,8 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
     """Median seconds of audio a second of one encoder, by the clock and by processor time."""
     import torch
 
-    from marble_bench.features import extract, pipeline
-    from marble_bench.task import Clip, Window
+    from marble_bench.core.task import Clip, Window
+    from marble_bench.features import pipeline, pooled
 
     paths = write_audio(work, case.clips)
     encoder, window = case.encoder, Window(length_s=case.window_s)
@@ -154,17 +155,17 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
     audio_s = case.clips * CLIP_S
 
     def ours(cache: Path, most: int | None = None) -> None:
-        found = zip(clips[:most], paths[:most], extract.digests(paths[:most]), strict=True)
-        extract.extract([extract.Item(*each, None) for each in found], ready, case.weights, window, cache, device)
+        found = zip(clips[:most], paths[:most], pooled.digests(paths[:most]), strict=True)
+        pooled.extract([pooled.Item(*each, None) for each in found], ready, case.weights, window, cache, device)
 
-    items = [extract.Item(clip, path, "", None) for clip, path in zip(clips, paths, strict=True)]
+    items = [pooled.Item(clip, path, "", None) for clip, path in zip(clips, paths, strict=True)]
 
     def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(partial(extract._windows, encoder=encoder, window=window), items):
+            for _ in pool.map(partial(pooled._windows, encoder=encoder, window=window), items):
                 pass
 
-    waves = torch.cat([torch.from_numpy(extract._windows(item, encoder, window)[0]) for item in items])
+    waves = torch.cat([torch.from_numpy(pooled._windows(item, encoder, window)[0]) for item in items])
     step = int(pipeline.BATCH_S // case.window_s)
 
     def alone() -> None:
@@ -197,7 +198,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="this part of the clips, for a busy machine")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    from marble_bench.cache import cache_root
+    from marble_bench.files.cache import cache_root
 
     print(
         f"{asked.device}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s"

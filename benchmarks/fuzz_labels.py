@@ -43,12 +43,14 @@ from typing import Any
 import numpy as np
 import soundfile
 
-from marble_bench import audio, corpus, inspection, plugins
+from marble_bench import audio
+from marble_bench.core import plugins
+from marble_bench.core.plugins import Named
+from marble_bench.core.task import SPLITS, Clip
+from marble_bench.data import corpus, inspection
+from marble_bench.data.checks import times_behind_the_end
 from marble_bench.errors import DataError
-from marble_bench.plugins import Named
-from marble_bench.soundness import times_behind_the_end
-from marble_bench.targets import Events
-from marble_bench.task import SPLITS, Clip
+from marble_bench.scoring.targets import Events
 
 CORPORA = "marble_bench.tasks.corpora"
 LONGEST = 900  # characters of an error; ten clips are named in some

@@ -162,7 +162,7 @@ def mutate(path: Path, draw: random.Random) -> tuple[str, str]:
     """Change a record or one of its tables on disk; what was done, and where."""
     import pandas as pd
 
-    from marble_bench import results
+    from marble_bench.records import results
 
     files = {"json": path, **{kind: results.table_path(path, kind) for kind in results.TABLES}}
     part, careful = draw.choice(("json", "json", "json", "grid", "predictions", "bytes")), draw.random() < 0.8
@@ -191,11 +191,13 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
     """The kinds of verdict of a mutated record, with commas, and what was bad when it went through every reader."""
     from dataclasses import asdict
 
-    from marble_bench import reproduce, results, show, stored, verdicts
+    from marble_bench.cli import show
     from marble_bench.errors import BenchError
     from marble_bench.leaderboard import board as boards
     from marble_bench.leaderboard import compare, page, plot
     from marble_bench.leaderboard import table as printing
+    from marble_bench.records import record_file, results, validation
+    from marble_bench.runs import reproduce
 
     bad, texts = [], []
 
@@ -208,11 +210,11 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
             bad.append(f"{what}: {type(error).__name__}: {error}"[:200])
         return None
 
-    found = tried("check", lambda: verdicts.check([path]))
+    found = tried("check", lambda: validation.check([path]))
     kinds = {each.kind for each in found or ()}
     fallen = any(not each.stands for each in found or ())
     texts += [each.words for each in found or ()]
-    judged = tried("list", lambda: verdicts.judged(results.paths(folder)))
+    judged = tried("list", lambda: validation.judged(results.paths(folder)))
     texts += judged.left_off if judged else []
     if judged and not any(each.path == honest for each in judged.standing):
         bad.append("the honest record fell")
@@ -238,7 +240,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
     ]
     if all(sides):
         tried("compare", lambda: texts.append(json.dumps(asdict(compare.compare(*sides, 2)))))
-    one = tried("reproduce", lambda: stored.read_one(path))
+    one = tried("reproduce", lambda: record_file.read_one(path))
     if one is not None:
         tried("reproduce", lambda: reproduce.request_of(one.record, folder, folder, "cpu"))
     if any(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", show.visible_lines(text)) for text in texts):
@@ -251,7 +253,7 @@ def fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counte
 
     figures: of how many mutations one is drawn, which takes the most time.
     """
-    from marble_bench import results
+    from marble_bench.records import results
 
     outcomes: Counter[str] = Counter()
     quiet: Counter[str] = Counter()
@@ -305,7 +307,7 @@ def _equal(path: Path, before: Path) -> bool:
     """Whether record and tables hold what they held, digests aside."""
     import pandas as pd
 
-    from marble_bench import results
+    from marble_bench.records import results
 
     def held(each: Path) -> list[Any]:
         record = json.loads(each.read_text())
@@ -320,7 +322,7 @@ def _equal(path: Path, before: Path) -> bool:
 
 def honest_records(folder: Path) -> None:
     """Records of small runs of the suite on miniatures."""
-    from marble_bench import cli
+    from marble_bench.cli import app
 
     for task in ("gtzan", "emo", "gs"):
         argv = [
@@ -338,7 +340,7 @@ def honest_records(folder: Path) -> None:
         ]
         sys.argv = [*argv, "--quiet", "--device", "cpu", "--json", "--results-dir", str(folder)]
         try:
-            cli.main()
+            app.main()
         except SystemExit as end:
             if end.code:
                 raise

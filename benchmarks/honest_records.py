@@ -77,8 +77,9 @@ def make(count: int, folder: Path) -> tuple[list[Path], dict[str, Path]]:
     import forgers
     import numpy as np
 
-    from marble_bench import corpus, plugins
-    from marble_bench.disk import walk
+    from marble_bench.core import plugins
+    from marble_bench.data import corpus
+    from marble_bench.files.atomic import walk
 
     world = forgers.build(folder / "world", plugins.find_task(str(TESTS / "plugins/registered/hums.py")))
     partial, features = folder / "partial", folder / "features"
@@ -117,7 +118,7 @@ def bench(arguments: list[str]) -> str:
     import contextlib
     import io
 
-    from marble_bench.cli import main
+    from marble_bench.cli.app import main
 
     out, err, before = io.StringIO(), io.StringIO(), sys.argv
     sys.argv = ["bench", *arguments]
@@ -136,18 +137,18 @@ def alarms(paths: list[Path], places: dict[str, Path], folder: Path) -> list[str
     """What is said against the records: all alone, then those of each corpus with it at hand."""
     import forgers
 
-    from marble_bench import verdicts
-    from marble_bench.corpus_facts import Corpora
-    from marble_bench.plugins import find_task
+    from marble_bench.core.plugins import find_task
+    from marble_bench.records import validation
+    from marble_bench.records.corpus_facts import Corpora
 
     own = {"hums": find_task(str(forgers.PLUGINS / "registered/hums.py"))}
-    found = [("alone", each) for each in verdicts.check(paths)]
+    found = [("alone", each) for each in validation.check(paths)]
     facts = {path: json.loads(path.read_text()) for path in paths}
     whole = [path for path, record in facts.items() if record["task"]["name"] == "hums" and not record["data"]["mini"]]
-    found += [("corpus", each) for each in verdicts.check(whole, Corpora(folder / "world/hums", own["hums"]))]
+    found += [("corpus", each) for each in validation.check(whole, Corpora(folder / "world/hums", own["hums"]))]
     for name, place in places.items():
         of_it = [path for path, record in facts.items() if record["task"]["name"] == name]
-        found += [("corpus", each) for each in verdicts.check(of_it, Corpora(place))]
+        found += [("corpus", each) for each in validation.check(of_it, Corpora(place))]
     kinds = collections.Counter((how, each.kind) for how, each in found)
     print(", ".join(f"{how} {kind}: {count}" for (how, kind), count in sorted(kinds.items())))
     return [f"{how}: {each.path}: {each.kind}: {each.words}" for how, each in found if each.kind not in HARMLESS]

@@ -21,9 +21,9 @@ import numpy as np
 import torch
 from scipy.stats import norm, t
 
-from marble_bench import statistics as ours
 from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc, weighted_key
-from marble_bench.metrics.metric import mean_of
+from marble_bench.scoring import statistics as ours
+from marble_bench.scoring.metric import mean_of
 
 SEEDS = 3
 Draw = Callable[[np.random.Generator, int, float], tuple[torch.Tensor, torch.Tensor]]

@@ -39,11 +39,10 @@ def extract(audio: Path, cache: Path, pace_s: float) -> None:
     """One pass for pooled features and one for frames, through the suite's own functions."""
     import torch
 
-    from marble_bench import weights
-    from marble_bench.encoder import Encoder, Layer
-    from marble_bench.features import extract as pooled
-    from marble_bench.features import frames, pipeline
-    from marble_bench.task import Clip, Window
+    from marble_bench.core.encoder import Encoder, Layer
+    from marble_bench.core.task import Clip, Window
+    from marble_bench.encoders import weights
+    from marble_bench.features import frames, pipeline, pooled
 
     def load(path: Path | None, device: str):  # type: ignore[no-untyped-def]
         kernel = torch.randn(64, 1, 160, generator=torch.Generator().manual_seed(0)) / 13

@@ -23,13 +23,13 @@ def extract(kind: str, windows: int, cache: Path) -> None:
     import numpy as np
     import torch
 
-    from marble_bench import audio, weights
-    from marble_bench.encoder import Encoder, Layer
-    from marble_bench.features import extract as pooled
-    from marble_bench.features import frames
+    from marble_bench import audio
+    from marble_bench.core.encoder import Encoder, Layer
+    from marble_bench.core.task import Clip, Window
+    from marble_bench.encoders import weights
+    from marble_bench.features import frames, pooled
     from marble_bench.features.frames import Sound
     from marble_bench.features.store import Span
-    from marble_bench.task import Clip, Window
 
     def load(path: Path | None, device: str):  # type: ignore[no-untyped-def]
         kernel = torch.randn(128, 1, 160, generator=torch.Generator().manual_seed(0)) / 13

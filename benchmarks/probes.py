@@ -25,14 +25,14 @@ from dataclasses import dataclass, replace
 from itertools import groupby
 
 import torch
-from marble_bench.probes import draws, trainer
+from marble_bench.probes import rng, trainer
 from marble_bench.probes.block import group_of
 from marble_bench.probes.product import product
 
+from marble_bench.core.plugins import find_head
+from marble_bench.core.protocol import JUKEMIR, MARBLE, Protocol
+from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, roc_auc
-from marble_bench.plugins import find_head
-from marble_bench.protocol import JUKEMIR, MARBLE, Protocol
-from marble_bench.task import Schedule
 
 ADAM_BYTES = 28  # of a float32 parameter in one step: itself, gradient and moments read, itself and moments written
 SHORT_S, TRIES = 2.0, 5  # below so many seconds both ways are timed so often, and the fastest counts, as for the bounds
@@ -115,7 +115,7 @@ class Plain(torch.nn.Module):
     def __init__(self, probe: trainer.Probe, recipe: trainer.Recipe, train: list[torch.Tensor]) -> None:
         super().__init__()
         self.form, self.recipe = trainer.Form.of(probe, recipe.protocol), recipe
-        self.order, self.noise, init = draws.generators(probe.seed)
+        self.order, self.noise, init = rng.generators(probe.seed)
         head = find_head("mlp" if self.form.hidden else "linear")
         values = list(head.init(train[0].shape[1], self.form.hidden, recipe.outputs, init).values())
         self.linears = torch.nn.ModuleList()
@@ -167,9 +167,9 @@ def loop(
     started = clock(device)
     while rules.max_rounds is None or len(history) < rules.max_rounds:
         model.train()
-        batches = draws.epoch(windows, form.batch_size, model.order) if not every else []
+        batches = rng.epoch(windows, form.batch_size, model.order) if not every else []
         if every and history:
-            batches = [draws.sample(windows, form.batch_size, model.order) for _ in range(every)]
+            batches = [rng.sample(windows, form.batch_size, model.order) for _ in range(every)]
         for rows in batches:
             place = rows.to(device)
             loss = LOSSES[recipe.loss](model([each[place] for each in x]), truth[place])

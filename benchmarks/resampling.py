@@ -13,8 +13,8 @@ import time
 import numpy as np
 import torch
 
-from marble_bench import statistics
 from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc
+from marble_bench.scoring import statistics
 
 FEW = 3
 # name: metric, clips, width, as in the tasks' test splits

@@ -39,7 +39,7 @@ def bss(who: str, folder: Path, seconds: float) -> float:
     import numpy as np
 
     from marble_bench.metrics.separation import bss_eval, museval_measures
-    from marble_bench.stem_scores import OnDisk
+    from marble_bench.separation.bsseval_pool import OnDisk
 
     shape = (4, round(seconds * RATE), 2)
     signals = [OnDisk(folder / name, shape) for name in ("true", "guess")]
@@ -57,11 +57,11 @@ def run(songs: int, folder: Path) -> float:
     import numpy as np
     import soundfile
 
-    from marble_bench import mixing, stems
-    from marble_bench.protocol import MARBLE
+    from marble_bench.core.protocol import MARBLE
+    from marble_bench.separation import mixing, stems
 
-    separation = importlib.import_module("marble_bench.probes.separation")
-    separating = importlib.import_module("marble_bench.probes.separating")
+    separation = importlib.import_module("marble_bench.separation.probe")
+    separating = importlib.import_module("marble_bench.separation.evaluate")
     names = ("vocals", "drums", "bass", "other")
     random, opened = np.random.default_rng(0), []
     for number in range(songs + songs // 4 + 1):

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import numpy as np
 
-from marble_bench import audio, stems
+from marble_bench import audio
 from marble_bench.metrics.separation import MEASURES, bss_eval, museval_measures
-from marble_bench.stem_scores import rounded
+from marble_bench.separation import stems
+from marble_bench.separation.bsseval_pool import rounded
 
 RATE = 44100
 

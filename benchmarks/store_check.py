@@ -26,8 +26,8 @@ TASK = """
 import zlib
 from pathlib import Path
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Classes
-from marble_bench.task import Clip, Corpus, Schedule, Task, Window
+from marble_bench import Classes
+from marble_bench import Clip, Corpus, Schedule, Task, Window
 
 CLIPS = {clips}
 PER_SPLIT = {{"train": CLIPS // 2, "valid": CLIPS // 4, "test": CLIPS // 4}}
@@ -56,7 +56,7 @@ TASK = Task(
 )
 """
 ENCODER = """
-from marble_bench.encoder import Encoder, stack
+from marble_bench import Encoder, stack
 
 def load(path, device):
     import torch
@@ -84,7 +84,7 @@ def call(work: Path, checked: bool) -> tuple[float, float]:
 
 def child(work: Path, how: str) -> None:
     """One `bench run`, with the check of shards or without."""
-    from marble_bench.cli import main
+    from marble_bench.cli.app import main
     from marble_bench.features import store
 
     fault, took = store.fault, [0.0]

@@ -1,11 +1,37 @@
 """Score a frozen music encoder on the field's tasks.
 
+What a plug-in's author writes with is imported from here: `from marble_bench import Encoder, Layer, Task, Corpus, ...`.
 Importing this package is free: torch and the rest load where they are used.
 """
 
+from importlib import import_module
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from marble_bench._version import __version__
+
+if TYPE_CHECKING:
+    from marble_bench.audio import Normalize as Normalize
+    from marble_bench.core.encoder import Encode as Encode
+    from marble_bench.core.encoder import Encoder as Encoder
+    from marble_bench.core.encoder import Layer as Layer
+    from marble_bench.core.encoder import Pool as Pool
+    from marble_bench.core.encoder import stack as stack
+    from marble_bench.core.protocol import Protocol as Protocol
+    from marble_bench.core.task import Clip as Clip
+    from marble_bench.core.task import Corpus as Corpus
+    from marble_bench.core.task import Fault as Fault
+    from marble_bench.core.task import Schedule as Schedule
+    from marble_bench.core.task import Separation as Separation
+    from marble_bench.core.task import Task as Task
+    from marble_bench.core.task import Window as Window
+    from marble_bench.files.source import Source as Source
+    from marble_bench.scoring.metric import Metric as Metric
+    from marble_bench.scoring.targets import Classes as Classes
+    from marble_bench.scoring.targets import Events as Events
+    from marble_bench.scoring.targets import Scalars as Scalars
+    from marble_bench.scoring.targets import Stems as Stems
+    from marble_bench.scoring.targets import Tags as Tags
 
 # In a checkout `tasks/` and `probes/` stand beside this folder; installed, they lie inside it. Looking in both places
 # makes `marble_bench.tasks` mean the same everywhere, an uninstalled clone and a spawned worker included.
@@ -13,4 +39,40 @@ _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "pyproject.toml").is_file() and (_checkout / "tasks").is_dir():
     __path__.append(str(_checkout))
 
-__all__ = ["__version__"]
+_PUBLIC = {
+    "Clip": "core.task",
+    "Classes": "scoring.targets",
+    "Corpus": "core.task",
+    "Encode": "core.encoder",
+    "Encoder": "core.encoder",
+    "Events": "scoring.targets",
+    "Fault": "core.task",
+    "Layer": "core.encoder",
+    "Metric": "scoring.metric",
+    "Normalize": "audio",
+    "Pool": "core.encoder",
+    "Protocol": "core.protocol",
+    "Scalars": "scoring.targets",
+    "Schedule": "core.task",
+    "Separation": "core.task",
+    "Source": "files.source",
+    "Stems": "scoring.targets",
+    "Tags": "scoring.targets",
+    "Task": "core.task",
+    "Window": "core.task",
+    "stack": "core.encoder",
+}
+
+__all__ = ["__version__", *_PUBLIC]
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, its module imported when it is first used."""
+    if name not in _PUBLIC:
+        raise AttributeError(f"module 'marble_bench' has no attribute {name!r}")
+    found = globals()[name] = getattr(import_module(f"marble_bench.{_PUBLIC[name]}"), name)
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_PUBLIC})

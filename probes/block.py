@@ -12,13 +12,13 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
+from marble_bench.core.plugins import find_head
 from marble_bench.errors import BenchError
-from marble_bench.plugins import find_head
 
-from . import draws, memory, network
+from . import memory, network, rng
 from .adam import Adam
-from .features import Features
 from .grid import Fitted, Form, Probe, Recipe, Split
+from .inputs import Features
 from .schedule import Book
 
 if TYPE_CHECKING:
@@ -148,7 +148,7 @@ class Block:
         self.form = Form.of(probes[0], recipe.protocol)
         self.is_sum = probes[0].layer is None
         self.book = Book(probes, [probe.learning_rate for probe in probes], recipe.rules)
-        self.draws = {probe.seed: draws.generators(probe.seed) for probe in probes}
+        self.draws = {probe.seed: rng.generators(probe.seed) for probe in probes}
         self.rounds = 0
         starts = {seed: self._start(init) for seed, (_, _, init) in self.draws.items()}
         names = list(next(iter(starts.values())))
@@ -226,9 +226,9 @@ class Block:
         seeds = {seed: self.draws[seed][0] for seed in self._seeds[0]}
         windows, size, every = self.features.windows, self.form.batch_size, self.recipe.protocol.validate_steps
         if not every:
-            drawn = {seed: draws.epoch(windows, size, order) for seed, order in seeds.items()}
+            drawn = {seed: rng.epoch(windows, size, order) for seed, order in seeds.items()}
         elif self.rounds:
-            drawn = {s: [draws.sample(windows, size, order) for _ in range(every)] for s, order in seeds.items()}
+            drawn = {s: [rng.sample(windows, size, order) for _ in range(every)] for s, order in seeds.items()}
         else:
             return []
         return [dict(zip(drawn, rows, strict=True)) for rows in zip(*drawn.values(), strict=True)]
@@ -256,7 +256,7 @@ class Block:
         masks: dict[tuple[int, float], torch.Tensor] = {}
         if self.recipe.protocol.input_dropout:
             for seed, drawn in rows.items():
-                noise = draws.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
+                noise = rng.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
                 for rate in dict.fromkeys(rate for _, own, _, rate in keys if own == seed and rate):
                     mask = torch.ge(noise, rate, out=torch.empty_like(noise))  # as float at once
                     masks[seed, rate] = mask.mul_(1 / (1 - rate))
@@ -287,7 +287,7 @@ class Block:
         if not self.form.hidden or not any(rate for *_, rate in keys):
             return None
         drawn = {
-            seed: draws.uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
+            seed: rng.uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
             for seed in dict.fromkeys(seed for _, seed, _, _ in keys)
         }
         made = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}

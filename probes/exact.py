@@ -35,7 +35,7 @@ from .product import product
 if TYPE_CHECKING:
     import torch
 
-    from .features import Features
+    from .inputs import Features
 
 ABSENT = (
     -1000.0

@@ -23,21 +23,21 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
-from marble_bench.plugins import find_head
+from marble_bench.core.plugins import find_head
 
 from . import network
 from .adam import Adam
 from .grid import Fitted, Probe, Progress, Shelf
 from .schedule import Book, Rules
-from .turns import in_turn
+from .training_loop import in_turn
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    from marble_bench.protocol import Protocol
-    from marble_bench.task import Schedule
+    from marble_bench.core.protocol import Protocol
+    from marble_bench.core.task import Schedule
 
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20

@@ -1,6 +1,6 @@
 """What a grid is made of: its probes, the data they train on, the rules they follow, and what becomes of them.
 
-Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.targets`.
+Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.scoring.targets`.
 """
 
 from __future__ import annotations
@@ -16,9 +16,9 @@ from .schedule import Rules
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.protocol import Protocol
-    from marble_bench.targets import Loss
-    from marble_bench.task import Schedule
+    from marble_bench.core.protocol import Protocol
+    from marble_bench.core.task import Schedule
+    from marble_bench.scoring.targets import Loss
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from .product import grouped, product
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.targets import Loss
+    from marble_bench.scoring.targets import Loss
 
 
 LOG2_E = math.log2(math.e)

@@ -15,7 +15,7 @@ kept; outputs averaged over a clip's windows before they are scored. Departs fro
 trained in mixed float16. For `jukemir` it follows JukeMIR's: batches drawn anew, validation every few steps and before
 the first, dropout on the features too.
 
-Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.targets`.
+Shapes: features `(windows, width)`, outputs `(probes, clips, outputs)`, truth as in `marble_bench.scoring.targets`.
 """
 
 from __future__ import annotations
@@ -27,11 +27,13 @@ from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from marble_bench.scoring.scores import average_windows
+
 from . import block as blocking
 from . import exact, memory, network
 from .block import ACTIVATION_BYTES, Block, blocks, layers_of
-from .features import Features, Moments, chunk
 from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
+from .inputs import Features, Moments, chunk
 
 if TYPE_CHECKING:
     import torch
@@ -44,23 +46,12 @@ __all__ = [
     "Recipe",
     "Shelf",
     "Split",
-    "average_windows",
     "blocks",
     "fit",
     "grid",
     "predict",
     "predict_windows",
 ]
-
-
-def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
-    """`(probes, windows, outputs)` -> `(probes, clips, outputs)`: the mean over each clip's windows."""
-    import torch
-
-    if len(clip) == clips:
-        return outputs  # one window a clip, in order
-    total = outputs.new_zeros(outputs.shape[0], clips, outputs.shape[2]).index_add_(1, clip, outputs)
-    return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
 
 
 def fit(

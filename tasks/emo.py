@@ -11,9 +11,8 @@ windows of 15 s; JukeMIR the first 25 s as one.
 
 from __future__ import annotations
 
+from marble_bench import Scalars, Schedule, Task, Window
 from marble_bench.metrics import r2, r2_of
-from marble_bench.targets import Scalars
-from marble_bench.task import Schedule, Task, Window
 
 from .corpora.emomusic import EMOMUSIC, clips
 

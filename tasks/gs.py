@@ -12,10 +12,9 @@ than two published models. MARBLE's paper says 1,077 songs for train and valid; 
 
 from __future__ import annotations
 
+from marble_bench import Classes, Schedule, Task, Window
 from marble_bench.metrics import accuracy, weighted_key
 from marble_bench.metrics.key import KEYS, TONICS
-from marble_bench.targets import Classes
-from marble_bench.task import Schedule, Task, Window
 
 from .corpora.giantsteps import COUNTS, GIANTSTEPS, clips
 

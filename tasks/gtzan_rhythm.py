@@ -16,9 +16,8 @@ leaves out jazz.00054, damaged in Kaggle's copy, which is used here where it can
 
 from __future__ import annotations
 
+from marble_bench import Events, Schedule, Task, Window
 from marble_bench.metrics import beat_metrics
-from marble_bench.targets import Events
-from marble_bench.task import Schedule, Task, Window
 
 from .corpora.gtzan_rhythm import GTZAN_RHYTHM, clips
 

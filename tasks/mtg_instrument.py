@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from marble_bench import Clip, Schedule, Tags, Task, Window
 from marble_bench.metrics import average_precision, roc_auc
-from marble_bench.targets import Tags
-from marble_bench.task import Clip, Schedule, Task, Window
 
 from .corpora import mtg_jamendo
 

@@ -10,9 +10,8 @@ window for every encoder.
 
 from __future__ import annotations
 
+from marble_bench import Schedule, Tags, Task
 from marble_bench.metrics import average_precision, roc_auc
-from marble_bench.targets import Tags
-from marble_bench.task import Schedule, Task
 
 from .corpora.magnatagatune import COUNTS, MAGNATAGATUNE, TAGS, clips
 

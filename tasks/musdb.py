@@ -1,24 +1,23 @@
 """What do a song's vocals, drums, bass and the rest sound like alone? Four stems out of a stereo mixture.
 
-Source: MARBLE's published code, by which its Table 4 was made; split 86/14/50. Conventions: a mask estimator for each stem
-(`probes/separation.py`) on spectrograms at 24,000 Hz, 75 frames a second, mono; 64 training mixtures of 6 s for each song;
-the score is the global SDR in dB, mean over songs (main), and museval's median of medians at 44,100 Hz. A stem that is
-silent in a song has no score there.
+Source: MARBLE's published code, by which its Table 4 was made; split 86/14/50. Conventions: a mask estimator for each
+stem (`marble_bench/separation/probe.py`) on spectrograms at 24,000 Hz, 75 frames a second, mono; 64 training mixtures of
+6 s for each song; the score is the global SDR in dB, mean over songs (main), and museval's median of medians at 44,100
+Hz. A stem that is silent in a song has no score there.
 
-Departures: MARBLE draws new mixtures in every epoch, here those of one epoch are drawn once (see `marble_bench.mixing`); its
-paper has a bidirectional LSTM, its code and so this task one that goes one way (protocol `marble-bidirectional`: both); it
-watches validation with the Wiener step, here without. Separators have one learning rate, 1e-3, whatever the protocol's grid;
-MARBLE looked for one by itself (auto_lr_find), and its batches were 32 on each of eight GPUs, here 32 in all.
+Departures: MARBLE draws new mixtures in every epoch, here those of one epoch are drawn once (see
+`marble_bench.separation.mixing`); its paper has a bidirectional LSTM, its code and so this task one that goes one way
+(protocol `marble-bidirectional`: both); it watches validation with the Wiener step, here without. Separators have one
+learning rate, 1e-3, whatever the protocol's grid; MARBLE looked for one by itself (auto_lr_find), and its batches were 32
+on each of eight GPUs, here 32 in all.
 """
 
 from __future__ import annotations
 
 from dataclasses import replace
 
+from marble_bench import Schedule, Separation, Stems, Task
 from marble_bench.metrics import stem_metrics
-from marble_bench.mixing import Separation
-from marble_bench.targets import Stems
-from marble_bench.task import Schedule, Task
 
 from .corpora.musdb18 import MUSDB18, STEMS, clips
 

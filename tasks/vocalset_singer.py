@@ -13,9 +13,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from marble_bench import Classes, Clip, Schedule, Task, Window
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Classes
-from marble_bench.task import Clip, Schedule, Task, Window
 
 from .corpora import vocalset
 

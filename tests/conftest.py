@@ -15,7 +15,7 @@ import pytest
 
 def toy_module():
     """The toy task's module."""
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     return sys.modules[plugins.find_task(TOY_TASK).task.clips.__module__]
 
@@ -63,7 +63,7 @@ def bench(monkeypatch, capfd, tmp_path) -> Bench:
     """`bench(*arguments)` as from a shell whose current folder is `tmp_path`."""
 
     def call(*arguments: object) -> Ended:
-        from marble_bench.cli import main
+        from marble_bench.cli.app import main
 
         monkeypatch.chdir(tmp_path)
         monkeypatch.setattr(sys, "argv", ["bench", *map(str, arguments)])

@@ -19,13 +19,17 @@ import numpy as np
 import pandas as pd
 import torch
 
-from marble_bench import corpus, plugins, results, run, scoring
-from marble_bench.encoder import Encoder
-from marble_bench.features.extract import digests
-from marble_bench.plugins import Named
-from marble_bench.protocol import MARBLE
-from marble_bench.request import Outcome, Request
-from marble_bench.task import SPLITS, Clip
+from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.plugins import Named
+from marble_bench.core.protocol import MARBLE
+from marble_bench.core.task import SPLITS, Clip
+from marble_bench.data import corpus
+from marble_bench.features.pooled import digests
+from marble_bench.records import results
+from marble_bench.runs import run
+from marble_bench.runs.config import Outcome, Request
+from marble_bench.scoring import scores
 
 PLUGINS = Path(__file__).parent / "plugins"
 ENCODERS = PLUGINS / "hum_encoder.py"
@@ -129,7 +133,7 @@ class Draft:
         """
         answers = {split: self.answers(split) for split in ("valid", "test")}
         test = self.predictions[(self.predictions["split"] == "test") & (self.predictions["seed"] == 0)]
-        found = scoring.Answers(
+        found = scores.Answers(
             {split: each[0] for split, each in answers.items()},
             {split: each[1] for split, each in answers.items()},
             list(test["group"]),
@@ -137,7 +141,7 @@ class Draft:
         target = world.named.task.target
         train = [clip for clip in world.clips() if clip.split == "train"]
         labels = target.encode([clip.target for clip in train], [clip.id for clip in train])
-        made = scoring.scores(world.named.task.metrics, found, torch.from_numpy(target.trivial(labels)))
+        made = scores.scores(world.named.task.metrics, found, torch.from_numpy(target.trivial(labels)))
         for name, score in made.items():
             if not trivial:
                 score["trivial"] = self.record["scores"][name]["trivial"]

@@ -10,14 +10,16 @@ import numpy as np
 import pandas as pd
 import torch
 
-from marble_bench import claims, plugins, results, scoring
-from marble_bench.comparable import of_record
+from marble_bench.core import plugins
 from marble_bench.core.keys import task_hash
+from marble_bench.core.protocol import MARBLE
+from marble_bench.core.task import Clip
 from marble_bench.errors import DataError
-from marble_bench.gather import Gathered, model_facts
-from marble_bench.protocol import MARBLE
-from marble_bench.record import prediction_table
-from marble_bench.task import Clip
+from marble_bench.records import claims, results
+from marble_bench.records.comparable import of_record
+from marble_bench.runs.build_record import prediction_table
+from marble_bench.runs.inputs import Gathered, model_facts
+from marble_bench.scoring import scores as scoring
 
 COUNTS = {"train": 40, "valid": 30, "test": 60}  # of a record whose clips the suite does not list
 CONTROL = "a control: training labels by shuffle"

@@ -15,8 +15,8 @@ from pathlib import Path
 import torch
 from safetensors.torch import save_file
 
-from marble_bench import plugins, weights
-from marble_bench.encoder import Encoder, Layer
+from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.encoders import (
     _hub,
     _random,
@@ -29,6 +29,7 @@ from marble_bench.encoders import (
     jukebox,
     musicnn,
     qwen2_audio,
+    weights,
 )
 
 TINY_SPEECH = {

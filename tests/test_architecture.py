@@ -1,6 +1,7 @@
 """The house holds: imports go only down, importing is free, and everything that is there is shipped."""
 
 import ast
+import importlib
 import subprocess
 import sys
 import zipfile
@@ -10,89 +11,120 @@ import pytest
 
 tomllib = pytest.importorskip("tomllib")  # Python 3.11
 ROOT = Path(__file__).parent.parent
-# From the ground up; a module may import what stands before it. What one line holds may import each other.
-FLOORS = [
-    ["_version"],
-    ["errors", "names", "escape"],
-    ["disk", "source", "cache", "data", "tensor_file", "archives"],
-    ["scratch", "compiling"],
-    ["download"],
-    ["metrics"],
-    ["targets"],
-    ["audio", "synth", "beat_decoder", "perturb"],
-    ["stems", "mixing", "stem_scores"],
-    ["task", "encoder", "protocol"],
-    ["contract"],
-    ["core", "plugins"],
-    ["weights"],
-    ["encoders"],
-    ["features"],
-    ["request"],
-    ["comparable"],
-    ["corpus"],
-    ["soundness"],
-    ["inspection", "dataset", "catalogue", "fetch"],
-    ["gather"],
-    ["statistics", "results"],
-    ["scoring"],
-    ["stored"],
-    ["framed", "identity"],
-    ["events", "separation"],
-    ["record"],
-    ["robustness"],
-    ["claims"],
-    ["corpus_facts", "copies"],
-    ["verdicts"],
-    ["run", "check"],
-    ["prepare"],
-    ["leaderboard"],
-    ["reproduce"],
-    ["progress", "show"],
-    ["cli_options"],
-    ["cli_data", "cli_features", "cli_models", "cli_board", "cli_results"],
-    ["cli"],
+# From the ground up: a folder may import those that stand before it. `tasks/` and `probes/` stand at the root.
+ROOMS = [
+    *(
+        "errors",
+        "_version",
+        "files",
+        "audio",
+        "scoring",
+        "metrics",
+        "core",
+        "protocols",
+        "encoders",
+        "features",
+        "data",
+    ),
+    *("probes", "separation", "tasks", "records", "runs", "analysis", "leaderboard", "cli"),
 ]
-# Task checks its target and metrics against each other; both sides name the other's type, inside functions only.
-ALLOWED = {("metrics", "targets")}
+OLD_PLACES = {  # of what plug-in authors import, for one version: the new place
+    "dataset": "marble_bench.data.hf",
+    "encoder": "marble_bench",
+    "protocol": "marble_bench",
+    "source": "marble_bench",
+    "synth": "marble_bench.audio.synth",
+    "targets": "marble_bench",
+    "task": "marble_bench",
+}
+MOST_AT_THE_TOP = 12  # modules directly in `marble_bench/`
 
 
-def _modules():
-    return sorted((ROOT / "marble_bench").rglob("*.py"))
+def _modules() -> dict[str, Path]:
+    """Every module of the suite, the old places aside: dotted name without `marble_bench`, and its file."""
+    found = {}
+    for folder in ("marble_bench", "probes", "tasks"):
+        above = ROOT / "marble_bench" if folder == "marble_bench" else ROOT
+        for path in sorted((ROOT / folder).rglob("*.py")):
+            parts = path.relative_to(above).with_suffix("").parts
+            name = ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+            if name and name not in OLD_PLACES:
+                found[name] = path
+    return found
 
 
-def _imports(path: Path):
+def _imports(path: Path, name: str, modules: dict[str, Path]) -> set[str]:
+    """The suite's modules that a module imports anywhere: at its top, in a function, or for types alone."""
+    found = set()
+    package = name if path.name == "__init__.py" else name.rpartition(".")[0]
     for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith("marble_bench"):
-            parts = node.module.split(".")
-            yield from ([parts[1]] if len(parts) > 1 else [alias.name for alias in node.names])
-        elif isinstance(node, ast.Import):
-            yield from (a.name.split(".")[1] for a in node.names if a.name.startswith("marble_bench."))
+        if isinstance(node, ast.Import):
+            found |= {alias.name.removeprefix("marble_bench.") for alias in node.names if "marble_bench." in alias.name}
+        elif isinstance(node, ast.ImportFrom):
+            base = node.module or ""
+            if node.level:
+                above = package.split(".")[: len(package.split(".")) - node.level + 1]
+                base = ".".join([*above, *([base] if base else [])])
+            elif base == "marble_bench" or base.startswith("marble_bench."):
+                base = base.removeprefix("marble_bench").removeprefix(".")
+            else:
+                continue
+            whole = {f"{base}.{alias.name}".removeprefix(".") for alias in node.names}
+            found |= {each if each in modules else base for each in whole} - {""}
+    return found
 
 
-def test_imports_go_only_down():
-    floor = {name: level for level, names in enumerate(FLOORS) for name in names}
+def test_a_folder_imports_only_folders_that_stand_before_it():
+    modules = _modules()
+    assert len(modules) > 150
+    place = {name: number for number, name in enumerate(ROOMS)}
     wrong = []
-    for path in _modules():
-        here = path.relative_to(ROOT / "marble_bench").parts[0].removesuffix(".py")
-        if here == "__init__":
-            continue
-        assert here in floor, f"{here} has no floor in this test"
-        for there in _imports(path):
-            if there in ("tasks", "probes"):  # tasks are reached by name; trainers are imported, by those who run them
-                assert here in ("run", "record", "scoring", "events", "separation", "robustness"), (
-                    f"{path} imports {there}"
-                )
-            elif there in floor and floor[there] > floor[here] and (here, there) not in ALLOWED:
-                wrong.append(f"{here} imports {there}")
+    for name, path in modules.items():
+        here = name.split(".")[0]
+        assert here == "__main__" or here in place, f"{name} has no room in this test"
+        for there in _imports(path, name, modules):
+            assert there in modules, f"{path} imports {there}, which is no module"
+            if here != "__main__" and place[there.split(".")[0]] > place[here]:
+                wrong.append(f"{name} imports {there}")
     assert not wrong
 
 
+def test_the_top_is_a_handful_of_modules():
+    top = [name for name, path in _modules().items() if path.parent == ROOT / "marble_bench"]
+    assert len(top) + 1 <= MOST_AT_THE_TOP, top  # and `__init__`
+
+
+@pytest.mark.parametrize("old", OLD_PLACES)
+def test_an_old_place_still_works_and_names_the_new_one(old):
+    sys.modules.pop(f"marble_bench.{old}", None)
+    with pytest.warns(DeprecationWarning, match=rf"marble_bench\.{old} has moved: import from {OLD_PLACES[old]}"):
+        there = importlib.import_module(f"marble_bench.{old}")
+    new = importlib.import_module(OLD_PLACES[old])
+    public = {name for name in vars(there) if not name.startswith("_")} & set(dir(new))
+    assert public
+    assert all(getattr(there, name) is getattr(new, name) for name in public)
+
+
+def test_what_plug_in_authors_import_is_the_top():
+    import marble_bench
+
+    assert all(getattr(marble_bench, name) is not None for name in marble_bench.__all__)
+    for path in [*ROOT.glob("tasks/*.py"), *ROOT.glob("marble_bench/encoders/[!_]*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if isinstance(node, ast.ImportFrom) and node.module in (
+                "marble_bench.core.task",
+                "marble_bench.core.encoder",
+            ):
+                names = {alias.name for alias in node.names}
+                assert not names & set(marble_bench.__all__), f"{path} imports {names} from {node.module}"
+
+
 def test_the_machinery_knows_no_task_and_no_encoder_by_name():
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     names = {*plugins.task_names(), *plugins.encoders()}
-    for path in _modules():
-        if "encoders" in path.parts:
+    for path in _modules().values():
+        if {"encoders", "tasks", "probes"} & set(path.parts):
             continue
         strings = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
         assert not {s for s in strings if isinstance(s, str)} & names, path

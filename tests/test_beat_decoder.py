@@ -5,9 +5,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from marble_bench import beat_decoder
-from marble_bench.beat_decoder import BARS, BEATS, decode
 from marble_bench.errors import UsageError
+from marble_bench.scoring import beat_decoder
+from marble_bench.scoring.beat_decoder import BARS, BEATS, decode
 
 GOLDEN = Path(__file__).parent / "golden" / "beats" / "madmom.npz"
 

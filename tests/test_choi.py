@@ -14,7 +14,7 @@ from conftest import TOY_TASK
 from safetensors.numpy import load_file
 from scipy.signal import convolve2d
 
-from marble_bench.check import check_encoder
+from marble_bench.cli.check import check_encoder
 from marble_bench.encoders import choi
 from marble_bench.encoders._choi_statistics import STATISTICS
 from marble_bench.errors import DataError, UsageError

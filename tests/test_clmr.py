@@ -10,7 +10,7 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from marble_bench.check import check_encoder
+from marble_bench.cli.check import check_encoder
 from marble_bench.encoders import clmr
 from marble_bench.errors import DataError
 

@@ -8,7 +8,7 @@ import pytest
 from made_records import CONTROL, CURVE, POINTS, make
 from sklearn.metrics import average_precision_score, r2_score, recall_score
 
-from marble_bench import results
+from marble_bench.records import results
 
 
 def _table(path, split="test"):
@@ -42,7 +42,7 @@ def test_differences_are_those_of_the_records(two):
 
 
 def test_classes_tags_and_dimensions_are_sklearns(two, bench, tmp_path):
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     paths, compared = two
     paths["poor", "mtg-instrument"] = make(tmp_path / "results", "poor", task="mtg-instrument", skill=0.7)

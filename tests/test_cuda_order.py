@@ -7,7 +7,7 @@ import pytest
 import torch
 from marble_bench.probes import memory
 
-from marble_bench.encoder import Encoder, Layer
+from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.features.pipeline import Batch, Cost, Kind, Runner, Settings
 
 SMALL = Encoder(

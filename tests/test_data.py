@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import soundfile
 
-from marble_bench import corpus, plugins
-from marble_bench.dataset import dataset
+from marble_bench.core import plugins
+from marble_bench.data import corpus
+from marble_bench.data.hf import dataset
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,12 @@ import pytest
 import soundfile
 from conftest import TOY_MODEL, TOY_TASK
 from made_records import make
-from marble_bench.probes import grid, shelf, trainer
+from marble_bench.probes import grid, probe_cache, trainer
 
-from marble_bench import compiling, corpus, scratch
+from marble_bench.data import corpus
 from marble_bench.errors import BenchError
-from marble_bench.scratch import scratch_folder
+from marble_bench.files import locks, scratch
+from marble_bench.files.scratch import scratch_folder
 
 LOUD = print
 
@@ -76,7 +77,7 @@ def _gone(pid: int) -> bool:
 def test_workers_of_a_killed_run_end_with_it(tmp_path):
     code = (
         "import os, pathlib, sys, time\n"
-        "from marble_bench.stem_scores import Jury\n"
+        "from marble_bench.separation.bsseval_pool import Jury\n"
         "def work(index):\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(60 if index else 0)\n"
@@ -111,7 +112,7 @@ def test_workers_of_a_killed_run_end_with_it(tmp_path):
 def _scratch_of_another(cache: Path) -> subprocess.Popen:
     """A process that has a scratch folder with a file in it; when it is there."""
     code = (
-        "import sys, time, pathlib\nfrom marble_bench.scratch import scratch_folder\n"
+        "import sys, time, pathlib\nfrom marble_bench.files.scratch import scratch_folder\n"
         "with scratch_folder(pathlib.Path(sys.argv[1]), print) as folder:\n"
         "    (folder / 'large').write_bytes(bytes(1000)); print('there', flush=True); time.sleep(60)\n"
     )
@@ -254,7 +255,7 @@ def test_what_libsndfile_says_of_a_full_disk_is_told_as_one(bench, tmp_path, mon
 
 
 def test_a_miniature_that_was_killed_midway_is_swept(tmp_path):
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     toy = plugins.find_task(TOY_TASK).task.corpus
     left = tmp_path / "mini" / f".{toy.name}-000000000000.abcdef.tmp"
@@ -310,10 +311,10 @@ def test_what_numba_compiles_is_kept_where_neither_home_nor_its_own_folder_can_b
 
 def test_a_folder_that_the_user_gave_numba_is_kept(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/of/the/user")
-    compiling.keep_compiled(tmp_path)
+    locks.keep_compiled(tmp_path)
     assert os.environ["NUMBA_CACHE_DIR"] == "/of/the/user"
     monkeypatch.delenv("NUMBA_CACHE_DIR")
-    compiling.keep_compiled(tmp_path / "not/there/yet")
+    locks.keep_compiled(tmp_path / "not/there/yet")
     assert os.environ["NUMBA_CACHE_DIR"] == str(tmp_path / "not/there/yet/numba")
     assert not list(tmp_path.iterdir())
 
@@ -361,19 +362,19 @@ def _block(seed: int):
 
 
 def test_a_block_is_kept_with_the_time_since_the_one_before_and_clearing_leaves_other_keys(tmp_path):
-    first, other = shelf.Folder(tmp_path, "key"), shelf.Folder(tmp_path, "other")
+    first, other = probe_cache.Folder(tmp_path, "key"), probe_cache.Folder(tmp_path, "other")
     other.put(_block(0)[1])
     for seed in (0, 1):
         time.sleep(0.2)
         first.put(_block(seed)[1])
-    again = shelf.Folder(tmp_path, "key")
+    again = probe_cache.Folder(tmp_path, "key")
     assert again.earlier_s == 0
     assert again.get(_block(0)[0])[0].valid == 0.5
     assert 0.2 <= again.earlier_s < 0.4
     again.put(_block(0)[1])  # written again without the weights that lost: the time stays
     assert again.get(_block(1)[0])
     assert 0.4 <= again.earlier_s < 1.0
-    third = shelf.Folder(tmp_path, "key")
+    third = probe_cache.Folder(tmp_path, "key")
     third.get(_block(0)[0])
     assert 0.2 <= third.earlier_s < 0.4
     third.clear()
@@ -387,18 +388,18 @@ def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(
     def refuses(*_):
         raise error
 
-    monkeypatch.setattr(shelf, "write_whole", refuses)
-    kept = shelf.Folder(tmp_path, "key", said.append)
+    monkeypatch.setattr(probe_cache, "write_whole", refuses)
+    kept = probe_cache.Folder(tmp_path, "key", said.append)
     for seed in (0, 1):
         kept.put(_block(seed)[1])
     assert said == [f"finished probes are not kept, as {tmp_path} cannot be written: Read-only file system"]
     error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(BenchError, match=r"cannot be kept in .*: No space left on device"):
-        shelf.Folder(tmp_path, "key", said.append).put(_block(0)[1])
+        probe_cache.Folder(tmp_path, "key", said.append).put(_block(0)[1])
 
 
 def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(bench, tmp_path, monkeypatch):
-    trained, put, kept = trainer._Run._trained, shelf.Folder.put, []
+    trained, put, kept = trainer._Run._trained, probe_cache.Folder.put, []
     monkeypatch.setattr(trainer.blocking, "threads_of", lambda _: 1)
 
     def slow(self, members):
@@ -413,7 +414,7 @@ def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(be
 
     with monkeypatch.context() as dying:
         dying.setattr(trainer._Run, "_trained", slow)
-        dying.setattr(shelf.Folder, "put", dies)
+        dying.setattr(probe_cache.Folder, "put", dies)
         assert "killed" in bench(*TOY).err
     alone = bench(*TOY, "--results-dir", "alone", "--cache-dir", tmp_path / "other").record["cost"]["probe_s"]
     cost = bench(*TOY).record["cost"]

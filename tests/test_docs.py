@@ -69,13 +69,13 @@ def test_every_option_in_the_documents_exists(page, bench):
 
 
 def test_the_table_of_tasks_is_made_of_the_task_files():
-    from marble_bench.catalogue import tasks_page
+    from marble_bench.cli.docs import tasks_page
 
     assert (ROOT / "docs/tasks.md").read_text() == tasks_page()
 
 
 def test_the_page_of_encoders_is_made_of_the_encoder_files():
-    from marble_bench.catalogue import encoders_page
+    from marble_bench.cli.docs import encoders_page
 
     assert (ROOT / "docs/encoders.md").read_text() == encoders_page()
 

@@ -10,7 +10,10 @@ import numpy as np
 import pytest
 from conftest import TOY_MODEL
 
-from marble_bench import audio, corpus, plugins, synth
+from marble_bench import audio
+from marble_bench.audio import synth
+from marble_bench.core import plugins
+from marble_bench.data import corpus
 from marble_bench.errors import DataError
 
 

@@ -7,11 +7,11 @@ from marble_bench.probes import exact, trainer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from marble_bench import run
+from marble_bench.core.protocol import LINEAR
+from marble_bench.core.task import Schedule
 from marble_bench.errors import BenchError
 from marble_bench.metrics import accuracy, average_precision, r2
-from marble_bench.protocol import LINEAR
-from marble_bench.task import Schedule
+from marble_bench.runs import run
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 CLOSE = 1e-6  # of a probability, or of a prediction in units of the label's spread

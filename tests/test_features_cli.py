@@ -11,8 +11,8 @@ import pandas as pd
 import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
-from marble_bench import prepare
 from marble_bench.features import export, manage, store
+from marble_bench.runs import plan
 
 OF_TOY = ("--model", TOY_MODEL, "--task", TOY_TASK)
 BYTES = 51 * 3 * 16 * 2  # clips, layers, width, half floats
@@ -158,8 +158,8 @@ def test_a_dataset_folder_is_one_for_the_datasets_library(bench, made, tmp_path)
 
 
 def test_layers_of_several_widths_are_exported_and_read_back(tmp_path):
-    from marble_bench.features.own import as_features, read_own
-    from marble_bench.task import Clip
+    from marble_bench.core.task import Clip
+    from marble_bench.features.external import as_features, read_own
 
     kept = store.Store(tmp_path, {"encoder": "wide"}, [("a", 3), ("b", 5)])
     random = np.random.default_rng(0)
@@ -220,7 +220,7 @@ def test_push_to_the_hub_makes_a_dataset_repository(tmp_path, monkeypatch):
 
 
 def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     planned = bench("plan", *OF_TOY, "--mini", "--json", "--device", "cpu")
     assert planned.code == 0, planned.err
     total, (row,) = planned.record["total"], planned.record["each"]
@@ -258,7 +258,7 @@ def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(be
 
 def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeypatch):
     """20 of 51 seconds are made by way of --limit; a changed file and another precision are not those stored."""
-    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
     toy_module().write(corpus)
@@ -279,7 +279,7 @@ def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeyp
 
 
 def test_plan_counts_frames_that_every_layer_has(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     of = ("--model", TOY_MODEL, "--task", "gtzan-rhythm", "--mini", "--device", "cpu")
     assert bench("features", "extract", *of, "--layers", "1").code == 0
     (one,) = bench("plan", *of, "--layers", "1", "--json").record["each"]
@@ -288,7 +288,7 @@ def test_plan_counts_frames_that_every_layer_has(bench, tmp_path, monkeypatch):
 
 
 def test_plan_counts_the_probes_of_a_protocol(bench, monkeypatch):
-    monkeypatch.setattr(prepare, "MEASURE_S", 0.05)
+    monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     for protocol, probes in (("marble", 3 * 6 * 4), ("linear", 3 * 7), ("jukemir", 3 * 216)):
         planned = bench("plan", *OF_TOY, "--mini", "--device", "cpu", "--json", "--protocol", protocol).record
         assert planned["total"]["probes"] == probes

@@ -15,10 +15,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from hub_server import HubServer
 
-from marble_bench import download, fetch
+from marble_bench.core.task import Corpus
+from marble_bench.data import fetch
 from marble_bench.errors import DataError, UsageError
-from marble_bench.source import Source
-from marble_bench.task import Corpus
+from marble_bench.files import download
+from marble_bench.files.source import Source
 
 MUSIC = os.urandom(300_000)
 
@@ -408,7 +409,7 @@ def test_https_is_not_left_for_http():
 
 def test_every_public_source_has_https_or_a_digest():
     """Of the corpora and of the encoders: on the way, nobody can change what is fetched."""
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     corpora = [plugins.find_task(name).task.corpus.sources for name in plugins.task_names()]
     weights = [encoder.weights for encoder in plugins.encoders().values() if encoder.weights]

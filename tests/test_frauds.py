@@ -7,9 +7,11 @@ from dataclasses import replace
 import forgers
 import pytest
 
-from marble_bench import plugins, reproduce, run, verdicts
-from marble_bench.corpus_facts import Corpora
-from marble_bench.stored import Stored, read_one
+from marble_bench.core import plugins
+from marble_bench.records import validation
+from marble_bench.records.corpus_facts import Corpora
+from marble_bench.records.record_file import Stored, read_one
+from marble_bench.runs import reproduce, run
 
 # What is said of each fraud by `bench results check` with the records alone, with the list of clips that most tasks ship,
 # and with the corpus (--data-dir); and by `bench reproduce`, which has corpus and encoder. A blank: nothing is said.
@@ -78,7 +80,7 @@ def again(world):
 
 def _kinds(world, paths, corpora):
     """What is found of the last of some records."""
-    return {each.kind: each.words for each in verdicts.check(paths, corpora) if each.path == str(paths[-1])}
+    return {each.kind: each.words for each in validation.check(paths, corpora) if each.path == str(paths[-1])}
 
 
 def _list_alone(world):
@@ -144,7 +146,7 @@ def test_labels_groups_and_unread_faults_are_compared(world, honest, tmp_path):
     draft.record["data"]["faults"] = [{"clip": "train29", "why": "cut short in the first edition"}]
     draft.record["data"]["clips"]["train"] -= 1
     draft.record["data"]["fingerprint"] = world.fingerprint({"train29"})
-    found = verdicts.check([draft.seal(tmp_path, world, trivial=True)], Corpora(world.root))
+    found = validation.check([draft.seal(tmp_path, world, trivial=True)], Corpora(world.root))
     assert [(each.kind, each.stands) for each in found] == [("fault not here", True)]
 
 

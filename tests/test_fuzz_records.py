@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from made_records import make
 
-from marble_bench.results import TABLES, table_path
+from marble_bench.records.results import TABLES, table_path
 
 
 def _fuzz():

@@ -7,7 +7,9 @@ from collections import Counter
 
 import pytest
 
-from marble_bench import corpus, plugins, synth
+from marble_bench.audio import synth
+from marble_bench.core import plugins
+from marble_bench.data import corpus
 from marble_bench.errors import DataError
 
 # Per genre, as in PROTOCOLS: train, valid, test

@@ -9,8 +9,7 @@ import scipy.fft
 import torch
 from threadpoolctl import threadpool_info, threadpool_limits
 
-from marble_bench import weights
-from marble_bench.encoders import handcrafted
+from marble_bench.encoders import handcrafted, weights
 from marble_bench.features.frames import Sound, extract
 from marble_bench.features.store import Span
 
@@ -262,10 +261,10 @@ def test_only_one_process_compiles_at_a_time(tmp_path):
     import subprocess
     import sys
 
-    from marble_bench.compiling import one_at_a_time
+    from marble_bench.files.locks import one_at_a_time
 
     code = (
-        "import pathlib, sys\nfrom marble_bench.compiling import one_at_a_time\n"
+        "import pathlib, sys\nfrom marble_bench.files.locks import one_at_a_time\n"
         "with one_at_a_time(): pathlib.Path(sys.argv[1]).write_text('in')"
     )
     with one_at_a_time():

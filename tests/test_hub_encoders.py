@@ -12,8 +12,8 @@ import torch
 import transformers
 from stand_ins import TINY_CLAP, TINY_CODEC, TINY_CONFORMER, TINY_QWEN, TINY_SPEECH, drawn
 
-from marble_bench import plugins, weights
-from marble_bench.encoders import _hub, _mel, _pieces, _random, _speech, clap, codecs, conformer, qwen2_audio
+from marble_bench.core import plugins
+from marble_bench.encoders import _hub, _mel, _pieces, _random, _speech, clap, codecs, conformer, qwen2_audio, weights
 from marble_bench.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -16,13 +16,13 @@ import torch
 from conftest import TOY_MODEL, TOY_TASK
 from safetensors.torch import save_file
 
-from marble_bench import plugins, results, verdicts
-from marble_bench.core import hashes, keys, sources, trees
+from marble_bench.core import hashes, keys, plugins, sources, trees
+from marble_bench.core.task import Clip, Window
+from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import extract, fingerprint, frames, manage
+from marble_bench.features import fingerprint, frames, manage, pooled
 from marble_bench.features.store import Span, Store
-from marble_bench.task import Clip, Window
-from marble_bench.weights import Weights
+from marble_bench.records import results, validation
 
 ROOT = Path(__file__).parent.parent
 ENCODER = Path(TOY_MODEL.split(":")[0]).read_text()
@@ -239,7 +239,7 @@ import json
 from marble_bench import plugins
 from marble_bench.core import keys, sources
 from marble_bench.features import extract
-from marble_bench.protocol import MARBLE
+from marble_bench.core.protocol import MARBLE
 named, encoder = plugins.find_task("gtzan"), plugins.find_encoder("clap-music")
 store = extract.key_of(encoder, "0" * 64, named.task.window)
 print(json.dumps([store.digest, keys.task_hash(named), keys.keyed(sources.origins_of_run(named, encoder, MARBLE))]))
@@ -280,7 +280,7 @@ def test_keys_stay_when_files_move_and_sentences_change_and_move_with_a_constant
     edit(tmp_path / "tasks/corpora/gtzan.py", "RATE_HZ = 22050", "RATE_HZ = 22051")
     edit(tmp_path / "probes/mlp.py", "inputs**-0.5", "inputs**-0.4")
     edit(
-        tmp_path / "marble_bench/metrics/metric.py",
+        tmp_path / "marble_bench/scoring/metric.py",
         "exact.sum(dim=1, keepdim=True)",
         "exact.sum(dim=1, keepdim=True) + 1",
     )
@@ -302,7 +302,7 @@ def _write(place, text, **helpers):
 
 
 WITH_HELPER = ENCODER.replace(
-    "from marble_bench.encoder import", "import {name}\nfrom marble_bench.encoder import"
+    "from marble_bench.core.encoder import", "import {name}\nfrom marble_bench.core.encoder import"
 ).replace("BANDS = 16", "BANDS = {name}.BANDS")
 
 
@@ -368,7 +368,7 @@ WEIGHTED = ENCODER.replace(
     "    import torch\n\n    def encode", "    import torch\n    from safetensors.torch import load_file\n\n"
     '    gain = load_file(weights)["gain"]\n\n    def encode',
 ).replace(".log()", ".log() * gain").replace(
-    "from marble_bench.encoder import", "from marble_bench.source import Source\nfrom marble_bench.encoder import"
+    "from marble_bench.core.encoder import", "from marble_bench import Source\nfrom marble_bench.core.encoder import"
 ).replace("    min_s=0.1,\n", '    min_s=0.1,\n    weights=Source(url="https://example.org/w.safetensors"),\n')  # fmt: skip
 
 
@@ -706,9 +706,9 @@ def test_what_all_features_go_through_gives_the_same_features_or_has_another_ver
     soundfile.write(tmp_path / "a.wav", both, 44100, subtype="PCM_16")
     clip = Clip("a", "train", "a.wav", "a", start_s=0.1)
     encoder = replace(plugins.find_encoder(TOY_MODEL), normalize="peak")
-    item = extract.Item(clip, tmp_path / "a.wav", "0" * 64, 44100)
+    item = pooled.Item(clip, tmp_path / "a.wav", "0" * 64, 44100)
     window = Window(length_s=0.5, first_s=1.0)
-    store, spans, _ = extract.extract([item], encoder, Weights(None, "0" * 64, "none", ""), window, tmp_path)
+    store, spans, _ = pooled.extract([item], encoder, Weights(None, "0" * 64, "none", ""), window, tmp_path)
     made = {name: store.read(index, spans)[:, :5].tolist() for index, (name, _) in enumerate(store.layers[:2])}
     assert keys.PIPELINE == 1
     for name, expected in SHARED.items():
@@ -730,12 +730,12 @@ def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
 def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy, tmp_path):
     toy(*QUICK)
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
-    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    assert [each.kind for each in validation.check([path])] == ["ok"]
     record = json.loads(path.read_text())
     choice = record["selection"]["per_seed"][0]
     choice["valid"] = 1.0 if choice["valid"] < 0.5 else 0.1
     path.write_text(json.dumps(record))
-    words = [each.words for each in verdicts.check([path]) if each.kind == "scores"]
+    words = [each.words for each in validation.check([path]) if each.kind == "scores"]
     assert len(words) == 1
     assert "the mean of the probes that were chosen by it is" in words[0]
 
@@ -761,7 +761,7 @@ def test_verify_names_fingerprints_that_were_exchanged_or_damaged(bench, tmp_pat
 def test_an_identity_of_other_code_than_the_records_own_is_named(toy, tmp_path, kind):
     toy(*QUICK)
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
-    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    assert [each.kind for each in validation.check([path])] == ["ok"]
     record = json.loads(path.read_text())
     of_kind = {each["kind"]: each for each in record["identity"]["sources"]}
     if kind == "pipeline":
@@ -772,4 +772,4 @@ def test_an_identity_of_other_code_than_the_records_own_is_named(toy, tmp_path, 
         of_kind[kind]["name"] = "another"
     record["digests"]["record"] = results.digest_of(record)
     path.write_text(json.dumps(record))
-    assert [each.kind for each in verdicts.check([path])] == ["facts"]
+    assert [each.kind for each in validation.check([path])] == ["facts"]

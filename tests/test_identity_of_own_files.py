@@ -19,9 +19,9 @@ from test_identity import (
     _write,
 )
 
-from marble_bench import corpus, plugins
-from marble_bench.core import sources
-from marble_bench.task import Clip
+from marble_bench.core import plugins, sources
+from marble_bench.core.task import Clip
+from marble_bench.data import corpus
 
 SCORES = "return shipped.compute(outputs, truth)"
 IN_CORPUS = tuple(each for each in QUICK if each != "--mini")
@@ -130,7 +130,7 @@ def _fingerprint(target):
 def test_a_corpus_is_known_by_its_labels_in_full_and_alike_in_every_process():
     assert _fingerprint(torch.tensor([0.1234567])) != _fingerprint(torch.tensor([0.12345]))
     code = (
-        "from marble_bench.corpus import fingerprint; from marble_bench.task import Clip; "
+        "from marble_bench.data.corpus import fingerprint; from marble_bench import Clip; "
         "print(fingerprint([Clip('a', 'train', 'a.wav', {'x', 'y', 'rock', 'pop'})], ['0']))"
     )
     made = {

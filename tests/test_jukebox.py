@@ -15,10 +15,10 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from marble_bench import plugins, weights
-from marble_bench.check import check_encoder
-from marble_bench.encoder import stack
-from marble_bench.encoders import jukebox, torch_file
+from marble_bench.cli.check import check_encoder
+from marble_bench.core import plugins
+from marble_bench.core.encoder import stack
+from marble_bench.encoders import jukebox, torch_file, weights
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError
 

@@ -20,10 +20,11 @@ from marble_bench.tasks.corpora import (
     vocalset,
 )
 
-from marble_bench import corpus, inspection, plugins
-from marble_bench.data.tables import brief, read_json, read_lines, read_table, read_text
-from marble_bench.disk import walk
+from marble_bench.core import plugins
+from marble_bench.data import corpus, inspection
 from marble_bench.errors import DataError
+from marble_bench.files.atomic import walk
+from marble_bench.files.tables import brief, read_json, read_lines, read_table, read_text
 
 TASK_OF = {
     "emomusic": "emo",
@@ -701,22 +702,23 @@ def test_beats_are_scored_where_no_clip_has_downbeats(bench, tmp_path):
 def test_numbers_that_are_all_the_same_have_no_r2_and_are_marked():
     import torch
 
-    from marble_bench import scoring, soundness
+    from marble_bench.core.task import Clip
+    from marble_bench.data import checks
     from marble_bench.metrics import r2
-    from marble_bench.targets import Scalars
-    from marble_bench.task import Clip
+    from marble_bench.scoring import scores
+    from marble_bench.scoring.targets import Scalars
 
     outputs = torch.linspace(0, 1, 8).reshape(2, 4, 1)
     truth = {"valid": torch.tensor([[0.0], [1.0], [2.0], [3.0]]), "test": torch.ones(4, 1)}
-    answers = scoring.Answers({"valid": outputs, "test": outputs}, truth, list("abcd"))
-    score = scoring.scores([r2], answers, torch.zeros(1))["r2"]
+    answers = scores.Answers({"valid": outputs, "test": outputs}, truth, list("abcd"))
+    score = scores.scores([r2], answers, torch.zeros(1))["r2"]
     assert [score[name] for name in ("test", "std", "trivial")] == [None] * 3
     assert score["ci95"] == [None, None]
     assert score["valid"] is not None
     clips = [
         Clip(f"{split}{n}", split, "x.wav", (float(n), 1.0)) for split in ("train", "valid", "test") for n in (0, 1)
     ]
-    assert soundness.check_labels(Scalars(("pace", "mood")), clips) == [
+    assert checks.check_labels(Scalars(("pace", "mood")), clips) == [
         "every valid clip has the same mood, 1: what compares clips by it has no value",
         "every test clip has the same mood, 1: what compares clips by it has no value",
     ]

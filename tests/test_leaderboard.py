@@ -9,16 +9,16 @@ import pytest
 from made_records import CONTROL, CURVE, POINTS, make
 from scipy import stats
 
-from marble_bench import soundness
+from marble_bench.core.task import Clip
+from marble_bench.data import checks
 from marble_bench.leaderboard.board import Asked, averages, coverage
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.rows import published_cells, published_sources
 from marble_bench.leaderboard.table import latex, notes
 from marble_bench.metrics import average_precision
-from marble_bench.statistics import difference, holm, replicated
-from marble_bench.stored import Stored, predicted, read_stored
-from marble_bench.targets import Tags
-from marble_bench.task import Clip
+from marble_bench.records.record_file import Stored, predicted, read_stored
+from marble_bench.scoring.statistics import difference, holm, replicated
+from marble_bench.scoring.targets import Tags
 
 
 def test_every_published_row_is_there_with_its_source():
@@ -148,7 +148,7 @@ def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
 def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
     path = make(tmp_path, "one", task="mtg-instrument", mini=True)
     record = json.loads(path.read_text())
-    (mark,) = soundness.check_carriers(
+    (mark,) = checks.check_carriers(
         (average_precision,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)]
     )
     for marks, expected in (([], []), ([mark, "no train clip is tagged a"], ["ap of mtg-instrument"])):

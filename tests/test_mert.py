@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import torch
 
-from marble_bench import plugins, weights
-from marble_bench.encoders import _hub, _random, _speech, mert
+from marble_bench.core import plugins
+from marble_bench.encoders import _hub, _random, _speech, mert, weights
 from marble_bench.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden"

@@ -9,7 +9,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from marble_bench.check import check_encoder
+from marble_bench.cli.check import check_encoder
 from marble_bench.encoders import mule
 from marble_bench.errors import DataError, UsageError
 

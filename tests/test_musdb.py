@@ -11,16 +11,20 @@ import soundfile
 import torch
 from marble_bench.probes.grid import grid
 
-from marble_bench import audio, corpus, mixing, plugins, reproduce, stems
+from marble_bench import audio
+from marble_bench.core import plugins
 from marble_bench.core.keys import task_hash
+from marble_bench.core.protocol import MARBLE
+from marble_bench.data import corpus
+from marble_bench.data.inspection import inspect
 from marble_bench.errors import DataError, UsageError
-from marble_bench.inspection import inspect
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import global_sdr
-from marble_bench.protocol import MARBLE
-from marble_bench.statistics import bootstrap_interval
-from marble_bench.stem_scores import OnDisk
-from marble_bench.targets import Stems
+from marble_bench.runs import reproduce
+from marble_bench.scoring.statistics import bootstrap_interval
+from marble_bench.scoring.targets import Stems
+from marble_bench.separation import mixing, stems
+from marble_bench.separation.bsseval_pool import OnDisk
 
 VALID = """
 Actions - One Minute Smile; Clara Berry And Wooldog - Waltz For My Victims; Johnny Lokke - Promises & Lies;
@@ -253,7 +257,7 @@ class Bands:
     """A few bands of loudness, 75 frames a second: features good enough to separate with."""
 
     def __init__(self, monos):
-        spectra = importlib.import_module("marble_bench.probes.spectra")
+        spectra = importlib.import_module("marble_bench.separation.spectra")
         self.frames = []
         for mono in monos:
             magnitude = spectra.magnitudes(torch.from_numpy(mono)[None], RULES)[:, :1024]
@@ -270,8 +274,8 @@ class Bands:
 
 @pytest.mark.slow
 def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, musdb18, tmp_path):
-    probe = importlib.import_module("marble_bench.probes.separation")
-    separating = importlib.import_module("marble_bench.probes.separating")
+    probe = importlib.import_module("marble_bench.separation.probe")
+    separating = importlib.import_module("marble_bench.separation.evaluate")
     _, chunks = made
     tracks = [mixing.make_track(song, RULES, tmp_path) for song in songs["valid"]]
     material = probe.Material(
@@ -316,7 +320,7 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     import jsonschema
     import pandas as pd
 
-    from marble_bench import results
+    from marble_bench.records import results
 
     arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json")
     ended = bench(*arguments, "--keep-audio", tmp_path / "kept")
@@ -410,7 +414,7 @@ def test_a_model_without_frames_cannot_separate(bench):
 def test_a_model_that_needs_longer_mixtures_is_refused_before_any_is_made(bench, tmp_path):
     encoder = (tmp_path / "long.py").resolve()
     encoder.write_text(
-        "from marble_bench.encoder import Encoder, Layer\n"
+        "from marble_bench import Encoder, Layer\n"
         "LONG = Encoder(name='long', description='d', sample_rate_hz=8000, layers=(Layer('a', 2, 50.0),),\n"
         "    load=lambda weights, device: None, license='x', citation='x', min_s=5.0)\n"
     )

@@ -18,9 +18,9 @@ import pytest
 import torch
 from safetensors.numpy import load_file, save_file
 
-from marble_bench import plugins, weights
-from marble_bench.check import check_encoder
-from marble_bench.encoders import musicnn, tf_bundle
+from marble_bench.cli.check import check_encoder
+from marble_bench.core import plugins
+from marble_bench.encoders import musicnn, tf_bundle, weights
 from marble_bench.errors import DataError
 
 GOLDEN = Path(__file__).parent / "golden" / "musicnn"
@@ -417,7 +417,7 @@ def test_random_musicnns_weights_are_the_same_everywhere_and_its_normalisations_
 
 
 def test_importing_encoders_and_weights_loads_nothing_heavy():
-    modules = "marble_bench.weights, marble_bench.encoders.musicnn, marble_bench.encoders.handcrafted"
+    modules = "marble_bench.encoders.weights, marble_bench.encoders.musicnn, marble_bench.encoders.handcrafted"
     code = f"import sys, {modules}; print(sorted({{'torch', 'numpy', 'librosa', 'safetensors'}} & set(sys.modules)))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"

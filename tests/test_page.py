@@ -14,13 +14,13 @@ import pandas as pd
 import pytest
 from made_records import make
 
+from marble_bench.core.protocol import MARBLE
 from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
-from marble_bench.protocol import MARBLE
-from marble_bench.results import paths, table_path
-from marble_bench.stored import Stored, read_stored
-from marble_bench.verdicts import judged
+from marble_bench.records.record_file import Stored, read_stored
+from marble_bench.records.results import paths, table_path
+from marble_bench.records.validation import judged
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")

@@ -15,14 +15,21 @@ from made_records import make
 from scipy import stats
 from scipy.signal import welch
 
-from marble_bench import audio, perturb, plugins, reproduce, results, robustness, show, statistics, verdicts
+from marble_bench import audio
+from marble_bench.audio import perturb
+from marble_bench.cli import show
+from marble_bench.core import plugins
+from marble_bench.core.task import Window
+from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, UsageError
-from marble_bench.features import extract
+from marble_bench.features import pooled
 from marble_bench.metrics import Metric, accuracy, beats
 from marble_bench.metrics.key import KEYS
-from marble_bench.stored import Stored
-from marble_bench.task import Window
-from marble_bench.weights import Weights
+from marble_bench.records import results, validation
+from marble_bench.records.record_file import Stored
+from marble_bench.runs import reproduce
+from marble_bench.scoring import statistics
+from marble_bench.scoring.scores import drop
 
 RATE = 22050
 SEED = perturb.seed_of("5" * 64, 0.0)
@@ -134,13 +141,13 @@ def test_a_pitch_shift_moves_keys_and_pitches_and_nothing_else():
 def test_a_file_is_changed_at_its_own_rate_before_all_else_whole(tmp_path):
     samples = _tone(440, 3.0) + _hiss(3.0)
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
-    change = extract.Item(_clip(), tmp_path / "a.wav", "5" * 64, RATE, "noise")
+    change = pooled.Item(_clip(), tmp_path / "a.wav", "5" * 64, RATE, "noise")
     encoder = replace(plugins.find_encoder(TOY_MODEL), sample_rate_hz=16000)
-    (windows,) = extract._windows(change, encoder, Window(length_s=1.0, first_s=1.0))
+    (windows,) = pooled._windows(change, encoder, Window(length_s=1.0, first_s=1.0))
     expected = audio.resampled(perturb.changed("noise", samples, RATE, SEED), RATE, 16000)[:16000]
     assert np.array_equal(windows, expected[None])
-    assert extract.span_of(change, encoder, Window(first_s=1.0)).stretch == "0:"
-    assert extract.span_of(replace(change, change=""), encoder, Window(first_s=1.0)).stretch == "0:<1"
+    assert pooled.span_of(change, encoder, Window(first_s=1.0)).stretch == "0:"
+    assert pooled.span_of(replace(change, change=""), encoder, Window(first_s=1.0)).stretch == "0:<1"
 
 
 def _clip():
@@ -149,7 +156,7 @@ def _clip():
 
 def test_changed_clips_have_a_store_of_their_own_and_plain_ones_the_old(tmp_path):
     encoder, weights = plugins.find_encoder(TOY_MODEL), Weights(None, "0" * 64, "none", "")
-    plain, mp3, gain = (extract.open_store(encoder, weights, Window(), tmp_path, change=c) for c in ("", "mp3", "gain"))
+    plain, mp3, gain = (pooled.open_store(encoder, weights, Window(), tmp_path, change=c) for c in ("", "mp3", "gain"))
     assert len({each.folder for each in (plain, mp3, gain)}) == 3
     assert "change" not in json.loads((plain.folder / "about.json").read_text())
     assert json.loads((mp3.folder / "about.json").read_text())["change"] == "mp3: mp3 at 64 kb/s mono"
@@ -204,7 +211,7 @@ def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_e
     assert {row["verdict"] for row in again.record["scores"]} == {"same"}
     assert "accuracy, mp3" in {row["metric"] for row in again.record["scores"]}
     assert again.record["changed"] == []
-    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    assert [each.kind for each in validation.check([path])] == ["ok"]
 
 
 def _outputs(table, name):
@@ -213,13 +220,13 @@ def _outputs(table, name):
 
 def test_only_test_clips_are_changed(toy, monkeypatch):
     encoded = []
-    real = extract.extract
+    real = pooled.extract
 
     def watched(items, *arguments, change="", **more):
         encoded.append((change, {item.clip.split for item in items}))
         return real(items, *arguments, change=change, **more)
 
-    monkeypatch.setattr(extract, "extract", watched)
+    monkeypatch.setattr(pooled, "extract", watched)
     assert toy("--mini", "--seeds", 1, "--layers", "1", "--perturb", "mp3,gain").code == 0
     assert encoded == [("", {"train", "valid", "test"}), ("gain", {"test"}), ("mp3", {"test"})]
 
@@ -244,7 +251,7 @@ def test_a_clip_whose_label_moves_out_of_the_labels_is_left_out_on_both_sides(be
     kept = plain.loc[moved.index]
     expected = (kept.outputs.map(np.argmax) == kept.truth.str[0]).mean()
     assert found["pitch-shift"]["scores"]["accuracy"]["clean"] == pytest.approx(expected)
-    assert [each.kind for each in verdicts.check(list((tmp_path / "results").rglob("*.json")))] == ["ok"]
+    assert [each.kind for each in validation.check(list((tmp_path / "results").rglob("*.json")))] == ["ok"]
 
 
 def _answered(random, clips, change):
@@ -271,7 +278,7 @@ def test_the_interval_of_a_drop_holds_the_true_one_and_is_narrower_than_that_of_
     for simulation in range(500):
         before, after = _answered(np.random.default_rng([1, simulation]), 60, 0.6)
         names = [f"{clip:03}" for clip in range(60)]
-        found = robustness.drop(accuracy, before, after, names)
+        found = drop(accuracy, before, after, names)
         low, high = found["drop_ci95"]
         held.append(low <= true <= high)
         if simulation < 50:
@@ -286,18 +293,18 @@ def test_a_drop_has_scipys_interval_of_the_clips_own_differences_and_turns_where
     values = [torch.from_numpy(random.normal(5 - drop, 1, size=(1, 80, 1))) for drop in (0, 0.4)]
     mean = Metric("mean", "scalars", _mean, _values, "test", unit="dB")
     (before, after), names = [(each, torch.zeros(80)) for each in values], [f"{clip:02}" for clip in range(80)]
-    found = robustness.drop(mean, before, after, names)
+    found = drop(mean, before, after, names)
     each = (values[0] - values[1])[0, :, 0].numpy()
     assert found["drop"] == pytest.approx(each.mean())
     theirs = stats.bootstrap((each,), np.mean, method="BCa", n_resamples=4999, rng=random).confidence_interval
     assert found["drop_ci95"] == pytest.approx(theirs, abs=0.06)
-    lower = robustness.drop(replace(mean, higher_is_better=False), before, after, names)
+    lower = drop(replace(mean, higher_is_better=False), before, after, names)
     assert lower["drop"] == -found["drop"]
     assert lower["drop_ci95"] == [-bound for bound in found["drop_ci95"][::-1]]
     # clips of one recording are drawn together, and a lone one has no interval
-    grouped = robustness.drop(mean, *[(e.repeat(1, 3, 1), torch.zeros(240)) for e in values], names * 3)
+    grouped = drop(mean, *[(e.repeat(1, 3, 1), torch.zeros(240)) for e in values], names * 3)
     assert grouped["drop_ci95"] == pytest.approx(found["drop_ci95"], abs=0.01)
-    assert robustness.drop(mean, before, after, ["one"] * 80)["drop_ci95"] == [None, None]
+    assert drop(mean, before, after, ["one"] * 80)["drop_ci95"] == [None, None]
 
 
 def _values(outputs, truth):
@@ -311,8 +318,8 @@ def _mean(outputs, truth):
 SCALE = '''"""Which of twelve semitones is a note?"""
 
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Classes
-from marble_bench.task import Clip, Corpus, Schedule, Task
+from marble_bench import Classes
+from marble_bench import Clip, Corpus, Schedule, Task
 
 PITCHES = tuple(str(pitch) for pitch in range(60, 72))
 COUNTS = {"train": 36, "valid": 24, "test": 24}
@@ -378,7 +385,7 @@ def test_found_beats_follow_a_time_stretch(bench, tmp_path):
     # the task scales every clip to its peak, so what is softer is the same
     assert found["gain"]["scores"]["f1"]["drop"] == pytest.approx(0, abs=0.02)
     (path,) = (tmp_path / "results").rglob("*.json")
-    assert [each.kind for each in verdicts.check([path])] == ["ok"]
+    assert [each.kind for each in validation.check([path])] == ["ok"]
     table = pd.read_parquet(results.table_path(path, "predictions"))
     plain, slow = (table[table.split == split].set_index("clip") for split in ("test", "test:time-stretch"))
     hits = {"moved": 0, "unmoved": 0}
@@ -411,7 +418,7 @@ def test_results_check_finds_what_was_made_up(toy, tmp_path, edit, kind):
     edit(record["perturbations"])
     record["digests"]["record"] = results.digest_of(record)
     path.write_text(json.dumps(record))
-    assert {each.kind for each in verdicts.check([path])} - {"impossible"} == {kind}  # why_not names the changes too
+    assert {each.kind for each in validation.check([path])} - {"impossible"} == {kind}  # why_not names the changes too
 
 
 def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
@@ -453,7 +460,7 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
     from marble_bench.leaderboard.board import Asked
     from marble_bench.leaderboard.board import make as make_board
     from marble_bench.leaderboard.page import data
-    from marble_bench.stored import Stored, read_stored
+    from marble_bench.records.record_file import Stored, read_stored
 
     score = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
     make(tmp_path, "good", mini=True)

@@ -14,12 +14,12 @@ import pytest
 import soundfile
 import torch
 
-from marble_bench import weights
-from marble_bench.encoder import Encoder, Layer
+from marble_bench.core.encoder import Encoder, Layer
+from marble_bench.core.task import Clip, Window
+from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features import extract, pipeline, store
-from marble_bench.features.extract import Item
-from marble_bench.task import Clip, Window
+from marble_bench.features import pipeline, pooled, store
+from marble_bench.features.pooled import Item
 
 RATE = 8000
 SEEN: list[int] = []  # windows of each batch
@@ -85,7 +85,7 @@ def _item(index: int, path: Path):
 
 
 def _extract(items, cache, encoder=SMALL, window=WHOLE, **options):
-    return extract.extract(items, encoder, weights.resolve(encoder, cache), window, cache, **options)
+    return pooled.extract(items, encoder, weights.resolve(encoder, cache), window, cache, **options)
 
 
 def _bytes(cache):
@@ -230,14 +230,14 @@ def test_a_folder_that_cannot_be_written_is_told_and_one_that_has_all_is_read(it
 
 @pytest.mark.parametrize("fault", [MemoryError("2 GB"), PermissionError("no"), RuntimeError("soxr"), ValueError("odd")])
 def test_whatever_breaks_while_a_file_is_read_counts_as_that_file(items, tmp_path, monkeypatch, fault):
-    read = extract.audio.read
+    read = pooled.audio.read
 
     def broken(path, **options):
         if path.name == "09.wav":
             raise fault
         return read(path, **options)
 
-    monkeypatch.setattr(extract.audio, "read", broken)
+    monkeypatch.setattr(pooled.audio, "read", broken)
     store, spans, cost = _extract(items, tmp_path)
     assert list(cost.damaged) == ["clip9"]
     assert f"09.wav failed: {type(fault).__name__}: {fault}" in cost.damaged["clip9"]
@@ -276,7 +276,7 @@ def test_damaged_files_are_named_and_move_no_other_row(items, tmp_path):
 
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.wav cannot be read: No such file"):
-        extract.digests([tmp_path / "gone.wav"])
+        pooled.digests([tmp_path / "gone.wav"])
 
 
 def test_two_processes_that_extract_the_same_leave_the_same_bytes(items, tmp_path):

@@ -13,8 +13,8 @@ from PIL import Image
 from marble_bench.leaderboard import plot
 from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
-from marble_bench.results import table_path
-from marble_bench.stored import read_stored
+from marble_bench.records.record_file import read_stored
+from marble_bench.records.results import table_path
 
 
 @pytest.fixture

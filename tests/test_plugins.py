@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
-from marble_bench import plugins
+from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError
-from marble_bench.targets import Classes, Scalars, Tags
+from marble_bench.scoring.targets import Classes, Scalars, Tags
 
 FAULTY = """
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Scalars
-from marble_bench.task import Task
+from marble_bench import Scalars
+from marble_bench import Task
 
 TASK = Task(
     title="faulty",
@@ -81,7 +81,7 @@ def test_a_folder_of_bench_tasks_joins_the_names_in_spawned_workers_too(tmp_path
     (tmp_path / "my_own_task.py").write_text(Path(TOY_TASK).read_text())
     code = (
         "import multiprocessing as m\n"
-        "from marble_bench.plugins import find_task, task_names\n"
+        "from marble_bench.core.plugins import find_task, task_names\n"
         "if __name__ == '__main__':\n"
         "    assert 'my-own-task' in task_names()\n"
         "    with m.get_context('spawn').Pool(1) as pool:\n"
@@ -95,7 +95,7 @@ def test_a_folder_of_bench_tasks_joins_the_names_in_spawned_workers_too(tmp_path
 
 
 def test_a_folder_of_bench_tasks_that_is_not_there_is_told(tmp_path):
-    code = "from marble_bench.plugins import task_names\ntask_names()"
+    code = "from marble_bench.core.plugins import task_names\ntask_names()"
     environment = {**os.environ, "BENCH_TASKS": str(tmp_path / "tsaks")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert f"BENCH_TASKS names {tmp_path / 'tsaks'}, which is not a folder" in done.stderr
@@ -175,7 +175,7 @@ def test_an_error_in_a_task_of_bench_tasks_is_told_with_its_file(bench, tmp_path
 
 
 def test_an_error_of_the_machinery_is_not_laid_at_a_users_door(bench, monkeypatch):
-    from marble_bench import corpus
+    from marble_bench.data import corpus
 
     def broken(*_):
         raise KeyError("ours")
@@ -376,7 +376,7 @@ def test_labels_become_indices_flags_and_numbers():
 
 
 def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monkeypatch):
-    from marble_bench.features import extract
+    from marble_bench.features import pooled
 
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -385,7 +385,7 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
     def encoded(*_, **__):
         raise DataError("encoding starts")
 
-    monkeypatch.setattr(extract, "extract", encoded)
+    monkeypatch.setattr(pooled, "extract", encoded)
     text = Path(TOY_TASK).read_text()
     for label, words in (("REGISTERS[index % 3]", "encoding starts"), ('"hum"', "clip 'train00' is labelled 'hum'")):
         (tmp_path / "mine.py").write_text(text.replace("REGISTERS[index % 3]", label))

@@ -9,15 +9,18 @@ import pandas as pd
 import pytest
 import torch
 from conftest import TOY_MODEL, TOY_TASK
-from marble_bench.probes import block, features, memory, shelf, subsets, trainer
+from marble_bench.probes import block, few_shot, memory, probe_cache, trainer
+from marble_bench.probes import inputs as features
 
-from marble_bench import protocol, run, soundness
+from marble_bench.core import protocol
+from marble_bench.core.protocol import JUKEMIR, LINEAR, MARBLE
+from marble_bench.core.task import Clip, Schedule
+from marble_bench.data import checks
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features.table import Features
+from marble_bench.features.types import Features
 from marble_bench.metrics import accuracy, average_precision, roc_auc
-from marble_bench.protocol import JUKEMIR, LINEAR, MARBLE
-from marble_bench.targets import Classes, Tags
-from marble_bench.task import Clip, Schedule
+from marble_bench.runs import run
+from marble_bench.scoring.targets import Classes, Tags
 
 
 def _splits(clips=(40, 20), widths=(6, 6)):
@@ -47,7 +50,7 @@ def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_res
     train, valid = _splits()
     recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
     whole = trainer.fit(probes, train, valid, recipe, states="best")
-    kept = shelf.Folder(tmp_path, "key")
+    kept = probe_cache.Folder(tmp_path, "key")
 
     def dies(done, *_):
         if done >= 15:
@@ -105,10 +108,10 @@ def test_a_block_that_fails_ends_those_beside_it(monkeypatch):
 def test_a_shelf_is_another_for_other_labels_or_facts():
     train, valid = _splits()
     keys = {
-        shelf.digest({"protocol": "a"}, train, valid),
-        shelf.digest({"protocol": "b"}, train, valid),
-        shelf.digest({"protocol": "a"}, subsets.shuffled(train), valid),
-        shelf.digest({"protocol": "a"}, subsets.share_of(train, 0.5, 0), valid),
+        probe_cache.digest({"protocol": "a"}, train, valid),
+        probe_cache.digest({"protocol": "b"}, train, valid),
+        probe_cache.digest({"protocol": "a"}, few_shot.shuffled(train), valid),
+        probe_cache.digest({"protocol": "a"}, few_shot.share_of(train, 0.5, 0), valid),
     }
     assert len(keys) == 4
 
@@ -122,15 +125,15 @@ def test_only_each_seeds_best_keeps_its_weights_where_that_is_asked_for():
 def test_shares_are_nested_and_keep_clips_whole():
     train = trainer.Split([torch.arange(90.0)[:, None]], torch.arange(30).repeat_interleave(3), torch.arange(30))
     before: set[int] = set()
-    for share in (*subsets.SHARES, 1.0):
-        part = subsets.share_of(train, share, 4)
+    for share in (*few_shot.SHARES, 1.0):
+        part = few_shot.share_of(train, share, 4)
         held = set(part.truth.tolist())
         assert len(held) == max(1, int(np.ceil(share * 30)))
         assert before <= held
         rows = train.layers[0][part.rows][:, 0]
         assert torch.equal(part.truth[part.clip], (rows // 3).long())  # a window's label is still its clip's
         before = held
-    assert subsets.share_of(train, 0.1, 5).truth.tolist() != subsets.share_of(train, 0.1, 4).truth.tolist()
+    assert few_shot.share_of(train, 0.1, 5).truth.tolist() != few_shot.share_of(train, 0.1, 4).truth.tolist()
 
 
 def test_features_scale_by_the_rows_of_their_own_split():
@@ -162,7 +165,7 @@ def test_a_few_shot_curve_is_printed_with_the_means_of_the_record(bench):
 def test_a_few_shot_curve_ends_in_the_run_itself_and_has_a_file_of_its_own(toy, tmp_path):
     curve = _few(toy, "--few-shot", "--seeds", 2)
     plain = _few(toy, "--seeds", 2)
-    assert [point["share"] for point in curve["few_shot"]] == [*subsets.SHARES, 1.0]
+    assert [point["share"] for point in curve["few_shot"]] == [*few_shot.SHARES, 1.0]
     assert [point["clips"] for point in curve["few_shot"]] == [1, 1, 2, 3, 6, 12, 24]
     assert curve["few_shot"][-1]["test"] == plain["scores"]["accuracy"]["per_seed"]
     assert curve["scores"] == plain["scores"]
@@ -211,7 +214,7 @@ def test_nan_and_infinity_are_told_by_layer_and_clip():
     layers[2][[4, 5], 0] = np.inf
     features = Features(("a", "b", "c"), layers, np.array([0, 0, 1, 2, 3, 3]))
     with pytest.raises(DataError) as caught:
-        soundness.check_features(features, _clips("xyxy"))
+        checks.check_features(features, _clips("xyxy"))
     told = str(caught.value).splitlines()
     assert told[0] == "layer 'b' has NaN or infinity in 1 of 4 clips: c1"
     assert told[1] == "layer 'c' has NaN or infinity in 1 of 4 clips: c3"
@@ -219,27 +222,27 @@ def test_nan_and_infinity_are_told_by_layer_and_clip():
 
 def test_constant_layers_and_absent_labels_are_marked():
     layers = [np.full((4, 3), 2.0, np.float32), np.random.default_rng(0).normal(size=(4, 3))]
-    marks = soundness.check_features(Features(("0", "1"), layers, np.arange(4)), _clips("xyxy"))
+    marks = checks.check_features(Features(("0", "1"), layers, np.arange(4)), _clips("xyxy"))
     assert marks == ["layer '0' is constant: it is the same for every clip"]
-    assert soundness.check_labels(Classes(("x", "y", "z")), _clips("xyxy")) == [
+    assert checks.check_labels(Classes(("x", "y", "z")), _clips("xyxy")) == [
         "no train clip is labelled z",
         "no valid clip is labelled y, z",
         "no test clip is labelled x, z",
     ]
     tagged = _clips([("x",), (), ("x", "y"), ("y",)])
-    assert soundness.check_labels(Tags(("x", "y")), tagged) == ["no train clip is tagged y"]
+    assert checks.check_labels(Tags(("x", "y")), tagged) == ["no train clip is tagged y"]
 
 
 def test_tags_that_few_test_clips_carry_are_marked_for_the_metric_whose_interval_they_make_rough():
     clips = [Clip(f"c{i}", "test", f"c{i}.wav", ("rare",) * (i < 4) + ("often",) * (i < 5)) for i in range(9)]
     both, tags = (roc_auc, average_precision), Tags(("rare", "often"))
     told = "ap: its interval is rough, since fewer than 5 test clips carry rare"
-    assert soundness.check_carriers(both, tags, clips) == [told]
-    assert soundness.check_carriers((roc_auc,), tags, clips) == []
+    assert checks.check_carriers(both, tags, clips) == [told]
+    assert checks.check_carriers((roc_auc,), tags, clips) == []
     grouped = [replace(clip, group=str(index // 2)) for index, clip in enumerate(clips)]
-    (mark,) = soundness.check_carriers(both, tags, grouped)
+    (mark,) = checks.check_carriers(both, tags, grouped)
     assert mark.endswith("groups of test clips carry rare, often")
-    assert soundness.check_carriers((accuracy,), Classes(("x",)), _clips("xyxy")) == []
+    assert checks.check_carriers((accuracy,), Classes(("x",)), _clips("xyxy")) == []
 
 
 def test_a_probe_that_does_not_fit_alone_is_told_with_its_size(monkeypatch):

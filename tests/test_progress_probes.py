@@ -1,6 +1,6 @@
 """What is said while probes train."""
 
-from marble_bench import progress
+from marble_bench.cli import progress
 
 
 def test_a_line_tells_probes_alive_the_best_score_and_the_time_that_is_left(monkeypatch, capsys):

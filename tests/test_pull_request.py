@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from conftest import TOY_TASK
 
-from marble_bench import results
+from marble_bench.records import results
 
 ROOT = Path(__file__).parent.parent
 WORKFLOWS = sorted((ROOT / ".github/workflows").glob("*.yml"))

@@ -12,7 +12,8 @@ import pytest
 from conftest import TOY_MODEL, TOY_TASK
 from made_records import make
 
-from marble_bench import plugins, results
+from marble_bench.core import plugins
+from marble_bench.records import results
 
 
 @pytest.fixture

@@ -8,19 +8,20 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
-from marble_bench.probes import framewise, grid, separation, shelf, turns
+from marble_bench.probes import framewise, grid, probe_cache, training_loop
 
-from marble_bench import events, identity, plugins
-from marble_bench import separation as stems
+from marble_bench.core import plugins
+from marble_bench.core.protocol import MARBLE
+from marble_bench.core.task import Clip, Schedule, Window
+from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError
-from marble_bench.features import extract, fingerprint
+from marble_bench.features import fingerprint, pooled
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
-from marble_bench.gather import Gathered
-from marble_bench.protocol import MARBLE
-from marble_bench.request import Request
-from marble_bench.task import Clip, Schedule, Window
-from marble_bench.weights import Weights
+from marble_bench.runs import events, identity, stems
+from marble_bench.runs.config import Request
+from marble_bench.runs.inputs import Gathered
+from marble_bench.separation import probe as separation
 
 
 def _probes(seeds):
@@ -50,9 +51,9 @@ class _Steps:
 def test_progress_tells_the_best_of_all_blocks_and_what_the_shelf_had(tmp_path):
     BEGUN.clear()
     blocks = [_probes(3)[start : start + 2] for start in (4, 0, 2)]
-    kept, told = shelf.Folder(tmp_path, "key"), []
-    turns.in_turn(blocks[:1], _Steps, None, kept)
-    found = turns.in_turn(blocks, _Steps, lambda *now: told.append(now), kept)
+    kept, told = probe_cache.Folder(tmp_path, "key"), []
+    training_loop.in_turn(blocks[:1], _Steps, None, kept)
+    found = training_loop.in_turn(blocks, _Steps, lambda *now: told.append(now), kept)
     assert [one.probe for one in found] == [probe for block in blocks for probe in block]
     assert blocks == BEGUN  # the first of them only once
     assert told == [(2, 6, 2.2, 0), (2, 6, 2.2, 2), (4, 6, 2.2, 0), (4, 6, 2.2, 2), (6, 6, 2.2, 0)]
@@ -60,7 +61,7 @@ def test_progress_tells_the_best_of_all_blocks_and_what_the_shelf_had(tmp_path):
 
 def _dies_after(blocks, monkeypatch):
     """Make the disk refuse what comes after so many blocks; returns the probes of every block that was kept."""
-    put, kept = shelf.Folder.put, []
+    put, kept = probe_cache.Folder.put, []
 
     def some(self, fitted):
         if len(kept) == blocks:
@@ -68,7 +69,7 @@ def _dies_after(blocks, monkeypatch):
         put(self, fitted)
         kept.append([one.probe for one in fitted])
 
-    monkeypatch.setattr(shelf.Folder, "put", some)
+    monkeypatch.setattr(probe_cache.Folder, "put", some)
     return kept
 
 
@@ -144,14 +145,14 @@ def _asked(**more):
 def _stored(tmp_path, dtype="float32", change="", made="2026"):
     """A store of the toy encoder's features with a fingerprint of that date."""
     encoder, weights = plugins.find_encoder(TOY_MODEL), Weights(None, "0" * 64, "none", "")
-    store = extract.open_store(encoder, weights, Window(), tmp_path, dtype, change=change)
+    store = pooled.open_store(encoder, weights, Window(), tmp_path, dtype, change=change)
     layers = {layer.name: np.zeros(2, np.float32) for layer in encoder.layers}
     fingerprint.write(store.folder, fingerprint.Fingerprint(layers, made, "cpu"), list(layers))
     return store
 
 
 def _key(data=DATA, request=None, rules=None):
-    return shelf.digest(identity.of_probes(data, request or _asked(), rules))
+    return probe_cache.digest(identity.of_probes(data, request or _asked(), rules))
 
 
 @pytest.mark.parametrize(

@@ -12,17 +12,20 @@ import torch
 from marble_bench.tasks.corpora import gtzan_rhythm
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, clips, compose, jams, read
 
-from marble_bench import corpus, events, framed, gather, plugins
-from marble_bench.dataset import dataset
-from marble_bench.encoder import Encoder, Layer, stack
+from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder, Layer, stack
+from marble_bench.core.protocol import MARBLE
+from marble_bench.core.task import Clip
+from marble_bench.data import corpus
+from marble_bench.data.hf import dataset
+from marble_bench.data.times import within_clip
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
-from marble_bench.gather import Gathered
 from marble_bench.metrics import beat_metrics
-from marble_bench.metrics.beats import COLUMNS, measure
-from marble_bench.protocol import MARBLE
-from marble_bench.task import Clip
+from marble_bench.metrics.beats import COLUMNS, measure, steady
+from marble_bench.runs import events, frame_layers, inputs
+from marble_bench.runs.inputs import Gathered
 
 TASK = plugins.find_task("gtzan-rhythm")
 
@@ -92,23 +95,23 @@ def test_without_annotations_the_user_is_told_what_the_folder_should_hold(tmp_pa
 
 def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
     clip = Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), (0.5, 10.1)))
-    kept, beyond = events.within(clip, 10.0)
+    kept, beyond = within_clip(clip, 10.0)
     assert kept.target == ((0.5, 1.0), (0.5,))
     assert beyond == 2
-    assert events.within(clip, 11.0) == (clip, 0)
+    assert within_clip(clip, 11.0) == (clip, 0)
     with pytest.raises(DataError, match=r"lasts 5\.00 s and is annotated up to 10\.10 s"):
-        events.within(clip, 5.0)
+        within_clip(clip, 5.0)
     with pytest.raises(DataError, match="fewer than two events"):
-        events.within(Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
+        within_clip(Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
 
 
 def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_it_as_left_out(monkeypatch):
     sounds = [Sound(name, Span(name, "0:"), 10.0, lambda rate: None) for name in "ab"]
     clips = [Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), None)), Clip("b", "train", "b.wav", ((0.5, 1.0), None))]
     data = Gathered(clips, Frames([], sounds, []), ["", ""], {}, (), [], [], mini=False, cost={})
-    monkeypatch.setattr(gather, "encoder_frames", lambda *_: data)
+    monkeypatch.setattr(inputs, "encoder_frames", lambda *_: data)
     said = []
-    found, marks = events.gathered(None, SimpleNamespace(say=said.append), framed.Layers((), ()))
+    found, marks = events.gathered(None, SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
     assert [clip.target[0] for clip in found.clips] == [(0.5, 1.0), (0.5, 1.0)]
     assert found.faults == []
     assert marks == ["clip 'a': 1 events behind the end at 10.00 s left out"]
@@ -181,12 +184,12 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
         Clip("back", "train", "back.wav", ((1.0, 0.5, 2.0), None)),
         Clip("none", "train", "none.wav", (None, (0.5,))),
     ]
-    here = gather.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None, None)
-    monkeypatch.setattr(gather, "on_disk", lambda *_: here)
+    here = inputs.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None, None)
+    monkeypatch.setattr(inputs, "on_disk", lambda *_: here)
     named = SimpleNamespace(task=plugins.find_task("gtzan-rhythm").task, name="gtzan-rhythm")
     request = SimpleNamespace(named=named, encoder=object(), allow_missing=False)
     with pytest.raises(DataError) as caught:
-        gather.encoder_frames(request, None, (0,))
+        inputs.encoder_frames(request, None, (0,))
     told = str(caught.value).splitlines()
     assert told[0] == "2 of 3 clips cannot be used:"
     assert told[1:3] == [
@@ -195,7 +198,7 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
     ]
     assert "--allow-missing" in told[3]
     request.allow_missing = True
-    assert list(gather._badly_labelled(request, here)) == ["back", "none"]
+    assert list(inputs._badly_labelled(request, here)) == ["back", "none"]
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
@@ -205,10 +208,10 @@ def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
 
 
 def test_the_trivial_answer_is_the_training_tempo_from_the_start():
-    (beats, bars), *_ = events.steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
+    (beats, bars), *_ = steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
     assert beats.tolist() == [0.0, 0.5, 1.0, 1.5]
     assert bars.tolist() == [0.0]
-    (_, bars), *_ = events.steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])
+    (_, bars), *_ = steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])
     assert bars.tolist() == [0.0]  # no clip has two downbeats, so nothing tells their interval
 
 
@@ -245,21 +248,21 @@ def _encoder(*layers):
 
 def test_all_means_the_layers_with_frames_and_a_vector_for_a_window_is_refused():
     mixed = _encoder(Layer("a", 4, 50.0), Layer("patch", 4, 1 / 3), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert framed.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
+    assert frame_layers.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
     with pytest.raises(UsageError, match=r"e: layer patch has frames .*--layers a, b, c"):
-        framed.layers_of(mixed, [1], False, everything=False)
+        frame_layers.layers_of(mixed, [1], False, everything=False)
     with pytest.raises(UsageError, match="choose another model"):
-        framed.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
+        frame_layers.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
 
 
 def test_the_sum_runs_over_layers_of_one_rate_and_needs_no_single_layers():
     deep = _encoder(*stack(4, 8, 50.0))
-    found = framed.layers_of(deep, [], True, everything=False)
+    found = frame_layers.layers_of(deep, [], True, everything=False)
     assert (found.single, found.summed, found.stored) == ((), (1, 2, 3), [1, 2, 3])
     uneven = _encoder(Layer("a", 4, 50.0), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert framed.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
+    assert frame_layers.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
     with pytest.raises(UsageError, match="no two layers with frames"):
-        framed.layers_of(uneven, [], True, everything=False)
+        frame_layers.layers_of(uneven, [], True, everything=False)
 
 
 def test_a_model_without_frames_and_a_protocol_without_such_probes_are_refused_before_work(bench):

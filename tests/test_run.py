@@ -9,9 +9,10 @@ import pandas as pd
 import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
-from marble_bench import results, run
+from marble_bench.core.protocol import LINEAR, MARBLE
 from marble_bench.features import pipeline
-from marble_bench.protocol import LINEAR, MARBLE
+from marble_bench.records import results
+from marble_bench.runs import run
 
 
 @pytest.fixture

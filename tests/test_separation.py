@@ -15,7 +15,8 @@ import pytest
 import torch
 from marble_bench.probes import grid
 
-from marble_bench import separation
+from marble_bench.core.protocol import MARBLE
+from marble_bench.core.task import Separation
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics.separation import (
@@ -26,8 +27,8 @@ from marble_bench.metrics.separation import (
     median_of_medians,
     museval_measures,
 )
-from marble_bench.mixing import Chunks, Separation, Track
-from marble_bench.protocol import MARBLE
+from marble_bench.runs import stems as separation
+from marble_bench.separation.mixing import Chunks, Track
 
 RATE = 8000
 RULES = Separation(
@@ -37,12 +38,12 @@ RULES = Separation(
 
 @pytest.fixture(scope="module")
 def probe():
-    return importlib.import_module("marble_bench.probes.separation")
+    return importlib.import_module("marble_bench.separation.probe")
 
 
 @pytest.fixture(scope="module")
 def spectra():
-    return importlib.import_module("marble_bench.probes.spectra")
+    return importlib.import_module("marble_bench.separation.spectra")
 
 
 @pytest.fixture(scope="module")

@@ -8,10 +8,10 @@ import torch
 from scipy import special, stats
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from marble_bench import statistics
 from marble_bench.metrics import Metric, accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
-from marble_bench.metrics.metric import mean_of
 from marble_bench.metrics.stems import stem_metrics
+from marble_bench.scoring import statistics
+from marble_bench.scoring.metric import mean_of
 
 
 def _names(clips):

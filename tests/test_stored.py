@@ -6,9 +6,10 @@ import pytest
 import torch
 from made_records import make
 
-from marble_bench import results, statistics, stored
 from marble_bench.errors import DataError
 from marble_bench.metrics import Metric
+from marble_bench.records import record_file, results
+from marble_bench.scoring import statistics
 
 
 def _pooled(outputs, truth):
@@ -41,27 +42,27 @@ def _table(path, truth_of, outputs_of, tracks=12, seeds=2):
 def one(tmp_path):
     """A record whose predictions a test replaces."""
     path = make(tmp_path / "results", "one")
-    return stored.Stored(path, results.read(path))
+    return record_file.Stored(path, results.read(path))
 
 
 def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch):
-    monkeypatch.setattr(stored, "metric_of", lambda record, name: (POOLED_F, "clip"))
+    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (POOLED_F, "clip"))
     _table(one.path, lambda i: [0.5 * k for k in range(20 + i)], lambda s, i: [15.0 + i - s, 20.0, 20.0 + i])
-    found = stored.predicted(one, "f1")
+    found = record_file.predicted(one, "f1")
     assert found.outputs.shape == (2, 12, 3)
     assert found.items == [f"t{i:02}" for i in range(12)]
     hits = np.array([[15 + i - s for i in range(12)] for s in range(2)])
     expected = 2 * hits.sum(axis=1) / (12 * 20 + sum(20 + i for i in range(12)))
     assert found.metric.compute(found.outputs, found.truth).tolist() == pytest.approx(expected.tolist())
-    assert stored.alike([found, found])
+    assert record_file.alike([found, found])
     low, high = statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
     assert low < expected.mean() < high
 
 
 def test_a_silent_stem_has_no_score_and_a_mixture_no_truth(one, monkeypatch):
-    monkeypatch.setattr(stored, "metric_of", lambda record, name: (MEAN_DB, "clip"))
+    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (MEAN_DB, "clip"))
     _table(one.path, lambda i: [], lambda s, i: [float("nan") if i == 3 else 4.0 + i / 10])
-    found = stored.predicted(one, "sdr")
+    found = record_file.predicted(one, "sdr")
     assert found.truth.shape == (12, 0)
     expected = np.mean([4.0 + i / 10 for i in range(12) if i != 3])
     assert found.metric.compute(found.outputs, found.truth).tolist() == pytest.approx([expected] * 2)
@@ -70,16 +71,16 @@ def test_a_silent_stem_has_no_score_and_a_mixture_no_truth(one, monkeypatch):
 
 
 def test_tracks_with_other_beats_are_not_the_same_tracks(one, monkeypatch):
-    monkeypatch.setattr(stored, "metric_of", lambda record, name: (POOLED_F, "clip"))
+    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (POOLED_F, "clip"))
     found = []
     for shift in (0.0, 0.1):
         _table(one.path, lambda i, shift=shift: [shift + k for k in range(9)], lambda s, i: [5.0, 9.0, 9.0])
-        found.append(stored.predicted(one, "f1"))
-    assert not stored.alike(found)
+        found.append(record_file.predicted(one, "f1"))
+    assert not record_file.alike(found)
 
 
 def test_answers_come_back_to_the_last_digit(one):
-    found = stored.predicted(one, "accuracy")
+    found = record_file.predicted(one, "accuracy")
     score = one.record["scores"]["accuracy"]
     assert found.metric.compute(found.outputs, found.truth).tolist() == score["per_seed"]
     assert found.outputs.dtype == torch.float32
@@ -92,14 +93,14 @@ def test_seeds_with_other_clips_are_an_error(one):
     frame = pd.read_parquet(results.table_path(one.path, "predictions"))
     frame.iloc[:-1].to_parquet(results.table_path(one.path, "predictions"), index=False)
     with pytest.raises(DataError, match="seeds have not the same clips"):
-        stored.predicted(one, "accuracy")
+        record_file.predicted(one, "accuracy")
 
 
 def test_what_is_not_stored_is_none(one):
-    assert stored.metric_of(one.record, "weighted_ensemble") is None
-    assert stored.predicted(one, "no_such_score") is None
+    assert record_file.metric_of(one.record, "weighted_ensemble") is None
+    assert record_file.predicted(one, "no_such_score") is None
     results.table_path(one.path, "predictions").unlink()
-    assert stored.predicted(one, "accuracy") is None
+    assert record_file.predicted(one, "accuracy") is None
 
 
 def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_path):
@@ -113,7 +114,7 @@ def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_pat
     first = frame.drop_duplicates("group").set_index("group")["truth"]
     frame["truth"] = frame["group"].map(first)
     frame.to_parquet(table, index=False)
-    found = stored.predicted(stored.Stored(path, results.read(path)), "accuracy_recording")
+    found = record_file.predicted(record_file.Stored(path, results.read(path)), "accuracy_recording")
     assert found.outputs.shape[1] == 30
     one_seed = frame[frame["seed"] == 0]
     means = one_seed.groupby("group")["outputs"].apply(lambda rows: np.mean(np.stack(list(rows)), axis=0))

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from marble_bench import synth
+from marble_bench.audio import synth
 
 RATE = 22050
 

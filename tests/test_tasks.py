@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from marble_bench import corpus, plugins
+from marble_bench.core import plugins
+from marble_bench.core.task import SPLITS
+from marble_bench.data import corpus
 from marble_bench.errors import DataError, UsageError
-from marble_bench.targets import Classes, Events, Scalars, Stems, Tags
-from marble_bench.task import SPLITS
+from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
 
 TASKS = plugins.task_names()
 # As PROTOCOLS gives them: clips per split, and how many labels.
@@ -171,7 +172,7 @@ def test_a_clip_taken_from_the_corpus_is_missed_by_name(named, cache, tmp_path):
 def test_a_damaged_file_of_the_miniature_is_named(named, cache, tmp_path):
     import shutil
 
-    from marble_bench.inspection import inspect
+    from marble_bench.data.inspection import inspect
 
     root = corpus.ensure_mini(named.task.corpus, cache)
     shutil.copytree(root, tmp_path / "corpus", copy_function=_link)

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 import torch
 
-from marble_bench import tensor_file
 from marble_bench.encoders import _hub, choi, clmr, musicnn, tf_bundle, torch_file
 from marble_bench.errors import DataError
+from marble_bench.files import tensor_file
 
 
 class _Stored:

@@ -5,16 +5,16 @@ from dataclasses import replace
 
 import pytest
 import torch
-from marble_bench.probes import draws, trainer
+from marble_bench.probes import rng, trainer
 from marble_bench.probes.block import Block, group_of
-from marble_bench.probes.features import Features
+from marble_bench.probes.inputs import Features
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
 
+from marble_bench.core.plugins import find_head
+from marble_bench.core.protocol import JUKEMIR, MARBLE
+from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
-from marble_bench.plugins import find_head
-from marble_bench.protocol import JUKEMIR, MARBLE
-from marble_bench.task import Schedule
 
 
 def _data(windows_per_clip: int = 1, seed: int = 0, widths=(12, 12, 20), classes: int = 3):
@@ -100,7 +100,7 @@ def _plain_loop(probe, train, valid, recipe):
         model.train()
         batches = torch.randperm(windows, generator=model.order).split(size) if not protocol.validate_steps else ()
         if protocol.validate_steps and history:
-            batches = [draws.sample(windows, size, model.order) for _ in range(protocol.validate_steps)]
+            batches = [rng.sample(windows, size, model.order) for _ in range(protocol.validate_steps)]
         for rows in batches:
             loss = LOSSES[recipe.loss](model(train, rows), train.truth[train.clip[rows]])
             optimizer.zero_grad()

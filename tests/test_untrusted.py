@@ -15,11 +15,12 @@ import pytest
 from conftest import TOY_MODEL, TOY_TASK
 from made_records import make
 
-from marble_bench import comparable, names, results, verdicts
 from marble_bench.errors import UsageError
+from marble_bench.files import names
 from marble_bench.leaderboard.board import Asked, Board, coverage
 from marble_bench.leaderboard.rows import Cell
-from marble_bench.stored import metric_of, read_one, table
+from marble_bench.records import comparable, results, validation
+from marble_bench.records.record_file import metric_of, read_one, table
 
 COMMANDS = (
     ("list", "results"),
@@ -172,8 +173,8 @@ def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_
     kind, record, grid, predictions = CLAIMS[claim]
     shutil.copytree(honest.parents[3], tmp_path / "results")
     path = tmp_path / "results" / honest.relative_to(honest.parents[3])
-    assert [each.kind for each in verdicts.check([path])] == ["ok"]
-    found = verdicts.check([_forge(path, record, grid, predictions)])
+    assert [each.kind for each in validation.check([path])] == ["ok"]
+    found = validation.check([_forge(path, record, grid, predictions)])
     assert kind in {each.kind for each in found if not each.stands}, found
     assert "edited" not in {each.kind for each in found}
 
@@ -396,7 +397,7 @@ def test_names_in_the_schema_are_those_of_the_rule():
 
 
 def test_a_folder_that_is_no_name_is_refused_by_the_api():
-    from marble_bench.plugins import registered_encoder, registered_task
+    from marble_bench.core.plugins import registered_encoder, registered_task
 
     for find in (registered_task, registered_encoder):
         with pytest.raises(UsageError, match=r"no (task|model)"):

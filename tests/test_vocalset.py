@@ -6,7 +6,9 @@ import shutil
 import numpy as np
 import pytest
 
-from marble_bench import audio, corpus, plugins
+from marble_bench import audio
+from marble_bench.core import plugins
+from marble_bench.data import corpus
 
 CORPORA = "marble_bench.tasks.corpora"
 # Where torchaudio 2.9.1's `vad` begins on `_voice(case)`, run once; None where it finds no voice.

@@ -16,12 +16,11 @@ from pathlib import Path
 import pytest
 from hub_server import HubServer
 
-from marble_bench import weights
-from marble_bench.download import Talk
-from marble_bench.encoder import Encoder, Layer
-from marble_bench.encoders import _hub
+from marble_bench.core.encoder import Encoder, Layer
+from marble_bench.encoders import _hub, weights
 from marble_bench.errors import DataError, UsageError
-from marble_bench.source import Source
+from marble_bench.files.download import Talk
+from marble_bench.files.source import Source
 
 ARCHIVE = b"what the package index hands out"
 DIGEST = hashlib.sha256(ARCHIVE).hexdigest()
@@ -434,7 +433,7 @@ from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from test_weights import _encoder
 from marble_bench import weights
-from marble_bench.source import Source
+from marble_bench import Source
 made = _encoder(weights=Source(url="hf:owner/name", files=("config.json", "model.safetensors|pytorch_model.bin")))
 print(weights.resolve(made, Path(sys.argv[2])).revision)
 """
@@ -735,7 +734,7 @@ def test_the_commands_get_list_and_verify(bench):
 
 
 def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     monkeypatch.setattr(plugins, "encoders", lambda: {"tiny": _encoder(), "bare": _encoder(weights=None, convert=None)})
     got = bench("models", "get", "tiny", "--json")
@@ -751,7 +750,7 @@ def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
 
 
 def test_every_encoder_whose_weights_cannot_be_had_says_in_a_sentence_what_to_get(tmp_path):
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     for name, encoder in plugins.encoders().items():
         if encoder.weights is None:

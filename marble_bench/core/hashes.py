@@ -68,7 +68,7 @@ def with_entries(before: Entered, origins: Iterable[Origin]) -> Entered:
 def main(arguments: list[str]) -> int:
     """List what is not entered, exit code 1 if anything; `--enter` enters it, `--reset` begins the file anew."""
     from marble_bench.core.sources import all_shipped
-    from marble_bench.disk import write_whole
+    from marble_bench.files.atomic import write_whole
 
     if unknown := set(arguments) - {"--enter", "--reset"}:
         print(f"{' '.join(sorted(unknown))} is no option; there are --enter and --reset", file=sys.stderr)

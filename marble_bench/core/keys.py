@@ -14,11 +14,11 @@ from dataclasses import asdict, dataclass, field, fields
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import sources
-from marble_bench.encoder import Encoder
+from marble_bench.core.encoder import Encoder
 
 if TYPE_CHECKING:
+    from marble_bench.core.plugins import Named
     from marble_bench.core.sources import Origin
-    from marble_bench.plugins import Named
 
 # Version of what all features go through: decoding, the mean of the channels, resampling, normalising, cutting, pooling,
 # rounding to half precision. Raised whenever one of them gives other features for the same file.

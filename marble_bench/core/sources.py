@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import hashes, trees
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.protocol import Protocol
+from marble_bench.core.task import Corpus
 from marble_bench.core.trees import OWN, Room
-from marble_bench.encoder import Encoder
 from marble_bench.errors import UsageError
-from marble_bench.metrics.metric import Metric
-from marble_bench.protocol import Protocol
-from marble_bench.task import Corpus
+from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:
-    from marble_bench.plugins import Named
+    from marble_bench.core.plugins import Named
 
 # The folder whose modules count for a kind of plug-in.
 ROOMS = {"encoder": "encoders", "task": "tasks", "corpus": "tasks", "metric": "metrics", "head": "probes"}
@@ -84,8 +84,9 @@ def origins_of_run(named: Named, encoder: Encoder | None, protocol: Protocol) ->
 
 def all_shipped() -> list[Origin]:
     """Where everything comes from that is shipped, each once."""
-    from marble_bench import metrics, plugins
-    from marble_bench.protocol import PROTOCOLS
+    from marble_bench import metrics
+    from marble_bench.core import plugins
+    from marble_bench.core.protocol import PROTOCOLS
 
     tasks = [plugins.find_task(name) for name in plugins.task_names()]
     tasks = [named for named in tasks if room_of("task").holds(named.path.resolve())]
@@ -196,7 +197,7 @@ def _shipped_digest(kind: str, files: tuple[Path, ...]) -> str:
 
 
 def _of_encoder(encoder: Encoder) -> Origin:
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     if encoder.code:
         return Origin("encoder", encoder.name, encoder.version, encoder.code, False)
@@ -208,7 +209,7 @@ def _of_encoder(encoder: Encoder) -> Origin:
 
 
 def _of_task(named: Named) -> Origin:
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     path = named.path.resolve()
     if room_of("task").holds(path):
@@ -233,7 +234,7 @@ def _of_metric(metric: Metric) -> Origin:
 
 
 def _of_protocol(protocol: Protocol) -> Origin:
-    from marble_bench.protocol import PROTOCOLS
+    from marble_bench.core.protocol import PROTOCOLS
 
     shipped = PROTOCOLS.get(protocol.name) == protocol
     return Origin("protocol", protocol.name, protocol.version, protocol.hash.removeprefix("sha256:"), shipped)
@@ -269,7 +270,7 @@ def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callab
 
 def _digest_of_functions(functions: Sequence[Callable[..., Any] | None], kind: str) -> tuple[str, bool]:
     """The digest of some functions and of the files in which they stand, and whether all of these are shipped."""
-    from marble_bench import plugins
+    from marble_bench.core import plugins
 
     given = [each for each in functions if each is not None]
     files = sorted({file for each in given for file in files_of(each)})

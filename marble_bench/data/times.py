@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeAlias
 
+from marble_bench.core.task import Clip
 from marble_bench.errors import DataError
 
 Kinds: TypeAlias = tuple[tuple[float, ...] | None, ...]
@@ -29,3 +31,9 @@ def within(target: Sequence[Sequence[float] | None], clip: str, length_s: float)
     if len(kept[0] or ()) < 2:
         raise DataError(f"clip '{clip}' has fewer than two events within its {length_s:.2f} s of audio")
     return kept, beyond
+
+
+def within_clip(clip: Clip, length_s: float) -> tuple[Clip, int]:
+    """A clip with the events that lie within its audio, and how many do not; see `within`."""
+    kept, beyond = within(clip.target, clip.id, length_s)
+    return (replace(clip, target=kept), beyond) if beyond else (clip, 0)

@@ -17,8 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench.download import INDEX
 from marble_bench.errors import DataError, listing
+from marble_bench.files.download import INDEX
 
 if TYPE_CHECKING:
     import torch

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
-from marble_bench.encoder import Pool
+from marble_bench import Pool
 
 if TYPE_CHECKING:
     import torch

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.encoder import Encode, Layer, Pool, stack
+from marble_bench import Encode, Layer, Pool, stack
 from marble_bench.encoders import _hub
 from marble_bench.encoders._hooks import Tap, collect
 from marble_bench.errors import DataError

@@ -35,13 +35,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench.compiling import one_at_a_time
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench import Encode, Encoder, Layer, Pool, Source
 from marble_bench.encoders._choi_statistics import STATISTICS
 from marble_bench.encoders._mel import banded
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.errors import DataError, UsageError
-from marble_bench.source import Source
+from marble_bench.files.locks import one_at_a_time
 
 if TYPE_CHECKING:
     import torch

@@ -23,11 +23,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench import Encode, Encoder, Layer, Pool, Source
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.encoders.torch_file import Stored, read_torch_file, write_safetensors
 from marble_bench.errors import DataError, listing
-from marble_bench.source import Source
 
 if TYPE_CHECKING:
     import torch

@@ -15,10 +15,9 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench import Encode, Encoder, Layer, Pool, Source
 from marble_bench.encoders import _hub
 from marble_bench.errors import DataError
-from marble_bench.source import Source
 
 if TYPE_CHECKING:
     import torch

@@ -19,13 +19,12 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.encoder import Encode, Encoder, Pool, stack
+from marble_bench import Encode, Encoder, Pool, Source, stack
 from marble_bench.encoders import _hub
 from marble_bench.encoders._hooks import collect
 from marble_bench.encoders._mel import decibels, mel_power
 from marble_bench.encoders._speech import layer_taps
 from marble_bench.errors import DataError
-from marble_bench.source import Source
 
 if TYPE_CHECKING:
     import torch

@@ -34,8 +34,8 @@ from functools import cache, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeAlias
 
-from marble_bench.compiling import one_at_a_time
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench import Encode, Encoder, Layer, Pool
+from marble_bench.files.locks import one_at_a_time
 
 if TYPE_CHECKING:
     import numpy as np

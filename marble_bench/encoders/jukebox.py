@@ -29,11 +29,10 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias
 
-from marble_bench.encoder import Encode, Encoder, Pool, stack
+from marble_bench import Encode, Encoder, Pool, Source, stack
 from marble_bench.encoders.tensors import read_exactly
 from marble_bench.encoders.torch_file import Stored, TorchFile, read_torch_file, write_safetensors
 from marble_bench.errors import DataError, listing
-from marble_bench.source import Source
 
 if TYPE_CHECKING:
     import torch

@@ -18,9 +18,8 @@ from __future__ import annotations
 from functools import partial
 from pathlib import Path
 
-from marble_bench.encoder import Encode, Encoder
+from marble_bench import Encode, Encoder, Source
 from marble_bench.encoders import _hub, _random, _speech
-from marble_bench.source import Source
 
 BASE = _speech.Graph("hubert")
 LARGE = _speech.Graph(

@@ -20,9 +20,8 @@ import shutil
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.encoder import Encode, Encoder, Layer, Pool
+from marble_bench import Encode, Encoder, Layer, Pool, Source
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.source import Source
 
 if TYPE_CHECKING:
     import torch

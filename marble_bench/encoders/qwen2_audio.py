@@ -22,14 +22,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.download import INDEX
-from marble_bench.encoder import Encode, Encoder, Layer, Pool, stack
+from marble_bench import Encode, Encoder, Layer, Pool, Source, stack
 from marble_bench.encoders import _hub
 from marble_bench.encoders._hooks import Tap, collect
 from marble_bench.encoders._mel import mel_power
 from marble_bench.encoders._pieces import in_pieces
 from marble_bench.errors import DataError
-from marble_bench.source import Source
+from marble_bench.files.download import INDEX
 
 if TYPE_CHECKING:
     import torch

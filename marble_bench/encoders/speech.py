@@ -13,9 +13,8 @@ from __future__ import annotations
 
 from functools import partial
 
-from marble_bench.encoder import Encoder
+from marble_bench import Encoder, Source
 from marble_bench.encoders import _hub, _speech
-from marble_bench.source import Source
 
 SAMPLE_RATE_HZ = 16000
 HUBERT, WAV2VEC2, DATA2VEC = (_speech.Graph(family) for family in ("hubert", "wav2vec2", "data2vec-audio"))

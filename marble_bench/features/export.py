@@ -13,10 +13,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from marble_bench.disk import walk
+from marble_bench.core.task import SPLITS, Clip
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
-from marble_bench.task import SPLITS, Clip
+from marble_bench.files.atomic import walk
 
 AT_ONCE = 256  # clips in a row group
 TRACK, SPLIT, WINDOW = "track", "split", "window"

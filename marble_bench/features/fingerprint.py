@@ -22,10 +22,11 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import audio, contract
-from marble_bench.disk import write_whole
-from marble_bench.encoder import Encode, Encoder, checked, ready
+from marble_bench import audio
+from marble_bench.core import contract
+from marble_bench.core.encoder import Encode, Encoder, checked, ready
 from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.files.atomic import write_whole
 
 if TYPE_CHECKING:
     import numpy as np

@@ -25,14 +25,14 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.core.keys import FeatureKey
-from marble_bench.encoder import Encoder, Layer
+from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import oddities, pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Shard
 from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
-from marble_bench.weights import Weights
 
 if TYPE_CHECKING:
     import numpy as np

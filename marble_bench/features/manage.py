@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marble_bench.disk import sweep
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import fingerprint
 from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
 from marble_bench.features.store import FORMAT, fault, index, read_about, shards
+from marble_bench.files.atomic import sweep
 
 
 @dataclass(frozen=True)

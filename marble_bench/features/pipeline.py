@@ -24,8 +24,8 @@ from contextlib import closing, contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench import contract
-from marble_bench.encoder import Encode, Encoder, Layer, Pool, checked, ready
+from marble_bench.core import contract
+from marble_bench.core.encoder import Encode, Encoder, Layer, Pool, checked, ready
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.store import HALF_MAX, Span, Spent
 
@@ -157,7 +157,7 @@ def run(
     """
     engine = _local
     if settings.engine == "ray":
-        from marble_bench.features.cluster import on_ray as engine
+        from marble_bench.features.ray import on_ray as engine
     done: set[int] = set()
     seconds: dict[int, float] = {}  # of audio, by job
     closed = time.perf_counter()

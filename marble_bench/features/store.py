@@ -24,11 +24,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import keys
-from marble_bench.disk import sweep, write_whole
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
-from marble_bench.features.elsewhere import Place
 from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, matching, seal, unseal, whole
+from marble_bench.features.remote import Place
+from marble_bench.files.atomic import sweep, write_whole
 
 if TYPE_CHECKING:
     import numpy as np

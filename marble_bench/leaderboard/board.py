@@ -1,10 +1,10 @@
 """Puts cells in order: who cannot be told apart, what the floors are, the overall mean, and how far from what papers print.
 
 **Ranks and ties.** Of one column, every pair of measured systems that were scored on the same clips is tested (paired,
-`marble_bench.statistics`), the p-values corrected together by Holm. `rank` is 1 + the number of systems that are better
-beyond doubt (corrected p below 5 %). `ties` are letters: two systems share a letter exactly if they cannot be told apart.
-Published rows have no predictions, so they can be neither ranked nor tied; nor can medians, of which a jackknife says
-nothing.
+`marble_bench.scoring.statistics`), the p-values corrected together by Holm. `rank` is 1 + the number of systems that are
+better beyond doubt (corrected p below 5 %). `ties` are letters: two systems share a letter exactly if they cannot be told
+apart. Published rows have no predictions, so they can be neither ranked nor tied; nor can medians, of which a jackknife
+says nothing.
 
 **Overall mean.** MARBLE's rule: several metrics of one task are averaged first, then the tasks, in points (percent, and
 decibels as they are), and only for systems that cover all tasks of the board. Its interval and ties take tasks of different
@@ -21,9 +21,9 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import statistics
 from marble_bench.leaderboard.rows import Against, Cell, published_cells, record_cells, task_of
-from marble_bench.stored import Predicted, Stored, alike, predicted
+from marble_bench.records.record_file import Predicted, Stored, alike, predicted
+from marble_bench.scoring import statistics
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -135,7 +135,7 @@ class _Answers:
     def _kept(self, cell: Cell) -> tuple[float, NDArray[Any]]:
         import numpy as np
 
-        from marble_bench.disk import write_whole
+        from marble_bench.files.atomic import write_whole
 
         answers = self.of(cell)
         assert answers is not None

@@ -1,8 +1,8 @@
 """Two models, task by task: how far apart, how sure that is, in which classes, and on which clips.
 
-Differences are paired: both answered the same test clips (see `marble_bench.statistics`). The p-values of the tasks' main
-scores are one family and corrected by Holm; further scores and classes are shown without a test of their own, because
-who looks at hundreds of them finds some.
+Differences are paired: both answered the same test clips (see `marble_bench.scoring.statistics`). The p-values of the
+tasks' main scores are one family and corrected by Holm; further scores and classes are shown without a test of their own,
+because who looks at hundreds of them finds some.
 """
 
 from __future__ import annotations
@@ -12,11 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import plugins, statistics
+from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
 from marble_bench.leaderboard.rows import is_control, standing
-from marble_bench.stored import Predicted, Stored, alike, predicted, read_one
-from marble_bench.verdicts import judged
+from marble_bench.records.record_file import Predicted, Stored, alike, predicted, read_one
+from marble_bench.records.validation import judged
+from marble_bench.scoring import statistics
 
 if TYPE_CHECKING:
     import torch

@@ -81,7 +81,7 @@ def layer_table(
     model: a name, or empty for the one with most layers. Raises UsageError with the closest name.
     """
     from marble_bench.leaderboard.page import layers
-    from marble_bench.stored import table
+    from marble_bench.records.record_file import table
 
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for each in board.stored:

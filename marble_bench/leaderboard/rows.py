@@ -11,11 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import marble_bench
-from marble_bench import claims, plugins
+from marble_bench.core import plugins
+from marble_bench.core.task import Task
 from marble_bench.errors import UsageError, listing
-from marble_bench.statistics import spread, wilson
-from marble_bench.stored import Stored
-from marble_bench.task import Task
+from marble_bench.records import claims
+from marble_bench.records.record_file import Stored
+from marble_bench.scoring.statistics import spread, wilson
 
 UNKNOWN = "facts not known here"  # of names that are not registered: somebody's own model or task
 

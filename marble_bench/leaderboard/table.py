@@ -12,10 +12,10 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
-from marble_bench import escape
+from marble_bench.data.checks import ROUGH
 from marble_bench.leaderboard.board import AVERAGE, Board
 from marble_bench.leaderboard.rows import UNKNOWN, Cell, published_sources
-from marble_bench.soundness import ROUGH
+from marble_bench.records import escape
 
 SHORT = {
     "accuracy": "acc",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric, mean_of
+from marble_bench.scoring.metric import Metric, mean_of
 
 if TYPE_CHECKING:
     import torch

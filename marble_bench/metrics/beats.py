@@ -21,7 +21,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.metrics.metric import Metric, weighted_nanmean
+from marble_bench.scoring.metric import Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import numpy as np
@@ -149,3 +149,28 @@ DOWNBEAT_F1 = _pooled(
     "pooled over tracks at 70 ms; mir_eval.util.match_events",
 )
 BEAT_METRICS = (F1, F1_20MS, F1_MEAN, CMLC, CMLT, AMLC, AMLT, DOWNBEAT_F1)
+
+
+def measured(times: Sequence[Any], targets: Sequence[Any]) -> torch.Tensor:
+    """`(seeds, clips, columns)`: what the metrics read. times: by seed and clip, of each kind. targets: of the clips."""
+    import numpy as np
+    import torch
+
+    return torch.from_numpy(np.stack([_measured(of_seed, targets) for of_seed in times]))
+
+
+def _measured(found: Sequence[Any], targets: Sequence[Any]) -> NDArray[np.float64]:
+    import numpy as np
+
+    return np.stack([measure(tuple(times), target) for times, target in zip(found, targets, strict=True)])
+
+
+def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDArray[np.float64]]]:
+    """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
+    import numpy as np
+
+    intervals = [
+        [gap for target in targets for gap in np.diff(target[kind] or ()).tolist()] for kind in range(len(targets[0]))
+    ]
+    periods = [float(np.median(gaps)) if gaps else np.inf for gaps in intervals]
+    return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric, mean_of
+from marble_bench.scoring.metric import Metric, mean_of
 
 if TYPE_CHECKING:
     import torch

@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import partial
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:
     import torch

@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric, weighted_nanmean
 from marble_bench.metrics.separation import bss_eval_systems, global_sdr
+from marble_bench.scoring.metric import Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import torch

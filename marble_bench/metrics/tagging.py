@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from functools import partial
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.metric import Metric
+from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:
     import torch

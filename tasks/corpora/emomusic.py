@@ -17,11 +17,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from marble_bench import corpus
-from marble_bench.data.tables import Row, brief, fault, read_table
+from marble_bench import Clip, Corpus, Source
+from marble_bench.data import corpus
 from marble_bench.errors import DataError
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
+from marble_bench.files.tables import Row, brief, fault, read_table
 
 from . import split_rows
 
@@ -169,7 +168,7 @@ def compose(song: int) -> tuple[Any, float, float]:
     """
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     random = np.random.default_rng([song, 2013])
     drive, mood = random.random(), random.random()
@@ -199,7 +198,7 @@ def mini(folder: Path) -> None:
     """Some songs of every split, synthesised, under their official numbers, with both csv files and their stray tabs."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     def make(song: str) -> tuple[float, float]:
         sound, arousal, valence = compose(int(song))

@@ -18,10 +18,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from marble_bench.data.tables import brief, fault, read_text
+from marble_bench import Clip, Corpus, Source
+from marble_bench.files.tables import brief, fault, read_text
 from marble_bench.metrics.key import KEYS
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
 
 from . import split_rows
 
@@ -103,7 +102,7 @@ def compose(track: str, key: str) -> Any:
     """The miniature's song, `(samples,)`: cadences and a melody in its key over four on the floor, 30 s or a minute."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     random = np.random.default_rng([int(track), 2015])
     tonic_name, mode = key.split()
@@ -130,7 +129,7 @@ def mini(folder: Path) -> None:
     """Songs of eight keys in every split, synthesised, under official numbers, in the folders of both collections."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     left = {(key, split): count for key in MINI_KEYS for split, count in MINI_SONGS.items()}
     chosen = []

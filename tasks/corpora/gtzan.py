@@ -12,8 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marble_bench.source import Source
-from marble_bench.task import Corpus, Fault
+from marble_bench import Corpus, Fault, Source
 
 from . import split_rows
 
@@ -84,7 +83,7 @@ def compose(track: str, genre: str) -> Any:
     """The miniature's clip of a track: `(samples,)` float64 at RATE_HZ."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     number = int(track.rpartition(".")[2])
     random = np.random.default_rng([number, GENRES.index(genre)])
@@ -121,7 +120,7 @@ def compose(track: str, genre: str) -> Any:
 
 def mini(folder: Path) -> None:
     """Some tracks of every genre and split, synthesised, under their official names."""
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     left = {(genre, split): count for genre in GENRES for split, count in MINI_CLIPS.items()}
     for row in tracks():

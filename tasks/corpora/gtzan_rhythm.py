@@ -24,10 +24,9 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from marble_bench.data.tables import brief, fault, read_json, read_lines
+from marble_bench import Clip, Source
 from marble_bench.errors import DataError, listing
-from marble_bench.source import Source
-from marble_bench.task import Clip
+from marble_bench.files.tables import brief, fault, read_json, read_lines
 
 from .gtzan import GTZAN, RATE_HZ, tracks
 
@@ -298,7 +297,7 @@ def compose(track: str) -> tuple[Any, Times, Times]:
     """The miniature's excerpt of a track: `(samples,)` float64 at RATE_HZ, its beats and downbeats."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     random = np.random.default_rng([ord(letter) for letter in track])
     piece = groove(random)
@@ -338,7 +337,7 @@ def jams(beats: Times, downbeats: Times) -> str:
 
 def mini(folder: Path) -> None:
     """Some tracks of every genre and split, synthesised: drums, swing and rubato, with the beats they were made by."""
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     left = {(row["genre"], split): count for row in tracks() for split, count in MINI_CLIPS.items()}
     (folder / "jams").mkdir(parents=True)

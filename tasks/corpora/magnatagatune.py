@@ -16,10 +16,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marble_bench.data.tables import brief, read_table
+from marble_bench import Clip, Corpus, Fault, Source
 from marble_bench.errors import DataError
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus, Fault
+from marble_bench.files.tables import brief, read_table
 
 ANNOTATIONS = "annotations_final.csv"
 RATE_HZ = 16000
@@ -127,7 +126,7 @@ def compose(number: int) -> tuple[Any, tuple[str, ...]]:
     """A clip of the miniature, `(samples,)`, and its tags. As players do, a tag is sometimes forgotten."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     random = np.random.default_rng([number, 25863])
     tags, facts = SCENES[number % len(SCENES)]
@@ -160,7 +159,7 @@ def mini(folder: Path) -> None:
     """Synthesised clips in folders of every split, their tags in the official table, and one empty file as in the corpus."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     places = {"train": "0123456789ab", "valid": "c", "test": "def"}
     chosen = [(split, index) for split, count in MINI_CLIPS.items() for index in range(count)]

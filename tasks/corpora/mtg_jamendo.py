@@ -15,10 +15,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from marble_bench.data.tables import brief, fault, read_lines
+from marble_bench import Clip, Corpus, Source
 from marble_bench.errors import DataError
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
+from marble_bench.files.tables import brief, fault, read_lines
 
 from . import SPLIT_LISTS
 
@@ -211,7 +210,7 @@ def compose(number: int, scene: int) -> Any:
     """A track of the miniature, `(samples,)`: eight bars of the scene, over and over."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     facts = SCENES[scene][0]
     random = np.random.default_rng([number, 55000])
@@ -253,7 +252,7 @@ def mini(folder: Path) -> None:
     """Synthesised tracks of every scene and split, and the twelve lists in the makers' form, CRLF and variable columns."""
     from concurrent.futures import ThreadPoolExecutor
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     scenes = range(len(SCENES))
     chosen = [(split, scene) for split, count in MINI_TRACKS.items() for _ in range(count) for scene in scenes]

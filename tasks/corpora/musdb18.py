@@ -22,9 +22,8 @@ from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
-from marble_bench import stems
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
+from marble_bench import Clip, Corpus, Source
+from marble_bench.separation import stems
 
 from . import split_rows
 
@@ -87,7 +86,7 @@ def compose(number: int, silent: str = "") -> dict[str, Any]:
     """
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     random = np.random.default_rng([number, 18])
     step_s = 60 / int(random.integers(84, 133)) / 4

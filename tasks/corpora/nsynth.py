@@ -12,10 +12,9 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from marble_bench.data.tables import brief, fault, read_json
+from marble_bench import Clip, Corpus, Source
 from marble_bench.errors import DataError
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
+from marble_bench.files.tables import brief, fault, read_json
 
 FAMILIES = (
     "bass", "brass", "flute", "guitar", "keyboard", "mallet", "organ", "reed", "string", "synth_lead", "vocal"
@@ -94,7 +93,7 @@ def compose(family: str, instrument: int, pitch: int) -> Any:
     """A note of the miniature, `(samples,)`: the family's harmonics bent by the instrument, which test has never met."""
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     bend = np.random.default_rng([FAMILIES.index(family), instrument])
     harmonics = [level * (0.4 + 1.2 * bend.random()) for level in synth.TIMBRES[TIMBRES[family]]]
@@ -115,7 +114,7 @@ def compose(family: str, instrument: int, pitch: int) -> Any:
 
 def mini(folder: Path) -> None:
     """Notes of every family and split, synthesised; as in the corpus, test has no synth_lead and its own instruments."""
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     number = 0
     for split, count in INSTRUMENTS.items():

@@ -19,11 +19,9 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from marble_bench import audio
-from marble_bench.disk import walk
+from marble_bench import Clip, Corpus, Source, audio
 from marble_bench.errors import DataError
-from marble_bench.source import Source
-from marble_bench.task import Clip, Corpus
+from marble_bench.files.atomic import walk
 
 from . import split_rows
 from .voice_start import voice_start
@@ -128,7 +126,7 @@ def compose(technique: str, name: str, count: int) -> Any:
     """
     import numpy as np
 
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     singer = name.partition("_")[0]
     voice = np.random.default_rng([SINGERS.index(singer), 20])
@@ -169,7 +167,7 @@ def compose(technique: str, name: str, count: int) -> Any:
 
 def mini(folder: Path) -> None:
     """Recordings of every technique and singer in every split, synthesised, under official names in the zip's folders."""
-    from marble_bench import synth
+    from marble_bench.audio import synth
 
     wanted: dict[tuple[str, str], int] = {}
     counts: dict[str, int] = {}

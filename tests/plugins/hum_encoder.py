@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from marble_bench.encoder import Encode, Encoder, Pool, stack
-from marble_bench.source import Source
+from marble_bench import Encode, Encoder, Pool, Source, stack
 
 BANDS, WIDTH = 16, 12
 TOLD = "HUMS_TOLD"  # in the environment: the corpus whose labels the encoder that knows was trained on

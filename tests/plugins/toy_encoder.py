@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from marble_bench.encoder import Encode, Encoder, Pool, stack
+from marble_bench import Encode, Encoder, Pool, stack
 
 BANDS = 16
 

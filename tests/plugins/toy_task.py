@@ -5,9 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from marble_bench import Classes, Clip, Corpus, Schedule, Task
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Classes
-from marble_bench.task import Clip, Corpus, Schedule, Task
 
 REGISTERS = ("low", "middle", "high")
 PER_SPLIT = {"train": 24, "valid": 12, "test": 15}

@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import __version__
-from marble_bench.disk import write_whole
 from marble_bench.errors import BenchError
-from marble_bench.escape import json_in_html
+from marble_bench.files.atomic import write_whole
 from marble_bench.leaderboard.board import AVERAGE, Board, make, points
 from marble_bench.leaderboard.rows import Cell, published_sources, task_of
 from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
-from marble_bench.stored import Stored, table
+from marble_bench.records.escape import json_in_html
+from marble_bench.records.record_file import Stored, table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -272,7 +272,7 @@ def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
     Where stems have probes of their own, a seed's score is the mean over them. chosen: how many seeds (and stems) have their
     best probe of all on this layer (the first of equals, as a run chooses).
     """
-    from marble_bench.statistics import spread
+    from marble_bench.scoring.statistics import spread
 
     able = grid.dropna(subset=["valid"])
     keys = ["seed", "stem"] if "stem" in able else ["seed"]

@@ -6,10 +6,9 @@ import csv
 from collections.abc import Iterator
 from pathlib import Path
 
+from marble_bench import Classes, Clip, Corpus, Fault, Schedule, Task
 from marble_bench.errors import DataError
 from marble_bench.metrics import accuracy
-from marble_bench.targets import Classes
-from marble_bench.task import Clip, Corpus, Fault, Schedule, Task
 
 REGISTERS = ("low", "middle", "high")
 PER_SPLIT = {"train": 30, "valid": 24, "test": 24}

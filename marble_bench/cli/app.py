@@ -1,0 +1,336 @@
+"""`bench`: argument parsing and printing, nothing else. Data goes to stdout, words to stderr.
+
+Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from marble_bench import __version__
+from marble_bench.cli import board, data
+from marble_bench.cli import features as cli_features
+from marble_bench.cli import models as cli_models
+from marble_bench.cli import results as cli_results
+from marble_bench.cli.options import (
+    AsJson,
+    Cache,
+    DataDir,
+    Debug,
+    Device,
+    Dtype,
+    Engine,
+    Fresh,
+    WeightsPath,
+    named_path,
+    requests,
+)
+from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
+from marble_bench.records.escape import visible, visible_lines
+
+app = typer.Typer(
+    name="bench",
+    help="Score a frozen music encoder: features once, a grid of probes as one model, an honest record.",
+    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+app.add_typer(data.app, name="data")
+app.add_typer(cli_models.app, name="models")
+app.add_typer(cli_features.app, name="features")
+app.add_typer(cli_results.app, name="results")
+app.command()(cli_features.plan)
+app.add_typer(board.app)
+app.add_typer(cli_results.top)
+
+Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
+
+
+class Control(str, Enum):
+    """What a control does to the training labels."""
+
+    shuffle = "shuffle"
+
+
+class What(str, Enum):
+    """What can be listed."""
+
+    tasks = "tasks"
+    models = "models"
+    protocols = "protocols"
+    results = "results"
+
+
+@app.command()
+def run(
+    model: Annotated[
+        list[str] | None,
+        typer.Option(help="Encoder NAME or file.py:NAME; repeatable. With --features, the name to record."),
+    ] = None,
+    task: Annotated[list[str] | None, typer.Option(help="Task NAME, file.py, or all; repeatable.")] = None,
+    protocol: Annotated[str, typer.Option(help="Rules of grid and selection (bench list protocols).")] = "marble",
+    data_dir: DataDir = None,
+    mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False,
+    features: Annotated[
+        Path | None,
+        typer.Option(
+            help="Your own features: a folder of TRACK.npy or a Parquet file.", parser=named_path, metavar="PATH"
+        ),
+    ] = None,
+    weights: WeightsPath = None,
+    layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
+    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
+    ] = False,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
+    dtype: Annotated[Dtype, typer.Option(help="Precision of the encoder.")] = Dtype.float32,
+    engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
+    results_dir: Results = Path("results"),
+    cache_dir: Cache = None,
+    few_shot: Annotated[
+        bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
+    ] = False,
+    control: Annotated[
+        Control | None, typer.Option(help="Train on labels that say nothing; not comparable.", show_default=False)
+    ] = None,
+    perturb: Annotated[
+        str | None,
+        typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; a record of its own."),
+    ] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    fresh_features: Fresh = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
+    keep_audio: Annotated[
+        Path | None,
+        typer.Option(
+            help="Keep what is separated of the test songs in this folder.", parser=named_path, metavar="PATH"
+        ),
+    ] = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Score models on tasks and write a record for each pair."""
+    from marble_bench.audio.perturb import named as named_changes
+    from marble_bench.cli.progress import Progress
+    from marble_bench.cli.show import print_outcome, print_plan
+    from marble_bench.core.plugins import fault_of
+    from marble_bench.runs import run as running
+
+    changes = named_changes(perturb) if perturb is not None else ()
+    wanted = requests(
+        model or [],
+        task or [],
+        protocol=protocol,
+        data_dir=data_dir,
+        mini=mini,
+        cache_dir=cache_dir,
+        device=device,
+        offline=offline,
+        results_dir=results_dir,
+        seeds=seeds,
+        features=features,
+        weights=weights,
+        layers=layers,
+        limit=limit,
+        allow_missing=allow_missing,
+        dtype=dtype.value,
+        engine=engine.value,
+        overwrite=overwrite,
+        fresh_features=fresh_features,
+        keep_audio=keep_audio.expanduser() if keep_audio else None,
+        few_shot=few_shot,
+        control=control.value if control else "",
+        perturb=changes,
+    )
+    if dry_run:
+        for request in wanted:
+            print_plan(running.plan(request), as_json)
+        return
+    ended: list[int] = []
+    for request in wanted:
+        try:
+            with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
+                outcome = running.run(request, progress)
+        except KeyboardInterrupt:
+            print(
+                "interrupted; finished features, and probes of whole clips, are kept: the same command goes on from there",
+                file=sys.stderr,
+            )
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            told = error if isinstance(error, BenchError) else fault_of(error)
+            if told is None or len(wanted) == 1 or debug:
+                raise
+            print(visible_lines(f"error: {request.model} on {request.named.name}: {told}"), file=sys.stderr)
+            ended.append(told.exit_code)
+            continue
+        print_outcome(outcome, as_json)
+        ended.append(DONE)
+    raise typer.Exit(exit_code_of(ended))
+
+
+@app.command("list")
+def list_(
+    what: Annotated[What, typer.Argument(help="What to list.")] = What.tasks,
+    results_dir: Results = Path("results"),
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """List tasks, models, protocols or results."""
+    from marble_bench.cli.show import print_table
+
+    rows = {What.tasks: _tasks, What.models: _models, What.protocols: _protocols}.get(
+        what, lambda: _results(results_dir)
+    )()
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+def _tasks() -> list[dict[str, Any]]:
+    from marble_bench.core import plugins
+
+    found = [plugins.find_task(name) for name in plugins.task_names()]
+    return [
+        {
+            "name": each.name,
+            "corpus": each.task.corpus.name,
+            "asks": each.task.title,
+            "target": f"{type(each.task.target).__name__.lower()} {each.task.target.width}",
+            "metrics": ", ".join(metric.name for metric in each.task.metrics),
+            "clips": "/".join(str(each.task.counts[split]) for split in ("train", "valid", "test")),
+        }
+        for each in found
+    ]
+
+
+def _models() -> list[dict[str, Any]]:
+    from marble_bench.core import plugins
+
+    return [
+        {
+            "name": encoder.name,
+            "description": encoder.description,
+            "layers": len(encoder.layers),
+            "rate_hz": encoder.sample_rate_hz,
+            "parameters": encoder.parameters,
+            "license": encoder.license,
+            "weights": encoder.weights.url if encoder.weights else "none",
+            "pin": encoder.weights.pin if encoder.weights else "none",
+        }
+        for encoder in plugins.encoders().values()
+    ]
+
+
+def _protocols() -> list[dict[str, Any]]:
+    from marble_bench.core.protocol import PROTOCOLS
+
+    return [
+        {"name": p.name, "version": p.version, "description": p.description, "seeds": p.seeds}
+        for p in PROTOCOLS.values()
+    ]
+
+
+def _results(folder: Path) -> list[dict[str, Any]]:
+    from marble_bench.cli.show import print_left_off
+    from marble_bench.records import results
+    from marble_bench.records.validation import judged
+
+    rows, found = [], judged(results.paths(folder))
+    print_left_off(found.left_off)
+    for record in (each.record for each in found.standing):
+        metric, score = next((name, score) for name, score in record["scores"].items() if score["main"])
+        rows.append(
+            {
+                "model": record["model"]["name"],
+                "task": record["task"]["name"],
+                "protocol": record["protocol"]["name"],
+                "metric": metric,
+                "test": score["test"],
+                "comparable": "yes" if record["comparable"] else "no: " + "; ".join(record["why_not"]),
+            }
+        )
+    return rows
+
+
+@app.command()
+def check(
+    plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="A task's corpus; else its miniature is made.", parser=named_path, metavar="PATH"),
+    ] = None,
+    weights: WeightsPath = None,
+    cache_dir: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Try a task or encoder plug-in the way a run would."""
+    from marble_bench.cli.check import check_encoder, check_task
+    from marble_bench.core import plugins
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.locks import keep_compiled
+
+    keep_compiled(cache_root(cache_dir))
+    is_encoder = ".py:" in plugin or plugin in plugins.encoders()
+    if is_encoder:
+        from marble_bench.encoders.weights import resolve
+        from marble_bench.files.download import in_lines
+
+        encoder = plugins.find_encoder(plugin)
+        talk = in_lines(lambda text: print(text, file=sys.stderr))
+        lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights, talk=talk).path, "cpu")
+    else:
+        lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
+    for line in lines:
+        print(visible(line))
+    print("all is as declared")
+
+
+@app.callback(invoke_without_command=True)
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+    if version:
+        print(f"marble-bench {__version__}")
+        raise typer.Exit(DONE)
+
+
+def main() -> None:
+    """The `bench` command: one clear line for an error, the traceback only with `--debug`."""
+    debug = "--debug" in sys.argv
+    try:
+        app()
+    except BenchError as error:
+        if debug:
+            raise
+        print(visible_lines(f"error: {error}"), file=sys.stderr)
+        sys.exit(error.exit_code)
+    except Exception as error:
+        if debug:
+            raise
+        from marble_bench.core.plugins import fault_of
+
+        if theirs := fault_of(error):
+            print(visible_lines(f"error: {theirs}"), file=sys.stderr)
+            sys.exit(theirs.exit_code)
+        print(
+            visible_lines(f"internal error: {type(error).__name__}: {error}\n")
+            + "This is a fault of marble-bench: run again with --debug and report it",
+            file=sys.stderr,
+        )
+        sys.exit(FAILED)
+
+
+if __name__ == "__main__":
+    main()

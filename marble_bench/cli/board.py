@@ -1,0 +1,197 @@
+"""`bench leaderboard`, `compare`, `plot`: what records and papers say, beside each other."""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marble_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from marble_bench.leaderboard.board import Asked, Board
+    from marble_bench.records.record_file import Stored
+
+app = typer.Typer()
+
+RESULTS = Path("results")
+Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; repeatable.")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Only these models; repeatable.")]
+RuleName = Annotated[str, typer.Option("--protocol", help="The protocol whose ranking is shown.")]
+Mini = Annotated[bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")]
+
+
+class Format(str, Enum):
+    """How a board is printed."""
+
+    table = "table"
+    csv = "csv"
+    json = "json"
+    latex = "latex"
+    md = "md"
+
+
+class Kind(str, Enum):
+    """What can be drawn."""
+
+    atlas = "atlas"
+    cost = "cost"
+    intervals = "intervals"
+
+
+def _standing(folder: Path) -> list[Stored]:
+    """The records of a folder that stand; each other file is a line on stderr, and ends nothing."""
+    from marble_bench.cli.show import print_left_off
+    from marble_bench.records.results import paths
+    from marble_bench.records.validation import judged
+
+    found = judged(paths(folder))
+    print_left_off(found.left_off)
+    return found.standing
+
+
+def _board(
+    results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
+) -> Board:
+    from marble_bench.files.cache import cache_root
+    from marble_bench.leaderboard.board import Asked, make
+
+    folder = results_dir.expanduser()
+    if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
+        raise UsageError(f"--results-dir: {folder} is not there")
+    asked, stored = Asked(protocol, mini, tuple(task or ()), tuple(model or ())), _standing(folder)
+    _known(asked, [each.record for each in stored])
+    return make(stored, asked, cache_root(cache) / "statistics")
+
+
+def _known(asked: Asked, records: Sequence[dict[str, Any]]) -> None:
+    """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
+    from marble_bench.core import plugins
+    from marble_bench.core.protocol import find_protocol
+    from marble_bench.errors import did_you_mean
+    from marble_bench.leaderboard.rows import published_cells
+
+    cells = published_cells()
+    if asked.protocol not in {record["protocol"]["name"] for record in records}:
+        find_protocol(asked.protocol)
+    tasks = {record["task"]["name"] for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
+    models = {record["model"]["name"] for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
+    for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):
+        for name in names:
+            if name not in choices:
+                raise UsageError(f"no {what} '{name}'{did_you_mean(name, sorted(choices))} (bench list {what}s)")
+
+
+@app.command()
+def leaderboard(
+    task: Tasks = None,
+    model: Models = None,
+    protocol: RuleName = "marble",
+    mini: Mini = False,
+    form: Annotated[Format, typer.Option("--format", help="table, or text for a machine or a paper.")] = Format.table,
+    cost: Annotated[bool, typer.Option("--cost", help="Also what each model took.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the board as one self-contained page.")] = None,
+    results_dir: Results = RESULTS,
+    cache_dir: Cache = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Records and published scores in one table, with ties, floors and the overall mean."""
+    from marble_bench.cli.show import print_board
+    from marble_bench.leaderboard import table
+
+    board = _board(results_dir, protocol, mini, task, model, cache_dir)
+    wanted = Format.json if as_json else form
+    if not board.cells and (html or wanted not in (Format.json, Format.csv)):
+        where = f"protocol {protocol}" + (" on miniatures" if mini else "")
+        raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
+    if html:
+        from marble_bench.leaderboard.page import write_page
+
+        write_page(html.expanduser(), board)
+        print(f"wrote {html}", file=sys.stderr)
+        if cost or wanted is not Format.table:
+            print("the page has all scores and costs; --cost and --format say how text is printed", file=sys.stderr)
+    elif wanted is Format.table:
+        print_board(board, cost)
+    else:
+        if cost and wanted in (Format.json, Format.csv):
+            print("no costs in csv and json, which have scores alone; table, latex and md have them", file=sys.stderr)
+        made = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
+        text = made(board) if made else (table.latex if wanted is Format.latex else table.markdown)(board, cost)
+        print(text.rstrip("\n"))
+
+
+@app.command()
+def compare(
+    a: Annotated[
+        str, typer.Argument(help="A model's name (NAME/DIGEST if it has several weights), or a record's path.")
+    ],
+    b: Annotated[str, typer.Argument(help="The model or record that it is held against.")],
+    task: Tasks = None,
+    protocol: RuleName = "marble",
+    mini: Mini = False,
+    classes: Annotated[bool, typer.Option("--classes", help="Also class by class (tag, dimension).")] = False,
+    clips: Annotated[int, typer.Option(min=0, help="Also the N clips that gained and that lost most.")] = 0,
+    results_dir: Results = RESULTS,
+    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout, with all parts.")] = False,
+    debug: Debug = False,
+) -> None:
+    """A against B on the same test clips: difference with interval and p, by task, by class, by clip."""
+    import json
+    from dataclasses import asdict
+
+    from marble_bench.cli.show import print_comparison, print_words
+    from marble_bench.errors import did_you_mean, listing
+    from marble_bench.leaderboard.compare import compare as compared
+    from marble_bench.leaderboard.compare import is_path, records_of
+
+    folder = results_dir.expanduser()
+    here = [] if is_path(a) and is_path(b) else _standing(folder)
+    sides = [records_of(name, folder, here, protocol, mini) for name in (a, b)]
+    if task:
+        every, sides = sides, [[each for each in side if each.record["task"]["name"] in task] for side in sides]
+        if not all(sides):
+            both = sorted(set.intersection(*({each.record["task"]["name"] for each in side} for side in every)))
+            hint = did_you_mean(task[0], both) or f"; both have {listing(both) or 'none'}"
+            raise UsageError(f"not both have a record on {', '.join(task)}{hint}")
+    found = compared(sides[0], sides[1], clips or 5)
+    if as_json:
+        print(json.dumps(asdict(found), indent=1))
+    else:
+        print_comparison(found, classes, clips > 0)
+    print_words(*(f"not compared: {line}" for line in found.apart))
+
+
+@app.command()
+def plot(
+    kind: Annotated[
+        Kind, typer.Argument(help="atlas: layers by tasks. cost: score against cost. intervals: one task.")
+    ],
+    out: Annotated[Path, typer.Argument(help="The file to write: .png, .svg or .pdf.")],
+    task: Tasks = None,
+    model: Annotated[str, typer.Option(help="Of atlas: the model; else the one with most layers.")] = "",
+    score: Annotated[str, typer.Option(help="Of cost and intervals: the task; else the mean of all.")] = "",
+    cost: Annotated[str, typer.Option(help="Of cost: which.")] = "real_time_factor",
+    protocol: RuleName = "marble",
+    mini: Mini = False,
+    results_dir: Results = RESULTS,
+    cache_dir: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """A figure of the board through matplotlib (extra: plot)."""
+    from marble_bench.leaderboard.plot import write
+
+    board = _board(results_dir, protocol, mini, task, None, cache_dir)
+    write(out.expanduser(), board, kind.value, model, score, cost)
+    print(f"wrote {out}", file=sys.stderr)

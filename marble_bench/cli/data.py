@@ -1,0 +1,132 @@
+"""`bench data`: which corpora there are, whether one is whole, and its miniature."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marble_bench.errors import MISSING
+
+if TYPE_CHECKING:
+    from marble_bench.core.task import Corpus
+
+app = typer.Typer(help="Corpora: list them, check one on disk, make its miniature.", no_args_is_help=True)
+
+Name = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (bench data list).")]
+Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command("list")
+def list_(as_json: AsJson = False, debug: Debug = False) -> None:
+    """Corpora with their tasks, licence, and where each is had from."""
+    from marble_bench.cli.show import print_table
+    from marble_bench.data.inspection import corpora
+
+    known = corpora()
+    if as_json:
+        rows = [{"tasks": [each.name for each in tasks], **_facts(tasks[0].task.corpus)} for tasks in known.values()]
+        print(json.dumps(rows, indent=1))
+        return
+    print_table(
+        [
+            {
+                "name": name,
+                "tasks": " ".join(each.name for each in tasks),
+                "license": tasks[0].task.corpus.license,
+                "had from": "\n".join(f"{s.status}: {s.url}" for s in tasks[0].task.corpus.sources),
+            }
+            for name, tasks in known.items()
+        ]
+    )
+
+
+def _facts(corpus: Corpus) -> dict[str, Any]:
+    facts = {name: getattr(corpus, name) for name in ("name", "title", "home", "license", "citation", "layout")}
+    return {**facts, "sources": [asdict(source) for source in corpus.sources]}
+
+
+@app.command()
+def check(
+    name: Name,
+    data_dir: Annotated[
+        Path | None, typer.Option(help="Its folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+    ] = None,
+    deep: Annotated[bool, typer.Option("--deep", help="Decode every file instead of reading headers.")] = False,
+    cache_dir: Cache = None,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Say by name what of a corpus is missing, damaged or unexpected; exit code 3 if anything is missing or damaged."""
+    from marble_bench.cli.show import print_table
+    from marble_bench.data.inspection import as_rows, find_corpus, inspect
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import data_dir as folder_of
+
+    corpus, tasks = find_corpus(name)
+    report = inspect(corpus, tasks, folder_of(corpus.name, cache_root(cache_dir), data_dir, corpus.beside), deep)
+    if as_json:
+        print(json.dumps({**asdict(report), "sound": report.sound}, indent=1))
+    else:
+        if counts := [
+            {"task": task, "split": split, **count}
+            for task, splits in report.counts.items()
+            for split, count in splits.items()
+        ]:
+            print_table(counts)
+        if findings := as_rows(report):
+            print_table(findings)
+        depth = "every file was decoded" if deep else "headers were read, --deep decodes every file"
+        for why in report.annotations:
+            print(f"annotations: {why}", file=sys.stderr)  # whole, where a table would break its lines
+        found = "whole" if report.sound else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
+        found += f", {len(report.annotations)} faults of annotations" if report.annotations else ""
+        print(f"{corpus.title} in {report.folder}: {found} ({depth})", file=sys.stderr)
+    if not report.sound:
+        raise typer.Exit(MISSING)
+
+
+@app.command()
+def mini(
+    name: Name,
+    folder: Annotated[Path, typer.Argument(help="Where to write it; must not be there yet.")],
+    debug: Debug = False,
+) -> None:
+    """Write a corpus's miniature: synthesised music in its official layout."""
+    from marble_bench.data.corpus import write_mini
+    from marble_bench.data.inspection import find_corpus
+
+    write_mini(find_corpus(name)[0], folder.expanduser())
+    print(folder)
+
+
+@app.command()
+def get(
+    name: Name,
+    data_dir: Annotated[Path | None, typer.Option(help="Where to put it; else BENCH_DATA/CORPUS.")] = None,
+    mirror: Annotated[str, typer.Option("--from", help="A named mirror instead of the makers' own.")] = "",
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch a corpus from its makers or a mirror; goes on where it stopped, and checks what was published of it."""
+    from marble_bench.cli.progress import Transfers
+    from marble_bench.data.fetch import Talk, get
+    from marble_bench.data.inspection import find_corpus
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import data_dir as folder_of
+    from marble_bench.runs.config import offline_asked
+
+    corpus, _ = find_corpus(name)
+    folder = folder_of(corpus.name, cache_root(cache_dir), data_dir)
+    with Transfers(quiet) as shown:
+        get(corpus, folder, Talk(shown.say, shown.transfer), mirror, offline or offline_asked())
+    print(folder)
+    print(f"next: bench data check {corpus.name} --data-dir {folder}", file=sys.stderr)

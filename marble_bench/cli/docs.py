@@ -1,0 +1,160 @@
+"""The documents that are made of declarations: `python -m marble_bench.cli.docs [encoders] > docs/tasks.md`."""
+
+from __future__ import annotations
+
+import sys
+
+from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.task import SPLITS
+
+HEAD = """# Tasks
+
+Made from the task files by `python -m marble_bench.cli.docs > docs/tasks.md`; a test compares. What each one means, its
+sources, conventions and departures stand at the head of its file in `tasks/`.
+
+"""
+
+
+def tasks_page() -> str:
+    """The table of every task and the list of corpora, as Markdown."""
+    rows = [
+        "| task | asks | labels | scores (main first) | clips: train / valid / test | windows | corpus |",
+        "|---|---|---|---|---|---|---|",
+    ]
+    corpora = {}
+    for name in plugins.task_names():
+        task = plugins.find_task(name).task
+        corpora[task.corpus.name] = task.corpus
+        window = "whole clip" if task.window.length_s is None else f"{task.window.length_s:g} s"
+        window += "" if task.window.first_s is None else f" of the first {task.window.first_s:g} s"
+        scores = [metric.name for metric in task.metrics]
+        scores += [f"{scores[0]}_ensemble"] if task.ensemble else []
+        scores += [f"{scores[0]}_{task.group_name}"] if task.group_name else []
+        counts = " / ".join(f"{task.counts[split]:,}" for split in SPLITS)
+        kind = f"{task.target.width} {type(task.target).__name__.lower()}"
+        cells = (f"`{name}`", task.title, kind, ", ".join(scores), counts, window, task.corpus.title)
+        rows.append(f"| {' | '.join(cells)} |")
+    lines = [*rows, "", "## Corpora", ""]
+    for name in sorted(corpora):
+        corpus = corpora[name]
+        lines += [f"**{corpus.title}** (`{name}`), {corpus.license}. {corpus.citation}. On disk: {corpus.layout}."]
+        lines += [f"- {s.status}: <{s.url}>" + (f" ({s.note})" if s.note else "") for s in corpus.sources]
+        lines += [f"- known fault: `{fault.audio}`: {fault.what}" for fault in corpus.faults]
+        lines.append("")
+    return HEAD + "\n".join(lines)
+
+
+ENCODERS_HEAD = """# Encoders
+
+Made from the encoder files by `python -m marble_bench.cli.docs encoders > docs/encoders.md`; a test compares. What each
+one is, its sources, conventions and departures stand at the head of its file in `marble_bench/encoders/`.
+
+Weights are never shipped. `bench models get NAME` has them from their makers, `bench models ls` says which are here, `bench
+models verify` reads them again and compares digests, and `--weights PATH` takes a file or a folder of yours: for a model of
+the hub, its folder (`config.json` with `model.safetensors` or `pytorch_model.bin`). Only tensors are read, nobody's code is
+run, and a record holds the commit that was got and the digest of what was loaded.
+
+A model of the hub is taken at the commit that stands here, and every file is compared with the digest that the hub states,
+and with the one that stands here where it is known. Of a model that is unpinned, the first download counts: later ones must
+give the same files, or the same tensors in another kind of file. `config.json` and `preprocessor_config.json` are held
+against what is declared, for a folder of yours too: a model of another kind, architecture, sampling rate or normalisation is
+refused. A lone file of tensors has neither; then only names and shapes are compared, and that is said. A gated model wants
+`HF_TOKEN`.
+
+Features are computed in float32. Measured on the graph of MERT 95M with random weights, 5 s of audio, on a CPU: with
+everything in bfloat16, single frames are off by 1.2 to 1.5 % and means over time by 0.5 to 1.5 %; in half precision by 0.1
+to 0.2 % and 0.1 to 0.2 %; under bfloat16 autocast by 0.9 to 1.3 % and 0.4 to 1.3 %.
+
+Gain and offset: `zscore` takes both away over the whole clip, `peak` takes gain away, and an encoder of `none` is given the
+waveform as it is. GFLOP are multiplications and additions per second of audio, counted by PyTorch's FlopCounterMode on 10 s
+(convolutions and matrix products; on 30 s for a model that takes no less), a dash where nobody has counted.
+
+What a model was trained on matters where that is the corpus it is tested on: its score is then no measure of anything new.
+
+"""
+
+LEFT_OUT = """
+## Left out
+
+- OMAR-RQ: its package pins transformers below 5, and its code is AGPL-3.0.
+- MAEST: its package needs torchaudio, which has no release for the PyTorch used here, and its code is AGPL-3.0.
+- DaSheng: its model on the hub is loaded by code of the repository (`trust_remote_code`), its package needs torchaudio and
+  ignite, and transformers has no class of its own for it.
+- X-codec as MARBLE used it (m-a-p/xcodec): a pickled checkpoint with code of its own and no licence.
+- AudioMAE and wav2clip: not in the published tables.
+"""
+
+
+def encoders_page() -> str:
+    """The table of every encoder and a section on each, as Markdown."""
+    rows = [
+        "| encoder | rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | licence |",
+        "|---|---|---|---|---|---|---|---|---|",
+    ]
+    sections = []
+    for encoder in plugins.encoders().values():
+        cost = "-" if encoder.gflop_per_s is None else f"{encoder.gflop_per_s:g}"
+        takes = f"from {encoder.min_s:.3g} s" + ("" if encoder.max_s is None else f" to {encoder.max_s:g} s")
+        cells = (
+            f"`{encoder.name}`",
+            f"{encoder.sample_rate_hz:,} Hz",
+            _layers_of(encoder),
+            _rates_of(encoder),
+            f"{encoder.parameters:,}" if encoder.parameters else "-",
+            cost,
+            takes,
+            encoder.normalize,
+            encoder.license,
+        )
+        rows.append(f"| {' | '.join(cells)} |")
+        sections += [
+            f"## {encoder.name}",
+            "",
+            f"{encoder.description}. {encoder.citation}.",
+            "",
+            *_facts_of(encoder),
+            "",
+        ]
+    return ENCODERS_HEAD + "\n".join([*rows, "", *sections]).rstrip() + "\n" + LEFT_OUT
+
+
+def _layers_of(encoder: Encoder) -> str:
+    """`13 x 768` for a stack of one width, else every layer with its own."""
+    widths = {layer.width for layer in encoder.layers}
+    if len(widths) == 1:
+        return f"{len(encoder.layers)} x {widths.pop()}"
+    return ", ".join(f"{layer.name} {layer.width}" for layer in encoder.layers)
+
+
+def _rates_of(encoder: Encoder) -> str:
+    rates = dict.fromkeys(layer.frame_rate_hz for layer in encoder.layers)
+    return ", ".join("one vector" if rate is None else f"{rate:.4g}" for rate in rates)
+
+
+def _facts_of(encoder: Encoder) -> list[str]:
+    """A line each: where weights are had from, what they were trained on, how layers are called."""
+    source, lines = encoder.weights, []
+    if source is None:
+        lines.append("- weights: none" + ("" if not encoder.parameters else ", drawn from a seed"))
+    else:
+        files = " and ".join(entry.replace("|", " or ") for entry in source.files)
+        files += "".join(f", {name} where it is there" for name in source.optional)
+        pin = f" at {source.revision}" if source.revision and not source.url.startswith("pypi:") else ""
+        if source.pin == "unpinned" and source.status == "public":
+            pin += " (unpinned: the first download counts, and its digests and commit are kept)"
+        digest = f", sha256 {source.sha256}" if source.sha256 else ""
+        for name, known in source.digests:
+            digest += f", {name} {'sha256' if len(known) == 64 else 'git id'} {known}"
+        note = f" ({source.note})" if source.note else ""
+        lines.append(
+            f"- weights: {source.status}, `{source.url}`{pin}" + (f": {files}" if files else "") + digest + note
+        )
+        lines.append(f"- trained on: {', '.join(encoder.training_data) or 'not stated'}")
+    names = [layer.name for layer in encoder.layers]
+    told = f"{names[0]} to {names[-1]}" if names == [str(index) for index in range(len(names))] else ", ".join(names)
+    return [*lines, f"- layers: {told}"]
+
+
+if __name__ == "__main__":
+    print(encoders_page() if sys.argv[1:] == ["encoders"] else tasks_page(), end="")

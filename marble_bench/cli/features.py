@@ -1,0 +1,327 @@
+"""`bench features` and `bench plan`: features made ahead of a run, looked at, checked, cleared away, handed on."""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marble_bench.cli.options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking
+from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, exit_code_of
+from marble_bench.records.escape import visible, visible_lines
+
+if TYPE_CHECKING:
+    from marble_bench.runs.config import Request
+
+app = typer.Typer(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
+
+LayersOf = Annotated[str, typer.Option(help="Of tasks that read frames: all, sum, names with commas, or ranges.")]
+Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these encoders; repeatable.")]
+
+
+@app.command()
+@taking(Asked)
+def extract(
+    asked: Asked,
+    layers: LayersOf = "all",
+    engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster (docs/extraction.md).")] = Engine.local,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Threads that read audio; with Ray, encoders side by side.")
+    ] = None,
+    store: Annotated[
+        str,
+        typer.Option(
+            metavar="URL", help="Keep the shards there too, such as s3://bucket/features; fetch what is there."
+        ),
+    ] = "",
+    fresh_features: Fresh = False,
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Make the features that runs will read, without probing; what is stored is not made again."""
+    from marble_bench.cli.progress import Progress
+    from marble_bench.cli.show import print_table
+    from marble_bench.runs import plan as prepare
+
+    how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
+    requests = asked.requests(layers=layers, fresh_features=fresh_features, **how)
+    ended: list[int] = []
+    for request in requests:
+        try:
+            with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
+                made = prepare.extract(request, progress)
+        except KeyboardInterrupt:
+            print("interrupted; finished shards are kept, the same command goes on from there", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except BenchError as error:
+            if len(requests) == 1 or debug:
+                raise
+            print(visible_lines(f"error: {request.model} on {request.named.name}: {error}"), file=sys.stderr)
+            ended.append(error.exit_code)
+            continue
+        ended.append(DONE)
+        if as_json:
+            print(json.dumps(made))
+        else:
+            print_table([_made(made)])
+            print("\n".join(made["stores"]), file=sys.stderr)
+    raise typer.Exit(exit_code_of(ended))
+
+
+def _made(made: dict[str, Any]) -> dict[str, Any]:
+    """What `extract` made, as people read it."""
+    from marble_bench.cli.progress import span
+
+    return {
+        "model": made["model"],
+        "task": made["task"],
+        "clips": made["clips"],
+        "left out": len(made["left_out"]),
+        "encoded": span(made["audio_s"]) if made["audio_s"] else "nothing, all was stored",
+        "in": span(made["extract_s"]),
+        "audio a second": f"{made['real_time_factor']:,.1f} s" if made["audio_s"] else "-",
+        "store": _size(1e6 * made["feature_mb"]),
+    }
+
+
+@app.command("ls")
+def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """What is stored: key, encoder, size, rows, last use."""
+    from marble_bench.cli.show import print_table
+
+    rows = [
+        {
+            "key": store.key,
+            "encoder": store.encoder,
+            "kind": store.facts.get("kind", "?"),
+            "layer": store.facts.get("layer", "all"),
+            "window_s": store.facts.get("window_s", store.facts.get("piece")),
+            "dtype": store.facts.get("dtype", "?"),
+            "mb": round(store.size_bytes / 1e6, 3),
+            "shards": store.shards,
+            "clips": store.spans,
+            "rows": store.rows,
+            "last_use": time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used_s)),
+            "problem": store.problem,
+        }
+        for store in _held(cache_dir, model)
+    ]
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        blank = dict.fromkeys(("window_s", "problem"), "-")
+        print_table(
+            [{**row, **{k: v for k, v in blank.items() if not row[k]}, "mb": f"{row['mb']:,.1f}"} for row in rows]
+        )
+
+
+def _held(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
+    from marble_bench.features.manage import held
+    from marble_bench.files.cache import cache_root
+
+    return [store for store in held(cache_root(cache_dir)) if not models or store.encoder in models]
+
+
+@app.command()
+def verify(
+    model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False
+) -> None:
+    """Compare every byte of every store with the digests it was written with; exit code 3 if anything differs.
+
+    Each shard's file is compared with the manifest beside it, and what is in it with its inner digest: features, clips,
+    layers and the store that they belong to. A shard that is missing, or that stands in another's place, is named.
+    """
+    from marble_bench.features.manage import faults
+
+    good, bad = 0, []
+    for store in _held(cache_dir, model):
+        for path, problem in faults(store):
+            good += not problem and path.suffix == ".arrow"
+            if problem:
+                bad.append({"path": str(path), "problem": problem})
+        if not quiet and not as_json:
+            print(f"{store.key}: {_count(store.shards, 'shard', 'shards')} read", file=sys.stderr)
+    if as_json:
+        print(json.dumps({"sound": good, "damaged": bad}, indent=1))
+    else:
+        for each in bad:
+            print(visible(each["problem"]))
+        print(
+            f"{_count(good, 'shard is', 'shards are')} sound, {len(bad)} not"
+            + (": bench features prune --damaged" if bad else "")
+        )
+    raise typer.Exit(MISSING if bad else DONE)
+
+
+@app.command()
+def prune(
+    model: Of = None,
+    unused_days: Annotated[float | None, typer.Option(min=0, help="Stores not used for so many days.")] = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Damaged shards, and stores of other formats.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    cache_dir: Cache = None,
+    debug: Debug = False,
+) -> None:
+    """Remove features by encoder, by last use, or damaged ones; asks first."""
+    from marble_bench.cli.show import print_table
+    from marble_bench.features.manage import held, removals, remove
+    from marble_bench.files.cache import cache_root
+
+    if not model and unused_days is None and not damaged:
+        raise UsageError("say what to remove: --model NAME, --unused-days N or --damaged")
+    seconds = None if unused_days is None else unused_days * 86400
+    what = removals(held(cache_root(cache_dir)), model or [], seconds, damaged, time.time())
+    if not what:
+        print("nothing to remove", file=sys.stderr)
+        return
+    print_table([{"path": str(each.path), "size": _size(each.size_bytes), "why": each.why} for each in what])
+    if not yes:
+        if not sys.stdin.isatty():
+            raise UsageError("nobody can be asked here: give --yes to remove these")
+        typer.confirm(f"remove {sum(each.size_bytes for each in what) / 1e6:,.1f} MB?", abort=True, err=True)
+    print(f"{remove(what) / 1e6:,.1f} MB are free again", file=sys.stderr)
+
+
+@app.command()
+@taking(Asked)
+def export(
+    place: Annotated[Path, typer.Argument(help="A file.parquet, or the folder of a Hugging Face dataset.")],
+    asked: Asked,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Write one model's features of one task for others, as `bench run --features` reads them."""
+    request = _one(asked)
+    rows = _exported(request, place.expanduser(), quiet)
+    print(f"{rows} rows of {request.model} on {request.named.name}", file=sys.stderr)
+    print(place)
+
+
+@app.command()
+@taking(Asked)
+def push(
+    destination: Annotated[str, typer.Argument(help="hf:OWNER/NAME, or a URL such as s3://bucket/path.")],
+    asked: Asked,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Export one model's features of one task as a Hugging Face dataset and upload it."""
+    from marble_bench.features.export import push
+    from marble_bench.files.scratch import scratch_folder
+
+    request = _one(asked)
+    say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
+    with scratch_folder(request.cache, say) as folder:
+        _exported(request, folder / "dataset", quiet)
+        print(push(folder / "dataset", destination, say))
+
+
+def _one(asked: Asked) -> Request:
+    requests = asked.requests()
+    if len(requests) != 1:
+        raise UsageError(f"these are {len(requests)} pairs of model and task: give one --model and one --task")
+    return requests[0]
+
+
+def _exported(request: Request, place: Path, quiet: bool) -> int:
+    from marble_bench.cli.progress import Progress
+    from marble_bench.runs import plan as prepare
+
+    with Progress(f"{request.model} {request.named.name}", quiet) as progress:
+        return prepare.export(request, progress, place)
+
+
+@taking(Asked)
+def plan(
+    asked: Asked,
+    layers: LayersOf = "all",
+    protocol: Annotated[str, typer.Option(help="Whose probes are counted (bench list protocols).")] = "marble",
+    ignore_stored: Annotated[
+        bool, typer.Option("--ignore-stored", help="Count what is stored too; no file is read for its digest.")
+    ] = False,
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="Records whose pace is taken.")] = Path("results"),
+    as_json: AsJson = False,
+    quiet: Quiet = False,
+    debug: Debug = False,
+) -> None:
+    """Say what a run would take before anything is made: hours of audio, passes, gigabytes, time, memory, probes."""
+    from marble_bench.cli.progress import span
+    from marble_bench.cli.show import print_table
+    from marble_bench.runs import plan as prepare
+
+    requests = replace(asked, offline=True).requests(layers=layers, protocol=protocol, results_dir=results_dir)
+    say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
+    passes: set[Any] = set()
+    measured: dict[tuple[str, float], prepare.Pace] = {}
+    rows = []
+    for request in requests:
+        row, key = prepare.plan(request, measured, not ignore_stored, say), prepare.same_pass(request)
+        if key in passes:  # the tasks of a corpus share one pass where their windows agree
+            row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
+        passes.add(key)
+        rows.append(row)
+    first = [row for row in rows if not row.pop("shared", False)]
+    took = [row["probe_hours"] for row in rows]
+    total = {
+        "passes": sum(row["passes"] for row in first),
+        "audio_h": round(sum(row["audio_h"] for row in first), 3),
+        "stored_h": round(sum(row["stored_h"] or 0.0 for row in first), 3),
+        "features_gb": round(sum(row["features_gb"] for row in first), 4),
+        "hours": round(sum(row["hours"] for row in first), 3),
+        "probes": sum(row["probes"] for row in rows),
+        "probe_hours": None if None in took else round(sum(took), 4),
+    }
+    if as_json:
+        print(json.dumps({"total": total, "each": rows}, indent=1))
+        return
+    print_table([_planned(row) for row in rows])
+    for source in dict.fromkeys(
+        f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
+    ):
+        print(source)
+    known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
+    known = "what is stored was not looked at" if ignore_stored else known
+    probes = (
+        "no record tells their time" if total["probe_hours"] is None else f"about {span(3600 * total['probe_hours'])}"
+    )
+    print(
+        f"{known}; "
+        f"{_count(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
+        f"of audio on {rows[0]['device']}: "
+        f"{_size(1e9 * total['features_gb'])}, about {span(3600 * total['hours'])}; "
+        f"{total['probes']} probes of protocol {protocol}: {probes}"
+    )
+
+
+def _planned(row: dict[str, Any]) -> dict[str, Any]:
+    """A row of a plan as people read it."""
+    from marble_bench.cli.progress import span
+
+    return {
+        "model": row["model"],
+        "task": row["task"],
+        "clips": row["clips"],
+        "unreadable": row["unreadable"],
+        "audio": f"{row['audio_h']:,} h",
+        "stored": "?" if row["stored_h"] is None else f"{row['stored_h']:,} h",
+        "passes": row["passes"],
+        "disk": _size(1e9 * row["features_gb"]),
+        "time": span(3600 * row["hours"]),
+        "memory": "?" if row["memory_mb"] is None else _size(1e6 * row["memory_mb"]),
+        "probes": row["probes"],
+        "probe time": "?" if row["probe_hours"] is None else span(3600 * row["probe_hours"]),
+    }
+
+
+def _size(size_bytes: float) -> str:
+    return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
+
+
+def _count(many: int, one: str, more: str) -> str:
+    return f"{many} {one if many == 1 else more}"

@@ -1,0 +1,118 @@
+"""`bench models`: have an encoder's weights, see which are here, hold them against their digests."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marble_bench.errors import MISSING, BenchError
+
+if TYPE_CHECKING:
+    from marble_bench.core.encoder import Encoder
+
+app = typer.Typer(help="Weights of encoders: get them, list what is here, verify them.", no_args_is_help=True)
+
+Names = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Encoders; else all that are here.")]
+Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.command()
+def get(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="An encoder (bench list models).")],
+    weights: Annotated[Path | None, typer.Option(help="Convert this file or folder instead of fetching.")] = None,
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    as_json: AsJson = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    debug: Debug = False,
+) -> None:
+    """Fetch, check and convert an encoder's weights, so that a run needs no connection; prints where they are."""
+    from marble_bench.cli.progress import Transfers
+    from marble_bench.core import plugins
+    from marble_bench.encoders.weights import resolve
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.download import Talk
+    from marble_bench.runs.config import offline_asked
+
+    encoder = plugins.find_encoder(name)
+    with Transfers(quiet) as shown:
+        talk = Talk(shown.say, shown.transfer)
+        found = resolve(encoder, cache_root(cache_dir), override=weights, offline=offline or offline_asked(), talk=talk)
+    if as_json:
+        facts = {"path": str(found.path) if found.path else None, "sha256": found.sha256}
+        print(json.dumps({"name": encoder.name, **facts, "source": found.source, "revision": found.revision}, indent=1))
+    elif found.path is None:
+        print(f"{encoder.name} needs no weights", file=sys.stderr)
+    else:
+        print(found.path)
+        print(f"sha256 {found.sha256}, from {found.source} {found.revision}".rstrip(), file=sys.stderr)
+
+
+def _chosen(names: list[str] | None) -> list[Encoder]:
+    from marble_bench.core import plugins
+
+    return [plugins.find_encoder(name) for name in names] if names else list(plugins.encoders().values())
+
+
+@app.command("ls")
+def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """The encoders whose weights are in the cache: where from, which commit, which digest."""
+    from marble_bench.cli.show import print_table
+    from marble_bench.encoders.weights import kept
+    from marble_bench.files.cache import cache_root
+
+    rows: list[dict[str, Any]] = []
+    for encoder in _chosen(names):
+        if there := kept(encoder, cache_root(cache_dir)):
+            path, receipt = there
+            rows.append(
+                {
+                    "name": encoder.name,
+                    "mb": round(path.stat().st_size / 1e6, 1),
+                    "source": receipt.source,
+                    "revision": receipt.revision,
+                    "pin": encoder.weights.pin if encoder.weights else "none",
+                    "sha256": receipt.sha256 if as_json else receipt.sha256[:12],
+                    **({"tensors_sha256": receipt.tensors_sha256} if as_json else {}),
+                    "path": str(path),
+                }
+            )
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+
+
+@app.command()
+def verify(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
+    """Read every file of weights again and compare it with the digest it had at first; exit code 3 if one differs."""
+    from marble_bench.cli.show import print_table
+    from marble_bench.encoders.weights import kept
+    from marble_bench.encoders.weights import verify as problems_of
+    from marble_bench.files.cache import cache_root
+
+    cache = cache_root(cache_dir)
+    rows: list[dict[str, Any]] = []
+    for encoder in _chosen(names):
+        if encoder.weights is None:
+            continue
+        try:
+            there = kept(encoder, cache) is not None
+            problems = problems_of(encoder, cache)
+        except BenchError as error:  # a receipt that cannot be read
+            there, problems = True, [str(error)]
+        if there or names:
+            missing = [] if there else [f"not here (bench models get {encoder.name})"]
+            rows.append({"name": encoder.name, "state": "; ".join(problems + missing) or "as at first"})
+    if as_json:
+        print(json.dumps(rows, indent=1))
+    else:
+        print_table(rows)
+    if any(row["state"] != "as at first" for row in rows):
+        raise typer.Exit(MISSING)

@@ -1,0 +1,212 @@
+"""Options that several commands share, and the requests that they make."""
+
+from __future__ import annotations
+
+import inspect
+import time
+import typing
+from collections.abc import Callable
+from dataclasses import MISSING, dataclass, fields
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from marble_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    from marble_bench.runs.config import Request
+
+
+class Device(str, Enum):
+    """Where encoders and probes run."""
+
+    auto = "auto"
+    cpu = "cpu"
+    cuda = "cuda"
+    mps = "mps"
+
+
+class Dtype(str, Enum):
+    """The precision that encoders run in; features are stored in half precision."""
+
+    float32 = "float32"
+    bfloat16 = "bfloat16"
+    float16 = "float16"
+
+
+class Engine(str, Enum):
+    """What reads and encodes: this machine, or a Ray cluster."""
+
+    local = "local"
+    ray = "ray"
+
+
+def device_of(asked: Device) -> str:
+    """The device meant. Raises UsageError if it is not at hand."""
+    import torch
+
+    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if asked is Device.auto:
+        return next(name for name in ("cuda", "mps", "cpu") if there[name])
+    if not there[asked.value]:
+        here = ", ".join(name for name, ok in there.items() if ok)
+        raise UsageError(f"--device {asked.value} is not at hand here; there is {here}")
+    return str(asked.value)
+
+
+def named_path(text: str) -> Path:
+    """A path that an option names. An empty one, as an unset variable leaves it, would mean the current folder."""
+    if not str(text).strip():
+        raise typer.BadParameter("the path is empty: name one, or leave the option out")
+    return Path(text)
+
+
+def _path(about: str, name: str = "") -> Any:
+    return typer.Option(*([name] if name else []), help=about, parser=named_path, metavar="PATH")
+
+
+DataDir = Annotated[Path | None, _path("The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")]
+WeightsPath = Annotated[Path | None, _path("Weights from this file or folder instead of their source.")]
+Cache = Annotated[Path | None, _path("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")]
+Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
+Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
+Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
+Limit = Annotated[int | None, typer.Option(min=1, help="At most N clips of each split.")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
+Where = Annotated[Device, typer.Option(help="Where to compute.")]
+Precision = Annotated[Dtype, typer.Option(help="Precision of the encoder.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")]
+Fresh = Annotated[
+    bool, typer.Option("--fresh-features", help="Set stored features of these models aside and make them anew.")
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """Whose features of what are asked for, and how they are made: the options of all commands that make features ahead."""
+
+    model: Models = None
+    task: Tasks = None
+    data_dir: DataDir = None
+    mini: Mini = False
+    weights: WeightsPath = None
+    limit: Limit = None
+    allow_missing: AllowMissing = False
+    device: Where = Device.auto
+    dtype: Precision = Dtype.float32
+    cache_dir: Cache = None
+    offline: Offline = False
+
+    def requests(self, **more: Any) -> list[Request]:
+        """A request for every model with every task. more: what else `requests` takes."""
+        if not self.model:
+            raise UsageError("say whose features: --model NAME (bench list models)")
+        return requests(
+            self.model,
+            self.task or [],
+            data_dir=self.data_dir,
+            mini=self.mini,
+            cache_dir=self.cache_dir,
+            device=self.device,
+            offline=self.offline,
+            weights=self.weights,
+            limit=self.limit,
+            allow_missing=self.allow_missing,
+            dtype=self.dtype.value,
+            **more,
+        )
+
+
+def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose parameter `asked` stands for the options that a dataclass declares, so that they are written once.
+
+    They come where `asked` stands among its own.
+    """
+
+    def made(command: Callable[..., None]) -> Callable[..., None]:
+        kinds = typing.get_type_hints(options, include_extras=True)
+        defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
+        own = typing.get_type_hints(command, localns={options.__name__: options}, include_extras=True)
+        shown: list[inspect.Parameter] = []
+        for parameter in inspect.signature(command).parameters.values():
+            if parameter.name == "asked":
+                shown += [
+                    inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=defaults[name], annotation=kind)
+                    for name, kind in kinds.items()
+                ]
+            else:
+                kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own[parameter.name])
+                shown.append(kept)
+
+        def called(**given: Any) -> None:
+            asked = options(**{name: given.pop(name) for name in kinds})
+            command(asked=asked, **given)
+
+        called.__name__, called.__doc__ = command.__name__, command.__doc__
+        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        called.__annotations__ = {each.name: each.annotation for each in shown}
+        return called
+
+    return made
+
+
+def requests(
+    models: list[str],
+    tasks: list[str],
+    *,
+    data_dir: Path | None,
+    mini: bool,
+    cache_dir: Path | None,
+    device: Device,
+    offline: bool,
+    protocol: str = "marble",
+    results_dir: Path = Path("results"),
+    seeds: int | None = None,
+    features: Path | None = None,
+    weights: Path | None = None,
+    fresh_features: bool = False,
+    **options: Any,
+) -> list[Request]:
+    """A request for every model with every task, whichever command asks. options: more fields of `Request`, as they are.
+
+    seeds: None for the protocol's. fresh_features: what was stored before this moment is set aside.
+    Raises UsageError for what does not go together.
+    """
+    from marble_bench.core.protocol import find_protocol
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.locks import keep_compiled
+    from marble_bench.runs.config import Request, corpus_root, offline_asked, pairs
+
+    if mini and data_dir:
+        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    started_s = time.time()
+    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
+    keep_compiled(cache)
+    chosen = pairs(models, tasks, features, weights)
+    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
+        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
+    return [
+        Request(
+            named=named,
+            protocol=rules,
+            encoder=encoder,
+            model=name,
+            cache=cache,
+            results=results_dir.expanduser(),
+            root=None if mini else corpus_root(named, cache, data_dir, features),
+            mini=mini,
+            features=features,
+            weights=weights,
+            seeds=seeds or rules.seeds,
+            device=where,
+            offline=offline or offline_asked(),
+            fresh_before=started_s if fresh_features else None,
+            **options,
+        )
+        for name, encoder, named in chosen
+    ]

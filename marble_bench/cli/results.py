@@ -1,0 +1,115 @@
+"""`bench results`: are records whole, and `bench reproduce`: does a record come out again."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from marble_bench.cli.options import Device, device_of
+from marble_bench.errors import FAILED, MISSING
+
+app = typer.Typer(help="Records: check them.", no_args_is_help=True)
+top = typer.Typer()
+
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+
+
+@app.callback()
+def _results() -> None:
+    """Records: check them."""
+
+
+@app.command()
+def check(
+    paths: Annotated[
+        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records, or folders of them; else --results-dir.")
+    ] = None,
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")] = Path("results"),
+    data_dir: Annotated[
+        Path | None, typer.Option(help="A corpus's folder: the records are compared with its clips, labels and files.")
+    ] = None,
+    task: Annotated[str | None, typer.Option(help="A task's file.py, if no name reaches it.")] = None,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="Also how each score stands to what papers print of the same model.")
+    ] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    from marble_bench.cli.show import print_table, print_verdicts
+    from marble_bench.core.plugins import find_task
+    from marble_bench.leaderboard.board import beside_reference
+    from marble_bench.records.corpus_facts import Corpora
+    from marble_bench.records.validation import check as judge
+    from marble_bench.records.validation import readable, record_files
+
+    files = record_files([path.expanduser() for path in paths or [results_dir]])
+    root = data_dir.expanduser() if data_dir else None
+    verdicts = judge(files, Corpora(root, find_task(task) if task else None))
+    beside = beside_reference(readable(files)) if reference else []
+    if as_json:
+        print(
+            json.dumps({"verdicts": [asdict(each) | {"stands": each.stands} for each in verdicts], "reference": beside})
+        )
+    else:
+        print_verdicts(verdicts)
+        if reference:
+            print_table(beside)
+    fallen = {each.path for each in verdicts if not each.stands}
+    print(f"{len(files)} records, {len(fallen)} do not stand", file=sys.stderr)
+    raise typer.Exit(MISSING if fallen else 0)
+
+
+@top.command()
+def reproduce(
+    record: Annotated[Path, typer.Argument(help="The record to make again.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+    ] = None,
+    model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if no name reaches it.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's file.py, if no name reaches it.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
+    cache_dir: Cache = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """Run a record again and report what differs. 0 if nothing does and every score is the same or inside its interval."""
+    from marble_bench.cli.progress import Progress
+    from marble_bench.cli.show import print_again
+    from marble_bench.files.cache import cache_root
+    from marble_bench.files.scratch import scratch_folder
+    from marble_bench.records.record_file import Stored, read_one
+    from marble_bench.runs import reproduce as reproducing
+    from marble_bench.runs import run as running
+    from marble_bench.runs.config import offline_asked
+
+    stored, where = read_one(record.expanduser()), device_of(device)
+    old = stored.record
+    say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
+    with scratch_folder(cache_root(cache_dir), say) as folder:
+        request = reproducing.request_of(
+            old, cache_root(cache_dir), folder, where, model, task, data_dir, weights, offline or offline_asked()
+        )
+        with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
+            outcome = running.run(request, progress)
+        differing = reproducing.differences_of(stored, Stored(outcome.path, outcome.record))
+    new = outcome.record
+    rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
+    if as_json:
+        print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
+                          "changed": changed, "record": new}))  # fmt: skip
+    else:
+        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, differing, changed)
+    raise typer.Exit(FAILED if differing or any(row.verdict == "outside" for row in rows) else 0)

@@ -1,0 +1,235 @@
+"""Prints what commands found: tables to stdout, words to stderr."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+from marble_bench.records.escape import visible, visible_lines
+
+if TYPE_CHECKING:
+    from marble_bench.leaderboard.board import Board
+    from marble_bench.leaderboard.compare import Comparison
+    from marble_bench.records.validation import Verdict
+    from marble_bench.runs.config import Outcome
+    from marble_bench.runs.reproduce import Again, Difference
+
+WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
+
+
+def _console() -> Console:
+    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+
+
+def print_table(rows: Sequence[dict[str, Any]]) -> None:
+    """Rows with the same keys, the keys as heading."""
+    if not rows:
+        print("nothing there yet", file=sys.stderr)
+        return
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in rows[0]:
+        table.add_column(_plain(name), overflow="fold")
+    for row in rows:
+        table.add_row(*(_plain(_text(value)) for value in row.values()))
+    _console().print(table)
+
+
+def _plain(text: str, style: str = "") -> Text:
+    """Text in which nothing is markup, and nothing controls the terminal."""
+    return Text(visible(text), style=style)
+
+
+def print_words(*lines: str) -> None:
+    """Lines on stderr: an error, or what is to be told beside the data."""
+    for line in lines:
+        print(visible_lines(line), file=sys.stderr)
+
+
+def print_left_off(lines: Sequence[str]) -> None:
+    """Records that are not shown, with what is wrong with each."""
+    print_words(*(f"left off: {line}" for line in lines))
+    if lines:
+        print_words(f"left off are {len(lines)} that do not stand (bench results check)")
+
+
+def _text(value: object) -> str:
+    """A value in a table: a number to four digits, an interval by its bounds."""
+    if isinstance(value, float):
+        return f"{value:.4f}"
+    if isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, float | None) for each in value):
+        return " to ".join("n/a" if bound is None else _text(bound) for bound in value)
+    return str(value)
+
+
+def print_plan(plan: dict[str, Any], as_json: bool) -> None:
+    """What a run would do."""
+    print(json.dumps(plan) if as_json else "\n".join(visible(f"{key}: {value}") for key, value in plan.items()))
+
+
+def _layers_by_seed(chosen: Sequence[dict[str, Any]]) -> str:
+    """The layers that validation chose, seed by seed; for each stem apart where stems have probes of their own."""
+    of: dict[str, list[str]] = {}
+    for choice in chosen:
+        of.setdefault(choice.get("stem", ""), []).append(choice["layer"])
+    return ", ".join(f"{stem} {' '.join(layers)}".strip() for stem, layers in of.items())
+
+
+def print_outcome(outcome: Outcome, as_json: bool) -> None:
+    """A record: as one line of JSON, or its scores as a table and where it was written."""
+    from marble_bench.leaderboard.table import shown
+
+    record = outcome.record
+    if as_json:
+        print(json.dumps(record))
+        return
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
+        table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
+    layers = _layers_by_seed(record["selection"]["per_seed"])
+    for metric, score in record["scores"].items():
+        values = [score["test"], *score["ci95"], score["valid"], score["trivial"]]
+        test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score["unit"]) for value in values)
+        names = (record["model"]["name"], record["task"]["name"], metric)
+        texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
+        table.add_row(*map(_plain, texts))
+    _console().print(table)
+    if curve := record.get("few_shot"):
+        name, unit = next((name, score["unit"]) for name, score in record["scores"].items() if score["main"])
+        print_table([_point(each, name, unit) for each in curve])
+    if changed := record.get("perturbations"):
+        print_perturbed(changed, {name: score["unit"] for name, score in record["scores"].items()})
+    print_words(str(outcome.path) if outcome.written else f"{outcome.path} stood there already, the same")
+    if record["why_not"]:
+        print_words(f"not comparable: {'; '.join(record['why_not'])}")
+
+
+def _point(point: dict[str, Any], metric: str, unit: str) -> dict[str, str]:
+    """A point of a few-shot curve: clips trained on, and the mean over those seeds whose score is a number."""
+    from marble_bench.leaderboard.table import shown
+
+    def mean(values: Sequence[float | None]) -> str:
+        known = [value for value in values if value is not None]
+        return shown(sum(known) / len(known), unit) if known else "n/a"
+
+    share = f"{100 * point['share']:g} %"
+    return {
+        "trained on": share, "clips": str(point["clips"]), "metric": metric,
+        "test": mean(point["test"]), "valid": mean(point["valid"]),
+    }  # fmt: skip
+
+
+def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:
+    """What the scores are on changed test clips, and what was lost."""
+    from marble_bench.leaderboard.table import shown
+
+    def text(value: float | None, metric: str) -> str:
+        return "n/a" if value is None else shown(value, units[metric])
+
+    print_table(
+        [
+            {"perturbation": name, "metric": metric, "clean": text(score["clean"], metric),
+             "test": text(score["test"], metric), "drop": text(score["drop"], metric),
+             "95 %": " to ".join(text(bound, metric) for bound in score.get("drop_ci95", ())) or "n/a",
+             "clips": found["clips"], "left out": found["left_out"]}
+            for name, found in changed.items()
+            for metric, score in found["scores"].items()
+        ]
+    )  # fmt: skip
+
+
+def print_board(board: Board, cost: bool) -> None:
+    """The leaderboard of one protocol, with what its marks mean."""
+    from marble_bench.leaderboard.table import notes, tables
+
+    title = f"protocol {board.asked.protocol}"
+    title += ", on MINIATURES: synthesised music, says little about a model" if board.asked.mini else ""
+    console = _console()
+    for table in tables(board, title, console.width, cost):
+        console.print(table)
+    for line in notes(board):
+        console.print(_plain(line, "dim"), highlight=False, soft_wrap=True)
+
+
+def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
+    """Two models' scores side by side, in percent or decibels; class by class and clip by clip where asked for."""
+    from marble_bench.leaderboard.table import shown
+
+    console = _console()
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
+        table.add_column(_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+    for each in found.compared:
+        a, b, value, low, high = (shown(x, each.unit) for x in (each.a, each.b, each.value, each.low, each.high))
+        corrected = "" if each.holm is None else f"{each.holm:.4f}"
+        verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
+        texts = (
+            each.task, each.metric, a, b, value if value[0] == "-" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
+            corrected, verdict and f"{verdict} is better",
+        )  # fmt: skip
+        table.add_row(*map(_plain, texts), style="bold" if each.main else "dim")
+    console.print(table)
+    for each in found.compared:
+        if classes and each.parts:
+            rows = sorted(each.parts, key=lambda part: part.difference)
+            console.print("\n", _plain(f"{each.task}, {each.metric}", "bold"), sep="", highlight=False)
+            print_table(
+                [
+                    {"part": part.name, "test clips": part.clips, found.a: shown(part.a, each.unit),
+                     found.b: shown(part.b, each.unit), "difference": shown(part.difference, each.unit)}
+                    for part in rows
+                ]
+            )  # fmt: skip
+        if clips and each.main and each.moved:
+            console.print("\n", _plain(f"{each.task}, clips that moved most", "bold"), sep="", highlight=False)
+            print_table(
+                [
+                    {"clip": moved.clip, "truth": moved.truth, found.a: round(moved.a, 3), found.b: round(moved.b, 3),
+                     "gain": round(moved.gain, 3)}
+                    for moved in each.moved
+                ]
+            )  # fmt: skip
+
+
+def print_verdicts(verdicts: Sequence[Verdict]) -> None:
+    """Files with what was found about them."""
+    console = _console()
+    before = ""
+    for each in verdicts:
+        if each.path != before:
+            console.print(_plain(each.path, "bold"), highlight=False, soft_wrap=True)
+        before = each.path
+        style = "green" if each.kind == "ok" else ("yellow" if each.stands else "red")
+        line = Text(f"  {each.kind}: ", style=style).append(visible(each.words), style="default")
+        console.print(line, highlight=False, soft_wrap=True)
+
+
+def print_again(
+    rows: Sequence[Again], units: dict[str, str], differing: Sequence[Difference], changed: Sequence[str]
+) -> None:
+    """The scores of a record and of its rerun, what speaks against the record, and what else is not the same."""
+    from marble_bench.leaderboard.table import shown
+
+    def text(value: float | None, metric: str) -> str:
+        return "n/a" if value is None else shown(value, units[metric.partition(",")[0]])
+
+    print_table(
+        [
+            {"metric": row.metric, "record": text(row.record, row.metric), "again": text(row.again, row.metric),
+             "difference": text(row.difference, row.metric),
+             "95 %": " to ".join(text(bound, row.metric) for bound in row.interval), "verdict": row.verdict}
+            for row in rows
+        ]
+    )  # fmt: skip
+    for why in dict.fromkeys(row.basis for row in rows):
+        if why not in ("the record", "its predictions"):
+            of = ", ".join(row.metric.replace(", ", " under ") for row in rows if row.basis == why)
+            print_words(f"interval of {why} ({of})")
+    for each in differing:
+        _console().print(Text(visible_lines(f"differs: {each.kind}: {each.words}"), style="red"), soft_wrap=True)
+    print_words(*(f"changed: {line}" for line in changed))

@@ -1,0 +1,113 @@
+"""What an encoder must return, tried on noise: by `bench check`, and by a run before it uses a user's encoder.
+
+Each problem is told with what usually causes it: a model in training mode, `pool` left out, axes in another order, a mean
+taken by the encoder itself, half precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+from marble_bench.core.encoder import Encode, Encoder, Layer, checked
+from marble_bench.errors import UsageError
+
+if TYPE_CHECKING:
+    import torch
+
+WINDOWS = 2
+CPU_APART, GPU_APART = 1e-3, 1e-2  # of a layer's largest value: other batch sizes take other kernels on a GPU
+
+
+def require(encoder: Encoder, encode: Encode, device: str) -> None:
+    """Try an encoder on noise of its shortest window. Raises UsageError naming everything that is not as declared."""
+    problems, _ = tried(encoder, encode, device, encoder.min_s)
+    refuse(encoder.name, problems)
+
+
+def refuse(name: str, problems: Sequence[str]) -> None:
+    """Raise UsageError with every problem once, if there are any."""
+    if problems:
+        lines = "\n".join(f"  {problem}" for problem in dict.fromkeys(problems))
+        raise UsageError(f"encoder '{name}':\n{lines}")
+
+
+def tried(encoder: Encoder, encode: Encode, device: str, length_s: float) -> tuple[list[str], Sequence[torch.Tensor]]:
+    """What is wrong with an encoder on noise of `length_s` seconds, and its layers, `(2, frames, width)` if all is well.
+
+    Raises UsageError for what is not even a list of tensors.
+    """
+    import torch
+
+    samples = -int(-length_s * encoder.sample_rate_hz // 1)
+    random = torch.Generator().manual_seed(0)
+    noise = (0.1 * torch.randn(WINDOWS, samples, generator=random)).to(device)
+
+    def layers_of(windows: torch.Tensor, pool: object) -> Sequence[torch.Tensor]:
+        with torch.inference_mode():
+            return checked(encoder.name, encoder.layers, encode(windows, pool))  # type: ignore[arg-type]
+
+    frames = layers_of(noise, lambda each: each)
+    again = layers_of(noise, lambda each: each)
+    alone = layers_of(noise[:1], lambda each: each.float().mean(dim=1))
+    apart = CPU_APART if device == "cpu" else GPU_APART
+    problems = []
+    for layer, value, second, one in zip(encoder.layers, frames, again, alone, strict=True):
+        expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
+        problem = _shape_problem(layer, tuple(value.shape), expected, length_s) or _value_problem(
+            layer, value, length_s
+        )
+        if not problem and not _near(value, second, apart):
+            problem = (
+                f"layer '{layer.name}' is another when the same windows are encoded again: call eval() on the model in load "
+                "(dropout is on), or draw nothing at random"
+            )
+        if not problem and tuple(one.shape) != (1, layer.width):
+            problem = (
+                f"layer '{layer.name}' is {tuple(one.shape)} for one window and `pool` the mean over time, "
+                f"declared (1, {layer.width}): apply `pool` to its frames"
+            )
+        if not problem and not _near(value[:1].float().mean(dim=1), one, apart):
+            problem = (
+                f"layer '{layer.name}' depends on what else is in the batch: call eval() on the model in load (batch norm "
+                "is in training), and normalise each window by itself"
+            )
+        problems += [problem] if problem else []
+    return problems, frames
+
+
+def _near(value: torch.Tensor, other: torch.Tensor, apart: float) -> bool:
+    value, other = value.float(), other.float()
+    return value.shape == other.shape and float((value - other).abs().max()) <= apart * (1 + float(value.abs().max()))
+
+
+def _shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, length_s: float) -> str:
+    """What is wrong with the shape of a layer's frames, with what usually is the cause; empty if it is as declared."""
+    named, declared = f"layer '{layer.name}' is {shape}", f"declared ({WINDOWS}, frames, {layer.width})"
+    if shape == (WINDOWS, layer.width):
+        how = "pool(vectors[:, None])" if layer.frame_rate_hz is None else "pool(frames), and take no mean yourself"
+        return f"{named}, {declared}: it has no axis of frames: return {how}"
+    if len(shape) == 3 and shape[2] != layer.width and layer.width in shape:
+        at = shape.index(layer.width)
+        order = (1, 2) if at == 1 else (0, 2)
+        return f"{named}, {declared}: its axes are in another order: transpose{order} it before `pool`"
+    if len(shape) == 3 and shape[1] == WINDOWS and shape[0] != WINDOWS:
+        return f"{named}, {declared}: its axes are in another order: transpose(0, 1) it before `pool`"
+    if len(shape) != 3 or shape[0] != WINDOWS or shape[2] != layer.width:
+        return f"{named}, {declared}"
+    if abs(shape[1] - expected) > 2 + 0.02 * expected:
+        return (
+            f"layer '{layer.name}' has {shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}: "
+            "correct its frame rate, or raise min_s if frames are lost at the edges of a short window"
+        )
+    return ""
+
+
+def _value_problem(layer: Layer, value: torch.Tensor, length_s: float) -> str:
+    import torch
+
+    if value.dtype in (torch.float16, torch.bfloat16):
+        return f"layer '{layer.name}' holds {value.dtype} without being asked to: return float32 (.float())"
+    if not bool(torch.isfinite(value).all()):
+        return f"layer '{layer.name}' has NaN or infinity on noise of {length_s:.2f} s"
+    return ""

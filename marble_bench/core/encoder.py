@@ -1,0 +1,184 @@
+"""The encoder contract: a frozen model, waveform in, every layer's frames out.
+
+An encoder file declares facts and one function, `load`. The machinery decodes, resamples, normalises, cuts windows,
+batches windows of equal length (an encoder never sees padding), pools and stores.
+
+Conventions: waveforms are mono float32 in [-1, 1] at the encoder's own rate, `(windows, samples)`; a layer's frames are
+`(windows, frames, width)`. Layers may differ in width and in frame rate.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, TypeAlias
+
+from marble_bench.audio import Normalize
+from marble_bench.errors import UsageError
+from marble_bench.files.names import RULE, is_name, is_text
+from marble_bench.files.source import Source
+
+if TYPE_CHECKING:
+    import torch
+
+# What an encoder does with each layer's frames `(windows, frames, width)` before it hands them on: the mean over time
+# `(windows, width)` for pooled features, nothing for frame-wise ones. Handing it in lets a deep encoder pool inside its
+# own layer hooks, so that the frames of all layers are never in memory together.
+Pool: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
+# `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order.
+Encode: TypeAlias = "Callable[[torch.Tensor, Pool], Sequence[torch.Tensor]]"
+
+
+@dataclass(frozen=True)
+class Layer:
+    """One layer: its name, its width, and its frames per second (None: one vector per window)."""
+
+    name: str
+    width: int
+    frame_rate_hz: float | None = None
+
+
+def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
+    """The layers of a transformer: `states` hidden states named by index, 0 being the input embedding.
+
+    >>> [layer.name for layer in stack(3, 768, 75.0)]
+    ['0', '1', '2']
+    """
+    return tuple(Layer(str(index), width, frame_rate_hz) for index in range(states))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Encoder:
+    """What is declared of an encoder. Names follow the published tables.
+
+    load: `(weights, device) -> encode`; `weights` is a local safetensors file or None for an encoder without any.
+        Imports torch and friends inside. The returned function must not change with batch size or order.
+    weights: where the weights come from; None where nothing was trained.
+    convert: `(downloaded, safetensors_path)`: the one-time conversion of what `weights` hands out, if it needs one.
+    normalize: done by the machinery over the whole clip before windows are cut: `peak` divides by the largest
+        magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
+    min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
+    gflop_per_s: thousand million multiplications and additions per second of audio, counted on a window of 10 s.
+    version: raised whenever the same weights would give other features; part of every cache key and record.
+    code: the source digest of the file that a user's encoder was loaded from and of the user's modules that it imports; set
+        by the machinery, so that features are not taken for those of an earlier state of it.
+    stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
+        remains is dropped. None where a window is encoded as a whole.
+    training_data: names of what it was trained on, to mark a task whose corpus is among them.
+    """
+
+    name: str
+    description: str
+    sample_rate_hz: int
+    layers: tuple[Layer, ...]
+    load: Callable[[Path | None, str], Encode]
+    license: str
+    citation: str
+    min_s: float
+    max_s: float | None = None
+    stretch_s: float | None = None
+    normalize: Normalize = "none"
+    parameters: int = 0
+    training_data: tuple[str, ...] = ()
+    gflop_per_s: float | None = None
+    weights: Source | None = None
+    convert: Callable[[Path, Path], None] | None = None
+    version: int = 1
+    code: str = ""
+
+    def __post_init__(self) -> None:
+        problems = [
+            f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
+        ]
+        if self.name and not is_name(self.name):
+            problems.append(f"name {self.name!r} cannot stand in a record: give {RULE}")
+        problems += [
+            f"layer {layer.name!r}: give a name on one line, without control characters"
+            for layer in self.layers
+            if not is_text(layer.name)
+        ]
+        if any(layer.name == "sum" for layer in self.layers):
+            problems.append("a layer is called 'sum', which means the weighted sum of layers: give another name")
+        if self.sample_rate_hz <= 0:
+            problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
+        if not self.layers:
+            problems.append("layers is empty")
+        if len({layer.name for layer in self.layers}) != len(self.layers):
+            problems.append("two layers share a name")
+        problems += [f"layer '{layer.name}' has width {layer.width}" for layer in self.layers if layer.width <= 0]
+        if self.min_s <= 0:
+            problems.append(f"min_s is {self.min_s}; state the shortest window in seconds")
+        if problems:
+            raise UsageError(f"encoder '{self.name}': " + "; ".join(problems))
+
+    def counted_s(self, length_s: float) -> float:
+        """How much of a window of `length_s` seconds gives frames: all of it, or the stretches that fit into it."""
+        if self.stretch_s is None or length_s < self.stretch_s:
+            return length_s
+        return length_s // self.stretch_s * self.stretch_s
+
+    @property
+    def summable(self) -> tuple[int, ...]:
+        """Indices of the layers that a weighted sum can run over: all but the input embedding, if of one width.
+
+        Empty when the widths differ or fewer than two layers remain.
+        """
+        inner = tuple(range(1, len(self.layers)))
+        same = len({self.layers[index].width for index in inner}) == 1
+        return inner if len(inner) > 1 and same else ()
+
+    def layer_index(self, name: str) -> int:
+        """The index of a layer by its name."""
+        for index, layer in enumerate(self.layers):
+            if layer.name == name:
+                return index
+        choices = ", ".join(layer.name for layer in self.layers)
+        raise UsageError(f"encoder '{self.name}' has no layer '{name}'; it has {choices}")
+
+
+def ready(name: str, encode: object) -> Encode:
+    """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""
+    import inspect
+
+    called = getattr(encode, "forward", encode)  # a module of PyTorch is called by what it calls forward
+    if not callable(called):
+        raise UsageError(f"{name}: load returned {type(encode).__name__}: return the function encode(waveforms, pool)")
+    with suppress(ValueError):  # some functions of C have no signature; they are called and seen to
+        try:
+            inspect.signature(called).bind("waveforms", "pool")
+        except TypeError as error:
+            raise UsageError(
+                f"{name}: load returned {type(encode).__name__}, which cannot be called as encode(waveforms, pool) "
+                f"({error}): return a function that calls the model and hands each layer's frames to pool"
+            ) from error
+    found: Encode = encode  # type: ignore[assignment]
+    return found
+
+
+def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch.Tensor]:
+    """What `encode` of encoder `name` returned, if it is a list or tuple of floating-point tensors, one for each layer.
+
+    Raises UsageError that says what it is instead; shapes and values are for the caller to look at.
+    """
+    import torch
+
+    if not isinstance(found, (list, tuple)):
+        raise UsageError(
+            f"{name}: encode returned {type(found).__name__}: return a list of tensors, one for each layer, "
+            "as [pool(frames)] if it has one"
+        )
+    if len(found) != len(layers):
+        raise UsageError(
+            f"{name} gives {len(found)} layers and declares {len(layers)}: "
+            f"return one tensor for each of {', '.join(layer.name for layer in layers)}"
+        )
+    for layer, value in zip(layers, found, strict=True):
+        if not isinstance(value, torch.Tensor):
+            raise UsageError(
+                f"{name}: layer '{layer.name}' is a {type(value).__name__}: return torch tensors (torch.from_numpy)"
+            )
+        if not value.is_floating_point():
+            raise UsageError(f"{name}: layer '{layer.name}' holds {value.dtype}: return real floating-point values")
+    return found

@@ -1,0 +1,320 @@
+"""The task contract: what is asked of a corpus. A task file declares, the machinery computes.
+
+A task file defines one `TASK`. Its name is the file's name, `_` read as `-`. Nothing in it names an encoder.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from marble_bench import audio
+from marble_bench.audio import Normalize
+from marble_bench.errors import UsageError
+from marble_bench.files.names import RULE, is_name, is_text
+from marble_bench.files.source import Source
+
+if TYPE_CHECKING:
+    from marble_bench.metrics import Metric
+    from marble_bench.scoring.targets import Target
+
+SPLITS = ("train", "valid", "test")
+
+
+@dataclass(frozen=True)
+class Clip:
+    """One labelled item of a split: an audio file, or a span of one, and its target.
+
+    id: unique within the task and stable; the key of predictions and of a user's own features.
+    audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
+    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `Events` a tuple of times in seconds
+        (or None) for each kind, nothing for `Stems`.
+    start_s, duration_s: the span within the file, in seconds; None for "to the end".
+    group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
+    """
+
+    id: str
+    split: str
+    audio: str
+    target: Any
+    start_s: float = 0.0
+    duration_s: float | None = None
+    group: str = ""
+
+    def length_s(self, path: Path) -> float:
+        """Seconds that it lasts: as declared, else from its start to the end of its file, by the samples that are there.
+
+        Raises DataError for a file that is no audio.
+        """
+        return self.duration_s if self.duration_s is not None else max(0.0, audio.duration_s(path) - self.start_s)
+
+
+@dataclass(frozen=True)
+class Window:
+    """How a clip is cut for the encoder: equal windows one after another, never padded.
+
+    length_s: window length in seconds; None takes the whole clip as one window. A remainder is dropped.
+    first_s: use only the first so many seconds of the clip; None uses all. Normalisation still sees the whole clip.
+    normalize: done to every clip, before what an encoder asks for; see `marble_bench.audio.normalize`.
+    """
+
+    length_s: float | None = None
+    first_s: float | None = None
+    normalize: Normalize = "none"
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The part of training that published protocols set per task.
+
+    lr_patience: epochs without a better validation score before the learning rate is halved.
+    stop_patience: epochs without a better validation score before a probe stops. max_epochs: the limit.
+    """
+
+    max_epochs: int = 100
+    lr_patience: int = 5
+    stop_patience: int = 20
+
+
+@dataclass(frozen=True)
+class Fault:
+    """A known fault of a corpus: the clip by its `audio` path or id, and what is wrong with it in which copy."""
+
+    audio: str
+    what: str
+
+
+def _alone(path: Path) -> tuple[Path, ...]:
+    return (path,)
+
+
+def _none(name: str) -> str:
+    return ""
+
+
+def _beside(root: Path, audio: str) -> Path | None:
+    path = root / audio
+    return path if path.is_file() else None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Corpus:
+    """One dataset on disk in its makers' layout.
+
+    locate: `(root, audio) -> path or None`; finds a clip's file in the official layout and its common mirrors'.
+    parts: `(path) -> paths`: all files of the clip whose file was located, where it has more than that one.
+    mini: `(folder) -> None`; writes the miniature, synthesised music in the official layout. None: a corpus of one's own
+        that has none, so that nothing runs on it by `--mini`.
+    filtered: `(name) -> why`: of a file of the whole corpus that no split has, why not, by its path below the folder;
+        empty for a file that is none of the corpus.
+    sample_rate_hz: the rate that every file has, None where files differ; another rate is an error.
+    layout: the files a user must have, in a line, for messages.
+    beside: the name of the corpus whose folder holds this one too, where it has none of its own.
+    version: raised whenever the same files would give other clips or labels.
+    """
+
+    name: str
+    title: str
+    home: str
+    license: str
+    citation: str
+    layout: str
+    mini: Callable[[Path], None] | None = None
+    locate: Callable[[Path, str], Path | None] = _beside
+    parts: Callable[[Path], tuple[Path, ...]] = _alone
+    filtered: Callable[[str], str] = _none
+    sample_rate_hz: int | None = None
+    sources: tuple[Source, ...] = ()
+    faults: tuple[Fault, ...] = ()
+    beside: str = ""
+    version: int = 1
+
+    def known_fault(self, audio: str) -> Fault | None:
+        """The known fault of a file, if it has one."""
+        return next((fault for fault in self.faults if fault.audio == audio), None)
+
+
+def _unset(kind: str) -> Any:
+    """A default that `__post_init__` reports, so that all mistakes of a file are told at once."""
+    return field(default=cast(Any, None), metadata={"needed": kind})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Separation:
+    """How a separator is trained and used; the defaults are MARBLE's published code.
+
+    sample_rate_hz, n_fft, hop: of the spectrograms; frames are centred, the window is Hann's.
+    chunk_s, mixtures_per_track, gain, draw_seed: of the training mixtures.
+    hidden, lstm_layers, dropout, bidirectional: of the network; a bidirectional one has half of `hidden` each way.
+    learning_rates, batch_size, max_epochs, lr_patience, stop_patience, plateau_factor: of training.
+    wiener_frames: frames over which the Wiener step takes a stem's covariance to be constant.
+    piece_s: the longest stretch that an encoder is given of a whole track.
+    """
+
+    sample_rate_hz: int = 24000
+    n_fft: int = 2048
+    hop: int = 320
+    chunk_s: float = 6.0
+    mixtures_per_track: int = 64
+    gain: tuple[float, float] = (0.25, 1.25)
+    draw_seed: int = 0
+    hidden: int = 512
+    lstm_layers: int = 3
+    dropout: float = 0.4
+    bidirectional: bool = False
+    learning_rates: tuple[float, ...] = (1e-3,)
+    batch_size: int = 32
+    max_epochs: int = 50
+    lr_patience: int = 2
+    stop_patience: int = 5
+    plateau_factor: float = 0.5
+    wiener_frames: int = 600
+    piece_s: float = 90.0
+
+    @property
+    def bins(self) -> int:
+        return self.n_fft // 2 + 1
+
+    @property
+    def chunk(self) -> int:
+        """Samples of a mixture."""
+        return round(self.chunk_s * self.sample_rate_hz)
+
+    def frames(self, samples: int) -> int:
+        """Frames of a spectrogram of so many samples."""
+        return samples // self.hop + 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Task:
+    """What is declared of a task. Every mistake found in it is reported in one error.
+
+    clips: `(root) -> clips` of all splits. `root` is the corpus's folder, or None when the user brings features and has
+        no audio; then labels come from the shipped list, or a DataError says that the annotations are needed.
+    metrics: the first is the main one, by which probes are selected on the valid split.
+    counts: clips per split as published; a full corpus that gives other counts is an error.
+    separation, mini_separation: how a separator of `Stems` is trained and used, and a small one for the miniature.
+    ensemble: also report the main metric by the best of four ways to combine a clip's windows, chosen on valid.
+    mini_schedule: what probes are trained by on the miniature, where the published schedule would take too long there.
+    shifted: `(target, semitones) -> target`: a clip's label when all its pitches are moved, None where that is no label of
+        the task; left away where pitch does not move the label.
+    group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
+    """
+
+    title: str = _unset("a line that says what is asked")
+    corpus: Corpus = _unset("a Corpus")
+    target: Target = _unset("Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)")
+    clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
+    metrics: tuple[Metric, ...] = ()
+    counts: dict[str, int] = field(default_factory=dict)
+    window: Window = Window()
+    schedule: Schedule = Schedule()
+    separation: Separation | None = None
+    mini_separation: Separation | None = None
+    mini_schedule: Schedule | None = None
+    ensemble: bool = False
+    shifted: Callable[[Any, int], Any] | None = None
+    group_name: str = ""
+    version: int = 1
+
+    def __post_init__(self) -> None:
+        problems = self._problems()
+        if problems:
+            raise UsageError("\n".join(problems))
+
+    def _problems(self) -> list[str]:
+        from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
+
+        problems = [
+            f"{name} is missing: give {spec.metadata['needed']}"
+            for name, spec in self.__dataclass_fields__.items()
+            if "needed" in spec.metadata and not getattr(self, name)
+        ]
+        kinds = (Classes, Tags, Scalars, Events, Stems)
+        if self.target and not isinstance(self.target, kinds):
+            problems.append(
+                f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)"
+            )
+        elif self.target and len(set(self.target.names)) != len(self.target.names):
+            problems.append("target names a label twice")
+        elif isinstance(self.target, Events) and self.target.width != 2:
+            problems.append(
+                f"target has {self.target.width} kinds of events: they are decoded as two, beats and downbeats"
+            )
+        elif isinstance(self.target, Stems) and self.separation is None:
+            problems.append("separation is missing: give a Separation(...), how stems are separated")
+        if self.corpus and not isinstance(self.corpus, Corpus):
+            problems.append(f"corpus is {self.corpus!r}: give a Corpus")
+        clips: object = self.clips
+        if clips is not None and not callable(clips):
+            problems.append(f"clips is {clips!r}: give a function (root) -> clips")
+        if not self.metrics:
+            problems.append("metrics is empty: give at least one, the main one first")
+        problems += [
+            f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}"
+            for metric in self.metrics
+            if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets())
+        ]
+        problems += self._unselectable()
+        if set(self.counts) != set(SPLITS):
+            problems.append(
+                f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}"
+            )
+        problems += [
+            f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)
+        ]
+        problems += self._unnameable()
+        if self.window.length_s is not None and self.window.length_s <= 0:
+            problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
+        if self.version < 1:
+            problems.append(f"version is {self.version}: start at 1")
+        return problems
+
+    def _unnameable(self) -> list[str]:
+        """Which names cannot stand in a record."""
+        named = {"metric": [metric.name for metric in self.metrics]}
+        named["group_name"] = [self.group_name] if self.group_name else []
+        named["corpus"] = [self.corpus.name] if isinstance(self.corpus, Corpus) else []
+        labels = getattr(self.target, "names", ())
+        return [
+            f"{what} {name!r} cannot stand in a record: give {RULE}"
+            for what, names in named.items()
+            for name in names
+            if not is_name(name)
+        ] + [
+            f"label {label!r}: give a text on one line, without control characters"
+            for label in labels
+            if isinstance(label, str) and not is_text(label)
+        ]
+
+    def _unselectable(self) -> list[str]:
+        """What keeps the main metric from choosing probes."""
+        from marble_bench.metrics import stem_metrics
+        from marble_bench.scoring.targets import Stems
+
+        main = self.metrics[0] if self.metrics else None
+        if main is not None and not main.higher_is_better:
+            return [
+                f"metric '{main.name}' is better when lower: probes are chosen by the highest; put another one first"
+            ]
+        if main is not None and isinstance(self.target, Stems):
+            chooses = stem_metrics(self.target.names)[0].name
+            if main.name != chooses:
+                return [f"metric '{main.name}' is first, and separators are chosen by '{chooses}': put that one first"]
+        return []
+
+
+def _positive(count: object) -> bool:
+    return isinstance(count, int) and count > 0
+
+
+def task_name(path: Path | str) -> str:
+    """The name that a task file stands for.
+
+    >>> task_name("tasks/gtzan_rhythm.py")
+    'gtzan-rhythm'
+    """
+    return re.sub("_", "-", Path(path).stem)

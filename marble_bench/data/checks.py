@@ -1,0 +1,156 @@
+"""Looks at features and labels before probes are trained on them: what no score may come of, and what is only odd."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from marble_bench import audio
+from marble_bench.core.task import SPLITS, Clip
+from marble_bench.data.times import within
+from marble_bench.errors import DataError, listing
+from marble_bench.scoring.targets import Classes, Events, Scalars, Tags
+
+if TYPE_CHECKING:
+    from marble_bench.features.types import Features
+    from marble_bench.metrics import Metric
+    from marble_bench.scoring.targets import Target
+
+FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
+ROUGH = "its interval is rough"  # so a mark says it, and a board finds it
+GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 tracks have such a gap
+ROWS = 8192  # windows at once: a layer may be larger than the memory
+
+
+def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
+    """Marks of layers that are the same for every clip. Raises DataError with all layers that have NaN or infinity."""
+    import numpy as np
+
+    bad, marks = [], []
+    for name, layer in zip(features.names, features.layers, strict=True):
+        sound, low, high = [], np.inf, -np.inf
+        for start in range(0, len(layer), ROWS):
+            part = np.asarray(layer[start : start + ROWS])
+            sound.append(np.isfinite(part).all(axis=1))
+            low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
+        wrong = [clips[index].id for index in np.unique(features.clip[~np.concatenate(sound)])]
+        if wrong:
+            bad.append(f"layer '{name}' has NaN or infinity in {len(wrong)} of {len(clips)} clips: {listing(wrong)}")
+        elif np.array_equal(low, high):
+            marks.append(f"layer '{name}' is constant: it is the same for every clip")
+    if bad:
+        raise DataError("\n".join([*bad, "Compute these clips' features anew; no probe can be trained on them"]))
+    return marks
+
+
+def check_labels(target: Target, clips: Sequence[Clip]) -> list[str]:
+    """Marks of classes that a split lacks, of tags that no training clip carries, and of numbers that are the same for
+    all clips."""
+    marks = []
+    for split in SPLITS:
+        targets = [clip.target for clip in clips if clip.split == split]
+        if isinstance(target, Scalars) and split != "train":
+            columns = target.encode(targets, [clip.id for clip in clips if clip.split == split]).T
+            marks += [
+                f"every {split} clip has the same {name}, {values[0]:g}: what compares clips by it has no value"
+                for name, values in zip(target.names, columns, strict=True)
+                if (values == values[0]).all()
+            ]
+            continue
+        if isinstance(target, Classes):
+            held = set(targets)
+        elif isinstance(target, Tags) and split == "train":  # valid and test need all tags, or have no score
+            held = {name for tags in targets for name in tags}
+        else:
+            continue
+        absent = [name for name in target.names if name not in held]
+        if absent:
+            kind = "labelled" if isinstance(target, Classes) else "tagged"
+            marks.append(f"no {split} clip is {kind} {listing(absent)}")
+    return marks
+
+
+def check_ids(clips: Sequence[Clip]) -> list[str]:
+    """A mark of clips whose number is out of order where all others ascend: it may have been changed, and no list
+    would tell."""
+    if not all(clip.id.isascii() and clip.id.isdigit() for clip in clips):
+        return []
+    ids = [int(clip.id) for clip in clips]
+    odd = [
+        str(here)
+        for before, here, after in zip(ids, ids[1:], ids[2:], strict=False)
+        if before < after and not before < here < after
+    ]
+    few = 0 < len(odd) <= max(1, len(ids) // 100)
+    return [f"clip ids ascend, but not at {listing(odd)}: was a number changed?"] if few else []
+
+
+def check_events(target: Events, clips: Sequence[Clip]) -> list[str]:
+    """Marks of kinds of event that no clip of a split has annotated, so that what is scored of them has no value, and
+    of gaps."""
+    marks = []
+    for split in SPLITS:
+        targets = [clip.target for clip in clips if clip.split == split]
+        for kind, name in enumerate(target.names):
+            if targets and not any(each[kind] for each in targets):
+                what = f"scores of {name}s have no value" if split != "train" else f"nothing is learnt of {name}s"
+                marks.append(f"no {split} clip has {name}s annotated: {what}")
+    gaps = [clip.id for clip in clips if _has_gap(clip.target[0])]
+    if gaps:
+        main = target.names[0]
+        what = f"gaps of {GAP} periods and more lie between {main}s of {len(gaps)} clips"
+        marks.append(f"{what}: {listing(gaps)}; is one missing?")
+    return marks
+
+
+def _has_gap(times: Sequence[float]) -> bool:
+    """Whether two events are much further apart than most."""
+    periods = sorted(after - before for before, after in pairwise(times))
+    return bool(periods) and periods[-1] >= GAP * periods[len(periods) // 2]
+
+
+def times_behind_the_end(clips: Sequence[Clip], paths: Sequence[Path]) -> list[str]:
+    """What is wrong with the events of clips, a line each, by how long their files last; a damaged file is not
+    judged."""
+    wrong = []
+    for clip, path in zip(clips, paths, strict=True):
+        try:
+            audio.check_header(path)
+            lasts = clip.length_s(path)
+        except DataError:
+            continue  # is told as a damaged file
+        try:
+            within(clip.target, clip.id, lasts)
+        except DataError as error:
+            wrong.append(str(error))
+    return wrong
+
+
+def check_carriers(metrics: Sequence[Metric], target: Target, clips: Sequence[Clip]) -> list[str]:
+    """A mark for each metric whose interval rests on tags that fewer than `FEW` test clips carry, or groups of them.
+
+    It opens with the metric's name, by which a board finds it.
+    """
+    if not isinstance(target, Tags):
+        return []
+    test = [clip for clip in clips if clip.split == "test"]
+    carried = {name: {clip.group or clip.id for clip in test if name in clip.target} for name in target.names}
+    rare = [name for name, groups in carried.items() if len(groups) < FEW]
+    what = "groups of test clips" if any(clip.group for clip in test) else "test clips"
+    return [
+        f"{metric.name}: {ROUGH}, since fewer than {FEW} {what} carry {listing(rare)}"
+        for metric in metrics
+        if metric.carried and rare
+    ]
+
+
+def check_batches(windows: int, sizes: Sequence[int]) -> list[str]:
+    """A mark where the training windows are fewer than a batch."""
+    short = [size for size in sizes if windows < size]
+    return (
+        [f"{windows} training windows are fewer than a batch of {max(short)}: every epoch is one batch of all of them"]
+        if short
+        else []
+    )

@@ -1,0 +1,302 @@
+"""A task's clips on disk: which files are there, which are missing, and the miniature if that is asked for."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import unicodedata
+import uuid
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+from marble_bench import audio
+from marble_bench.audio import synth
+from marble_bench.core import sources
+from marble_bench.core.plugins import Named, digest_of_file
+from marble_bench.core.task import SPLITS, Clip, Corpus
+from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.files.atomic import sweep, walk
+from marble_bench.files.names import is_text
+from marble_bench.files.tables import brief, fault, read_lines
+
+MARKER = "MINIATURE.txt"  # stands in every miniature's folder, so that it is never taken for the corpus
+
+
+@dataclass(frozen=True)
+class OnDisk:
+    """The clips whose files are there, in the task's order, with those files.
+
+    missing: the clips that are listed and not there, by their `audio`. unlisted: how many clips the annotations list
+    less than were published, which nothing names.
+    """
+
+    clips: tuple[Clip, ...]
+    paths: tuple[Path, ...]
+    missing: tuple[str, ...]
+    unlisted: int = 0
+
+
+def mini_files(root: Path) -> dict[str, str]:
+    """The files that a miniature was made with and their sha256, by their paths below its folder."""
+    made = {}
+    for number, line in enumerate(read_lines(root / MARKER)[1:], 2):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name:
+            raise fault(root / MARKER, "is no digest and name of a file; make the miniature again", number)
+        made[name] = digest
+    return made
+
+
+def is_mini(root: Path | None) -> bool:
+    """Whether a corpus's folder is a miniature."""
+    return root is not None and (root / MARKER).is_file()
+
+
+def ensure_mini(corpus: Corpus, cache: Path) -> Path:
+    """The folder of a corpus's miniature, made now if it is not there. Its existence means that it is whole."""
+    folder = cache / "mini" / f"{corpus.name}-{_code_of(corpus)[:12]}"
+    if not folder.is_dir():
+        write_mini(corpus, folder, there_is_fine=True)
+    return folder
+
+
+def _mini_of(corpus: Corpus) -> Callable[[Path], None]:
+    if corpus.mini is None:
+        raise UsageError(
+            f"corpus '{corpus.name}' has no miniature: give its folder by --data-dir, or declare mini=, which writes one"
+        )
+    return corpus.mini
+
+
+def _code_of(corpus: Corpus) -> str:
+    """sha256 of what a miniature is made by, a user's helpers included, so that one of earlier code is not taken for it."""
+    total = hashlib.sha256(Path(synth.__file__).read_bytes())
+    made_by = _mini_of(corpus)
+    for path in sorted(set(sources.files_of(made_by))):
+        total.update(digest_of_file(path).encode() if sources.is_theirs(path) else path.read_bytes())
+    if isinstance(made_by, partial):
+        total.update(json.dumps(sources.held_by(made_by)).encode())
+    return total.hexdigest()
+
+
+def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> None:
+    """Write a corpus's miniature into a new folder, whole or not at all.
+
+    there_is_fine: another process may make the same one meanwhile. Raises DataError if the folder is there or cannot be
+    written.
+    """
+    import soundfile
+
+    if folder.exists() and not there_is_fine:
+        raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
+    building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
+    sweep(folder.parent, f".{corpus.name}-*.tmp")
+    try:
+        building.mkdir(parents=True)
+        _mini_of(corpus)(building)
+        made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
+        about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
+        (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
+        os.replace(building, folder)
+    except OSError as error:
+        if not (there_is_fine and folder.is_dir()):  # else another process was first, which is as good
+            raise _no_mini(corpus, folder, error) from error
+    except soundfile.LibsndfileError as error:  # libsndfile does not tell what the disk said
+        raise _no_mini(corpus, folder, error) from error
+    finally:
+        shutil.rmtree(building, ignore_errors=True)
+
+
+def _no_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
+    why = (isinstance(error, OSError) and error.strerror) or error
+    free = ""
+    with suppress(OSError):
+        parent = next(place for place in folder.parents if place.is_dir())
+        free = f" ({shutil.disk_usage(parent).free / 1e6:,.1f} MB are free there)"
+    return DataError(
+        f"the miniature of {corpus.name} cannot be written to {folder}: {why}{free}; make room, or give another --cache-dir"
+    )
+
+
+def folder(corpus: Corpus, cache: Path, mini: bool, root: Path | None) -> Path | None:
+    """The corpus's folder of a run: the miniature's, made if need be, or the user's. None where none is needed."""
+    return ensure_mini(corpus, cache) if mini else root
+
+
+def listed(named: Named, root: Path | None) -> list[Clip]:
+    """Every clip of a task, checked: known splits, no id twice."""
+    clips = list(named.task.clips(root))
+    unknown = {clip.split for clip in clips} - set(SPLITS)
+    if unknown:
+        raise UsageError(f"task '{named.name}' gives clips of splits {sorted(unknown)}; splits are {', '.join(SPLITS)}")
+    strange = [ascii(text)[:80] for clip in clips for text in (clip.id, clip.audio, clip.group) if not is_text(text)]
+    if strange:
+        raise UsageError(
+            f"task '{named.name}' gives clips no record can name, with control characters: {listing(strange, 3)}"
+        )
+    twice = [clip for clip, count in Counter(clip.id for clip in clips).items() if count > 1]
+    if twice:
+        of = {name: [clip.audio for clip in clips if clip.id == name] for name in twice[:3]}
+        shown = "; ".join(
+            f"{brief(name)} of {listing([brief(audio) for audio in audios], 3)}" for name, audios in of.items()
+        )
+        raise DataError(f"task '{named.name}' lists {len(twice)} clip ids more than once: {shown}")
+    return clips
+
+
+def find(corpus: Corpus, root: Path, audio: str) -> Path | None:
+    """A clip's file: under its name as it is listed, or with letters composed or decomposed, as file systems write them."""
+    names = [audio] if audio.isascii() else [audio, *(unicodedata.normalize(form, audio) for form in ("NFC", "NFD"))]
+    try:
+        return next((path for name in dict.fromkeys(names) if (path := corpus.locate(root, name)) is not None), None)
+    except OSError as error:
+        raise DataError(
+            f"{corpus.title} lists the file {brief(audio)}, which cannot be looked for: {error.strerror}"
+        ) from error
+
+
+class Spellings:
+    """The files below a folder by their names without case and form of Unicode, to hint at those that differ in
+    nothing else."""
+
+    def __init__(self, root: Path) -> None:
+        self._of: dict[str, list[str]] = {}
+        for path in walk(root):
+            name = path.relative_to(root).as_posix()
+            self._of.setdefault(_folded(_tail(name)), []).append(name)
+
+    def near(self, audio: str) -> str | None:
+        """The file that is there instead of a missing one, by its path below the folder; None if there is none."""
+        for name in self._of.get(_folded(_tail(audio)), ()):
+            if _tail(name) != _tail(audio) or (name != audio and _folded(name) == _folded(audio)):
+                return name
+        return None
+
+    def hints(self, missing: Sequence[str]) -> dict[str, str]:
+        """Of the missing files that are there under another spelling: the name, and what to tell of it."""
+        told = {}
+        for name in missing:
+            if (near := self.near(name)) is not None:
+                same_letters = unicodedata.normalize("NFC", _tail(near)) == unicodedata.normalize("NFC", _tail(name))
+                what = "the normal form of Unicode" if same_letters else "upper and lower case"
+                told[name] = f"{name} (there is {near}: only {what} differs)"
+        return told
+
+
+def _tail(name: str) -> str:
+    """A file's name with its folder's."""
+    return "/".join(name.split("/")[-2:])
+
+
+def _folded(name: str) -> str:
+    return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
+
+
+def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
+    """Find every clip's file. Raises DataError naming what is missing, unless the user allows it or it is a miniature.
+
+    A miniature holds some of the listed clips by design, so the others are not called missing there. A corpus whose
+    annotations list fewer clips than were published lacks as many.
+    """
+    mini = is_mini(root)
+    corpus = named.task.corpus
+    if not root.is_dir():
+        raise DataError(
+            f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout} "
+            f"(--mini runs on a synthesised miniature instead)"
+        )
+    clips = listed(named, root)
+    unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
+    found = [find(corpus, root, clip.audio) for clip in clips]
+    missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
+    hints = Spellings(root).hints(missing) if missing and (mini or not allow_missing) else {}
+    if hints and mini:
+        raise DataError(f"{len(hints)} files of the miniature in {root} have other names: {listing(hints.values(), 3)}")
+    if len(missing) == len(clips):
+        raise DataError(
+            f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
+        )
+    if missing and not mini and not allow_missing:
+        shown = [*hints.values(), *(name for name in missing if name not in hints)]
+        raise DataError(
+            f"{len(missing)} of {len(clips)} clips of {corpus.title} are missing in {root}: "
+            f"{listing(shown)}. Complete the corpus, or run with --allow-missing: "
+            "the record then lists them and is not comparable"
+        )
+    return OnDisk(
+        tuple(clip for clip, path in zip(clips, found, strict=True) if path is not None),
+        tuple(path for path in found if path is not None),
+        () if mini else tuple(missing),
+        unlisted,
+    )
+
+
+def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> int:
+    """How many clips the annotations list less than were published."""
+    counts = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
+    published = named.task.counts
+    more = {split for split in SPLITS if counts[split] > published[split]}
+    if more or (counts != published and not allow_missing):
+        raise DataError(
+            f"the annotations list {counts} clips for task '{named.name}'; published are {published}. "
+            + ("This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing")
+        )
+    return sum(published[split] - counts[split] for split in SPLITS)
+
+
+def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:
+    """At most `limit` clips of each split, drawn by a fixed seed, in the given order."""
+    drawn: set[str] = set()
+    for split in SPLITS:
+        members = sorted(
+            (clip.id for clip in clips if clip.split == split), key=lambda name: hashlib.sha256(name.encode()).digest()
+        )
+        drawn.update(members[:limit])
+    return [clip for clip in clips if clip.id in drawn]
+
+
+def lengths_s(clips: Sequence[Clip], path_of: Mapping[str, Path]) -> dict[str, float]:
+    """Seconds of each clip by its id, each file looked at once; without clips whose file is no audio."""
+    lengths: dict[str, float] = {}
+    of_path: dict[Path, float | None] = {}
+    for clip in clips:
+        if clip.duration_s is not None:
+            lengths[clip.id] = clip.duration_s
+            continue
+        path = path_of[clip.id]
+        if path not in of_path:
+            try:
+                of_path[path] = audio.duration_s(path)
+            except DataError:
+                of_path[path] = None
+        length = of_path[path]
+        if length is not None:
+            lengths[clip.id] = max(0.0, length - clip.start_s)
+    return lengths
+
+
+def fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:
+    """`sha256:...` over every clip's id, split, target and audio digest, whatever their order."""
+    rows = sorted(f"{c.id}\t{c.split}\t{_exact(c.target)}\t{d}" for c, d in zip(clips, digests, strict=True))
+    return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest()
+
+
+def _exact(target: object) -> str:
+    """A target in full, the same in every process: arrays show a part of their digits, and sets have no order.
+
+    >>> _exact(("a", 1.5)), _exact({"b", "a"}), _exact([frozenset("a")])
+    ("('a', 1.5)", "{'a', 'b'}", "[{'a'}]")
+    """
+    if isinstance(target, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_exact, target)))}}}"
+    if isinstance(target, (tuple, list)):
+        inside = ", ".join(map(_exact, target))
+        return f"[{inside}]" if isinstance(target, list) else f"({inside}{',' * (len(target) == 1)})"
+    values = getattr(target, "tolist", None)  # of numpy and torch
+    return repr(values() if callable(values) else target)

@@ -1,0 +1,77 @@
+"""A task's clips as a Hugging Face `datasets.DatasetDict`, to look at with the tools that people know."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.core.plugins import find_task
+from marble_bench.core.task import SPLITS
+from marble_bench.data import corpus
+from marble_bench.scoring.targets import Classes, Events, Stems, Tags, Target
+
+if TYPE_CHECKING:
+    import datasets
+
+
+def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
+    """The clips of a task by split, typed; audio stays where it is.
+
+    task: a name or the path of a task file. root: the corpus's folder; without it the labels of the shipped list are used,
+    where there is one, and `path` is empty.
+
+    Columns: `id`, `audio` (the path that the makers give it), `path` (the file on disk, or null), `start_s`, `duration_s`
+    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or for events
+    the times in seconds of each kind (null where not annotated). A task of stems has no `target`.
+    """
+    import datasets
+
+    named = find_task(task)
+    place = None if root is None else Path(root)
+    clips = corpus.listed(named, place)
+    target = named.task.target
+    columns: dict[str, Any] = {
+        "id": datasets.Value("string"),
+        "audio": datasets.Value("string"),
+        "path": datasets.Value("string"),
+        "start_s": datasets.Value("float64"),
+        "duration_s": datasets.Value("float64"),
+        "group": datasets.Value("string"),
+        **({} if isinstance(target, Stems) else {"target": _kind(target)}),
+    }
+    made = {}
+    for split in SPLITS:
+        members = [clip for clip in clips if clip.split == split]
+        found = [place and corpus.find(named.task.corpus, place, clip.audio) for clip in members]
+        rows: dict[str, list[Any]] = {
+            "id": [clip.id for clip in members],
+            "audio": [clip.audio for clip in members],
+            "path": [None if path is None else str(path) for path in found],
+            "start_s": [clip.start_s for clip in members],
+            "duration_s": [clip.duration_s for clip in members],
+            "group": [clip.group or clip.id for clip in members],
+            "target": [_value(target, clip.target) for clip in members],
+        }
+        rows = {name: rows[name] for name in columns}
+        made[split] = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
+    return datasets.DatasetDict(made)
+
+
+def _kind(target: Target) -> Any:
+    """The type of a column of targets."""
+    import datasets
+
+    label = datasets.ClassLabel(names=list(target.names))
+    if isinstance(target, Classes):
+        return label
+    if isinstance(target, Tags):
+        return datasets.List(label)
+    if isinstance(target, Events):
+        return {name: datasets.List(datasets.Value("float64")) for name in target.names}
+    return datasets.List(datasets.Value("float32"))
+
+
+def _value(target: Target, given: Any) -> Any:
+    if isinstance(target, Events):
+        return dict(zip(target.names, given, strict=True))
+    return list(given) if isinstance(given, tuple) else given

@@ -1,0 +1,218 @@
+"""Looks at a corpus on disk: what is missing, what is damaged, what does not belong there, all by name."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from marble_bench import audio
+from marble_bench.core import plugins
+from marble_bench.core.plugins import Named
+from marble_bench.core.task import SPLITS, Clip, Corpus
+from marble_bench.data import corpus
+from marble_bench.data.checks import check_events, check_ids, times_behind_the_end
+from marble_bench.errors import DataError, UsageError, did_you_mean
+from marble_bench.files.atomic import walk
+from marble_bench.scoring.targets import Events
+
+Progress = Callable[[int, int], None]  # called with files looked at, files in all
+MOST = 20  # labels that are told of one task
+SOUNDS = (".wav", ".au", ".flac", ".ogg", ".mp3", ".mp4")
+
+
+@dataclass
+class Report:
+    """What was found. counts: by task, clips listed, published and there per split; annotations: what is wrong with
+    labels; marks:
+    what of them is only odd; the rest by the file's path. filtered: files of the whole corpus that no split has, and
+    why. hints: files that are there instead of missing ones."""
+
+    corpus: str
+    folder: str
+    mini: bool
+    counts: dict[str, dict[str, dict[str, int]]] = field(default_factory=dict)
+    missing: list[str] = field(default_factory=list)
+    damaged: dict[str, str] = field(default_factory=dict)
+    known_faults: dict[str, str] = field(default_factory=dict)
+    unexpected: list[str] = field(default_factory=list)
+    annotations: list[str] = field(default_factory=list)
+    filtered: dict[str, str] = field(default_factory=dict)
+    hints: dict[str, str] = field(default_factory=dict)
+    marks: list[str] = field(default_factory=list)
+
+    @property
+    def sound(self) -> bool:
+        """Whether nothing is missing, damaged or wrong in the annotations; unexpected and filtered files do no harm."""
+        return not (self.missing or self.damaged or self.annotations)
+
+
+def corpora() -> dict[str, list[Named]]:
+    """Every corpus that a task asks, by name, with its tasks."""
+    found: dict[str, list[Named]] = {}
+    for name in plugins.task_names():
+        named = plugins.find_task(name)
+        found.setdefault(named.task.corpus.name, []).append(named)
+    return found
+
+
+def find_corpus(name: str) -> tuple[Corpus, list[Named]]:
+    """A corpus and its tasks by its name, or UsageError with the closest one."""
+    known = corpora()
+    if name not in known:
+        raise UsageError(f"no corpus '{name}'{did_you_mean(name, known)} (bench data list)")
+    return known[name][0].task.corpus, known[name]
+
+
+def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress: Progress | None = None) -> Report:
+    """Compare a folder with what the tasks of its corpus list; `deep` decodes every file, else headers are read.
+
+    Every label is tried. A miniature is compared with the files that it was made with. Raises DataError if the folder
+    is not there.
+    """
+    if not root.is_dir():
+        raise DataError(f"no folder {root} for {asked.title}; it should hold {asked.layout}")
+    report = Report(asked.name, str(root), corpus.is_mini(root))
+    files: dict[str, Path] = {}
+    for named in tasks:
+        _list(named, root, report, files)
+    expected = _manifest(root, report) if report.mini else None
+    _decode(asked, files, deep, report, progress)
+    _hint(root, report)
+    belongs = {part.resolve() for path in files.values() for part in asked.parts(path)}
+    instead = set(report.hints.values())
+    for path in walk(root):
+        name = path.relative_to(root).as_posix()
+        if name in instead:
+            continue  # is told with the file that it stands for
+        if expected is not None:
+            if name not in expected and name != corpus.MARKER:
+                report.unexpected.append(name)
+        elif path.suffix.lower() in SOUNDS and path.resolve() not in belongs:
+            if why := asked.filtered(name):
+                report.filtered[name] = why
+            else:
+                report.unexpected.append(name)
+    return report
+
+
+def _hint(root: Path, report: Report) -> None:
+    """Say which files are there instead of missing ones, their names differing in case or form of Unicode alone."""
+    if report.missing:
+        spellings = corpus.Spellings(root)
+        near = {name: spellings.near(name) for name in report.missing}
+        report.hints = {name: other for name, other in near.items() if other is not None}
+
+
+def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> None:
+    """Note a task's counts and missing files, and where the others lie; what its annotations lack is told once."""
+    try:
+        clips = corpus.listed(named, root)
+    except DataError as error:
+        if str(error) not in report.annotations:
+            report.annotations.append(str(error))
+        return
+    counts = {split: {"published": named.task.counts[split], "listed": 0, "there": 0} for split in SPLITS}
+    missing = dict.fromkeys(report.missing)  # keeps the order, and tells at once whether a name is in it
+    for clip in clips:
+        try:
+            path = files.get(clip.audio) or corpus.find(named.task.corpus, root, clip.audio)
+        except DataError as error:
+            report.annotations.append(str(error))
+            continue
+        counts[clip.split]["listed"] += 1
+        if path is not None:
+            files[clip.audio] = path
+            counts[clip.split]["there"] += 1
+        elif not report.mini:
+            missing[clip.audio] = None
+    report.missing = list(missing)
+    report.counts[named.name] = counts
+    _labels(named, clips, files, report)
+    listed = {split: count["listed"] for split, count in counts.items()}
+    if not report.mini and listed != named.task.counts:
+        report.annotations.append(f"{named.name}: {listed} clips are listed; published are {named.task.counts}")
+
+
+def _labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report: Report) -> None:
+    """Try every label as a run does: of each clip by itself only if they do not all fit together. files: of the clips
+    there."""
+    target = named.task.target
+    there, wrong = [clip for clip in clips if clip.audio in files], []
+    try:
+        target.encode([clip.target for clip in there], [clip.id for clip in there])
+    except DataError:
+        for clip in there:
+            try:
+                target.encode([clip.target], [clip.id])
+            except DataError as error:
+                wrong.append(str(error))
+    report.marks += [f"{named.name}: {mark}" for mark in check_ids(there)]
+    if isinstance(target, Events) and not wrong:
+        wrong += times_behind_the_end(there, [files[clip.audio] for clip in there])
+        report.marks += [f"{named.name}: {mark}" for mark in check_events(target, there)]
+    report.annotations += wrong[:MOST] + (
+        [f"{named.name}: and {len(wrong) - MOST} labels more"] if len(wrong) > MOST else []
+    )
+
+
+def _manifest(root: Path, report: Report) -> dict[str, str]:
+    """Compare a miniature's files with those that it was made with."""
+    made = corpus.mini_files(root)
+    for name, digest in made.items():
+        if not (root / name).is_file():
+            report.missing.append(name)
+        elif audio.digest(root / name) != digest:
+            report.damaged[name] = "is not the file that the miniature was made with"
+    return made
+
+
+def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report, progress: Progress | None) -> None:
+    """Open every file, or decode it whole, in threads; what is wrong with it stands in the report."""
+
+    def faults(path: Path) -> dict[Path, str]:
+        found = {}
+        for part in asked.parts(path):
+            try:
+                if deep and part == path:
+                    audio.read(part, sample_rate_hz=asked.sample_rate_hz or 22050, native_rate_hz=asked.sample_rate_hz)
+                elif deep:
+                    audio.read_channels(part, native_rate_hz=asked.sample_rate_hz)  # a part may be silent
+                else:
+                    audio.check_header(part, asked.sample_rate_hz)
+            except DataError as error:
+                found[part] = str(error)
+        return found
+
+    with ThreadPoolExecutor() as pool:
+        for done, (name, found) in enumerate(zip(files, pool.map(faults, files.values()), strict=True), 1):
+            known = asked.known_fault(name)
+            if found and known:
+                report.known_faults[name] = known.what
+            elif found:
+                report.damaged.update({_below(part, Path(report.folder)): why for part, why in found.items()})
+            if progress:
+                progress(done, len(files))
+
+
+def _below(path: Path, root: Path) -> str:
+    return path.relative_to(root).as_posix()
+
+
+def as_rows(report: Report) -> list[dict[str, Any]]:
+    """Every finding as a row of kind, name and what is wrong."""
+    rows = [
+        {"what": "missing", "name": name, "why": f"there is {report.hints[name]}" if name in report.hints else ""}
+        for name in report.missing
+    ]
+    rows += [{"what": "damaged", "name": name, "why": why} for name, why in report.damaged.items()]
+    rows += [{"what": "annotations", "name": "", "why": why} for why in report.annotations]
+    rows += [{"what": "known fault", "name": name, "why": why} for name, why in report.known_faults.items()]
+    rows += [{"what": "unexpected", "name": name, "why": "no task lists it"} for name in report.unexpected]
+    rows += [{"what": "mark", "name": "", "why": mark} for mark in report.marks]
+    for why in dict.fromkeys(report.filtered.values()):
+        names = [name for name, other in report.filtered.items() if other == why]
+        rows.append({"what": "filtered", "name": f"{len(names)} files, such as {names[0]}", "why": why})
+    return rows

@@ -1,0 +1,337 @@
+"""Pooled features of clips: every layer's mean over time, for each window, through `pipeline` into a store."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from marble_bench import audio
+from marble_bench.audio import perturb
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.keys import FeatureKey
+from marble_bench.core.task import Clip, Window
+from marble_bench.encoders.weights import Weights
+from marble_bench.errors import DataError
+from marble_bench.features import oddities, pipeline
+from marble_bench.features.fingerprint import Guard
+from marble_bench.features.frames import Sound, keep
+from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
+from marble_bench.features.types import Features
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+SHARD_BYTES = 64 << 20
+COMPRESSED, COMPRESSION = (".mp3", ".ogg", ".opus", ".mp4", ".m4a"), 12  # bytes of mono float32 for a byte of these
+
+
+@dataclass(frozen=True)
+class Item:
+    """A clip whose file was found: `digest` is the sha256 of its bytes, `rate_hz` what the corpus says its rate is.
+
+    change: the name of what is done to it before it is encoded (`perturb.CHANGES`); empty for nothing.
+    """
+
+    clip: Clip
+    path: Path
+    digest: str
+    rate_hz: int | None
+    change: str = ""
+
+
+def digests(paths: Sequence[Path], allow_unread: bool = False) -> list[str]:
+    """The sha256 of each file's bytes, each file read once, in threads.
+
+    allow_unread: the digest of a file that cannot be read is then empty, and `check_read` says why. Raises DataError for
+    such a file otherwise.
+    """
+    unique = list(dict.fromkeys(paths))
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        found = pool.map(_digest_or_empty if allow_unread else audio.digest, unique)
+        of_path = dict(zip(unique, found, strict=True))
+    return [of_path[path] for path in paths]
+
+
+def _digest_or_empty(path: Path) -> str:
+    try:
+        return audio.digest(path)
+    except DataError:
+        return ""
+
+
+def check_read(item: Item) -> None:
+    """Raise DataError, which says why, for an item whose file could not be read."""
+    if not item.digest:
+        audio.digest(item.path)
+        raise DataError(f"{item.path} could not be read a moment ago: run again")
+
+
+def open_store(
+    encoder: Encoder,
+    weights: Weights,
+    window: Window,
+    cache: Path,
+    dtype: str = "float32",
+    elsewhere: str = "",
+    change: str = "",
+    guard: Guard | None = None,
+) -> Store:
+    """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
+    facts, root = key_of(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
+    if guard:
+        guard.open(root, folder_name(facts))
+    return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
+
+
+def key_of(
+    encoder: Encoder, weights_sha256: str, window: Window, dtype: str = "float32", change: str = ""
+) -> FeatureKey:
+    """The key of a store of pooled features."""
+    return FeatureKey.of(
+        encoder,
+        weights_sha256,
+        clip_normalize=window.normalize,
+        kind="pooled",
+        pooling="mean",
+        window_s=window.length_s,
+        first_s=window.first_s,
+        dtype=dtype,
+        change=change_of(change),
+    )
+
+
+def change_of(name: str) -> str:
+    """A change as keys hold it; empty for none."""
+    return f"{name}: {perturb.CHANGES[name].what}" if name else ""
+
+
+def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
+    """What is decoded for a clip: all of it if something looks at the whole clip, else what its windows cover."""
+    clip = item.clip
+    length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
+    crop = _crop_s(item, encoder, window)
+    return Span(item.digest, f"{clip.start_s:.9g}:{length}" + ("" if crop is None else f"<{crop:.9g}"))
+
+
+def sound_of(item: Item, window: Window) -> Sound:
+    """A clip as something whose frames are wanted: read, and normalised as the task's window says.
+
+    Raises DataError if the file's header cannot be read.
+    """
+    clip = item.clip
+
+    found: list[str] = []
+
+    def read(sample_rate_hz: int) -> NDArray[np.float32]:
+        found.clear()
+        waveform = audio.read(
+            item.path,
+            sample_rate_hz=sample_rate_hz,
+            start_s=clip.start_s,
+            duration_s=clip.duration_s,
+            native_rate_hz=item.rate_hz,
+            change=partial(_changed, item) if item.change else None,
+            oddities=found,
+        )
+        return audio.normalize(waveform, window.normalize)
+
+    check_read(item)
+    return Sound(clip.id, sound_span(item), clip.length_s(item.path), read, found)
+
+
+def sound_span(item: Item) -> Span:
+    """What is decoded of a clip whose frames are wanted: all of it."""
+    length = "" if item.clip.duration_s is None else f"{item.clip.duration_s:.9g}"
+    return Span(item.digest, f"{item.clip.start_s:.9g}:{length}")
+
+
+def _crop_s(item: Item, encoder: Encoder, window: Window) -> float | None:
+    """How much of a clip is decoded at most; all of it if task or encoder normalises over the clip, or it is changed."""
+    return window.first_s if encoder.normalize == window.normalize == "none" and not item.change else None
+
+
+def rows_of(length_s: float, window: Window) -> int:
+    """How many windows a clip of so many seconds gives."""
+    used = length_s if window.first_s is None else min(length_s, window.first_s)
+    return 1 if window.length_s is None else int(used / window.length_s + 1e-6)
+
+
+def row_bytes(encoder: Encoder) -> int:
+    """What the layers of one window take on disk, in half precision."""
+    return 2 * sum(layer.width for layer in encoder.layers)
+
+
+def extract(
+    items: Sequence[Item],
+    encoder: Encoder,
+    weights: Weights,
+    window: Window,
+    cache: Path,
+    device: str = "cpu",
+    progress: Callable[[int, int, float], None] | None = None,
+    *,
+    dtype: str = "float32",
+    batch_s: float | None = None,
+    workers: int | None = None,
+    engine: str = "local",
+    elsewhere: str = "",
+    say: Callable[[str], None] | None = None,
+    change: str = "",
+    guard: Guard | None = None,
+) -> tuple[Store, list[Span], Cost]:
+    """Make sure that every item's features are stored.
+
+    progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
+    dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`. change: what is done to every item, see
+    `Item`. guard: compares the encoder with what it gave when the store was made; a run has one for all its stores.
+    Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
+    file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
+    take, BenchError if the disk has no room for what is still to be stored.
+    """
+    check_window(encoder, window)
+    load = partial(encoder.load, weights.path, device)
+    guard = guard or Guard(encoder, load, device)
+    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard), Cost()
+    items = [replace(item, change=change) for item in items]
+    spans = [span_of(item, encoder, window) for item in items]
+    todo: dict[Span, Item] = {}
+    unread = {item.clip.id: _unread(item) for item in items if not item.digest}
+    for span, item in zip(spans, items, strict=True):
+        if item.digest and span not in store.rows:
+            todo.setdefault(span, item)
+    if todo:
+        needed = sum(_estimate(item, encoder, window) for item in todo.values()) * row_bytes(encoder)
+        text = f"the features of {len(todo)} clips"
+        check_room(store.folder, needed, text, "make room, or give another --cache-dir")
+        started = time.perf_counter()
+        jobs = [
+            Job(span, str(item.path), partial(_windows, item, encoder, window), _held_bytes(item, encoder, window))
+            for span, item in todo.items()
+        ]
+        kind = Kind(
+            layers=range(len(encoder.layers)),
+            pool=pipeline.mean_over_time,
+            rows=lambda pooled, _: pooled.unsqueeze(1),
+            bytes_of=lambda groups: sum(len(group) for group in groups) * row_bytes(encoder),
+            shard_bytes=SHARD_BYTES,
+            shard_jobs=pipeline.shard_jobs(len(set(spans))),
+        )
+        settings = Settings(device, dtype, batch_s, workers, engine)
+        guard.before_encoding([store])
+        loaded, write = partial(guard.loaded, [store]), oddities.noting(cache, cost, partial(keep, [store]))
+        pipeline.run(jobs, encoder, load, kind, write, settings, cost, progress, say, loaded)
+        cost.extract_s = time.perf_counter() - started
+        cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
+    else:
+        guard.all_stored([store])
+    cost.damaged |= unread
+    cost.odd = oddities.known(cache, spans)
+    cost.feature_bytes = store.size_bytes()
+    cost.whole_audio_s, cost.whole_extract_s = spent_on([store], spans)
+    return store, spans, cost
+
+
+def _unread(item: Item) -> str:
+    try:
+        check_read(item)
+    except DataError as error:
+        return str(error)
+    return ""
+
+
+def _held_bytes(item: Item, encoder: Encoder, window: Window) -> int:
+    """What a clip's samples take in memory, by what is declared of it, else roughly by the size of its file."""
+    limits = [each for each in (item.clip.duration_s, _crop_s(item, encoder, window)) if each is not None]
+    if limits:
+        return round(4 * min(limits) * encoder.sample_rate_hz)
+    return item.path.stat().st_size * (COMPRESSION if item.path.suffix.lower() in COMPRESSED else 1)
+
+
+def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
+    """Windows of a clip by what is declared of it, else by its file's header; one where neither can be had."""
+    if window.length_s is None:
+        return 1
+    try:
+        return rows_of(item.clip.length_s(item.path), window)
+    except DataError:
+        return 1  # decoding it will say what is wrong
+
+
+def load(store: Store, spans: Sequence[Span]) -> Features:
+    """The features of some spans, in their order."""
+    import numpy as np
+
+    clip = np.repeat(np.arange(len(spans)), [store.rows[span].count for span in spans])
+    layers = [store.read(index, spans) for index in range(len(store.layers))]
+    return Features(tuple(name for name, _ in store.layers), layers, clip)
+
+
+def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
+    """One group, `(windows, samples)`, of a clip at the encoder's rate.
+
+    Raises DataError for a file that cannot be used, Unfit for a window that the encoder cannot take.
+    """
+    rate = encoder.sample_rate_hz
+    odd: list[str] = []
+    waveform = audio.read(
+        item.path,
+        sample_rate_hz=rate,
+        start_s=item.clip.start_s,
+        duration_s=item.clip.duration_s,
+        at_most_s=_crop_s(item, encoder, window),
+        native_rate_hz=item.rate_hz,
+        change=partial(_changed, item) if item.change else None,
+        oddities=odd,
+    )
+    waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
+    try:
+        windows = audio.cut(
+            waveform,
+            None if window.length_s is None else round(window.length_s * rate),
+            None if window.first_s is None else round(window.first_s * rate),
+        )
+    except DataError as error:
+        raise DataError(f"{item.path}: {error}") from error
+    if why := unfit(windows.shape[1] / rate, encoder):
+        raise DataError(f"clip '{item.clip.id}' {why} ({item.path})")
+    groups = Groups([windows])
+    groups.oddities = tuple(odd)
+    return groups
+
+
+def _changed(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+    return perturb.changed(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
+
+
+def unfit(length_s: float, encoder: Encoder) -> str:
+    """Why an encoder cannot take a window of so many seconds; empty if it can."""
+    if length_s < encoder.min_s:
+        return (
+            f"gives a window of {length_s:.3f} s, and {encoder.name} needs at least {encoder.min_s:.3f} s; choose another "
+            "model or longer clips"
+        )
+    if encoder.max_s is not None and length_s > encoder.max_s:
+        return f"gives a window of {length_s:.3f} s, and {encoder.name} takes at most {encoder.max_s:.3f} s"
+    return ""
+
+
+def check_window(encoder: Encoder, window: Window) -> None:
+    """Raise Unfit if a task's windows are of a length that the encoder cannot take: no file could be used."""
+    if window.length_s is not None and (why := unfit(window.length_s, encoder)):
+        raise Unfit(f"the task {why}")
+
+
+def too_short(length_s: float, encoder: Encoder, window: Window) -> str:
+    """Why a clip of so many seconds gives no window that the encoder can take; empty if it gives one."""
+    if window.length_s is not None:
+        short = length_s < window.length_s - 1e-6
+        return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""
+    return unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)

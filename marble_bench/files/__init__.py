@@ -1,0 +1,1 @@
+"""The one door to disk and network: caches, whole writes, locks, downloads, readers of text tables."""

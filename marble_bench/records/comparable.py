@@ -1,0 +1,116 @@
+"""The rule that says whether a record is comparable, why not, and what its file is called. One rule for run and check.
+
+A record is comparable if it is of the full corpus, of all layers, of float32 features, of true training labels, and has at
+least as many seeds as its protocol asks for: more seeds say the same with less noise, and are the same file.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from marble_bench.audio import perturb
+
+BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
+UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
+
+
+@dataclass(frozen=True)
+class Departures:
+    """What sets a run apart from the full run that a ranking is made of; at its defaults nothing does.
+
+    limit: clips of each split at most. missing: how many published clips the corpus lacks. lacks: how the reason calls
+    them. unnamed: several layers were brought without names. seeds: how many the run has, asked: how many its protocol
+    asks for, None where that is not known here. perturbed: the names of the changes of test clips.
+    """
+
+    mini: bool = False
+    limit: int | None = None
+    missing: int = 0
+    lacks: str = "clips absent"
+    unnamed: bool = False
+    layers: str = "all"
+    seeds: int = 1
+    asked: int | None = None
+    dtype: str = "float32"
+    control: str = ""
+    few_shot: bool = False
+    perturbed: tuple[str, ...] = ()
+
+    @property
+    def fewer_seeds(self) -> bool:
+        """Whether the run has fewer seeds than its protocol asks for."""
+        return self.asked is not None and self.seeds < self.asked
+
+    def reasons(self) -> list[str]:
+        """Why the record is not comparable, a line each; none for a comparable one."""
+        lines = {
+            "made on the miniature corpus": self.mini,
+            f"limited to {self.limit} clips a split": self.limit,
+            f"incomplete corpus ({self.missing} {self.lacks})": self.missing,
+            UNNAMED: self.unnamed,
+            f"only layers {self.layers}": self.layers != "all",
+            f"{self.seeds} seeds, the protocol asks for {self.asked}": self.fewer_seeds,
+            f"features in {self.dtype}": self.dtype != "float32",
+            f"a control: training labels by {self.control}": self.control,
+            "made for a few-shot curve; the full run is a record of its own": self.few_shot,
+            f"made for perturbations ({', '.join(self.perturbed)}); the full run is a record of its own": self.perturbed,
+        }
+        return [line for line, holds in lines.items() if holds]
+
+    def variant(self) -> str:
+        """What the record's file is called after its task's name; empty for a comparable record."""
+        changes = "" if set(self.perturbed) == set(perturb.CHANGES) else f"-{'+'.join(self.perturbed)}"
+        parts = {
+            "mini": self.mini,
+            f"limit{self.limit}": self.limit,
+            "partial": self.missing,
+            "unnamed-layers": self.unnamed,
+            f"layers-{self.layers}".replace(",", "+"): self.layers != "all",
+            f"seeds{self.seeds}": self.fewer_seeds,
+            self.dtype: self.dtype != "float32",
+            f"control-{self.control}": self.control,
+            "few-shot": self.few_shot,
+            f"perturbed{changes}": self.perturbed,
+        }
+        return "-".join(part for part, holds in parts.items() if holds)
+
+
+def of_record(record: dict[str, Any], asked: int | None) -> Departures:
+    """What sets a record apart by what it holds; limit, layers and control, which it holds nowhere else, by its `why_not`.
+
+    asked: the seeds that its protocol asks for, None where the protocol is not known here.
+    """
+
+    def told(pattern: str) -> str:
+        found = (re.fullmatch(pattern, reason) for reason in record["why_not"])
+        return next((match.group(1) for match in found if match), "")
+
+    limit = told(r"limited to ([1-9][0-9]{0,8}) clips a split")
+    by_protocol = told(r"\d+ seeds, the protocol asks for ([1-9][0-9]{0,5})")
+    return Departures(
+        mini=record["data"]["mini"],
+        limit=int(limit) if limit else None,
+        missing=absent_of(record),
+        lacks="clips absent" if "absent" in record["data"] else "entries in data.missing",
+        unnamed=UNNAMED in record["why_not"],
+        layers=told(r"only layers (.+)") or "all",
+        seeds=seeds_of(record),
+        asked=int(by_protocol) if asked is None and by_protocol else asked,
+        dtype=record["environment"]["dtype"],
+        control=told(r"a control: training labels by (\w+)"),
+        few_shot="few_shot" in record,
+        perturbed=tuple(record.get("perturbations", ())),
+    )
+
+
+def absent_of(record: dict[str, Any]) -> int:
+    """How many published clips a record says that it lacks; older ones name them all in `missing`."""
+    missing: int = record["data"].get("absent", len(record["data"]["missing"]))
+    return missing
+
+
+def seeds_of(record: dict[str, Any]) -> int:
+    """How many seeds a record has. Where each stem has its own probe, `per_seed` lists a seed once for each stem."""
+    return len({choice["seed"] for choice in record["selection"]["per_seed"]})

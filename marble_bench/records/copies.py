@@ -1,0 +1,112 @@
+"""Whether the predictions of a record are another model's: equal, or as near as no two models come.
+
+A record under a new name and new digests still has its predictions, maybe with noise on them, in another order of seeds, or
+scaled. So outputs are compared as numbers: those of a seed for the test clips, without each output's mean over the clips
+(for classes also without each clip's mean over the outputs, which decides nothing), by their correlation with those of
+every seed of every record on the same clips. Where a metric reads counts or decibels of a clip, which two good models may
+share, only tables that are equal throughout are meant.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.records.claims import encoder_of
+from marble_bench.records.record_file import Predicted, Stored, predicted
+
+if TYPE_CHECKING:
+    import pandas as pd
+    from numpy.typing import NDArray
+
+# of outputs; benchmarks/honest_records.py looks whether honest models come so near
+SAME, NEAR = 0.9999, 0.995
+FEWEST = 24  # numbers that vary freely; fewer agree by chance
+NUMBERS = 4096  # of a seed that are compared, so that a board of many records is compared in a moment
+
+
+@dataclass
+class Answers:
+    """What the records so far have answered, by task and test clips. fallen: those of them that do not stand."""
+
+    known: dict[str, list[tuple[Stored, Any]]] = field(default_factory=dict)
+    fallen: set[Path] = field(default_factory=set)
+
+    def copied(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+        """Whether a record's predictions are those of a record before it that is of another model."""
+        main = next((name for name, score in stored.record["scores"].items() if score["main"]), "")
+        found = predicted(stored, main) if main else None
+        if found is None:
+            return
+        if found.metric.kind in ("classes", "tags", "scalars"):
+            own: Any = _directions(found)
+            where = "\n".join(["numbers", *found.items])
+        else:
+            own, where = _content(frame), "content"
+        if own is None:
+            return
+        before = self.known.setdefault(f"{stored.record['task']['name']}\n{where}", [])
+        others = [(_nearness(own, theirs), other) for other, theirs in before if _model(other) != _model(stored)]
+        before.append((stored, own))
+        standing = [each for each in others if each[1].path not in self.fallen and each[0] >= SAME]
+        most, other = max(standing or others, key=lambda each: each[0], default=(0.0, stored))
+        if standing and _another_state(stored, other):
+            yield (
+                "near answers",
+                f"its predictions are those of {other.name} with other code or weights under the same name ({other.path}); "
+                "keep one of the two",
+            )
+        elif standing:
+            yield "same answers", f"its predictions are those of {other.name}, another model ({other.path})"
+        elif most >= NEAR:  # or the same as those of one that does not stand, which takes no other with it
+            yield (
+                "near answers",
+                f"its predictions go with those of {other.name}, another model, at {most:.4f} of 1 ({other.path})",
+            )
+
+
+def _another_state(stored: Stored, other: Stored) -> bool:
+    """Whether two records are of one name that is registered nowhere: of somebody's own model, edited in between."""
+    one, two = stored.record["model"]["name"], other.record["model"]["name"]
+    return bool(one == two) and encoder_of(stored.record) is None
+
+
+def _model(stored: Stored) -> tuple[str, str]:
+    return stored.record["model"]["name"], stored.record["model"]["weights_sha256"]
+
+
+def _directions(found: Predicted) -> NDArray[Any] | None:
+    """`(seeds, numbers)`: what each seed answered, centred and of length 1; None where too little of it varies."""
+    import numpy as np
+
+    outputs = found.outputs.double().numpy()
+    every = -(-outputs.shape[1] * outputs.shape[2] // NUMBERS)
+    outputs = outputs[:, ::every]
+    if found.metric.kind == "classes":
+        outputs = outputs - outputs.mean(axis=2, keepdims=True)
+    outputs = outputs - outputs.mean(axis=1, keepdims=True)
+    free = (outputs.shape[1] - 1) * (outputs.shape[2] - (found.metric.kind == "classes"))
+    rows = outputs.reshape(len(outputs), -1)
+    lengths = np.linalg.norm(rows, axis=1, keepdims=True)
+    if free < FEWEST or not np.isfinite(lengths).all() or not (lengths > 0).all():
+        return None
+    directions: NDArray[Any] = rows / lengths
+    return directions
+
+
+def _nearness(own: Any, theirs: Any) -> float:
+    """The highest correlation between any two seeds; of digests of whole tables, whether they are equal."""
+    return float(own == theirs) if isinstance(own, str) else float((own @ theirs.T).max())
+
+
+def _content(frame: pd.DataFrame) -> str:
+    """A digest of all that a table says, whatever the order of its rows and columns and however it is packed."""
+    columns = sorted(frame.columns)
+    rows = sorted(
+        repr([value.tolist() if hasattr(value, "tolist") else value for value in row])
+        for row in frame[columns].itertuples(index=False)
+    )
+    return hashlib.sha256("\n".join([*columns, *rows]).encode()).hexdigest()

@@ -1,0 +1,328 @@
+"""What a task's list of clips, and a corpus at hand, say of a record: clips, splits, labels, constant answer, files.
+
+Many lists are shipped with the suite. With one alone, the clips of the predictions are compared, their splits, groups and
+labels, and the score of the constant answer that the training labels give. With the corpus's folder the files are compared
+too, by the fingerprint of the data, and a clip that a record leaves out for a known fault is read. No word of a record
+names a file that is opened: clips are looked up in the list.
+
+Kinds of what is found: `splits`, `truth`, `trivial`, `fingerprint`, `faults`, `counts`; and `fault not here`, a warning.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import audio
+from marble_bench.core import plugins
+from marble_bench.core.plugins import Named
+from marble_bench.core.task import SPLITS, Clip
+from marble_bench.data import corpus
+from marble_bench.data.times import within_clip
+from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.features import pooled
+from marble_bench.metrics import beats
+from marble_bench.records import comparable
+from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.record_file import Stored
+from marble_bench.scoring import scores
+from marble_bench.scoring.scores import number
+from marble_bench.scoring.targets import Events, Stems
+from marble_bench.separation.stems import digests_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+
+    from marble_bench.metrics import Metric
+
+CLOSE = 1e-5  # labels and scores are stored in single precision
+
+
+@dataclass
+class AtHand:
+    """The clips of a task as its list has them, and their files if there is a folder. root: None for the list alone."""
+
+    named: Named
+    root: Path | None
+    clips: list[Clip]
+    files: dict[str, Path] = field(default_factory=dict)
+    digests: dict[str, str] = field(default_factory=dict)  # of the files that were read already, by clip
+
+    @cached_property
+    def mini(self) -> bool:
+        """Whether the folder is a miniature."""
+        return corpus.is_mini(self.root)
+
+    def digest(self, clips: Sequence[Clip]) -> list[str]:
+        """What runs know the audio of clips by. Each file is read once."""
+        new = [clip for clip in clips if clip.id not in self.digests]
+        paths, target = [self.files[clip.id] for clip in new], self.named.task.target
+        made = digests_of(paths, target.names) if isinstance(target, Stems) else pooled.digests(paths)
+        self.digests |= {clip.id: digest for clip, digest in zip(new, made, strict=True)}
+        return [self.digests[clip.id] for clip in clips]
+
+
+class Corpora:
+    """What is at hand of the corpora of some records. root: a corpus's folder; task: of somebody's own. Both may be None."""
+
+    def __init__(self, root: Path | None = None, task: Named | None = None) -> None:
+        self.root, self.task = root, task
+        self.known: dict[str, AtHand | None] = {}
+        self.corpus = ""
+
+    def of(self, record: dict[str, Any]) -> AtHand | None:
+        """The list and the files of a record's task; None for a task or a list that is not here.
+
+        Raises DataError for a folder that does not hold the corpus, UsageError where a folder is to hold several.
+        """
+        name = record["task"]["name"]
+        if name not in self.known:
+            self.known[name] = self._find(name)
+        return self.known[name]
+
+    def _find(self, name: str) -> AtHand | None:
+        if self.task is not None and self.task.name == name:
+            named = self.task
+        else:
+            try:
+                named = plugins.registered_task(name)
+            except UsageError:
+                return None  # somebody's own
+        if self.root is None:
+            try:
+                return AtHand(named, None, corpus.listed(named, None))
+            except DataError:
+                return None  # its list is in the corpus
+        own = named.task.corpus.beside or named.task.corpus.name
+        if self.corpus not in ("", own):
+            raise UsageError(
+                f"--data-dir is of one corpus, and the records are of '{self.corpus}' and '{own}': check them apart"
+            )
+        self.corpus = own
+        found = corpus.on_disk(named, self.root, allow_missing=True)
+        clips = list(found.clips) if corpus.is_mini(self.root) else corpus.listed(named, self.root)
+        return AtHand(named, self.root, clips, {c.id: p for c, p in zip(found.clips, found.paths, strict=True)})
+
+
+def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Where a record says other than the list and the corpus do: the kind, and what was found in plain words."""
+    record = stored.record
+    if record["data"]["mini"] and here.root is None:
+        return  # which clips a miniature has, and how they are labelled, its folder alone says
+    used, sure = used_clips(record, here)
+    partly = not sure
+    if here.root is not None and here.mini != record["data"]["mini"]:
+        what = ("a miniature", "the corpus itself")
+        yield (
+            "fingerprint",
+            f"it was made on {what[not record['data']['mini']]}, and {here.root} is {what[not here.mini]}",
+        )
+        return
+    yield from _counts(record, used, partly)
+    yield from _rows(predictions, used, here.clips, partly)
+    yield from _truth(predictions, here)
+    if not partly:
+        yield from _trivial(record, used, here)
+        yield from _fingerprint(record, used, here)
+    yield from _faults(record, here)
+
+
+def used_clips(record: dict[str, Any], here: AtHand) -> tuple[list[Clip], bool]:
+    """The clips that a record's run used, and whether that is sure.
+
+    A file that is absent is left out before a limit draws clips, a damaged one behind it, and a record calls both
+    missing. So both ways are tried, and where neither gives the record's counts it is not sure.
+    """
+    data = record["data"]
+    left_out = {*data["missing"], *(fault["clip"] for fault in data["faults"])}
+    limit = comparable.of_record(record, None).limit
+
+    def rest(clips: Sequence[Clip]) -> list[Clip]:
+        return [clip for clip in clips if clip.audio not in left_out and clip.id not in left_out]
+
+    if limit is None:
+        return rest(here.clips), True
+    ways = [corpus.limited(rest(here.clips), limit), rest(corpus.limited(here.clips, limit))]
+    fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data["clips"]]
+    return (fits or [rest(here.clips)])[0], bool(fits) or not data["missing"]
+
+
+def _counts(record: dict[str, Any], used: Sequence[Clip], partly: bool) -> Iterator[tuple[str, str]]:
+    """Whether as many clips were trained on; of the others the predictions tell."""
+    told, listed = record["data"]["clips"]["train"], sum(clip.split == "train" for clip in used)
+    if told > listed or (told != listed and not partly):
+        yield "counts", f"{told} train clips in the record, {listed} in the corpus but for those it leaves out"
+
+
+def _rows(
+    predictions: pd.DataFrame, used: Sequence[Clip], every: Sequence[Clip], partly: bool
+) -> Iterator[tuple[str, str]]:
+    """Whether what was predicted are the clips of that split, in their groups."""
+    split_of, known = {clip.id: clip.split for clip in every}, {clip.id: clip for clip in used}
+    for split in ("valid", "test"):
+        rows = predictions[predictions["split"] == split]
+        told = dict(zip(rows["clip"], rows["group"], strict=True))
+        for other in SPLITS:
+            if moved := sorted(clip for clip in told if split_of.get(clip) == other != split):
+                yield "splits", f"{len(moved)} {split} clips of the record are {other} clips: {listing(moved, most=5)}"
+        if strange := sorted(clip for clip in told if clip not in split_of):
+            yield (
+                "splits",
+                f"{len(strange)} {split} clips of the record are none of the task's: {listing(strange, most=5)}",
+            )
+        unused = sorted(clip for clip in told if split_of.get(clip) == split and clip not in known)
+        if unused:
+            yield "splits", f"{len(unused)} {split} clips are predicted and yet left out: {listing(unused, most=5)}"
+        absent = sorted(clip.id for clip in used if clip.split == split and clip.id not in told)
+        if absent and not partly:
+            yield (
+                "splits",
+                f"{len(absent)} {split} clips have no prediction and no reason why: {listing(absent, most=5)}",
+            )
+        apart = [clip for clip, group in told.items() if clip in known and group != (known[clip].group or clip)]
+        if apart:
+            yield "splits", f"{len(apart)} {split} clips stand in another group: {listing(sorted(apart), most=5)}"
+
+
+def _truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether the labels beside the predictions are those of the clips."""
+    import numpy as np
+
+    target, clips = here.named.task.target, {clip.id: clip for clip in here.clips}
+    if isinstance(target, Stems):
+        return  # its truth is audio
+    wrong: dict[str, list[str]] = {}
+    for split in ("valid", "test"):
+        rows = predictions[predictions["split"] == split]
+        for clip, truth in zip(rows["clip"], rows["truth"], strict=True):
+            if clip not in clips:
+                continue
+            right = _label(clips[clip], here)
+            told = np.asarray(truth, dtype=np.float64)
+            if right is not None and (
+                told.shape != right.shape or not np.allclose(told, right, rtol=CLOSE, atol=CLOSE)
+            ):
+                wrong.setdefault(split, []).append(clip)
+    for split, names in wrong.items():
+        unique = sorted(set(names))
+        yield "truth", f"{len(unique)} {split} clips have another label in the corpus: {listing(unique, most=5)}"
+
+
+def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:
+    """The label of a clip as a table of predictions holds it; None where its audio is needed and not at hand."""
+    import numpy as np
+
+    target = here.named.task.target
+    assert not isinstance(target, Stems)
+    if not isinstance(target, Events):
+        return np.asarray(target.encode([clip.target], [clip.id]), dtype=np.float64).reshape(-1)
+    if clip.id not in here.files:
+        return None
+    kept, _ = within_clip(clip, clip.length_s(here.files[clip.id]))
+    return np.asarray(kept.target[0], dtype=np.float64)
+
+
+def _trivial(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether the score of the constant answer is that of the training labels."""
+    made = trivial_scores(used, here)
+    for name, score in record["scores"].items():
+        if name not in made:
+            continue
+        told, again = score["trivial"], made[name]
+        same = told is again if told is None or again is None else abs(told - again) <= CLOSE * max(1, abs(again))
+        if not same:
+            shown = ["none" if value is None else f"{value:.6g}" for value in (told, again)]
+            yield (
+                "trivial",
+                f"{name}: a constant answer gets {shown[1]} by the labels of the corpus, {shown[0]} in the record",
+            )
+
+
+def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None]:
+    """What the constant answer of the training labels gets on the test clips, by score; no score of what needs audio."""
+    import torch
+
+    task = here.named.task
+    of = {split: [clip for clip in used if clip.split == split] for split in SPLITS}
+    if not of["train"] or not of["test"] or isinstance(task.target, Stems):
+        return {}
+    if isinstance(task.target, Events):
+        if not all(clip.id in here.files for clip in used):
+            return {}
+        kept = {
+            split: [within_clip(clip, clip.length_s(here.files[clip.id]))[0] for clip in of[split]]
+            for split in ("train", "test")
+        }
+        found = beats.steady(
+            [clip.target for clip in kept["train"]], [clip.length_s(here.files[clip.id]) for clip in kept["test"]]
+        )
+        constant, truth = (
+            beats.measured([found], [clip.target for clip in kept["test"]])[0],
+            torch.zeros(len(kept["test"])),
+        )
+    else:
+        encoded = {
+            split: torch.from_numpy(task.target.encode([c.target for c in clips], [c.id for c in clips]))
+            for split, clips in of.items()
+        }
+        constant, truth = torch.from_numpy(task.target.trivial(encoded["train"].numpy())), encoded["test"]
+    made = {metric.name: _constant_score(metric, constant, truth) for metric in task.metrics}
+    first = task.metrics[0]
+    if task.ensemble:
+        made[f"{first.name}_ensemble"] = made[first.name]
+    if task.group_name:
+        groups = [clip.group or clip.id for clip in of["test"]]
+        empty = {"test": torch.zeros(1, len(truth), task.target.width)}
+        grouped = scores.by_group(scores.Answers(empty, {"test": truth}, groups), {"test": groups})
+        made[f"{first.name}_{task.group_name}"] = _constant_score(first, constant, grouped.truth["test"])
+    return made
+
+
+def _constant_score(metric: Metric, constant: torch.Tensor, truth: torch.Tensor) -> float | None:
+    return number(float(metric.compute(constant.expand(1, len(truth), -1), truth)[0]))
+
+
+def _fingerprint(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether the run's clips, labels and audio are those of the folder."""
+    if record["model"]["source"].startswith(BROUGHT):  # no audio was read
+        digests = [""] * len(used)
+    elif here.root is None:
+        return
+    else:
+        if gone := [clip.id for clip in used if clip.id not in here.files]:
+            yield "fingerprint", f"{len(gone)} clips that it used are not in {here.root}: {listing(gone, most=5)}"
+            return
+        digests = here.digest(used)
+    clips = used
+    if isinstance(here.named.task.target, Events) and here.root is not None:
+        clips = [within_clip(clip, clip.length_s(here.files[clip.id]))[0] for clip in used]
+    if corpus.fingerprint(clips, digests) != record["data"]["fingerprint"]:
+        place = here.root or "the task's list"
+        yield "fingerprint", f"clips, labels or audio are not those of {place}: the fingerprint of the data is another"
+
+
+def _faults(record: dict[str, Any], here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether what a record leaves out for a known fault has that fault."""
+    clips, known = {clip.id: clip for clip in here.clips}, here.named.task.corpus.known_fault
+    for fault in record["data"]["faults"]:
+        clip = clips.get(fault["clip"])
+        if clip is None:
+            yield "faults", f"{fault['clip']!r} is left out for a fault, and is no clip of the task"
+        elif known(clip.audio) is None:
+            yield "faults", f"{clip.id!r} is left out for a fault that its corpus is not known for"
+        elif clip.id in here.files and _can_be_read(clip, here):
+            yield "fault not here", f"{clip.id!r} is left out for a known fault, and can be read in {here.root}"
+
+
+def _can_be_read(clip: Clip, here: AtHand) -> bool:
+    rate = here.named.task.corpus.sample_rate_hz
+    try:
+        audio.read(here.files[clip.id], sample_rate_hz=rate or 22050, native_rate_hz=rate)
+    except DataError:
+        return False
+    return True

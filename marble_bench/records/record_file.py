@@ -1,0 +1,301 @@
+"""Records on disk with what was predicted: the outputs and the truth that a score was made of, to score anew.
+
+A record whose predictions are not beside it is still a record; what needs them says so, and nothing is made up for it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench import metrics
+from marble_bench.core import plugins
+from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.files.names import is_name, is_text
+from marble_bench.metrics import Metric, stem_metrics
+from marble_bench.records import results
+from marble_bench.records.comparable import seeds_of
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+
+
+# What the tables of a run hold: the columns that each has, and those that some have.
+COLUMNS = {
+    "grid": {
+        "layer": "text", "learning_rate": "number", "weight_decay": "number", "seed": "integer", "valid": "number",
+        "best_epoch": "integer", "diverged": "flag",
+    },
+    "predictions": {
+        "split": "text", "seed": "integer", "clip": "text", "group": "text", "truth": "numbers", "outputs": "numbers",
+    },
+}  # fmt: skip
+MORE_COLUMNS = {
+    "grid": {
+        "stem": "text", "hidden": "integer", "batch_size": "integer", "dropout": "number", "standardize": "flag",
+        "history": "numbers",
+    },
+    "predictions": {},
+}  # fmt: skip
+MAY_BE_UNKNOWN = ("valid", "history", "outputs")  # of a probe that diverged, of a stem that is silent
+# The largest table of an honest run has 0.4 million rows and 60 million values: a full MTG-Jamendo split, eight changes.
+MOST_ROWS, MOST_VALUES = 4_000_000, 80_000_000
+# A value of an honest table takes at least half a byte: outputs do not repeat. Small tables may be of any kind.
+SPARE_ROWS, SPARE_VALUES, VALUES_PER_BYTE = 1000, 2_000_000, 4
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A record and its file."""
+
+    path: Path
+    record: dict[str, Any]
+
+    @property
+    def name(self) -> str:
+        """`model task`, for messages."""
+        return f"{self.record['model']['name']} {self.record['task']['name']}"
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What a metric of a record was made of, items sorted by name.
+
+    outputs: `(seeds, items, width)`. truth: `(items,)` or `(items, width)`. items, groups: `(items,)` names.
+    """
+
+    metric: Metric
+    outputs: torch.Tensor
+    truth: torch.Tensor
+    items: list[str]
+    groups: list[str]
+
+
+def read_stored(folder: Path) -> list[Stored]:
+    """Every record below a results folder, by path. Raises DataError naming a file that is none."""
+    return [read_one(path) for path in results.paths(folder)]
+
+
+def read_one(path: Path) -> Stored:
+    """A record with its file. Raises DataError naming the file and the fields if it is not of a record's form."""
+    record = results.read(path)
+    if wrong := results.faults(record):
+        raise DataError(f"{path} is no whole record (bench results check): {listing(wrong, most=3)}")
+    return Stored(path, record)
+
+
+def table(stored: Stored, kind: str) -> pd.DataFrame | None:
+    """The `grid` or the `predictions` beside a record; None if there is none.
+
+    Raises DataError if it cannot be read or is not of the form that a run writes. Rows, values and columns are counted by
+    the file's footer before anything is unpacked: 300 kB of Parquet can stand for 100 million rows.
+    """
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    path = results.table_path(stored.path, kind)
+    if not path.is_file():
+        return None
+    try:
+        with pq.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 20) as file:
+            wrong = _oversized(file.metadata, path.stat().st_size, _rows_of(stored.record, kind))
+            wrong = wrong or _misshapen(file.schema_arrow, kind)
+            if wrong:
+                raise DataError(f"{path} is no table of a run: {wrong}")
+            frame: pd.DataFrame = file.read(use_threads=False).to_pandas(ignore_metadata=True)
+    except (
+        pa.ArrowException,
+        OSError,
+        ValueError,
+        TypeError,
+        NotImplementedError,
+    ) as error:  # pyarrow has one for each way
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
+    if wrong := _unfit(frame, kind):
+        raise DataError(f"{path} is no table of a run: {wrong}")
+    return frame
+
+
+def _rows_of(record: dict[str, Any], kind: str) -> int:
+    """How many rows a record says that a table has."""
+    if kind == "grid":
+        return int(record["selection"]["probes"])
+    clips, seeds = record["data"]["clips"], seeds_of(record)
+    changed = sum(each["clips"] for each in record.get("perturbations", {}).values())
+    return int((clips["valid"] + clips["test"] + changed) * seeds)
+
+
+def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
+    """What is too much of a Parquet file, by its footer, to be read; empty if nothing is.
+
+    Up to twice the rows that the record tells of are read, so that a verdict can count them clip by clip.
+    """
+    if footer.num_rows > min(2 * rows + SPARE_ROWS, MOST_ROWS):
+        return f"{footer.num_rows:,} rows, and its record tells of {rows:,}"
+    groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
+    columns = [group.column(index) for group in groups for index in range(group.num_columns)]
+    values = sum(column.num_values for column in columns)
+    most = min(MOST_VALUES, SPARE_VALUES + VALUES_PER_BYTE * size_bytes)
+    if values > most:
+        return f"{values:,} values in {size_bytes:,} bytes, and at most {most:,} are read"
+    unpacked = sum(column.total_uncompressed_size for column in columns)
+    if unpacked > 16 * most:
+        return f"{unpacked:,} bytes when unpacked, and at most {16 * most:,} are read"
+    return ""
+
+
+def _misshapen(schema: Any, kind: str) -> str:
+    """What is wrong with the columns of a table; empty if nothing is."""
+    import pyarrow as pa
+
+    names, needed = list(schema.names), COLUMNS[kind]
+    if twice := sorted({name for name in names if names.count(name) > 1}):
+        return f"column {listing(map(ascii, twice))} twice"
+    if absent := [name for name in needed if name not in names]:
+        return f"no column {listing(absent)}"
+    forms = needed | MORE_COLUMNS[kind]
+    numeric: Callable[[Any], bool] = lambda form: pa.types.is_integer(form) or pa.types.is_floating(form)  # noqa: E731
+    fits: dict[str, Callable[[Any], bool]] = {
+        "text": lambda form: pa.types.is_string(form) or pa.types.is_large_string(form),
+        "integer": pa.types.is_integer,
+        "flag": pa.types.is_boolean,
+        "number": numeric,
+        "numbers": lambda form: (
+            (pa.types.is_list(form) or pa.types.is_large_list(form))
+            and (numeric(form.value_type) or pa.types.is_null(form.value_type))
+        ),
+    }
+    for name, form in zip(names, schema.types, strict=True):
+        # of events, the times that were found of each kind stand in a column of the kind's name
+        expected = forms.get(name) or ("numbers" if kind == "predictions" and is_name(name) else None)
+        if expected is None:
+            return f"a column {ascii(name)[:80]}, which no run writes"
+        if not fits[expected](form):
+            return f"column {ascii(name)[:80]} is of type {str(form)[:80]}, not {expected}"
+    return ""
+
+
+def _unfit(frame: pd.DataFrame, kind: str) -> str:
+    """What is wrong with the values of a table; empty if nothing is. What may be unknown is NaN, or minus infinity."""
+    import numpy as np
+
+    forms = COLUMNS[kind] | MORE_COLUMNS[kind]
+    for name in frame.columns:
+        column, form = frame[name], forms.get(name, "numbers")
+        if form != "number" and column.isna().any():
+            return f"column {name} lacks a value in row {int(column.isna().to_numpy().argmax())}"
+        if form == "text":
+            bad = next((text for text in column.unique() if not is_text(text)), None)
+            if bad is not None:
+                return f"column {name} has {ascii(bad)[:80]}, which is no text on one line"
+        elif form == "integer" and len(column) and int(column.min()) < (-1 if name == "best_epoch" else 0):  # -1: never
+            return f"column {name} has {int(column.min())}"
+        elif form == "number" or form == "numbers":
+            rows = column.to_list() if form == "numbers" else [column.to_numpy()]
+            values = np.concatenate([np.empty(0), *rows]).astype(np.float64)
+            if (values == np.inf).any() or (name not in MAY_BE_UNKNOWN and np.isinf(values).any()):
+                return f"column {name} holds infinity"
+            if name not in MAY_BE_UNKNOWN and forms.get(name) and np.isnan(values).any():
+                return f"column {name} holds NaN"
+    return ""
+
+
+def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
+    """The metric behind a score's name, and its view: `clip`, or `group` where outputs are averaged by group.
+
+    None where it cannot be made of stored predictions: an ensemble over windows, a metric of a task that is not here.
+    """
+    if _own_metric(record, name):
+        return None
+    known: dict[str, Metric] = {
+        each.name: each for each in (getattr(metrics, key) for key in metrics.__all__) if isinstance(each, Metric)
+    }
+    grouped: dict[str, Metric] = {}
+    try:
+        task = plugins.registered_task(record["task"]["name"]).task
+    except UsageError:  # a user's own task: the suite's metrics may still serve, by their names
+        stems = dict.fromkeys(choice["stem"] for choice in record["selection"]["per_seed"] if "stem" in choice)
+        known |= {each.name: each for each in (stem_metrics(list(stems)) if stems else ())}
+    else:
+        known = {metric.name: metric for metric in task.metrics}
+        if task.group_name:
+            grouped = {f"{task.metrics[0].name}_{task.group_name}": task.metrics[0]}
+    if name in known:
+        return known[name], "clip"
+    return (grouped[name], "group") if name in grouped else None
+
+
+def _own_metric(record: dict[str, Any], name: str) -> bool:
+    """Whether a record says that a metric is of its maker's own file, whatever it is called."""
+    sources = record.get("identity", {}).get("sources", ())
+    return any(each["kind"] == "metric" and each["name"] == name and not each["shipped"] for each in sources)
+
+
+def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | None:
+    """What the score `name` of a record was made of; None where that is not stored. Raises DataError for a broken table."""
+    found = metric_of(stored.record, name)
+    frame = table(stored, "predictions") if found else None
+    if found is None or frame is None:
+        return None
+    metric, view = found
+    try:
+        return _predicted(frame[frame["split"] == split], metric, view)
+    except (KeyError, IndexError, ValueError, TypeError) as error:
+        path = results.table_path(stored.path, "predictions")
+        raise DataError(f"{path} has not the predictions of {stored.name}: {error}") from error
+
+
+def _rectangle(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
+    """Lists of numbers as `(items, longest)` float64, shorter ones filled up with -1 (times of events are not negative)."""
+    import numpy as np
+
+    each = [np.asarray(row, dtype=np.float64) for row in rows]
+    made = np.full((len(each), max(map(len, each), default=0)), -1.0)
+    for index, row in enumerate(each):
+        made[index, : len(row)] = row
+    return made
+
+
+def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
+    import numpy as np
+    import torch
+
+    seeds = [part.sort_values("clip") for _, part in frame.groupby("seed", sort=True)]
+    if not seeds or any(list(part["clip"]) != list(seeds[0]["clip"]) for part in seeds):
+        raise ValueError("seeds have not the same clips")
+    first = seeds[0]
+    if len({len(row) for part in seeds for row in part["outputs"]}) != 1:
+        raise ValueError("outputs are not all of one length")
+    answers = metric.kind in ("classes", "tags", "scalars")
+    exact = np.array([np.stack(list(part["outputs"])) for part in seeds], dtype=np.float64)
+    outputs = torch.from_numpy(exact).float() if answers else torch.from_numpy(exact)
+    truth = torch.from_numpy(_rectangle(first["truth"]))
+    if answers:
+        if metric.kind != "classes" and truth.shape[-1] != outputs.shape[-1]:
+            raise ValueError(f"{outputs.shape[-1]} outputs are held against a truth of {truth.shape[-1]}")
+        if metric.kind == "classes" and not torch.equal(truth, truth.floor()):
+            raise ValueError("a truth is no whole number of a class")
+        truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
+    items, groups = list(first["clip"]), list(first["group"])
+    if view == "group":
+        from marble_bench.scoring.scores import Answers, by_group
+
+        made = by_group(Answers({"test": outputs}, {"test": truth}, groups), {"test": groups})
+        outputs, truth, items = made.outputs["test"], made.truth["test"], made.groups
+        groups = items
+    return Predicted(metric, outputs, truth, items, groups)
+
+
+def alike(answers: Iterable[Predicted]) -> bool:
+    """Whether all were scored on the same items with the same truth, so that they can be paired."""
+    import torch
+
+    first, *others = answers
+    return all(
+        each.items == first.items and each.groups == first.groups and torch.equal(each.truth, first.truth)
+        for each in others
+    )

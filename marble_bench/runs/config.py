@@ -1,0 +1,140 @@
+"""What a run is asked to do, what it gives, and who is told how it goes on."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from typing import Protocol as Shape
+
+from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.plugins import Named
+from marble_bench.core.protocol import Protocol
+from marble_bench.errors import UsageError
+from marble_bench.files.cache import data_dir
+from marble_bench.files.names import RULE, is_name
+from marble_bench.records.comparable import Departures
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What a run is asked to do; see `bench run --help`.
+
+    `encoder` is None where `features` are brought. fresh_before: features stored before that, in seconds since 1970, are set
+    aside; None for none.
+    """
+
+    named: Named
+    protocol: Protocol
+    encoder: Encoder | None
+    model: str
+    cache: Path
+    results: Path
+    root: Path | None = None
+    mini: bool = False
+    features: Path | None = None
+    weights: Path | None = None
+    layers: str = "all"
+    seeds: int = 3
+    limit: int | None = None
+    allow_missing: bool = False
+    device: str = "cpu"
+    dtype: str = "float32"
+    engine: str = "local"
+    workers: int | None = None
+    elsewhere: str = ""
+    offline: bool = False
+    overwrite: bool = False
+    keep_audio: Path | None = None
+    few_shot: bool = False
+    control: str = ""
+    perturb: tuple[str, ...] = ()
+    fresh_before: float | None = None
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave. written: False if the same record stood there already."""
+
+    record: dict[str, Any]
+    path: Path
+    written: bool
+
+
+class Watch(Shape):
+    """Who is told how a run goes on."""
+
+    def features(self, done: int, todo: int, audio_s: float) -> None:
+        """After each batch: clips done, clips to do, seconds of audio encoded."""
+
+    def probes(self, done: int, todo: int, best: float, alive: int) -> None:
+        """After each round: probes finished, probes in all, best validation score so far, probes in training."""
+
+    def say(self, text: str) -> None:
+        """A line for the user."""
+
+
+def pairs(
+    models: list[str], tasks: list[str], features: Path | None, weights: Path | None
+) -> list[tuple[str, Encoder | None, Named]]:
+    """Every model with every task, all names looked up before any work begins; `all` means every task.
+
+    Brought features have no encoder: their model's name is the one given, or the folder's or file's.
+    """
+    if not tasks:
+        raise UsageError("say what to run: --task NAME (bench list tasks)")
+    if not models and not features:
+        raise UsageError("say what to score: --model NAME (bench list models) or --features DIR")
+    if len(models) > 1 and (features or weights):
+        raise UsageError(f"--{'features' if features else 'weights'} are of one model: give --model once")
+    if features and weights:
+        raise UsageError("--features and --weights exclude each other: features need no weights")
+    names = [name for each in tasks for name in (plugins.task_names() if each == "all" else [each])]
+    found = [plugins.find_task(name) for name in dict.fromkeys(names)]
+    encoders: list[tuple[str, Encoder | None]] = []
+    if features:
+        encoders.append((_safe(models[0] if models else features.stem), None))
+    else:
+        known = [plugins.find_encoder(name) for name in dict.fromkeys(models)]
+        encoders += [(encoder.name, encoder) for encoder in known]
+    return [(name, encoder, each) for name, encoder in encoders for each in found]
+
+
+def _safe(name: str) -> str:
+    """A model's name as a record can carry it."""
+    if not is_name(name):
+        raise UsageError(f"--model {name!r} cannot name a model in a record: give {RULE}")
+    if name in plugins.encoders():
+        raise UsageError(f"--model {name} is an encoder of the suite: give your features a name of their own")
+    return name
+
+
+def corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
+    """The corpus's folder. None where features are brought and no folder is there: a shipped list then has the labels."""
+    corpus = named.task.corpus
+    root = data_dir(corpus.name, cache, option, corpus.beside)
+    return None if features and option is None and not root.is_dir() else root
+
+
+def departures_of(request: Request, mini: bool, missing: int, unnamed: bool = False) -> Departures:
+    """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many published clips it lacks."""
+    return Departures(
+        mini=mini,
+        limit=request.limit,
+        missing=missing,
+        unnamed=unnamed,
+        layers=request.layers,
+        seeds=request.seeds,
+        asked=request.protocol.seeds,
+        dtype=request.dtype,
+        control=request.control,
+        few_shot=request.few_shot,
+        perturbed=request.perturb,
+    )
+
+
+def offline_asked() -> bool:
+    """Whether `HF_HUB_OFFLINE` says to fetch nothing."""
+    return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

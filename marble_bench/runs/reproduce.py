@@ -1,0 +1,330 @@
+"""Runs a record again, the same model, task, protocol, layers, seeds and limit, and says what comes out otherwise.
+
+Scores are held against the record's intervals. That alone would let an edit pass that stays inside them, so facts, the
+whole grid, the choice and every prediction are compared too. On one machine with one torch a rerun is the same to the last
+digit, whatever the number of threads (`SAME`); elsewhere sums are rounded otherwise, and training amplifies that (`APART`:
+one in a hundred features moved to the next number of half precision moves outputs by up to 0.0013).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from marble_bench.core import plugins
+from marble_bench.core.protocol import find_protocol
+from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.records import comparable
+from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.record_file import Stored, predicted, table
+from marble_bench.records.results import VOLATILE, differences, table_path
+from marble_bench.runs.config import Request, corpus_root
+from marble_bench.scoring.scores import number, split_of
+from marble_bench.scoring.statistics import bootstrap_interval
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+CLOSE = 1e-6  # scores are made again in double precision from stored single precision
+# How far a rerun's outputs may be from the record's, in standard deviations of that seed's outputs, and validation scores.
+SAME, APART = 1e-3, 0.05
+VALID_APART = 0.05  # of a probe's validation score where the environment is another
+ENVIRONMENT = ("python", "torch", "device", "dtype", "platform")  # what the rounding of sums depends on
+
+Found = TypeVar("Found")
+
+
+@dataclass(frozen=True)
+class Again:
+    """One score of a record and of its rerun. verdict: `same`, `inside` the interval, or `outside`.
+
+    interval: 95 %, what the rerun is judged by. basis: where that is from, `the record`, `its predictions`, or why neither.
+    """
+
+    metric: str
+    record: float | None
+    again: float | None
+    difference: float | None
+    interval: tuple[float | None, float | None]
+    basis: str
+    verdict: str
+
+
+def request_of(
+    record: dict[str, Any],
+    cache: Path,
+    results: Path,
+    device: str,
+    model: str | None = None,
+    task: str | None = None,
+    data_dir: Path | None = None,
+    weights: Path | None = None,
+    offline: bool = False,
+) -> Request:
+    """The request that would make a record. model, task: files of plug-ins that no name reaches.
+
+    Raises UsageError for a record of features that somebody brought, which are not in it.
+    """
+    facts = record["model"]
+    if facts["source"].startswith(BROUGHT):
+        raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
+    encoder = (
+        plugins.find_encoder(model)
+        if model
+        else _named(plugins.registered_encoder, facts["name"], "--model FILE.py:NAME")
+    )
+    named = (
+        plugins.find_task(task) if task else _named(plugins.registered_task, record["task"]["name"], "--task FILE.py")
+    )
+    rules = find_protocol(record["protocol"]["name"])
+    mini = record["data"]["mini"]
+    apart = comparable.of_record(record, rules.seeds)
+    return Request(
+        named=named,
+        protocol=rules,
+        encoder=encoder,
+        model=encoder.name,
+        cache=cache,
+        results=results,
+        root=None if mini else corpus_root(named, cache, data_dir, None),
+        mini=mini,
+        weights=weights,
+        layers=apart.layers,
+        seeds=apart.seeds,
+        limit=apart.limit,
+        allow_missing=bool(record["data"]["missing"] or apart.missing),
+        device=device,
+        dtype=apart.dtype,
+        offline=offline,
+        few_shot=apart.few_shot,
+        control=apart.control,
+        perturb=apart.perturbed,
+    )
+
+
+def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
+    """What a record names. Raises UsageError that says how a file of one's own is given, where no name reaches it."""
+    try:
+        return find(name)
+    except UsageError as error:
+        raise UsageError(f"{error}; if it is one of your own, give its file: {option}") from error
+
+
+def scores_again(old: Stored, again: dict[str, Any]) -> list[Again]:
+    """Every score of a record beside that of its rerun; `accuracy, mp3` is one under a perturbation.
+
+    A record has intervals of plain scores and of drops. That of a score under a perturbation is made here, of the
+    predictions beside the record; where they do not give that score, the plain score's is moved to where it stands.
+    """
+    record = old.record
+    rows = [
+        _again(name, score["test"], again["scores"].get(name, {}).get("test"), tuple(score["ci95"]), "the record")
+        for name, score in record["scores"].items()
+    ]
+    for change, found in record.get("perturbations", {}).items():
+        after = again.get("perturbations", {}).get(change, {}).get("scores", {})
+        for name, score in found["scores"].items():
+            interval, basis = _interval(old, name, change)
+            rows.append(_again(f"{name}, {change}", score["test"], after.get(name, {}).get("test"), interval, basis))
+    return rows
+
+
+def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, float | None], str]:
+    """The 95 % interval of a score under a perturbation, and what it is from."""
+    plain, score = old.record["scores"][name], old.record["perturbations"][change]["scores"][name]["test"]
+    try:
+        found = predicted(old, name, split_of(change))
+    except DataError as error:
+        found, why = None, str(error)
+    else:
+        why = "they are not beside the record"
+    if found is not None:
+        made = found.metric.compute(found.outputs, found.truth).tolist()
+        if score is not None and abs(sum(made) / len(made) - score) <= CLOSE * max(1, abs(score)):
+            low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+            return (number(low), number(high)), "its predictions"
+        why = "they give another score"
+    below, above = (_moved(bound, plain["test"], score) for bound in plain["ci95"])
+    return (below, above), f"the unchanged score, moved, since its predictions cannot be taken: {why}"
+
+
+def _moved(bound: float | None, base: float | None, to: float | None) -> float | None:
+    return None if bound is None or base is None or to is None else bound - base + to
+
+
+def _again(
+    name: str, old: float | None, new: float | None, interval: tuple[float | None, float | None], basis: str
+) -> Again:
+    if old is None or new is None:
+        return Again(name, old, new, None, interval, basis, "same" if old == new else "outside")
+    low, high = interval
+    same = abs(new - old) <= 1e-9 * max(1, abs(old))
+    inside = low is not None and high is not None and low <= new <= high
+    return Again(name, old, new, new - old, interval, basis, "same" if same else "inside" if inside else "outside")
+
+
+def changed_facts(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
+    """What else is not the same, scores and choices left out: versions, data, weights."""
+    kept = {
+        key: {k: v for k, v in each.items() if k not in (*VOLATILE, "scores", "selection", "perturbations")}
+        for key, each in (("old", record), ("new", again))
+    }
+    return list(differences(kept["old"], kept["new"]))
+
+
+@dataclass(frozen=True)
+class Difference:
+    """What a record says and its rerun does not. kind: `weights`, `model`, `task`, `protocol`, `data`, `counts`, `faults`,
+    `missing`, `trivial`, `grid`, `choice`, `predictions`."""
+
+    kind: str
+    words: str
+
+
+def differences_of(old: Stored, again: Stored) -> list[Difference]:
+    """All that speaks against a record, each in plain words. again: the rerun's record, its tables beside it.
+
+    Raises DataError where the record has no tables, or broken ones.
+    """
+    close = all(old.record["environment"][key] == again.record["environment"][key] for key in ENVIRONMENT)
+    found = [Difference(*each) for each in _facts(old.record, again.record, close)]
+    try:
+        grids, answers = ([_table(each, kind) for each in (old, again)] for kind in ("grid", "predictions"))
+        found += [Difference(*each) for each in _grid(old.record, grids[0], grids[1], close)]
+        found += [Difference(*each) for each in _predictions(answers[0], answers[1], close)]
+    except (KeyError, IndexError, TypeError, ValueError) as error:
+        raise DataError(f"the tables beside {old.path} are broken (bench results check): {error}") from error
+    return found
+
+
+def _table(stored: Stored, kind: str) -> pd.DataFrame:
+    found = table(stored, kind)
+    if found is None:
+        raise DataError(f"{table_path(stored.path, kind)} is not there: what a rerun gives cannot be compared with it")
+    return found
+
+
+def _facts(old: dict[str, Any], new: dict[str, Any], close: bool) -> Iterator[tuple[str, str]]:
+    """Facts that depend on no rounding."""
+    if old["model"]["weights_sha256"] != new["model"]["weights_sha256"]:
+        digests = [each["model"]["weights_sha256"][:12] for each in (old, new)]
+        yield "weights", f"its weights have the digest {digests[0]}, those of {new['model']['name']} here {digests[1]}"
+    told = ("name", "version", "parameters", "states", "width", "sample_rate_hz", "frame_rate_hz", "license")
+    for key in (*told, "training_data", "normalize"):
+        if key in old["model"] and old["model"][key] != new["model"].get(key):
+            yield (
+                "model",
+                f"{key.replace('_', ' ')}: {old['model'][key]!r} in the record, {new['model'].get(key)!r} here",
+            )
+    for key in ("task", "protocol"):
+        if old[key] != new[key]:
+            versions = [f"{each[key]['name']} version {each[key]['version']}" for each in (old, new)]
+            more = "" if versions[0] != versions[1] else ", with other contents"
+            yield key, f"made for {versions[0]}, here is {versions[1]}{more}"
+    yield from _data(old["data"], new["data"], close)
+    for name, score in old["scores"].items():
+        told_, made = score["trivial"], new["scores"].get(name, {}).get("trivial")
+        if not _near(told_, made, 10 * CLOSE):
+            yield "trivial", f"{name}: a constant answer gets {_shown(made)}, the record says {_shown(told_)}"
+
+
+def _data(old: dict[str, Any], new: dict[str, Any], close: bool) -> Iterator[tuple[str, str]]:
+    for split, count in old["clips"].items():
+        if count != new["clips"][split]:
+            yield "counts", f"{count} {split} clips in the record, {new['clips'][split]} here"
+    for kind, sets in (
+        ("faults", [{fault["clip"] for fault in each["faults"]} for each in (old, new)]),
+        ("missing", [set(each["missing"]) for each in (old, new)]),
+    ):
+        why = "for a fault" if kind == "faults" else "as missing"
+        for more, where in ((sets[0] - sets[1], "the record"), (sets[1] - sets[0], "the rerun")):
+            if more:
+                yield kind, f"{where} alone leaves out {len(more)} clips {why}: {listing(sorted(more), most=5)}"
+    drawn = old["mini"] and not close  # a miniature is computed, and another machine may round its samples otherwise
+    if old["fingerprint"] != new["fingerprint"] and not drawn:
+        yield "data", "clips, splits, labels or audio are not those of the corpus here: the fingerprint is another"
+
+
+def _grid(record: dict[str, Any], old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
+    """Whether every probe did on validation what the record says, and whether validation chooses what it says."""
+    axes = [name for name in new.columns if name not in ("valid", "best_epoch", "diverged", "history")]
+    pairs: Any = old.merge(new, on=axes, suffixes=("", "_again"), how="outer", indicator=True)
+    if alone := int((pairs["_merge"] != "both").sum()):
+        yield "grid", f"{alone} probes are in one of the two grids alone"
+    both, most = pairs[pairs["_merge"] == "both"], CLOSE if close else VALID_APART
+    for seed, rows in both.groupby("seed", sort=True):
+        apart = (rows["valid"] - rows["valid_again"]).abs()
+        other = rows[(apart > most) | (rows["valid"].isna() != rows["valid_again"].isna())]
+        if len(other):
+            worst = rows.loc[apart.idxmax()] if apart.notna().any() else other.iloc[0]
+            yield (
+                "grid",
+                f"seed {seed}: {len(other)} of {len(rows)} probes have another validation score, layer {worst['layer']!r} "
+                f"{_shown(worst['valid'])} in the record and {_shown(worst['valid_again'])} here",
+            )
+    for choice in record["selection"]["per_seed"]:
+        rivals = both[both["seed"] == choice["seed"]]
+        if "stem" in choice:
+            rivals = rivals[rivals["stem"] == choice["stem"]]
+        own = rivals
+        for name in choice.keys() & {"layer", "learning_rate", "weight_decay", "hidden", "batch_size", "dropout"}:
+            own = own[own[name] == choice[name]] if name in own else own
+        best = rivals["valid_again"].max()
+        if len(own) and len(rivals) and not (best - own["valid_again"].max() <= most):
+            layer = rivals.loc[rivals["valid_again"].idxmax(), "layer"]
+            yield (
+                "choice",
+                f"seed {choice['seed']}: the record chose layer {choice['layer']!r}, which gets "
+                f"{_shown(own['valid_again'].max())} on validation; layer {layer!r} gets {_shown(best)}",
+            )
+
+
+def _predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
+    """Whether every clip is answered as the record says."""
+    import numpy as np
+
+    keys, most = ["split", "seed", "clip"], SAME if close else APART
+    pairs: Any = old.merge(new, on=keys, suffixes=("", "_again"), how="outer", indicator=True)
+    for side, where in (("left_only", "the record"), ("right_only", "the rerun")):
+        rows = pairs[pairs["_merge"] == side]
+        for split, names in rows.groupby("split")["clip"]:
+            yield (
+                "predictions",
+                f"{where} alone answers {names.nunique()} {split} clips: {listing(sorted(set(names)), most=5)}",
+            )
+    both = pairs[pairs["_merge"] == "both"]
+    for (split, seed), rows in both.groupby(["split", "seed"], sort=True):
+        told, made = (np.stack(list(rows[name])).astype(np.float64) for name in ("outputs", "outputs_again"))
+        if told.shape != made.shape:
+            yield "predictions", f"{split}, seed {seed}: {told.shape[1]} outputs a clip, {made.shape[1]} here"
+            continue
+        spread = np.nanstd(made) or 1.0
+        apart = np.nanmax(np.abs(told - made), axis=1, initial=0.0) / spread
+        apart[(np.isnan(told) != np.isnan(made)).any(axis=1)] = np.inf
+        if (other := apart > most).any():
+            clips = list(rows["clip"][other])
+            yield (
+                "predictions",
+                f"{split}, seed {seed}: {len(clips)} of {len(rows)} clips are answered otherwise, by up to "
+                f"{apart.max():.2g} standard deviations: {listing(clips, most=5)}",
+            )
+        wrong = [
+            clip
+            for clip, one, two in zip(rows["clip"], rows["truth"], rows["truth_again"], strict=True)
+            if len(one) != len(two) or not np.allclose(one, two, atol=CLOSE)
+        ]
+        if wrong:
+            yield (
+                "predictions",
+                f"{split}, seed {seed}: {len(wrong)} clips have another label: {listing(wrong, most=5)}",
+            )
+
+
+def _near(one: float | None, other: float | None, apart: float) -> bool:
+    return one is other if one is None or other is None else abs(one - other) <= apart * max(1, abs(one))
+
+
+def _shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"

@@ -1,0 +1,95 @@
+"""The metric contract; see the package."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    import torch
+
+Kind = Literal["classes", "tags", "scalars", "events", "stems"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A score and how to read it. Its functions are of a module, or partial ones of such, so that it can travel to workers.
+
+    For `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is not read.
+
+    compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
+    per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
+        metric's own contribution of each clip, NaN for a clip without a value.
+    on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
+        still have an order. None where `compute` will do.
+    weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
+        which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
+    smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
+    compares: True for a score that compares clips with each other (how well a clip's neighbours are of its class), and not
+        an average over clips, where clips count alone: then clips are left out one by one and never drawn twice, for a
+        clip would be compared with its own copies.
+    interval: `jackknife` for a score between 0 and 1 that few clips raise; see `marble_bench.scoring.statistics`.
+    carried: of such a score, `truth -> (clips, parts)`, above 0 where a clip raises a part of it: the score is a mean over
+        parts, and each part one over the clips that raise it. None where every clip does.
+    source: the definition and the library that it is tested against.
+    version: raised whenever the same answers would get another score. measured_by: functions of this folder that make the
+        rows that it reads, so that their code counts as its own.
+    """
+
+    name: str
+    kind: Kind
+    compute: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+    source: str
+    higher_is_better: bool = True
+    unit: str = "fraction"
+    on_resample: Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    weighted: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor] | None = None
+    smooth: bool = True
+    compares: bool = False
+    interval: Literal["bootstrap", "jackknife"] = "bootstrap"
+    carried: Callable[[torch.Tensor], torch.Tensor] | None = None
+    version: int = 1
+    measured_by: tuple[Callable[..., object], ...] = ()
+
+    def targets(self) -> type:
+        """The kind of target that this metric reads."""
+        from marble_bench.scoring import targets
+
+        kinds = {
+            "classes": targets.Classes,
+            "tags": targets.Tags,
+            "scalars": targets.Scalars,
+            "events": targets.Events,
+            "stems": targets.Stems,
+        }
+        return kinds[self.kind]
+
+
+def mean_of(
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+) -> Callable[[torch.Tensor, torch.Tensor, torch.Tensor], torch.Tensor]:
+    """`Metric.weighted` of a score that is the mean of what `per_clip` gives."""
+    return partial(_weighted_mean, per_clip)
+
+
+def _weighted_mean(
+    per_clip: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
+    outputs: torch.Tensor,
+    truth: torch.Tensor,
+    weights: torch.Tensor,
+) -> torch.Tensor:
+    exact = weights.double()
+    return exact @ per_clip(outputs, truth).double().T / exact.sum(dim=1, keepdim=True)
+
+
+def weighted_nanmean(values: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """`(probes, clips, columns)`, `(replicates, clips)` -> `(replicates, probes, columns)`: the mean of the clips that have
+    a value, each counted `weights` times; NaN where none has."""
+    import torch
+
+    exact, there = values.double(), values.isfinite().double()
+    total = torch.einsum("rc,pck->rpk", weights.double(), exact.nan_to_num(nan=0.0) * there)
+    return total / torch.einsum("rc,pck->rpk", weights.double(), there)

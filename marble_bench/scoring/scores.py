@@ -1,0 +1,182 @@
+"""What is scored, and its scores: the outputs of the chosen probes for clips, and for what a task also asks about.
+
+Three views of the same outputs: clip by clip (every task); the best of four ways to combine a clip's windows
+(`Task.ensemble`); and group by group, outputs averaged over the clips of one recording (`Task.group_name`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from math import isfinite
+from statistics import stdev
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.scoring.statistics import admitted, interval_of, paired
+
+if TYPE_CHECKING:
+    import torch
+
+    from marble_bench.scoring.metric import Metric
+
+
+@dataclass(frozen=True)
+class Answers:
+    """Outputs `(seeds, items, width)` and truth `(items,)` or `(items, width)` by split; `groups` of the test items."""
+
+    outputs: dict[str, torch.Tensor]
+    truth: dict[str, torch.Tensor]
+    groups: list[str]
+
+
+def scores(
+    metrics: Sequence[Metric],
+    answers: Answers,
+    constant: torch.Tensor,
+    suffix: str = "",
+    main: bool = True,
+    marks: list[str] | None = None,
+) -> dict[str, Any]:
+    """Every metric on the test split, with interval, seeds, validation and the score of the constant answer.
+
+    constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names.
+    main: the first of them is the task's main score. marks: where it is noted why a score has no interval.
+    """
+    outputs, truth = answers.outputs, answers.truth
+    trivial = constant.expand(1, len(truth["test"]), -1)
+    found = {}
+    for index, metric in enumerate(metrics):
+        per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
+        interval = interval_of(metric, outputs["test"], truth["test"], answers.groups)
+        if interval.why and marks is not None:
+            marks.append(f"{metric.name}{suffix}: no interval, {interval.why}")
+        found[metric.name + suffix] = {
+            "main": main and index == 0,
+            "higher_is_better": metric.higher_is_better,
+            "unit": metric.unit,
+            "test": number(sum(per_seed) / len(per_seed)),
+            "ci95": [number(interval.low), number(interval.high)],
+            # a score that no clip can be asked for is NaN, and has no spread
+            "std": stdev(per_seed) if len(per_seed) > 1 and all(map(isfinite, per_seed)) else None,
+            "per_seed": [number(score) for score in per_seed],
+            "valid": number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
+            "trivial": number(float(metric.compute(trivial, truth["test"])[0])),
+        }
+    return found
+
+
+def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
+    """`(probes, windows, outputs)` -> `(probes, clips, outputs)`: the mean over each clip's windows.
+
+    clip: `(windows,)`, each window's clip. clips: how many there are.
+    """
+    import torch
+
+    if len(clip) == clips:
+        return outputs  # one window a clip, in order
+    total: torch.Tensor = outputs.new_zeros(outputs.shape[0], clips, outputs.shape[2]).index_add_(1, clip, outputs)
+    return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
+
+
+def ensembles() -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]:
+    """The four ways in which JukeMIR and MARBLE make a song's answer of its windows' outputs, by their names there.
+
+    Each maps `(seeds, windows, classes)`, `(windows,)` each window's clip, and the number of clips to
+    `(seeds, clips, classes)`: `gmean` averages logits, `mean` probabilities, `max` takes the highest logit of each class,
+    `vote` counts the windows that decide for it.
+    """
+    import torch
+
+    def vote(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
+        decided: torch.Tensor = torch.nn.functional.one_hot(outputs.argmax(dim=-1), outputs.shape[-1]).to(outputs.dtype)
+        return average_windows(decided, clip, clips)
+
+    def probabilities(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
+        return average_windows(outputs.softmax(dim=-1), clip, clips)
+
+    def highest(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> torch.Tensor:
+        where = clip[None, :, None].expand_as(outputs)
+        lowest = outputs.new_full((outputs.shape[0], clips, outputs.shape[2]), -torch.inf)
+        reduced: torch.Tensor = lowest.scatter_reduce(1, where, outputs, "amax")
+        return reduced
+
+    return {
+        "gmean": average_windows,
+        "mean": probabilities,
+        "max": highest,
+        "vote": vote,
+    }
+
+
+def best_ensemble(
+    metric: Metric,
+    windows: dict[str, torch.Tensor],
+    clip: dict[str, torch.Tensor],
+    answers: Answers,
+) -> tuple[Answers, list[str]]:
+    """The answers by the ensemble that does best on the valid split, seed by seed, and its names; ties to the first.
+
+    windows: outputs `(seeds, windows, classes)` by split. clip: each window's clip by split.
+    """
+    import torch
+
+    made = {
+        name: {split: way(windows[split], clip[split], len(answers.truth[split])) for split in windows}
+        for name, way in ensembles().items()
+    }
+    valid = torch.stack([metric.compute(each["valid"], answers.truth["valid"]) for each in made.values()])
+    names = [list(made)[index] for index in valid.argmax(dim=0).tolist()]
+    outputs = {split: torch.stack([made[name][split][seed] for seed, name in enumerate(names)]) for split in windows}
+    return Answers(outputs, answers.truth, answers.groups), names
+
+
+def by_group(answers: Answers, groups: dict[str, list[str]]) -> Answers:
+    """One answer for each group: outputs averaged over its clips, the truth that they share. groups: of clips, by split."""
+    import torch
+
+    outputs, truth = {}, {}
+    names: dict[str, list[str]] = {}
+    for split, of_clip in groups.items():
+        names[split] = list(dict.fromkeys(of_clip))
+        place = torch.tensor([names[split].index(group) for group in of_clip])
+        first = [of_clip.index(name) for name in names[split]]
+        outputs[split] = average_windows(answers.outputs[split], place, len(first))
+        truth[split] = answers.truth[split][first]
+    return Answers(outputs, truth, names["test"])
+
+
+def number(value: float) -> float | None:
+    """A float for JSON: NaN and infinity become null."""
+    return value if isfinite(value) else None
+
+
+def split_of(name: str) -> str:
+    """What a changed clip's predictions are called in the table beside a record."""
+    return f"test:{name}"
+
+
+def drop(
+    metric: Metric,
+    before: tuple[torch.Tensor, torch.Tensor],
+    after: tuple[torch.Tensor, torch.Tensor],
+    groups: Sequence[str],
+) -> dict[str, Any]:
+    """What a record says of a metric on clips unchanged and changed; a drop above 0 is a loss.
+
+    before, after: outputs `(seeds, clips, ...)` and truth, the clips in one order. groups: `(clips,)`, drawn together.
+    """
+    clean, per_seed = (metric.compute(*each).tolist() for each in (before, after))
+    lost = paired(metric, before, after, groups)
+    whole, changed = (sum(scores) / len(scores) for scores in (clean, per_seed))
+    loss = whole - changed
+    found = admitted(loss, lost.low, lost.high)  # of all clips, where the interval is of those that have a value twice
+    low, high = found.low, found.high
+    if not metric.higher_is_better:
+        low, high, loss = -high, -low, -loss
+    return {
+        "test": number(changed),
+        "clean": number(whole),
+        "drop": number(loss),
+        "drop_ci95": [number(low), number(high)],
+        "per_seed": [number(value) for value in per_seed],
+    }

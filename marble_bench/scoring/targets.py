@@ -1,0 +1,193 @@
+"""Kinds of answer. A target derives what a probe needs: output width, loss, decision, trivial output.
+
+Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`
+and `Scalars`; a probe's outputs are `(..., clips, width)`. `Events` and `Stems` are asked frame by frame; their truth
+is made where they are trained.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias
+
+from marble_bench.errors import DataError, did_you_mean
+from marble_bench.files.tables import brief
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
+
+
+def _index(name: str, names: Sequence[str], clip: str) -> int:
+    try:
+        return names.index(name)
+    except ValueError:
+        raise DataError(
+            f"clip {brief(clip)} is labelled {brief(name)}, which is no label of the task"
+            + did_you_mean(str(name)[:99], names)
+        ) from None
+
+
+@dataclass(frozen=True)
+class Classes:
+    """One of several names: genre, key, instrument, singer. A clip's target is the name."""
+
+    names: tuple[str, ...]
+    loss: Loss = "cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Names -> `(clips,)` int64. Raises DataError naming the clip and the closest label."""
+        import numpy as np
+
+        return np.array([_index(name, self.names, clip) for name, clip in zip(targets, clips, strict=True)], np.int64)
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
+        """`(width,)`: all weight on the most frequent training class (the first of equals)."""
+        import numpy as np
+
+        counts = np.bincount(train, minlength=self.width)
+        share: NDArray[Any] = (np.arange(self.width) == counts.argmax()).astype(np.float32)
+        return share
+
+
+@dataclass(frozen=True)
+class Tags:
+    """Any number of several names. A clip's target is the tuple of the names that hold."""
+
+    names: tuple[str, ...]
+    loss: Loss = "binary_cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Tuples of names -> `(clips, width)` float32 of 0 and 1."""
+        import numpy as np
+
+        truth = np.zeros((len(targets), self.width), np.float32)
+        for row, (names, clip) in enumerate(zip(targets, clips, strict=True)):
+            if not isinstance(names, (tuple, list, set, frozenset)):
+                raise DataError(
+                    f"clip '{clip}' has the target {brief(names)}; give a tuple of its tags: ('{self.names[0]}',)"
+                )
+            truth[row, [_index(name, self.names, clip) for name in names]] = 1
+        return truth
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
+        """`(width,)`: the share of training clips that carry each tag."""
+        import numpy as np
+
+        share: NDArray[Any] = train.mean(axis=0).astype(np.float32)
+        return share
+
+
+@dataclass(frozen=True)
+class Scalars:
+    """Real numbers, one per name. A clip's target is the tuple of values.
+
+    A probe learns z-scores by the mean and population standard deviation over the development set, which is the train
+    and valid splits together (as JukeMIR and MARBLE do for EMO); R2 does not depend on that scale.
+    """
+
+    names: tuple[str, ...]
+    loss: Loss = "squared_error"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Tuples of values -> `(clips, width)` float32, in the label's own units."""
+        import numpy as np
+
+        truth = np.zeros((len(targets), self.width))
+        for row, (target, clip) in enumerate(zip(targets, clips, strict=True)):
+            try:
+                values = np.array(target, np.float64).reshape(-1)
+            except (TypeError, ValueError) as error:
+                raise DataError(f"clip '{clip}' has the target {brief(target)}; give a tuple of numbers") from error
+            if len(values) != self.width:
+                raise DataError(f"clip '{clip}' has {len(values)} values; the task has {self.width}: {self.names}")
+            truth[row] = values
+        bad = ~np.isfinite(truth).all(axis=1)
+        if bad.any():
+            raise DataError(f"clip '{clips[int(bad.argmax())]}' has a label that is not a finite number")
+        return truth.astype(np.float32)
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
+        """`(width,)`: the training mean."""
+        import numpy as np
+
+        mean: NDArray[Any] = train.mean(axis=0, dtype=np.float64).astype(np.float32)
+        return mean
+
+
+@dataclass(frozen=True)
+class Events:
+    """Moments in time. A clip's target holds, for each name, the ascending times in seconds, or None: not annotated.
+
+    A probe gives every frame one activation per name; moments are decoded from them. The first name is the main one, and is
+    always annotated.
+    """
+
+    names: tuple[str, ...] = ("beat", "downbeat")
+    loss: Loss = "binary_cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Times -> `(clips, width)` float32: how many there are of each, NaN where not annotated.
+
+        Raises DataError naming the clip if times are not finite, negative, not ascending, or if it has fewer than two of the
+        main kind.
+        """
+        import numpy as np
+
+        counts = np.full((len(targets), self.width), np.nan, np.float32)
+        for row, (target, clip) in enumerate(zip(targets, clips, strict=True)):
+            if len(target) != self.width:
+                raise DataError(f"clip '{clip}' has {len(target)} kinds of events; the task has {self.names}")
+            if target[0] is None:
+                raise DataError(
+                    f"clip '{clip}' has no {self.names[0]}s annotated, which a task of {self.names[0]}s needs"
+                )
+            for column, (times, name) in enumerate(zip(target, self.names, strict=True)):
+                if times is None:
+                    continue
+                exact = np.asarray(times, np.float64)
+                if not np.isfinite(exact).all() or (exact < 0).any() or (np.diff(exact) <= 0).any():
+                    raise DataError(f"clip '{clip}' has {name} times that are not finite, negative or not ascending")
+                if not column and len(exact) < 2:
+                    raise DataError(f"clip '{clip}' has {len(exact)} annotated {name}s; two are needed to tell a tempo")
+                counts[row, column] = len(exact)
+        return counts
+
+
+@dataclass(frozen=True)
+class Stems:
+    """The parts that a mixture is the sum of. A clip's target is nothing: its stems lie beside it."""
+
+    names: tuple[str, ...]
+    loss: Loss = "squared_error"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """`(clips, 0)`: a mixture's label is in its stems."""
+        import numpy as np
+
+        return np.zeros((len(targets), 0), np.float32)
+
+
+Target: TypeAlias = Classes | Tags | Scalars | Events | Stems

@@ -1,0 +1,1 @@
+"""Source separation: stems, mixtures to train on, the separator, and BSSEval song by song."""
