@@ -54,6 +54,15 @@ def did_you_mean(name: str, choices: Iterable[str]) -> str:
     return f"; did you mean '{close[0]}'?" if close else ""
 
 
+def counted(many: int, one: str, more: str = "") -> str:
+    """A number with its noun. more: the noun of several, where it is not that of one with an s.
+
+    >>> counted(1, "record"), counted(0, "record"), counted(1200, "pass", "passes")
+    ('1 record', '0 records', '1,200 passes')
+    """
+    return f"{many:,} {one if many == 1 else more or one + 's'}"
+
+
 def listing(names: Iterable[str], most: int = 10) -> str:
     """Names for an error message, cut after `most` with the count of the rest.
 

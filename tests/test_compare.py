@@ -117,6 +117,23 @@ def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     assert "predictions.parquet is not beside it" in bench("compare", "other", bare, "--mini").err
 
 
+@pytest.mark.parametrize(
+    ("mini", "option", "hint"),
+    [
+        (True, (), "1 record of protocol marble is of miniatures: add --mini"),
+        (False, ("--mini",), "1 record of protocol marble is of the full corpora: leave --mini out"),
+        (True, ("--mini", "--protocol", "linear"), "there are records of protocol marble: give --protocol"),
+    ],
+)
+def test_records_of_the_other_kind_are_hinted_at(tmp_path, bench, mini, option, hint):
+    make(tmp_path / "results", "one", mini=mini)
+    make(tmp_path / "results", "two", mini=not mini, seed=1)
+    ended = bench("compare", "one", "two", *option)
+    assert ended.code == 2
+    assert "no record of model 'one' in results" in ended.err
+    assert hint in ended.err
+
+
 def test_a_control_is_never_compared_and_the_run_that_the_board_shows_is(tmp_path, bench):
     right = make(tmp_path / "results", "one", skill=3, mini=True)
     make(tmp_path / "results", "two", seed=1, mini=True)

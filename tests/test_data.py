@@ -1,10 +1,12 @@
 """`bench data`, and a task as a `datasets.DatasetDict`."""
 
 import json
+import shutil
 
 import numpy as np
 import pytest
 import soundfile
+from conftest import TOY_MODEL, TOY_TASK
 
 from marble_bench.core import plugins
 from marble_bench.data import corpus
@@ -19,8 +21,6 @@ def gtzan_mini(tmp_path_factory):
 @pytest.fixture
 def gtzan(gtzan_mini, tmp_path):
     """A miniature of GTZAN of one's own to break."""
-    import shutil
-
     shutil.copytree(gtzan_mini, tmp_path / "gtzan")
     return tmp_path / "gtzan"
 
@@ -67,6 +67,20 @@ def test_ten_planted_faults_are_all_named(bench, gtzan):
     assert shown.code == 3
     assert "1 missing, 8 damaged" in shown.err
     assert stranger.name in shown.out
+
+
+@pytest.mark.parametrize("more", [(), ("--allow-missing",)])
+def test_a_miniature_that_lacks_a_file_is_not_used_and_made_anew(bench, tmp_path, more):
+    asked = ("--task", TOY_TASK, "--model", TOY_MODEL, "--mini", *more)
+    assert bench("run", *asked, "--dry-run").code == 0
+    (mini,) = (tmp_path / "cache/mini").iterdir()
+    (mini / "hums/test03.wav").unlink()
+    for ended in (bench("run", *asked), bench("plan", *asked), bench("check", TOY_TASK)):
+        assert ended.code == 3
+        assert f"the miniature in {mini} lacks 1 of 51 files: hums/test03.wav. Delete the folder" in ended.err
+        assert "have it made anew, in the cache by --mini, elsewhere by bench data mini" in ended.err
+    shutil.rmtree(mini)
+    assert bench("check", TOY_TASK).code == 0
 
 
 def test_headers_alone_tell_a_truncated_wav(bench, gtzan):

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
@@ -265,51 +265,64 @@ def test_a_miniature_that_was_killed_midway_is_swept(tmp_path):
     assert [path.name.startswith(".") for path in (tmp_path / "mini").iterdir()] == [False]
 
 
-NUMBA = (
-    "import sys, types, numba.core.caching as c\n"
-    "for each in ('_InTreeCacheLocator', '_InTreeCacheLocatorFsAgnostic', '_UserWideCacheLocator'):\n"
-    "    if hasattr(c, each): getattr(c, each).from_function = classmethod(lambda *_: None)\n"
-)
+LIBROSA = "import numba\n@numba.njit(cache=True)\ndef doubled(x): return 2 * x\n"
+COMPILED = """
+import os, pathlib, sys
+sys.path.insert(0, sys.argv[2])
+from marble_bench import compiling
+compiling.keep_compiled(pathlib.Path(sys.argv[1]))
+assert not {"numba", "librosa"} & set(sys.modules)
+with compiling.one_at_a_time():
+    import numba.core.caching as c
+    for name in ("UserWideCacheLocator", "_UserWideCacheLocator"):  # the user's home cannot be written
+        if hasattr(c, name): getattr(c, name).from_function = classmethod(lambda *_: None)
+    from librosa import doubled
+    assert doubled(2) == 4
+    print(os.environ.get("NUMBA_CACHE_DIR"))
+"""
 
 
-@pytest.mark.parametrize("writable", [True, False])
+@pytest.mark.parametrize("writable", ["librosa", "cache", "nothing"])
 def test_what_numba_compiles_is_kept_where_neither_home_nor_its_own_folder_can_be_written(tmp_path, writable):
-    """numba is left only the place that it is told; else its words would be `no locator available`."""
-    cache = tmp_path / "cache"
-    cache.mkdir()
-    (tmp_path / "compiled.py").write_text("import numba\n@numba.njit(cache=True)\ndef doubled(x): return 2 * x\n")
-    code = (
-        "import sys, pathlib\nsys.path.insert(0, sys.argv[2])\nfrom marble_bench import compiling\n"
-        "compiling.keep_compiled(pathlib.Path(sys.argv[1]))\nassert 'numba' not in sys.modules\n"
-        "with compiling.one_at_a_time():\n"
-        "    import os\n"
-        f"    exec({NUMBA!r})\n"
-        "    from compiled import doubled\n"
-        "    assert doubled(2) == 4\n"
-        "    print(os.environ['NUMBA_CACHE_DIR'])\n"
-    )
+    """Beside librosa, else in the cache, else among temporary files.
+
+    With a librosa of one function; the user's home cannot be written, so numba has no other place.
+    """
+    cache, librosa, temporary = tmp_path / "cache", tmp_path / "site/librosa", tmp_path / "tmp"
+    for folder in (cache, librosa, temporary):
+        folder.mkdir(parents=True)
+    (librosa / "__init__.py").write_text(LIBROSA)
     environment = {key: value for key, value in os.environ.items() if key != "NUMBA_CACHE_DIR"}
-    environment |= {"BENCH_CACHE": str(cache), "TMPDIR": str(tmp_path / "tmp")}
-    (tmp_path / "tmp").mkdir()
-
-    def run():
-        call = [sys.executable, "-c", code, str(cache), str(tmp_path)]
-        return subprocess.run(call, capture_output=True, text=True, env=environment)
-
-    if writable:
-        done, place = run(), cache / "numba"
-    else:
-        with read_only(cache):
-            done = run()
-        place = tmp_path / "tmp" / f"marble-bench-numba-{os.getuid()}"
+    environment |= {"BENCH_CACHE": str(cache), "TMPDIR": str(temporary)}
+    with ExitStack() as stack:
+        for folder in {"librosa": (cache,), "cache": (librosa,), "nothing": (librosa, cache)}[writable]:
+            stack.enter_context(read_only(folder))
+        call = [sys.executable, "-c", COMPILED, str(cache), str(librosa.parent)]
+        done = subprocess.run(call, capture_output=True, text=True, env=environment)
     assert done.returncode == 0, done.stderr
-    assert done.stdout.strip() == str(place)
-    assert list(place.rglob("*.nbi"))
-    assert done.stderr.count("\n") == (0 if writable else 1)
-    assert ("cannot be written" in done.stderr) != writable
+    place = {"librosa": None, "cache": cache / "numba", "nothing": temporary / f"marble-bench-numba-{os.getuid()}"}
+    assert done.stdout.strip() == str(place[writable])
+    assert list((place[writable] or librosa / "__pycache__").rglob("*.nbi"))
+    said = writable == "nothing"
+    assert done.stderr.count("\n") == said
+    assert ("cannot be written" in done.stderr) == said
+
+
+def test_processes_wait_for_each_other_by_the_place_that_numba_writes(tmp_path, monkeypatch):
+    """Not by their caches: with two of them, both would write beside the one librosa at once."""
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
+    for place in ("/site/librosa", "/site/librosa", "/other/librosa"):
+        monkeypatch.setattr(locks, "_beside_librosa", lambda place=place: place)
+        monkeypatch.setenv("BENCH_CACHE", str(tmp_path / str(time.monotonic_ns())))
+        with locks.one_at_a_time():
+            pass
+    assert len(list(tmp_path.glob("*.lock"))) == 2
+    assert "NUMBA_CACHE_DIR" not in os.environ
 
 
 def test_a_folder_that_the_user_gave_numba_is_kept(tmp_path, monkeypatch):
+    monkeypatch.setattr(locks, "_beside_librosa", lambda: "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/of/the/user")
     locks.keep_compiled(tmp_path)
     assert os.environ["NUMBA_CACHE_DIR"] == "/of/the/user"
@@ -478,7 +491,33 @@ def test_a_record_that_is_not_whole_and_tells_other_numbers_is_left(bench, store
     ended = bench(*TOY)
     assert ended.code == 1
     assert "holds another result; nothing was written" in ended.err
+    assert "selection.probes: 25 -> 24" in ended.err
     assert not list(stored.parent.glob("*.predictions.parquet"))
+
+
+def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, monkeypatch):
+    from conftest import toy_module
+
+    from marble_bench.errors import DataError
+    from marble_bench.runs import inputs
+
+    def no_work(*_):
+        raise DataError("work began")
+
+    corpus = tmp_path / "corpus"
+    corpus.mkdir()
+    toy_module().write(corpus)
+    next(corpus.rglob("*.wav")).unlink()
+    other = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--device", "cpu", "--seeds", 1, "--data-dir", corpus)
+    assert bench(*other, "--allow-missing").code == 0
+    monkeypatch.setattr(inputs, "encoder_features", no_work)
+    for run, name in ((ALOUD, stored.name), ((*other, "--allow-missing"), "toy-task.partial-seeds1.json")):
+        ended = bench(*run)
+        told, failed = ended.err.splitlines()
+        assert name in told
+        assert "stands already; if this run finds another result, it will not be replaced without --overwrite" in told
+        assert failed == "error: work began"
+        assert bench(*run, "--overwrite").err == bench(*run, "--layers", "1").err == "error: work began\n"
 
 
 def test_a_record_that_cannot_be_read_is_left_unless_it_is_to_be_replaced(bench, stored):

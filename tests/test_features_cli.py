@@ -245,7 +245,7 @@ def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(be
     other.write_text(Path(TOY_TASK).read_text())
     call = ("plan", *OF_TOY, "--task", other, "--mini", "--json", "--device", "cpu")
     planned = bench(*call, "--ignore-stored").record
-    assert planned["each"][0]["rate_from"] == "1 records in results"
+    assert planned["each"][0]["rate_from"] == "1 record in results"
     assert planned["each"][0]["rate"] == round(record["cost"]["real_time_factor"], 1)
     assert planned["each"][0]["probe_hours"] == round(record["cost"]["probe_s"] / 3600, 4)
     assert planned["total"]["passes"] == 1

@@ -23,7 +23,7 @@ TOLD = {
     "a copied model": ("same answers", "same answers", "same answers", "model, weights, grid, predictions"),
     "leaked labels, in the features": ("", "", "", ""),
     "miniature as full": ("", "", "", "grid, predictions"),
-    "invented faults": ("facts", "facts, faults", "facts, faults", "faults, counts, data, predictions"),
+    "invented faults": ("facts", "facts", "facts", "faults, counts, data, predictions"),
     "altered trivial score": ("", "trivial", "trivial", "trivial"),
     "altered training data": ("", "", "", "model"),
     "truncated test split": ("counts", "counts, splits", "counts, splits", "counts, data, predictions"),
@@ -148,6 +148,21 @@ def test_labels_groups_and_unread_faults_are_compared(world, honest, tmp_path):
     draft.record["data"]["fingerprint"] = world.fingerprint({"train29"})
     found = validation.check([draft.seal(tmp_path, world, trivial=True)], Corpora(world.root))
     assert [(each.kind, each.stands) for each in found] == [("fault not here", True)]
+
+
+def test_a_fault_that_is_not_known_is_told_once_by_the_best_list_at_hand(world, honest, tmp_path):
+    """One has a known fault's words, so that the record alone tells nothing; the other words that no fault has."""
+    for clip, why, alone in (("train28", "cut short in the first edition", {"ok"}), ("train28", "hum", {"facts"})):
+        draft = forgers.Draft.of(honest)
+        draft.record["data"]["faults"] = [{"clip": clip, "why": why}]
+        draft.record["data"]["clips"]["train"] -= 1
+        draft.record["data"]["fingerprint"] = world.fingerprint({clip})
+        path = draft.seal(tmp_path / why, world, trivial=True)
+        for corpora, kinds in ((Corpora(), alone), (_list_alone(world), {"facts"}), (Corpora(world.root), {"facts"})):
+            found = validation.check([path], corpora)
+            assert {each.kind for each in found} == kinds
+            assert len(found) == 1
+            assert ("train28" in found[0].words) == (kinds == {"facts"})
 
 
 def test_a_miniature_is_not_compared_with_the_list_of_the_corpus(world):

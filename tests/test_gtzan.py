@@ -82,7 +82,7 @@ def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini, tmp_pa
 
 def test_kaggles_copy_gives_the_same_clips(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "Data/genres_original")
-    shutil.copy(mini / corpus.MARKER, tmp_path)
+    (tmp_path / corpus.MARKER).write_text("Made for a test.\n")
     there = corpus.on_disk(named, tmp_path)
     assert [c.id for c in there.clips] == [c.id for c in corpus.on_disk(named, mini).clips]
 

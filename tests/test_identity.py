@@ -20,7 +20,7 @@ from marble_bench.core import hashes, keys, plugins, sources, trees
 from marble_bench.core.task import Clip, Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import fingerprint, frames, manage, pooled
+from marble_bench.features import fingerprint, frames, manage, pipeline, pooled, ray
 from marble_bench.features.store import Span, Store
 from marble_bench.records import results, validation
 
@@ -454,6 +454,13 @@ def test_weights_that_load_reads_are_compared_with_what_is_stored(bench, tmp_pat
         assert changed.code == 1
         assert "layer '0' differs by 1 (relative) between 20" in changed.err
         assert "raise the encoder's version (it is 1), or run with --fresh-features" in changed.err
+    refused = bench(*run, "--fresh-features")  # before anything is set aside or made: the record would be in its way
+    assert refused.code == 2
+    assert (
+        "marble/toy-task.mini-layers-0-seeds1.json stands already, and --fresh-features may change it: give --overwrite too"
+        in refused.err.replace("\n", "")
+    )
+    assert not (tmp_path / "cache/aside").exists()
     fresh = bench(*run, "--fresh-features", "--overwrite")
     assert fresh.code == 0, fresh.err
     assert fresh.record["cost"]["cached"] is False
@@ -582,7 +589,8 @@ def test_the_error_is_relative_by_layer_and_the_tolerance_that_of_device_and_pre
 def test_a_fingerprint_is_read_as_it_was_written_and_a_flipped_bit_is_told(tmp_path):
     encoder, encode = _toy()
     made = fingerprint.make(encoder, encode, "cpu")
-    path = fingerprint.write(tmp_path, made, ["2", "0"])
+    path = tmp_path / fingerprint.FILE
+    path.write_bytes(fingerprint.pack(tmp_path.name, made, ["2", "0"]))
     found = fingerprint.read(tmp_path)
     assert list(found.layers) == ["2", "0"]
     assert (found.made, found.device, found.half) == (made.made, "cpu", False)
@@ -610,7 +618,8 @@ def test_each_layers_store_of_frames_has_its_part_and_what_changed_is_told(tmp_p
     assert [list(fingerprint.read(store.folder).layers) for store in found.stores] == [["0"], ["2"]]
     made = fingerprint.read(found.stores[1].folder)
     assert frames.extract(*run)[1].audio_s == 0
-    fingerprint.write(found.stores[1].folder, replace(made, layers={"2": made.layers["2"] * 2}), ["2"])
+    changed = replace(made, layers={"2": made.layers["2"] * 2})
+    found.stores[1].put_beside(fingerprint.FILE, fingerprint.pack(found.stores[1].folder.name, changed, ["2"]))
     with pytest.raises(BenchError, match=r"toy gives other features .* layer '2' differs by 0.5"):
         frames.extract(*run)
 
@@ -633,6 +642,50 @@ def test_a_shipped_encoder_is_not_loaded_when_everything_is_stored(monkeypatch, 
     assert bench(*run).code == 0
     monkeypatch.setattr(fingerprint, "make", None)  # would be called behind every load
     assert bench(*run).code == 0
+
+
+RETURN = "return [pool(bands), pool(bands.tanh()), pool(bands.abs().sqrt())]"
+HEAD = "def encode(waveforms: Any, pool: Pool) -> Sequence[Any]:\n        frames = "
+REFUSED = {
+    "contract": (RETURN, "return [pool(bands)] * 2", "gives 2 layers and declares 3"),
+    "loaded twice": (HEAD, f"gain = torch.rand(1)\n\n    {HEAD}gain * ", "loaded twice, layer '0' differs"),
+    "load": ("    import torch\n", "    import torch\n    raise OSError('no weights')\n", "OSError: no weights"),
+    "values": (
+        RETURN,
+        "return [pool(bands * (1e5 if len(waveforms) > 2 else 1)), pool(bands), pool(bands)]",
+        "reaches",
+    ),
+}
+
+
+@pytest.mark.parametrize("how", REFUSED)
+@pytest.mark.parametrize("command", [("features", "extract"), ("run", "--seeds", 1)], ids=["extract", "run"])
+def test_an_encoder_that_is_refused_leaves_no_store(bench, tmp_path, how, command):
+    old, new, words = REFUSED[how]
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    assert text.count(old) == 1
+    (tmp_path / "off.py").write_text(
+        text.replace(old, new).replace("gain * waveforms.unfold", "(gain * waveforms).unfold")
+    )
+    ended = bench(*command, "--model", f"{tmp_path}/off.py:TOY", "--task", TOY_TASK, "--mini", "--device", "cpu")
+    assert ended.code in (1, 2)
+    assert words in ended.err
+    assert not list((tmp_path / "cache").glob("features/*"))
+    assert bench("features", "ls", "--json").record == []
+
+
+def test_the_contract_of_a_users_encoder_is_tried_once_in_a_run(bench, monkeypatch):
+    tried, asked = [], ("--model", TOY_MODEL, "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1)
+    require = fingerprint.contract.require
+    monkeypatch.setattr(fingerprint.contract, "require", lambda *given: tried.append(given) or require(*given))
+    assert bench("features", "extract", *asked).code == 0
+    assert len(tried) == 1
+
+
+def test_a_users_encoder_may_run_on_a_cluster_whose_driver_has_a_plan_alone():
+    encoder = plugins.find_encoder(TOY_MODEL)
+    assert encoder.code
+    assert ray._Remote([], encoder, pipeline.Settings(), pipeline.Cost(), print).step(8000) == 60
 
 
 def test_one_guard_loads_a_users_encoder_once_for_all_stores_of_a_run(tmp_path):
@@ -673,19 +726,36 @@ def test_fresh_features_spare_what_the_same_command_made(tmp_path, bench):
     other = _write(tmp_path / "other_task.py", TASK)
     assert bench(*run, "--task", TOY_TASK, "--task", other).code == 0
     assert not (tmp_path / "cache/aside").exists()
-    assert bench(*run, "--task", TOY_TASK).code == 0
+    assert bench(*run, "--task", TOY_TASK, "--overwrite").code == 0
     assert len(list((tmp_path / "cache/aside").glob("*/features/*"))) == 1
     for wrong in (("--features", tmp_path),):
         assert bench("run", "--task", TOY_TASK, "--fresh-features", *wrong).code == 2
 
 
+@pytest.mark.parametrize("name", ["about.json", "fingerprint.safetensors"])
+def test_json_without_end_in_the_cache_is_named_by_verify_and_stops_no_other_store(bench, tmp_path, name):
+    asked = ("features", "extract", "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1, "--model")
+    assert bench(*asked, "logmel").code == 0
+    (path,) = (tmp_path / "cache").rglob(name)
+    deep = b"[" * 100_000
+    path.write_bytes(deep if name == "about.json" else len(deep).to_bytes(8, "little") + deep)
+    assert bench(*asked, TOY_MODEL).code == 0
+    ended = bench("features", "verify", "--json")
+    assert ended.code == 3
+    assert [each["path"] for each in ended.record["damaged"]] == [str(path)]
+
+
 def test_stores_of_another_version_are_told_once_and_pruned(bench, tmp_path):
-    folder = tmp_path / "cache/features/toy-0123456789ab"
+    folder, other = tmp_path / "cache/features/toy-0123456789ab", _write(tmp_path / "other_task.py", TASK)
     folder.mkdir(parents=True)
     (folder / "about.json").write_text(json.dumps({"format": "marble-bench.features/3", "encoder": "toy"}))
     run = ("features", "extract", "--model", TOY_MODEL, "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1)
     ended = bench(*run)
-    assert ended.err.count("1 stores of another version") == 1
+    assert ended.err.count("1 store of another version") == 1
+    for command, ends in (("features extract", 0), ("run --layers none", 2)):  # once, however many pairs there are
+        several = bench(*command.split(), *run[2:], "--task", other)
+        assert several.code == ends
+        assert several.err.count("1 store of another version") == 1
     assert "bench features prune --damaged" in ended.err
     assert bench("features", "prune", "--damaged", "--yes").code == 0
     assert not folder.exists()

@@ -5,8 +5,10 @@ import json
 import os
 import threading
 import unicodedata
+from collections import Counter
 from pathlib import Path
 
+import numpy as np
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.tasks.corpora import (
@@ -20,11 +22,15 @@ from marble_bench.tasks.corpora import (
     vocalset,
 )
 
+from marble_bench import audio
+from marble_bench.audio import files
 from marble_bench.core import plugins
+from marble_bench.core.task import Clip
 from marble_bench.data import corpus, inspection
 from marble_bench.errors import DataError
 from marble_bench.files.atomic import walk
 from marble_bench.files.tables import brief, read_json, read_lines, read_table, read_text
+from marble_bench.records import corpus_facts
 
 TASK_OF = {
     "emomusic": "emo",
@@ -529,6 +535,30 @@ def test_beats_behind_the_end_of_the_audio_are_told_before_anything_is_encoded(b
         ended = bench(*arguments)
         assert ended.code == 3, ended.err
         assert f"clip '{track}' lasts 13.00 s and is annotated up to 20.38 s" in ended.err
+
+
+def test_check_measures_each_file_once(bench, corpora, monkeypatch):
+    measured, measure = Counter(), files.measure
+
+    def counted(path):
+        measured[path] += 1
+        return measure(path)
+
+    monkeypatch.setattr(files, "measure", counted)
+    monkeypatch.setattr(audio, "read", lambda *_, **__: np.zeros(22050, np.float32))  # which opens its file anew
+    assert bench("check", "gtzan-rhythm", "--data-dir", corpora["gtzan-rhythm"].root).code == 0
+    assert len(measured) > 20
+    assert set(measured.values()) == {1}
+
+
+def test_the_record_checker_measures_each_clip_once(tmp_path, monkeypatch):
+    measured = []
+    monkeypatch.setattr(audio, "duration_s", lambda path: measured.append(path) or 10.0)
+    clip = Clip("a", "test", "a.wav", ((0.5, 1.0), None), start_s=1.0)
+    here = corpus_facts.AtHand(plugins.find_task("gtzan-rhythm"), tmp_path, [clip], {"a": tmp_path / "a.wav"})
+    assert [here.length_s(clip), here.length_s(clip)] == [9.0, 9.0]
+    assert list(corpus_facts._label(clip, here)) == [0.5, 1.0]
+    assert measured == [tmp_path / "a.wav"]
 
 
 def test_a_gap_in_beats_and_a_number_out_of_order_are_marked(corpora, changed):

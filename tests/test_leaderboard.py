@@ -344,6 +344,24 @@ def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_ru
     assert [CURVE in cell["why_not"] for cell in cells] == [True]
 
 
+@pytest.mark.parametrize(
+    ("mini", "option", "hint"),
+    [
+        (True, (), "1 record of protocol marble is of miniatures: add --mini"),
+        (False, ("--mini",), "1 record of protocol marble is of the full corpora: leave --mini out"),
+        (True, ("--mini", "--protocol", "linear"), "there are records of protocol marble: give --protocol"),
+    ],
+)
+def test_records_that_a_board_does_not_show_are_hinted_at(tmp_path, bench, mini, option, hint):
+    make(tmp_path / "results", "one", mini=mini)
+    board = bench("leaderboard", *option)
+    assert hint in board.err
+    assert (board.code == 0) == (option == ())  # published rows are shown, records are not
+    assert hint in bench("leaderboard", "--json", *option).err
+    assert f"nothing to draw: {hint}" in bench("plot", "cost", "a.png", *option).err
+    assert "no record" not in bench("leaderboard", *(("--mini",) if mini else ())).err
+
+
 def test_a_board_of_an_unknown_protocol_says_which_is_meant(bench):
     ended = bench("leaderboard", "--protocol", "marbel")
     assert ended.code == 2

@@ -36,6 +36,24 @@ def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, 
     assert allowed.record["data"]["missing"] == ["hums/train03.wav"]
 
 
+def test_a_cut_file_and_one_of_another_rate_are_told_by_their_own_cause_before_a_run(toy, bench, hums):
+    cut, other = hums / "hums/train03.wav", hums / "hums/test04.wav"
+    cut.write_bytes(cut.read_bytes()[: 44 + 160])  # of a second; what is left is also shorter than the encoder takes
+    soundfile.write(other, 0.1 * np.random.default_rng(0).normal(size=8000), 16000)
+    causes = (
+        f"{cut} is truncated: 8,000 samples promised, 80 found",
+        f"{other} has 16,000 Hz; the corpus has 8,000 Hz",
+    )
+    asked = ("--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums)
+    planned = bench("plan", *asked)
+    assert planned.code == 0, planned.err
+    ended = (planned, bench("check", TOY_TASK, "--data-dir", hums), toy("--data-dir", hums))
+    for each in ended:
+        assert all(cause in each.err for cause in causes)
+        assert "window" not in each.err
+    assert bench("plan", *asked, "--json").record["each"][0]["unreadable"] == 2
+
+
 def test_a_file_that_may_not_be_opened_is_one_clip(toy, hums, monkeypatch):
     read = audio.digest
 

@@ -23,6 +23,7 @@ from marble_bench.core.task import Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features import pooled
+from marble_bench.features.store import Span
 from marble_bench.metrics import Metric, accuracy, beats
 from marble_bench.metrics.key import KEYS
 from marble_bench.records import results, validation
@@ -158,6 +159,9 @@ def test_changed_clips_have_a_store_of_their_own_and_plain_ones_the_old(tmp_path
     encoder, weights = plugins.find_encoder(TOY_MODEL), Weights(None, "0" * 64, "none", "")
     plain, mp3, gain = (pooled.open_store(encoder, weights, Window(), tmp_path, change=c) for c in ("", "mp3", "gain"))
     assert len({each.folder for each in (plain, mp3, gain)}) == 3
+    for store in (plain, mp3):
+        store.add(Span("a", "0:"), [np.ones((1, width), np.float32) for _, width in store.layers])
+        store.flush()
     assert "change" not in json.loads((plain.folder / "about.json").read_text())
     assert json.loads((mp3.folder / "about.json").read_text())["change"] == "mp3: mp3 at 64 kb/s mono"
 

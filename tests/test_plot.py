@@ -156,6 +156,8 @@ def test_what_cannot_be_drawn_is_told(folder, bench, arguments, words):
 
 
 def test_without_records_or_matplotlib_the_way_on_is_told(folder, bench, monkeypatch):
-    assert "bench run" in bench("plot", "atlas", "figure.png").err
+    assert "add --mini" in bench("plot", "atlas", "figure.png").err
+    (folder / "empty").mkdir()
+    assert "bench run" in bench("plot", "atlas", "figure.png", "--results-dir", folder / "empty").err
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     assert "marble-bench[plot]" in bench("plot", "atlas", "figure.png", "--mini").err

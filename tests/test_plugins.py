@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
@@ -210,10 +211,18 @@ MISTAKES = {
         "return pool(bands)",
         "encode returned Tensor: return a list of tensors, one for each layer, as [pool(frames)]",
     ),
-    "numpy": ("return [pool(bands).numpy()] * 3", "is a ndarray: return torch tensors (torch.from_numpy)"),
+    "numpy": ("return [pool(bands).numpy()] * 3", "is of type ndarray: return torch tensors (torch.from_numpy)"),
     "half": (
         "return [pool(bands.half()).half()] * 3",
         "holds torch.float16 without being asked to: return float32 (.float())",
+    ),
+    "range": (
+        "return [pool(bands * 1e5), pool(bands), pool(bands)]",
+        "and features are stored in half precision, which ends at 65504: scale the layer down",
+    ),
+    "range of doubles": (
+        "return [pool(bands.double() * 1e100), pool(bands), pool(bands)]",
+        "e+99 on noise of 0.10 s, and features are stored in half precision",
     ),
     "integers": ("return [pool(bands).int()] * 3", "holds torch.int32: return real floating-point values"),
     "batch": (
@@ -239,6 +248,45 @@ def test_the_usual_mistakes_are_told_once_and_alike_by_check_and_run(bench, tmp_
     lines = ended.err.splitlines()
     assert len(lines) == len(set(lines))
     assert "marble-bench" not in ended.err
+
+
+@pytest.mark.parametrize(("normalize", "code"), [("none", 0), ("zscore", 2)])
+def test_range_is_tried_on_noise_that_is_normalised_as_declared(bench, tmp_path, normalize, code):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    power = "power = 7e4 * waveforms.square().mean(1)[:, None, None] + 0 * bands; return [pool(power)] * 3"
+    declared = text.replace(RETURN, power).replace("min_s=0.1", f'min_s=0.1, normalize="{normalize}"')
+    (tmp_path / "power.py").write_text(declared)
+    assert bench("check", f"{tmp_path}/power.py:TOY").code == code
+
+
+def test_frames_beyond_half_precision_are_a_mark_as_means_over_time_can_be_stored(bench, tmp_path):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    (tmp_path / "click.py").write_text(text.replace(RETURN, "bands[:, 0] = 9e4; " + RETURN))
+    model = f"{tmp_path}/click.py:TOY"
+    ended = bench("check", model)
+    assert ended.code == 0
+    assert "mark: layer '0' has frames beyond half precision (65504)" in ended.out
+    assert ended.out.count("mark: ") == 1  # though two lengths are tried
+    extract = ("features", "extract", "--model", model, "--mini", "--device", "cpu", "--limit", 1, "--task")
+    assert bench(*extract, TOY_TASK).code == 0
+    ended = bench(*extract, "gtzan-rhythm")
+    assert ended.code == 1
+    assert "layer '0' reaches 9e+04" in ended.err
+
+
+def test_layers_in_double_precision_pass_check_and_are_stored_as_those_in_single(bench, tmp_path):
+    text = Path(TOY_MODEL.split(":")[0]).read_text()
+    doubles = "bands = bands.double(); return [pool(bands), pool(bands.tanh()), pool(bands.abs().sqrt())]"
+    (tmp_path / "double.py").write_text(text.replace(RETURN, doubles))
+    values = {}
+    for model in (TOY_MODEL, f"{tmp_path}/double.py:TOY"):
+        assert bench("check", model).code == 0
+        asked = ("--model", model, "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 2)
+        assert bench("features", "export", "out.parquet", *asked).code == 0
+        found = pd.read_parquet(tmp_path / "out.parquet")
+        values[model] = [np.stack(found[layer]) for layer in "012"]
+    for one, other in zip(*values.values(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=2**-10)  # the last digit of half precision
 
 
 @pytest.mark.parametrize(
@@ -320,7 +368,7 @@ def test_a_file_that_ends_python_is_told(bench, tmp_path):
         (RETURN, 'raise KeyError("conv9")', "off.py line 21, in encode: KeyError: 'conv9'"),
         (RETURN, "pass", "toy: encode returned NoneType: return a list of tensors"),
         (RETURN, "return dict(enumerate([pool(bands)] * 3))", "toy: encode returned dict: return a list"),
-        (RETURN, "return [pool(bands).numpy()] * 3", "toy: layer '0' is a ndarray: return torch tensors"),
+        (RETURN, "return [pool(bands).numpy()] * 3", "toy: layer '0' is of type ndarray: return torch tensors"),
         (RETURN, "return [pool(bands) * 1j] * 3", "toy: layer '0' holds torch.complex64: return real"),
         (
             RETURN,
@@ -376,7 +424,7 @@ def test_labels_become_indices_flags_and_numbers():
 
 
 def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monkeypatch):
-    from marble_bench.features import pooled
+    from marble_bench.features import pooled as extract
 
     corpus = tmp_path / "corpus"
     corpus.mkdir()
@@ -385,7 +433,7 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
     def encoded(*_, **__):
         raise DataError("encoding starts")
 
-    monkeypatch.setattr(pooled, "extract", encoded)
+    monkeypatch.setattr(extract, "extract", encoded)
     text = Path(TOY_TASK).read_text()
     for label, words in (("REGISTERS[index % 3]", "encoding starts"), ('"hum"', "clip 'train00' is labelled 'hum'")):
         (tmp_path / "mine.py").write_text(text.replace("REGISTERS[index % 3]", label))

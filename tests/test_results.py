@@ -2,13 +2,17 @@
 
 import hashlib
 import json
+import math
 import os
+import re
 import shutil
 from pathlib import Path
 
+import made_records
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 from conftest import TOY_MODEL, TOY_TASK
 from made_records import make
 
@@ -20,6 +24,30 @@ from marble_bench.records import results
 def record(tmp_path):
     """A whole record of a full run, on the clips that the suite lists."""
     return make(tmp_path / "results", "one")
+
+
+def test_what_differs_between_two_records_is_told_in_short_lines():
+    choice = {"seed": 0, "layer": "3", "valid": 2 / 3}
+    old = {
+        "data": {"fingerprint": f"sha256:{'a' * 64}", "missing": [f"{n}.wav" for n in range(800)], "mini": False},
+        "scores": {"accuracy": {"test": 8 / 15, "ci95": [0.26666666666666666, 0.8]}},
+        "selection": {"per_seed": [choice, {**choice, "seed": 1}]},
+    }
+    new = {
+        "data": {"fingerprint": f"sha256:{'b' * 64}", "missing": [f"{n}.wav" for n in range(1, 801)], "marks": ["odd"]},
+        "scores": {"accuracy": {"test": 0.1, "ci95": [0.26666666666666667, 0.7]}},
+        "selection": {"per_seed": [choice, {**choice, "seed": 1, "valid": 2 / 3 + 1e-15}]},
+        "cost": {"probe_s": 3},
+    }
+    assert list(results.differences(old, new)) == [
+        f"data.fingerprint: sha256:{'a' * 30}... -> sha256:{'b' * 30}...",
+        "data.marks: none -> [odd]",
+        "data.mini: False -> none",
+        "data.missing: a list of 800, not the same",
+        "scores.accuracy.ci95: [0.2667, 0.8] -> [0.2667, 0.7]",
+        "scores.accuracy.test: 0.5333 -> 0.1",
+        "selection.per_seed[1].valid: 0.6666666666666666 -> 0.6666666666666676",
+    ]
 
 
 @pytest.fixture
@@ -56,7 +84,7 @@ def test_a_record_of_a_real_run_stands(toy, bench):
     ended = bench("results", "check")
     assert ended.code == 0, ended.out
     assert "ok" in ended.out
-    assert "1 records, 0 do not stand" in ended.err
+    assert "1 record, 0 do not stand" in ended.err
 
 
 def _score(record):
@@ -287,6 +315,32 @@ def test_ones_own_model_after_an_edit_that_changes_nothing_is_a_warning_that_say
     (words,) = (kinds["near answers"] for kinds in found.values() if "near answers" in kinds)
     assert "with other code or weights under the same name" in words
     assert "keep one of the two" in words
+
+
+@pytest.mark.parametrize(("noise", "kind"), [(0.005, "same answers"), (0.06, "near answers"), (0.15, "ok")])
+def test_answers_with_noise_on_them_are_a_warning_until_they_might_be_another_models(
+    tmp_path, verdicts, monkeypatch, noise, kind
+):
+    """noise: its deviation as a share of the outputs', so that they correlate at 1 / sqrt(1 + noise^2)."""
+    make(tmp_path / "results", "one")
+    outputs, random = made_records._outputs, torch.Generator().manual_seed(7)
+
+    def noisy(*given):
+        made = outputs(*given)  # of the same seed, so those of the first record
+        centred = made - made.mean(dim=2, keepdim=True)
+        centred = centred - centred.mean(dim=1, keepdim=True)
+        return made + noise * centred.std() * torch.randn(made.shape, generator=random)
+
+    monkeypatch.setattr(made_records, "_outputs", noisy)
+    make(tmp_path / "results", "two", weights="f" * 64)
+    found, code = verdicts()
+    (one, two) = ([path for path in found if f"/{name}/" in path] for name in ("one", "two"))
+    assert list(found[one[0]]) == ["ok"]
+    assert list(found[two[0]]) == [kind]
+    assert code == (3 if kind == "same answers" else 0)
+    if kind == "near answers":
+        told = float(re.search(r"another model, at (0\.\d{4}) of 1", found[two[0]][kind])[1])
+        assert told == pytest.approx(1 / math.sqrt(1 + noise**2), abs=5e-4)
 
 
 def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, verdicts):

@@ -147,7 +147,9 @@ def _stored(tmp_path, dtype="float32", change="", made="2026"):
     encoder, weights = plugins.find_encoder(TOY_MODEL), Weights(None, "0" * 64, "none", "")
     store = pooled.open_store(encoder, weights, Window(), tmp_path, dtype, change=change)
     layers = {layer.name: np.zeros(2, np.float32) for layer in encoder.layers}
-    fingerprint.write(store.folder, fingerprint.Fingerprint(layers, made, "cpu"), list(layers))
+    packed = fingerprint.pack(store.folder.name, fingerprint.Fingerprint(layers, made, "cpu"), list(layers))
+    store.folder.mkdir(parents=True, exist_ok=True)
+    (store.folder / fingerprint.FILE).write_bytes(packed)
     return store
 
 

@@ -307,9 +307,10 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(toy, monkeypatch)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(run, "run", interrupted)
-    ended = toy("--mini")
-    assert ended.code == 130
-    assert "goes on from there" in ended.err
+    ended, fresh = toy("--mini"), toy("--mini", "--fresh-features")
+    assert ended.code == fresh.code == 130
+    assert ended.err.endswith("the same command goes on from there\n")
+    assert "--fresh-features would set what it made aside again: leave it out" in fresh.err
 
 
 def test_several_runs_go_on_after_one_fails_and_end_with_4(bench, tmp_path):
@@ -330,3 +331,46 @@ def test_equal_scores_go_to_the_first_of_the_grid():
         for layer, valid in ((0, 0.5), (1, 0.8), (2, 0.8))
     ]
     assert run.choose(grid, 1)[0].probe.layer == 1
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("run",), ("--model NAME (bench list models)", "--task NAME (bench list tasks)")),
+        (("plan",), ("--model NAME (bench list models)", "--task NAME (bench list tasks)")),
+        (("run", "--task", "none.py"), ("--model NAME (bench list models)",)),
+        (
+            ("run", "--task", TOY_TASK, "--model", "none.py:X"),
+            ("no encoder file none.py: give the path of one as FILE.py:NAME, or a name (bench list models)",),
+        ),
+        (("check", "tests/mime.py:X"), ("no encoder file tests/mime.py; did you mean 'mine.py'?",)),
+        (
+            ("run", "--task", "none.py", "--model", "mfcc"),
+            ("no task file none.py: give the path of one as FILE.py, or a name (bench list tasks)",),
+        ),
+        (
+            ("reproduce", "none.json"),
+            ("no record none.json: give the path of its .json (bench results check names all)",),
+        ),
+        (("compare", "none.json", "two"), ("no record none.json: give the path",)),
+    ],
+)
+def test_what_is_not_there_is_told_with_the_next_step(bench, tmp_path, arguments, words):
+    (tmp_path / "tests").mkdir()
+    (tmp_path / "tests/mine.py").touch()
+    ended = bench(*arguments)
+    assert ended.code in (2, 3)
+    for each in words:
+        assert each in ended.err
+
+
+def test_one_of_something_is_told_in_the_singular(bench, toy, tmp_path):
+    assert toy("--mini", "--seeds", 1, "--layers", "0").code == 0
+    assert "1 record, 0 do not stand" in bench("results", "check").err
+    (path,) = (tmp_path / "results").rglob("*.json")
+    path.write_text(path.read_text()[:-9])
+    assert "1 record, 1 does not stand" in bench("results", "check").err
+    assert "1 record that does not stand is left off" in bench("list", "results").err
+    path.with_name("other.json").write_text("{}")
+    assert "2 records, 2 do not stand" in bench("results", "check").err
+    assert "2 records that do not stand are left off" in bench("list", "results").err

@@ -137,32 +137,44 @@ def read_channels(
 
 @dataclass(frozen=True)
 class Shape:
-    """What a file holds: samples per channel, channels, rate, and how many streams of audio."""
+    """What a file holds: samples per channel, channels, rate, and how many streams of audio.
+
+    truncated: whether its header promises more samples.
+    """
 
     samples: int
     channels: int
     rate_hz: int
     streams: int = 1
+    truncated: bool = False
+
+    @property
+    def length_s(self) -> float:
+        """Seconds that it lasts."""
+        return self.samples / self.rate_hz
 
 
-def shape(path: Path, stream: int = 0) -> Shape:
+def shape(path: Path, stream: int = 0, *, whole: bool = False, native_rate_hz: int | None = None) -> Shape:
     """What a file, or one stream of an mp4, holds; it is decoded only where nothing else tells its length.
 
-    Raises DataError if it is no audio, or has none.
+    Raises DataError if it is no audio, or has none; with `whole` and `native_rate_hz` also as `check_header` does.
     """
-    with _blamed(path), _opened(path, stream, None) as source:
+    if whole and path.suffix.lower() in CONTAINERS:
+        check_header(path, native_rate_hz)
+    with _blamed(path), _opened(path, stream, native_rate_hz) as source:
+        if whole:
+            _check_whole(source.size)
         samples = source.size.samples
         if samples is None:
             samples = sum(len(block) for block in source.blocks(0, None))
         if not samples:
             raise DataError("has no samples")
-        return Shape(samples, source.channels, source.rate_hz, source.streams)
+        return Shape(samples, source.channels, source.rate_hz, source.streams, source.size.truncated)
 
 
-def duration_s(path: Path) -> float:
-    """Seconds that a file lasts, by what is there. Raises DataError if it is no audio, or has none."""
-    found = shape(path)
-    return found.samples / found.rate_hz
+def duration_s(path: Path, *, whole: bool = False, native_rate_hz: int | None = None) -> float:
+    """Seconds that a file lasts, by what is there. Raises DataError as `shape` does."""
+    return shape(path, whole=whole, native_rate_hz=native_rate_hz).length_s
 
 
 def check_header(path: Path, native_rate_hz: int | None = None) -> None:
@@ -175,11 +187,14 @@ def check_header(path: Path, native_rate_hz: int | None = None) -> None:
             _check_packets(container, native_rate_hz)
         return
     with _blamed(path), _opened(path, 0, native_rate_hz) as source:
-        size = source.size
-        if size.truncated:
-            raise DataError(f"is truncated: {size.promised:,} samples promised, {size.there:,} found")
-        if size.samples == 0:
+        _check_whole(source.size)
+        if source.size.samples == 0:
             raise DataError("has no samples")
+
+
+def _check_whole(size: Size) -> None:
+    if size.truncated:
+        raise DataError(f"is truncated: {size.promised:,} samples promised, {size.there:,} found")
 
 
 def digest(path: Path) -> str:
@@ -239,8 +254,7 @@ def _of_file(path: Path, stack: ExitStack) -> Source:
     try:
         file = stack.enter_context(_sound_file(seen))
     except RuntimeError:
-        if size.truncated:
-            raise DataError(f"is truncated: {size.promised:,} samples promised, {size.there:,} found") from None
+        _check_whole(size)
         raise
     header = size.stream.header if size.stream else None
     if header and (file.samplerate, file.channels) != (header.rate_hz, header.channels):

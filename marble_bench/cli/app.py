@@ -30,6 +30,7 @@ from marble_bench.cli.options import (
     WeightsPath,
     named_path,
     requests,
+    tell_of_other_stores,
 )
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
 from marble_bench.records.escape import visible, visible_lines
@@ -158,14 +159,18 @@ def run(
         for request in wanted:
             print_plan(running.plan(request), as_json)
         return
+    if not (quiet or as_json):
+        tell_of_other_stores(wanted)
     ended: list[int] = []
     for request in wanted:
         try:
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 outcome = running.run(request, progress)
         except KeyboardInterrupt:
+            again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
             print(
-                "interrupted; finished features, and probes of whole clips, are kept: the same command goes on from there",
+                "interrupted; finished features, and probes of whole clips, are kept: the same command goes on from there"
+                + again,
                 file=sys.stderr,
             )
             raise typer.Exit(INTERRUPTED) from None

@@ -62,7 +62,8 @@ def _standing(folder: Path) -> list[Stored]:
 
 def _board(
     results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
-) -> Board:
+) -> tuple[Board, str]:
+    """The board, and the option that shows the folder's records if it shows none of them; see `_hint`."""
     from marble_bench.files.cache import cache_root
     from marble_bench.leaderboard.board import Asked, make
 
@@ -71,7 +72,16 @@ def _board(
         raise UsageError(f"--results-dir: {folder} is not there")
     asked, stored = Asked(protocol, mini, tuple(task or ()), tuple(model or ())), _standing(folder)
     _known(asked, [each.record for each in stored])
-    return make(stored, asked, cache_root(cache) / "statistics")
+    return make(stored, asked, cache_root(cache) / "statistics"), _hint(stored, asked)
+
+
+def _hint(stored: Sequence[Stored], asked: Asked) -> str:
+    """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
+    from marble_bench.leaderboard.rows import elsewhere
+
+    of = [each for each in stored if not asked.tasks or each.record["task"]["name"] in asked.tasks]
+    of = [each for each in of if not asked.models or each.record["model"]["name"] in asked.models]
+    return elsewhere(of, asked.protocol, asked.mini)
 
 
 def _known(asked: Asked, records: Sequence[dict[str, Any]]) -> None:
@@ -107,14 +117,16 @@ def leaderboard(
     debug: Debug = False,
 ) -> None:
     """Records and published scores in one table, with ties, floors and the overall mean."""
-    from marble_bench.cli.show import print_board
+    from marble_bench.cli.show import print_board, print_words
     from marble_bench.leaderboard import table
 
-    board = _board(results_dir, protocol, mini, task, model, cache_dir)
+    board, hint = _board(results_dir, protocol, mini, task, model, cache_dir)
     wanted = Format.json if as_json else form
     if not board.cells and (html or wanted not in (Format.json, Format.csv)):
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")
-        raise UsageError(f"nothing to show for {where} in {results_dir}; make records with bench run")
+        raise UsageError(f"nothing to show for {where} in {results_dir}; {hint or 'make records with bench run'}")
+    if hint:
+        print_words(f"no record of {results_dir} is shown: {hint}")
     if html:
         from marble_bench.leaderboard.page import write_page
 
@@ -192,6 +204,8 @@ def plot(
     """A figure of the board through matplotlib (extra: plot)."""
     from marble_bench.leaderboard.plot import write
 
-    board = _board(results_dir, protocol, mini, task, None, cache_dir)
+    board, hint = _board(results_dir, protocol, mini, task, None, cache_dir)
+    if hint:
+        raise UsageError(f"nothing to draw: {hint}")
     write(out.expanduser(), board, kind.value, model, score, cost)
     print(f"wrote {out}", file=sys.stderr)

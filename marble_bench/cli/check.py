@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from marble_bench import audio
 from marble_bench.core import contract
@@ -10,10 +12,13 @@ from marble_bench.core.encoder import Encode, Encoder, ready
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
-from marble_bench.data.checks import check_events, check_ids, times_behind_the_end
-from marble_bench.errors import DataError, UsageError
-from marble_bench.features import fingerprint
+from marble_bench.data.checks import check_events, check_ids, measure, times_behind_the_end
+from marble_bench.errors import DataError, UsageError, counted
+from marble_bench.features import fingerprint, frames
 from marble_bench.scoring.targets import Events
+
+if TYPE_CHECKING:
+    import torch
 
 SHOWN = 10  # faults that a message lists
 
@@ -28,9 +33,10 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     there = corpus.on_disk(named, root)
     target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
     marks = check_ids(there.clips)
+    shapes = measure(there.paths, whole=True, native_rate_hz=task.corpus.sample_rate_hz)
     if isinstance(task.target, Events):
-        if wrong := times_behind_the_end(there.clips, there.paths):
-            raise DataError("\n  ".join([f"{len(wrong)} clips cannot be used:", *wrong[:10]]))
+        if wrong := times_behind_the_end(there.clips, there.paths, shapes):
+            raise DataError("\n  ".join([f"{counted(len(wrong), 'clip')} cannot be used:", *wrong[:10]]))
         marks += check_events(task.target, there.clips)
     counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]
@@ -40,7 +46,7 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         f"{named.name}: {task.title}",
         f"{'miniature' if corpus.is_mini(root) else 'corpus'} {root}: {counts} clips, truth {target.shape} {target.dtype}",
     ]
-    lines.append(_lengths(named, there))
+    lines.append(_lengths(named, there, shapes))
     for split in SPLITS:
         at = next(index for index, clip in enumerate(there.clips) if clip.split == split)
         clip, rate = there.clips[at], task.corpus.sample_rate_hz
@@ -56,28 +62,25 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     return lines + [f"mark: {mark}" for mark in marks]
 
 
-def _lengths(named: Named, there: corpus.OnDisk) -> str:
-    """A line with the shortest and the longest clip; every file's header is read, and none decoded.
+def _lengths(named: Named, there: corpus.OnDisk, shapes: Mapping[Path, audio.Shape | DataError]) -> str:
+    """A line with the shortest and the longest clip. shapes: what each file holds.
 
     Raises DataError with the clips that cannot be opened, or are shorter than one window.
     """
     window_s, lengths, wrong = named.task.window.length_s, {}, []
-    of_path: dict[Path, float] = {}
     for clip, path in zip(there.clips, there.paths, strict=True):
-        try:
-            if path not in of_path:
-                of_path[path] = audio.duration_s(path)
-            length_s = of_path[path] - clip.start_s if clip.duration_s is None else clip.duration_s
-        except DataError as error:
+        shape = shapes[path]
+        if isinstance(shape, DataError):
             if named.task.corpus.known_fault(clip.audio) is None:
-                wrong.append(str(error))
+                wrong.append(str(shape))
             continue
+        length_s = shape.length_s - clip.start_s if clip.duration_s is None else clip.duration_s
         if window_s is not None and length_s < window_s - 1e-6:
             wrong.append(f"clip '{clip.id}' lasts {length_s:.3f} s, less than one window of {window_s:g} s ({path})")
         lengths[clip.id] = length_s
     if wrong:
         rest = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""
-        raise DataError(f"{len(wrong)} clips cannot be used:\n  " + "\n  ".join(wrong[:SHOWN]) + rest)
+        raise DataError(f"{counted(len(wrong), 'clip')} cannot be used:\n  " + "\n  ".join(wrong[:SHOWN]) + rest)
     if not lengths:
         return "no clip can be opened but those with known faults"
     shortest, longest = min(lengths, key=lengths.__getitem__), max(lengths, key=lengths.__getitem__)
@@ -91,18 +94,33 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
     the encoder is loaded a second time.
     """
     encode = ready(encoder.name, encoder.load(weights, device))
-    problems, lines = [], [f"{encoder.name}: {encoder.description}"]
+    problems, marks, lines = [], [], [f"{encoder.name}: {encoder.description}"]
     for length_s in sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)}):
-        found, frames = contract.tried(encoder, encode, device, length_s)
-        problems += found
+        wrong, found = contract.tried(encoder, encode, device, length_s)
+        problems += wrong
         lines.append(
             f"{length_s:.2f} s: "
-            + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, frames, strict=True))
+            + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, found, strict=True))
         )
+        marks += [] if wrong else _out_of_range(encoder, found)
     if not problems:
         problems += _loaded_again(encoder, encode, weights, device)
     contract.refuse(encoder.name, problems)
-    return lines
+    return lines + [f"mark: {mark}" for mark in dict.fromkeys(marks)]
+
+
+def _out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
+    """Marks of layers whose means over time can be stored and whose frames cannot.
+
+    found: by layer, `(windows, frames, width)`.
+    """
+    layers = [(encoder.layers[index], found[index]) for index in frames.framewise(encoder.layers)]
+    return [
+        f"layer '{layer.name}' has frames beyond half precision ({contract.HALF_MAX:g}): a task that is asked frame by "
+        "frame refuses them, others store means over time"
+        for layer, values in layers
+        if not float(frames.averaged(values, layer).abs().max()) <= contract.HALF_MAX
+    ]
 
 
 def _loaded_again(encoder: Encoder, encode: Encode, weights: Path | None, device: str) -> list[str]:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli.options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking
-from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, exit_code_of
+from marble_bench.cli.options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking, tell_of_other_stores
+from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, counted, exit_code_of
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -51,13 +51,16 @@ def extract(
 
     how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
     requests = asked.requests(layers=layers, fresh_features=fresh_features, **how)
+    if not (quiet or as_json):
+        tell_of_other_stores(requests)
     ended: list[int] = []
     for request in requests:
         try:
             with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
                 made = prepare.extract(request, progress)
         except KeyboardInterrupt:
-            print("interrupted; finished shards are kept, the same command goes on from there", file=sys.stderr)
+            again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
+            print(f"interrupted; finished shards are kept, the same command goes on from there{again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except BenchError as error:
             if len(requests) == 1 or debug:
@@ -146,14 +149,14 @@ def verify(
             if problem:
                 bad.append({"path": str(path), "problem": problem})
         if not quiet and not as_json:
-            print(f"{store.key}: {_count(store.shards, 'shard', 'shards')} read", file=sys.stderr)
+            print(f"{store.key}: {counted(store.shards, 'shard', 'shards')} read", file=sys.stderr)
     if as_json:
         print(json.dumps({"sound": good, "damaged": bad}, indent=1))
     else:
         for each in bad:
             print(visible(each["problem"]))
         print(
-            f"{_count(good, 'shard is', 'shards are')} sound, {len(bad)} not"
+            f"{counted(good, 'shard is', 'shards are')} sound, {len(bad)} not"
             + (": bench features prune --damaged" if bad else "")
         )
     raise typer.Exit(MISSING if bad else DONE)
@@ -233,6 +236,8 @@ def _exported(request: Request, place: Path, quiet: bool) -> int:
     from marble_bench.cli.progress import Progress
     from marble_bench.runs import plan as prepare
 
+    if not quiet:
+        tell_of_other_stores([request])
     with Progress(f"{request.model} {request.named.name}", quiet) as progress:
         return prepare.export(request, progress, place)
 
@@ -292,7 +297,7 @@ def plan(
     )
     print(
         f"{known}; "
-        f"{_count(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
+        f"{counted(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
         f"of audio on {rows[0]['device']}: "
         f"{_size(1e9 * total['features_gb'])}, about {span(3600 * total['hours'])}; "
         f"{total['probes']} probes of protocol {protocol}: {probes}"
@@ -321,7 +326,3 @@ def _planned(row: dict[str, Any]) -> dict[str, Any]:
 
 def _size(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"
-
-
-def _count(many: int, one: str, more: str) -> str:
-    return f"{many} {one if many == 1 else more}"

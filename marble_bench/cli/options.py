@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import inspect
+import sys
 import time
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
 from enum import Enum
 from pathlib import Path
@@ -14,6 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import UsageError
+from marble_bench.records.escape import visible_lines
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import Request
@@ -104,6 +106,10 @@ class Asked:
 
     def requests(self, **more: Any) -> list[Request]:
         """A request for every model with every task. more: what else `requests` takes."""
+        if not self.model and not self.task:
+            raise UsageError(
+                "say whose features: --model NAME (bench list models), and of what: --task NAME (bench list tasks)"
+            )
         if not self.model:
             raise UsageError("say whose features: --model NAME (bench list models)")
         return requests(
@@ -153,6 +159,15 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
         return called
 
     return made
+
+
+def tell_of_other_stores(asked: Sequence[Request]) -> None:
+    """Say on stderr, once for a command, that its cache has stores that other versions of the suite wrote."""
+    from marble_bench.features.manage import of_other_formats
+
+    for cache in dict.fromkeys(request.cache for request in asked if request.encoder):
+        if told := of_other_formats(cache):
+            print(visible_lines(told), file=sys.stderr)
 
 
 def requests(

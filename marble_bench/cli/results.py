@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from marble_bench.cli.options import Device, device_of
-from marble_bench.errors import FAILED, MISSING
+from marble_bench.errors import FAILED, MISSING, counted
 
 app = typer.Typer(help="Records: check them.", no_args_is_help=True)
 top = typer.Typer()
@@ -65,7 +65,8 @@ def check(
         if reference:
             print_table(beside)
     fallen = {each.path for each in verdicts if not each.stands}
-    print(f"{len(files)} records, {len(fallen)} do not stand", file=sys.stderr)
+    do = "does" if len(fallen) == 1 else "do"
+    print(f"{counted(len(files), 'record')}, {len(fallen)} {do} not stand", file=sys.stderr)
     raise typer.Exit(MISSING if fallen else 0)
 
 

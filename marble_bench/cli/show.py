@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from marble_bench.errors import counted
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -55,7 +56,8 @@ def print_left_off(lines: Sequence[str]) -> None:
     """Records that are not shown, with what is wrong with each."""
     print_words(*(f"left off: {line}" for line in lines))
     if lines:
-        print_words(f"left off are {len(lines)} that do not stand (bench results check)")
+        does = "that does not stand is" if len(lines) == 1 else "that do not stand are"
+        print_words(f"{counted(len(lines), 'record')} {does} left off (bench results check)")
 
 
 def _text(value: object) -> str:

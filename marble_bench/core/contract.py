@@ -1,4 +1,7 @@
-"""What an encoder must return, tried on noise: by `bench check`, and by a run before it uses a user's encoder.
+"""What an encoder must return, tried on noise: by `bench check`, and by a run before it stores anything of a user's encoder.
+
+The noise is normalised as the encoder declares. Layers may be float32 or float64; what is stored is rounded to half
+precision, so what a run of pooled features would store, the mean over time, must lie in its range.
 
 Each problem is told with what usually causes it: a model in training mode, `pool` left out, axes in another order, a mean
 taken by the encoder itself, half precision.
@@ -9,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from marble_bench.audio import normalize
 from marble_bench.core.encoder import Encode, Encoder, Layer, checked
 from marble_bench.errors import UsageError
 
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     import torch
 
 WINDOWS = 2
+HALF_MAX = 65504.0  # the largest number of half precision, in which features are stored
 CPU_APART, GPU_APART = 1e-3, 1e-2  # of a layer's largest value: other batch sizes take other kernels on a GPU
 
 
@@ -41,7 +46,8 @@ def tried(encoder: Encoder, encode: Encode, device: str, length_s: float) -> tup
 
     samples = -int(-length_s * encoder.sample_rate_hz // 1)
     random = torch.Generator().manual_seed(0)
-    noise = (0.1 * torch.randn(WINDOWS, samples, generator=random)).to(device)
+    waves = (0.1 * torch.randn(WINDOWS, samples, generator=random)).numpy()
+    noise = torch.stack([torch.from_numpy(normalize(wave, encoder.normalize)) for wave in waves]).to(device)
 
     def layers_of(windows: torch.Tensor, pool: object) -> Sequence[torch.Tensor]:
         with torch.inference_mode():
@@ -110,4 +116,10 @@ def _value_problem(layer: Layer, value: torch.Tensor, length_s: float) -> str:
         return f"layer '{layer.name}' holds {value.dtype} without being asked to: return float32 (.float())"
     if not bool(torch.isfinite(value).all()):
         return f"layer '{layer.name}' has NaN or infinity on noise of {length_s:.2f} s"
+    largest = float(value.mean(dim=1).abs().max())
+    if not largest <= HALF_MAX:
+        return (
+            f"layer '{layer.name}' reaches {largest:.3g} on noise of {length_s:.2f} s, and features are stored in half "
+            f"precision, which ends at {HALF_MAX:g}: scale the layer down"
+        )
     return ""

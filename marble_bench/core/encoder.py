@@ -177,7 +177,7 @@ def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch
     for layer, value in zip(layers, found, strict=True):
         if not isinstance(value, torch.Tensor):
             raise UsageError(
-                f"{name}: layer '{layer.name}' is a {type(value).__name__}: return torch tensors (torch.from_numpy)"
+                f"{name}: layer '{layer.name}' is of type {type(value).__name__}: return torch tensors (torch.from_numpy)"
             )
         if not value.is_floating_point():
             raise UsageError(f"{name}: layer '{layer.name}' holds {value.dtype}: return real floating-point values")

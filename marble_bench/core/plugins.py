@@ -202,6 +202,14 @@ def task_names() -> list[str]:
     return sorted(_files("marble_bench.tasks"))
 
 
+def _no_file(kind: str, path: Path) -> str:
+    """What is said of a plug-in's file that is not there. kind: `task` or `encoder`."""
+    near = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
+    form, lists = ("FILE.py", "tasks") if kind == "task" else ("FILE.py:NAME", "models")
+    way = f": give the path of one as {form}, or a name (bench list {lists})"
+    return f"no {kind} file {path}{did_you_mean(path.name, near) or way}"
+
+
 def find_task(name: str) -> Named:
     """The task that a user asks for, by its name or by the path of its file, which is opened and run.
 
@@ -211,7 +219,7 @@ def find_task(name: str) -> Named:
     if name.endswith(".py") or "/" in name:
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UsageError(f"no task file {path}")
+            raise UsageError(_no_file("task", path))
         _check_file_name(path)
         return Named(task_name(path), _task_of(_load(path.resolve(), None), path), path)
     return registered_task(name)
@@ -277,7 +285,7 @@ def find_encoder(name: str) -> Encoder:
     if found := re.fullmatch(r"(.*\.py)(?::(.*))?", name):  # the last: folders such as .pyenv have it in their names
         path, attribute = Path(found[1]).expanduser(), found[2] or ""
         if not path.is_file():
-            raise UsageError(f"no encoder file {path}")
+            raise UsageError(_no_file("encoder", path))
         module = _load(path.resolve(), None)
         own = _encoders_of(module)
         if attribute not in own:

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marble_bench import audio
+from marble_bench.audio import Shape
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data.times import within
 from marble_bench.errors import DataError, listing
@@ -111,18 +112,39 @@ def _has_gap(times: Sequence[float]) -> bool:
     return bool(periods) and periods[-1] >= GAP * periods[len(periods) // 2]
 
 
-def times_behind_the_end(clips: Sequence[Clip], paths: Sequence[Path]) -> list[str]:
-    """What is wrong with the events of clips, a line each, by how long their files last; a damaged file is not
-    judged."""
+def measure(
+    paths: Iterable[Path], *, whole: bool = False, native_rate_hz: int | None = None
+) -> dict[Path, Shape | DataError]:
+    """What each file holds, or why that cannot be said; each is measured once, which takes long where a file is scanned.
+
+    whole, native_rate_hz: what is asked of each file besides, as `audio.shape` does.
+    """
+    found: dict[Path, Shape | DataError] = {}
+    for path in paths:
+        if path not in found:
+            try:
+                found[path] = audio.shape(path, whole=whole, native_rate_hz=native_rate_hz)
+            except DataError as error:
+                found[path] = error
+    return found
+
+
+def times_behind_the_end(
+    clips: Sequence[Clip], paths: Sequence[Path], shapes: Mapping[Path, Shape | DataError] | None = None
+) -> list[str]:
+    """What is wrong with the events of clips, a line each, by how long their files last; a damaged file is not judged.
+
+    shapes: of `measure`, where the files were measured already.
+    """
+    shapes = measure(paths) if shapes is None else shapes
     wrong = []
     for clip, path in zip(clips, paths, strict=True):
-        try:
-            audio.check_header(path)
-            lasts = clip.length_s(path)
-        except DataError:
+        shape = shapes[path]
+        if isinstance(shape, DataError) or shape.truncated:
             continue  # is told as a damaged file
+        lasts_s = max(0.0, shape.length_s - clip.start_s) if clip.duration_s is None else clip.duration_s
         try:
-            within(clip.target, clip.id, lasts)
+            within(clip.target, clip.id, lasts_s)
         except DataError as error:
             wrong.append(str(error))
     return wrong

@@ -20,7 +20,7 @@ from marble_bench.audio import synth
 from marble_bench.core import sources
 from marble_bench.core.plugins import Named, digest_of_file
 from marble_bench.core.task import SPLITS, Clip, Corpus
-from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.errors import DataError, UsageError, counted, listing
 from marble_bench.files.atomic import sweep, walk
 from marble_bench.files.names import is_text
 from marble_bench.files.tables import brief, fault, read_lines
@@ -199,10 +199,10 @@ def _folded(name: str) -> str:
 
 
 def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
-    """Find every clip's file. Raises DataError naming what is missing, unless the user allows it or it is a miniature.
+    """Find every clip's file. Raises DataError naming what is missing, unless the user allows it.
 
-    A miniature holds some of the listed clips by design, so the others are not called missing there. A corpus whose
-    annotations list fewer clips than were published lacks as many.
+    A miniature holds some of the listed clips by design, so the others are not called missing there; but what it was made
+    with must be there. A corpus whose annotations list fewer clips than were published lacks as many.
     """
     mini = is_mini(root)
     corpus = named.task.corpus
@@ -217,7 +217,11 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
     hints = Spellings(root).hints(missing) if missing and (mini or not allow_missing) else {}
     if hints and mini:
-        raise DataError(f"{len(hints)} files of the miniature in {root} have other names: {listing(hints.values(), 3)}")
+        raise DataError(
+            f"the miniature in {root} has {counted(len(hints), 'file')} of another name: {listing(hints.values(), 3)}"
+        )
+    if mini:
+        _check_whole(root)
     if len(missing) == len(clips):
         raise DataError(
             f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
@@ -235,6 +239,18 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
         () if mini else tuple(missing),
         unlisted,
     )
+
+
+def _check_whole(root: Path) -> None:
+    """Raise DataError naming the files of a miniature that are gone: it is made by the suite, so it can be whole."""
+    made = mini_files(root)
+    gone = [name for name in made if not (root / name).is_file()]
+    if gone:
+        raise DataError(
+            f"the miniature in {root} lacks {len(gone)} of {counted(len(made), 'file')}: {listing(gone)}. "
+            "Delete the folder and have it made anew, in the cache by --mini, elsewhere by bench data mini "
+            "(--allow-missing is for corpora; a miniature is used whole)"
+        )
 
 
 def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> int:
@@ -261,10 +277,16 @@ def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:
     return [clip for clip in clips if clip.id in drawn]
 
 
-def lengths_s(clips: Sequence[Clip], path_of: Mapping[str, Path]) -> dict[str, float]:
-    """Seconds of each clip by its id, each file looked at once; without clips whose file is no audio."""
+def lengths_s(
+    clips: Sequence[Clip], path_of: Mapping[str, Path], native_rate_hz: int | None = None
+) -> tuple[dict[str, float], dict[str, str]]:
+    """Seconds of each clip by its id, and of the others why their file cannot be used; each file is looked at once.
+
+    A cut file, or one of another rate than the corpus has, is one that cannot be used, as its header tells.
+    """
     lengths: dict[str, float] = {}
-    of_path: dict[Path, float | None] = {}
+    wrong: dict[str, str] = {}
+    of_path: dict[Path, float | str] = {}
     for clip in clips:
         if clip.duration_s is not None:
             lengths[clip.id] = clip.duration_s
@@ -272,13 +294,15 @@ def lengths_s(clips: Sequence[Clip], path_of: Mapping[str, Path]) -> dict[str, f
         path = path_of[clip.id]
         if path not in of_path:
             try:
-                of_path[path] = audio.duration_s(path)
-            except DataError:
-                of_path[path] = None
-        length = of_path[path]
-        if length is not None:
-            lengths[clip.id] = max(0.0, length - clip.start_s)
-    return lengths
+                of_path[path] = audio.duration_s(path, whole=True, native_rate_hz=native_rate_hz)
+            except DataError as error:
+                of_path[path] = str(error)
+        found = of_path[path]
+        if isinstance(found, str):
+            wrong[clip.id] = found
+        else:
+            lengths[clip.id] = max(0.0, found - clip.start_s)
+    return lengths, wrong
 
 
 def fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:

@@ -73,7 +73,7 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress:
     is not there.
     """
     if not root.is_dir():
-        raise DataError(f"no folder {root} for {asked.title}; it should hold {asked.layout}")
+        raise DataError(f"no folder {root} for {asked.title}: give --data-dir; it should hold {asked.layout}")
     report = Report(asked.name, str(root), corpus.is_mini(root))
     files: dict[str, Path] = {}
     for named in tasks:

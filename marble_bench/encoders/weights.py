@@ -179,7 +179,7 @@ def _receipt(path: Path) -> Receipt | None:
         return None
     try:
         return Receipt(**json.loads(place.read_text(encoding="utf-8")))
-    except (ValueError, TypeError) as error:
+    except (ValueError, TypeError, RecursionError) as error:
         raise DataError(f"{place} is damaged ({error}): delete it and run again") from error
 
 

@@ -26,7 +26,6 @@ from marble_bench import audio
 from marble_bench.core import contract
 from marble_bench.core.encoder import Encode, Encoder, checked, ready
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.files.atomic import write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -152,7 +151,7 @@ def read(folder: Path) -> Fingerprint | None:
         if told["store"] != folder.name:
             raise ValueError(f"it belongs to {told['store']}")
         return Fingerprint({name: layers[name] for name in told["layers"]}, told["made"], told["device"], told["half"])
-    except (SafetensorError, ValueError, KeyError, TypeError) as error:
+    except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}): delete {folder} and run again") from error
 
 
@@ -163,20 +162,16 @@ def _metadata(content: bytes) -> dict[str, str]:
     return found
 
 
-def write(folder: Path, found: Fingerprint, names: Sequence[str]) -> Path:
-    """Keep some layers of a fingerprint in a store's folder. Raises BenchError if the disk refuses."""
+def pack(store: str, found: Fingerprint, names: Sequence[str]) -> bytes:
+    """The file of some layers of a fingerprint, for the folder of the store of that name."""
     from safetensors.numpy import save
 
     layers = {name: found.layers[name] for name in names}
     told: dict[str, Any] = {"layers": list(names), "made": found.made, "device": found.device, "half": found.half}
-    told["store"] = folder.name
+    told["store"] = store
     told["digest"] = _digest(told, layers)
-    path = folder / FILE
-    try:
-        write_whole(path, save(layers, {"fingerprint": json.dumps(told)}))
-    except OSError as error:
-        raise BenchError(f"the feature cache {folder} cannot be written: {error.strerror}") from error
-    return path
+    packed: bytes = save(layers, {"fingerprint": json.dumps(told)})
+    return packed
 
 
 def _digest(told: Mapping[str, Any], layers: Mapping[str, NDArray[np.float32]]) -> str:
@@ -207,8 +202,11 @@ class Guard:
         return bool(self.encoder.code)
 
     def before_encoding(self, stores: Sequence[Store]) -> None:
-        """Load a user's encoder once, if nothing is stored yet that it could be compared with when it is loaded again."""
-        if self.theirs and self.now is None and any(read(store.folder) is None for store in stores):
+        """Load a user's encoder once and try its contract, if nothing is stored yet that it could be compared with.
+
+        What gives the stored fingerprint again has been tried when that was made.
+        """
+        if self.theirs and self.now is None and any(not store.rows or read(store.folder) is None for store in stores):
             self._load()
 
     def loaded(self, stores: Sequence[Store], now: Fingerprint) -> None:
@@ -223,9 +221,7 @@ class Guard:
         for store in stores:
             then = read(store.folder)
             if then is None or not store.rows:  # the latter was left by a run that was killed before its first shard
-                path = write(store.folder, now, [name for name, _ in store.layers])
-                if store.elsewhere:
-                    store.elsewhere.put(path)
+                store.put_beside(FILE, pack(store.folder.name, now, [name for name, _ in store.layers]))
             elif found := differing(now, then):
                 raise BenchError(_changed(self.encoder, store.folder, now, then, *found))
 
@@ -236,9 +232,12 @@ class Guard:
             self.loaded(kept, self.now or self._load())
 
     def _load(self) -> Fingerprint:
+        from marble_bench.features.pipeline import exact
+
         encode = ready(self.encoder.name, self.load())
         if self.theirs:  # its mistakes in plain words, before anything is compared
-            contract.require(self.encoder, encode, self.device)
+            with exact(self.device):
+                contract.require(self.encoder, encode, self.device)
         self.now = make(self.encoder, encode, self.device)
         return self.now
 

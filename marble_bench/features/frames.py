@@ -296,6 +296,11 @@ def _rows(piece_s: float | None, frames: Any, layer: Layer) -> Any:
     """`(windows, frames, width)` of a piece without what came out behind it, averaged by the layer's `reduction`."""
     if piece_s is not None:
         frames = frames[:, : round(piece_s * (layer.frame_rate_hz or 0))]
+    return averaged(frames, layer)
+
+
+def averaged(frames: Any, layer: Layer) -> Any:
+    """`(windows, frames, width)` averaged by the layer's `reduction`; a rest is left out."""
     many = reduction(layer)
     if many == 1:
         return frames

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from marble_bench.errors import BenchError, DataError
+from marble_bench.errors import BenchError, DataError, counted
 from marble_bench.features import fingerprint
 from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
 from marble_bench.features.store import FORMAT, fault, index, read_about, shards
@@ -126,20 +126,18 @@ def _why(check: Callable[[Path], Any], path: Path) -> str:
 
 def of_other_formats(cache: Path) -> str:
     """What is said of stores that other versions of the suite wrote, which are not read; empty if there are none."""
-    root, found = cache / "features", []
-    for folder in root.iterdir() if root.is_dir() else ():
-        try:
-            facts = json.loads((folder / ABOUT).read_text())
-        except (OSError, ValueError):
-            continue  # no store, or a damaged one, which `verify` names
-        if isinstance(facts, dict) and facts.get("format") != FORMAT:
-            found.append(folder)
+    root = cache / "features"
+    folders = root.iterdir() if root.is_dir() else ()
+    found = [
+        folder for folder in folders if _of_another_format(folder, _claimed(folder))
+    ]  # `verify` names damaged ones
     if not found:
         return ""
     size_mb = sum(shard.stat().st_size for folder in found for shard in shards(folder)) / 1e6
+    are, them = ("is", "it") if len(found) == 1 else ("are", "them")
     return (
-        f"{len(found)} stores of another version in {root} ({size_mb:,.1f} MB) are not used: "
-        "bench features prune --damaged removes them"
+        f"{counted(len(found), 'store')} of another version in {root} ({size_mb:,.1f} MB) {are} not used: "
+        f"bench features prune --damaged removes {them}"
     )
 
 

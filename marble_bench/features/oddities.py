@@ -42,7 +42,7 @@ def known(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
     for line in path.read_text(errors="replace").splitlines():
         try:
             audio, stretch, *odd = json.loads(line)
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             continue  # cut by a kill while it was written; the features it stands for were not written either
         if (span := Span(audio, stretch)) in wanted:
             found[span] = tuple(odd)

@@ -39,14 +39,17 @@ class Place:
     def both(self, folder: Path) -> tuple[int, int]:
         """Copy what one side lacks of a store's folder. Returns the files fetched and sent.
 
-        Raises BenchError naming the URL, DataError naming a file that is not what was written.
+        The folder is made if only the URL has it. Raises BenchError naming the URL, DataError naming a file that is not
+        what was written.
         """
         with self._told():
             files, root = self._files(folder.name)
             files.invalidate_cache()
             known = files.ls(root, detail=False) if files.exists(root) else []
             there = {name.rpartition("/")[2] for name in known if name.endswith(KINDS)}
-            here = {path.name for path in folder.iterdir() if path.name.endswith(KINDS)}
+            here = {path.name for path in folder.glob("*") if path.name.endswith(KINDS)}
+            if there:
+                folder.mkdir(parents=True, exist_ok=True)
             for name in sorted(there - here, key=_manifest_first):
                 temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
                 try:

@@ -24,6 +24,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import keys
+from marble_bench.core.contract import HALF_MAX
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
 from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, matching, seal, unseal, whole
@@ -50,7 +51,6 @@ __all__ = [
 
 FORMAT = "marble-bench.features/4"
 SPARE_BYTES = 256 << 20  # disk that is left alone
-HALF_MAX = 65504.0
 NOT_KNOWN = Spent()
 DIGEST = b"sha256"  # key of a shard's metadata: over all that its rows mean, see `_digest`
 SPANS = b"spans"  # key of a shard's metadata: [[audio, stretch, rows], ...] in the order of the rows
@@ -75,9 +75,19 @@ def folder_name(facts: dict[str, Any]) -> str:
     return f"{facts['encoder']}-{keys.digest({'format': FORMAT, **facts})[:12]}"
 
 
+def _check_writable(folder: Path) -> None:
+    """Raise BenchError before any work if a store that is not there cannot be made."""
+    above = next(each for each in (folder, *folder.absolute().parents) if each.exists())
+    if not above.is_dir():
+        raise BenchError(f"the feature cache {folder} cannot be written: {above} is no folder")
+    if above != folder and not os.access(above, os.W_OK | os.X_OK):
+        raise BenchError(f"the feature cache {folder} cannot be written: {above} is read-only")
+
+
 def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[str], None] | None = None) -> None:
     """Raise BenchError if the disk of `folder` has no room for so many bytes; else tell what will be taken."""
-    free = shutil.disk_usage(folder).free - SPARE_BYTES
+    there = next(each for each in (folder, *folder.absolute().parents) if each.is_dir())
+    free = shutil.disk_usage(there).free - SPARE_BYTES
     text = f"{needed / 1e9:.2f} GB for {what}"
     if needed > free:
         raise BenchError(f"{folder.parent} has room for {max(free, 0) / 1e9:.2f} GB and {text} are needed: {hint}")
@@ -88,7 +98,8 @@ def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[s
 class Store:
     """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies.
 
-    key: digest of the facts. elsewhere: a URL where the shards are kept too; see `Place`.
+    key: digest of the facts. elsewhere: a URL where the shards are kept too; see `Place`. Nothing stands on the disk
+    before the first shard, so a pass that is refused before it leaves nothing.
     """
 
     def __init__(
@@ -97,21 +108,37 @@ class Store:
         self.folder, self.key = root / folder_name(facts), keys.digest(facts)
         self.elsewhere = Place(elsewhere) if elsewhere else None
         self.layers = tuple(layers)
+        self._beside: dict[str, bytes] = {}
+        self._about = seal({"format": FORMAT, **facts, "layers": self.layers})
         self._pending: list[tuple[Span, list[NDArray[np.float16]], Spent]] = []
         self._checked: set[Path] = set()
-        about = self.folder / ABOUT
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            if not about.is_file():
-                write_whole(about, seal({"format": FORMAT, **facts, "layers": self.layers}))
-        except OSError as error:
-            raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
-        read_about(self.folder)
-        with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
-            os.utime(about)
+        _check_writable(self.folder)
         if self.elsewhere:
             self.elsewhere.both(self.folder)
+        if self.folder.is_dir():
+            if not (self.folder / ABOUT).is_file():
+                self._write(ABOUT, self._about)
+            read_about(self.folder)
+            with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
+                os.utime(self.folder / ABOUT)
         self.rows = index(self.folder)
+
+    def put_beside(self, name: str, content: bytes) -> None:
+        """Keep a file beside the shards: written at once where there are some, else just before the first one."""
+        if self.rows:
+            self._write(name, content)
+        else:
+            self._beside[name] = content
+
+    def _write(self, name: str, content: bytes) -> None:
+        """Write a file of the folder, elsewhere too. Raises BenchError if the disk refuses."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_whole(self.folder / name, content)
+        except OSError as error:
+            raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
+        if self.elsewhere:
+            self.elsewhere.put(self.folder / name)
 
     def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]], spent: Spent = NOT_KNOWN) -> None:
         """Keep the rows of one span, per layer `(rows, width)`, until `flush` writes them. spent: what making them took.
@@ -134,7 +161,8 @@ class Store:
     def flush(self) -> None:
         """Write what was added as one shard, named by its spans, the bytes decided by key, spans and values alone.
 
-        Its entry in the manifest is written first. Raises BenchError if the disk refuses; finished shards stay.
+        What stands beside it and its entry in the manifest are written first. Raises BenchError if the disk refuses;
+        finished shards stay.
         """
         if not self._pending:
             return
@@ -145,6 +173,10 @@ class Store:
         digest = hashlib.sha256(content).hexdigest()
         entry = Entry(self.folder.name, digest, len(content), spans, counts, spent)
         shard = self.folder / entry.shard
+        if not (self.folder / ABOUT).is_file():
+            self._write(ABOUT, self._about)
+        while self._beside:
+            self._write(*self._beside.popitem())
         try:
             sweep(self.folder)
             write_whole(self.folder / entry.name, entry.sealed())

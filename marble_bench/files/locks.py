@@ -1,14 +1,16 @@
 """Where librosa's functions are compiled, and one process at a time.
 
-numba keeps what it compiles in a folder that all processes share: beside librosa's own files or in the user's home, and
-where neither can be written it refuses to compile at all. So it is given a folder of the cache, before it is imported. Two
-processes that write there at once can leave an index that points to the other's code: from then on every use crashes. So
-the first use of librosa happens under a lock.
+numba keeps what it compiles in a folder that all processes share: beside librosa's own files, where these can be written, so
+that it is compiled once for an installation. Else it would take the user's home, and refuse to compile where that cannot be
+written either. So it is then given a folder of the cache, before it is imported. Two processes that write one folder at once
+can leave an index that points to the other's code: from then on every use crashes. So the first use of librosa happens under
+a lock.
 """
 
 from __future__ import annotations
 
 import hashlib
+import importlib.util
 import os
 import sys
 import tempfile
@@ -27,24 +29,37 @@ def one_at_a_time() -> Iterator[None]:
     from filelock import FileLock
 
     keep_compiled(cache_root())
-    if not os.environ.get(PLACE):
-        place = Path(tempfile.gettempdir()) / f"marble-bench-numba-{_user()}"
+    place = os.environ.get(PLACE) or _beside_librosa()
+    if not place:
+        place = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_user()}")
         print(f"the cache cannot be written: librosa's functions are compiled into {place}", file=sys.stderr)
-        os.environ[PLACE] = str(place)
-    name = f"marble-bench-{_user()}-{hashlib.sha256(os.environ[PLACE].encode()).hexdigest()[:12]}.lock"
+        os.environ[PLACE] = place
+    name = f"marble-bench-{_user()}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.lock"
     with FileLock(Path(tempfile.gettempdir()) / name):
         yield
 
 
 def keep_compiled(cache: Path) -> None:
-    """Have numba keep what it compiles in `<cache>/numba`, if that can be written and numba was given no folder before.
+    """Have numba keep what it compiles in `<cache>/numba`, where that can be written and librosa's own folder cannot.
 
-    Nothing is written yet.
+    A folder that the user gave numba is kept. Nothing is written yet.
     """
     place = cache / "numba"
     there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
-    if not os.environ.get(PLACE) and os.access(there, os.W_OK | os.X_OK):
+    if not os.environ.get(PLACE) and not _beside_librosa() and os.access(there, os.W_OK | os.X_OK):
         os.environ[PLACE] = str(place)
+
+
+def _beside_librosa() -> str:
+    """librosa's folder, if numba can keep there what it compiles of every file in it; else empty. librosa is not imported.
+
+    numba takes the `__pycache__` beside each file, and looks for another place for a file where that cannot be written.
+    """
+    found = importlib.util.find_spec("librosa")
+    root = next(iter((found and found.submodule_search_locations) or ()), "")
+    places = [path.parent / "__pycache__" for path in Path(root).rglob("__init__.py")] if root else []
+    able = all(os.access(place if place.is_dir() else place.parent, os.W_OK | os.X_OK) for place in places)
+    return os.path.realpath(root) if places and able else ""
 
 
 def _user() -> int:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
-from marble_bench.leaderboard.rows import is_control, standing
+from marble_bench.leaderboard.rows import elsewhere, is_control, standing
 from marble_bench.records.record_file import Predicted, Stored, alike, predicted, read_one
 from marble_bench.records.validation import judged
 from marble_bench.scoring import statistics
@@ -86,6 +86,7 @@ def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, m
         if off := judged([each.path for each in found], placed=False).left_off:
             raise DataError(f"{off[0]} (bench results check)")
         return found
+    every = here
     here = [each for each in here if each.record["protocol"]["name"] == protocol]
     here = [each for each in here if each.record["data"]["mini"] == mini]
     model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
@@ -100,7 +101,10 @@ def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, m
     if not found:
         names = sorted({each.record["model"]["name"] for each in here})
         where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
+        of_it = [each for each in every if each.record["model"]["name"] == model]
         hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
+        if other := elsewhere(of_it, protocol, mini) or ("" if names else elsewhere(every, protocol, mini)):
+            hint = f"; {other}"
         raise UsageError(f"no record of model '{name}' in {where}{hint}")
     return sorted(found, key=standing)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -13,7 +13,7 @@ from typing import Any
 import marble_bench
 from marble_bench.core import plugins
 from marble_bench.core.task import Task
-from marble_bench.errors import UsageError, listing
+from marble_bench.errors import UsageError, counted, listing
 from marble_bench.records import claims
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring.statistics import spread, wilson
@@ -90,6 +90,21 @@ class PublishedSource:
     mark: str
     protocol: str
     citation: str
+
+
+def elsewhere(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
+    """Where records stand when none is of the protocol and kind asked for, and the option that shows them.
+
+    mini: whether records of miniatures were asked for. Empty if some are as asked, or if there is no record at all.
+    """
+    asked = [each for each in stored if each.record["protocol"]["name"] == protocol]
+    if any(each.record["data"]["mini"] == mini for each in asked):
+        return ""
+    if asked:
+        have = f"{counted(len(asked), 'record')} of protocol {protocol} {'is' if len(asked) == 1 else 'are'}"
+        return f"{have} of the full corpora: leave --mini out" if mini else f"{have} of miniatures: add --mini"
+    others = sorted({each.record["protocol"]["name"] for each in stored})
+    return f"there are records of protocol {listing(others)}: give --protocol" if others else ""
 
 
 def _published_folder() -> Path:

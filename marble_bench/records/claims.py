@@ -2,7 +2,8 @@
 
 Facts are known of what is registered under the record's names: the protocol's rules, the task's counts, metrics and known
 faults, the encoder's layers, licence and training data. Of a name that is not registered nothing is known, which is no
-fault. Everything here reads the record alone; what needs the tables beside it is asked in `marble_bench.records.validation`.
+fault. Everything here reads the record alone, and for `faults` the task's list of clips where that is at hand; what
+needs the tables beside it is asked in `marble_bench.records.validation`.
 """
 
 from __future__ import annotations
@@ -16,8 +17,8 @@ from marble_bench.core import hashes, keys, plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
 from marble_bench.core.protocol import PROTOCOLS, Protocol
-from marble_bench.core.task import SPLITS, Task
-from marble_bench.errors import BenchError, UsageError, listing
+from marble_bench.core.task import SPLITS, Clip, Task
+from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
@@ -182,7 +183,6 @@ def _data(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     more = [split for split in SPLITS if clips[split] > task.counts[split]]
     for split in more:
         yield "counts", f"{clips[split]} {split} clips, and {task.counts[split]} are published"
-    yield from _faults(task, data["faults"])
     apart = _departures(record)
     if apart.limit and any(clips[split] > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
@@ -193,9 +193,12 @@ def _data(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults"
 
 
-def _faults(task: Task, claimed: Sequence[dict[str, str]]) -> Iterator[tuple[str, str]]:
-    """Whether the faults of a record are those that the corpus is known for, each once."""
-    audio_of = _audio_of(task)
+def faults(record: dict[str, Any], task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
+    """Whether the faults of a record are those that the corpus is known for, each once.
+
+    clips: the list of the task's clips, which tells of which file a clip is; none where that stands in the corpus alone.
+    """
+    claimed, audio_of = record["data"]["faults"], {clip.id: clip.audio for clip in clips}
     if twice := [clip for clip, count in Counter(each["clip"] for each in claimed).items() if count > 1]:
         yield "facts", f"the fault of {listing(twice, most=3)} is told twice"
     left, strange = Counter(fault.what for fault in task.corpus.faults), []
@@ -207,16 +210,6 @@ def _faults(task: Task, claimed: Sequence[dict[str, str]]) -> Iterator[tuple[str
         left[each["why"]] -= 1
     if strange:
         yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
-
-
-def _audio_of(task: Task) -> dict[str, str]:
-    """The file of each clip by its id, where the suite ships the list of a task's clips; else nothing."""
-    if not task.corpus.faults:
-        return {}
-    try:
-        return {clip.id: clip.audio for clip in task.clips(None)}
-    except BenchError:
-        return {}  # the list is in the corpus alone
 
 
 def _model(record: dict[str, Any]) -> Iterator[tuple[str, str]]:

@@ -24,6 +24,7 @@ SCHEMA = "marble-bench.record/1"
 VOLATILE = ("suite", "cost", "environment", "digests", "identity")
 TABLES = ("grid", "predictions")
 LARGEST_BYTES = 16 << 20  # of a record's JSON: 55,000 missing clips are 4 MB
+BRIEF_LIST, BRIEF_TEXT = 6, 40  # values of a list, characters of a text, that a line of differences shows
 LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywhere
 
 
@@ -67,10 +68,13 @@ def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Pat
     """
     model = record["model"]
     stem = file_stem(record["task"]["name"]) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
-    folders = [
-        folder_name(str(each)) for each in (model["name"], model["weights_sha256"][:12], record["protocol"]["name"])
-    ]
-    return results.joinpath(*folders) / f"{stem}.json"
+    folders = [folder_name(str(each)) for each in (model["weights_sha256"][:12], record["protocol"]["name"])]
+    return of_model(results, str(model["name"])).joinpath(*folders) / f"{stem}.json"
+
+
+def of_model(results: Path, model: str) -> Path:
+    """The folder of all records of a model."""
+    return results / folder_name(model)
 
 
 def file_stem(task: str) -> str:
@@ -105,13 +109,41 @@ def table_path(path: Path, kind: str) -> Path:
 
 
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
-    """Where two records differ, a line each, the volatile parts left out."""
+    """Where two records differ, a short line each, the volatile parts left out.
+
+    >>> list(differences({"a": [1, {"b": 0.123456789}]}, {"a": [1, {"b": 0.123456788}], "c": {"d": 1}}))
+    ['a[1].b: 0.123456789 -> 0.123456788', 'c: none -> an object of 1']
+    """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if place or key not in VOLATILE:
                 yield from differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+    elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(map(_is_nested, old)):
+        for index, pair in enumerate(zip(old, new, strict=True)):
+            yield from differences(*pair, f"{place}[{index}]")
     elif old != new:
-        yield f"{place}: {old} -> {new}"
+        shown = [_brief(old), _brief(new)]
+        if shown[0] == shown[1]:
+            shown = [_brief(old, digits=None), _brief(new, digits=None)]
+        yield f"{place}: {shown[0]} -> {shown[1]}" if shown[0] != shown[1] else f"{place}: {shown[0]}, not the same"
+
+
+def _is_nested(value: Any) -> bool:
+    return isinstance(value, dict | list)
+
+
+def _brief(value: Any, digits: int | None = 4) -> str:
+    """A value of a record in some words. digits: of numbers, None for all. Long texts and lists are cut."""
+    if isinstance(value, float):
+        return repr(value) if digits is None else f"{value:.{digits}g}"
+    if isinstance(value, dict):
+        return f"an object of {len(value)}"
+    if isinstance(value, list) and (len(value) > BRIEF_LIST or any(map(_is_nested, value))):
+        return f"a list of {len(value)}"
+    if isinstance(value, list):
+        return f"[{', '.join(_brief(each, digits) for each in value)}]"
+    text = "none" if value is None else str(value)
+    return text if len(text) <= BRIEF_TEXT else f"{text[: BRIEF_TEXT - 3]}..."
 
 
 def not_whole(path: Path, record: dict[str, Any]) -> list[str]:
@@ -224,8 +256,11 @@ def read(path: Path) -> dict[str, Any]:
     """A record from its file. Raises DataError naming the file if it is no record of this schema."""
     try:
         record = loads(read_text(path))
+    except FileNotFoundError as error:
+        raise DataError(f"no record {path}: give the path of its .json (bench results check names all)") from error
     except (ValueError, OSError) as error:
-        raise DataError(f"{path} cannot be read as a record: {error}") from error
+        why = error.strerror if isinstance(error, OSError) else error
+        raise DataError(f"{path} cannot be read as a record: {why}") from error
     found = record.get("schema") if isinstance(record, dict) else None
     if found != SCHEMA:
         raise DataError(f"{path} has schema {found!r}; this version reads {SCHEMA}")

@@ -13,7 +13,7 @@ In the order in which they are asked, and the first that stops further questions
   record that calls itself comparable and is not.
 - `facts`: what the record says of a registered model, corpus or fault is not what the suite knows of it. `old task`,
   `old protocol`, `old model`: its task, protocol or model is not the one that is here.
-- `splits`, `truth`, `trivial`, `fingerprint`, `faults` (and `counts`): other than the task's list of clips and the corpus
+- `splits`, `truth`, `trivial`, `fingerprint` (and `counts`): other than the task's list of clips and the corpus
   at hand say; see `marble_bench.records.corpus_facts`.
 - `duplicate`: the same run stands in another file; `same answers`: predictions that are another model's; see
   `marble_bench.records.copies`.
@@ -143,6 +143,9 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
     yield from _digests(stored)
     yield from _ranges(stored.record)
     yield from claims.disagreements(stored.record)
+    here = corpora.of(stored.record)
+    if task := here.named.task if here else claims.task_of(stored.record):
+        yield from claims.faults(stored.record, task, here.clips if here else ())
     tables: dict[str, pd.DataFrame] = {}
     for kind in results.TABLES:
         try:
@@ -154,7 +157,6 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
             yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
         else:
             tables[kind] = found
-    here = corpora.of(stored.record)
 
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         return corpus_facts.disagreements(stored, frame, here) if here else iter(())

@@ -83,6 +83,8 @@ def pairs(
 
     Brought features have no encoder: their model's name is the one given, or the folder's or file's.
     """
+    if not tasks and not models and not features:
+        raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
     if not tasks:
         raise UsageError("say what to run: --task NAME (bench list tasks)")
     if not models and not features:

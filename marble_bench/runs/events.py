@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core.task import SPLITS, Clip, Schedule
 from marble_bench.data import checks
 from marble_bench.data.times import within_clip
+from marble_bench.errors import counted
 from marble_bench.features.frames import Frames
 from marble_bench.metrics import beats
 from marble_bench.runs import identity, inputs
@@ -126,7 +127,7 @@ def fit(
     task, sets = request.named.task, framesets(data)
     recipe = probing.Recipe(request.protocol, _schedule(data, request), task.target.width, CROP_S, data.summable)
     fitted = probing.fit(probes, sets["train"], sets["valid"], recipe, request.device, watch.probes, kept)
-    watch.say(f"decoding the validation split for {len(fitted)} probes")
+    watch.say(f"decoding the validation split for {counted(len(fitted), 'probe')}")
     clips, main = [clip for clip in data.clips if clip.split == "valid"], task.metrics[0]
     kinds = 1 if main is beats.F1 else task.target.width
     judged: dict[trainer.Probe, float] = {}

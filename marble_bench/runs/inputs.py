@@ -14,7 +14,7 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.task import Clip, Window
 from marble_bench.data import corpus, times
 from marble_bench.encoders.weights import Weights
-from marble_bench.errors import DataError, listing
+from marble_bench.errors import DataError, counted, listing
 from marble_bench.features import oddities
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames
@@ -198,12 +198,12 @@ def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Change
 
 def _say_left_out(watch: Watch, name: str, count: int) -> None:
     if count:
-        watch.say(f"{name}: left out {count} test clips, whose label moves out of the task's labels")
+        watch.say(f"{name}: left out {counted(count, 'test clip')} whose label moves out of the task's labels")
 
 
 def _check_changed(damaged: dict[str, str]) -> None:
     if damaged:
-        raise DataError(f"{len(damaged)} test clips cannot be changed: {listing(damaged.values())}")
+        raise DataError(f"{counted(len(damaged), 'test clip')} cannot be changed: {listing(damaged.values())}")
 
 
 def encoder_frames(
@@ -364,7 +364,6 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
     digests: makes the digests that identify clips from their paths; by default the sha256 of each file.
     """
     from marble_bench.encoders import weights
-    from marble_bench.features import manage
     from marble_bench.features import pooled as extract
     from marble_bench.files.download import in_lines
 
@@ -374,8 +373,6 @@ def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], 
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    if older := manage.of_other_formats(request.cache):
-        watch.say(older)
     talk = in_lines(watch.say)
     loaded = weights.resolve(
         request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk

@@ -15,7 +15,7 @@ from marble_bench import audio
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.task import Clip
 from marble_bench.data import corpus
-from marble_bench.errors import DataError, UsageError
+from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.files.names import folder_name
 from marble_bench.records import results
 from marble_bench.runs import build_record, inputs, run, stems
@@ -135,7 +135,9 @@ def plan(
     there = corpus.on_disk(request.named, root, request.allow_missing)
     clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    lasting = corpus.lengths_s(clips, path_of)
+    lasting, wrong = corpus.lengths_s(clips, path_of, task.corpus.sample_rate_hz)
+    for why in wrong.values():
+        say(f"cannot be used: {why}")
     for clip_id, why in _unfit(request, encoder, clips, lasting).items():
         say(f"clip '{clip_id}' {why}: it cannot be used")
         del lasting[clip_id]
@@ -206,7 +208,8 @@ def _stored(
         return nothing
     paths = [path_of[clip.id] for clip in clips]
     say(
-        f"reading {len(set(paths))} files of {request.named.name} to see which are stored (--ignore-stored leaves it out)"
+        f"reading {counted(len(set(paths)), 'file')} of {request.named.name} to see which are stored "
+        "(--ignore-stored leaves it out)"
     )
     items = [
         pooled.Item(clip, path, key, None)
@@ -294,7 +297,9 @@ def _recorded(request: Request) -> Pace | None:
     if not found:
         return None
     factors, memories = zip(*found, strict=True)
-    return Pace(statistics.median(factors), f"{len(found)} records in {request.results}", max(memories), reading=True)
+    return Pace(
+        statistics.median(factors), f"{counted(len(found), 'record')} in {request.results}", max(memories), reading=True
+    )
 
 
 def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: dict[str, Path]) -> Pace:
@@ -328,7 +333,8 @@ def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: 
     cores = os.cpu_count() or 1
     reading = seconds / taken * cores
     together = min(pace.rate, reading) if request.device != "cpu" else 1 / (1 / pace.rate + 1 / reading)
-    source = f"{pace.source} ({pace.rate:,.0f} s/s) and {files} files read ({reading:,.0f} s/s in {cores} threads)"
+    read = f"{counted(files, 'file')} read ({reading:,.0f} s/s in {counted(cores, 'thread')})"
+    source = f"{pace.source} ({pace.rate:,.0f} s/s) and {read}"
     return replace(pace, rate=together, source=source)
 
 

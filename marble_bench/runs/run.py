@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import checks, corpus
+from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.types import Features
@@ -37,6 +38,7 @@ def run(request: Request, watch: Watch) -> Outcome:
     if request.keep_audio is not None:
         results.check_writable(request.keep_audio, "the folder for separated songs", "another --keep-audio")
     robustness.check(request)
+    _tell_of_record(request, watch)
     if isinstance(request.named.task.target, Events):
         return _run_events(request, watch)
     if isinstance(request.named.task.target, Stems):
@@ -217,6 +219,35 @@ def check_fresh(request: Request) -> None:
         )
 
 
+def _tell_of_record(request: Request, watch: Watch) -> None:
+    """Say before any work that a record stands where this run's would be written, unless it is to be replaced.
+
+    It cannot be known of features that were brought, of weights that are not here yet, and of clips that turn out to be
+    damaged: the end of the run tells of those. Raises UsageError where features are to be made anew, which may give another
+    record.
+    """
+    if request.overwrite or request.encoder is None or not results.of_model(request.results, request.model).is_dir():
+        return
+    digest = weights.known_digest(request.encoder, request.cache, request.weights)
+    if digest is None:
+        return
+    root, missing = corpus.folder(request.named.task.corpus, request.cache, request.mini, request.root), 0
+    if request.allow_missing and root is not None:
+        there = corpus.on_disk(request.named, root, allow_missing=True)
+        missing = len(there.missing) + there.unlisted
+    names = {"task": {"name": request.named.name}, "protocol": {"name": request.protocol.name}}
+    model = {"name": request.model, "weights_sha256": digest}
+    variant = departures_of(request, corpus.is_mini(root), missing).variant()
+    path = results.record_path(request.results, {**names, "model": model}, variant)
+    if not path.is_file():
+        return
+    if request.fresh_before is not None:
+        raise UsageError(
+            f"{path} stands already, and --fresh-features may change it: give --overwrite too, or another --results-dir"
+        )
+    watch.say(f"{path} stands already; if this run finds another result, it will not be replaced without --overwrite")
+
+
 def frame_layers(request: Request) -> framed.Layers:
     """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
     framed.check_protocol(request.protocol)
@@ -367,7 +398,8 @@ def plan(request: Request) -> dict[str, object]:
         chosen = frame_layers(request)
         layers, with_sum = list(chosen.single), bool(chosen.summed)
         path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-        lasting = corpus.lengths_s(clips, path_of)  # a file that is no audio ends a run, or is left out of it
+        # a file that is no whole audio ends a run, or is left out of it
+        lasting, _ = corpus.lengths_s(clips, path_of, request.named.task.corpus.sample_rate_hz)
         audio_s = sum(lasting.values())
         if isinstance(request.named.task.target, Stems):
             readable = [clip for clip in clips if clip.id in lasting]

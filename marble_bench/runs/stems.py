@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Separation, Task
-from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.errors import BenchError, DataError, UsageError, counted
 from marble_bench.features import frames
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
@@ -168,7 +168,7 @@ def _undecodable(opened: dict[str, Song], digests: dict[str, str], request: Requ
         kept.mkdir(parents=True, exist_ok=True)
     untried = [clip for clip in opened if not (kept / digests[clip]).exists()]
     if untried:
-        watch.say(f"decoding {len(untried)} songs with their stems, to see that they are whole")
+        watch.say(f"decoding {counted(len(untried), 'song')} with all stems, to see that every file is whole")
 
     def tried(clip: str) -> str:
         try:
