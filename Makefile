@@ -7,8 +7,9 @@ DEMO ?= $(VENV)/demo
 BOARD ?= $(VENV)/board
 BOARD_TASKS ?=
 BOARD_MODELS ?=
+FAST := -m "not slow"
 
-.PHONY: install demo board test test-cluster gpu check format clean
+.PHONY: install demo board test test-cluster test-lowest test-newest gpu check format clean
 
 install: $(STAMP)
 
@@ -41,6 +42,18 @@ test: $(STAMP)
 test-cluster: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray,s3]' 'moto[server]'
 	$(BIN)/python -m pytest -n 2 tests/test_cluster.py tests/test_elsewhere.py
+
+# the fast tests with every direct dependency at its floor, or at its newest release, in an environment of their own; torch comes
+# from the pins in both, and first, so that uv keeps that build of it and looks for no other
+test-lowest: RESOLUTION := lowest-direct
+test-newest: RESOLUTION := highest
+test-lowest test-newest: ENV = $(VENV)/$@
+test-lowest test-newest:
+	$(PYTHON) -m venv --clear $(ENV)
+	$(ENV)/bin/python -m pip install --quiet $$(grep -E '^(torch|uv)==' constraints.txt)
+	$(ENV)/bin/python -m pip freeze | grep '^torch==' > $(ENV)/torch.txt
+	$(ENV)/bin/uv pip install --quiet --python $(ENV)/bin/python --resolution $(RESOLUTION) -c $(ENV)/torch.txt -e '.[dev]'
+	BENCH_TEST_RESOLUTION=$(RESOLUTION) $(ENV)/bin/python -m pytest -n 2 $(FAST)
 
 # what needs a GPU, with the Python that has torch for it: make gpu GPU_PYTHON=python3
 GPU_PYTHON ?= $(PYTHON)

@@ -8,8 +8,6 @@ from importlib import import_module
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench._version import __version__
-
 if TYPE_CHECKING:
     from marble_bench.audio import Normalize as Normalize
     from marble_bench.core.encoder import Encode as Encode
@@ -32,6 +30,8 @@ if TYPE_CHECKING:
     from marble_bench.scoring.targets import Scalars as Scalars
     from marble_bench.scoring.targets import Stems as Stems
     from marble_bench.scoring.targets import Tags as Tags
+
+    __version__: str
 
 # In a checkout `tasks/` and `probes/` stand beside this folder; installed, they lie inside it. Looking in both places
 # makes `marble_bench.tasks` mean the same everywhere, an uninstalled clone and a spawned worker included.
@@ -67,10 +67,14 @@ __all__ = ["__version__", *_PUBLIC]
 
 
 def __getattr__(name: str) -> Any:
-    """A public name, its module imported when it is first used."""
-    if name not in _PUBLIC:
+    """A public name, its module imported when it is first used; the version, when it is first asked for."""
+    if name == "__version__":
+        found = import_module("marble_bench._version").version()
+    elif name in _PUBLIC:
+        found = getattr(import_module(f"marble_bench.{_PUBLIC[name]}"), name)
+    else:
         raise AttributeError(f"module 'marble_bench' has no attribute {name!r}")
-    found = globals()[name] = getattr(import_module(f"marble_bench.{_PUBLIC[name]}"), name)
+    globals()[name] = found
     return found
 
 

@@ -140,10 +140,43 @@ def test_asking_for_help_or_a_list_loads_nothing_heavy(arguments):
     code = (
         "import sys\nfrom marble_bench.cli import main\nsys.argv = ['bench', *sys.argv[1:]]\n"
         "try: main()\nexcept SystemExit as end: assert not end.code, end.code\n"
-        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'librosa', 'scipy', 'sklearn', 'pyarrow'}\n"
+        "heavy = {'torch', 'transformers', 'datasets', 'pandas', 'librosa', 'scipy', 'sklearn', 'pyarrow', 'museval'}\n"
         "print('HEAVY', sorted(heavy & set(sys.modules)))"
     )
     done = subprocess.run([sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "HEAVY []"
+
+
+def test_sklearn_and_museval_are_imported_where_they_are_used_and_not_with_a_module():
+    for name, path in _modules().items():
+        for node in ast.parse(path.read_text()).body:
+            for part in [node] if not isinstance(node, (ast.FunctionDef, ast.ClassDef)) else []:
+                names = {alias.name for alias in part.names} if isinstance(part, ast.Import) else set()
+                names |= {part.module or ""} if isinstance(part, ast.ImportFrom) else set()
+                assert not {"sklearn", "museval"} & {each.split(".")[0] for each in names}, name
+
+
+@pytest.mark.slow
+def test_a_run_from_the_cache_loads_neither(tmp_path):
+    plugins = ROOT / "tests" / "plugins"
+    code = (
+        "import sys\nfrom marble_bench.cli import main\n"
+        "for _ in range(2):\n"
+        "    try: main()\n"
+        "    except SystemExit as end: assert not end.code, end.code\n"
+        "print('HEAVY', sorted({'sklearn', 'museval', 'datasets'} & set(sys.modules)))"
+    )
+    call = [
+        "run",
+        "--task",
+        plugins / "toy_task.py",
+        "--model",
+        f"{plugins / 'toy_encoder.py'}:TOY",
+        "--mini",
+        "--quiet",
+    ]
+    call += ["--protocol", "linear", "--cache-dir", tmp_path / "cache", "--results-dir", tmp_path / "results"]
+    done = subprocess.run([sys.executable, "-c", code, *call], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 

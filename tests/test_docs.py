@@ -60,6 +60,7 @@ def test_every_option_in_the_documents_exists(page, bench):
         "plot",
         "reproduce",
         "results check",
+        "results export",
         *FEATURES,
     ):
         known |= set(re.findall(r"--[a-z][a-z-]+", bench(*command.split(), "--help").out))

@@ -4,6 +4,7 @@ import importlib
 import math
 import sys
 from dataclasses import replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -19,12 +20,12 @@ from marble_bench.data import corpus
 from marble_bench.data.inspection import inspect
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
-from marble_bench.metrics.separation import global_sdr
+from marble_bench.metrics.separation import MEASURES, global_sdr, museval_measures
 from marble_bench.runs import reproduce
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Stems
 from marble_bench.separation import mixing, stems
-from marble_bench.separation.bsseval_pool import OnDisk
+from marble_bench.separation.bsseval_pool import OnDisk, measure, rounded
 
 VALID = """
 Actions - One Minute Smile; Clara Berry And Wooldog - Waltz For My Victims; Johnny Lokke - Promises & Lies;
@@ -314,6 +315,21 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
 
 
 @pytest.mark.slow
+def test_a_whole_song_is_measured_as_museval_measures_it(songs, tmp_path):
+    song = songs["test"][0]
+    true = np.stack([rounded(song.read(name)) for name in song.names])
+    guess = 0.7 * true + 0.2 * true.sum(axis=0) + 1e-3 * np.random.default_rng(0).normal(size=true.shape)
+    guess[0, :, 1:] += 0.3 * guess[0, :, :-1]
+    (tmp_path / "guess").write_bytes(guess.astype(np.float32).tobytes())
+    (ours,) = measure(song, [tmp_path / "guess"], song.rate_hz, tmp_path)
+    whole = (np.moveaxis(signals.astype(np.float32), 1, 2).astype(np.float64) for signals in (true, guess))
+    theirs = museval_measures().bss_eval(*whole, window=44100, hop=44100, compute_permutation=False)
+    for name, values in zip(MEASURES, theirs[:4], strict=True):
+        assert ours[name].shape == (4, 6)
+        np.testing.assert_allclose(ours[name], values, atol=1e-6, err_msg=name)
+
+
+@pytest.mark.slow
 def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench, tmp_path):
     import json
 
@@ -346,6 +362,15 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     assert [path.name for path in scratch] == ["lock"]
     checked = bench("results", "check", path)
     assert checked.code == 0, checked.out
+    exported = bench("results", "export", path, "--museval", tmp_path / "museval", "--json")
+    assert exported.code == 0, exported.err
+    (folder,) = json.loads(exported.out)["museval"]
+    for stem in ("vocals", "drums", "bass", "other"):
+        files = [json.loads(file.read_text()) for file in Path(folder).glob("test/*.json")]
+        targets = [target for file in files for target in file["targets"] if target["name"] == stem]
+        assert [len(target["frames"]) for target in targets] == [6, 6]
+        medians = [np.nanmedian([frame["metrics"]["SDR"] for frame in target["frames"]]) for target in targets]
+        assert np.median(medians) == pytest.approx(made["scores"][f"museval_sdr_{stem}"]["test"], abs=1e-5)
     again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.seeds, again.limit, again.dtype) == (1, 2, "float32")
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from marble_bench import __version__
+from marble_bench._version import version as version_of_suite
 from marble_bench.cli import board, data
 from marble_bench.cli import features as cli_features
 from marble_bench.cli import models as cli_models
@@ -307,7 +307,7 @@ def check(
 @app.callback(invoke_without_command=True)
 def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
     if version:
-        print(f"marble-bench {__version__}")
+        print(f"marble-bench {version_of_suite()}")
         raise typer.Exit(DONE)
 
 

@@ -1,4 +1,4 @@
-"""`bench results`: are records whole, and `bench reproduce`: does a record come out again."""
+"""`bench results`: are records whole, and in other tools' formats; `bench reproduce`: does a record come out again."""
 
 from __future__ import annotations
 
@@ -12,8 +12,9 @@ import typer
 
 from marble_bench.cli.options import Device, device_of
 from marble_bench.errors import FAILED, MISSING, counted
+from marble_bench.records.escape import visible
 
-app = typer.Typer(help="Records: check them.", no_args_is_help=True)
+app = typer.Typer(help="Records: check them, hand them to other tools.", no_args_is_help=True)
 top = typer.Typer()
 
 Cache = Annotated[
@@ -25,7 +26,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.callback()
 def _results() -> None:
-    """Records: check them."""
+    """Records: check them, hand them to other tools."""
 
 
 @app.command()
@@ -68,6 +69,27 @@ def check(
     do = "does" if len(fallen) == 1 else "do"
     print(f"{counted(len(files), 'record')}, {len(fallen)} {do} not stand", file=sys.stderr)
     raise typer.Exit(MISSING if fallen else 0)
+
+
+@app.command()
+def export(
+    record: Annotated[Path, typer.Argument(help="The record of a separation run.")],
+    museval: Annotated[
+        Path, typer.Option("--museval", help="Write museval's JSON of every test song below this folder.")
+    ],
+    as_json: AsJson = False,
+    debug: Debug = False,
+) -> None:
+    """A record in the format of another tool: BSSEval window by window, as `museval` writes and reads it."""
+    from marble_bench.records.bsseval import export_museval
+    from marble_bench.records.record_file import read_one
+
+    folders = export_museval(read_one(record.expanduser()), museval.expanduser())
+    if as_json:
+        print(json.dumps({"museval": [str(folder) for folder in folders]}))
+    else:
+        print("\n".join(visible(str(folder)) for folder in folders))
+    print(f"{len(folders)} seeds; read one with museval.EvalStore().add_eval_dir(FOLDER)", file=sys.stderr)
 
 
 @top.command()

@@ -15,6 +15,7 @@ from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.files.names import is_name, is_text
 from marble_bench.metrics import Metric, stem_metrics
+from marble_bench.metrics.separation import MEASURES
 from marble_bench.records import results
 from marble_bench.records.comparable import seeds_of
 
@@ -33,6 +34,7 @@ COLUMNS = {
     "predictions": {
         "split": "text", "seed": "integer", "clip": "text", "group": "text", "truth": "numbers", "outputs": "numbers",
     },
+    "bsseval": {"seed": "integer", "clip": "text", "stem": "text", **dict.fromkeys(MEASURES, "numbers")},
 }  # fmt: skip
 MORE_COLUMNS = {
     "grid": {
@@ -40,8 +42,9 @@ MORE_COLUMNS = {
         "history": "numbers",
     },
     "predictions": {},
+    "bsseval": {},
 }  # fmt: skip
-MAY_BE_UNKNOWN = ("valid", "history", "outputs")  # of a probe that diverged, of a stem that is silent
+MAY_BE_UNKNOWN = ("valid", "history", "outputs", *MEASURES)  # of a probe that diverged, of a stem that is silent
 # The largest table of an honest run has 0.4 million rows and 60 million values: a full MTG-Jamendo split, eight changes.
 MOST_ROWS, MOST_VALUES = 4_000_000, 80_000_000
 # A value of an honest table takes at least half a byte: outputs do not repeat. Small tables may be of any kind.
@@ -89,7 +92,7 @@ def read_one(path: Path) -> Stored:
 
 
 def table(stored: Stored, kind: str) -> pd.DataFrame | None:
-    """The `grid` or the `predictions` beside a record; None if there is none.
+    """The `grid`, the `predictions` or the `bsseval` windows beside a record; None if there is none.
 
     Raises DataError if it cannot be read or is not of the form that a run writes. Rows, values and columns are counted by
     the file's footer before anything is unpacked: 300 kB of Parquet can stand for 100 million rows.
@@ -124,6 +127,8 @@ def _rows_of(record: dict[str, Any], kind: str) -> int:
     """How many rows a record says that a table has."""
     if kind == "grid":
         return int(record["selection"]["probes"])
+    if kind == "bsseval":
+        return int(record["data"]["clips"]["test"] * len(record["selection"]["per_seed"]))  # of each seed and stem
     clips, seeds = record["data"]["clips"], seeds_of(record)
     changed = sum(each["clips"] for each in record.get("perturbations", {}).values())
     return int((clips["valid"] + clips["test"] + changed) * seeds)
@@ -197,7 +202,9 @@ def _unfit(frame: pd.DataFrame, kind: str) -> str:
         elif form == "number" or form == "numbers":
             rows = column.to_list() if form == "numbers" else [column.to_numpy()]
             values = np.concatenate([np.empty(0), *rows]).astype(np.float64)
-            if (values == np.inf).any() or (name not in MAY_BE_UNKNOWN and np.isinf(values).any()):
+            if ((values == np.inf).any() and name not in MEASURES) or (
+                name not in MAY_BE_UNKNOWN and np.isinf(values).any()
+            ):
                 return f"column {name} holds infinity"
             if name not in MAY_BE_UNKNOWN and forms.get(name) and np.isnan(values).any():
                 return f"column {name} holds NaN"

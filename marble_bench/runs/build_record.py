@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import platform
 import resource
-import subprocess
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import __version__
+from marble_bench import _version
 from marble_bench.core.keys import task_hash
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus
@@ -43,10 +41,10 @@ def build(
     """
     departures = departures_of(request, data.mini, absent(data), data.unnamed)
     why_not = departures.reasons()
-    git, dirty = _git()
+    commit, dirty = _version.commit()
     return {
         "schema": results.SCHEMA,
-        "suite": {"version": __version__, "git": git, "dirty": dirty},
+        "suite": {"version": _version.version(), "git": commit, "dirty": dirty},
         "protocol": {"name": request.protocol.name, "version": request.protocol.version, "hash": request.protocol.hash},
         "model": data.model,
         "task": {"name": request.named.name, "version": request.named.task.version, "hash": task_hash(request.named)},
@@ -107,21 +105,6 @@ def peak_memory_mb() -> float:
     """The process's largest resident size so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kilobytes elsewhere
-
-
-def _git() -> tuple[str | None, bool | None]:
-    """The checkout's commit and whether it is dirty; (None, None) where the package is installed without one."""
-    checkout = Path(__file__).resolve().parents[2]
-    if not (checkout / ".git").exists():
-        return None, None
-    try:
-        commit, status = (
-            subprocess.run(["git", "-C", str(checkout), *call], capture_output=True, text=True, check=True).stdout
-            for call in (["rev-parse", "HEAD"], ["status", "--porcelain"])
-        )
-    except (OSError, subprocess.CalledProcessError):
-        return None, None  # no git at hand, or not a repository it trusts: the record says so by null
-    return commit.strip(), bool(status.strip())
 
 
 def _layer_name(one: Fitted, names: Sequence[str]) -> str:

@@ -14,7 +14,7 @@ from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, DataError, UsageError, listing
 from marble_bench.features.frames import estimate_bytes
 from marble_bench.features.types import Features
-from marble_bench.records import claims, results
+from marble_bench.records import bsseval, claims, results
 from marble_bench.runs import build_record, events, identity, inputs, robustness, stems
 from marble_bench.runs import frame_layers as framed
 from marble_bench.runs.config import Outcome, Request, Watch, departures_of
@@ -179,6 +179,8 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
     grid = build_record.grid_table(fitted, data.features.names)
     grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
     outcome = _save(request, data, watch, made, grid, stems.prediction_table(data, found))
+    songs = [clip.id for clip in data.clips if clip.split == "test"]
+    bsseval.save_table(outcome.path, bsseval.make_table(songs, names, measured["test"].bss))
     kept.clear()
     return outcome
 

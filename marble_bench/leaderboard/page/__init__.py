@@ -13,7 +13,7 @@ from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import __version__
+from marble_bench._version import version
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
 from marble_bench.leaderboard.board import AVERAGE, Board, make, points
@@ -54,7 +54,7 @@ def data(board: Board) -> dict[str, Any]:
     return {
         "protocol": board.asked.protocol,
         "mini": board.asked.mini,
-        "version": __version__,
+        "version": version(),
         "tasks": _tasks(board),
         "rows": _rows(board),
         "means": bool(board.averages),

@@ -1,0 +1,151 @@
+"""BSSEval window by window: the table that a separation run leaves beside its record, and museval's own files made of it.
+
+`<task>.bsseval.parquet` has a row for each seed, test song and stem, and the windows' SDR, ISR, SIR and SAR in decibels as
+lists; a value is NaN where a reference or an estimate is silent. The medians that score stand in the predictions, so a
+record is whole without this table, and the table is held against them when it is read.
+
+`export_museval` writes what `museval.TrackStore.save` writes: a JSON for each song under `test/`, by the schema that museval
+ships, values to five decimals, infinity as NaN. `museval.EvalStore().add_eval_dir(FOLDER)` and `MethodStore` read it.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from importlib.metadata import version
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.errors import BenchError, DataError
+from marble_bench.files.atomic import write_whole
+from marble_bench.files.names import folder_name
+from marble_bench.metrics.separation import MEASURES, median_of_medians
+from marble_bench.records import results
+from marble_bench.records.record_file import Stored, table
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import pandas as pd
+    from numpy.typing import NDArray
+
+KIND = "bsseval"
+WINDOW_S = 1.0  # length and distance of BSSEval's windows
+DECIMALS = 5  # of museval's files
+CLOSE_DB = 1e-9
+NO_FILE_NAME = re.compile(r'[/\\:*?"<>|]')
+
+
+def make_table(
+    songs: Sequence[str], stems: Sequence[str], measured: dict[str, list[list[NDArray[Any]]]]
+) -> pd.DataFrame:
+    """The table of a run. measured: by measure `[seed][song]`, each `(stems, windows)` in dB."""
+    import pandas as pd
+
+    rows = []
+    for seed in range(len(measured[MEASURES[0]])):
+        for item, song in enumerate(songs):
+            for place, stem in enumerate(stems):
+                values = {name: measured[name][seed][item][place].tolist() for name in MEASURES}
+                rows.append({"seed": seed, "clip": song, "stem": stem, **values})
+    return pd.DataFrame(rows)
+
+
+def save_table(path: Path, frame: pd.DataFrame) -> None:
+    """Write the table beside the record at `path`. Raises BenchError where it cannot be written."""
+    place = results.table_path(path, KIND)
+    try:
+        write_whole(place, frame.to_parquet(index=False))
+    except OSError as error:
+        raise BenchError(
+            f"the table {place} cannot be written: {error.strerror}; its record stands, and the run again writes it"
+        ) from error
+
+
+def read_table(stored: Stored) -> pd.DataFrame:
+    """The table beside a record. Raises DataError where there is none, or where it is another run's."""
+    path, frame = results.table_path(stored.path, KIND), table(stored, KIND)
+    if frame is None:
+        raise DataError(
+            f"{path} is not there: the run separated no songs, or was made before runs left this table, or its record was "
+            "copied without it. The same `bench run` again writes the table beside the record"
+        )
+    if wrong := _disagreement(stored, frame):
+        raise DataError(f"{path} is not the table of this record: {wrong}; the same `bench run` again writes it")
+    return frame
+
+
+def _disagreement(stored: Stored, frame: pd.DataFrame) -> str:
+    """Where the medians over windows are not those that were scored; empty if nowhere."""
+    import numpy as np
+
+    predictions = table(stored, "predictions")
+    if predictions is None:
+        return "the predictions that it is held against are not there"
+    stems = list(dict.fromkeys(frame["stem"]))
+    test = predictions[predictions["split"] == "test"]
+    scored = {
+        (seed, song, stem): outputs[len(stems) + place]
+        for seed, song, outputs in zip(test["seed"], test["clip"], test["outputs"], strict=True)
+        if len(outputs) == 2 * len(stems)
+        for place, stem in enumerate(stems)
+    }
+    rows = zip(frame["seed"], frame["clip"], frame["stem"], frame["sdr"], strict=True)
+    found = {(seed, song, stem): float(median_of_medians([sdr[None]])[0]) for seed, song, stem, sdr in rows}
+    if len(found) < len(frame) or found.keys() != scored.keys():
+        return "its seeds, songs and stems are not those of the predictions"
+    for (seed, song, stem), value in found.items():
+        expected = scored[seed, song, stem]
+        if not np.isclose(value, expected, rtol=0, atol=CLOSE_DB, equal_nan=True):
+            return f"the median SDR of {stem} in '{song}' (seed {seed}) is {value:.6g} dB; {expected:.6g} dB was scored"
+    return ""
+
+
+def export_museval(stored: Stored, folder: Path) -> list[Path]:
+    """Write museval's file of every test song, in a folder for each seed; returns those folders.
+
+    `<folder>/<model>-seed<N>/test/<song>.json`. Raises DataError without the table of windows, BenchError where another
+    evaluation stands already, before anything is written.
+    """
+    frame = read_table(stored)
+    model = results.file_stem(stored.record["model"]["name"])  # museval takes a folder's name up to its last dot
+    files: dict[Path, bytes] = {}
+    for (seed, song), rows in frame.groupby(["seed", "clip"], sort=True):
+        files[folder / f"{model}-seed{seed}" / "test" / f"{file_name(str(song))}.json"] = museval_json(rows).encode()
+    for path, content in files.items():
+        if path.is_file() and path.read_bytes() != content:
+            raise BenchError(f"{path} holds another evaluation; nothing was written: give another folder")
+    try:
+        for path, content in files.items():
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_whole(path, content)
+    except OSError as error:
+        raise BenchError(f"museval's files cannot be written to {folder}: {error.strerror}; give another") from error
+    return list(dict.fromkeys(path.parent.parent for path in files))
+
+
+def museval_json(rows: pd.DataFrame) -> str:
+    """The text of a song's file. rows: of one seed and song, a stem each."""
+    targets = []
+    for stem, *measured in zip(rows["stem"], *(rows[name] for name in MEASURES), strict=True):
+        windows = [
+            {name.upper(): _rounded(value) for name, value in zip(MEASURES, values, strict=True)}
+            for values in zip(*measured, strict=True)
+        ]
+        frames = [{"time": at * WINDOW_S, "duration": WINDOW_S, "metrics": each} for at, each in enumerate(windows)]
+        targets.append({"name": stem, "frames": frames})
+    return json.dumps({"targets": targets, "museval_version": version("museval")}, indent=2)
+
+
+def _rounded(value: float) -> float:
+    return round(value, DECIMALS) if math.isfinite(value) else math.nan
+
+
+def file_name(song: str) -> str:
+    """The name of a song's file, which museval takes for the song's: as it is, escaped where that is no file's name.
+
+    >>> file_name("Angels In Amplifiers - I'm Alright"), file_name("../a")
+    ("Angels In Amplifiers - I'm Alright", '..%2Fa')
+    """
+    return folder_name(song) if NO_FILE_NAME.search(song) else song
