@@ -145,7 +145,8 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
     import torch
 
     from marble_bench.core.task import Clip, Window
-    from marble_bench.features import pipeline, pooled
+    from marble_bench.features import pooled, runner
+    from marble_bench.features.precision import mean_over_time
 
     paths = write_audio(work, case.clips)
     encoder, window = case.encoder, Window(length_s=case.window_s)
@@ -166,12 +167,12 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
                 pass
 
     waves = torch.cat([torch.from_numpy(pooled._windows(item, encoder, window)[0]) for item in items])
-    step = int(pipeline.BATCH_S // case.window_s)
+    step = int(runner.BATCH_S // case.window_s)
 
     def alone() -> None:
         with torch.inference_mode():
             for batch in torch.split(waves, step):
-                for layer in encode(batch.to(device), pipeline.mean_over_time):
+                for layer in encode(batch.to(device), mean_over_time):
                     layer.cpu().numpy()
 
     (work / "npy").mkdir()

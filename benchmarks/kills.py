@@ -42,7 +42,7 @@ def extract(audio: Path, cache: Path, pace_s: float) -> None:
     from marble_bench.core.encoder import Encoder, Layer
     from marble_bench.core.task import Clip, Window
     from marble_bench.encoders import weights
-    from marble_bench.features import frames, pipeline, pooled
+    from marble_bench.features import batches, frames, pooled, runner
 
     def load(path: Path | None, device: str):  # type: ignore[no-untyped-def]
         kernel = torch.randn(64, 1, 160, generator=torch.Generator().manual_seed(0)) / 13
@@ -69,7 +69,7 @@ def extract(audio: Path, cache: Path, pace_s: float) -> None:
     rates = [RATE_HZ] * len(paths)
     items = [pooled.Item(*each) for each in zip(clips, paths, pooled.digests(paths), rates, strict=True)]
     found = weights.resolve(encoder, cache)
-    pipeline.BATCH_S, pipeline.SHARD_JOBS = 6.0, 8
+    runner.BATCH_S, batches.SHARD_JOBS = 6.0, 8
     pooled.extract(items, encoder, found, Window(), cache)
     sounds = [pooled.sound_of(item, Window()) for item in items]
     frames.extract(sounds, encoder, found, [0, 1], cache, {"clip_normalize": "none"}, piece_s=2.0)

@@ -27,7 +27,7 @@ from itertools import groupby
 import torch
 from marble_bench.probes import rng, trainer
 from marble_bench.probes.block import group_of
-from marble_bench.probes.product import product
+from marble_bench.probes.kernels import linear
 
 from marble_bench.core.plugins import find_head
 from marble_bench.core.protocol import JUKEMIR, MARBLE, Protocol
@@ -215,7 +215,7 @@ def ceilings(device: str) -> dict[str, float]:
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     old, new = (torch.zeros(64 << 20, device=device) for _ in range(2))
     found = {
-        "product": 2 * size**3 / fastest(lambda: product(a, b), device),
+        "product": 2 * size**3 / fastest(lambda: linear(a, b), device),
         "mm": 2 * size**3 / fastest(lambda: torch.mm(a, b), device),
         "bytes": 2 * old.nbytes / fastest(lambda: new.copy_(old), device),
         "draws": 1e6 / fastest(lambda: torch.rand(10**6), "cpu"),  # always drawn there
@@ -292,8 +292,8 @@ def own_shapes(
             if shape not in known:
                 left, x = torch.randn(shape[0], case.width, device=device), torch.randn(size, case.width, device=device)
                 slope = torch.randn(shape, device=device)
-                known[shape] = fastest(lambda x=x, left=left: product(left, x), device, 50)
-                known[shape] += fastest(lambda x=x, slope=slope: product(slope, x.T), device, 50)
+                known[shape] = fastest(lambda x=x, left=left: linear(left, x), device, 50)
+                known[shape] += fastest(lambda x=x, slope=slope: linear(slope, x.T), device, 50)
                 known[shape] -= 4 * shape[0] * shape[1] * case.width / rate
             found += steps * known[shape]
     torch.set_num_threads(cores)

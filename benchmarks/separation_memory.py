@@ -93,7 +93,8 @@ def run(songs: int, folder: Path) -> float:
     separation.KEEP_BYTES = 0  # as for a corpus whose magnitudes do not all fit
     grid = importlib.import_module("marble_bench.probes.grid").grid
     probes = grid(replace(MARBLE, learning_rates=rules.learning_rates), [0], False, 1, 4)
-    _, _, found = separating.fit_and_measure(probes, 1, material, test, Noise(), rules, folder, workers=1)
+    chosen = separation.choose(separation.fit(probes, material, rules), 1, 4)
+    found = separating.measure(chosen, test, Noise(), (), rules, folder, workers=1)
     return float(found.sdr.mean())
 
 

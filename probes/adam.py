@@ -10,10 +10,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from . import kernels
+
 if TYPE_CHECKING:
     import torch
-
-BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults
 
 
 class Adam:
@@ -37,29 +37,14 @@ class Adam:
 
     def step(self, gradients: dict[str, torch.Tensor], rates: Sequence[float]) -> None:
         """Move every parameter by its gradient, `(probes, ...)` like it; without autograd. rates: one for each probe."""
-        import torch
-
         self.count += 1
         if self._rates != list(rates):
             self._regroup(rates)
         stand = all(gradients[name] is self.gradients.get(name) for name in self.parameters)
         slopes = {} if stand else {name: gradients[name].unbind() for name in self.parameters}
         for (rate, decay), (members, values, standing, first, second) in self._groups.items():
-            torch._fused_adam_(
-                values,
-                standing if stand else [slopes[name][index] for index in members for name in slopes],
-                first,
-                second,
-                [],
-                [self.count] * len(values),
-                lr=rate,
-                beta1=BETAS[0],
-                beta2=BETAS[1],
-                weight_decay=decay,
-                eps=EPSILON,
-                amsgrad=False,
-                maximize=False,
-            )
+            own = standing if stand else [slopes[name][index] for index in members for name in slopes]
+            kernels.adam(values, own, first, second, self.count, rate, decay)
 
     def _regroup(self, rates: Sequence[float]) -> None:
         """Probes of one rate and one decay take one call; `_groups` holds their positions and views of their tensors."""

@@ -53,16 +53,7 @@ def blocks(
     limit = block_bytes or (memory.CACHE_BYTES // threads_of(device) if device == "cpu" else share)
     kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
-        form = Form.of(probe, recipe.protocol)
-        width = train.width(probe.reads(recipe.summable)[0])
-        kind: tuple[object, ...] = (probe.layer is None, width, form.hidden, form.batch_size)
-        if probe.layer is None:
-            kind += (probe.seed, form.dropout, form.standardize)
-        elif device == "cpu" or recipe.protocol.solver == "exact":
-            kind += (probe.layer, probe.seed)
-            if form.hidden:  # a group fills a block; without a hidden layer several do, and share what they read
-                kind += (form.dropout, form.standardize)
-        kinds.setdefault(kind, []).append(probe)
+        kinds.setdefault(_kind(probe, train, recipe, device), []).append(probe)
     made = []
     for members in kinds.values():
         of_optimiser, beside = _bytes(members[0], train, valid, recipe)
@@ -80,6 +71,24 @@ def blocks(
         even = math.ceil(len(ordered) / math.ceil(len(ordered) / most))
         made += [ordered[start : start + even] for start in range(0, len(ordered), even)]
     return made
+
+
+def _kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple[object, ...]:
+    """What probes must have in common to train together."""
+    form = Form.of(probe, recipe.protocol)
+    kind: tuple[object, ...] = (
+        probe.layer is None,
+        train.width(probe.reads(recipe.summable)[0]),
+        form.hidden,
+        form.batch_size,
+    )
+    if probe.layer is None:
+        return (*kind, probe.seed, form.dropout, form.standardize)
+    if device == "cpu" or recipe.protocol.solver == "exact":
+        kind += (probe.layer, probe.seed)
+        if form.hidden:  # a group fills a block; without a hidden layer several do, and share what they read
+            kind += (form.dropout, form.standardize)
+    return kind
 
 
 def _bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:

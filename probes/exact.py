@@ -30,7 +30,7 @@ from marble_bench.errors import BenchError
 from . import network
 from .block import validated
 from .grid import Fitted, Form, Probe, Recipe
-from .product import product
+from .kernels import linear
 
 if TYPE_CHECKING:
     import torch
@@ -250,7 +250,7 @@ class _Problem:
         diagonal = by_column.expand_as(gradient).clone()
         for first in range(0, len(x), ROWS):
             part = single[first : first + ROWS].square()
-            diagonal += product(curve[:, first : first + ROWS].float(), part.T)
+            diagonal += linear(curve[:, first : first + ROWS].float(), part.T)
         diagonal.clamp_(min=TINY)
         return cls(x, single, target, by_column, joint, solution, outputs, chances, curve, gradient, diagonal)
 
@@ -264,13 +264,13 @@ class _Problem:
 
     def curved(self, step: torch.Tensor) -> torch.Tensor:
         """The second derivative times a step, both `(outputs, rank + 1)`, to float32's precision."""
-        moved = product(step.float(), self.single)
+        moved = linear(step.float(), self.single)
         if self.joint:
             weighed = self.chances * moved
             by_output = (weighed - self.chances * weighed.sum(dim=0)) / len(self.x)
         else:
             by_output = self.curve * moved
-        return product(by_output.float(), self.single.T) + self.penalty * step
+        return linear(by_output.float(), self.single.T) + self.penalty * step
 
     def newton(self, length: torch.Tensor) -> torch.Tensor:
         """The step `(outputs, rank + 1)` to the minimum of the local parabola, the nearer the shorter the gradient is."""

@@ -14,7 +14,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .product import grouped, product
+from .kernels import linear
+from .product import grouped
 
 if TYPE_CHECKING:
     import torch
@@ -112,11 +113,11 @@ def backward(
         # what is dropped is 0 in `hidden`, like what relu cut: of dropout only the factor is left, and is cheapest here
         by_last = slope if keep is None else slope * keep.amax(dim=(1, 2), keepdim=True)
         inner, name = torch.bmm(parameters["last"].mT, by_last), "first"
-        torch.ops.aten.threshold_backward.grad_input(inner, hidden, 0, grad_input=inner)  # in place: no memory anew
+        inner.mul_(hidden.sign())  # what relu cut has no slope; in place: no memory anew
         found["first_bias"] = torch.sum(inner, dim=2, keepdim=True, out=before.get("first_bias"))
     found[name] = grouped(inner, x.mT, counts, before.get(name))
     if layers is not None:
-        by_input = torch.stack([product(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
+        by_input = torch.stack([linear(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
         share = parameters["mix"].softmax(dim=-1)
         by_share = by_input.flatten(1) @ layers.flatten(1).T
         found["mix"] = share * (by_share - (share * by_share).sum(dim=-1, keepdim=True))

@@ -22,8 +22,9 @@ from __future__ import annotations
 
 import math
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
+from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
@@ -75,8 +76,6 @@ def fit(
 
     Raises BenchError if a probe does not fit the memory even alone.
     """
-    import torch
-
     solved = recipe.protocol.solver == "exact"
     if solved:
         device = exact.device_of(device)
@@ -84,18 +83,28 @@ def fit(
     todo = blocks(probes, train, valid, recipe, device, block_bytes)
     threads = min(blocking.threads_of(device), len(todo))
     run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
-    before = torch.get_num_threads()
-    if threads > 1 or solved:
-        torch.set_num_threads(1)  # a block for each core: cores that share every small product wait for each other
-    try:
+    # a block for each core: cores that share every small product wait for each other
+    with _torch_threads(1 if threads > 1 or solved else None):
         if threads < 2:
             for members in todo:
                 run.block(members)
         else:
             _at_once(run, todo, threads)
+    return run.fitted()
+
+
+@contextmanager
+def _torch_threads(count: int | None) -> Iterator[None]:
+    """torch's own threads on the CPU are so many as long as this is held; None leaves them."""
+    import torch
+
+    before = torch.get_num_threads()
+    if count is not None:
+        torch.set_num_threads(count)
+    try:
+        yield
     finally:
         torch.set_num_threads(before)
-    return run.fitted()
 
 
 def _at_once(run: _Run, todo: Sequence[Sequence[Probe]], threads: int) -> None:

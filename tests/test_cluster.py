@@ -6,7 +6,7 @@ from dataclasses import replace
 from functools import partial
 
 import pytest
-from test_pipeline import SMALL, _bytes, _extract, _items, pipeline
+from test_pipeline import SMALL, _bytes, _extract, _items, batches
 
 from marble_bench.errors import BenchError, UsageError
 
@@ -54,7 +54,7 @@ def test_without_ray_the_extra_is_named(items, tmp_path):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_cluster_makes_the_same_store(items, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    monkeypatch.setattr(batches, "SHARD_S", 4.0)
     items[4].path.write_bytes(b"RIFF nothing")
     _extract(items, tmp_path / "local")
     said = []
@@ -100,7 +100,7 @@ def _dying(folder, path, device):
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_a_worker_that_is_killed_midway_loses_nothing(items, tmp_path, cluster, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    monkeypatch.setattr(batches, "SHARD_S", 4.0)
     _extract(items, tmp_path / "local")
     seen = tmp_path / "seen"
     seen.mkdir()

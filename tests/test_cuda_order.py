@@ -8,7 +8,9 @@ import torch
 from marble_bench.probes import memory
 
 from marble_bench.core.encoder import Encoder, Layer
-from marble_bench.features.pipeline import Batch, Cost, Kind, Runner, Settings
+from marble_bench.features.batches import Batch
+from marble_bench.features.jobs import Cost, Kind, Settings
+from marble_bench.features.runner import Runner
 
 SMALL = Encoder(
     name="small", description="one layer", sample_rate_hz=10, layers=(Layer("0", 2, 1.0),),

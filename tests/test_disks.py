@@ -20,6 +20,7 @@ from marble_bench.probes import grid, probe_cache, trainer
 from marble_bench.data import corpus
 from marble_bench.errors import BenchError
 from marble_bench.files import locks, scratch
+from marble_bench.files.atomic import whole
 from marble_bench.files.scratch import scratch_folder
 
 LOUD = print
@@ -334,11 +335,11 @@ def test_a_folder_that_the_user_gave_numba_is_kept(tmp_path, monkeypatch):
 
 SHARED = """
 import os, pathlib, sys, torch
-from marble_bench.probes import grid, shelf
+from marble_bench.probes import grid, probe_cache
 probes = [grid.Probe(0, 0.1, 0.0, 0)]
 
 def work(number):
-    kept = shelf.Folder(pathlib.Path(sys.argv[1]), "key")
+    kept = probe_cache.Folder(pathlib.Path(sys.argv[1]), "key")
     for turn in range(60):
         found = kept.get(probes)
         if found is not None:
@@ -559,3 +560,21 @@ def test_a_deleted_shard_is_named_by_verify(bench, stored, tmp_path):
     assert f"feature shard {shard} is not there" in found["problem"]
     assert bench(*TOY).code == 0
     assert bench("features", "verify").code == 0
+
+
+@pytest.mark.parametrize("kind", ["file", "folder"])
+def test_what_is_written_comes_whole_or_leaves_what_was_there(tmp_path, kind):
+    place = tmp_path / "place"
+
+    def write(text, fails):
+        with whole(place) as temporary:
+            if kind == "folder":
+                temporary.mkdir()
+            (temporary / "inside" if kind == "folder" else temporary).write_text(text)
+            assert fails != text
+
+    write("first", fails="second")
+    with pytest.raises(AssertionError):
+        write("second", fails="second")
+    assert (place / "inside" if kind == "folder" else place).read_text() == "first"
+    assert [path.name for path in tmp_path.iterdir()] == ["place"]

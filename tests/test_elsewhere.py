@@ -3,14 +3,14 @@
 import shutil
 
 import pytest
-from test_pipeline import _bytes, _extract, _items, pipeline
+from test_pipeline import _bytes, _extract, _items, batches
 
 from marble_bench.errors import BenchError, DataError, UsageError
 
 
 @pytest.fixture
 def items(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    monkeypatch.setattr(batches, "SHARD_S", 4.0)
     return _items(tmp_path / "audio")
 
 

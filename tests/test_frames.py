@@ -15,7 +15,7 @@ from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import frames, pipeline, store
+from marble_bench.features import batches, frames, store
 from marble_bench.features.frames import Sound
 from marble_bench.features.store import Span
 
@@ -166,7 +166,7 @@ def test_the_disk_that_is_taken_is_what_was_estimated(tmp_path):
 
 
 def test_an_interrupted_pass_goes_on_and_leaves_each_sound_once(tmp_path, monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_S", 1.0)
+    monkeypatch.setattr(batches, "SHARD_S", 1.0)
     sounds = _sounds([1.0, 1.0, 1.0, 1.0])
 
     def stop(done, todo, audio_s):

@@ -20,7 +20,7 @@ from marble_bench.core import hashes, keys, plugins, sources, trees
 from marble_bench.core.task import Clip, Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError, UsageError
-from marble_bench.features import fingerprint, frames, manage, pipeline, pooled, ray
+from marble_bench.features import fingerprint, frames, jobs, manage, pooled, ray
 from marble_bench.features.store import Span, Store
 from marble_bench.records import results, validation
 
@@ -685,7 +685,7 @@ def test_the_contract_of_a_users_encoder_is_tried_once_in_a_run(bench, monkeypat
 def test_a_users_encoder_may_run_on_a_cluster_whose_driver_has_a_plan_alone():
     encoder = plugins.find_encoder(TOY_MODEL)
     assert encoder.code
-    assert ray._Remote([], encoder, pipeline.Settings(), pipeline.Cost(), print).step(8000) == 60
+    assert ray._Remote([], encoder, jobs.Settings(), jobs.Cost(), print).step(8000) == 60
 
 
 def test_one_guard_loads_a_users_encoder_once_for_all_stores_of_a_run(tmp_path):

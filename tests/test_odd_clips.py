@@ -7,7 +7,7 @@ from conftest import TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench import audio
 from marble_bench.features import oddities
-from marble_bench.features.pipeline import Cost, Shard
+from marble_bench.features.jobs import Cost, Shard
 from marble_bench.features.store import Span
 
 

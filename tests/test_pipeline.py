@@ -18,8 +18,10 @@ from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.core.task import Clip, Window
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, DataError
-from marble_bench.features import pipeline, pooled, store
+from marble_bench.features import batches, local, pooled, store
+from marble_bench.features.jobs import Cost, Groups, Job
 from marble_bench.features.pooled import Item
+from marble_bench.features.store import Span
 
 RATE = 8000
 SEEN: list[int] = []  # windows of each batch
@@ -60,7 +62,7 @@ LENGTHS_S = [1.0, 2.0, 1.0, 1.5, 1.0, 0.5, 2.0, 1.0, 1.0, 2.0, 1.5, 1.0]
 
 @pytest.fixture(autouse=True)
 def small_shards(monkeypatch):
-    monkeypatch.setattr(pipeline, "SHARD_S", 4.0)
+    monkeypatch.setattr(batches, "SHARD_S", 4.0)
 
 
 @pytest.fixture
@@ -252,15 +254,15 @@ def test_no_more_is_read_ahead_than_fits_the_bound(monkeypatch):
         most.append(len(under_way))
         time.sleep(0.02)
         under_way.pop()
-        return pipeline.Groups([np.zeros((1, 10), np.float32)])
+        return Groups([np.zeros((1, 10), np.float32)])
 
-    monkeypatch.setattr(pipeline, "AHEAD_BYTES", 100)
-    jobs = [pipeline.Job(pipeline.Span(str(index), "0:"), str(index), read, 60) for index in range(6)]
-    assert len(list(pipeline._read_ahead(jobs, 4, pipeline.Cost()))) == 6
+    monkeypatch.setattr(local, "AHEAD_BYTES", 100)
+    jobs = [Job(Span(str(index), "0:"), str(index), read, 60) for index in range(6)]
+    assert len(list(local.read_ahead(jobs, 4, Cost()))) == 6
     assert max(most) == 1  # two of 60 bytes are more than 100
     most.clear()
-    jobs = [pipeline.Job(job.span, job.name, read, 30) for job in jobs]
-    assert len(list(pipeline._read_ahead(jobs, 4, pipeline.Cost()))) == 6
+    jobs = [Job(job.span, job.name, read, 30) for job in jobs]
+    assert len(list(local.read_ahead(jobs, 4, Cost()))) == 6
     assert 1 < max(most) <= 3
 
 
@@ -284,7 +286,7 @@ def test_two_processes_that_extract_the_same_leave_the_same_bytes(items, tmp_pat
     code = (
         "import sys; sys.path.insert(0, sys.argv[1])\n"
         "import pathlib, test_pipeline as t\n"
-        "t.pipeline.SHARD_S = 4.0\n"
+        "t.batches.SHARD_S = 4.0\n"
         "folder = pathlib.Path(sys.argv[2])\n"
         "paths = sorted(folder.glob('*.wav'))\n"
         "items = [t._item(i, p) for i, p in enumerate(paths)]\n"

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from marble_bench.probes import rng, trainer
+from marble_bench.probes import kernels, rng, trainer
 from marble_bench.probes.block import Block, group_of
 from marble_bench.probes.inputs import Features
 from sklearn.metrics import accuracy_score
@@ -15,6 +15,16 @@ from marble_bench.core.plugins import find_head
 from marble_bench.core.protocol import JUKEMIR, MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
+
+HAS_LINEAR, HAS_ADAM = kernels.has_linear.__wrapped__, kernels.has_adam.__wrapped__  # not what was found before
+
+
+@pytest.fixture(autouse=True, params=["private", pytest.param("public", marks=pytest.mark.slow)])
+def operators(request, monkeypatch):
+    """Every test here runs on torch's private operators and on the public ones that stand in for them."""
+    if request.param == "public":
+        for name in ("has_linear", "has_adam"):
+            monkeypatch.setattr(kernels, name, lambda: False)
 
 
 def _data(windows_per_clip: int = 1, seed: int = 0, widths=(12, 12, 20), classes: int = 3):
@@ -270,3 +280,30 @@ def test_scaling_is_by_the_training_windows_alone_and_a_constant_feature_is_only
     assert torch.equal(scaled[:, 3], torch.zeros(70))
     expected = StandardScaler().fit(train.layers[2].numpy()).transform(valid.layers[2].numpy())
     assert (features.chunk(2, 0, 30, True) - torch.from_numpy(expected)).abs().max() < 1e-5
+
+
+def test_a_private_operator_that_is_gone_or_gives_other_numbers_is_not_used(monkeypatch):
+    for has in (HAS_LINEAR, HAS_ADAM):
+        assert has()
+        with monkeypatch.context() as patch:
+            patch.setenv("BENCH_PUBLIC_TORCH", "1")
+            assert not has()
+
+    def gone(*_, **__):
+        raise TypeError("other arguments")
+
+    for operator, has in (("_linear", HAS_LINEAR), ("_adam", HAS_ADAM)):
+        for stand_in in (gone, lambda left, *_: torch.zeros(2, 4)):
+            monkeypatch.setattr(kernels, operator, stand_in)
+            assert not has()
+
+
+def test_the_public_adam_gives_the_bits_of_the_private_one():
+    found = []
+    for step in (kernels._adam, kernels._public_adam):
+        random = torch.Generator().manual_seed(0)
+        lists = [[torch.rand(7, 5, generator=random) for _ in range(3)] for _ in range(4)]
+        for count in (1.0, 2.0):
+            step(*lists, torch.tensor(count), 1e-2, 1e-3)
+        found.append(torch.stack([torch.stack(each) for each in lists]))
+    assert torch.equal(*found)

@@ -87,16 +87,9 @@ def read(
             heard.add(block, mono)
             kept.add(mono if change else resampler.add(mono))
             _check_span(kept)
-        if not heard.mono_peak:
-            where = "" if not start_s and duration_s is None else f" from {start_s} s on"
-            if heard.peak:
-                raise Unusable(f"has channels that cancel each other: their mean is silent{where}; use one of them")
-            raise DataError(f"is silent{where}")
+        _check_heard(heard, "" if not start_s and duration_s is None else f" from {start_s} s on")
         if change:
-            try:
-                changed = change(kept.all(), rate)
-            except DataError as error:
-                raise Unusable(f"cannot be changed: {error}") from error
+            changed = _changed(change, kept.all(), rate)
             kept = Collected()
             kept.add(resampler.add(changed, last=True))
         else:
@@ -107,6 +100,23 @@ def read(
         if not len(samples):
             raise Unusable(f"is too short: nothing is left of it at {sample_rate_hz:,} Hz")
         return samples
+
+
+def _check_heard(heard: Heard, where: str) -> None:
+    """Raise DataError for silence. where: of what stretch, for the message."""
+    if not heard.mono_peak:
+        if heard.peak:
+            raise Unusable(f"has channels that cancel each other: their mean is silent{where}; use one of them")
+        raise DataError(f"is silent{where}")
+
+
+def _changed(
+    change: Callable[[NDArray[np.float32], int], NDArray[np.float32]], samples: NDArray[np.float32], rate_hz: int
+) -> NDArray[np.float32]:
+    try:
+        return change(samples, rate_hz)
+    except DataError as error:
+        raise Unusable(f"cannot be changed: {error}") from error
 
 
 def read_channels(

@@ -9,7 +9,7 @@ import json
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -21,19 +21,23 @@ from marble_bench.cli import results as cli_results
 from marble_bench.cli.options import (
     AsJson,
     Cache,
-    DataDir,
     Debug,
-    Device,
-    Dtype,
     Engine,
     Fresh,
+    KeepAudio,
+    OwnFeatures,
+    Quiet,
+    RunOptions,
     WeightsPath,
     named_path,
-    requests,
+    taking,
     tell_of_other_stores,
 )
 from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
 from marble_bench.records.escape import visible, visible_lines
+
+if TYPE_CHECKING:
+    from marble_bench.runs.config import Request
 
 app = typer.Typer(
     name="bench",
@@ -71,33 +75,15 @@ class What(str, Enum):
 
 
 @app.command()
+@taking(RunOptions)
 def run(
-    model: Annotated[
-        list[str] | None,
-        typer.Option(help="Encoder NAME or file.py:NAME; repeatable. With --features, the name to record."),
-    ] = None,
-    task: Annotated[list[str] | None, typer.Option(help="Task NAME, file.py, or all; repeatable.")] = None,
+    asked: RunOptions,
     protocol: Annotated[str, typer.Option(help="Rules of grid and selection (bench list protocols).")] = "marble",
-    data_dir: DataDir = None,
-    mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False,
-    features: Annotated[
-        Path | None,
-        typer.Option(
-            help="Your own features: a folder of TRACK.npy or a Parquet file.", parser=named_path, metavar="PATH"
-        ),
-    ] = None,
-    weights: WeightsPath = None,
+    features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
-    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None,
-    allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
-    ] = False,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.auto,
-    dtype: Annotated[Dtype, typer.Option(help="Precision of the encoder.")] = Dtype.float32,
     engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
     results_dir: Results = Path("results"),
-    cache_dir: Cache = None,
     few_shot: Annotated[
         bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
     ] = False,
@@ -108,52 +94,32 @@ def run(
         str | None,
         typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; a record of its own."),
     ] = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     fresh_features: Fresh = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
-    keep_audio: Annotated[
-        Path | None,
-        typer.Option(
-            help="Keep what is separated of the test songs in this folder.", parser=named_path, metavar="PATH"
-        ),
-    ] = None,
+    keep_audio: KeepAudio = None,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Score models on tasks and write a record for each pair."""
     from marble_bench.audio.perturb import named as named_changes
-    from marble_bench.cli.progress import Progress
-    from marble_bench.cli.show import print_outcome, print_plan
-    from marble_bench.core.plugins import fault_of
+    from marble_bench.cli.show import print_plan
     from marble_bench.runs import run as running
 
-    changes = named_changes(perturb) if perturb is not None else ()
-    wanted = requests(
-        model or [],
-        task or [],
+    wanted = asked.requests(
         protocol=protocol,
-        data_dir=data_dir,
-        mini=mini,
-        cache_dir=cache_dir,
-        device=device,
-        offline=offline,
-        results_dir=results_dir,
-        seeds=seeds,
         features=features,
-        weights=weights,
         layers=layers,
-        limit=limit,
-        allow_missing=allow_missing,
-        dtype=dtype.value,
+        seeds=seeds,
         engine=engine.value,
-        overwrite=overwrite,
-        fresh_features=fresh_features,
-        keep_audio=keep_audio.expanduser() if keep_audio else None,
+        results_dir=results_dir,
         few_shot=few_shot,
         control=control.value if control else "",
-        perturb=changes,
+        perturb=named_changes(perturb) if perturb is not None else (),
+        fresh_features=fresh_features,
+        overwrite=overwrite,
+        keep_audio=keep_audio.expanduser() if keep_audio else None,
     )
     if dry_run:
         for request in wanted:
@@ -161,6 +127,16 @@ def run(
         return
     if not (quiet or as_json):
         tell_of_other_stores(wanted)
+    raise typer.Exit(exit_code_of(_run_each(wanted, fresh_features, as_json, quiet, debug)))
+
+
+def _run_each(wanted: list[Request], fresh_features: bool, as_json: bool, quiet: bool, debug: bool) -> list[int]:
+    """Run one after another and print what comes out; returns the exit code of each. What fails ends only itself."""
+    from marble_bench.cli.progress import Progress
+    from marble_bench.cli.show import print_outcome
+    from marble_bench.core.plugins import fault_of
+    from marble_bench.runs import run as running
+
     ended: list[int] = []
     for request in wanted:
         try:
@@ -183,7 +159,7 @@ def run(
             continue
         print_outcome(outcome, as_json)
         ended.append(DONE)
-    raise typer.Exit(exit_code_of(ended))
+    return ended
 
 
 @app.command("list")

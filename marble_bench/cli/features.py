@@ -256,7 +256,6 @@ def plan(
     debug: Debug = False,
 ) -> None:
     """Say what a run would take before anything is made: hours of audio, passes, gigabytes, time, memory, probes."""
-    from marble_bench.cli.progress import span
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
 
@@ -271,17 +270,7 @@ def plan(
             row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
         passes.add(key)
         rows.append(row)
-    first = [row for row in rows if not row.pop("shared", False)]
-    took = [row["probe_hours"] for row in rows]
-    total = {
-        "passes": sum(row["passes"] for row in first),
-        "audio_h": round(sum(row["audio_h"] for row in first), 3),
-        "stored_h": round(sum(row["stored_h"] or 0.0 for row in first), 3),
-        "features_gb": round(sum(row["features_gb"] for row in first), 4),
-        "hours": round(sum(row["hours"] for row in first), 3),
-        "probes": sum(row["probes"] for row in rows),
-        "probe_hours": None if None in took else round(sum(took), 4),
-    }
+    total = _total(rows)
     if as_json:
         print(json.dumps({"total": total, "each": rows}, indent=1))
         return
@@ -290,15 +279,36 @@ def plan(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
         print(source)
+    print(_summary(total, rows[0]["device"], protocol, ignore_stored))
+
+
+def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+    """What all rows of a plan take together; a pass that several share counts once, and is marked no longer."""
+    first = [row for row in rows if not row.pop("shared", False)]
+    took = [row["probe_hours"] for row in rows]
+    return {
+        "passes": sum(row["passes"] for row in first),
+        "audio_h": round(sum(row["audio_h"] for row in first), 3),
+        "stored_h": round(sum(row["stored_h"] or 0.0 for row in first), 3),
+        "features_gb": round(sum(row["features_gb"] for row in first), 4),
+        "hours": round(sum(row["hours"] for row in first), 3),
+        "probes": sum(row["probes"] for row in rows),
+        "probe_hours": None if None in took else round(sum(took), 4),
+    }
+
+
+def _summary(total: dict[str, Any], device: str, protocol: str, ignore_stored: bool) -> str:
+    """The total of a plan as a sentence."""
+    from marble_bench.cli.progress import span
+
     known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
     known = "what is stored was not looked at" if ignore_stored else known
-    probes = (
-        "no record tells their time" if total["probe_hours"] is None else f"about {span(3600 * total['probe_hours'])}"
-    )
-    print(
+    hours = total["probe_hours"]
+    probes = "no record tells their time" if hours is None else f"about {span(3600 * hours)}"
+    return (
         f"{known}; "
         f"{counted(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
-        f"of audio on {rows[0]['device']}: "
+        f"of audio on {device}: "
         f"{_size(1e9 * total['features_gb'])}, about {span(3600 * total['hours'])}; "
         f"{total['probes']} probes of protocol {protocol}: {probes}"
     )

@@ -71,6 +71,8 @@ def _path(about: str, name: str = "") -> Any:
 
 DataDir = Annotated[Path | None, _path("The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")]
 WeightsPath = Annotated[Path | None, _path("Weights from this file or folder instead of their source.")]
+OwnFeatures = Annotated[Path | None, _path("Your own features: a folder of TRACK.npy or a Parquet file.")]
+KeepAudio = Annotated[Path | None, _path("Keep what is separated of the test songs in this folder.")]
 Cache = Annotated[Path | None, _path("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
@@ -112,8 +114,11 @@ class Asked:
             )
         if not self.model:
             raise UsageError("say whose features: --model NAME (bench list models)")
+        return self._requests(**more)
+
+    def _requests(self, **more: Any) -> list[Request]:
         return requests(
-            self.model,
+            self.model or [],
             self.task or [],
             data_dir=self.data_dir,
             mini=self.mini,
@@ -126,6 +131,25 @@ class Asked:
             dtype=self.dtype.value,
             **more,
         )
+
+
+@dataclass(frozen=True)
+class RunOptions(Asked):
+    """The same of a run, which may bring its own features instead of a model."""
+
+    model: Annotated[
+        list[str] | None,
+        typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable. With --features, the name to record."),
+    ] = None
+    mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False
+    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
+    ] = False
+
+    def requests(self, **more: Any) -> list[Request]:
+        """A request for every model with every task. more: what else `requests` takes."""
+        return self._requests(**more)
 
 
 def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

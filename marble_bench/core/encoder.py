@@ -129,14 +129,6 @@ class Encoder:
         same = len({self.layers[index].width for index in inner}) == 1
         return inner if len(inner) > 1 and same else ()
 
-    def layer_index(self, name: str) -> int:
-        """The index of a layer by its name."""
-        for index, layer in enumerate(self.layers):
-            if layer.name == name:
-                return index
-        choices = ", ".join(layer.name for layer in self.layers)
-        raise UsageError(f"encoder '{self.name}' has no layer '{name}'; it has {choices}")
-
 
 def ready(name: str, encode: object) -> Encode:
     """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""

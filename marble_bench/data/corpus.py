@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
 import unicodedata
-import uuid
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
@@ -21,7 +19,7 @@ from marble_bench.core import sources
 from marble_bench.core.plugins import Named, digest_of_file
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.errors import DataError, UsageError, counted, listing
-from marble_bench.files.atomic import sweep, walk
+from marble_bench.files.atomic import sweep, walk, whole
 from marble_bench.files.names import is_text
 from marble_bench.files.tables import brief, fault, read_lines
 
@@ -95,22 +93,19 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
 
     if folder.exists() and not there_is_fine:
         raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
-    building = folder.with_name(f".{folder.name}.{uuid.uuid4().hex[:8]}.tmp")
     sweep(folder.parent, f".{corpus.name}-*.tmp")
     try:
-        building.mkdir(parents=True)
-        _mini_of(corpus)(building)
-        made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
-        about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
-        (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
-        os.replace(building, folder)
+        with whole(folder) as building:
+            building.mkdir(parents=True)
+            _mini_of(corpus)(building)
+            made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
+            about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
+            (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
     except OSError as error:
         if not (there_is_fine and folder.is_dir()):  # else another process was first, which is as good
             raise _no_mini(corpus, folder, error) from error
     except soundfile.LibsndfileError as error:  # libsndfile does not tell what the disk said
         raise _no_mini(corpus, folder, error) from error
-    finally:
-        shutil.rmtree(building, ignore_errors=True)
 
 
 def _no_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
@@ -227,17 +222,22 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
             f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
         )
     if missing and not mini and not allow_missing:
-        shown = [*hints.values(), *(name for name in missing if name not in hints)]
-        raise DataError(
-            f"{len(missing)} of {len(clips)} clips of {corpus.title} are missing in {root}: "
-            f"{listing(shown)}. Complete the corpus, or run with --allow-missing: "
-            "the record then lists them and is not comparable"
-        )
+        raise _incomplete(corpus, root, len(clips), missing, hints)
     return OnDisk(
         tuple(clip for clip, path in zip(clips, found, strict=True) if path is not None),
         tuple(path for path in found if path is not None),
         () if mini else tuple(missing),
         unlisted,
+    )
+
+
+def _incomplete(corpus: Corpus, root: Path, clips: int, missing: list[str], hints: Mapping[str, str]) -> DataError:
+    """What is said of files that are not there. hints: what may be meant by some of them."""
+    shown = [*hints.values(), *(name for name in missing if name not in hints)]
+    return DataError(
+        f"{len(missing)} of {clips} clips of {corpus.title} are missing in {root}: "
+        f"{listing(shown)}. Complete the corpus, or run with --allow-missing: "
+        "the record then lists them and is not comparable"
     )
 
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.plugins import find_task
-from marble_bench.core.task import SPLITS
+from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.data import corpus
 from marble_bench.scoring.targets import Classes, Events, Stems, Tags, Target
 
@@ -41,20 +42,24 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
     }
     made = {}
     for split in SPLITS:
-        members = [clip for clip in clips if clip.split == split]
-        found = [place and corpus.find(named.task.corpus, place, clip.audio) for clip in members]
-        rows: dict[str, list[Any]] = {
-            "id": [clip.id for clip in members],
-            "audio": [clip.audio for clip in members],
-            "path": [None if path is None else str(path) for path in found],
-            "start_s": [clip.start_s for clip in members],
-            "duration_s": [clip.duration_s for clip in members],
-            "group": [clip.group or clip.id for clip in members],
-            "target": [_value(target, clip.target) for clip in members],
-        }
-        rows = {name: rows[name] for name in columns}
-        made[split] = datasets.Dataset.from_dict(rows, features=datasets.Features(columns))
+        rows = _rows([clip for clip in clips if clip.split == split], target, named.task.corpus, place)
+        chosen = {name: rows[name] for name in columns}
+        made[split] = datasets.Dataset.from_dict(chosen, features=datasets.Features(columns))
     return datasets.DatasetDict(made)
+
+
+def _rows(clips: Sequence[Clip], target: Target, of: Corpus, root: Path | None) -> dict[str, list[Any]]:
+    """What each column says of some clips."""
+    found = [root and corpus.find(of, root, clip.audio) for clip in clips]
+    return {
+        "id": [clip.id for clip in clips],
+        "audio": [clip.audio for clip in clips],
+        "path": [None if path is None else str(path) for path in found],
+        "start_s": [clip.start_s for clip in clips],
+        "duration_s": [clip.duration_s for clip in clips],
+        "group": [clip.group or clip.id for clip in clips],
+        "target": [_value(target, clip.target) for clip in clips],
+    }
 
 
 def _kind(target: Target) -> Any:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +18,6 @@ from marble_bench.errors import DataError, UsageError, did_you_mean
 from marble_bench.files.atomic import walk
 from marble_bench.scoring.targets import Events
 
-Progress = Callable[[int, int], None]  # called with files looked at, files in all
 MOST = 20  # labels that are told of one task
 SOUNDS = (".wav", ".au", ".flac", ".ogg", ".mp3", ".mp4")
 
@@ -66,7 +65,7 @@ def find_corpus(name: str) -> tuple[Corpus, list[Named]]:
     return known[name][0].task.corpus, known[name]
 
 
-def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress: Progress | None = None) -> Report:
+def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool) -> Report:
     """Compare a folder with what the tasks of its corpus list; `deep` decodes every file, else headers are read.
 
     Every label is tried. A miniature is compared with the files that it was made with. Raises DataError if the folder
@@ -79,7 +78,7 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool, progress:
     for named in tasks:
         _list(named, root, report, files)
     expected = _manifest(root, report) if report.mini else None
-    _decode(asked, files, deep, report, progress)
+    _decode(asked, files, deep, report)
     _hint(root, report)
     belongs = {part.resolve() for path in files.values() for part in asked.parts(path)}
     instead = set(report.hints.values())
@@ -169,7 +168,7 @@ def _manifest(root: Path, report: Report) -> dict[str, str]:
     return made
 
 
-def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report, progress: Progress | None) -> None:
+def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report) -> None:
     """Open every file, or decode it whole, in threads; what is wrong with it stands in the report."""
 
     def faults(path: Path) -> dict[Path, str]:
@@ -187,14 +186,12 @@ def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report, p
         return found
 
     with ThreadPoolExecutor() as pool:
-        for done, (name, found) in enumerate(zip(files, pool.map(faults, files.values()), strict=True), 1):
+        for name, found in zip(files, pool.map(faults, files.values()), strict=True):
             known = asked.known_fault(name)
             if found and known:
                 report.known_faults[name] = known.what
             elif found:
                 report.damaged.update({_below(part, Path(report.folder)): why for part, why in found.items()})
-            if progress:
-                progress(done, len(files))
 
 
 def _below(path: Path, root: Path) -> str:

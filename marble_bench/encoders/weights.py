@@ -21,16 +21,15 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-from marble_bench.core.encoder import Encoder
+from marble_bench import Encoder
 from marble_bench.core.keys import facts_digest
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.files.atomic import walk, write_whole
+from marble_bench.files.atomic import walk, whole, write_whole
 from marble_bench.files.download import Gated, Talk, agrees, check_protected, download, fits, from_hub, name_of
 from marble_bench.files.names import folder_name
 from marble_bench.files.source import Source
@@ -271,7 +270,8 @@ def _alone(got: _Got) -> Iterator[Path]:
 @contextmanager
 def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
     """What is made of `found`, under a temporary name; at `path` once the block ends, if nothing was raised in it."""
-    with _whole(path) as temporary:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary:
         if encoder.convert is None:
             shutil.copyfile(found, temporary)
         else:
@@ -354,7 +354,8 @@ def _from_package(encoder: Encoder, source: Source, path: Path) -> None:
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
         return
     place = source.url.partition(":")[2]
-    with _whole(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with whole(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
         archive = _pip_download(encoder, source, place, Path(scratch))
         digest = _digest(archive)
         if digest != source.sha256:
@@ -410,20 +411,6 @@ def _wanted(entry: str, source: Source) -> str:
     """A file by its name; of several kinds, the one whose digest is known, else all that may be there."""
     known = [name for name in entry.split("|") if name in dict(source.digests)]
     return known[0] if known else entry.replace("|", " or ")
-
-
-@contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    """A temporary path beside `path` to write to; synced and renamed at the end, gone if anything fails."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    try:
-        yield temporary
-        with temporary.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def _digest(path: Path) -> str:

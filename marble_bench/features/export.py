@@ -7,7 +7,6 @@ floats for each layer, named as the encoder names it. Written clip after clip, a
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
-from marble_bench.files.atomic import walk
+from marble_bench.files.atomic import walk, whole
 
 AT_ONCE = 256  # clips in a row group
 TRACK, SPLIT, WINDOW = "track", "split", "window"
@@ -34,7 +33,7 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
     fields = [(TRACK, pa.string()), (SPLIT, pa.string()), (WINDOW, pa.int32())]
     fields += [(name, pa.list_(pa.float16(), width)) for name, width in store.layers]
     rows = 0
-    with _whole(path) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
+    with _writing(path) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
         for start in range(0, len(clips), AT_ONCE):
             some, places = clips[start : start + AT_ONCE], spans[start : start + AT_ONCE]
             counts = [store.rows[span].count for span in places]
@@ -52,16 +51,14 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
 
 
 @contextmanager
-def _whole(path: Path) -> Iterator[Path]:
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+def _writing(path: Path) -> Iterator[Path]:
+    """As `whole`, its folder made. Raises BenchError if the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        yield temporary
-        os.replace(temporary, path)
+        with whole(path) as temporary:
+            yield temporary
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror or error}") from error
-    finally:
-        temporary.unlink(missing_ok=True)
 
 
 def to_dataset(
@@ -77,7 +74,7 @@ def to_dataset(
         if chosen:
             there = [clips[index] for index in chosen], [spans[index] for index in chosen]
             rows[split] = to_parquet(store, *there, folder / "data" / f"{split}.parquet")
-    with _whole(folder / "README.md") as temporary:
+    with _writing(folder / "README.md") as temporary:
         temporary.write_text(card(about, rows), encoding="utf-8")
     return rows
 

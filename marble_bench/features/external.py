@@ -196,6 +196,27 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
 
 def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> Own:
     import numpy as np
+
+    table, names = _table(place, paths, tracks)
+    owners = np.array(table.column("track").to_pylist(), object)
+    order = np.arange(len(owners))
+    if "window" in table.column_names:
+        order = np.argsort(_window_numbers(place, table.column("window"), owners), kind="stable")
+    rows: dict[str, list[int]] = {}
+    for row in order:
+        rows.setdefault(owners[row], []).append(int(row))
+    layers = [_layer(table.column(name), f"{place} column '{name}'") for name in names]
+    found = {}
+    for track, its in rows.items():
+        for name, layer in zip(names, layers, strict=True):
+            if not np.isfinite(layer[its]).all():
+                raise DataError(f"{place} track '{track}' has NaN or infinity in layer {name}")
+        found[track] = [layer[its] for layer in layers]
+    return Own(found, names, True)
+
+
+def _table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+    """The rows of some tracks, whose names are texts in the column `track`, and the names of the layers' columns."""
     import pyarrow as pa
     import pyarrow.compute as pc
     import pyarrow.parquet as pq
@@ -219,33 +240,25 @@ def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> 
     except (pa.ArrowInvalid, pa.ArrowNotImplementedError) as error:
         raise DataError(f"{place} column 'track' holds {table.column('track').type}; give the tracks' names") from error
     table = table.set_column(table.column_names.index("track"), "track", named)
-    table = table.filter(pc.is_in(table.column("track"), pa.array(tracks, pa.string())))
-    owners = np.array(table.column("track").to_pylist(), object)
-    order = np.arange(len(owners))
-    if "window" in table.column_names:
-        window = table.column("window")
-        if window.null_count:
-            raise DataError(f"{place} has rows without a number in the column 'window'")
-        if not (pa.types.is_integer(window.type) or pa.types.is_floating(window.type)):  # texts sort by their letters
-            raise DataError(f"{place} column 'window' holds {window.type}; give numbers")
-        values = window.to_numpy()
-        if np.isnan(values).any():
-            raise DataError(f"{place} has rows without a number in the column 'window'")
-        pairs = Counter(zip(owners.tolist(), values.tolist(), strict=True))
-        if twice := [pair for pair, count in pairs.items() if count > 1]:
-            raise DataError(f"{place} has window {twice[0][1]} of track '{twice[0][0]}' more than once")
-        order = np.argsort(values, kind="stable")
-    rows: dict[str, list[int]] = {}
-    for row in order:
-        rows.setdefault(owners[row], []).append(int(row))
-    layers = [_layer(table.column(name), f"{place} column '{name}'") for name in names]
-    found = {}
-    for track, its in rows.items():
-        for name, layer in zip(names, layers, strict=True):
-            if not np.isfinite(layer[its]).all():
-                raise DataError(f"{place} track '{track}' has NaN or infinity in layer {name}")
-        found[track] = [layer[its] for layer in layers]
-    return Own(found, names, True)
+    return table.filter(pc.is_in(named, pa.array(tracks, pa.string()))), names
+
+
+def _window_numbers(place: Path, window: Any, owners: NDArray[Any]) -> NDArray[Any]:
+    """Each row's place within its track. Raises DataError unless they are numbers, none twice in a track."""
+    import numpy as np
+    import pyarrow as pa
+
+    if window.null_count:
+        raise DataError(f"{place} has rows without a number in the column 'window'")
+    if not (pa.types.is_integer(window.type) or pa.types.is_floating(window.type)):  # texts sort by their letters
+        raise DataError(f"{place} column 'window' holds {window.type}; give numbers")
+    values: NDArray[Any] = window.to_numpy()
+    if np.isnan(values).any():
+        raise DataError(f"{place} has rows without a number in the column 'window'")
+    pairs = Counter(zip(owners.tolist(), values.tolist(), strict=True))
+    if twice := [pair for pair, count in pairs.items() if count > 1]:
+        raise DataError(f"{place} has window {twice[0][1]} of track '{twice[0][0]}' more than once")
+    return values
 
 
 def _layer(column: Any, what: str) -> NDArray[np.float32]:

@@ -26,6 +26,7 @@ from marble_bench import audio
 from marble_bench.core import contract
 from marble_bench.core.encoder import Encode, Encoder, checked, ready
 from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.features.precision import exact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -75,8 +76,6 @@ def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
     """The fingerprint of an encoder that was loaded."""
     import numpy as np
     import torch
-
-    from marble_bench.features.pipeline import exact
 
     length_s = max(LENGTH_S, encoder.min_s)
     if encoder.max_s is not None:
@@ -232,8 +231,6 @@ class Guard:
             self.loaded(kept, self.now or self._load())
 
     def _load(self) -> Fingerprint:
-        from marble_bench.features.pipeline import exact
-
         encode = ready(self.encoder.name, self.load())
         if self.theirs:  # its mistakes in plain words, before anything is compared
             with exact(self.device):

@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import math
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import partial
@@ -29,10 +28,11 @@ from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.core.keys import FeatureKey
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, UsageError
-from marble_bench.features import oddities, pipeline
+from marble_bench.features import batches
+from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
-from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Shard
-from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings
+from marble_bench.features.store import Span, Store, check_room, folder_name
 
 if TYPE_CHECKING:
     import numpy as np
@@ -143,7 +143,7 @@ def extract(
     layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound): fields of
     `FeatureKey`. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
-    and what changes on the way. dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`.
+    and what changes on the way. dtype, batch_s, workers, engine: see `jobs.Settings`. elsewhere: see `Store`.
     guard: as for `extract.extract`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
@@ -157,37 +157,27 @@ def extract(
         key = key_of(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
         guard.open(root, folder_name(key))
         stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], elsewhere))
-    cost = Cost()
+    settings = Settings(device, dtype, batch_s, workers, engine)
+    work = Extraction(stores, encoder, load, guard, cache, settings, progress, say)
+    spans = [sound.span for sound in sounds]
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
         _check_room(list(todo.values()), encoder, layers, stores, say)
-        started = time.perf_counter()
-        jobs = [
-            Job(
-                span,
-                sound.name,
-                partial(_pieces, sound, encoder, cut),
-                round(4 * sound.length_s * encoder.sample_rate_hz),
-            )
-            for span, sound in todo.items()
-        ]
-        most = pipeline.shard_jobs(len({sound.span for sound in sounds}))
-        kind = Kind(
-            layers, _as_they_are, partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers), SHARD_BYTES, most
-        )
-        settings = Settings(device, dtype, batch_s, workers, engine)
-        guard.before_encoding(stores)
-        loaded, write = partial(guard.loaded, stores), oddities.noting(cache, cost, partial(keep, stores))
-        pipeline.run(jobs, encoder, load, kind, write, settings, cost, progress, say, loaded)
-        cost.extract_s = time.perf_counter() - started
-        cost.damaged = {sound.name: cost.broken[sound.span] for sound in sounds if sound.span in cost.broken}
+        rows, nbytes = partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers)
+        kind = Kind(layers, _as_they_are, rows, nbytes, SHARD_BYTES, batches.shard_jobs(len(set(spans))))
+        work.encode([_job(sound, encoder, cut) for sound in todo.values()], kind)
+        broken = work.cost.broken
+        work.cost.damaged = {sound.name: broken[sound.span] for sound in sounds if sound.span in broken}
     else:
         guard.all_stored(stores)
-    cost.odd = oddities.known(cache, [sound.span for sound in sounds])
-    cost.feature_bytes = sum(store.size_bytes() for store in stores)
-    cost.whole_audio_s, cost.whole_extract_s = spent_on(stores, [sound.span for sound in sounds])
+    cost = work.account(spans)
     rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
+
+
+def _job(sound: Sound, encoder: Encoder, cut: Cut) -> Job:
+    nbytes = round(4 * sound.length_s * encoder.sample_rate_hz)
+    return Job(sound.span, sound.name, partial(_pieces, sound, encoder, cut), nbytes)
 
 
 def key_of(
@@ -310,14 +300,3 @@ def averaged(frames: Any, layer: Layer) -> Any:
 
 def _bytes_of(encoder: Encoder, layers: Sequence[int], groups: Groups) -> int:
     return estimate_bytes(sum(group.size for group in groups) / encoder.sample_rate_hz, encoder, layers)
-
-
-def keep(stores: Sequence[Store], shard: Shard) -> None:
-    """Write a shard: into one store with all layers, or into a store for each, whose spans are then not written twice."""
-    for position, (span, spent) in enumerate(zip(shard.spans, shard.spent, strict=True)):
-        layers = shard.layers(position)
-        for store, own in zip(stores, [layers] if len(stores) == 1 else [[layer] for layer in layers], strict=True):
-            if span not in store.rows:
-                store.add(span, own, spent)
-    for store in stores:
-        store.flush()

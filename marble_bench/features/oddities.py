@@ -10,7 +10,7 @@ import json
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from marble_bench.features.pipeline import Cost, Shard
+from marble_bench.features.jobs import Cost, Shard
 from marble_bench.features.store import Span
 
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
@@ -18,11 +17,13 @@ from marble_bench.core.keys import FeatureKey
 from marble_bench.core.task import Clip, Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError
-from marble_bench.features import oddities, pipeline
+from marble_bench.features import batches
+from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
-from marble_bench.features.frames import Sound, keep
-from marble_bench.features.pipeline import Cost, Groups, Job, Kind, Settings, Unfit
-from marble_bench.features.store import Span, Store, check_room, folder_name, spent_on
+from marble_bench.features.frames import Sound
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.precision import mean_over_time
+from marble_bench.features.store import Span, Store, check_room, folder_name
 from marble_bench.features.types import Features
 
 if TYPE_CHECKING:
@@ -190,7 +191,7 @@ def extract(
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers, engine: see `pipeline.Settings`. elsewhere: see `Store`. change: what is done to every item, see
+    dtype, batch_s, workers, engine: see `jobs.Settings`. elsewhere: see `Store`. change: what is done to every item, see
     `Item`. guard: compares the encoder with what it gave when the store was made; a run has one for all its stores.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
@@ -199,44 +200,50 @@ def extract(
     check_window(encoder, window)
     load = partial(encoder.load, weights.path, device)
     guard = guard or Guard(encoder, load, device)
-    store, cost = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard), Cost()
+    store = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard)
+    settings = Settings(device, dtype, batch_s, workers, engine)
+    work = Extraction([store], encoder, load, guard, cache, settings, progress, say)
     items = [replace(item, change=change) for item in items]
     spans = [span_of(item, encoder, window) for item in items]
-    todo: dict[Span, Item] = {}
     unread = {item.clip.id: _unread(item) for item in items if not item.digest}
+    todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):
         if item.digest and span not in store.rows:
             todo.setdefault(span, item)
     if todo:
-        needed = sum(_estimate(item, encoder, window) for item in todo.values()) * row_bytes(encoder)
-        text = f"the features of {len(todo)} clips"
-        check_room(store.folder, needed, text, "make room, or give another --cache-dir")
-        started = time.perf_counter()
-        jobs = [
-            Job(span, str(item.path), partial(_windows, item, encoder, window), _held_bytes(item, encoder, window))
-            for span, item in todo.items()
-        ]
-        kind = Kind(
-            layers=range(len(encoder.layers)),
-            pool=pipeline.mean_over_time,
-            rows=lambda pooled, _: pooled.unsqueeze(1),
-            bytes_of=lambda groups: sum(len(group) for group in groups) * row_bytes(encoder),
-            shard_bytes=SHARD_BYTES,
-            shard_jobs=pipeline.shard_jobs(len(set(spans))),
-        )
-        settings = Settings(device, dtype, batch_s, workers, engine)
-        guard.before_encoding([store])
-        loaded, write = partial(guard.loaded, [store]), oddities.noting(cache, cost, partial(keep, [store]))
-        pipeline.run(jobs, encoder, load, kind, write, settings, cost, progress, say, loaded)
-        cost.extract_s = time.perf_counter() - started
-        cost.damaged = {i.clip.id: cost.broken[s] for s, i in zip(spans, items, strict=True) if s in cost.broken}
+        _check_room(store, list(todo.values()), encoder, window)
+        work.encode(_jobs(todo, encoder, window), _kind(encoder, len(set(spans))))
+        broken = work.cost.broken
+        work.cost.damaged = {i.clip.id: broken[span] for span, i in zip(spans, items, strict=True) if span in broken}
     else:
         guard.all_stored([store])
-    cost.damaged |= unread
-    cost.odd = oddities.known(cache, spans)
-    cost.feature_bytes = store.size_bytes()
-    cost.whole_audio_s, cost.whole_extract_s = spent_on([store], spans)
-    return store, spans, cost
+    work.cost.damaged |= unread
+    return store, spans, work.account(spans)
+
+
+def _check_room(store: Store, items: Sequence[Item], encoder: Encoder, window: Window) -> None:
+    """Raise BenchError if the disk has no room for the features of some clips."""
+    needed = sum(_estimate(item, encoder, window) for item in items) * row_bytes(encoder)
+    check_room(store.folder, needed, f"the features of {len(items)} clips", "make room, or give another --cache-dir")
+
+
+def _jobs(items: Mapping[Span, Item], encoder: Encoder, window: Window) -> list[Job]:
+    return [
+        Job(span, str(item.path), partial(_windows, item, encoder, window), _held_bytes(item, encoder, window))
+        for span, item in items.items()
+    ]
+
+
+def _kind(encoder: Encoder, spans: int) -> Kind:
+    """Every layer's mean over time. spans: how many the whole pass has."""
+    return Kind(
+        layers=range(len(encoder.layers)),
+        pool=mean_over_time,
+        rows=lambda pooled, _: pooled.unsqueeze(1),
+        bytes_of=lambda groups: sum(len(group) for group in groups) * row_bytes(encoder),
+        shard_bytes=SHARD_BYTES,
+        shard_jobs=batches.shard_jobs(spans),
+    )
 
 
 def _unread(item: Item) -> str:

@@ -17,14 +17,15 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from marble_bench.core.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.features.pipeline import Batch, Close, Cost, Groups, Job, Kind, Made, Runner, Settings, Unfit
-
-if TYPE_CHECKING:
-    from marble_bench.features.fingerprint import Fingerprint
+from marble_bench.features import fingerprint
+from marble_bench.features.batches import Batch, Close, Made
+from marble_bench.features.fingerprint import Fingerprint
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.runner import Runner
 
 ATTEMPTS = 4  # a task or actor that is lost so often is given up
 PER_ENCODER = 2  # batches that are under way or wait at each encoder
@@ -83,8 +84,6 @@ class _Encoding:
 
     def fingerprint(self) -> Fingerprint:
         """What the encoder here gives for fixed signals."""
-        from marble_bench.features import fingerprint
-
         return fingerprint.make(self.encoder, self.loaded, self.device)
 
     def encode(
@@ -178,21 +177,7 @@ def on_ray(
     loaded: Callable[[Fingerprint], None] | None,
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Any]]:
     """A Ray cluster: what reads, and what encodes. Raises UsageError where Ray is not installed or has no GPU to give."""
-    try:
-        import ray
-    except ImportError as error:
-        raise UsageError("--engine ray needs Ray: pip install 'marble-bench[ray]'") from error
-    mine = not ray.is_initialized()
-    if mine:
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
-            where = os.environ.get("RAY_ADDRESS")
-            raise BenchError(
-                f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers "
-                "here; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
-            ) from error
-    try:
+    with _cluster() as ray:
         _by_value(encoder)
         there = ray.cluster_resources()
         cuda = settings.device.startswith("cuda")
@@ -215,6 +200,27 @@ def on_ray(
         )
         for actor in actors:
             ray.kill(actor)
+
+
+@contextmanager
+def _cluster() -> Iterator[Any]:
+    """Ray, joined to its cluster. One that was begun here ends with this, one that was there before goes on."""
+    try:
+        import ray
+    except ImportError as error:
+        raise UsageError("--engine ray needs Ray: pip install 'marble-bench[ray]'") from error
+    mine = not ray.is_initialized()
+    if mine:
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
+        except (ConnectionError, RuntimeError, ValueError, ray.exceptions.RayError) as error:
+            where = os.environ.get("RAY_ADDRESS")
+            raise BenchError(
+                f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers "
+                "here; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
+            ) from error
+    try:
+        yield ray
     finally:
         if mine:
             ray.shutdown()
@@ -235,7 +241,7 @@ def _by_value(encoder: Encoder) -> None:
 
 
 def _reading(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tuple[int, Job, Any]]:
-    """As `pipeline._read_ahead`, by tasks anywhere in the cluster."""
+    """As `local.read_ahead`, by tasks anywhere in the cluster."""
     import ray
 
     # no CPU is asked for, as encoders may hold them all; what is under way is bounded here

@@ -8,8 +8,6 @@ copied before its shard, and a shard is compared with the manifest on either way
 
 from __future__ import annotations
 
-import os
-import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -18,6 +16,7 @@ from typing import Any
 
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features.manifest import matching, unseal
+from marble_bench.files.atomic import whole
 
 KINDS = (".arrow", ".json", "fingerprint.safetensors")  # the files of a store, by how their names end
 
@@ -51,13 +50,9 @@ class Place:
             if there:
                 folder.mkdir(parents=True, exist_ok=True)
             for name in sorted(there - here, key=_manifest_first):
-                temporary = folder / f".{name}.{uuid.uuid4().hex[:8]}.tmp"
-                try:
+                with whole(folder / name) as temporary:
                     files.get_file(f"{root}/{name}", str(temporary))
                     self._compare(folder / name, temporary, f"delete {self.url}/{folder.name}/{name} and run again")
-                    os.replace(temporary, folder / name)
-                finally:
-                    temporary.unlink(missing_ok=True)
         for name in sorted(here - there, key=_manifest_first):
             self._compare(folder / name, folder / name, "nothing was sent")
             self.put(folder / name)
@@ -82,9 +77,8 @@ class Place:
             files, root = self._files(path.parent.name)
             files.makedirs(root, exist_ok=True)
             if "file" in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol):
-                temporary = f"{root}/.{path.name}.{uuid.uuid4().hex[:8]}.tmp"
-                files.put_file(str(path), temporary)
-                os.replace(temporary, f"{root}/{path.name}")
+                with whole(Path(root) / path.name) as temporary:
+                    files.put_file(str(path), str(temporary))
             else:  # object stores show an object when it is whole
                 files.put_file(str(path), f"{root}/{path.name}")
 

@@ -9,7 +9,7 @@ import time
 import uuid
 from collections import Counter
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -24,18 +24,30 @@ STALE_S = 3600.0  # a temporary file of this age belongs to a writer that was ki
 MOST_VISITS = 8  # of one folder that several links lead to
 
 
-def write_whole(path: Path, content: Any) -> None:
-    """Write `content` (bytes or a buffer) under a temporary name, sync, rename. Raises OSError; leaves nothing half."""
+@contextmanager
+def whole(path: Path) -> Iterator[Path]:
+    """A temporary path beside `path`, to write a file or a folder to: whole or not at all, it comes to `path`.
+
+    It is synced (a file) and renamed when the block ends, and removed if anything fails, which leaves `path` as it was.
+    Raises OSError.
+    """
     temporary = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
     try:
-        with temporary.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
+        yield temporary
+        if temporary.is_file():
+            with temporary.open("rb+") as file:
+                os.fsync(file.fileno())
         os.replace(temporary, path)
-    finally:
-        with suppress(FileNotFoundError):
-            temporary.unlink()  # still there only if something above failed
+    finally:  # it is there only if something above failed
+        if temporary.is_dir():
+            shutil.rmtree(temporary, ignore_errors=True)
+        temporary.unlink(missing_ok=True)
+
+
+def write_whole(path: Path, content: Any) -> None:
+    """Write `content` (bytes or a buffer), whole or not at all. Raises OSError."""
+    with whole(path) as temporary:
+        temporary.write_bytes(content)
 
 
 def left_behind(path: Path, older_than_s: float = STALE_S) -> bool:

@@ -10,6 +10,7 @@ states (sha256 of a large file, git's blob id of a small one), and with the decl
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import http.client
 import json
@@ -30,6 +31,7 @@ from marble_bench.errors import DataError, UsageError
 from marble_bench.files.source import Source
 
 TRIES = 5
+EVERY_S = 10.0  # between two lines of how far a download is
 PART = 1 << 20
 PASSING = (429, 500, 502, 503, 504)  # answers that may be better a little later
 INDEX = "model.safetensors.index.json"  # names the shard of every tensor in a hub repository
@@ -51,12 +53,12 @@ class Talk:
     wait: Callable[[float], None] = time.sleep
 
 
-def in_lines(say: Callable[[str], None], every_s: float = 10.0) -> Talk:
+def in_lines(say: Callable[[str], None]) -> Talk:
     """A Talk without bars: now and then a line of how far a download is."""
     last = [time.monotonic()]
 
     def progress(name: str, done: int, total: int | None) -> None:
-        if time.monotonic() - last[0] > every_s:
+        if time.monotonic() - last[0] > EVERY_S:
             last[0] = time.monotonic()
             say(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
 
@@ -192,19 +194,24 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
         else:
             partial.unlink(missing_ok=True)  # before its tag, which must never stand beside bytes of another version
             _keep_tag(answer.headers, tag)
-        most = source.size_bytes
-        if most is not None and total is not None and total > most:
-            raise _too_large(source, partial, total)
-        total = most if total is None else total
-        with partial.open("ab" if going_on else "wb") as file:
-            for part in _parts(answer):
-                if most is not None and file.tell() + len(part) > most:
-                    raise _too_large(source, partial, file.tell() + len(part))
-                file.write(part)
-                talk.progress(name_of(source), file.tell(), total)
-            file.flush()
-            os.fsync(file.fileno())
-            found = file.tell()
+        _write(answer, source, partial, "ab" if going_on else "wb", total, talk)
+
+
+def _write(answer: Any, source: Source, partial: Path, mode: str, total: int | None, talk: Talk) -> None:
+    """Write an answer's bytes to a partial file. total: what the file is to have; None where the server does not tell."""
+    most = source.size_bytes
+    if most is not None and total is not None and total > most:
+        raise _too_large(source, partial, total)
+    total = most if total is None else total
+    with partial.open(mode) as file:
+        for part in _parts(answer):
+            if most is not None and file.tell() + len(part) > most:
+                raise _too_large(source, partial, file.tell() + len(part))
+            file.write(part)
+            talk.progress(name_of(source), file.tell(), total)
+        file.flush()
+        os.fsync(file.fileno())
+        found = file.tell()
     if total is not None and found < total:
         raise _BrokenOff(f"the connection broke off at {found:,} of {total:,} bytes")
 
@@ -360,20 +367,13 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
     offline: only what that cache has. Raises DataError with the hub's reason, the file that is not there or the one whose
     bytes are not those that the hub states.
     """
-    from huggingface_hub import HfApi, hf_hub_download, try_to_load_from_cache
+    from huggingface_hub import HfApi, hf_hub_download
 
     name, revision = source.url.removeprefix("hf:"), source.revision or None
     stated: dict[str, str] = {}
-    there: Callable[[str], bool]
+    there: Callable[[str], bool] = functools.partial(_in_cache, name, revision, stated)
     with hub_errors(name):
-        if offline:
-
-            def there(file: str) -> bool:
-                kept = try_to_load_from_cache(name, file, revision=revision)
-                if isinstance(kept, str):
-                    stated[file] = Path(kept).resolve().name  # the cache calls a file by its digest
-                return isinstance(kept, str)
-        else:
+        if not offline:
             found = HfApi().model_info(name, revision=revision, files_metadata=True)
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}
             stated = stated_digests(found.siblings or ())
@@ -390,12 +390,27 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
 
         paths = [have(file) for file in chosen]
         if source.tensors and INDEX in chosen:
-            shards = json.loads(paths[chosen.index(INDEX)].read_text(encoding="utf-8"))["weight_map"]
-            wanted = sorted({file for tensor, file in shards.items() if tensor.startswith(source.tensors)})
-            for file in wanted:
+            shards = _shards(paths[chosen.index(INDEX)], source.tensors)
+            for file in shards:
                 have(file)
-            chosen += wanted
+            chosen += shards
     return paths[0].parent, paths[0].parent.name, chosen
+
+
+def _in_cache(name: str, revision: str | None, stated: dict[str, str], file: str) -> bool:
+    """Whether the hub's cache has a file of a model; its digest is noted in `stated`."""
+    from huggingface_hub import try_to_load_from_cache
+
+    kept = try_to_load_from_cache(name, file, revision=revision)
+    if isinstance(kept, str):
+        stated[file] = Path(kept).resolve().name  # the cache calls a file by its digest
+    return isinstance(kept, str)
+
+
+def _shards(index: Path, tensors: str) -> list[str]:
+    """The files that hold the tensors whose names begin with `tensors`, by a repository's index."""
+    of_tensor = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
+    return sorted({file for tensor, file in of_tensor.items() if tensor.startswith(tensors)})
 
 
 def _chosen(source: Source, there: Callable[[str], bool], stated: dict[str, str], place: str) -> list[str]:

@@ -19,7 +19,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-KINDS = ("atlas", "cost", "intervals")
 SUFFIXES = (".png", ".svg", ".pdf")
 LEADER = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.5, "shrinkB": 3, "relpos": (0, 0.5)}  # name to point
 MOST_LAYERS = 300  # that an atlas shows: a figure of 2 m

@@ -18,7 +18,7 @@ from marble_bench.errors import DataError, counted, listing
 from marble_bench.features import oddities
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames
-from marble_bench.features.pipeline import Cost
+from marble_bench.features.jobs import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.types import Features
 from marble_bench.records.comparable import BROUGHT

@@ -353,7 +353,7 @@ def _measured(request: Request, encoder: Encoder, window_s: float) -> Pace:
     import torch
 
     from marble_bench.encoders import weights
-    from marble_bench.features.pipeline import mean_over_time
+    from marble_bench.features.precision import mean_over_time
 
     found = weights.resolve(encoder, request.cache, override=request.weights, offline=True)
     encode = encoder.load(found.path, request.device)

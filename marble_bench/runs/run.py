@@ -172,17 +172,23 @@ def _run_stems(request: Request, watch: Watch) -> Outcome:
         scores[name]["oracle"] = value
     names = task.target.names
     of_seed = [one for row in chosen for one in row]
-    said = [{"stem": names[one.probe.stem]} for one in of_seed]
+    said = [{"stem": _stem_of(one.probe, names)} for one in of_seed]
     made = build_record.build(request, data, fitted, of_seed, scores, probe_s, said)
     if marks:
         made["data"]["marks"] = marks
     grid = build_record.grid_table(fitted, data.features.names)
-    grid.insert(1, "stem", [names[one.probe.stem] for one in fitted])
+    grid.insert(1, "stem", [_stem_of(one.probe, names) for one in fitted])
     outcome = _save(request, data, watch, made, grid, stems.prediction_table(data, found))
     songs = [clip.id for clip in data.clips if clip.split == "test"]
     bsseval.save_table(outcome.path, bsseval.make_table(songs, names, measured["test"].bss))
     kept.clear()
     return outcome
+
+
+def _stem_of(probe: trainer.Probe, names: Sequence[str]) -> str:
+    """The name of the stem that a separator takes out of the mixture."""
+    assert probe.stem is not None
+    return names[probe.stem]
 
 
 def _say(watch: Watch, marks: Sequence[str]) -> None:

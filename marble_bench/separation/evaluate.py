@@ -10,14 +10,14 @@ One song is in memory at a time, whatever their number; separated songs go to fi
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.files.atomic import write_array
 from marble_bench.metrics.separation import MEASURES, global_sdr, median_of_medians
-from marble_bench.probes.grid import Progress
 from marble_bench.separation import mixing, probe, spectra
 from marble_bench.separation.bsseval_pool import Jury
 from marble_bench.separation.stems import MIXTURE, Song
@@ -27,9 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marble_bench.core.task import Separation
-    from marble_bench.probes.grid import Fitted, Probe
+    from marble_bench.probes.grid import Fitted
     from marble_bench.separation.mixing import Track
-    from marble_bench.separation.probe import Features, Material
+    from marble_bench.separation.probe import Features
 
 
 @dataclass
@@ -63,17 +63,11 @@ class Measured:
         medians = np.full_like(self.mixture, np.nan) if songs is None else np.stack([_song_median(s) for s in songs])
         return np.concatenate([self.mixture, medians], axis=1)
 
-    def medians(self, measure: str = "sdr") -> NDArray[Any]:
-        """`(seeds, stems)`: BSSEval's median over songs of the median over windows."""
+    def song_medians(self) -> NDArray[Any]:
+        """`(seeds, songs, stems)`: the median over each song's windows of BSSEval's SDR."""
         import numpy as np
 
-        return np.stack([median_of_medians(songs) for songs in self.bss[measure]])
-
-    def song_medians(self, measure: str = "sdr") -> NDArray[Any]:
-        """`(seeds, songs, stems)`: the median over each song's windows."""
-        import numpy as np
-
-        return np.stack([np.stack([_song_median(song) for song in songs]) for songs in self.bss[measure]])
+        return np.stack([np.stack([_song_median(song) for song in songs]) for songs in self.bss["sdr"]])
 
 
 def _song_median(windows: NDArray[Any]) -> NDArray[Any]:
@@ -90,12 +84,11 @@ def measure(
     device: str = "cpu",
     workers: int = 0,
     keep_audio: Path | None = None,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Measured:
     """Separate every song with every seed's separators and measure it.
 
     chosen: `[seed][stem]`. features: of the songs, in their order. workers: processes for BSSEval, 0 to leave it out.
-    keep_audio: a folder for the separated stems, `seed<N>/<song>/<stem>.wav`, float samples. progress: (songs done, in all).
+    keep_audio: a folder for the separated stems, `seed<N>/<song>/<stem>.wav`, float samples.
     """
     import numpy as np
 
@@ -114,8 +107,6 @@ def measure(
             else:
                 for path in files:
                     path.unlink()
-            if progress:
-                progress(item + 1, len(songs))
         if jury is not None:
             verdicts = jury.verdicts()
             for name in MEASURES:
@@ -124,18 +115,9 @@ def measure(
     return result
 
 
-class _Nobody:
-    """Stands for a jury where none is asked for."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, *_: object) -> None:
-        return None
-
-
-def _jury(workers: int, rules: Separation, folder: Path) -> Jury | _Nobody:
-    return Jury(workers, rules.sample_rate_hz, folder) if workers else _Nobody()
+def _jury(workers: int, rules: Separation, folder: Path) -> AbstractContextManager[Jury | None]:
+    """What measures by BSSEval, in so many processes; None for none."""
+    return Jury(workers, rules.sample_rate_hz, folder) if workers else nullcontext()
 
 
 def _separate_song(
@@ -202,26 +184,3 @@ def _keep(files: Sequence[Path], song: Song, rules: Separation, folder: Path) ->
         stems = np.fromfile(path, np.float32).reshape(len(song.names), 2, -1)
         for name, sound in zip(song.names, stems, strict=True):
             soundfile.write(place / f"{name}.wav", sound.T, rules.sample_rate_hz, subtype="FLOAT")
-
-
-def fit_and_measure(
-    probes: Sequence[Probe],
-    seeds: int,
-    material: Material,
-    test: Sequence[Song],
-    test_features: Features,
-    rules: Separation,
-    scratch: Path,
-    device: str = "cpu",
-    workers: int = 0,
-    keep_audio: Path | None = None,
-    progress: Progress | None = None,
-) -> tuple[list[Fitted], list[list[Fitted]], Measured]:
-    """Train the grid, choose by validation, and only then separate and measure the test songs.
-
-    Returns every separator, the chosen ones `[seed][stem]`, and what was measured.
-    """
-    fitted = probe.fit(probes, material, rules, device, progress)
-    chosen = probe.choose(fitted, seeds, len(test[0].names))
-    measured = measure(chosen, test, test_features, material.summable, rules, scratch, device, workers, keep_audio)
-    return fitted, chosen, measured

@@ -15,9 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-import os
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -25,7 +24,7 @@ from typing import TYPE_CHECKING
 from marble_bench import audio
 from marble_bench.core.task import Separation
 from marble_bench.errors import DataError
-from marble_bench.files.atomic import sweep, write_array, write_whole
+from marble_bench.files.atomic import sweep, whole, write_array, write_whole
 from marble_bench.separation.stems import CHANNELS, MIXTURE, Song
 
 if TYPE_CHECKING:
@@ -83,19 +82,6 @@ def draw_mixtures(songs: Sequence[Song], count: int, rules: Separation) -> list[
     return [Mixture(tuple(part() for _ in songs[0].names)) for _ in range(count)]
 
 
-def render(mixture: Mixture, songs: Sequence[Song], rules: Separation) -> NDArray[np.float32]:
-    """The stems of a mixture, `(stems, channels, samples)` float32 at `rules.sample_rate_hz`; their sum is the mixture."""
-    import numpy as np
-
-    names = songs[0].names
-    made = []
-    for name, part in zip(names, mixture.parts, strict=True):
-        song = songs[part.track]
-        count = round(rules.chunk_s * song.rate_hz)
-        made.append(_shaped(song.read(name, part.start, count), part, song.rate_hz, rules))
-    return np.stack(made)
-
-
 def _shaped(sound: NDArray[np.float32], part: Part, rate_hz: int, rules: Separation) -> NDArray[np.float32]:
     """A stretch of a stem, `(channels, samples)`, resampled, with its gain and its channels as drawn."""
     import numpy as np
@@ -149,15 +135,12 @@ def make_chunks(
     songs: Sequence[Song],
     rules: Separation,
     path: Path,
-    progress: Callable[[int, int], None] | None = None,
 ) -> Chunks:
     """Make every mixture, once, into a file, with its sha256 beside it; one that is there is compared with that and used.
 
     Goes song by song, so that each stem is decoded once however many mixtures it is in, and no more than one is in memory.
-    progress: called with (songs done, songs in all). Raises DataError naming a file that is not what was written.
+    Raises DataError naming a file that is not what was written.
     """
-    import numpy as np
-
     names = songs[0].names
     chunks = Chunks(path, len(mixtures), len(names), rules)
     beside = _digest_of(path)
@@ -167,30 +150,30 @@ def make_chunks(
         return chunks
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    building = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.tmp")
-    each = 2 * CHANNELS * rules.chunk
-    try:
-        with building.open("wb") as file:
-            file.truncate(chunk_bytes(len(mixtures), len(names), rules))
-            for track, song in enumerate(songs):
-                for stem, name in enumerate(names):
-                    wanted = [(i, m.parts[stem]) for i, m in enumerate(mixtures) if m.parts[stem].track == track]
-                    sound = song.read(name) if wanted else None
-                    for index, part in wanted:
-                        assert sound is not None
-                        stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
-                        made = np.clip(_shaped(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
-                        file.seek(each * (index * len(names) + stem))
-                        write_array(file, made.astype(np.float16))
-                if progress:
-                    progress(track + 1, len(songs))
-            file.flush()
-            os.fsync(file.fileno())
+    with whole(path) as building:  # its digest first, so that the file's existence means that both are whole
+        _write_mixtures(building, mixtures, songs, rules)
         write_whole(beside, audio.digest(building).encode())
-        os.replace(building, path)  # last, so that its existence means that it is whole
-    finally:
-        building.unlink(missing_ok=True)
     return chunks
+
+
+def _write_mixtures(path: Path, mixtures: Sequence[Mixture], songs: Sequence[Song], rules: Separation) -> None:
+    """Write every mixture's stems to a file, song by song, each to its own place."""
+    import numpy as np
+
+    names = songs[0].names
+    stem_bytes = 2 * CHANNELS * rules.chunk
+    with path.open("wb") as file:
+        file.truncate(chunk_bytes(len(mixtures), len(names), rules))
+        for track, song in enumerate(songs):
+            for stem, name in enumerate(names):
+                wanted = [(i, m.parts[stem]) for i, m in enumerate(mixtures) if m.parts[stem].track == track]
+                sound = song.read(name) if wanted else None
+                for index, part in wanted:
+                    assert sound is not None
+                    stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
+                    made = np.clip(_shaped(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
+                    file.seek(stem_bytes * (index * len(names) + stem))
+                    write_array(file, made.astype(np.float16))
 
 
 def chunks_name(mixtures: Sequence[Mixture], tracks: Sequence[str], rules: Separation) -> str:

@@ -1,0 +1,106 @@
+"""What passes between the stages of extraction: spans to encode, how, with what, and what comes out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeAlias
+
+from marble_bench.core.encoder import Layer, Pool
+from marble_bench.errors import DataError
+from marble_bench.features.store import Span, Spent
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+Halves: TypeAlias = "list[NDArray[np.float16]]"  # per layer
+
+
+class Unfit(DataError):
+    """A window that the encoder cannot take. No fault of a file: it ends the pass."""
+
+
+class Groups(list["NDArray[np.float32]"]):
+    """What is read of a job: arrays `(windows, samples)`, one after another in time.
+
+    oddities: what is odd about the sound, by the names of `audio.ODDITIES`.
+    """
+
+    oddities: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Job:
+    """One span to encode.
+
+    name: for messages. read: decodes it, normalised and cut; raises DataError for a damaged file. nbytes: what that takes in
+    memory, roughly; it bounds how many are read ahead.
+    """
+
+    span: Span
+    name: str
+    read: Callable[[], Groups]
+    nbytes: int = 0
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What becomes of an encoder's layers.
+
+    layers: indices of those that are kept. pool: handed to the encoder. rows: makes what is kept of a layer's pooled tensor:
+    `(windows, rows, width)`. bytes_of: what the features of a job's windows take on disk. shard_bytes, shard_jobs: with so
+    much a shard is closed.
+    """
+
+    layers: Sequence[int]
+    pool: Pool
+    rows: Callable[[Any, Layer], Any]
+    bytes_of: Callable[[Groups], int]
+    shard_bytes: int
+    shard_jobs: int
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How machines are used.
+
+    workers: threads that read audio, or with Ray the encoders that run side by side; None for one a core or GPU. batch_s:
+    seconds of audio in a batch. engine: `local` or `ray`.
+    """
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    batch_s: float | None = None
+    workers: int | None = None
+    engine: str = "local"
+
+
+@dataclass
+class Cost:
+    """What an extraction took.
+
+    audio_s, extract_s: seconds of audio that were encoded now (0 with everything cached), and the time of this pass.
+    whole_audio_s, whole_extract_s: the same of every span asked for, whenever it was encoded, as the store has it.
+    again: windows that were encoded once more in float32. broken: by span, why it cannot be used; damaged: the same by the
+    clip's or sound's name. odd: by span, what is odd about the sounds that were read.
+    """
+
+    audio_s: float = 0.0
+    extract_s: float = 0.0
+    whole_audio_s: float = 0.0
+    whole_extract_s: float = 0.0
+    feature_bytes: int = 0
+    again: int = 0
+    broken: dict[Span, str] = field(default_factory=dict)
+    damaged: dict[str, str] = field(default_factory=dict)
+    odd: dict[Span, tuple[str, ...]] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Shard:
+    """A finished run of jobs: each span with its layers `(rows, width)` and what it took, in the order of the jobs."""
+
+    spans: Sequence[Span]
+    layers: Callable[[int], Halves]  # by the span's position
+    spent: Sequence[Spent]

@@ -1,0 +1,28 @@
+"""What a number keeps on its way through an encoder: float32 that is float32, and means summed in it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+
+@contextmanager
+def exact(device: str) -> Iterator[None]:
+    """float32 means float32 as long as this is held: no TensorFloat-32, which keeps 10 bits."""
+    if not device.startswith("cuda"):
+        yield
+        return
+    import torch
+
+    before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+def mean_over_time(frames: Any) -> Any:
+    """`(windows, frames, width)` -> `(windows, width)`, summed in float32 whatever the encoder ran in."""
+    return frames.float().mean(dim=1)
