@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from scipy.stats import norm, t
 
-from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc, weighted_key
+from marble_bench.metrics import Metric, accuracy, ap, r2, roc_auc, weighted
 from marble_bench.scoring import statistics as ours
 from marble_bench.scoring.metric import mean_of
 
@@ -132,20 +132,20 @@ def decibels(random: np.random.Generator, clips: int, skill: float) -> tuple[tor
 CASES: dict[str, tuple[Metric, Draw, float, tuple[int, ...]]] = {
     "accuracy, near 0.7": (accuracy, classes(10), 2.0, (40, 290)),
     "accuracy, near 0.9": (accuracy, classes(10), 3.0, (40, 290)),
-    "weighted key": (weighted_key, classes(24), 2.0, (24, 604)),
+    "weighted key": (weighted, classes(24), 2.0, (24, 604)),
     "R2": (r2, scalars, 0.6, (24, 125)),
     "ROC AUC, 5 tags": (roc_auc, tags, 1.5, (24, 60, 300)),
-    "AP, 5 tags": (average_precision, tags, 1.5, (24, 60, 300)),
-    "AP, 5 tags, low": (average_precision, tags, 0.5, (24, 60, 300)),
-    "AP, 5 tags, high": (average_precision, tags, 3.0, (24, 60, 300)),
-    "AP, 5 tags, near 1": (average_precision, tags, 4.0, (24, 60)),
-    "AP, 1 tag, high": (average_precision, tagged(0.25), 3.0, (24,)),
-    "AP, pairs, low": (average_precision, pairs_of_tags, 0.7, (24,)),
-    "AP, pairs": (average_precision, pairs_of_tags, 1.5, (24, 60)),
-    "AP, pairs, high": (average_precision, pairs_of_tags, 3.0, (24,)),
-    "AP, 10 tags": (average_precision, tagged(*np.arange(0.12, 0.32, 0.02)), 1.5, (24, 60)),
-    "AP, heavy tails": (average_precision, heavy_tailed, 2.0, (24, 60, 300)),
-    "AP, 30 uneven tags": (average_precision, tagged(*np.geomspace(0.03, 0.4, 30)), 1.5, (120, 300)),
+    "AP, 5 tags": (ap, tags, 1.5, (24, 60, 300)),
+    "AP, 5 tags, low": (ap, tags, 0.5, (24, 60, 300)),
+    "AP, 5 tags, high": (ap, tags, 3.0, (24, 60, 300)),
+    "AP, 5 tags, near 1": (ap, tags, 4.0, (24, 60)),
+    "AP, 1 tag, high": (ap, tagged(0.25), 3.0, (24,)),
+    "AP, pairs, low": (ap, pairs_of_tags, 0.7, (24,)),
+    "AP, pairs": (ap, pairs_of_tags, 1.5, (24, 60)),
+    "AP, pairs, high": (ap, pairs_of_tags, 3.0, (24,)),
+    "AP, 10 tags": (ap, tagged(*np.arange(0.12, 0.32, 0.02)), 1.5, (24, 60)),
+    "AP, heavy tails": (ap, heavy_tailed, 2.0, (24, 60, 300)),
+    "AP, 30 uneven tags": (ap, tagged(*np.geomspace(0.03, 0.4, 30)), 1.5, (120, 300)),
     "pooled F": (POOLED_F, beats, 1.5, (20, 100)),
     "mean of dB": (MEAN_DB, decibels, 5.0, (12, 50)),
 }

@@ -19,9 +19,9 @@ import torch
 from marble_bench.probes import trainer
 from sklearn.linear_model import LogisticRegression, Ridge
 
-from marble_bench.core.protocol import LINEAR
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
+from marble_bench.protocols.linear import PROTOCOL as LINEAR
 from marble_bench.scoring.targets import Loss
 
 

@@ -22,8 +22,8 @@ from sklearn.model_selection import GroupKFold, cross_val_predict
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
-from marble_bench.core.protocol import LINEAR
 from marble_bench.data.hf import dataset
+from marble_bench.protocols.linear import PROTOCOL as LINEAR
 
 
 def main() -> None:

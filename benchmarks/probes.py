@@ -30,9 +30,11 @@ from marble_bench.probes.block import group_of
 from marble_bench.probes.kernels import linear
 
 from marble_bench.core.plugins import find_head
-from marble_bench.core.protocol import JUKEMIR, MARBLE, Protocol
+from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, roc_auc
+from marble_bench.protocols.jukemir import PROTOCOL as JUKEMIR
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 ADAM_BYTES = 28  # of a float32 parameter in one step: itself, gradient and moments read, itself and moments written
 SHORT_S, TRIES = 2.0, 5  # below so many seconds both ways are timed so often, and the fastest counts, as for the bounds

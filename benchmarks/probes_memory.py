@@ -22,9 +22,9 @@ import torch
 from marble_bench.probes import memory, trainer
 from marble_bench.probes.block import ACTIVATION_BYTES
 
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import roc_auc
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 TAGS = 87
 

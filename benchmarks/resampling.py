@@ -13,7 +13,7 @@ import time
 import numpy as np
 import torch
 
-from marble_bench.metrics import Metric, accuracy, average_precision, r2, roc_auc
+from marble_bench.metrics import Metric, accuracy, ap, r2, roc_auc
 from marble_bench.scoring import statistics
 
 FEW = 3
@@ -22,7 +22,7 @@ CASES = {
     "accuracy, 4,096 clips": (accuracy, 4096, 112),
     "R2, 125 clips": (r2, 125, 2),
     "ROC AUC, 5,329 clips, 50 tags": (roc_auc, 5329, 50),
-    "AP, 5,329 clips, 50 tags": (average_precision, 5329, 50),
+    "AP, 5,329 clips, 50 tags": (ap, 5329, 50),
 }
 
 

@@ -38,7 +38,7 @@ def bss(who: str, folder: Path, seconds: float) -> float:
     """Measure the song of noise; returns the first stem's median SDR."""
     import numpy as np
 
-    from marble_bench.metrics.separation import bss_eval, museval_measures
+    from marble_bench.metrics._bsseval import bss_eval, museval_measures
     from marble_bench.separation.bsseval_pool import OnDisk
 
     shape = (4, round(seconds * RATE), 2)
@@ -57,7 +57,7 @@ def run(songs: int, folder: Path) -> float:
     import numpy as np
     import soundfile
 
-    from marble_bench.core.protocol import MARBLE
+    from marble_bench.protocols.marble import PROTOCOL as MARBLE
     from marble_bench.separation import mixing, stems
 
     separation = importlib.import_module("marble_bench.separation.probe")

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from marble_bench import audio
-from marble_bench.metrics.separation import MEASURES, bss_eval, museval_measures
+from marble_bench.metrics._bsseval import MEASURES, bss_eval, museval_measures
 from marble_bench.separation import stems
 from marble_bench.separation.bsseval_pool import rounded
 

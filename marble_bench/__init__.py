@@ -15,6 +15,8 @@ if TYPE_CHECKING:
     from marble_bench.core.encoder import Layer as Layer
     from marble_bench.core.encoder import Pool as Pool
     from marble_bench.core.encoder import stack as stack
+    from marble_bench.core.head import Head as Head
+    from marble_bench.core.head import TrainingSet as TrainingSet
     from marble_bench.core.protocol import Protocol as Protocol
     from marble_bench.core.task import Clip as Clip
     from marble_bench.core.task import Corpus as Corpus
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from marble_bench.core.task import Separation as Separation
     from marble_bench.core.task import Task as Task
     from marble_bench.core.task import Window as Window
+    from marble_bench.core.task_set import TaskSet as TaskSet
     from marble_bench.files.source import Source as Source
     from marble_bench.scoring.metric import Metric as Metric
     from marble_bench.scoring.targets import Classes as Classes
@@ -47,6 +50,7 @@ _PUBLIC = {
     "Encoder": "core.encoder",
     "Events": "scoring.targets",
     "Fault": "core.task",
+    "Head": "core.head",
     "Layer": "core.encoder",
     "Metric": "scoring.metric",
     "Normalize": "audio",
@@ -59,6 +63,8 @@ _PUBLIC = {
     "Stems": "scoring.targets",
     "Tags": "scoring.targets",
     "Task": "core.task",
+    "TaskSet": "core.task_set",
+    "TrainingSet": "core.head",
     "Window": "core.task",
     "stack": "core.encoder",
 }

@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from marble_bench.core.plugins import find_head
+from marble_bench.core.plugins import head_of
 from marble_bench.errors import BenchError
 
 from . import memory, network, rng
@@ -173,9 +173,9 @@ class Block:
         """One probe's initial parameters, in the form of `network`."""
         import torch
 
-        head = find_head(self.recipe.protocol.head if self.form.hidden else "linear")
-        width = self.features.width
-        start: dict[str, torch.Tensor] = head.init(width, self.form.hidden, self.recipe.outputs, generator)
+        init = head_of(self.recipe.protocol).init
+        assert init is not None  # a head that fits itself is trained elsewhere
+        start = init(self.features.width, self.form.hidden, self.recipe.outputs, generator)
         if self.is_sum:
             start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
         return network.turned(start)

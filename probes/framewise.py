@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Shape
 
-from marble_bench.core.plugins import find_head
+from marble_bench.core.plugins import head_of
 
 from . import network
 from .adam import Adam
@@ -205,9 +205,9 @@ class _Block:
 
         generator = torch.Generator().manual_seed(3 * seed + 2)
         width, protocol = train.features.widths[self.layers[0]], self.recipe.protocol
-        start: dict[str, torch.Tensor] = find_head(protocol.head).init(
-            width, protocol.hidden, self.recipe.outputs, generator
-        )
+        init = head_of(protocol).init
+        assert init is not None  # a head that fits itself answers for whole clips
+        start = init(width, protocol.hidden, self.recipe.outputs, generator)
         if is_sum:
             start["mix"] = torch.randn(len(self.layers), generator=generator)
         return network.turned(start)

@@ -26,7 +26,8 @@ class Probe:
     """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers.
 
     hidden, batch_size, dropout, standardize: where the protocol's grid has these axes; None: the protocol's one value.
-    weight_decay: for an exact solution the penalty. stem: what a separator takes out of the mixture, by its index.
+    weight_decay: for an exact solution the penalty, of a head that fits itself its strength. stem: what a separator
+    takes out of the mixture, by its index.
     """
 
     layer: int | None
@@ -153,7 +154,7 @@ def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, 
     places: list[int | None] = [*layers, *([None] if with_sum else [])]
     rates, decays = protocol.learning_rates, protocol.weight_decays
     if protocol.solver == "exact":
-        decays = protocol.penalties
+        decays = protocol.strengths
     scaled: Sequence[bool | None] = protocol.standardizing or (None,)
     hiddens: Sequence[int | None] = protocol.hiddens or (None,)
     sizes: Sequence[int | None] = protocol.batch_sizes or (None,)

@@ -28,10 +28,11 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
+from marble_bench.core.plugins import head_of
 from marble_bench.scoring.scores import average_windows
 
 from . import block as blocking
-from . import exact, memory, network
+from . import exact, memory, network, self_fitting
 from .block import ACTIVATION_BYTES, Block, blocks, layers_of
 from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
 from .inputs import Features, Moments, chunk
@@ -164,7 +165,8 @@ class _Run:
     def _trained(self, members: Sequence[Probe]) -> list[Fitted]:
         features = self._features(layers_of(members, self.recipe))
         if self.recipe.protocol.solver == "exact":
-            return exact.solve(members, features, self.recipe)
+            solve = self_fitting.solve if head_of(self.recipe.protocol).fits_itself else exact.solve
+            return solve(members, features, self.recipe)
         block = Block(members, features, self.recipe, self.device)
         while block.alive:
             block.round(self.stopped.is_set)
@@ -212,9 +214,11 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     import torch
 
     parts = {name: value for name, value in fitted.state.items() if name not in ("mean", "spread")}
-    dtype = next(iter(parts.values())).dtype
     if recipe.protocol.solver == "exact":
         device = exact.device_of(device)
+    if head_of(recipe.protocol).fits_itself:
+        return self_fitting.predict_windows(fitted, split, recipe, device)
+    dtype = next(iter(parts.values())).dtype
     parameters = {name: value[None].to(device) for name, value in network.turned(parts).items()}
     layers = [split.layers[layer] for layer in layers_of([fitted.probe], recipe)]
     hidden = Form.of(fitted.probe, recipe.protocol).hidden

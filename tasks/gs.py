@@ -13,7 +13,7 @@ than two published models. MARBLE's paper says 1,077 songs for train and valid; 
 from __future__ import annotations
 
 from marble_bench import Classes, Schedule, Task, Window
-from marble_bench.metrics import accuracy, weighted_key
+from marble_bench.metrics import accuracy, weighted
 from marble_bench.metrics.key import KEYS, TONICS
 
 from .corpora.giantsteps import COUNTS, GIANTSTEPS, clips
@@ -34,7 +34,7 @@ TASK = Task(
     corpus=GIANTSTEPS,
     target=Classes(KEYS),
     clips=clips,
-    metrics=(weighted_key, accuracy),
+    metrics=(weighted, accuracy),
     counts=COUNTS,
     window=Window(length_s=30.0),
     schedule=Schedule(max_epochs=100, lr_patience=5, stop_patience=20),

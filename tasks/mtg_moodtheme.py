@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from marble_bench import Clip, Schedule, Tags, Task, Window
-from marble_bench.metrics import average_precision, roc_auc
+from marble_bench.metrics import ap, roc_auc
 
 from .corpora import mtg_jamendo
 
@@ -29,7 +29,7 @@ TASK = Task(
     corpus=mtg_jamendo.MTG_JAMENDO,
     target=Tags(mtg_jamendo.MOODS_AND_THEMES),
     clips=clips,
-    metrics=(roc_auc, average_precision),
+    metrics=(roc_auc, ap),
     counts={"train": 9949, "valid": 3802, "test": 4231},
     window=Window(length_s=30.0),
     schedule=Schedule(max_epochs=100, lr_patience=3, stop_patience=10),

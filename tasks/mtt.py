@@ -11,7 +11,7 @@ window for every encoder.
 from __future__ import annotations
 
 from marble_bench import Schedule, Tags, Task
-from marble_bench.metrics import average_precision, roc_auc
+from marble_bench.metrics import ap, roc_auc
 
 from .corpora.magnatagatune import COUNTS, MAGNATAGATUNE, TAGS, clips
 
@@ -20,7 +20,7 @@ TASK = Task(
     corpus=MAGNATAGATUNE,
     target=Tags(TAGS),
     clips=clips,
-    metrics=(roc_auc, average_precision),
+    metrics=(roc_auc, ap),
     counts=COUNTS,
     schedule=Schedule(max_epochs=100, lr_patience=3, stop_patience=10),
 )

@@ -22,10 +22,10 @@ import torch
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus
 from marble_bench.features.pooled import digests
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.runs import run
 from marble_bench.runs.config import Outcome, Request

@@ -12,9 +12,9 @@ import torch
 
 from marble_bench.core import plugins
 from marble_bench.core.keys import task_hash
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Clip
 from marble_bench.errors import DataError
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import claims, results
 from marble_bench.records.comparable import of_record
 from marble_bench.runs.build_record import prediction_table

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from marble_bench.errors import BenchError, DataError
-from marble_bench.metrics.separation import MEASURES, median_of_medians
+from marble_bench.metrics._bsseval import MEASURES, median_of_medians
 from marble_bench.records import bsseval, results
 from marble_bench.records.record_file import Stored
 

@@ -10,9 +10,10 @@ from marble_bench.probes.block import Block, validated
 from marble_bench.probes.inputs import Features
 from stand_ins import names, stand_in
 
-from marble_bench.core.protocol import JUKEMIR, MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
+from marble_bench.protocols.jukemir import PROTOCOL as JUKEMIR
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 HOST = {"mfcc", "chroma", "logmel"}  # librosa computes them on the host and sends what it made
 TWICE = {"random-mert-95m", "choi-fixed"}  # the graphs of others, only larger or slower

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-from conftest import TOY_TASK
+from conftest import TOY_MODEL, TOY_TASK
 
 ROOT = Path(__file__).parent.parent
 FEATURES = ("plan", *(f"features {name}" for name in ("extract", "ls", "verify", "prune", "export", "push")))
@@ -34,6 +34,58 @@ def test_the_encoder_of_the_guide_is_checked_and_run(bench, tmp_path):
     ended = bench("run", "--model", "loudness.py:LOUDNESS", "--task", TOY_TASK, "--mini", "--json", "--quiet")
     assert ended.code == 0, ended.err
     assert ended.record["model"]["name"] == "loudness"
+
+
+@pytest.fixture
+def plug_ins(tmp_path):
+    """The files of the guide to plug-ins, written beside each other: their names."""
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/adding-plug-ins.md").read_text(), re.DOTALL)
+    for block in blocks:
+        name = block.partition("\n")[0].removeprefix("# ")
+        assert name.endswith(".py"), block
+        (tmp_path / name).write_text(block)
+    return {path.name for path in tmp_path.glob("*.py")}
+
+
+def test_the_protocol_and_the_head_of_the_guide_are_run(bench, plug_ins):
+    assert plug_ins == {"quick.py", "centroid.py", "balanced_accuracy.py", "key_and_beat.py"}
+    run = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--json", "--quiet")
+    for options, name in (
+        (("--protocol", "quick.py"), "quick"),
+        (("--protocol", "linear", "--head", "centroid.py"), "linear+centroid"),
+    ):
+        ended = bench(*run, *options)
+        assert ended.code == 0, ended.err
+        assert ended.record["protocol"]["name"] == name
+        score = ended.record["scores"]["accuracy"]
+        assert score["test"] > score["trivial"]
+
+
+def test_the_metric_of_the_guide_is_scikit_learns_and_the_set_names_what_is_there(plug_ins, tmp_path, monkeypatch):
+    import sys
+
+    import marble_bench.tasks.sets
+    import numpy as np
+    import torch
+    from sklearn.metrics import balanced_accuracy_score
+
+    import marble_bench.metrics
+    from marble_bench.core import plugins
+
+    for room, name in ((marble_bench.metrics, "balanced_accuracy.py"), (marble_bench.tasks.sets, "key_and_beat.py")):
+        folder = tmp_path / room.__name__
+        folder.mkdir()
+        (tmp_path / name).rename(folder / name)
+        monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
+    metric = plugins.metrics()["balanced_accuracy"]
+    random = np.random.default_rng(0)
+    outputs, truth = random.normal(size=(2, 50, 4)), random.integers(0, 3, 50)
+    expected = [balanced_accuracy_score(truth, each[:, :3].argmax(axis=1)) for each in outputs]
+    found = metric.compute(torch.from_numpy(outputs[..., :3]), torch.from_numpy(truth))
+    assert found.tolist() == pytest.approx(expected)
+    assert set(plugins.task_sets()["key-and-beat"].members) == {"gs", "gtzan-rhythm"}
+    for name in ("metrics.balanced_accuracy", "tasks.sets.key_and_beat"):
+        sys.modules.pop(f"marble_bench.{name}")
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)

@@ -7,10 +7,10 @@ from marble_bench.probes import exact, trainer
 from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.preprocessing import StandardScaler
 
-from marble_bench.core.protocol import LINEAR
 from marble_bench.core.task import Schedule
 from marble_bench.errors import BenchError
-from marble_bench.metrics import accuracy, average_precision, r2
+from marble_bench.metrics import accuracy, ap, r2
+from marble_bench.protocols.linear import PROTOCOL as LINEAR
 from marble_bench.runs import run
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
@@ -36,7 +36,7 @@ def _splits(loss, windows_per_clip):
 
 
 def _recipe(loss):
-    metric = dict(zip(LOSSES, (accuracy, average_precision, r2), strict=True))[loss]
+    metric = dict(zip(LOSSES, (accuracy, ap, r2), strict=True))[loss]
     return trainer.Recipe(LINEAR, Schedule(), 4, loss, metric.compute)
 
 

@@ -11,13 +11,13 @@ from marble_bench.probes import framewise
 from marble_bench.probes.trainer import Probe
 
 from marble_bench.core.encoder import Encoder, Layer
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features import batches, frames, store
 from marble_bench.features.frames import Sound
 from marble_bench.features.store import Span
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 RATE = 8000
 CALLS: list[tuple[int, int]] = []

@@ -81,7 +81,7 @@ def test_a_helper_that_two_tasks_import_by_a_dot_counts_for_each(tmp_path):
     _write(tmp_path / "idone.py", text, _idcommon=helper)
     _write(tmp_path / "idtwo.py", text)
     code = (
-        "import sys; from marble_bench import plugins; from marble_bench.core import keys; "
+        "import sys; from marble_bench.core import keys, plugins; "
         "[plugins.find_task(name) for name in sys.argv[1:]]; print(keys.task_hash(plugins.find_task('idtwo')))"
     )
 

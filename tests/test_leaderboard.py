@@ -15,7 +15,7 @@ from marble_bench.leaderboard.board import Asked, averages, coverage
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.rows import published_cells, published_sources
 from marble_bench.leaderboard.table import latex, notes
-from marble_bench.metrics import average_precision
+from marble_bench.metrics import ap
 from marble_bench.records.record_file import Stored, predicted, read_stored
 from marble_bench.scoring.statistics import difference, holm, replicated
 from marble_bench.scoring.targets import Tags
@@ -148,9 +148,7 @@ def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
 def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
     path = make(tmp_path, "one", task="mtg-instrument", mini=True)
     record = json.loads(path.read_text())
-    (mark,) = checks.check_carriers(
-        (average_precision,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)]
-    )
+    (mark,) = checks.check_carriers((ap,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)])
     for marks, expected in (([], []), ([mark, "no train clip is tagged a"], ["ap of mtg-instrument"])):
         record["data"]["marks"] = marks
         board = make_board([Stored(path, record)], Asked("marble", mini=True))

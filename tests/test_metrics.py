@@ -11,9 +11,9 @@ from mir_eval.key import weighted_score
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
 from marble_bench.errors import UsageError
-from marble_bench.metrics import accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
+from marble_bench.metrics import accuracy, ap, r2, r2_of, roc_auc, weighted
+from marble_bench.metrics._bsseval import bss_eval
 from marble_bench.metrics.key import KEYS
-from marble_bench.metrics.separation import bss_eval
 
 
 @pytest.fixture(params=range(3))
@@ -55,7 +55,7 @@ def test_roc_auc_and_average_precision_are_sklearns(random, decimals):
     batch = torch.from_numpy(outputs), torch.from_numpy(truth)
     assert roc_auc.compute(*batch).tolist() == pytest.approx([roc_auc_score(truth, each) for each in outputs])
     expected = [average_precision_score(truth, each) for each in outputs]
-    assert average_precision.compute(*batch).tolist() == pytest.approx(expected)
+    assert ap.compute(*batch).tolist() == pytest.approx(expected)
 
 
 def test_a_clips_own_order_is_sklearns(random):
@@ -72,7 +72,7 @@ def test_a_tag_without_both_kinds_of_clip_gives_no_score(random):
     truth[:, 2] = 0
     batch = torch.from_numpy(random.normal(size=(2, 30, 4))), torch.from_numpy(truth)
     assert roc_auc.compute(*batch).isnan().all()
-    assert average_precision.compute(*batch).isnan().all()
+    assert ap.compute(*batch).isnan().all()
 
 
 def test_the_key_score_is_mir_evals_with_ascending_fifths_only(random):
@@ -81,12 +81,12 @@ def test_the_key_score_is_mir_evals_with_ascending_fifths_only(random):
         np.mean([weighted_score(KEYS[t], KEYS[o.argmax()]) for t, o in zip(truth, each, strict=True)])
         for each in outputs
     ]
-    assert weighted_key.compute(torch.from_numpy(outputs), torch.from_numpy(truth)).tolist() == pytest.approx(expected)
+    assert weighted.compute(torch.from_numpy(outputs), torch.from_numpy(truth)).tolist() == pytest.approx(expected)
     decided = torch.eye(24)[
         [KEYS.index("G major"), KEYS.index("F major"), KEYS.index("A minor"), KEYS.index("C minor")]
     ]
     of_c_major = torch.full((4,), KEYS.index("C major"))
-    assert weighted_key.per_clip(decided[None], of_c_major).tolist() == [[0.5, 0.0, 0.3, 0.2]]
+    assert weighted.per_clip(decided[None], of_c_major).tolist() == [[0.5, 0.0, 0.3, 0.2]]
 
 
 def test_bss_eval_tells_how_loud_the_added_noise_is():
@@ -105,7 +105,7 @@ def test_bss_eval_refuses_sources_of_different_lengths():
 
 
 def test_separation_is_scored_without_ffmpeg_on_the_path():
-    code = "from marble_bench.metrics.separation import museval_measures; print(museval_measures().bss_eval.__name__)"
+    code = "from marble_bench.metrics._bsseval import museval_measures; print(museval_measures().bss_eval.__name__)"
     done = subprocess.run(
         [sys.executable, "-c", code], env={**os.environ, "PATH": ""}, capture_output=True, text=True, check=True
     )

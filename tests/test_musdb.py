@@ -15,12 +15,12 @@ from marble_bench.probes.grid import grid
 from marble_bench import audio
 from marble_bench.core import plugins
 from marble_bench.core.keys import task_hash
-from marble_bench.core.protocol import MARBLE
 from marble_bench.data import corpus
 from marble_bench.data.inspection import inspect
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
-from marble_bench.metrics.separation import MEASURES, global_sdr, median_of_medians, museval_measures
+from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians, museval_measures
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import reproduce
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Stems

@@ -14,10 +14,10 @@ import pandas as pd
 import pytest
 from made_records import make
 
-from marble_bench.core.protocol import MARBLE
 from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records.record_file import Stored, read_stored
 from marble_bench.records.results import paths, table_path
 from marble_bench.records.validation import judged

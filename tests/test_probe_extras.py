@@ -12,13 +12,16 @@ from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.probes import block, few_shot, memory, probe_cache, trainer
 from marble_bench.probes import inputs as features
 
-from marble_bench.core import protocol
-from marble_bench.core.protocol import JUKEMIR, LINEAR, MARBLE
+from marble_bench.core import plugins
 from marble_bench.core.task import Clip, Schedule
 from marble_bench.data import checks
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.types import Features
-from marble_bench.metrics import accuracy, average_precision, roc_auc
+from marble_bench.metrics import accuracy, ap, roc_auc
+from marble_bench.protocols import jukemir
+from marble_bench.protocols.jukemir import PROTOCOL as JUKEMIR
+from marble_bench.protocols.linear import PROTOCOL as LINEAR
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import run
 from marble_bench.scoring.targets import Classes, Tags
 
@@ -39,7 +42,7 @@ def _recipe(rules=MARBLE):
 
 def test_the_first_protocol_keeps_its_hash_and_jukemirs_grid_has_216_points():
     assert MARBLE.hash == "sha256:278050cd90ea647d3663b3a1eee3358225f3b08aa0fa9fa9ea511ecab3879028"  # of version 0.1's
-    assert len({rules.hash for rules in protocol.PROTOCOLS.values()}) == len(protocol.PROTOCOLS)
+    assert len({rules.hash for rules in plugins.protocols().values()}) == len(plugins.protocols())
     assert len(set(trainer.grid(JUKEMIR, (0,), False, 1))) == 216
     assert len(trainer.grid(MARBLE, range(13), True, 3)) == 252
     assert replace(MARBLE, dropouts=(0.1,)).hash != MARBLE.hash
@@ -182,7 +185,7 @@ def test_a_probe_trained_on_shuffled_labels_is_near_chance(toy):
 
 def test_jukemirs_protocol_runs_and_names_its_axes(toy, monkeypatch, tmp_path):
     quick = replace(JUKEMIR, hiddens=(0, 8), batch_sizes=(8, 16), stop_evaluations=3, learning_rates=(1e-2,))
-    monkeypatch.setitem(protocol.PROTOCOLS, "jukemir", quick)
+    monkeypatch.setattr(jukemir, "PROTOCOL", quick)
     record = _few(toy, "--protocol", "jukemir")
     assert record["selection"]["probes"] == 2 * 2 * 2 * 3 * 3
     assert {"hidden", "batch_size", "dropout", "standardize"} <= record["selection"]["per_seed"][0].keys()
@@ -235,7 +238,7 @@ def test_constant_layers_and_absent_labels_are_marked():
 
 def test_tags_that_few_test_clips_carry_are_marked_for_the_metric_whose_interval_they_make_rough():
     clips = [Clip(f"c{i}", "test", f"c{i}.wav", ("rare",) * (i < 4) + ("often",) * (i < 5)) for i in range(9)]
-    both, tags = (roc_auc, average_precision), Tags(("rare", "often"))
+    both, tags = (roc_auc, ap), Tags(("rare", "often"))
     told = "ap: its interval is rough, since fewer than 5 test clips carry rare"
     assert checks.check_carriers(both, tags, clips) == [told]
     assert checks.check_carriers((roc_auc,), tags, clips) == []

@@ -11,13 +11,13 @@ from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.probes import framewise, grid, probe_cache, training_loop
 
 from marble_bench.core import plugins
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Clip, Schedule, Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError
 from marble_bench.features import fingerprint, pooled
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import events, identity, stems
 from marble_bench.runs.config import Request
 from marble_bench.runs.inputs import Gathered

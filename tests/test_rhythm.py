@@ -14,7 +14,6 @@ from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, clips, com
 
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder, Layer, stack
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Clip
 from marble_bench.data import corpus
 from marble_bench.data.hf import dataset
@@ -24,6 +23,7 @@ from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
 from marble_bench.metrics import beat_metrics
 from marble_bench.metrics.beats import COLUMNS, measure, steady
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import events, frame_layers, inputs
 from marble_bench.runs.inputs import Gathered
 

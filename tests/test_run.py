@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 from conftest import TOY_MODEL, TOY_TASK, toy_module
 
-from marble_bench.core.protocol import LINEAR, MARBLE
 from marble_bench.features import pipeline
+from marble_bench.protocols.linear import PROTOCOL as LINEAR
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.runs import run
 

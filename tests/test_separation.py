@@ -15,11 +15,10 @@ import pytest
 import torch
 from marble_bench.probes import grid
 
-from marble_bench.core.protocol import MARBLE
 from marble_bench.core.task import Separation
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
-from marble_bench.metrics.separation import (
+from marble_bench.metrics._bsseval import (
     MEASURES,
     bss_eval,
     bss_eval_systems,
@@ -27,6 +26,7 @@ from marble_bench.metrics.separation import (
     median_of_medians,
     museval_measures,
 )
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import stems as separation
 from marble_bench.separation.mixing import Chunks, Track
 

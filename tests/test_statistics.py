@@ -8,7 +8,7 @@ import torch
 from scipy import special, stats
 from sklearn.metrics import accuracy_score, average_precision_score, r2_score, roc_auc_score
 
-from marble_bench.metrics import Metric, accuracy, average_precision, r2, r2_of, roc_auc, weighted_key
+from marble_bench.metrics import Metric, accuracy, ap, r2, r2_of, roc_auc, weighted
 from marble_bench.metrics.stems import stem_metrics
 from marble_bench.scoring import statistics
 from marble_bench.scoring.metric import mean_of
@@ -46,9 +46,7 @@ def _data(kind, random, clips=40, probes=2):
     return torch.from_numpy(random.normal(size=(probes, clips, 6)).round(1)), torch.from_numpy(truth)
 
 
-@pytest.mark.parametrize(
-    "metric", [accuracy, weighted_key, r2, r2_of("b", 1), roc_auc, average_precision], ids=lambda m: m.name
-)
+@pytest.mark.parametrize("metric", [accuracy, weighted, r2, r2_of("b", 1), roc_auc, ap], ids=lambda m: m.name)
 def test_clips_counted_twice_score_as_clips_that_are_there_twice(metric):
     random = np.random.default_rng(0)
     outputs, truth = _data(metric.name, random)
@@ -74,7 +72,7 @@ def test_weighted_scores_are_sklearns():
     expected = [r2_score(truth, each, sample_weight=weight) for each in outputs]
     assert ours(r2, outputs, truth) == pytest.approx(expected)
     outputs, truth = _data("tags", random)
-    for metric, authority in ((roc_auc, roc_auc_score), (average_precision, average_precision_score)):
+    for metric, authority in ((roc_auc, roc_auc_score), (ap, average_precision_score)):
         expected = [authority(truth, each, sample_weight=weight) for each in outputs]
         assert ours(metric, outputs, truth) == pytest.approx(expected)
 
@@ -178,10 +176,8 @@ def test_intervals_of_average_precision_cover_the_truth_where_the_bootstraps_do_
     held = []
     for simulation in range(300):
         outputs = torch.from_numpy(np.random.default_rng([5, simulation]).normal(size=(1, 120, 6))) + 1.5 * truth
-        low, high = statistics.bootstrap_interval(average_precision, outputs, truth, _names(120))
-        (one,) = statistics.replicated(
-            average_precision, [outputs], truth, _names(120), seed=simulation, bootstrap=True
-        )
+        low, high = statistics.bootstrap_interval(ap, outputs, truth, _names(120))
+        (one,) = statistics.replicated(ap, [outputs], truth, _names(120), seed=simulation, bootstrap=True)
         plain = np.nanquantile(one.bootstrap, [0.025, 0.975])
         held.append((low <= score <= high, plain[0] <= score <= plain[1]))
     ours, percentile = np.mean(held, axis=0)
@@ -208,7 +204,7 @@ def test_intervals_of_average_precision_cover_the_truth_in_95_of_100_simulations
     covered = 0
     for simulation in range(simulations):
         outputs, truth = _few(np.random.default_rng([17, simulation]), clips, skill)
-        low, high = statistics.bootstrap_interval(average_precision, outputs, truth, _names(clips))
+        low, high = statistics.bootstrap_interval(ap, outputs, truth, _names(clips))
         covered += low <= score <= high
     assert 0.93 <= covered / simulations <= 0.97
 
@@ -224,15 +220,13 @@ def test_the_scores_that_those_intervals_should_hold_are_those_of_very_many_clip
 
 def test_two_dozen_clips_that_are_ranked_almost_without_a_fault_have_an_interval_that_holds_the_truth():
     """The jackknife alone sees no error where there is no fault; the binomial variance beside it does."""
-    only_jackknife = Metric(**{**vars(average_precision), "carried": None})
+    only_jackknife = Metric(**{**vars(ap), "carried": None})
     outputs, truth = _few(np.random.default_rng(3), 100_000, 4.0)
-    score = float(average_precision.compute(outputs, truth).mean())
+    score = float(ap.compute(outputs, truth).mean())
     held = []
     for simulation in range(400):
         outputs, truth = _few(np.random.default_rng([14, simulation]), 24, 4.0)
-        each = [
-            statistics.bootstrap_interval(m, outputs, truth, _names(24)) for m in (average_precision, only_jackknife)
-        ]
+        each = [statistics.bootstrap_interval(m, outputs, truth, _names(24)) for m in (ap, only_jackknife)]
         held.append([low <= score <= high for low, high in each])
     ours, jackknife = np.mean(held, axis=0)
     assert ours >= 0.95
@@ -250,12 +244,12 @@ def test_many_tags_that_few_clips_carry_have_an_interval_that_holds_truth_and_sc
         noise = np.sqrt(0.8) * random.normal(size=(clips, 20)) + np.sqrt(0.2) * random.normal(size=(3, clips, 20))
         return torch.from_numpy(1.5 * truth + noise), torch.from_numpy(truth * 1.0)
 
-    true = float(average_precision.compute(*draw(np.random.default_rng(20), 100_000)).mean())
+    true = float(ap.compute(*draw(np.random.default_rng(20), 100_000)).mean())
     held, at_its_end = [], []
     for simulation in range(200):
         outputs, truth = draw(np.random.default_rng([21, simulation]), 60)
-        score = float(average_precision.compute(outputs, truth).mean())
-        low, high = statistics.bootstrap_interval(average_precision, outputs, truth, _names(60))
+        score = float(ap.compute(outputs, truth).mean())
+        low, high = statistics.bootstrap_interval(ap, outputs, truth, _names(60))
         assert low < score < high + 1e-9
         held.append(low <= true <= high)
         at_its_end.append(high - score < 1e-9)
@@ -304,7 +298,7 @@ def test_small_test_splits_of_a_very_good_model_have_intervals_that_hold_the_tru
 def test_a_tag_without_a_fault_has_the_binomial_interval_of_the_clips_that_carry_it():
     """Boyd, Eng and Page's logit interval with the two successes and failures of Agresti and Coull; by groups too."""
     truth = torch.from_numpy((np.arange(40) % 4 == 0) * 1.0)[:, None]
-    found = statistics.bootstrap_interval(average_precision, truth[None], truth, _names(40))
+    found = statistics.bootstrap_interval(ap, truth[None], truth, _names(40))
     share = (10 * (40.5 / 41) + 2) / 14
     # the jackknife saw no error, which is worth one degree of freedom, squared, to 64 of the binomial variance; t has 1 + 2
     half = stats.t.ppf(0.975, 3) * np.sqrt(64 / 65 / (14 * share * (1 - share)))
@@ -346,13 +340,11 @@ def test_the_interval_of_a_difference_in_average_precision_holds_it_where_the_bo
         return [a + torch.from_numpy(own[0]), a + 0.4 * truth + torch.from_numpy(own[1])], truth
 
     systems, truth = pair(np.random.default_rng(16), 100_000)
-    true = np.subtract(*(float(average_precision.compute(each, truth).mean()) for each in systems))
+    true = np.subtract(*(float(ap.compute(each, truth).mean()) for each in systems))
     held = []
     for simulation in range(200):
         systems, truth = pair(np.random.default_rng([17, simulation]), 24)
-        one, other = statistics.replicated(
-            average_precision, systems, truth, _names(24), seed=simulation, bootstrap=True
-        )
+        one, other = statistics.replicated(ap, systems, truth, _names(24), seed=simulation, bootstrap=True)
         found = statistics.difference(one, other)
         low, high = statistics.bca(found.value, one.bootstrap - other.bootstrap, one.jackknife - other.jackknife)
         held.append((found.low <= true <= found.high, low <= true <= high))
@@ -416,9 +408,9 @@ def test_a_perfect_score_and_a_lone_group_have_the_intervals_they_can_have():
     assert (low < 0.95, high) == (True, 1)  # ten clips without a fault do not show that there is none
     assert np.isnan(statistics.bootstrap_interval(accuracy, outputs, truth, ["one"] * 10)).all()
     tags = torch.eye(2).repeat(5, 1)
-    low, high = statistics.bootstrap_interval(average_precision, tags[None], tags, _names(10))
+    low, high = statistics.bootstrap_interval(ap, tags[None], tags, _names(10))
     assert (low < 0.95, high) == (True, 1)
-    assert np.isnan(statistics.bootstrap_interval(average_precision, tags[None], tags, ["one"] * 10)).all()
+    assert np.isnan(statistics.bootstrap_interval(ap, tags[None], tags, ["one"] * 10)).all()
 
 
 def test_flipped_signs_are_scipys_permutation_test_and_for_two_accuracies_mcnemars():

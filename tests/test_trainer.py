@@ -12,9 +12,10 @@ from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
 
 from marble_bench.core.plugins import find_head
-from marble_bench.core.protocol import JUKEMIR, MARBLE
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
+from marble_bench.protocols.jukemir import PROTOCOL as JUKEMIR
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 HAS_LINEAR, HAS_ADAM = kernels.has_linear.__wrapped__, kernels.has_adam.__wrapped__  # not what was found before
 

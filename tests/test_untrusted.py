@@ -397,10 +397,10 @@ def test_names_in_the_schema_are_those_of_the_rule():
 
 
 def test_a_folder_that_is_no_name_is_refused_by_the_api():
-    from marble_bench.core.plugins import registered_encoder, registered_task
+    from marble_bench.core.plugins import registered_encoder, registered_head, registered_protocol, registered_task
 
-    for find in (registered_task, registered_encoder):
-        with pytest.raises(UsageError, match=r"no (task|model)"):
+    for find in (registered_task, registered_encoder, registered_protocol, registered_head):
+        with pytest.raises(UsageError, match=r"no (task|model|protocol|head)"):
             find(TOY_TASK)
 
 

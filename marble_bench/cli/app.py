@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Callable
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -25,8 +26,10 @@ from marble_bench.cli.options import (
     Engine,
     Fresh,
     KeepAudio,
+    OtherHead,
     OwnFeatures,
     Quiet,
+    Rules,
     RunOptions,
     WeightsPath,
     named_path,
@@ -71,6 +74,9 @@ class What(str, Enum):
     tasks = "tasks"
     models = "models"
     protocols = "protocols"
+    heads = "heads"
+    metrics = "metrics"
+    sets = "sets"
     results = "results"
 
 
@@ -78,7 +84,8 @@ class What(str, Enum):
 @taking(RunOptions)
 def run(
     asked: RunOptions,
-    protocol: Annotated[str, typer.Option(help="Rules of grid and selection (bench list protocols).")] = "marble",
+    protocol: Rules = "marble",
+    head: OtherHead = None,
     features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
@@ -109,6 +116,7 @@ def run(
 
     wanted = asked.requests(
         protocol=protocol,
+        head=head,
         features=features,
         layers=layers,
         seeds=seeds,
@@ -134,7 +142,7 @@ def _run_each(wanted: list[Request], fresh_features: bool, as_json: bool, quiet:
     """Run one after another and print what comes out; returns the exit code of each. What fails ends only itself."""
     from marble_bench.cli.progress import Progress
     from marble_bench.cli.show import print_outcome
-    from marble_bench.core.plugins import fault_of
+    from marble_bench.core.user_files import fault_of
     from marble_bench.runs import run as running
 
     ended: list[int] = []
@@ -169,12 +177,19 @@ def list_(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List tasks, models, protocols or results."""
+    """List tasks, models, protocols, heads, metrics, task sets or results."""
     from marble_bench.cli.show import print_table
 
-    rows = {What.tasks: _tasks, What.models: _models, What.protocols: _protocols}.get(
-        what, lambda: _results(results_dir)
-    )()
+    lists: dict[What, Callable[[], list[dict[str, Any]]]] = {
+        What.tasks: _tasks,
+        What.models: _models,
+        What.protocols: _protocols,
+        What.heads: _heads,
+        What.metrics: _metrics,
+        What.sets: _sets,
+        What.results: lambda: _results(results_dir),
+    }
+    rows = lists[what]()
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
@@ -217,11 +232,57 @@ def _models() -> list[dict[str, Any]]:
 
 
 def _protocols() -> list[dict[str, Any]]:
-    from marble_bench.core.protocol import PROTOCOLS
+    from marble_bench.core import plugins
 
     return [
         {"name": p.name, "version": p.version, "description": p.description, "seeds": p.seeds}
-        for p in PROTOCOLS.values()
+        for p in plugins.protocols().values()
+    ]
+
+
+def _heads() -> list[dict[str, Any]]:
+    from marble_bench.core import plugins
+
+    return [
+        {
+            "name": head.name,
+            "version": head.version,
+            "description": head.description,
+            "fitted": "by itself" if head.fits_itself else "by its protocol",
+        }
+        for head in plugins.heads().values()
+    ]
+
+
+def _metrics() -> list[dict[str, Any]]:
+    from marble_bench.core import plugins
+
+    return [
+        {
+            "name": metric.name,
+            "version": metric.version,
+            "target": metric.kind,
+            "unit": metric.unit,
+            "better": "higher" if metric.higher_is_better else "lower",
+            "source": metric.source,
+        }
+        for metric in plugins.metrics().values()
+    ]
+
+
+def _sets() -> list[dict[str, Any]]:
+    from marble_bench.core import plugins
+
+    return [
+        {
+            "name": each.name,
+            "version": each.version,
+            "title": each.title,
+            "tasks": ", ".join(f"{task} ({', '.join(metrics)})" for task, metrics in each.members.items()),
+            "mean": "over tasks" if each.averaging == "tasks" else "none",
+            "source": each.source,
+        }
+        for each in plugins.task_sets().values()
     ]
 
 
@@ -300,7 +361,7 @@ def main() -> None:
     except Exception as error:
         if debug:
             raise
-        from marble_bench.core.plugins import fault_of
+        from marble_bench.core.user_files import fault_of
 
         if theirs := fault_of(error):
             print(visible_lines(f"error: {theirs}"), file=sys.stderr)

@@ -87,13 +87,12 @@ def _hint(stored: Sequence[Stored], asked: Asked) -> str:
 def _known(asked: Asked, records: Sequence[dict[str, Any]]) -> None:
     """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
     from marble_bench.core import plugins
-    from marble_bench.core.protocol import find_protocol
     from marble_bench.errors import did_you_mean
     from marble_bench.leaderboard.rows import published_cells
 
     cells = published_cells()
     if asked.protocol not in {record["protocol"]["name"] for record in records}:
-        find_protocol(asked.protocol)
+        plugins.registered_protocol(asked.protocol)
     tasks = {record["task"]["name"] for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
     models = {record["model"]["name"] for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
     for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):

@@ -11,7 +11,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli.options import AsJson, Asked, Cache, Debug, Engine, Fresh, Quiet, taking, tell_of_other_stores
+from marble_bench.cli.options import (
+    AsJson,
+    Asked,
+    Cache,
+    Debug,
+    Engine,
+    Fresh,
+    OtherHead,
+    Quiet,
+    Rules,
+    taking,
+    tell_of_other_stores,
+)
 from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, counted, exit_code_of
 from marble_bench.records.escape import visible, visible_lines
 
@@ -246,7 +258,8 @@ def _exported(request: Request, place: Path, quiet: bool) -> int:
 def plan(
     asked: Asked,
     layers: LayersOf = "all",
-    protocol: Annotated[str, typer.Option(help="Whose probes are counted (bench list protocols).")] = "marble",
+    protocol: Rules = "marble",
+    head: OtherHead = None,
     ignore_stored: Annotated[
         bool, typer.Option("--ignore-stored", help="Count what is stored too; no file is read for its digest.")
     ] = False,
@@ -259,7 +272,9 @@ def plan(
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
 
-    requests = replace(asked, offline=True).requests(layers=layers, protocol=protocol, results_dir=results_dir)
+    requests = replace(asked, offline=True).requests(
+        layers=layers, protocol=protocol, head=head, results_dir=results_dir
+    )
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     passes: set[Any] = set()
     measured: dict[tuple[str, float], prepare.Pace] = {}
@@ -279,7 +294,7 @@ def plan(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
         print(source)
-    print(_summary(total, rows[0]["device"], protocol, ignore_stored))
+    print(_summary(total, rows[0]["device"], requests[0].protocol.name, ignore_stored))
 
 
 def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:

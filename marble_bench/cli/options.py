@@ -76,6 +76,13 @@ KeepAudio = Annotated[Path | None, _path("Keep what is separated of the test son
 Cache = Annotated[Path | None, _path("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
+Rules = Annotated[
+    str, typer.Option("--protocol", help="Rules of grid and selection: NAME (bench list protocols) or file.py.")
+]
+OtherHead = Annotated[
+    str | None,
+    typer.Option("--head", help="Another head than the protocol's: NAME (bench list heads) or file.py."),
+]
 Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most N clips of each split.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
@@ -204,6 +211,7 @@ def requests(
     device: Device,
     offline: bool,
     protocol: str = "marble",
+    head: str | None = None,
     results_dir: Path = Path("results"),
     seeds: int | None = None,
     features: Path | None = None,
@@ -213,10 +221,11 @@ def requests(
 ) -> list[Request]:
     """A request for every model with every task, whichever command asks. options: more fields of `Request`, as they are.
 
+    protocol, head: names, or paths of files; head: None for the protocol's.
     seeds: None for the protocol's. fresh_features: what was stored before this moment is set aside.
     Raises UsageError for what does not go together.
     """
-    from marble_bench.core.protocol import find_protocol
+    from marble_bench.core.plugins import find_protocol
     from marble_bench.files.cache import cache_root
     from marble_bench.files.locks import keep_compiled
     from marble_bench.runs.config import Request, corpus_root, offline_asked, pairs
@@ -224,7 +233,7 @@ def requests(
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     started_s = time.time()
-    rules, cache, where = find_protocol(protocol), cache_root(cache_dir), device_of(device)
+    rules, cache, where = find_protocol(protocol, head), cache_root(cache_dir), device_of(device)
     keep_compiled(cache)
     chosen = pairs(models, tasks, features, weights)
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:

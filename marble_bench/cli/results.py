@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from marble_bench.cli.options import Device, device_of
-from marble_bench.errors import FAILED, MISSING, counted
+from marble_bench.errors import FAILED, MISSING, UsageError, counted
 from marble_bench.records.escape import visible
 
 app = typer.Typer(help="Records: check them, hand them to other tools.", no_args_is_help=True)
@@ -100,6 +100,10 @@ def reproduce(
     ] = None,
     model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if no name reaches it.")] = None,
     task: Annotated[str | None, typer.Option(help="The task's file.py, if no name reaches it.")] = None,
+    protocol: Annotated[
+        str | None, typer.Option(help="The protocol's file.py, if no name reaches it; with --head, its name or file.")
+    ] = None,
+    head: Annotated[str | None, typer.Option(help="The head's file.py or name, if it is not the protocol's.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
     device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     cache_dir: Cache = None,
@@ -118,12 +122,24 @@ def reproduce(
     from marble_bench.runs import run as running
     from marble_bench.runs.config import offline_asked
 
+    if head and not protocol:
+        raise UsageError("--head: give --protocol too, the rules that the head was put into")
     stored, where = read_one(record.expanduser()), device_of(device)
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     with scratch_folder(cache_root(cache_dir), say) as folder:
         request = reproducing.request_of(
-            old, cache_root(cache_dir), folder, where, model, task, data_dir, weights, offline or offline_asked()
+            old,
+            cache_root(cache_dir),
+            folder,
+            where,
+            model,
+            task,
+            data_dir,
+            weights,
+            offline or offline_asked(),
+            protocol,
+            head,
         )
         with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
             outcome = running.run(request, progress)

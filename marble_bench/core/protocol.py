@@ -1,4 +1,4 @@
-"""Protocols: named, versioned rules of grid, training and selection.
+"""The protocol contract: named, versioned rules of grid, training and selection. A file in `protocols/` declares one.
 
 Two results are compared only when their protocol and its hash are equal; a change makes a new version. Windows,
 metrics and patience belong to the task, but where a protocol brings its own.
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import hashlib
 import json
-from dataclasses import asdict, dataclass, fields, replace
-from typing import Literal
+from collections.abc import Iterator
+from dataclasses import dataclass, fields, replace
+from typing import Any, Literal
 
-from marble_bench.errors import UsageError, did_you_mean
+from marble_bench.core.head import Head
+from marble_bench.errors import UsageError
+from marble_bench.files.names import RULE, is_name
 
 # Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stand.
 LATER = frozenset(
@@ -22,10 +25,9 @@ LATER = frozenset(
 
 @dataclass(frozen=True, kw_only=True)
 class Protocol:
-    """The rules of a grid.
+    """The rules of a grid. Every mistake found in it is reported in one error.
 
-    head: file in `probes/` that draws the initial weights, `mlp` or `linear`; `probes/network.py` computes both, and no
-    other. hidden, dropout: its facts.
+    head: the name of one in `probes/heads/`, or a `Head` of one's own. hidden, dropout: its facts.
     layer_sum: also train a softmax-weighted sum over the layers behind the input embedding.
     standardize: z-score each feature by the training windows' mean and standard deviation.
     learning_rates, weight_decays: the grid; every layer and every seed meets each of them.
@@ -39,14 +41,15 @@ class Protocol:
     many, each on a batch drawn anew; 0: after each epoch. stop_evaluations: stop after so many validations without
     gain, without a plateau; 0: the task's schedule. max_evaluations: their limit; 0: none.
     solver: `adam`, or `exact`: the penalised problem is solved to its end for each of `penalties`, from the strongest
-    (a penalty is the L2 term's weight per training window: mean loss + penalty / 2 * |weights|^2).
+    (a penalty is the L2 term's weight per training window: mean loss + penalty / 2 * |weights|^2). A head that fits itself
+    asks for `exact`, and is fitted once for each of its own strengths instead.
     both_ways: the LSTM of a separator reads a song forwards and backwards, half its width each way.
     """
 
     name: str
     version: int
     description: str
-    head: str
+    head: str | Head
     hidden: int
     dropout: float
     layer_sum: bool
@@ -68,6 +71,52 @@ class Protocol:
     penalties: tuple[float, ...] = ()
     both_ways: bool = False
 
+    def __post_init__(self) -> None:
+        if problems := list(self._problems()):
+            raise UsageError("\n".join(f"protocol '{self.name}': {problem}" for problem in problems))
+
+    def _problems(self) -> Iterator[str]:
+        if not is_name(self.name):
+            yield f"name {self.name!r} cannot stand in a record: give {RULE}"
+        if not self.description:
+            yield "description is empty: give a line that says what its probes are"
+        if not isinstance(self.head, (str, Head)):
+            yield f"head is {self.head!r}: give a name (bench list heads) or a Head"
+        for name in ("version", "batch_size", "seeds"):
+            if not _whole(getattr(self, name), 1):
+                yield f"{name} is {getattr(self, name)!r}: give a whole number from 1 on"
+        for name in ("hidden", "validate_steps", "stop_evaluations", "max_evaluations"):
+            if not _whole(getattr(self, name), 0):
+                yield f"{name} is {getattr(self, name)!r}: give a whole number from 0 on"
+        for name in ("learning_rates", "weight_decays"):
+            if not getattr(self, name):
+                yield f"{name} is empty: give one value or more"
+        for name, rates in (("dropout", (self.dropout,)), ("dropouts", self.dropouts)):
+            if not all(0 <= rate < 1 for rate in rates):
+                yield f"{name} is {getattr(self, name)!r}: give shares from 0 to below 1"
+        if self.solver not in ("adam", "exact"):
+            yield f"solver is {self.solver!r}: give 'adam' or 'exact'"
+        if self.solver == "exact" and self.layer_sum:
+            yield "layer_sum is True: a weighted sum of layers is trained by 'adam', and the solver is 'exact'"
+        if self.solver == "exact" and not self.strengths:
+            yield "penalties is empty: give what the solver 'exact' is tried with"
+
+    @property
+    def strengths(self) -> tuple[float, ...]:
+        """What an exact solution is tried with: the penalties, or those of a head that fits itself."""
+        return self.head.strengths if isinstance(self.head, Head) and self.head.fits_itself else self.penalties
+
+    def with_head(self, head: str | Head) -> Protocol:
+        """The same rules with another head, under a name that says so."""
+        if head == self.head:
+            return self
+        name = head if isinstance(head, str) else head.name
+        return replace(self, name=f"{self.name}+{name}", description=f"{self.name} with the head {name}", head=head)
+
+    def without_hidden_layer(self) -> Protocol:
+        """The same rules for a head without a hidden layer."""
+        return replace(self, hidden=0, hiddens=(), dropout=0.0, dropouts=())
+
     @property
     def framewise(self) -> bool:
         """Whether its probes can answer frame by frame: plain networks, trained epoch by epoch on features as they are."""
@@ -75,68 +124,19 @@ class Protocol:
 
     @property
     def hash(self) -> str:
-        """`sha256:...` over everything but the description, and but what came later and is not used."""
+        """`sha256:...` over everything but the description, and but what came later and is not used.
+
+        Of a head of one's own its name, version and code.
+        """
         unused = {spec.name for spec in fields(self) if spec.name in LATER and getattr(self, spec.name) == spec.default}
-        facts = {key: value for key, value in asdict(self).items() if key != "description" and key not in unused}
+        facts: dict[str, Any] = {
+            spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in {*unused, "description"}
+        }
+        if isinstance(self.head, Head):
+            facts["head"] = [self.head.name, self.head.version, self.head.code]
+            facts["strengths"] = self.strengths
         return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
 
 
-MARBLE = Protocol(
-    name="marble",
-    version=1,
-    description="MARBLE's constrained track: MLP 512 on each layer and on their weighted sum, six learning rates",
-    head="mlp",
-    hidden=512,
-    dropout=0.2,
-    layer_sum=True,
-    standardize=False,
-    learning_rates=(5e-5, 1e-4, 5e-4, 1e-3, 5e-3, 1e-2),
-)
-MARBLE_BIDIRECTIONAL = replace(
-    MARBLE,
-    name="marble-bidirectional",
-    description="marble with the separation LSTM that MARBLE's paper describes, and its code has not",
-    both_ways=True,
-)
-JUKEMIR = Protocol(
-    name="jukemir",
-    version=1,
-    description="JukeMIR's grid of 216: with and without scaling, linear and MLP 512, two batch sizes, three dropouts",
-    head="mlp",
-    hidden=512,
-    dropout=0.5,
-    layer_sum=False,
-    standardize=False,
-    learning_rates=(1e-5, 1e-4, 1e-3),
-    weight_decays=(0.0, 1e-4, 1e-3),
-    seeds=1,
-    standardizing=(False, True),
-    hiddens=(0, 512),
-    batch_sizes=(64, 256),
-    dropouts=(0.25, 0.5, 0.75),
-    input_dropout=True,
-    validate_steps=8,
-    stop_evaluations=256,
-)
-LINEAR = Protocol(
-    name="linear",
-    version=3,
-    description="logistic or ridge regression on each standardised layer: a floor without capacity, the fastest look",
-    head="linear",
-    hidden=0,
-    dropout=0.0,
-    layer_sum=False,
-    standardize=True,
-    learning_rates=(1.0,),
-    seeds=1,
-    solver="exact",
-    penalties=tuple(10.0**power for power in (2, 1, 0, -1, -2, -3, -4)),
-)
-PROTOCOLS = {protocol.name: protocol for protocol in (MARBLE, MARBLE_BIDIRECTIONAL, JUKEMIR, LINEAR)}
-
-
-def find_protocol(name: str) -> Protocol:
-    """The protocol of a name, or UsageError with the closest one."""
-    if name not in PROTOCOLS:
-        raise UsageError(f"no protocol '{name}'{did_you_mean(name, PROTOCOLS)} (bench list protocols)")
-    return PROTOCOLS[name]
+def _whole(value: object, least: int) -> bool:
+    return isinstance(value, int) and value >= least

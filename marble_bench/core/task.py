@@ -226,26 +226,12 @@ class Task:
             raise UsageError("\n".join(problems))
 
     def _problems(self) -> list[str]:
-        from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
-
         problems = [
             f"{name} is missing: give {spec.metadata['needed']}"
             for name, spec in self.__dataclass_fields__.items()
             if "needed" in spec.metadata and not getattr(self, name)
         ]
-        kinds = (Classes, Tags, Scalars, Events, Stems)
-        if self.target and not isinstance(self.target, kinds):
-            problems.append(
-                f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)"
-            )
-        elif self.target and len(set(self.target.names)) != len(self.target.names):
-            problems.append("target names a label twice")
-        elif isinstance(self.target, Events) and self.target.width != 2:
-            problems.append(
-                f"target has {self.target.width} kinds of events: they are decoded as two, beats and downbeats"
-            )
-        elif isinstance(self.target, Stems) and self.separation is None:
-            problems.append("separation is missing: give a Separation(...), how stems are separated")
+        problems += self._target_problems()
         if self.corpus and not isinstance(self.corpus, Corpus):
             problems.append(f"corpus is {self.corpus!r}: give a Corpus")
         clips: object = self.clips
@@ -253,11 +239,6 @@ class Task:
             problems.append(f"clips is {clips!r}: give a function (root) -> clips")
         if not self.metrics:
             problems.append("metrics is empty: give at least one, the main one first")
-        problems += [
-            f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}"
-            for metric in self.metrics
-            if isinstance(self.target, kinds) and not isinstance(self.target, metric.targets())
-        ]
         problems += self._unselectable()
         if set(self.counts) != set(SPLITS):
             problems.append(
@@ -272,6 +253,29 @@ class Task:
         if self.version < 1:
             problems.append(f"version is {self.version}: start at 1")
         return problems
+
+    def _target_problems(self) -> list[str]:
+        """What is wrong with the target, or does not fit it."""
+        from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
+
+        if not self.target:
+            return []
+        if not isinstance(self.target, (Classes, Tags, Scalars, Events, Stems)):
+            return [f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)"]
+        problems = []
+        if len(set(self.target.names)) != len(self.target.names):
+            problems.append("target names a label twice")
+        elif isinstance(self.target, Events) and self.target.width != 2:
+            problems.append(
+                f"target has {self.target.width} kinds of events: they are decoded as two, beats and downbeats"
+            )
+        elif isinstance(self.target, Stems) and self.separation is None:
+            problems.append("separation is missing: give a Separation(...), how stems are separated")
+        return problems + [
+            f"metric '{metric.name}' does not fit a target of kind {type(self.target).__name__}"
+            for metric in self.metrics
+            if not isinstance(self.target, metric.targets())
+        ]
 
     def _unnameable(self) -> list[str]:
         """Which names cannot stand in a record."""

@@ -12,13 +12,17 @@ from __future__ import annotations
 
 import ast
 import hashlib
+import importlib.util
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 OWN = "marble_bench"
+# The folder whose modules count for a kind of plug-in.
+ROOMS = {"encoder": "encoders", "task": "tasks", "corpus": "tasks", "metric": "metrics", "head": "probes/heads"}
 # Fields that say nothing of what is computed, or that only some versions of Python have.
 SILENT = frozenset(
     {"ctx", "kind", "lineno", "col_offset", "end_lineno", "end_col_offset", "type_comment", "type_ignores"}
@@ -35,6 +39,16 @@ class Room:
     def holds(self, path: Path) -> bool:
         """Whether a file lies in this folder or below it."""
         return self.folder in path.parents
+
+
+@cache
+def room_of(kind: str) -> Room:
+    """The room of a kind of plug-in."""
+    package = f"{OWN}.{ROOMS[kind].replace('/', '.')}"
+    found = importlib.util.find_spec(package)
+    assert found is not None
+    assert found.origin is not None
+    return Room(package, Path(found.origin).resolve().parent)
 
 
 def form_of(text: str) -> Any:

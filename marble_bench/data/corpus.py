@@ -16,8 +16,9 @@ from pathlib import Path
 from marble_bench import audio
 from marble_bench.audio import synth
 from marble_bench.core import sources
-from marble_bench.core.plugins import Named, digest_of_file
+from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
+from marble_bench.core.user_files import digest_of_file, is_theirs
 from marble_bench.errors import DataError, UsageError, counted, listing
 from marble_bench.files.atomic import sweep, walk, whole
 from marble_bench.files.names import is_text
@@ -77,7 +78,7 @@ def _code_of(corpus: Corpus) -> str:
     total = hashlib.sha256(Path(synth.__file__).read_bytes())
     made_by = _mini_of(corpus)
     for path in sorted(set(sources.files_of(made_by))):
-        total.update(digest_of_file(path).encode() if sources.is_theirs(path) else path.read_bytes())
+        total.update(digest_of_file(path).encode() if is_theirs(path) else path.read_bytes())
     if isinstance(made_by, partial):
         total.update(json.dumps(sources.held_by(made_by)).encode())
     return total.hexdigest()

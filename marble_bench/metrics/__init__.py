@@ -1,27 +1,56 @@
-"""What is good: one pure function per metric, batched over probes.
+"""What is good: pure functions, batched over probes. A file here declares `METRIC`: one metric, or a tuple of a family's.
 
 A metric maps `outputs (probes, clips, width)` and `truth` to one score per probe, `(probes,)` float64. Scores are
-fractions, not percent. Each is tested against the library that the field takes as its authority.
+fractions, not percent. Each is tested against the library that the field takes as its authority. Its name is the same
+everywhere: `from marble_bench.metrics import ap` is the `ap` of records and tables. A file whose name begins with `_`
+holds what several metrics share.
 """
 
-from marble_bench.metrics.accuracy import ACCURACY as accuracy
-from marble_bench.metrics.beats import BEAT_METRICS as beat_metrics
-from marble_bench.metrics.key import WEIGHTED_KEY as weighted_key
-from marble_bench.metrics.regression import R2 as r2
+import warnings
+from importlib import import_module
+from pkgutil import iter_modules
+from typing import TYPE_CHECKING
+
+from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.stems import stem_metrics
-from marble_bench.metrics.tagging import AVERAGE_PRECISION as average_precision
-from marble_bench.metrics.tagging import ROC_AUC as roc_auc
 from marble_bench.scoring.metric import Metric
 
-__all__ = [
-    "Metric",
-    "accuracy",
-    "average_precision",
-    "beat_metrics",
-    "r2",
-    "r2_of",
-    "roc_auc",
-    "stem_metrics",
-    "weighted_key",
-]
+if TYPE_CHECKING:  # what the files declare, for type checkers alone
+    accuracy: Metric
+    amlc: Metric
+    amlt: Metric
+    ap: Metric
+    cmlc: Metric
+    cmlt: Metric
+    downbeat_f1: Metric
+    f1: Metric
+    f1_20ms: Metric
+    f1_mean: Metric
+    r2: Metric
+    roc_auc: Metric
+    weighted: Metric
+
+OLD_NAMES = {"average_precision": "ap", "weighted_key": "weighted"}  # for one version
+
+
+def _declared() -> dict[str, Metric]:
+    """Every metric that a file of this folder declares, by its name."""
+    files = sorted(each.name for each in iter_modules(__path__) if not each.name.startswith("_"))
+    found = [getattr(import_module(f"{__name__}.{file}"), "METRIC", ()) for file in files]
+    several = [each if isinstance(each, tuple) else (each,) for each in found]
+    return {metric.name: metric for each in several for metric in each}
+
+
+globals().update(_declared())
+__all__ = ["Metric", "beat_metrics", "r2_of", "stem_metrics", *_declared()]
+
+
+def __getattr__(name: str) -> Metric:
+    """A metric by the name it had before. Raises AttributeError for any other."""
+    if name not in OLD_NAMES:
+        raise AttributeError(f"module 'marble_bench.metrics' has no metric {name!r} (bench list metrics)")
+    new = OLD_NAMES[name]
+    warnings.warn(f"marble_bench.metrics.{name} is now called {new}, as in records", DeprecationWarning, stacklevel=2)
+    found: Metric = globals()[new]
+    return found

@@ -24,7 +24,7 @@ def share_right(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return right(outputs, truth).mean(dim=-1)
 
 
-ACCURACY = Metric(
+METRIC = Metric(
     "accuracy",
     "classes",
     share_right,

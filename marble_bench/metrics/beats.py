@@ -148,7 +148,7 @@ DOWNBEAT_F1 = _pooled(
     "downbeats_annotated",
     "pooled over tracks at 70 ms; mir_eval.util.match_events",
 )
-BEAT_METRICS = (F1, F1_20MS, F1_MEAN, CMLC, CMLT, AMLC, AMLT, DOWNBEAT_F1)
+METRIC = (F1, F1_20MS, F1_MEAN, CMLC, CMLT, AMLC, AMLT, DOWNBEAT_F1)
 
 
 def measured(times: Sequence[Any], targets: Sequence[Any]) -> torch.Tensor:

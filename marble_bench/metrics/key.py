@@ -49,7 +49,7 @@ def mean_weighted(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return each_weighted(outputs, truth).mean(dim=-1)
 
 
-WEIGHTED_KEY = Metric(
+METRIC = Metric(
     "weighted",
     "classes",
     mean_weighted,

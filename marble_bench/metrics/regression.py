@@ -50,7 +50,7 @@ def weighted_mean_r2(outputs: torch.Tensor, truth: torch.Tensor, weights: torch.
     return weighted_r2_by_dimension(outputs, truth, weights).mean(dim=-1)
 
 
-R2 = Metric(
+METRIC = Metric(
     "r2", "scalars", mean_r2, squared_errors, "uniform average; sklearn.metrics.r2_score", weighted=weighted_mean_r2
 )
 

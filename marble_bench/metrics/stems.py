@@ -1,4 +1,4 @@
-"""What a separation task reports, in decibels, of a row of numbers for each song: see `marble_bench.metrics.separation`.
+"""What a separation task reports, in decibels, of a row of numbers for each song: see `marble_bench.metrics._bsseval`.
 
 A row holds each stem's global SDR, then each stem's median of BSSEval's SDR over the song's windows; NaN where a stem is
 silent. `sdr` (main) is the mean over stems of the mean over the songs that have the stem; `museval_sdr` the mean over stems
@@ -11,12 +11,13 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING
 
-from marble_bench.metrics.separation import bss_eval_systems, global_sdr
+from marble_bench.metrics._bsseval import bss_eval_systems, global_sdr
 from marble_bench.scoring.metric import Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import torch
 
+STEMS = ("vocals", "drums", "bass", "other")  # of MUSDB18; a task with others makes its own metrics
 GLOBAL = "global SDR at 24 kHz, mean over tracks: MARBLE's code, Music Demixing Challenge 2021"
 MEDIAN = "BSSEval version 4 at the corpus's rate, median over tracks of the median over windows: museval"
 
@@ -69,3 +70,6 @@ def stem_metrics(names: Sequence[str]) -> tuple[Metric, ...]:
         found.append(_metric(name, [first + stem for stem in stems], median, source))
         found += [_metric(f"{name}_{names[stem]}", [first + stem], median, source) for stem in stems]
     return tuple(found)
+
+
+METRIC = stem_metrics(STEMS)

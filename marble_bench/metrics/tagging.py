@@ -171,7 +171,7 @@ ROC_AUC = Metric(
     on_resample=partial(_mean_over_ordered, roc_auc_by_tag),
     weighted=weighted_roc_auc,
 )
-AVERAGE_PRECISION = Metric(
+AP = Metric(
     "ap",
     "tags",
     macro_average_precision,
@@ -182,3 +182,4 @@ AVERAGE_PRECISION = Metric(
     interval="jackknife",
     carried=_of_tags,
 )
+METRIC = (ROC_AUC, AP)

@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.errors import BenchError, DataError
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.names import folder_name
-from marble_bench.metrics.separation import MEASURES, median_of_medians
+from marble_bench.metrics._bsseval import MEASURES, median_of_medians
 from marble_bench.records import results
 from marble_bench.records.record_file import Stored, table
 

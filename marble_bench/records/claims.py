@@ -16,7 +16,7 @@ from typing import Any
 from marble_bench.core import hashes, keys, plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
-from marble_bench.core.protocol import PROTOCOLS, Protocol
+from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Task
 from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
@@ -44,7 +44,7 @@ def disagreements(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 def unknown(record: dict[str, Any]) -> list[str]:
     """What of a record's names is not registered, so that its facts are not known here."""
     found = {
-        "protocol": PROTOCOLS.get(record["protocol"]["name"]),
+        "protocol": plugins.protocols().get(record["protocol"]["name"]),
         "task": task_of(record),
         "model": encoder_of(record),
     }
@@ -53,7 +53,7 @@ def unknown(record: dict[str, Any]) -> list[str]:
 
 def protocol_of(record: dict[str, Any]) -> Protocol | None:
     """The protocol of a record, if this version of the suite has the very one."""
-    found = PROTOCOLS.get(record["protocol"]["name"])
+    found = plugins.protocols().get(record["protocol"]["name"])
     return found if found is not None and found.hash == record["protocol"]["hash"] else None
 
 
@@ -109,7 +109,7 @@ def _named_sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     if task is not None:
         own["metric"] = {(metric.name, None) for metric in task.metrics}
     if protocol is not None:
-        own["head"] = {(protocol.head, None)}
+        own["head"] = {(plugins.head_of(protocol).name, None)}
     for kind, right in own.items():
         versions = {version for _, version in right} != {None}
         found = {
@@ -124,7 +124,7 @@ def _named_sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
 
 def _protocol(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     claimed = record["protocol"]
-    known = PROTOCOLS.get(claimed["name"])
+    known = plugins.protocols().get(claimed["name"])
     if known is not None and (known.version, known.hash) != (claimed["version"], claimed["hash"]):
         yield (
             "old protocol",
@@ -253,7 +253,7 @@ def _short(value: object) -> str:
 
 
 def _departures(record: dict[str, Any]) -> comparable.Departures:
-    known = PROTOCOLS.get(record["protocol"]["name"])
+    known = plugins.protocols().get(record["protocol"]["name"])
     return comparable.of_record(record, known.seeds if known else None)
 
 

@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import metrics
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.files.names import is_name, is_text
 from marble_bench.metrics import Metric, stem_metrics
-from marble_bench.metrics.separation import MEASURES
+from marble_bench.metrics._bsseval import MEASURES
 from marble_bench.records import results
 from marble_bench.records.comparable import seeds_of
 
@@ -218,9 +217,7 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
     """
     if _own_metric(record, name):
         return None
-    known: dict[str, Metric] = {
-        each.name: each for each in (getattr(metrics, key) for key in metrics.__all__) if isinstance(each, Metric)
-    }
+    known = {name: metric for name, metric in plugins.metrics().items() if metric.kind != "stems"}
     grouped: dict[str, Metric] = {}
     try:
         task = plugins.registered_task(record["task"]["name"]).task

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from marble_bench.core import plugins
-from marble_bench.core.protocol import find_protocol
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
@@ -62,8 +61,10 @@ def request_of(
     data_dir: Path | None = None,
     weights: Path | None = None,
     offline: bool = False,
+    protocol: str | None = None,
+    head: str | None = None,
 ) -> Request:
-    """The request that would make a record. model, task: files of plug-ins that no name reaches.
+    """The request that would make a record. model, task, protocol, head: files of plug-ins that no name reaches.
 
     Raises UsageError for a record of features that somebody brought, which are not in it.
     """
@@ -78,7 +79,10 @@ def request_of(
     named = (
         plugins.find_task(task) if task else _named(plugins.registered_task, record["task"]["name"], "--task FILE.py")
     )
-    rules = find_protocol(record["protocol"]["name"])
+    if protocol:
+        rules = plugins.find_protocol(protocol, head)
+    else:
+        rules = _named(plugins.registered_protocol, record["protocol"]["name"], "--protocol FILE.py, --head FILE.py")
     mini = record["data"]["mini"]
     apart = comparable.of_record(record, rules.seeds)
     return Request(

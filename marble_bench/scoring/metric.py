@@ -5,7 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, get_args
+
+from marble_bench.errors import UsageError
+from marble_bench.files.names import RULE, is_name
 
 if TYPE_CHECKING:
     import torch
@@ -53,6 +56,20 @@ class Metric:
     carried: Callable[[torch.Tensor], torch.Tensor] | None = None
     version: int = 1
     measured_by: tuple[Callable[..., object], ...] = ()
+
+    def __post_init__(self) -> None:
+        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot stand in a record: give {RULE}"]
+        if self.kind not in get_args(Kind):
+            problems.append(f"kind is {self.kind!r}: give one of {', '.join(get_args(Kind))}")
+        problems += [
+            f"{field} is {getattr(self, field)!r}: give a function"
+            for field in ("compute", "per_clip")
+            if not callable(getattr(self, field))
+        ]
+        if self.version < 1:
+            problems.append(f"version is {self.version}: start at 1")
+        if problems:
+            raise UsageError("\n".join(f"metric '{self.name}': {problem}" for problem in problems))
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""

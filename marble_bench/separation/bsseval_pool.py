@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import audio
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_array
-from marble_bench.metrics.separation import bss_eval_systems
+from marble_bench.metrics._bsseval import bss_eval_systems
 from marble_bench.separation.stems import CHANNELS, Song
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ WORKER_GB = 0.35  # of one process, on four stereo stems of four minutes and fou
 
 @dataclass(frozen=True)
 class OnDisk:
-    """Signals in a file, float32, one channel after another: what `marble_bench.metrics.separation.Sources` asks for."""
+    """Signals in a file, float32, one channel after another: what `marble_bench.metrics._bsseval.Sources` asks for."""
 
     path: Path
     shape: tuple[int, int, int]  # sources, samples, channels

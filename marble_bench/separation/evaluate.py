@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.files.atomic import write_array
-from marble_bench.metrics.separation import MEASURES, global_sdr, median_of_medians
+from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians
 from marble_bench.separation import mixing, probe, spectra
 from marble_bench.separation.bsseval_pool import Jury
 from marble_bench.separation.stems import MIXTURE, Song

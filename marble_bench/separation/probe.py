@@ -29,7 +29,7 @@ from typing import TYPE_CHECKING
 from typing import Protocol as Shape
 
 from marble_bench.errors import DataError
-from marble_bench.metrics.separation import global_sdr
+from marble_bench.metrics._bsseval import global_sdr
 from marble_bench.probes import adam, network, schedule
 from marble_bench.probes.grid import Fitted, Probe, Progress, Shelf
 from marble_bench.probes.training_loop import in_turn

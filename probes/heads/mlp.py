@@ -1,6 +1,6 @@
-"""Initial weights of one hidden layer: `Linear(width, hidden) -> ReLU -> Dropout -> Linear(hidden, outputs)`.
+"""One hidden layer: `Linear(width, hidden) -> ReLU -> Dropout -> Linear(hidden, outputs)`; without one, `linear`.
 
-What they compute, `network` has written out for many probes at once.
+Here are the initial weights. What they compute, `probes/network.py` has written out for many probes at once.
 
 Sources: the probe of MARBLE's constrained track and of JukeMIR. Initial weights follow `torch.nn.Linear`: uniform in
 +-1/sqrt(inputs) for weights and biases.
@@ -9,6 +9,8 @@ Sources: the probe of MARBLE's constrained track and of JukeMIR. Initial weights
 from __future__ import annotations
 
 from typing import TYPE_CHECKING
+
+from marble_bench import Head
 
 if TYPE_CHECKING:
     import torch
@@ -26,6 +28,12 @@ def linear_init(inputs: int, outputs: int, generator: torch.Generator) -> tuple[
 
 def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> dict[str, torch.Tensor]:
     """The parameters of one probe."""
+    if not hidden:
+        weight, bias = linear_init(width, outputs, generator)
+        return {"weight": weight, "bias": bias}
     first, first_bias = linear_init(width, hidden, generator)
     last, last_bias = linear_init(hidden, outputs, generator)
     return {"first": first, "first_bias": first_bias, "last": last, "last_bias": last_bias}
+
+
+HEAD = Head(name="mlp", description="one hidden layer with ReLU and dropout", init=init)

@@ -1,0 +1,1 @@
+"""The protocols: one short file each, which declares `PROTOCOL`; found by the name that it states."""

@@ -1,0 +1,1 @@
+"""The task sets: one short file each, which declares `SET`; found by its name."""

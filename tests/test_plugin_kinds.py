@@ -1,0 +1,393 @@
+"""Protocols, heads, metrics and task sets are files found by name, and every mistake in one is told at once."""
+
+import importlib
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from conftest import TOY_MODEL, TOY_TASK
+
+import marble_bench.metrics
+from marble_bench import Head, Metric, TaskSet
+from marble_bench.core import hashes, keys, plugins, shipped, sources
+from marble_bench.core.keys import FeatureKey, RunKey
+from marble_bench.errors import UsageError
+
+RULES = """
+from marble_bench import Protocol
+
+PROTOCOL = Protocol(
+    name="mine",
+    version=1,
+    description="one layer, few rates",
+    head="mlp",
+    hidden=16,
+    dropout=0.2,
+    layer_sum=False,
+    standardize=True,
+    learning_rates=(1e-3, 1e-2),
+    seeds=1,
+)
+"""
+OWN_HEAD = """
+from marble_bench import Head
+
+
+def init(width, hidden, outputs, generator):
+    import torch
+
+    return {"weight": torch.zeros(width, outputs), "bias": torch.zeros(1, outputs)}
+
+
+HEAD = Head(name="from-zero", description="one linear layer that starts at zero", init=init, hidden_layer=False)
+"""
+# What these were before protocols, heads and metrics had files of their own. A key that moves loses kept caches.
+HASHES = {
+    "jukemir": "9b88b4dcfcefc019cbbc4b1b44f0e6f1c943061ee12cd57477e62835b579d258",
+    "linear": "7773576985c93501c5236a11546fa0352c25b2ee9e4e27effe0b575d2743d223",
+    "marble": "278050cd90ea647d3663b3a1eee3358225f3b08aa0fa9fa9ea511ecab3879028",
+    "marble-bidirectional": "a166743bfd1a19f28b309790cb8c9f2f94a552c7ceb78fc567b2aa14c0dd9a71",
+}
+RUN_KEYS = {
+    ("emo", "jukemir"): "213187489c6ef3ad2e5a19fa1b4b1c6d47fdc02d81d0d28a45ab568bf92f8772",
+    ("gs", "marble"): "eb8c45f8a207c10a3b8711577e9b07a7b6585aee88cec9240eaabe9662fd1992",
+    ("gtzan", "marble"): "207a5231f9c3896bbd95279672ffbc312061a3f6c2df9b13c815621b2e5d5a51",
+    ("gtzan-rhythm", "marble"): "adc3566fc8b18c747872ffbb3badd37764ac82abfc619ed5cc1b1f0b9d6f684d",
+    ("mtt", "linear"): "6736bc82bd4d3e953da192e7f7a794118a7cfca11d44d9e7db8e05d76c6e5b29",
+    ("musdb", "marble"): "b245beada02ab88b461151fe1737bdfd1523e14d8e622347026089c67eb3b9e8",
+}
+
+
+@pytest.fixture
+def told(bench, tmp_path):
+    """What `bench run` says of a protocol's or a head's file with this text."""
+
+    def call(text, option="--protocol", name="own.py", more=()):
+        (tmp_path / name).write_text(text)
+        ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", option, name, *more)
+        assert ended.code == 2, ended.err
+        assert "Traceback" not in ended.err
+        return ended.err
+
+    return call
+
+
+# Keys.
+
+
+def test_protocols_keep_their_hashes():
+    assert {name: rules.hash.removeprefix("sha256:") for name, rules in plugins.protocols().items()} == HASHES
+
+
+@pytest.mark.parametrize(("task", "protocol"), RUN_KEYS)
+def test_keys_of_shipped_plug_ins_are_those_of_before_they_had_files_of_their_own(task, protocol, monkeypatch):
+    entered = shipped.with_entries(hashes.entered(), shipped.all_shipped())
+    monkeypatch.setattr(hashes, "entered", lambda: entered)
+    named, rules = plugins.find_task(task), plugins.find_protocol(protocol)
+    origins = sources.origins_of_run(named, plugins.find_encoder("mfcc"), rules)
+    key = RunKey(
+        features=["x"],
+        layers=["0"],
+        summable=[0],
+        corpus="c",
+        spans="s",
+        task=keys.task_hash(named),
+        sources=keys.keyed(each for each in origins if each.kind != "encoder"),
+        seeds=3,
+        variant="",
+    )
+    assert key.digest == RUN_KEYS[task, protocol]
+
+
+def test_the_key_of_features_is_that_of_before():
+    encoder = plugins.find_encoder("mfcc")
+    key = FeatureKey.of(encoder, "0" * 64, clip_normalize="none", kind="pooled", pooling="mean", dtype="float32")
+    assert key.digest == "943a7f331dfb26d9c7c7b7d63a3897c3a4df674f2bc298f7621d6e8040665d4b"
+
+
+# Names and files.
+
+
+def test_every_kind_is_listed(bench):
+    names = {
+        "protocols": {"marble", "marble-bidirectional", "jukemir", "linear"},
+        "heads": {"mlp", "linear"},
+        "metrics": {"accuracy", "weighted", "ap", "roc_auc", "r2", "f1", "cmlt", "downbeat_f1", "sdr", "museval_sdr"},
+        "sets": {"mert-14"},
+    }
+    for what, expected in names.items():
+        rows = bench("list", what, "--json").record
+        assert expected <= {row["name"] for row in rows}
+        assert all(row["version"] >= 1 for row in rows)
+
+
+def test_what_is_shipped_is_found_under_the_name_that_it_states():
+    for found in (plugins.protocols(), plugins.heads(), plugins.task_sets(), plugins.metrics()):
+        assert found
+        assert all(each.name == name for name, each in found.items())
+
+
+@pytest.mark.parametrize("name", sorted(plugins.metrics()))
+def test_a_metric_is_imported_under_the_name_that_records_have(name):
+    scope = {}
+    exec(f"from marble_bench.metrics import {name}", scope)
+    assert isinstance(scope[name], Metric)
+    assert scope[name].name == name
+
+
+def test_type_checkers_know_every_metric_but_those_of_stems():
+    known = set(marble_bench.metrics.__annotations__) if hasattr(marble_bench.metrics, "__annotations__") else set()
+    text = Path(marble_bench.metrics.__file__).read_text()
+    known |= {line.strip().partition(":")[0] for line in text.splitlines() if line.strip().endswith(": Metric")}
+    assert known == {name for name, metric in plugins.metrics().items() if metric.kind != "stems"}
+
+
+@pytest.mark.parametrize(("old", "new"), marble_bench.metrics.OLD_NAMES.items())
+def test_an_old_name_of_a_metric_works_and_warns(old, new):
+    with pytest.warns(DeprecationWarning, match=f"{old} is now called {new}"):
+        assert getattr(marble_bench.metrics, old) is getattr(marble_bench.metrics, new)
+    with pytest.raises(ImportError, match="accuracyy"):
+        exec("from marble_bench.metrics import accuracyy")
+
+
+@pytest.mark.parametrize(
+    ("package", "file", "text", "find"),
+    [
+        ("marble_bench.protocols", "mine.py", RULES, lambda: plugins.protocols()["mine"]),
+        ("marble_bench.probes.heads", "from_zero.py", OWN_HEAD, lambda: plugins.heads()["from-zero"]),
+    ],
+)
+def test_a_file_in_the_folder_is_the_registration(package, file, text, find, tmp_path, monkeypatch):
+    room = importlib.import_module(package)
+    (tmp_path / file).write_text(text)
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    assert find().name == file.removesuffix(".py").replace("_", "-")
+    sys.modules.pop(f"{package}.{file.removesuffix('.py')}")
+    (tmp_path / "other.py").write_text(text)
+    with pytest.raises(UsageError, match=r"other.py: \w+ is called .*: rename it to 'other', or the file"):
+        find()
+    sys.modules.pop(f"{package}.other")
+    sys.modules.pop(f"{package}.{file.removesuffix('.py')}", None)
+
+
+def test_a_metrics_file_without_a_metric_and_a_name_that_stands_twice_are_told(tmp_path, monkeypatch):
+    monkeypatch.setattr(marble_bench.metrics, "__path__", [*marble_bench.metrics.__path__, str(tmp_path)])
+    (tmp_path / "empty.py").write_text("METRIC = 3\n")
+    with pytest.raises(UsageError, match=r"empty.py must define METRIC = Metric\(...\), or a tuple of them; it has 3"):
+        plugins.metrics()
+    (tmp_path / "empty.py").unlink()
+    (tmp_path / "twice.py").write_text("from marble_bench.metrics import accuracy as METRIC\n")
+    with pytest.raises(UsageError, match="another file declares a metric 'accuracy' too"):
+        plugins.metrics()
+    for name in ("empty", "twice"):
+        sys.modules.pop(f"marble_bench.metrics.{name}")
+
+
+def test_a_name_that_is_not_there_has_the_closest(bench):
+    for option, words in (
+        ("--protocol", "protocol 'marbel'; did you mean 'marble'"),
+        ("--head", "head 'mpl'; did you mean 'mlp'"),
+    ):
+        asked = words.split("'")[1]
+        ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", option, asked)
+        assert ended.code == 2
+        assert f"no {words}?" in ended.err
+        ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", option, "not/there.py")
+        assert f"no {option[2:]} file not/there.py" in ended.err
+
+
+# A user's own.
+
+
+def test_a_protocol_of_ones_own_is_run_and_its_record_stands_off_the_boards(bench, tmp_path):
+    (tmp_path / "rules.py").write_text(RULES)
+    run = ("--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--device", "cpu", "--protocol", "rules.py")
+    ended = bench("run", *run, "--json")
+    assert ended.code == 0, ended.err
+    assert ended.record["protocol"]["name"] == "mine"
+    assert ended.record["selection"]["probes"] == 3 * 2
+    (source,) = (each for each in ended.record["identity"]["sources"] if each["kind"] == "protocol")
+    assert (source["name"], source["shipped"]) == ("mine", False)
+    checked = bench("results", "check")
+    assert checked.code == 0, checked.out
+    assert "facts not known here: protocol 'mine'" in checked.out
+    assert not [each for each in bench("leaderboard", "--mini", "--json").record if each["model"] == "toy"]
+    (record,) = (tmp_path / "results").rglob("*.mini.json")
+    refused = bench("reproduce", record, "--task", TOY_TASK, "--model", TOY_MODEL)
+    assert refused.code == 2
+    assert "no protocol 'mine'" in refused.err
+    assert "if it is one of your own, give its file: --protocol FILE.py" in refused.err
+    again = bench("reproduce", record, "--task", TOY_TASK, "--model", TOY_MODEL, "--protocol", "rules.py")
+    assert again.code == 0, again.err
+
+
+def test_a_record_never_opens_the_file_that_its_protocol_is_called_after(bench, tmp_path):
+    (tmp_path / "rules").write_text("raise SystemExit('opened')")
+    with pytest.raises(UsageError, match="no protocol"):
+        plugins.registered_protocol(str(tmp_path / "rules"))
+    (tmp_path / "rules.py").write_text("open('opened', 'w')")
+    with pytest.raises(UsageError, match="no head"):
+        plugins.head_of(replace(plugins.registered_protocol("marble"), head=str(tmp_path / "rules.py")))
+    assert not (tmp_path / "opened").exists()
+
+
+def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, tmp_path):
+    (tmp_path / "zero.py").write_text(OWN_HEAD)
+    record = toy("--mini", "--head", tmp_path / "zero.py", "--seeds", 1).record
+    assert record["protocol"]["name"] == "marble+from-zero"
+    shipped_head = toy("--mini", "--head", "linear", "--seeds", 1).record
+    assert shipped_head["protocol"]["name"] == "marble+linear"
+    (head,) = (each for each in shipped_head["identity"]["sources"] if each["kind"] == "head")
+    assert (head["name"], head["shipped"]) == ("linear", True)
+    assert plugins.find_protocol("marble", "mlp") == plugins.registered_protocol("marble")
+    assert plugins.find_protocol("linear", "linear") == plugins.registered_protocol("linear")
+    first, moved = (plugins.find_protocol("marble", str(tmp_path / "zero.py")) for _ in range(2))
+    assert first.hash == moved.hash
+
+
+def test_a_head_in_a_protocols_file_is_known_by_that_files_bytes(tmp_path):
+    text = OWN_HEAD + RULES.replace('head="mlp"', "head=HEAD").replace("hidden=16", "hidden=0").replace(
+        "dropout=0.2", "dropout=0.0"
+    )
+    (tmp_path / "rules.py").write_text(text)
+    one = plugins.find_protocol(str(tmp_path / "rules.py"))
+    (tmp_path / "rules.py").write_text(text.replace("torch.zeros(width", "torch.ones(width"))
+    other = plugins.find_protocol(str(tmp_path / "rules.py"))
+    assert one.hash != other.hash
+    assert sources.origin("head", one.head).digest != sources.origin("head", other.head).digest
+    assert not sources.origin("head", one.head).shipped
+    borrowed = "from marble_bench.probes.heads.mlp import HEAD\n" + RULES.replace('head="mlp"', "head=HEAD")
+    (tmp_path / "rules.py").write_text(borrowed)
+    assert plugins.find_protocol(str(tmp_path / "rules.py")).head == "mlp"
+
+
+# Mistakes.
+
+
+def test_all_mistakes_of_a_protocol_are_told_at_once(told):
+    text = RULES
+    for old, new in (
+        ('"mine"', '"my rules"'),
+        ("version=1", "version=0"),
+        ("dropout=0.2", "dropout=1.5"),
+        ("learning_rates=(1e-3, 1e-2)", "learning_rates=()"),
+        ("seeds=1", "seeds=1, solver='newton'"),
+        ('head="mlp"', "head=3"),
+    ):
+        assert old in text
+        text = text.replace(old, new)
+    said = told(text)
+    for words in (
+        "own.py:",
+        "name 'my rules' cannot stand in a record",
+        "version is 0: give a whole number from 1 on",
+        "dropout is 1.5: give shares from 0 to below 1",
+        "learning_rates is empty",
+        "solver is 'newton': give 'adam' or 'exact'",
+        "head is 3: give a name (bench list heads) or a Head",
+    ):
+        assert words in said
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("learning_rates=", "learning_rate=", "Protocol has no 'learning_rate'; did you mean 'learning_rates'?"),
+        ("PROTOCOL =", "RULES =", "own.py must define PROTOCOL = Protocol(...); it has nothing of that name"),
+        ("seeds=1,", "seeds=1, solver='exact',", "penalties is empty: give what the solver 'exact' is tried with"),
+        (
+            "seeds=1,",
+            "seeds=1, solver='exact', penalties=(1.0,),",
+            "head 'mlp' has a hidden layer, which only training by",
+        ),
+        (
+            "layer_sum=False",
+            "layer_sum=True, solver='exact'",
+            "layer_sum is True: a weighted sum of layers is trained by",
+        ),
+        ('"mine"', '"marble"', "protocol 'marble' is one of the suite's: give yours another name"),
+        ('"mlp"', '"mpl"', "no head 'mpl'; did you mean 'mlp'? (bench list heads)"),
+        ("hidden=16,", "", "TypeError: Protocol.__init__() missing 1 required keyword-only argument: 'hidden'"),
+    ],
+)
+def test_a_mistake_in_a_protocol_is_told_with_what_is_right(told, old, new, words):
+    assert old in RULES
+    assert words in told(RULES.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("init=init", "fit=init", "head 'from-zero': it has fit: give init, or fit and predict"),
+        ("init=init", "init=3", "head 'from-zero': init is 3: give a function"),
+        ("init=init, ", "", "head 'from-zero': it has no function: give init, or fit and predict"),
+        ('"from-zero"', '"mlp"', "head 'mlp' is one of the suite's: give yours another name"),
+        ("init=init", "inits=init", "Head has no 'inits'; did you mean 'init'?"),
+        ("HEAD =", "OTHER =", "own.py must define HEAD = Head(...); it has nothing of that name"),
+    ],
+)
+def test_a_mistake_in_a_head_is_told_with_what_is_right(told, old, new, words):
+    assert old in OWN_HEAD
+    assert words in told(OWN_HEAD.replace(old, new), "--head")
+
+
+def test_a_head_with_a_hidden_layer_is_refused_where_problems_are_solved(told):
+    said = told(OWN_HEAD.replace(", hidden_layer=False", ""), "--head", more=("--protocol", "linear"))
+    assert "solves its problem exactly, and head 'from-zero' has a hidden layer" in said
+
+
+# Task sets.
+
+
+def test_the_fourteen_tasks_of_the_table_have_the_metrics_that_it_prints():
+    from marble_bench.leaderboard.rows import published_cells
+
+    (found,) = (each for each in plugins.task_sets().values() if each.name == "mert-14")
+    printed = {}
+    for cell in published_cells():
+        if cell.model == "mert-95m" and cell.mark == "b":
+            printed.setdefault(cell.task, set()).add(cell.metric)
+    assert len(found.members) == 14
+    assert {task: set(metrics) for task, metrics in found.members.items()} == printed
+
+
+def test_a_set_that_names_what_is_not_there_or_mixes_units_in_silence_is_refused(tmp_path, monkeypatch):
+    import marble_bench.tasks.sets as room
+
+    text = Path(room.__file__).with_name("mert_14.py").read_text().replace("mert-14", "other")
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    changed = text.replace('"gs": ("weighted",)', '"gs": ("wieghted",)').replace('"gtzan":', '"gtzann":')
+    (tmp_path / "other.py").write_text(changed.replace("mixed_units=True,", ""))
+    with pytest.raises(UsageError) as told:
+        plugins.task_sets()
+    sys.modules.pop("marble_bench.tasks.sets.other")
+    for words in (
+        "set 'other': no task 'gtzann'; did you mean 'gtzan'?",
+        "set 'other': task 'gs' has no metric 'wieghted'; did you mean 'weighted'?",
+        "set 'other' has a mean over dB and fraction: give averaging='none', or mixed_units=True",
+    ):
+        assert words in str(told.value)
+
+
+def test_all_mistakes_of_a_set_a_head_and_a_metric_are_told_at_once():
+    with pytest.raises(UsageError) as told:
+        Metric("my score", "ranks", 3, abs, "x", version=0)  # type: ignore[arg-type]
+    for words in ("name 'my score'", "kind is 'ranks'", "compute is 3", "version is 0"):
+        assert words in str(told.value)
+    with pytest.raises(UsageError) as told:
+        TaskSet(name="a b", title="", members={"gs": "weighted"}, averaging="median", source="x", version=0)
+    for words in (
+        "name 'a b'",
+        "title is empty",
+        "members['gs'] is 'weighted'",
+        "averaging is 'median'",
+        "version is 0",
+    ):
+        assert words in str(told.value)
+    with pytest.raises(UsageError) as told:
+        Head(name="", description="", strengths=(), version=0)
+    for words in ("name ''", "description is empty", "no function", "strengths is empty", "version is 0"):
+        assert words in str(told.value)
+    with pytest.raises(UsageError, match="members is empty"):
+        TaskSet(name="a", title="b", members={}, averaging="none", source="x")
