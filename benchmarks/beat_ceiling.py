@@ -16,7 +16,7 @@ import numpy as np
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, read
 
 from marble_bench.metrics import beats
-from marble_bench.runs import events
+from marble_bench.runs.kinds import frames
 from marble_bench.scoring import beat_decoder
 
 EXCERPT_S = 30.0
@@ -24,10 +24,10 @@ EXCERPT_S = 30.0
 
 def activations(times, rate_hz: float) -> np.ndarray:
     """`(frames,)`: the training labels of beats as a certain probe would give them."""
-    frames = round(max(EXCERPT_S, times[-1] + 0.2) * rate_hz)
-    curve = 0.01 + 0.49 * events.labels((times,), frames, rate_hz)[:, 0].astype(np.float64)
+    count = round(max(EXCERPT_S, times[-1] + 0.2) * rate_hz)
+    curve = 0.01 + 0.49 * frames.labels((times,), count, rate_hz)[:, 0].astype(np.float64)
     curve[np.round(np.array(times) * rate_hz).astype(int)] = 0.98
-    return curve + np.random.default_rng(frames).uniform(0, 1e-3, frames)
+    return curve + np.random.default_rng(count).uniform(0, 1e-3, count)
 
 
 def pooled(counts: list[tuple[int, int, int]]) -> float:

@@ -1,10 +1,10 @@
-"""How much memory a grid takes on features that are larger than it: MTG-Jamendo's genre task with a 24-layer encoder.
+"""How much memory a run takes on stored features that are larger than it: MTG-Jamendo's genre task, a 24-layer encoder.
 
 python benchmarks/probes_memory.py [--folder DIR] [--windows 250000] [--layers 25] [--width 1024]
 
-Writes 12.8 GB of synthetic half-precision features, a file for each layer, maps them, and trains some steps of a probe
-on each layer and on the weighted sum of all but the first. Mapped pages are the system's to take back, so they are shown
-apart from what the process holds for itself, which is held against the budget.
+Writes 12.8 GB of synthetic half-precision features into a store, then does what a run does from there: reads them, looks at
+them, and trains some steps of a probe on each layer and on the weighted sum of all but the first. Mapped pages are the
+system's to take back, so they are shown apart from what the process holds for itself, which is held against the budget.
 """
 
 from __future__ import annotations
@@ -13,47 +13,57 @@ import argparse
 import tempfile
 import threading
 import time
-from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from marble_bench.probes import memory, trainer
+from marble_bench.probes import memory
 from marble_bench.probes.block import ACTIVATION_BYTES
 
-from marble_bench.core.task import Schedule
-from marble_bench.metrics import roc_auc
+from marble_bench.core import plugins
+from marble_bench.core.task import Clip
+from marble_bench.data.checks import ROWS
+from marble_bench.data.examples import Examples
+from marble_bench.features import pooled
+from marble_bench.features.store import Span, Store
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
+from marble_bench.runs.config import RunConfig
+from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.kinds.clips import ClipJob
 
-TAGS = 87
-
-
-class Mapped(Sequence[torch.Tensor]):
-    """Layers `(windows, width)` float16 mapped from their files when asked for."""
-
-    def __init__(self, paths: Sequence[Path], windows: int, width: int) -> None:
-        self.paths, self.windows, self.widths = paths, windows, [width] * len(paths)
-
-    def __len__(self) -> int:
-        return len(self.paths)
-
-    def __getitem__(self, index: Any) -> Any:
-        size = self.windows * self.widths[0]
-        return torch.from_file(str(self.paths[index]), size=size, dtype=torch.float16).view(self.windows, -1)
+TASK = "mtg-genre"
+EACH = 5  # windows of a clip
 
 
-def write(folder: Path, layers: int, windows: int, width: int) -> list[Path]:
-    """One file for each layer; rows repeat after some thousand, which no measurement here sees."""
-    generator = torch.Generator().manual_seed(0)
-    paths = []
-    for layer in range(layers):
-        rows = torch.randn(4096, width, generator=generator).half().numpy()
-        paths.append(folder / f"{layer}.half")
-        with paths[-1].open("wb") as file:
-            for start in range(0, windows, len(rows)):
-                file.write(rows[: windows - start].tobytes())
-    return paths
+class Silent:
+    """Callbacks that tell nobody."""
+
+    def features(self, done: int, todo: int, audio_s: float) -> None: ...
+    def probes(self, done: int, todo: int, best: float, alive: int) -> None: ...
+    def say(self, text: str) -> None: ...
+
+
+def write(folder: Path, layers: int, windows: int, width: int) -> tuple[Store, list[Span]]:
+    """A store whose shards are as large as a run's; rows repeat from shard to shard, which no measurement here sees."""
+    store = Store(folder, {"encoder": "synthetic"}, [(str(layer), width) for layer in range(layers)])
+    each = max(1, pooled.SHARD_BYTES // (2 * layers * width * EACH)) * EACH
+    rows = [np.random.default_rng(layer).standard_normal((each, width)).astype(np.float16) for layer in range(layers)]
+    spans = [Span(f"{clip:064x}", "0:") for clip in range(windows // EACH)]
+    for start in range(0, len(spans), each // EACH):
+        for at, span in enumerate(spans[start : start + each // EACH]):
+            store.add(span, [layer[EACH * at : EACH * (at + 1)] for layer in rows])
+        store.flush()
+    return Store(folder, {"encoder": "synthetic"}, store.layers), spans
+
+
+def clips_of(count: int, names: tuple[str, ...]) -> list[Clip]:
+    """So many clips, one in fifty for validation, one in fifty for the test, with a few tags each."""
+    random = np.random.default_rng(1)
+    splits = random.choice(["train", "valid", "test"], count, p=[0.96, 0.02, 0.02])
+    tags = [tuple(names[place] for place in random.choice(len(names), 4, replace=False)) for _ in range(count)]
+    return [Clip(f"c{at}", str(splits[at]), f"{at}.mp3", tags[at]) for at in range(count)]
 
 
 def held() -> dict[str, int]:
@@ -82,45 +92,51 @@ def main() -> None:
     parser.add_argument("--layers", type=int, default=25)
     parser.add_argument("--width", type=int, default=1024)
     asked = parser.parse_args()
+    named, threads = plugins.find_task(TASK), torch.get_num_threads()
     with tempfile.TemporaryDirectory(dir=asked.folder) as folder:
         started = time.perf_counter()
-        paths = write(Path(folder), asked.layers, asked.windows, asked.width)
-        total = asked.windows * asked.layers * asked.width * 2
-        print(
-            f"{asked.windows} x {asked.layers} x {asked.width}: {total / 1e9:.1f} GB, {time.perf_counter() - started:.0f} s"
-        )
-        layers = Mapped(paths, asked.windows, asked.width)
-        rows = torch.randperm(asked.windows, generator=torch.Generator().manual_seed(1))
-        truth = (torch.rand(asked.windows, TAGS, generator=torch.Generator().manual_seed(2)) < 0.05).float()
-        valid = asked.windows // 50
-        splits = [
-            trainer.Split(layers, torch.arange(len(part)), truth[part], part)
-            for part in (rows[valid:].sort().values, rows[:valid].sort().values)
-        ]
+        store, spans = write(Path(folder), asked.layers, asked.windows, asked.width)
+        total = store.size_bytes()
+        shape = f"{asked.windows} x {asked.layers} x {asked.width}"
+        print(f"{shape}: {total / 1e9:.1f} GB, {time.perf_counter() - started:.0f} s to write", flush=True)
+        examples = Examples.of_clips(clips_of(len(spans), named.task.target.names))
         rules = replace(MARBLE, validate_steps=20, stop_evaluations=9, max_evaluations=2, learning_rates=(1e-3, 1e-2))
-        recipe = trainer.Recipe(
-            rules, Schedule(), TAGS, "binary_cross_entropy", roc_auc.compute, tuple(range(1, asked.layers))
-        )
-        probes = trainer.grid(rules, range(asked.layers), True, 1)
-        threads = torch.get_num_threads()
-        before = held()
-        watching = Peak()
+        given: dict[str, Any] = {"cache": Path(folder), "results": Path(folder), "model": "synthetic", "encoder": None}
+        config = RunConfig.of(named=named, protocol=rules, seeds=1, **given)
+        valid = len(examples.of("valid"))
+        before, watching, started = held(), Peak(), time.perf_counter()
         watching.start()
-        started = time.perf_counter()
-        fitted = trainer.fit(probes, *splits, recipe, "cpu", states="best")
+        features = pooled.load(store, spans)
+        source = Source({"weights_sha256": "0" * 64}, {})
+        inner = tuple(range(1, asked.layers))
+        job = ClipJob(config, Silent(), Inputs(examples, features, source, Coverage(False, []), inner))
+        read_s, started = time.perf_counter() - started, time.perf_counter()
+        fitted = job.fit()
         seconds = time.perf_counter() - started
         watching.ended.set()
         watching.join()
-    outputs = 6 * 4 * valid * TAGS * 2 * threads  # of a block's probes for every clip, twice, and what the metric sorts
-    activations = 6 * ACTIVATION_BYTES * threads
-    budget = 2 * memory.CACHE_BYTES + outputs + activations
-    used = watching.most["RssAnon"] - before["RssAnon"]
+    tell(asked, watching.most, before, valid, threads, f"{len(fitted)} probes, {read_s:.0f} s to read, {seconds:.0f} s")
+
+
+def tell(
+    asked: argparse.Namespace, most: dict[str, int], before: dict[str, int], valid: int, threads: int, done: str
+) -> None:
+    """Print what was taken beside what may be."""
+    tags = plugins.find_task(TASK).task.target.width
+    parts = {
+        "of blocks and best weights": 2 * memory.CACHE_BYTES,
+        "of outputs": 6 * 4 * valid * tags * 2 * threads,  # of a block's probes for every clip, twice, and the sorted
+        "of activations": 6 * ACTIVATION_BYTES * threads,
+        "of labels and places": asked.windows * (4 * tags * 2 + 5 * 8),  # encoded, by split, by window; where each lies
+        "of rows looked at": 8 * ROWS * asked.width,
+    }
+    used, budget = most["RssAnon"] - before["RssAnon"], sum(parts.values())
+    shown = ", ".join(f"{size / 1e6:.0f} {what}" for what, size in parts.items())
     print(
-        f"{len(fitted)} probes, {seconds:.1f} s, {threads} threads\n"
-        f"own memory: {before['RssAnon'] / 1e6:.0f} MB before (labels, torch), {used / 1e6:.0f} MB more at the peak; "
-        f"budget {budget / 1e6:.0f} MB: {2 * memory.CACHE_BYTES / 1e6:.0f} of blocks and best weights, "
-        f"{outputs / 1e6:.0f} of outputs, {activations / 1e6:.0f} of activations\n"
-        f"mapped features in memory at the peak, for the system to take back: {watching.most['RssFile'] / 1e9:.1f} GB\n"
+        f"{done}, {threads} threads\n"
+        f"own memory: {before['RssAnon'] / 1e6:.0f} MB before (clips, torch), {used / 1e6:.0f} MB more at the peak; "
+        f"budget {budget / 1e6:.0f} MB: {shown}\n"
+        f"mapped features in memory at the peak, for the system to take back: {most['RssFile'] / 1e9:.1f} GB\n"
         f"{'within' if used <= budget else 'OVER'} the budget"
     )
 

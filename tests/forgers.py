@@ -28,7 +28,7 @@ from marble_bench.features.pooled import digests
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.runs import run
-from marble_bench.runs.config import Outcome, Request
+from marble_bench.runs.config import Outcome, RunConfig
 from marble_bench.scoring import scores
 
 PLUGINS = Path(__file__).parent / "plugins"
@@ -69,18 +69,18 @@ class World:
         clips = [clip for clip in self.clips() if clip.id not in without]
         return corpus.fingerprint(clips, digests([self.root / clip.audio for clip in clips]))
 
-    def request(self, **options: Any) -> Request:
+    def config(self, **options: Any) -> RunConfig:
         """An honest run of the corpus; options: what is otherwise."""
         encoder = options.pop("encoder", None) or plugins.find_encoder(f"{ENCODERS}:HUM")
         given = {"named": self.named, "encoder": encoder, "weights": None, "root": self.root, **options}
         if given["weights"] is None and encoder.weights is not None:
             given["weights"] = self.weights("honest")
         cache, where = self.folder / "cache", self.folder / f"run{next(self.runs)}"
-        return Request(protocol=MARBLE, model=encoder.name, cache=cache, results=where, **given)
+        return RunConfig.of(protocol=MARBLE, model=encoder.name, cache=cache, results=where, **given)
 
     def run(self, **options: Any) -> Outcome:
         """What a run gives."""
-        return run.run(self.request(**options), Silent())
+        return run.run(self.config(**options), Silent())
 
 
 def build(folder: Path, named: Named) -> World:

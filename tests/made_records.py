@@ -13,12 +13,13 @@ import torch
 from marble_bench.core import plugins
 from marble_bench.core.keys import task_hash
 from marble_bench.core.task import Clip
+from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import claims, results
 from marble_bench.records.comparable import of_record
-from marble_bench.runs.build_record import prediction_table
-from marble_bench.runs.inputs import Gathered, model_facts
+from marble_bench.runs.inputs import model_facts
+from marble_bench.runs.predictions import Predictions, table
 from marble_bench.scoring import scores as scoring
 
 COUNTS = {"train": 40, "valid": 30, "test": 60}  # of a record whose clips the suite does not list
@@ -143,12 +144,11 @@ def make(
         "why_not": list(why_not) or (["made on the miniature corpus"] if mini else []),
         **extra,
     }  # fmt: skip
-    data = Gathered(
-        clips=clips, features=None, digests=[], model={}, summable=(), missing=[], faults=[], mini=mini, cost={}
-    )  # type: ignore[arg-type]
+    found = Examples.of_clips(clips)
+    predicted = [Predictions(split, found.of(split), outputs[split], truth[split]) for split in outputs]
     apart = [each for each in of_record(record, MARBLE.seeds).reasons() if each not in record["why_not"]]
     record |= {"why_not": record["why_not"] + apart, "comparable": record["comparable"] and not apart}
     variant = claims.variant_of(record)
     path = results.record_path(folder, record, "other" if variant is None else variant)
-    results.save(path, record, grid, prediction_table(data, answers), overwrite=True)
+    results.save(path, record, grid, table(predicted), overwrite=True)
     return path

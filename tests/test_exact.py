@@ -11,7 +11,7 @@ from marble_bench.core.task import Schedule
 from marble_bench.errors import BenchError
 from marble_bench.metrics import accuracy, ap, r2
 from marble_bench.protocols.linear import PROTOCOL as LINEAR
-from marble_bench.runs import run
+from marble_bench.runs.kinds.kind import choose
 
 LOSSES = ("cross_entropy", "binary_cross_entropy", "squared_error")
 CLOSE = 1e-6  # of a probability, or of a prediction in units of the label's spread
@@ -140,7 +140,7 @@ def test_no_convex_problem_diverges_and_threads_change_nothing():
         made[count] = of_seed
     for one, other in zip(made[1], made[2], strict=True):
         assert not [each.probe for each in one + other if each.diverged]
-        assert run.choose(one, 1)[0].probe == run.choose(other, 1)[0].probe
+        assert choose(one, 1)[0].probe == choose(other, 1)[0].probe
         for a, b in zip(one, other, strict=True):
             assert a.valid == b.valid
             for name, value in a.state.items():

@@ -12,6 +12,7 @@ from marble_bench.records import validation
 from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record_file import Stored, read_one
 from marble_bench.runs import reproduce, run
+from marble_bench.runs.config import OutputConfig
 
 # What is said of each fraud by `bench results check` with the records alone, with the list of clips that most tasks ship,
 # and with the corpus (--data-dir); and by `bench reproduce`, which has corpus and encoder. A blank: nothing is said.
@@ -66,13 +67,15 @@ def again(world):
         encoder = forgers.knowing_encoder(world) if knows else plugins.find_encoder(f"{forgers.ENCODERS}:HUM")
         name = f"{forgers.ENCODERS}:{'KNOWS' if knows else 'HUM'}"
         weights = None if knows else world.weights("honest")
-        request = reproduce.request_of(
+        config = reproduce.request_of(
             stored.record, world.folder / "cache", world.folder / "again", "cpu", name, None, world.root, weights
         )
-        assert request.encoder.name == encoder.name
-        key = repr(replace(request, encoder=None, named=None))
+        assert config.features.encoder.name == encoder.name
+        key = repr((replace(config.features, encoder=None), replace(config.data, named=None), config.probes))
         if key not in made:
-            made[key] = run.run(replace(request, results=world.folder / f"again{len(made)}"), forgers.Silent())
+            made[key] = run.run(
+                replace(config, output=OutputConfig(results=world.folder / f"again{len(made)}")), forgers.Silent()
+            )
         return reproduce.differences_of(stored, Stored(made[key].path, made[key].record))
 
     return call

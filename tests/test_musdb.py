@@ -378,7 +378,7 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
         medians = [np.nanmedian([frame["metrics"]["SDR"] for frame in target["frames"]]) for target in targets]
         assert np.median(medians) == pytest.approx(made["scores"][f"museval_sdr_{stem}"]["test"], abs=1e-5)
     again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
-    assert (again.seeds, again.limit, again.dtype) == (1, 2, "float32")
+    assert (again.probes.seeds, again.data.limit, again.features.dtype) == (1, 2, "float32")
 
 
 @pytest.mark.slow

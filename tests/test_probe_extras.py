@@ -22,7 +22,7 @@ from marble_bench.protocols import jukemir
 from marble_bench.protocols.jukemir import PROTOCOL as JUKEMIR
 from marble_bench.protocols.linear import PROTOCOL as LINEAR
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.runs import run
+from marble_bench.runs.kinds.kind import choose
 from marble_bench.scoring.targets import Classes, Tags
 
 
@@ -122,7 +122,7 @@ def test_a_shelf_is_another_for_other_labels_or_facts():
 def test_only_each_seeds_best_keeps_its_weights_where_that_is_asked_for():
     train, valid = _splits()
     fitted = trainer.fit(trainer.grid(MARBLE, (0, 1), False, 2), train, valid, _recipe(), states="best")
-    assert [one for one in fitted if one.state] == sorted(run.choose(fitted, 2), key=fitted.index)
+    assert [one for one in fitted if one.state] == sorted(choose(fitted, 2), key=fitted.index)
 
 
 def test_shares_are_nested_and_keep_clips_whole():
@@ -263,4 +263,4 @@ def test_a_grid_in_which_everything_diverged_is_an_error(rules):
     fitted = trainer.fit(probes, replace(train, layers=wild), valid, _recipe(rules))
     assert all(one.diverged for one in fitted)
     with pytest.raises(DataError, match="every probe of seed 0 diverged"):
-        run.choose(fitted, 1)
+        choose(fitted, 1)

@@ -12,15 +12,17 @@ from marble_bench.probes import framewise, grid, probe_cache, training_loop
 
 from marble_bench.core import plugins
 from marble_bench.core.task import Clip, Schedule, Window
+from marble_bench.data.examples import Example, Examples
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import BenchError
 from marble_bench.features import fingerprint, pooled
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.runs import events, identity, stems
-from marble_bench.runs.config import Request
-from marble_bench.runs.inputs import Gathered
+from marble_bench.runs import identity
+from marble_bench.runs.config import RunConfig
+from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.kinds import frames, stems
 from marble_bench.separation import probe as separation
 
 
@@ -115,7 +117,7 @@ def _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, module, arguments, bl
 
 @pytest.mark.slow
 def test_beats_go_on_after_the_last_finished_seed(bench, tmp_path, monkeypatch):
-    monkeypatch.setattr(events, "_schedule", lambda data, request: Schedule(2, 2, 2))
+    monkeypatch.setattr(frames, "schedule_of", lambda config, mini: Schedule(2, 2, 2))
     arguments = ("run", "--model", "logmel", "--task", "gtzan-rhythm", "--mini", "--seeds", 3, "--limit", 4, "--json")
     _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, framewise, (*arguments, "--device", "cpu"), 3)
 
@@ -132,14 +134,22 @@ def test_separators_go_on_after_the_last_finished_block(bench, tmp_path, monkeyp
 
 CLIP = Clip("a", "train", "a.wav", ((0.5, 1.0), None))
 MODEL = {"name": "m", "version": 1, "weights_sha256": "0"}
-DATA = Gathered(
-    [CLIP], Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], []), ["d"], MODEL, (), [], [], False, {}
-)  # fmt: skip
+FRAMES = Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], [])
+INPUTS = Inputs(Examples([Example(CLIP, None, "d")]), FRAMES, Source(MODEL, {}), Coverage(False, []))
 
 
 def _asked(**more):
     named = plugins.find_task(TOY_TASK)
-    return Request(named=named, protocol=MARBLE, encoder=None, model="m", cache=Path(), results=Path(), **more)
+    given = {
+        "named": named,
+        "protocol": MARBLE,
+        "encoder": None,
+        "model": "m",
+        "cache": Path(),
+        "results": Path(),
+        **more,
+    }
+    return RunConfig.of(**given)
 
 
 def _stored(tmp_path, dtype="float32", change="", made="2026"):
@@ -153,37 +163,42 @@ def _stored(tmp_path, dtype="float32", change="", made="2026"):
     return store
 
 
-def _key(data=DATA, request=None, rules=None):
-    return probe_cache.digest(identity.of_probes(data, request or _asked(), rules))
+def _from(store):
+    """Inputs whose features are in a store."""
+    return replace(INPUTS, source=Source(MODEL, {}, [store]))
+
+
+def _key(inputs=INPUTS, config=None, rules=None):
+    return probe_cache.digest(identity.of_probes(inputs, config or _asked(), rules))
 
 
 @pytest.mark.parametrize(
     "other",
     [
-        {"data": replace(DATA, clips=[replace(CLIP, target=((0.5, 1.1), None))])},
-        {"data": replace(DATA, digests=["other"])},
-        {"data": replace(DATA, model={**MODEL, "weights_sha256": "1"})},
-        {"data": replace(DATA, summable=(1, 2))},
-        {"request": replace(_asked(), protocol=replace(MARBLE, hidden=8))},
-        {"request": replace(_asked(), device="cuda")},
-        {"request": replace(_asked(), named=replace(_asked().named, name="other"))},
+        {"inputs": replace(INPUTS, examples=Examples([Example(replace(CLIP, target=((0.5, 1.1), None)), None, "d")]))},
+        {"inputs": replace(INPUTS, examples=Examples([Example(CLIP, None, "other")]))},
+        {"inputs": replace(INPUTS, source=Source({**MODEL, "weights_sha256": "1"}, {}))},
+        {"inputs": replace(INPUTS, summable=(1, 2))},
+        {"config": _asked(protocol=replace(MARBLE, hidden=8))},
+        {"config": _asked(device="cuda")},
+        {"config": _asked(named=replace(_asked().data.named, name="other"))},
         {"rules": {"crop_s": 9.0}},
     ],
     ids=["annotation", "audio", "model", "sum", "protocol", "device", "task", "rules"],
 )
 def test_what_was_kept_of_another_run_is_not_taken(other):
-    asked = {"data": DATA, "rules": {"crop_s": 10.0}}
+    asked = {"inputs": INPUTS, "rules": {"crop_s": 10.0}}
     assert _key(**asked) == _key(**asked)
     assert _key(**asked) != _key(**{**asked, **other})
 
 
 @pytest.mark.parametrize("other", [{"dtype": "bfloat16"}, {"change": "mp3"}, {"made": "2027"}])
 def test_what_was_kept_is_not_taken_for_other_features(tmp_path, other):
-    one, again = (replace(DATA, stores=[_stored(tmp_path / "one")]) for _ in range(2))
-    others = replace(DATA, stores=[_stored(tmp_path / "other", **other)])
+    one, again = (_from(_stored(tmp_path / "one")) for _ in range(2))
+    others = _from(_stored(tmp_path / "other", **other))
     assert _key(one) == _key(again)
     assert _key(one) != _key(others)
 
 
 def test_more_seeds_take_the_probes_that_fewer_left():
-    assert _key(request=_asked(seeds=1)) == _key(request=_asked(seeds=3))
+    assert _key(config=_asked(seeds=1)) == _key(config=_asked(seeds=3))

@@ -16,6 +16,7 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder, Layer, stack
 from marble_bench.core.task import Clip
 from marble_bench.data import corpus
+from marble_bench.data.examples import Example, Examples
 from marble_bench.data.hf import dataset
 from marble_bench.data.times import within_clip
 from marble_bench.errors import DataError, UsageError
@@ -24,8 +25,10 @@ from marble_bench.features.store import Span
 from marble_bench.metrics import beat_metrics
 from marble_bench.metrics.beats import COLUMNS, measure, steady
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.runs import events, frame_layers, inputs
-from marble_bench.runs.inputs import Gathered
+from marble_bench.runs import frame_layers, inputs
+from marble_bench.runs.config import RunConfig
+from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.kinds import frames as kind
 
 TASK = plugins.find_task("gtzan-rhythm")
 
@@ -93,6 +96,21 @@ def test_without_annotations_the_user_is_told_what_the_folder_should_hold(tmp_pa
         list(clips(tmp_path))
 
 
+def _config(task=None, **more):
+    """The configuration of a run of GTZAN's beats, or of a task like it."""
+    named = plugins.find_task("gtzan-rhythm")
+    named = dataclasses.replace(named, task=task or named.task)
+    encoder = plugins.find_encoder("logmel")
+    given = {"encoder": encoder, "model": encoder.name, "protocol": MARBLE, "cache": Path(), "results": Path(), **more}
+    return RunConfig.of(named=named, **given)
+
+
+def _inputs(clips, sounds=()):
+    """Inputs of a run on frames that nothing is stored of."""
+    model = {"name": "m", "version": 1, "weights_sha256": "0"}
+    return Inputs(Examples.of_clips(clips), Frames([], sounds, []), Source(model, {}), Coverage(False, []))
+
+
 def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
     clip = Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), (0.5, 10.1)))
     kept, beyond = within_clip(clip, 10.0)
@@ -108,12 +126,12 @@ def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refuse
 def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_it_as_left_out(monkeypatch):
     sounds = [Sound(name, Span(name, "0:"), 10.0, lambda rate: None) for name in "ab"]
     clips = [Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), None)), Clip("b", "train", "b.wav", ((0.5, 1.0), None))]
-    data = Gathered(clips, Frames([], sounds, []), ["", ""], {}, (), [], [], mini=False, cost={})
+    data = _inputs(clips, sounds)
     monkeypatch.setattr(inputs, "encoder_frames", lambda *_: data)
     said = []
-    found, marks = events.gathered(None, SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
-    assert [clip.target[0] for clip in found.clips] == [(0.5, 1.0), (0.5, 1.0)]
-    assert found.faults == []
+    found, marks = kind.read_inputs(_config(), SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
+    assert [target[0] for target in found.examples.targets] == [(0.5, 1.0), (0.5, 1.0)]
+    assert found.coverage.faults == []
     assert marks == ["clip 'a': 1 events behind the end at 10.00 s left out"]
     assert said == [f"mark: {marks[0]}"]
 
@@ -146,9 +164,9 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         for each in found.values():
             rows = torch.from_numpy(np.stack([measure(tuple(times), truth) for times in each]))[None]
             expected = float(metric.compute(rows, torch.zeros(1))[0])
-            assert events._judged(metric, each, clips) == pytest.approx(expected)
+            assert kind._judged(metric, each, clips) == pytest.approx(expected)
     by = {
-        metric.name: max(found, key=lambda name, m=metric: events._judged(m, found[name], clips))
+        metric.name: max(found, key=lambda name, m=metric: kind._judged(m, found[name], clips))
         for metric in beat_metrics
     }
     assert (by["f1"], by["amlt"], by["downbeat_f1"]) == ("gappy", "doubled", "gappy")
@@ -163,17 +181,17 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         return [[times[:kinds] for times in found[one.probe.name]] for one in able]
 
     fitted = [_Fitted(probe) for probe in probes]
-    monkeypatch.setattr(events, "framesets", lambda data: {"train": None, "valid": None})
-    monkeypatch.setattr(events, "decoded", decoded)
+    monkeypatch.setattr(kind, "framesets", lambda found: {"train": None, "valid": None})
+    monkeypatch.setattr(kind, "decoded", decoded)
     monkeypatch.setattr(framewise, "fit", lambda *_: fitted)
     task = plugins.find_task("gtzan-rhythm").task
     for name, best in (("f1", "gappy"), ("amlt", "doubled")):
         own = dataclasses.replace(
             task, metrics=tuple(sorted(task.metrics, key=lambda metric, n=name: metric.name != n))
         )
-        request = SimpleNamespace(named=SimpleNamespace(task=own), protocol=MARBLE, device="cpu")
-        data = SimpleNamespace(clips=clips, mini=False, summable=())
-        judged, _ = events.fit(data, request, probes, SimpleNamespace(probes=None, say=lambda words: None), None)
+        config = _config(own)
+        callbacks = SimpleNamespace(probes=None, say=lambda words: None)
+        judged = kind.FrameJob(config, callbacks, _inputs(clips), frame_layers.Layers((0,), ()), []).fit()
         assert max(judged, key=lambda one: one.valid).probe.name == best
     assert asked_for == [1, 2]  # downbeats are decoded where a score needs more than beats
 
@@ -184,12 +202,12 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
         Clip("back", "train", "back.wav", ((1.0, 0.5, 2.0), None)),
         Clip("none", "train", "none.wav", (None, (0.5,))),
     ]
-    here = inputs.Here(clips, [Path("x")] * 3, ["0"] * 3, [], False, None, None)
-    monkeypatch.setattr(inputs, "on_disk", lambda *_: here)
-    named = SimpleNamespace(task=plugins.find_task("gtzan-rhythm").task, name="gtzan-rhythm")
-    request = SimpleNamespace(named=named, encoder=object(), allow_missing=False)
+    found = Examples(Example(clip, Path("x"), "0") for clip in clips)
+    ready = inputs.ToEncode(found, Coverage(False, []), None, None)
+    monkeypatch.setattr(inputs, "to_encode", lambda *_: ready)
+    config = _config()
     with pytest.raises(DataError) as caught:
-        inputs.encoder_frames(request, None, (0,))
+        inputs.encoder_frames(config, None, (0,))
     told = str(caught.value).splitlines()
     assert told[0] == "2 of 3 clips cannot be used:"
     assert told[1:3] == [
@@ -197,12 +215,12 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
         "  clip 'none' has no beats annotated, which a task of beats needs",
     ]
     assert "--allow-missing" in told[3]
-    request.allow_missing = True
-    assert list(inputs._badly_labelled(request, here)) == ["back", "none"]
+    allowing = _config(allow_missing=True)
+    assert list(inputs._badly_labelled(allowing.data, found)) == ["back", "none"]
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
-    made = events.labels(((0.0, 0.1), None), 12, 75.0)
+    made = kind.labels(((0.0, 0.1), None), 12, 75.0)
     assert made[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]  # 0.1 s x 75 = 7.5, to even: frame 8
     assert np.isnan(made[:, 1]).all()
 

@@ -14,6 +14,7 @@ from marble_bench.protocols.linear import PROTOCOL as LINEAR
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.runs import run
+from marble_bench.runs.kinds.kind import choose
 
 
 @pytest.fixture
@@ -234,7 +235,7 @@ def test_a_known_fault_is_left_out_and_recorded(toy, corpus_dir, tmp_path):
     text = text.replace(
         "sample_rate_hz=RATE_HZ,", 'sample_rate_hz=RATE_HZ,\n    faults=(Fault("hums/train05.wav", "cut"),),'
     )
-    text = text.replace("import Clip, Corpus,", "import Clip, Corpus, Fault,")
+    text = text.replace("Corpus, Schedule,", "Corpus, Fault, Schedule,")
     (tmp_path / "faulty.py").write_text(text)
     (corpus_dir / "hums/train05.wav").write_bytes(b"nothing of use")
     ended = toy("--data-dir", corpus_dir, "--task", tmp_path / "faulty.py")
@@ -331,7 +332,7 @@ def test_equal_scores_go_to_the_first_of_the_grid():
         Fitted(Probe(layer, 0.1, 0.0, 0), valid, 0, (valid,), False, {})
         for layer, valid in ((0, 0.5), (1, 0.8), (2, 0.8))
     ]
-    assert run.choose(grid, 1)[0].probe.layer == 1
+    assert choose(grid, 1)[0].probe.layer == 1
 
 
 @pytest.mark.parametrize(

@@ -8,14 +8,14 @@ import importlib
 import math
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from marble_bench.probes import grid
 
-from marble_bench.core.task import Separation
+from marble_bench.core.task import Clip, Separation
+from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics._bsseval import (
@@ -27,7 +27,7 @@ from marble_bench.metrics._bsseval import (
     museval_measures,
 )
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.runs import stems as separation
+from marble_bench.runs.kinds import stems as separation
 from marble_bench.separation.mixing import Chunks, Track
 
 RATE = 8000
@@ -348,10 +348,10 @@ def test_songs_counted_by_weight_score_as_songs_repeated():
 
 def test_a_song_that_could_not_be_read_a_moment_ago_is_not_used_without_its_digest(monkeypatch):
     """Its file is read twice, and the digest, by which features and mixtures are known, is of the first time."""
-    here = SimpleNamespace(clips=[SimpleNamespace(id="song")], paths=[Path("song.stem.mp4")], digests=[""])
+    found = Examples([Example(Clip("song", "train", "song.stem.mp4", None), Path("song.stem.mp4"), "")])
     monkeypatch.setattr(separation.stems, "digest", lambda *_: "0" * 64)
     monkeypatch.setattr(separation.stems, "open_song", lambda *_: "open")
-    assert separation._opened(here, ("drums",)) == (
+    assert separation._opened(found, ("drums",)) == (
         {},
         {"song": "song.stem.mp4 could not be read a moment ago: run again"},
     )

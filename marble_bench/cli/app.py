@@ -40,7 +40,7 @@ from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
-    from marble_bench.runs.config import Request
+    from marble_bench.runs.config import RunConfig
 
 app = typer.Typer(
     name="bench",
@@ -130,15 +130,15 @@ def run(
         keep_audio=keep_audio.expanduser() if keep_audio else None,
     )
     if dry_run:
-        for request in wanted:
-            print_plan(running.plan(request), as_json)
+        for config in wanted:
+            print_plan(running.plan(config), as_json)
         return
     if not (quiet or as_json):
         tell_of_other_stores(wanted)
     raise typer.Exit(exit_code_of(_run_each(wanted, fresh_features, as_json, quiet, debug)))
 
 
-def _run_each(wanted: list[Request], fresh_features: bool, as_json: bool, quiet: bool, debug: bool) -> list[int]:
+def _run_each(wanted: list[RunConfig], fresh_features: bool, as_json: bool, quiet: bool, debug: bool) -> list[int]:
     """Run one after another and print what comes out; returns the exit code of each. What fails ends only itself."""
     from marble_bench.cli.progress import Progress
     from marble_bench.cli.show import print_outcome
@@ -146,10 +146,10 @@ def _run_each(wanted: list[Request], fresh_features: bool, as_json: bool, quiet:
     from marble_bench.runs import run as running
 
     ended: list[int] = []
-    for request in wanted:
+    for config in wanted:
         try:
-            with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
-                outcome = running.run(request, progress)
+            with Progress(config.title, quiet or as_json) as progress:
+                outcome = running.run(config, progress)
         except KeyboardInterrupt:
             again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
             print(
@@ -162,7 +162,7 @@ def _run_each(wanted: list[Request], fresh_features: bool, as_json: bool, quiet:
             told = error if isinstance(error, BenchError) else fault_of(error)
             if told is None or len(wanted) == 1 or debug:
                 raise
-            print(visible_lines(f"error: {request.model} on {request.named.name}: {told}"), file=sys.stderr)
+            print(visible_lines(f"error: {config.features.model} on {config.data.named.name}: {told}"), file=sys.stderr)
             ended.append(told.exit_code)
             continue
         print_outcome(outcome, as_json)

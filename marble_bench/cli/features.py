@@ -28,7 +28,7 @@ from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageErr
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
-    from marble_bench.runs.config import Request
+    from marble_bench.runs.config import RunConfig
 
 app = typer.Typer(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
 
@@ -66,10 +66,10 @@ def extract(
     if not (quiet or as_json):
         tell_of_other_stores(requests)
     ended: list[int] = []
-    for request in requests:
+    for config in requests:
         try:
-            with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
-                made = prepare.extract(request, progress)
+            with Progress(config.title, quiet or as_json) as progress:
+                made = prepare.extract(config, progress)
         except KeyboardInterrupt:
             again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
             print(f"interrupted; finished shards are kept, the same command goes on from there{again}", file=sys.stderr)
@@ -77,7 +77,9 @@ def extract(
         except BenchError as error:
             if len(requests) == 1 or debug:
                 raise
-            print(visible_lines(f"error: {request.model} on {request.named.name}: {error}"), file=sys.stderr)
+            print(
+                visible_lines(f"error: {config.features.model} on {config.data.named.name}: {error}"), file=sys.stderr
+            )
             ended.append(error.exit_code)
             continue
         ended.append(DONE)
@@ -212,9 +214,9 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write one model's features of one task for others, as `bench run --features` reads them."""
-    request = _one(asked)
-    rows = _exported(request, place.expanduser(), quiet)
-    print(f"{rows} rows of {request.model} on {request.named.name}", file=sys.stderr)
+    config = _one(asked)
+    rows = _exported(config, place.expanduser(), quiet)
+    print(f"{rows} rows of {config.features.model} on {config.data.named.name}", file=sys.stderr)
     print(place)
 
 
@@ -230,28 +232,28 @@ def push(
     from marble_bench.features.export import push
     from marble_bench.files.scratch import scratch_folder
 
-    request = _one(asked)
+    config = _one(asked)
     say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
-    with scratch_folder(request.cache, say) as folder:
-        _exported(request, folder / "dataset", quiet)
+    with scratch_folder(config.features.cache, say) as folder:
+        _exported(config, folder / "dataset", quiet)
         print(push(folder / "dataset", destination, say))
 
 
-def _one(asked: Asked) -> Request:
+def _one(asked: Asked) -> RunConfig:
     requests = asked.requests()
     if len(requests) != 1:
         raise UsageError(f"these are {len(requests)} pairs of model and task: give one --model and one --task")
     return requests[0]
 
 
-def _exported(request: Request, place: Path, quiet: bool) -> int:
+def _exported(config: RunConfig, place: Path, quiet: bool) -> int:
     from marble_bench.cli.progress import Progress
     from marble_bench.runs import plan as prepare
 
     if not quiet:
-        tell_of_other_stores([request])
-    with Progress(f"{request.model} {request.named.name}", quiet) as progress:
-        return prepare.export(request, progress, place)
+        tell_of_other_stores([config])
+    with Progress(config.title, quiet) as progress:
+        return prepare.export(config, progress, place)
 
 
 @taking(Asked)
@@ -279,8 +281,8 @@ def plan(
     passes: set[Any] = set()
     measured: dict[tuple[str, float], prepare.Pace] = {}
     rows = []
-    for request in requests:
-        row, key = prepare.plan(request, measured, not ignore_stored, say), prepare.same_pass(request)
+    for config in requests:
+        row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.same_pass(config)
         if key in passes:  # the tasks of a corpus share one pass where their windows agree
             row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
         passes.add(key)
@@ -294,7 +296,7 @@ def plan(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
         print(source)
-    print(_summary(total, rows[0]["device"], requests[0].protocol.name, ignore_stored))
+    print(_summary(total, rows[0]["device"], requests[0].probes.protocol.name, ignore_stored))
 
 
 def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:

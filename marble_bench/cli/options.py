@@ -1,4 +1,4 @@
-"""Options that several commands share, and the requests that they make."""
+"""Options that several commands share, and the configurations of runs that they make."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from marble_bench.errors import UsageError
 from marble_bench.records.escape import visible_lines
 
 if TYPE_CHECKING:
-    from marble_bench.runs.config import Request
+    from marble_bench.runs.config import RunConfig
 
 
 class Device(str, Enum):
@@ -113,8 +113,8 @@ class Asked:
     cache_dir: Cache = None
     offline: Offline = False
 
-    def requests(self, **more: Any) -> list[Request]:
-        """A request for every model with every task. more: what else `requests` takes."""
+    def requests(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: what else `requests` takes."""
         if not self.model and not self.task:
             raise UsageError(
                 "say whose features: --model NAME (bench list models), and of what: --task NAME (bench list tasks)"
@@ -123,7 +123,7 @@ class Asked:
             raise UsageError("say whose features: --model NAME (bench list models)")
         return self._requests(**more)
 
-    def _requests(self, **more: Any) -> list[Request]:
+    def _requests(self, **more: Any) -> list[RunConfig]:
         return requests(
             self.model or [],
             self.task or [],
@@ -154,8 +154,8 @@ class RunOptions(Asked):
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False
 
-    def requests(self, **more: Any) -> list[Request]:
-        """A request for every model with every task. more: what else `requests` takes."""
+    def requests(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: what else `requests` takes."""
         return self._requests(**more)
 
 
@@ -192,11 +192,11 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
     return made
 
 
-def tell_of_other_stores(asked: Sequence[Request]) -> None:
+def tell_of_other_stores(asked: Sequence[RunConfig]) -> None:
     """Say on stderr, once for a command, that its cache has stores that other versions of the suite wrote."""
     from marble_bench.features.manage import of_other_formats
 
-    for cache in dict.fromkeys(request.cache for request in asked if request.encoder):
+    for cache in dict.fromkeys(config.features.cache for config in asked if config.features.encoder):
         if told := of_other_formats(cache):
             print(visible_lines(told), file=sys.stderr)
 
@@ -218,8 +218,9 @@ def requests(
     weights: Path | None = None,
     fresh_features: bool = False,
     **options: Any,
-) -> list[Request]:
-    """A request for every model with every task, whichever command asks. options: more fields of `Request`, as they are.
+) -> list[RunConfig]:
+    """A configuration for every model with every task, whichever command asks. options: more for
+    `RunConfig.of`.
 
     protocol, head: names, or paths of files; head: None for the protocol's.
     seeds: None for the protocol's. fresh_features: what was stored before this moment is set aside.
@@ -228,7 +229,7 @@ def requests(
     from marble_bench.core.plugins import find_protocol
     from marble_bench.files.cache import cache_root
     from marble_bench.files.locks import keep_compiled
-    from marble_bench.runs.config import Request, corpus_root, offline_asked, pairs
+    from marble_bench.runs.config import RunConfig, corpus_root, offline_asked, pairs
 
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
@@ -239,7 +240,7 @@ def requests(
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
         raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
     return [
-        Request(
+        RunConfig.of(
             named=named,
             protocol=rules,
             encoder=encoder,
@@ -248,7 +249,7 @@ def requests(
             results=results_dir.expanduser(),
             root=None if mini else corpus_root(named, cache, data_dir, features),
             mini=mini,
-            features=features,
+            brought=features,
             weights=weights,
             seeds=seeds or rules.seeds,
             device=where,

@@ -62,7 +62,7 @@ class _Shown:
 
 
 class Progress(_Shown):
-    """A `marble_bench.runs.config.Watch` for people."""
+    """A `marble_bench.runs.config.Callbacks` for people."""
 
     def __init__(self, label: str, quiet: bool) -> None:
         from rich.progress import BarColumn, TextColumn, TimeRemainingColumn

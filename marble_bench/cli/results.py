@@ -128,7 +128,7 @@ def reproduce(
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     with scratch_folder(cache_root(cache_dir), say) as folder:
-        request = reproducing.request_of(
+        config = reproducing.request_of(
             old,
             cache_root(cache_dir),
             folder,
@@ -141,8 +141,8 @@ def reproduce(
             protocol,
             head,
         )
-        with Progress(f"{request.model} {request.named.name}", quiet or as_json) as progress:
-            outcome = running.run(request, progress)
+        with Progress(config.title, quiet or as_json) as progress:
+            outcome = running.run(config, progress)
         differing = reproducing.differences_of(stored, Stored(outcome.path, outcome.record))
     new = outcome.record
     rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 from marble_bench import audio
 from marble_bench.audio import Shape
 from marble_bench.core.task import SPLITS, Clip
+from marble_bench.data.examples import Examples
 from marble_bench.data.times import within
 from marble_bench.errors import DataError, listing
 from marble_bench.scoring.targets import Classes, Events, Scalars, Tags
@@ -25,6 +26,12 @@ GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 trac
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 
 
+def check_splits(found: Examples, task: str) -> None:
+    """Raise DataError naming the splits that have no clip."""
+    if empty := found.empty_splits():
+        raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{task}'")
+
+
 def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
     """Marks of layers that are the same for every clip. Raises DataError with all layers that have NaN or infinity."""
     import numpy as np
@@ -34,6 +41,8 @@ def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
         sound, low, high = [], np.inf, -np.inf
         for start in range(0, len(layer), ROWS):
             part = np.asarray(layer[start : start + ROWS])
+            if part.dtype == np.float16:  # exact, and half precision is compared several times as slowly
+                part = part.astype(np.float32)
             sound.append(np.isfinite(part).all(axis=1))
             low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
         wrong = [clips[index].id for index in np.unique(features.clip[~np.concatenate(sound)])]

@@ -17,7 +17,7 @@ from marble_bench.core.keys import FeatureKey
 from marble_bench.core.task import Clip, Window
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError
-from marble_bench.features import batches
+from marble_bench.features import batches, mapped
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 SHARD_BYTES = 64 << 20
+HELD_BYTES = 128 << 20  # features that take no more are read into memory, where a batch of them is gathered at once
 COMPRESSED, COMPRESSION = (".mp3", ".ogg", ".opus", ".mp4", ".m4a"), 12  # bytes of mono float32 for a byte of these
 
 
@@ -272,12 +273,17 @@ def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
         return 1  # decoding it will say what is wrong
 
 
-def load(store: Store, spans: Sequence[Span]) -> Features:
-    """The features of some spans, in their order."""
+def load(store: Store, spans: Sequence[Span], held_bytes: int = HELD_BYTES) -> Features:
+    """The features of some spans, in their order. held_bytes: what they may take in memory; more than that is mapped."""
     import numpy as np
 
-    clip = np.repeat(np.arange(len(spans)), [store.rows[span].count for span in spans])
-    layers = [store.read(index, spans) for index in range(len(store.layers))]
+    counts = [store.rows[span].count for span in spans]
+    clip = np.repeat(np.arange(len(spans)), counts)
+    layers: Sequence[NDArray[np.float16] | mapped.MappedLayer]
+    if 2 * sum(counts) * sum(width for _, width in store.layers) <= held_bytes:
+        layers = [store.read(index, spans) for index in range(len(store.layers))]
+    else:
+        layers = mapped.layers(store, spans)
     return Features(tuple(name for name, _ in store.layers), layers, clip)
 
 

@@ -222,14 +222,38 @@ class Store:
     def _column(self, shard: Path, layer: int) -> Any:
         """A layer's column of a shard, mapped. Raises DataError naming the shard if it is not what was written."""
         name, width = self.layers[layer]
-        if shard not in self._checked:
-            if why := fault(shard):
-                raise DataError(why)
-            self._checked.add(shard)
+        self._check(shard)
         with _opened(shard) as table:
             if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
                 raise DataError(f"feature shard {shard} has the layers {found}, not '{name}' of width {width}: {MEND}")
             return table.column(f"layer:{name}")
+
+    def _check(self, shard: Path) -> None:
+        """Raise DataError for a shard that is not what was written. It is read once."""
+        if shard not in self._checked:
+            if why := fault(shard):
+                raise DataError(why)
+            self._checked.add(shard)
+
+    def mapped(self, shard: Path) -> list[NDArray[np.float16]]:
+        """Each layer of a shard, `(rows, width)` float16, over one map of the file, which is closed again.
+
+        Raises DataError naming the shard if it is not what was written.
+        """
+        import pyarrow as pa
+
+        self._check(shard)
+        with pa.memory_map(str(shard)) as file:
+            whole = file.read_buffer()
+        table = pa.ipc.open_file(whole).read_all()
+        if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
+            raise DataError(f"feature shard {shard} has the layers {found}, not {list(self.layers)}: {MEND}")
+        columns = [table.column(f"layer:{name}") for name, _ in self.layers]
+        assert all(
+            column.num_chunks == 1 for column in columns
+        )  # as `flush` writes them: chunks joined would be a copy
+        values = [column.chunk(0).flatten().to_numpy() for column in columns]
+        return [each.reshape(-1, width) for each, (_, width) in zip(values, self.layers, strict=True)]
 
     def read(self, layer: int, spans: Sequence[Span]) -> NDArray[np.float16]:
         """`(windows, width)` float16: the windows of all spans one after another, from one mapped column.

@@ -1,4 +1,4 @@
-"""Features of clips in memory, as the probes read them."""
+"""Features of clips as the probes read them."""
 
 from __future__ import annotations
 
@@ -9,15 +9,17 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
+    from marble_bench.features.mapped import MappedLayer
+
 
 @dataclass(frozen=True)
 class Features:
     """Every layer of every window of some clips.
 
-    names: of the layers. layers: per layer `(windows, width)`. clip: `(windows,)` int64, each window's clip by its
-    position among the clips asked for; ascending.
+    names: of the layers. layers: per layer `(windows, width)`, in memory or mapped (`marble_bench.features.mapped`).
+    clip: `(windows,)` int64, each window's clip by its position among the clips asked for; ascending.
     """
 
     names: tuple[str, ...]
-    layers: Sequence[NDArray[Any]]
+    layers: Sequence[NDArray[Any] | MappedLayer]
     clip: NDArray[Any]

@@ -1,1 +1,1 @@
-"""One run from the request to its record, and what is built of runs: plans, reproductions, perturbations."""
+"""One run from its configuration to its record, and what is built of runs: plans, reproductions, perturbations."""

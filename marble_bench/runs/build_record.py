@@ -11,74 +11,81 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import _version
 from marble_bench.core.keys import task_hash
-from marble_bench.core.task import SPLITS, Clip
-from marble_bench.data import corpus
 from marble_bench.records import results
 from marble_bench.runs import identity
-from marble_bench.runs.config import Request, departures_of
-from marble_bench.runs.inputs import Gathered
-from marble_bench.scoring.scores import Answers, number
+from marble_bench.runs.config import RunConfig, departures_of
+from marble_bench.runs.inputs import Inputs
+from marble_bench.scoring.scores import number
 
 if TYPE_CHECKING:
     import pandas as pd
-    import torch
 
     from marble_bench.probes.grid import Fitted
 
 
 def build(
-    request: Request,
-    data: Gathered,
+    config: RunConfig,
+    inputs: Inputs,
     fitted: Sequence[Fitted],
     chosen: Sequence[Fitted],
     scores: dict[str, Any],
     probe_s: float,
-    said: Sequence[dict[str, Any]] = (),
+    of_choices: Sequence[dict[str, Any]] = (),
+    marks: Sequence[str] = (),
+    few_shot: Sequence[dict[str, Any]] = (),
+    perturbations: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
     """The record's JSON, in the order of `record.schema.json`.
 
-    said: what else is to be told of each chosen probe. A separator is a probe too.
+    of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. marks: what is odd
+    about features or labels. few_shot, perturbations: as the record has them, where they were asked for.
     """
-    departures = departures_of(request, data.mini, absent(data), data.unnamed)
+    found, coverage = inputs.examples, inputs.coverage
+    departures = departures_of(config, coverage.mini, coverage.absent, inputs.source.unnamed)
     why_not = departures.reasons()
     commit, dirty = _version.commit()
     return {
         "schema": results.SCHEMA,
         "suite": {"version": _version.version(), "git": commit, "dirty": dirty},
-        "protocol": {"name": request.protocol.name, "version": request.protocol.version, "hash": request.protocol.hash},
-        "model": data.model,
-        "task": {"name": request.named.name, "version": request.named.task.version, "hash": task_hash(request.named)},
+        "protocol": {
+            "name": config.probes.protocol.name,
+            "version": config.probes.protocol.version,
+            "hash": config.probes.protocol.hash,
+        },
+        "model": inputs.source.model,
+        "task": {"name": config.data.named.name, "version": config.task.version, "hash": task_hash(config.data.named)},
         "data": {
-            "corpus": request.named.task.corpus.name,
-            "fingerprint": corpus.fingerprint(data.clips, data.digests),
-            "clips": {split: sum(clip.split == split for clip in data.clips) for split in SPLITS},
-            "missing": data.missing,
-            **({"absent": absent(data)} if absent(data) else {}),
-            "faults": data.faults,
-            "mini": data.mini,
+            "corpus": config.task.corpus.name,
+            "fingerprint": found.fingerprint(),
+            "clips": found.counts(),
+            "missing": coverage.missing,
+            **({"absent": coverage.absent} if coverage.absent else {}),
+            "faults": coverage.faults,
+            "mini": coverage.mini,
+            **({"marks": list(marks)} if marks else {}),
         },
         "selection": {
             "split": "valid",
-            "metric": request.named.task.metrics[0].name,
+            "metric": config.task.metrics[0].name,
             "probes": len(fitted),
             "diverged": sum(one.diverged for one in fitted),
             "per_seed": [
                 {
                     "seed": one.probe.seed,
-                    "layer": _layer_name(one, data.features.names),
+                    "layer": _layer_name(one, inputs.features.names),
                     "learning_rate": one.probe.learning_rate,
                     "weight_decay": one.probe.weight_decay,
                     **_more_axes(one),
                     "epoch": one.best_epoch,
                     "valid": number(one.valid),  # none where no validation song has the stem
-                    **(said[index] if said else {}),
+                    **(of_choices[index] if of_choices else {}),
                 }
                 for index, one in enumerate(chosen)
             ],
         },
         "scores": scores,
         "cost": {
-            **data.cost,
+            **inputs.source.cost,
             "probe_s": round(probe_s, 3),
             "peak_memory_mb": peak_memory_mb(),
         },
@@ -86,19 +93,16 @@ def build(
             "python": platform.python_version(),
             "torch": version("torch"),
             "transformers": version("transformers"),
-            "device": request.device,
-            "dtype": request.dtype,
+            "device": config.probes.device,
+            "dtype": config.features.dtype,
             "platform": platform.platform(),
         },
-        "identity": identity.told(data, request, departures.variant()),
+        "identity": identity.told(inputs, config, departures.variant()),
         "comparable": not why_not,
         "why_not": why_not,
+        **({"few_shot": list(few_shot)} if few_shot else {}),
+        **({"perturbations": perturbations} if perturbations else {}),
     }
-
-
-def absent(data: Gathered) -> int:
-    """How many published clips a run had not: those that the record names, and those that the annotations do not list."""
-    return len(data.missing) + data.unlisted
 
 
 def peak_memory_mb() -> float:
@@ -136,35 +140,3 @@ def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
             "history": [list(one.history) for one in fitted],
         }
     )
-
-
-def prediction_table(data: Gathered, answers: Answers, more: Sequence[pd.DataFrame] = ()) -> pd.DataFrame:
-    """The chosen probes' outputs for each clip of the valid and test splits, and `more`: a row per seed and clip."""
-    import pandas as pd
-
-    tables = []
-    for split in ("valid", "test"):
-        clips = [clip for clip in data.clips if clip.split == split]
-        tables += prediction_rows(split, clips, answers.outputs[split], answers.truth[split])
-    return pd.concat([*tables, *more], ignore_index=True)
-
-
-def prediction_rows(
-    split: str, clips: Sequence[Clip], outputs: torch.Tensor, truth: torch.Tensor
-) -> list[pd.DataFrame]:
-    """A table for each seed. outputs: `(seeds, clips, width)`. truth: `(clips,)` or `(clips, width)`."""
-    import pandas as pd
-
-    return [
-        pd.DataFrame(
-            {
-                "split": split,
-                "seed": seed,
-                "clip": [clip.id for clip in clips],
-                "group": [clip.group or clip.id for clip in clips],
-                "truth": [row.reshape(-1).tolist() for row in truth],
-                "outputs": values.tolist(),
-            }
-        )
-        for seed, values in enumerate(outputs)
-    ]

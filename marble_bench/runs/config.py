@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Shape
@@ -12,6 +12,8 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
+from marble_bench.core.task import Task
+from marble_bench.data import corpus
 from marble_bench.errors import UsageError
 from marble_bench.files.cache import data_dir
 from marble_bench.files.names import RULE, is_name
@@ -19,39 +21,102 @@ from marble_bench.records.comparable import Departures
 
 
 @dataclass(frozen=True, kw_only=True)
-class Request:
-    """What a run is asked to do; see `bench run --help`.
+class DataConfig:
+    """Which clips a run scores. root: the corpus's folder; None for the miniature, or where a shipped list has the labels.
 
-    `encoder` is None where `features` are brought. fresh_before: features stored before that, in seconds since 1970, are set
-    aside; None for none.
+    cache: where the miniature is made. limit: clips of each split at most. perturb: changes of the test clips that are
+    scored too, by the names of `audio.perturb.CHANGES`.
     """
 
     named: Named
-    protocol: Protocol
-    encoder: Encoder | None
-    model: str
     cache: Path
-    results: Path
     root: Path | None = None
     mini: bool = False
-    features: Path | None = None
-    weights: Path | None = None
-    layers: str = "all"
-    seeds: int = 3
     limit: int | None = None
     allow_missing: bool = False
+    perturb: tuple[str, ...] = ()
+
+    def folder(self) -> Path | None:
+        """The corpus's folder, the miniature's made now if need be. None where none is needed."""
+        return corpus.folder(self.named.task.corpus, self.cache, self.mini, self.root)
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig:
+    """Where the features of a run are from. encoder: None where features are `brought`, from that file or folder.
+
+    cache: where they are stored; elsewhere: a URL where they are stored too. device, dtype, engine, workers: see
+    `features.pipeline.Settings`. offline: fetch no weights. fresh_before: features stored before that, in seconds since
+    1970, are set aside; None for none.
+    """
+
+    model: str
+    encoder: Encoder | None
+    cache: Path
+    brought: Path | None = None
+    weights: Path | None = None
     device: str = "cpu"
     dtype: str = "float32"
     engine: str = "local"
     workers: int | None = None
     elsewhere: str = ""
     offline: bool = False
-    overwrite: bool = False
-    keep_audio: Path | None = None
+    fresh_before: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProbeConfig:
+    """Which probes are trained. layers: as `--layers` is written. cache: where finished probes stay until the record stands.
+
+    few_shot: also on shares of the training clips. control: how the training labels are spoilt; empty for not at all.
+    """
+
+    protocol: Protocol
+    cache: Path
+    layers: str = "all"
+    seeds: int = 3
     few_shot: bool = False
     control: str = ""
-    perturb: tuple[str, ...] = ()
-    fresh_before: float | None = None
+    device: str = "cpu"
+
+
+@dataclass(frozen=True, kw_only=True)
+class OutputConfig:
+    """Where a run writes. keep_audio: the folder for separated songs; None where they are not kept."""
+
+    results: Path
+    overwrite: bool = False
+    keep_audio: Path | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """What a run is asked to do, in four parts; see `bench run --help`."""
+
+    data: DataConfig
+    features: FeatureConfig
+    probes: ProbeConfig
+    output: OutputConfig
+
+    @classmethod
+    def of(cls, **options: Any) -> RunConfig:
+        """A configuration of flat options, each for every part that has a field of its name, as `cache` and `device`."""
+        parts = {"data": DataConfig, "features": FeatureConfig, "probes": ProbeConfig, "output": OutputConfig}
+        names = {part: {field.name for field in fields(kind)} for part, kind in parts.items()}
+        if unknown := set(options) - set().union(*names.values()):
+            raise TypeError(f"no part of a run's configuration has {', '.join(sorted(unknown))}")
+        own = {part: {key: value for key, value in options.items() if key in names[part]} for part in parts}
+        return cls(**{part: kind(**own[part]) for part, kind in parts.items()})
+
+    @property
+    def task(self) -> Task:
+        """The task of the run's clips."""
+        return self.data.named.task
+
+    @property
+    def title(self) -> str:
+        """What is run, for people: model and task."""
+        return f"{self.features.model} {self.data.named.name}"
 
 
 @dataclass(frozen=True)
@@ -63,7 +128,7 @@ class Outcome:
     written: bool
 
 
-class Watch(Shape):
+class Callbacks(Shape):
     """Who is told how a run goes on."""
 
     def features(self, done: int, todo: int, audio_s: float) -> None:
@@ -83,6 +148,8 @@ def pairs(
 
     Brought features have no encoder: their model's name is the one given, or the folder's or file's.
     """
+    if not tasks and not models and not features:
+        raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
     if not tasks and not models and not features:
         raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
     if not tasks:
@@ -115,25 +182,25 @@ def _safe(name: str) -> str:
 
 def corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
     """The corpus's folder. None where features are brought and no folder is there: a shipped list then has the labels."""
-    corpus = named.task.corpus
-    root = data_dir(corpus.name, cache, option, corpus.beside)
+    asked = named.task.corpus
+    root = data_dir(asked.name, cache, option, asked.beside)
     return None if features and option is None and not root.is_dir() else root
 
 
-def departures_of(request: Request, mini: bool, missing: int, unnamed: bool = False) -> Departures:
+def departures_of(config: RunConfig, mini: bool, missing: int, unnamed: bool = False) -> Departures:
     """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many published clips it lacks."""
     return Departures(
         mini=mini,
-        limit=request.limit,
+        limit=config.data.limit,
         missing=missing,
         unnamed=unnamed,
-        layers=request.layers,
-        seeds=request.seeds,
-        asked=request.protocol.seeds,
-        dtype=request.dtype,
-        control=request.control,
-        few_shot=request.few_shot,
-        perturbed=request.perturb,
+        layers=config.probes.layers,
+        seeds=config.probes.seeds,
+        asked=config.probes.protocol.seeds,
+        dtype=config.features.dtype,
+        control=config.probes.control,
+        few_shot=config.probes.few_shot,
+        perturbed=config.data.perturb,
     )
 
 

@@ -1,4 +1,4 @@
-"""What runs on frames share: which of an encoder's layers they read."""
+"""What runs on frames share: what they cannot do, and which of an encoder's layers they read."""
 
 from __future__ import annotations
 
@@ -9,7 +9,9 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.protocol import Protocol
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, check_framewise, framewise
-from marble_bench.runs.inputs import Gathered
+from marble_bench.runs.config import RunConfig
+from marble_bench.runs.inputs import Inputs
+from marble_bench.runs.layers import chosen_layers
 
 
 @dataclass(frozen=True)
@@ -24,6 +26,40 @@ class Layers:
     def stored(self) -> list[int]:
         """All of them, in order: the layers of a run's `Frames`."""
         return sorted({*self.single, *self.summed})
+
+    @property
+    def places(self) -> list[int]:
+        """Where those with probes of their own stand among the stored ones."""
+        return [self.stored.index(index) for index in self.single]
+
+    @property
+    def summable(self) -> tuple[int, ...]:
+        """Where those of the weighted sum stand among the stored ones."""
+        return tuple(self.stored.index(index) for index in self.summed)
+
+
+def check(config: RunConfig) -> None:
+    """Raise UsageError for what is for whole clips alone: a record must not tell of what was not done."""
+    name, control = config.data.named.name, config.probes.control
+    asked = {"--few-shot": config.probes.few_shot, f"--control {control}": control}
+    if unmet := [option for option, given in asked.items() if given]:
+        raise UsageError(
+            f"{unmet[0]} is for tasks of whole clips, and task '{name}' is asked frame by frame: leave it out"
+        )
+    if config.features.encoder is None:
+        raise UsageError(
+            f"task '{name}' is asked frame by frame, and --features brings a vector for a window: give --model"
+        )
+
+
+def layers_asked(config: RunConfig) -> Layers:
+    """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
+    check_protocol(config.probes.protocol)
+    encoder = config.features.encoder
+    assert encoder is not None  # see `check`
+    names = [layer.name for layer in encoder.layers]
+    single, with_sum = chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+    return layers_of(encoder, single, with_sum, config.probes.layers == "all")
 
 
 def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:
@@ -43,13 +79,18 @@ def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everythin
     return Layers(tuple(chosen), summed)
 
 
+def names_of(encoder: Encoder, layers: Layers) -> list[str]:
+    """What probes read, for people: the single layers' names, and `sum`."""
+    return [encoder.layers[index].name for index in layers.single] + ["sum"] * bool(layers.summed)
+
+
 def check_protocol(protocol: Protocol) -> None:
     """Raise UsageError for a protocol that has no probe for frames."""
     if not protocol.framewise:
         raise UsageError(f"protocol '{protocol.name}' has no probe that answers frame by frame; use --protocol marble")
 
 
-def frames_of(data: Gathered) -> Frames:
+def frames_of(inputs: Inputs) -> Frames:
     """The features of a run that has frames."""
-    assert isinstance(data.features, Frames)
-    return data.features
+    assert isinstance(inputs.features, Frames)
+    return inputs.features

@@ -7,47 +7,46 @@ from typing import Any
 from marble_bench.core import keys
 from marble_bench.core.keys import PIPELINE, RunKey
 from marble_bench.core.sources import machinery_digest, origins_of_run
-from marble_bench.data import corpus
 from marble_bench.features import fingerprint
-from marble_bench.runs.config import Request
-from marble_bench.runs.inputs import Gathered
+from marble_bench.runs.config import RunConfig
+from marble_bench.runs.inputs import Inputs
 
 
-def run_key(data: Gathered, request: Request, variant: str = "") -> RunKey:
+def run_key(inputs: Inputs, config: RunConfig, variant: str = "") -> RunKey:
     """The key of a run. variant: what sets it apart from the full run."""
-    origins = origins_of_run(request.named, request.encoder, request.protocol)
+    origins = origins_of_run(config.data.named, config.features.encoder, config.probes.protocol)
     return RunKey(
-        features=[store.key for store in data.stores] or [data.model["weights_sha256"]],
-        layers=data.features.names,
-        summable=data.summable,
-        corpus=corpus.fingerprint(data.clips, data.digests),
-        spans=keys.digest(sorted([c.id, c.start_s, c.duration_s, c.group] for c in data.clips)),
-        task=keys.task_hash(request.named),
+        features=[store.key for store in inputs.source.stores] or [inputs.source.model["weights_sha256"]],
+        layers=inputs.features.names,
+        summable=inputs.summable,
+        corpus=inputs.examples.fingerprint(),
+        spans=keys.digest(sorted([c.id, c.start_s, c.duration_s, c.group] for c in inputs.examples.clips)),
+        task=keys.task_hash(config.data.named),
         sources=keys.keyed(each for each in origins if each.kind != "encoder"),  # that is in the features' keys
-        seeds=request.seeds,
+        seeds=config.probes.seeds,
         variant=variant,
     )
 
 
-def of_probes(data: Gathered, request: Request, rules: dict[str, Any] | None = None) -> dict[str, Any]:
+def of_probes(inputs: Inputs, config: RunConfig, rules: dict[str, Any] | None = None) -> dict[str, Any]:
     """The facts that identify kept probes. rules: how they are trained, where that is not in the run's key.
 
     Beside the run's key these are the device, the code of the suite, and when the features were made: features that were
     set aside have the key of those that came after them.
     """
-    return run_key(data, request).of_probes(
-        device=request.device,
+    return run_key(inputs, config).of_probes(
+        device=config.probes.device,
         code=machinery_digest(),
-        made=[fingerprint.made(store.folder) for store in data.stores],
+        made=[fingerprint.made(store.folder) for store in inputs.source.stores],
         rules=rules or {},
     )
 
 
-def told(data: Gathered, request: Request, variant: str) -> dict[str, Any]:
+def told(inputs: Inputs, config: RunConfig, variant: str) -> dict[str, Any]:
     """What a record says of its identity."""
-    key = run_key(data, request, variant)
+    key = run_key(inputs, config, variant)
     features = key.features[0] if len(key.features) == 1 else keys.digest(list(key.features))
-    origins = origins_of_run(request.named, request.encoder, request.protocol)
+    origins = origins_of_run(config.data.named, config.features.encoder, config.probes.protocol)
     return {
         "features": f"sha256:{features}",
         "run": f"sha256:{key.digest}",

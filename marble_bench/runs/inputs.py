@@ -1,132 +1,191 @@
-"""The clips of a run with their features: through an encoder and the store, or as the user brings them."""
+"""The examples of a run with their features, through an encoder and the store; `brought` has those that users bring."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
 from marble_bench.audio import perturb
 from marble_bench.core.encoder import Encoder
-from marble_bench.core.task import Clip, Window
-from marble_bench.data import corpus, times
+from marble_bench.data import examples, times
+from marble_bench.data.examples import Example, Examples
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, counted, listing
 from marble_bench.features import oddities
 from marble_bench.features.fingerprint import Guard
-from marble_bench.features.frames import Frames
+from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.jobs import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.types import Features
-from marble_bench.records.comparable import BROUGHT
-from marble_bench.runs.config import Request, Watch
+from marble_bench.runs.config import Callbacks, DataConfig, RunConfig
 from marble_bench.scoring.targets import Events
 
+if TYPE_CHECKING:
+    from marble_bench.features.pooled import Item
 
-@dataclass(frozen=True)
-class Changed:
-    """The test clips after a perturbation, with the labels that they then have, and their features when they are asked for.
-
-    A clip whose label has left the task's labels is not among them.
-    """
-
-    clips: list[Clip]
-    load: Callable[[], Features | Frames]
+Check = Callable[[Examples], None]  # looks at the examples before any is encoded
 
 
 @dataclass(frozen=True)
-class Gathered:
-    """The clips of a run with their features, pooled or frame by frame, and where the features are from.
+class Coverage:
+    """What of the published corpus a run has.
 
-    summable: the layers of `features` that a weighted sum can run over. cost: of all features, as the record has it.
-    marks: what is odd about the sounds, or how features that the user brought were read. changed: by name of the
-    perturbation. this_pass: what was encoded now, which is nothing where all was stored. stores: where the features are
-    kept; none where they were brought. unlisted: how many published clips the annotations do not list. unnamed: brought
-    features have several layers, and nobody said their names.
+    missing: clips that are listed and cannot be used, by their `audio`. faults: clips left out for a fault that the corpus
+    is known for. unlisted: how many published clips the annotations do not list.
     """
 
-    clips: list[Clip]
-    features: Features | Frames
-    digests: list[str]
-    model: dict[str, Any]
-    summable: tuple[int, ...]
-    missing: list[str]
-    faults: list[dict[str, str]]
     mini: bool
+    missing: list[str]
+    faults: list[dict[str, str]] = field(default_factory=list)
+    unlisted: int = 0
+
+    @property
+    def absent(self) -> int:
+        """How many published clips the run lacks."""
+        return len(self.missing) + self.unlisted
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where features are from. model, cost: as the record has them.
+
+    stores: where they are kept; none where they were brought. this_pass: what was encoded now, which is nothing where all
+    was stored. unnamed: brought features have several layers, and nobody said their names.
+    """
+
+    model: dict[str, Any]
     cost: dict[str, Any]
-    marks: list[str] = field(default_factory=list)
-    changed: dict[str, Changed] = field(default_factory=dict)
     stores: Sequence[Store] = ()
     this_pass: Cost = field(default_factory=Cost)
-    unlisted: int = 0
     unnamed: bool = False
 
 
 @dataclass(frozen=True)
-class Pooled:
-    """The usable clips of a run, each with its span in the store of an encoder's pooled features."""
+class Changed:
+    """The test examples after a perturbation, with the labels that they then have, and their features when asked for.
 
-    clips: list[Clip]
-    paths: list[Path]
-    digests: list[str]
-    store: Store
-    spans: list[Span]
+    One whose label has left the task's labels is not among them.
+    """
+
+    examples: Examples
+    load: Callable[[], Features | Frames]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """The examples of a run with their features, pooled or frame by frame.
+
+    summable: the layers of `features` that a weighted sum can run over. marks: what is odd about the sounds, or how features
+    that the user brought were read. changed: by name of the perturbation.
+    """
+
+    examples: Examples
+    features: Features | Frames
+    source: Source
+    coverage: Coverage
+    summable: tuple[int, ...] = ()
+    marks: list[str] = field(default_factory=list)
+    changed: dict[str, Changed] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class ToEncode:
+    """The examples of a run whose files are there, and the encoder's weights.
+
+    coverage: what is known before any file is decoded. guard: compares the encoder with its stored features.
+    """
+
+    examples: Examples
+    coverage: Coverage
     weights: Weights
     guard: Guard
-    missing: list[str]
-    faults: list[dict[str, str]]
-    mini: bool
-    cost: dict[str, Any]
-    this_pass: Cost
+
+
+@dataclass(frozen=True)
+class Pooled:
+    """The usable examples of a run, each with its span in the store of an encoder's pooled features."""
+
+    examples: Examples
+    store: Store
+    spans: list[Span]
+    ready: ToEncode
+    coverage: Coverage
+    cost: Cost
     marks: list[str]
-    unlisted: int = 0
 
 
-def pooled(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None] | None = None) -> Pooled:
-    """See that the pooled features of every clip on disk are stored. check: looks at the clips before any is encoded."""
+def to_encode(
+    config: RunConfig, callbacks: Callbacks, digests: Callable[[Sequence[Path]], list[str]] | None = None
+) -> ToEncode:
+    """Find the files of a run's clips, and fetch the encoder's weights if they are not in the cache.
+
+    digests: makes the digests that identify clips from their paths; by default the sha256 of each file.
+    """
+    from marble_bench.encoders import weights
+    from marble_bench.features import pooled
+    from marble_bench.files.download import in_lines
+
+    root, ours = config.data.folder(), config.features
+    assert root is not None
+    assert ours.encoder is not None
+    found = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
+    talk = in_lines(callbacks.say)
+    loaded = weights.resolve(ours.encoder, ours.cache, override=ours.weights, offline=ours.offline, talk=talk)
+    load = partial(ours.encoder.load, loaded.path, ours.device)
+    guard = Guard(ours.encoder, load, ours.device, ours.fresh_before, callbacks.say)
+    known_by = (digests or partial(pooled.digests, allow_unread=True))(found.examples.paths)
+    rows = [replace(row, digest=digest) for row, digest in zip(found.examples, known_by, strict=True)]
+    return ToEncode(Examples(rows), Coverage(found.mini, found.missing, [], found.unlisted), loaded, guard)
+
+
+def pooled(config: RunConfig, callbacks: Callbacks, check: Check | None = None) -> Pooled:
+    """See that the pooled features of every clip on disk are stored."""
+    ready = to_encode(config, callbacks)
+    if check:
+        check(ready.examples)
+    items = _items(config, ready.examples)
+    store, spans, cost = _extract_pooled(config, callbacks, ready, items, elsewhere=config.features.elsewhere)
+    usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks)
+    kept = ready.examples.only(usable)
+    spans = [spans[place] for place in usable]
+    marks = marks_of([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, spans, strict=True)])
+    return Pooled(kept, store, spans, ready, coverage, cost, marks)
+
+
+def _items(config: RunConfig, found: Examples) -> list[Item]:
+    """Examples as extraction takes them."""
+    from marble_bench.features.pooled import Item
+
+    rate = config.task.corpus.sample_rate_hz
+    return [Item(row.clip, path, row.digest, rate) for row, path in zip(found, found.paths, strict=True)]
+
+
+def _extract_pooled(
+    config: RunConfig, callbacks: Callbacks, ready: ToEncode, items: Sequence[Item], **more: Any
+) -> tuple[Store, list[Span], Cost]:
+    """See that the pooled features of some items are stored. more: `change` or `elsewhere` of `pooled.extract`."""
     from marble_bench.features import pooled as extract
 
-    encoder, task = request.encoder, request.named.task
-    assert encoder is not None
-    here = on_disk(request, watch)
-    if check:
-        check(here.clips)
-    rate = task.corpus.sample_rate_hz
-    items = [extract.Item(*each, rate) for each in zip(here.clips, here.paths, here.digests, strict=True)]
-    store, spans, cost = extract.extract(
+    ours = config.features
+    assert ours.encoder is not None
+    return extract.extract(
         items,
-        encoder,
-        here.weights,
-        task.window,
-        request.cache,
-        request.device,
-        watch.features,
-        dtype=request.dtype,
-        workers=request.workers,
-        engine=request.engine,
-        elsewhere=request.elsewhere,
-        say=watch.say,
-        guard=here.guard,
-    )
-    usable, missing, faults = sound(request, here, cost.damaged, watch)
-    return Pooled(
-        clips=[here.clips[index] for index in usable],
-        paths=[here.paths[index] for index in usable],
-        digests=[here.digests[index] for index in usable],
-        store=store,
-        spans=[spans[index] for index in usable],
-        weights=here.weights,
-        guard=here.guard,
-        missing=missing,
-        faults=faults,
-        mini=here.mini,
-        cost=cost_of(cost),
-        this_pass=cost,
-        marks=marks_of([(here.clips[index].id, cost.odd.get(spans[index], ())) for index in usable]),
-        unlisted=here.unlisted,
+        ours.encoder,
+        ready.weights,
+        config.task.window,
+        ours.cache,
+        ours.device,
+        callbacks.features,
+        dtype=ours.dtype,
+        workers=ours.workers,
+        engine=ours.engine,
+        say=callbacks.say,
+        guard=ready.guard,
+        **more,
     )
 
 
@@ -138,67 +197,47 @@ def marks_of(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
     ]
 
 
-def encoder_features(request: Request, watch: Watch, check: Callable[[Sequence[Clip]], None]) -> Gathered:
-    """Features of every clip on disk, through the store. check: see `pooled`."""
+def encoder_features(config: RunConfig, callbacks: Callbacks, check: Check) -> Inputs:
+    """Pooled features of every clip on disk, through the store."""
     from marble_bench.features import pooled as extract
 
-    assert request.encoder is not None
-    found = pooled(request, watch, check)
-    return Gathered(
-        clips=found.clips,
+    encoder = config.features.encoder
+    assert encoder is not None
+    found = pooled(config, callbacks, check)
+    return Inputs(
+        examples=found.examples,
         features=extract.load(found.store, found.spans),
-        digests=found.digests,
-        model=model_facts(request.encoder, found.weights),
-        summable=request.encoder.summable,
-        missing=found.missing,
-        faults=found.faults,
-        mini=found.mini,
-        cost=found.cost,
-        unlisted=found.unlisted,
+        source=Source(model_facts(encoder, found.ready.weights), cost_of(found.cost), [found.store], found.cost),
+        coverage=found.coverage,
+        summable=encoder.summable,
         marks=found.marks,
-        changed={name: _changed(request, watch, found, name) for name in request.perturb},
-        stores=[found.store],
+        changed={name: _changed(config, callbacks, found, name) for name in config.data.perturb},
     )
 
 
-def _changed(request: Request, watch: Watch, found: Pooled, name: str) -> Changed:
+def _changed(config: RunConfig, callbacks: Callbacks, found: Pooled, name: str) -> Changed:
     """See that the features of the test clips after a perturbation are stored; no other clip is changed.
 
     Raises DataError naming the clips that cannot be changed.
     """
     from marble_bench.features import pooled as extract
 
-    encoder, task = request.encoder, request.named.task
-    assert encoder is not None
-    rate, items = task.corpus.sample_rate_hz, []
-    test = [each for each in zip(found.clips, found.paths, found.digests, strict=True) if each[0].split == "test"]
-    for clip, path, digest in test:
-        target = perturb.moved(task.shifted, clip.target, name)
-        if target is not None:
-            items.append(extract.Item(replace(clip, target=target), path, digest, rate))
-    _say_left_out(watch, name, len(test) - len(items))
-    store, spans, cost = extract.extract(
-        items,
-        encoder,
-        found.weights,
-        task.window,
-        request.cache,
-        request.device,
-        watch.features,
-        dtype=request.dtype,
-        workers=request.workers,
-        engine=request.engine,
-        say=watch.say,
-        change=name,
-        guard=found.guard,
-    )
+    test = found.examples.of("test")
+    moved = [(row, perturb.moved(config.task.shifted, row.clip.target, name)) for row in test]
+    kept = Examples(_relabelled(row, target) for row, target in moved if target is not None)
+    _say_left_out(callbacks, name, len(test) - len(kept))
+    store, spans, cost = _extract_pooled(config, callbacks, found.ready, _items(config, kept), change=name)
     _check_changed(cost.damaged)
-    return Changed([item.clip for item in items], partial(extract.load, store, spans))
+    return Changed(kept, partial(extract.load, store, spans))
 
 
-def _say_left_out(watch: Watch, name: str, count: int) -> None:
+def _relabelled(row: Example, target: Any) -> Example:
+    return replace(row, clip=replace(row.clip, target=target))
+
+
+def _say_left_out(callbacks: Callbacks, name: str, count: int) -> None:
     if count:
-        watch.say(f"{name}: left out {counted(count, 'test clip')} whose label moves out of the task's labels")
+        callbacks.say(f"{name}: left out {counted(count, 'test clip')} whose label moves out of the task's labels")
 
 
 def _check_changed(damaged: dict[str, str]) -> None:
@@ -207,214 +246,158 @@ def _check_changed(damaged: dict[str, str]) -> None:
 
 
 def encoder_frames(
-    request: Request, watch: Watch, layers: Sequence[int], check: Callable[[Sequence[Clip]], None] | None = None
-) -> Gathered:
+    config: RunConfig, callbacks: Callbacks, layers: Sequence[int], check: Check | None = None
+) -> Inputs:
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
 
-    `summable` is empty: which of the layers a sum runs over is the caller's to say. check: looks at the clips before
-    any is encoded.
+    `summable` is empty: which of the layers a sum runs over is the caller's to say.
     Raises DataError for a clip whose frames cannot be had, or whose events lie behind the end of its audio, before any
     is encoded, unless the user allows it.
     """
-    from marble_bench.features import frames
-    from marble_bench.features import pooled as extract
-
-    encoder, task = request.encoder, request.named.task
+    encoder = config.features.encoder
     assert encoder is not None
-    here = on_disk(request, watch)
-    rate = task.corpus.sample_rate_hz
-    sounds, damaged = [], _badly_labelled(request, here)
+    ready = to_encode(config, callbacks)
+    damaged = _badly_labelled(config.data, ready.examples)
     if check:
-        check([clip for clip in here.clips if clip.id not in damaged])
-    for clip, path, digest in zip(here.clips, here.paths, here.digests, strict=True):
-        if clip.id in damaged:
-            continue
-        item = extract.Item(clip, path, digest, rate)
+        check(ready.examples.without(damaged))
+    sounds, unheard = _sounds(config, ready.examples.without(damaged))
+    damaged |= unheard
+    _check_known(config.data, ready.examples, damaged)
+    window = config.task.window
+    facts, too = {"clip_normalize": window.normalize}, config.features.elsewhere
+    found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s, too)
+    usable, coverage = leave_out(config.data, ready, damaged | cost.damaged, callbacks)
+    kept = ready.examples.only(usable)
+    of_test = [found.lengths_s[place] for place in kept.places("test")]
+    test = list(zip(kept.of("test"), of_test, strict=True))
+    return Inputs(
+        examples=kept,
+        features=found,
+        source=Source(model_facts(encoder, ready.weights), cost_of(cost), found.stores, cost),
+        coverage=coverage,
+        marks=marks_of([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, found.spans, strict=True)]),
+        changed={name: _changed_frames(config, callbacks, ready, layers, test, name) for name in config.data.perturb},
+    )
+
+
+def extract_frames(
+    config: RunConfig,
+    callbacks: Callbacks,
+    ready: ToEncode,
+    sounds: Sequence[Sound],
+    layers: Sequence[int],
+    facts: dict[str, Any],
+    piece_s: float | None,
+    elsewhere: str = "",
+) -> tuple[Frames, Cost]:
+    """See that the frames of some sounds are stored. facts, piece_s, elsewhere: see `frames.extract`."""
+    from marble_bench.features import frames
+
+    ours = config.features
+    assert ours.encoder is not None
+    return frames.extract(
+        sounds,
+        ours.encoder,
+        ready.weights,
+        layers,
+        ours.cache,
+        facts,
+        device=ours.device,
+        piece_s=piece_s,
+        progress=callbacks.features,
+        say=callbacks.say,
+        dtype=ours.dtype,
+        workers=ours.workers,
+        engine=ours.engine,
+        elsewhere=elsewhere,
+        guard=ready.guard,
+    )
+
+
+def _sounds(config: RunConfig, found: Examples) -> tuple[list[Sound], dict[str, str]]:
+    """What is to be heard, and why clips cannot be, by their ids."""
+    from marble_bench.features.pooled import sound_of
+
+    sounds, damaged = [], {}
+    for item in _items(config, found):
+        clip = item.clip
         try:
-            heard = extract.sound_of(item, task.window)
-            if isinstance(task.target, Events):
+            heard = sound_of(item, config.task.window)
+            if isinstance(config.task.target, Events):
                 times.within(clip.target, clip.id, heard.length_s)
         except DataError as error:
             damaged[clip.id] = str(error)
             continue
         sounds.append(heard)
-    _check_known(request, here, damaged)
-    found, cost = frames.extract(
-        sounds,
-        encoder,
-        here.weights,
-        layers,
-        request.cache,
-        {"clip_normalize": task.window.normalize},
-        device=request.device,
-        piece_s=task.window.length_s,
-        progress=watch.features,
-        say=watch.say,
-        dtype=request.dtype,
-        workers=request.workers,
-        engine=request.engine,
-        elsewhere=request.elsewhere,
-        guard=here.guard,
-    )
-    usable, missing, faults = sound(request, here, damaged | cost.damaged, watch)
-    test = [
-        (extract.Item(here.clips[index], here.paths[index], here.digests[index], rate), length_s)
-        for index, length_s in zip(usable, found.lengths_s, strict=True)
-        if here.clips[index].split == "test"
-    ]
-    return Gathered(
-        clips=[here.clips[index] for index in usable],
-        features=found,
-        digests=[here.digests[index] for index in usable],
-        model=model_facts(encoder, here.weights),
-        summable=(),
-        missing=missing,
-        faults=faults,
-        mini=here.mini,
-        cost=cost_of(cost),
-        this_pass=cost,
-        marks=marks_of([(here.clips[i].id, cost.odd.get(found.spans[at], ())) for at, i in enumerate(usable)]),
-        unlisted=here.unlisted,
-        changed={name: _changed_frames(request, watch, here, layers, test, name) for name in request.perturb},
-        stores=found.stores,
-    )
+    return sounds, damaged
 
 
-def _badly_labelled(request: Request, here: Here) -> dict[str, str]:
+def _badly_labelled(data: DataConfig, found: Examples) -> dict[str, str]:
     """What is wrong with clips' targets, by clip. Raises DataError before any is encoded, unless the user allows it."""
     wrong: dict[str, str] = {}
-    for clip in here.clips:
+    for row in found:
         try:
-            request.named.task.target.encode([clip.target], [clip.id])
+            Examples([row]).truth(data.named.task.target)
         except DataError as error:
-            wrong[clip.id] = str(error)
-    _check_known(request, here, wrong)
+            wrong[row.clip.id] = str(error)
+    _check_known(data, found, wrong)
     return wrong
 
 
-def _check_known(request: Request, here: Here, wrong: dict[str, str]) -> None:
+def _check_known(data: DataConfig, found: Examples, wrong: dict[str, str]) -> None:
     """Raise DataError for clips that are wrong without a known fault, by clip what is wrong, unless the user allows it."""
-    known = request.named.task.corpus.known_fault
-    unknown = [wrong[clip.id] for clip in here.clips if clip.id in wrong and not known(clip.audio)]
-    if unknown and not request.allow_missing:
-        raise DataError(_cannot_be_used(unknown, len(here.clips)))
+    known = data.named.task.corpus.known_fault
+    unknown = [wrong[clip.id] for clip in found.clips if clip.id in wrong and not known(clip.audio)]
+    if unknown and not data.allow_missing:
+        raise DataError(_cannot_be_used(unknown, len(found)))
 
 
 def _changed_frames(
-    request: Request,
-    watch: Watch,
-    here: Here,
+    config: RunConfig,
+    callbacks: Callbacks,
+    ready: ToEncode,
     layers: Sequence[int],
-    test: Sequence[tuple[Any, float]],
+    test: Sequence[tuple[Example, float]],
     name: str,
 ) -> Changed:
-    """As `_changed`, frame by frame. test: `extract.Item` and seconds of each test clip."""
-    from marble_bench.features import frames
+    """As `_changed`, frame by frame. test: the test examples, and how many seconds each lasts."""
     from marble_bench.features import pooled as extract
 
-    encoder, task = request.encoder, request.named.task
-    assert encoder is not None
-    clips, sounds = [], []
-    for item, length_s in test:
-        target = perturb.moved_times(item.clip.target, name, length_s)
-        if target is not None:
-            clips.append(replace(item.clip, target=target))
-            sounds.append(extract.sound_of(replace(item, change=name), task.window))
-    _say_left_out(watch, name, len(test) - len(clips))
-    found, cost = frames.extract(
-        sounds,
-        encoder,
-        here.weights,
-        layers,
-        request.cache,
-        {"clip_normalize": task.window.normalize, "change": extract.change_of(name)},
-        device=request.device,
-        piece_s=task.window.length_s,
-        progress=watch.features,
-        say=watch.say,
-        dtype=request.dtype,
-        workers=request.workers,
-        engine=request.engine,
-        guard=here.guard,
-    )
+    moved = [(row, perturb.moved_times(row.clip.target, name, length_s)) for row, length_s in test]
+    kept = Examples(_relabelled(row, target) for row, target in moved if target is not None)
+    _say_left_out(callbacks, name, len(test) - len(kept))
+    window = config.task.window
+    sounds = [extract.sound_of(replace(item, change=name), window) for item in _items(config, kept)]
+    facts = {"clip_normalize": window.normalize, "change": extract.change_of(name)}
+    found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s)
     _check_changed(cost.damaged)
-    return Changed(clips, lambda: found)
+    return Changed(kept, lambda: found)
 
 
-@dataclass(frozen=True)
-class Here:
-    """The clips of a run whose files are there, with these files and their digests, and the encoder's weights.
-
-    guard: compares the encoder with its stored features.
-    """
-
-    clips: list[Clip]
-    paths: list[Path]
-    digests: list[str]
-    missing: list[str]
-    mini: bool
-    weights: Weights
-    guard: Guard
-    unlisted: int = 0
-
-
-def on_disk(request: Request, watch: Watch, digests: Callable[[Sequence[Path]], list[str]] | None = None) -> Here:
-    """Find the files of a run's clips, and fetch the encoder's weights if they are not in the cache.
-
-    digests: makes the digests that identify clips from their paths; by default the sha256 of each file.
-    """
-    from marble_bench.encoders import weights
-    from marble_bench.features import pooled as extract
-    from marble_bench.files.download import in_lines
-
-    assert request.encoder is not None
-    root = corpus.folder(request.named.task.corpus, request.cache, request.mini, request.root)
-    assert root is not None
-    there = corpus.on_disk(request.named, root, request.allow_missing)
-    clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
-    path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    talk = in_lines(watch.say)
-    loaded = weights.resolve(
-        request.encoder, request.cache, override=request.weights, offline=request.offline, talk=talk
-    )
-    paths = [path_of[clip.id] for clip in clips]
-    load = partial(request.encoder.load, loaded.path, request.device)
-    guard = Guard(request.encoder, load, request.device, request.fresh_before, watch.say)
-    known_by = (digests or partial(extract.digests, allow_unread=True))(paths)
-    mini = corpus.is_mini(root)
-    return Here(clips, paths, known_by, list(there.missing), mini, loaded, guard, there.unlisted)
-
-
-def sound(
-    request: Request, here: Here, damaged: dict[str, str], watch: Watch
-) -> tuple[list[int], list[str], list[dict[str, str]]]:
-    """Positions of the usable clips, and the lists `missing` and `faults` of the record.
+def leave_out(
+    data: DataConfig, ready: ToEncode, damaged: Mapping[str, str], callbacks: Callbacks
+) -> tuple[list[int], Coverage]:
+    """Where the usable examples stand, and what the run then has of the corpus.
 
     damaged: why clips cannot be used, by their ids. Raises DataError for one without a known fault, unless the user
     allows it.
     """
-    missing, faults = _left_out(request, here.clips, here.missing, damaged, watch)
-    return [index for index, clip in enumerate(here.clips) if clip.id not in damaged], missing, faults
-
-
-def _left_out(
-    request: Request, clips: Sequence[Clip], missing: list[str], damaged: dict[str, str], watch: Watch
-) -> tuple[list[str], list[dict[str, str]]]:
-    """Which clips the record calls missing, and which have a fault that the corpus is known for."""
     faults, unknown = [], []
-    for clip in clips:
+    for clip in ready.examples.clips:
         if clip.id in damaged:
-            fault = request.named.task.corpus.known_fault(clip.audio)
+            fault = data.named.task.corpus.known_fault(clip.audio)
             if fault:
                 faults.append({"clip": clip.id, "why": fault.what})
-                watch.say(f"left out {clip.id}, a known fault: {fault.what}")
+                callbacks.say(f"left out {clip.id}, a known fault: {fault.what}")
             else:
                 unknown.append(clip)
-    if unknown and not request.allow_missing:
-        raise DataError(_cannot_be_used([damaged[clip.id] for clip in unknown], len(clips)))
+    if unknown and not data.allow_missing:
+        raise DataError(_cannot_be_used([damaged[clip.id] for clip in unknown], len(ready.examples)))
     for clip in unknown:
-        watch.say(f"left out: {damaged[clip.id]}")
-    return missing + [clip.audio for clip in unknown], faults
+        callbacks.say(f"left out: {damaged[clip.id]}")
+    missing = [*ready.coverage.missing, *(clip.audio for clip in unknown)]
+    usable = [place for place, name in enumerate(ready.examples.ids) if name not in damaged]
+    return usable, replace(ready.coverage, missing=missing, faults=faults)
 
 
 def _cannot_be_used(why: Sequence[str], clips: int) -> str:
@@ -424,82 +407,6 @@ def _cannot_be_used(why: Sequence[str], clips: int) -> str:
         f"{len(why)} of {clips} clips cannot be used:\n  {shown}{rest}\n"
         "Mend them, or run with --allow-missing: the record then lists them and is not comparable"
     )
-
-
-def own_features(request: Request) -> Gathered:
-    """Features that the user brought, for the clips of the task's list."""
-    from marble_bench.features import external
-
-    place = request.features
-    assert place is not None
-    root = corpus.folder(request.named.task.corpus, request.cache, request.mini, request.root)
-    unlisted = 0
-    if root is not None and corpus.is_mini(root):
-        clips = list(corpus.on_disk(request.named, root).clips)
-    else:
-        clips = corpus.listed(request.named, root)
-        unlisted = corpus.count_unlisted(request.named, clips, request.allow_missing)
-    if request.limit:
-        clips = corpus.limited(clips, request.limit)
-    brought = external.read_own(place, [clip.id for clip in clips])
-    found, names = brought.tracks, brought.names
-    missing = [clip.id for clip in clips if clip.id not in found]
-    if missing and not request.allow_missing:
-        raise DataError(
-            f"{place} has no features of {len(missing)} of the task's {len(clips)} tracks: {listing(missing)}. "
-            "Complete them, or run with --allow-missing: the record then lists them and is not comparable"
-        )
-    clips = [clip for clip in clips if clip.id in found]
-    features = external.as_features(found, names, [clip.id for clip in clips])
-    widths = [layer.shape[1] for layer in features.layers]
-    same = len(set(widths[1:])) == 1
-    model = {
-        "name": request.model,
-        "version": 1,
-        "source": f"{BROUGHT}{place.name}",
-        "revision": "",
-        "weights_sha256": external.digest_of(found),
-        "parameters": None,
-        "states": len(names),
-        "width": widths[0] if len(set(widths)) == 1 else widths,
-        "sample_rate_hz": None,
-        "frame_rate_hz": None,
-        "license": "not stated",
-        "training_data": [],
-    }
-    inner = tuple(range(1, len(names)))
-    nbytes = sum(layer.nbytes for layer in features.layers)
-    return Gathered(
-        clips=clips,
-        features=features,
-        digests=[""] * len(clips),
-        model=model,
-        summable=inner if len(inner) > 1 and same else (),
-        missing=missing,
-        faults=[],
-        mini=corpus.is_mini(root),
-        cost=cost_of(Cost(feature_bytes=nbytes)),
-        marks=[brought.reading(), *_other_windows(clips, found, request.named.task.window)],
-        unlisted=unlisted,
-        unnamed=not brought.named,
-    )
-
-
-def _other_windows(clips: Sequence[Clip], found: dict[str, list[Any]], window: Window) -> list[str]:
-    """A mark where clips have more or fewer windows than the task cuts, as far as that is known without their audio."""
-    from marble_bench.features.pooled import rows_of
-
-    apart = []
-    for clip in clips:
-        length_s = window.first_s if clip.duration_s is None else clip.duration_s
-        wanted = 1 if window.length_s is None else None if length_s is None else rows_of(length_s, window)
-        has = len(found[clip.id][0])
-        if wanted is not None and has != wanted:
-            apart.append((clip.id, has, wanted))
-    if not apart:
-        return []
-    name, has, wanted = apart[0]
-    return [f"{len(apart)} of {len(clips)} tracks have other windows than the task cuts: '{name}' {has}, not {wanted}"]
 
 
 def cost_of(cost: Cost) -> dict[str, Any]:

@@ -13,14 +13,15 @@ from typing import Any
 
 from marble_bench import audio
 from marble_bench.core.encoder import Encoder
-from marble_bench.core.task import Clip
-from marble_bench.data import corpus
+from marble_bench.data import corpus, examples
+from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.files.names import folder_name
 from marble_bench.records import results
-from marble_bench.runs import build_record, inputs, run, stems
-from marble_bench.runs import frame_layers as framed
-from marble_bench.runs.config import Request, Watch
+from marble_bench.runs import build_record, inputs, run
+from marble_bench.runs.config import Callbacks, RunConfig
+from marble_bench.runs.frame_layers import layers_asked
+from marble_bench.runs.kinds import stems
 from marble_bench.scoring.targets import Classes, Scalars, Stems, Tags
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
@@ -33,35 +34,34 @@ def _silent(text: str) -> None:
     """Who says nothing."""
 
 
-def is_pooled(request: Request) -> bool:
+def is_pooled(config: RunConfig) -> bool:
     """Whether a task reads one vector for each window; if not, it reads frames."""
-    return isinstance(request.named.task.target, Classes | Tags | Scalars)
+    return isinstance(config.task.target, Classes | Tags | Scalars)
 
 
-def frame_layers(request: Request) -> list[int]:
+def frame_layers(config: RunConfig) -> list[int]:
     """The layers whose frames a task's run would store."""
-    return run.frame_layers(request).stored
+    return layers_asked(config).stored
 
 
-def extract(request: Request, watch: Watch) -> dict[str, Any]:
+def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
     """Make the features of a model and a task, and say what there is now and what this pass took.
 
     `left_out` are clips that cannot be used.
     """
-    assert request.encoder is not None
-    run.check_fresh(request)
-    facts: dict[str, Any] = {"model": request.model, "task": request.named.name}
-    if is_pooled(request):
-        found = inputs.pooled(request, watch)
-        where, clips, missing, cost = [found.store.folder], found.clips, found.missing, found.this_pass
-    elif isinstance(request.named.task.target, Stems):
+    assert config.features.encoder is not None
+    run.check_fresh(config.features)
+    facts: dict[str, Any] = {"model": config.features.model, "task": config.data.named.name}
+    if is_pooled(config):
+        found = inputs.pooled(config, callbacks)
+        stores, used, coverage, cost = [found.store], found.examples, found.coverage, found.cost
+    elif isinstance(config.task.target, Stems):
         raise UsageError(
-            f"the features of task '{request.named.name}' are those of mixtures that its own run makes: bench run"
+            f"the features of task '{config.data.named.name}' are those of mixtures that its own run makes: bench run"
         )
     else:
-        data = inputs.encoder_frames(request, watch, frame_layers(request))
-        where = [store.folder for store in framed.frames_of(data).stores]
-        clips, missing, cost = data.clips, data.missing, data.this_pass
+        data = inputs.encoder_frames(config, callbacks, frame_layers(config))
+        stores, used, coverage, cost = list(data.source.stores), data.examples, data.coverage, data.source.this_pass
     made = {
         "audio_s": round(cost.audio_s, 3),
         "extract_s": round(cost.extract_s, 3),
@@ -69,41 +69,42 @@ def extract(request: Request, watch: Watch) -> dict[str, Any]:
         "feature_mb": round(cost.feature_bytes / 1e6, 3),
         "cached": not cost.audio_s,
     }
-    return {**facts, "clips": len(clips), "left_out": missing, **made, "stores": [str(folder) for folder in where]}
+    where = [str(store.folder) for store in stores]
+    return {**facts, "clips": len(used), "left_out": coverage.missing, **made, "stores": where}
 
 
-def export(request: Request, watch: Watch, place: Path) -> int:
+def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
     """Write the pooled features of a model and a task for others: a file if `place` ends in .parquet, else a folder.
 
     What is not stored yet is extracted. Returns the rows written. Raises UsageError for a task that reads frames.
     """
     from marble_bench.features import export as writing
 
-    if not is_pooled(request):
+    if not is_pooled(config):
         raise UsageError(
-            f"task '{request.named.name}' reads frames, and what is exported is a vector for each window, which is all that "
-            "--features can bring: choose a task of whole clips. The frames' own files are Arrow files that any Arrow tool "
-            "opens (bench features ls, docs/extraction.md)"
+            f"task '{config.data.named.name}' reads frames, and what is exported is a vector for each window, which is "
+            "all that --features can bring: choose a task of whole clips. The frames' own files are Arrow files that any "
+            "Arrow tool opens (bench features ls, docs/extraction.md)"
         )
-    assert request.encoder is not None
-    found = inputs.pooled(request, watch)
+    assert config.features.encoder is not None
+    found = inputs.pooled(config, callbacks)
     if place.suffix == ".parquet":
-        return writing.to_parquet(found.store, found.clips, found.spans, place)
-    window = request.named.task.window
+        return writing.to_parquet(found.store, found.examples.clips, found.spans, place)
+    window = config.task.window
     about = {
-        "encoder": request.model,
-        "task": request.named.name,
-        "corpus": request.named.task.corpus.title,
-        "weights sha256": found.weights.sha256,
-        "weights from": found.weights.source,
-        "encoder's licence": request.encoder.license,
-        "corpus's licence": request.named.task.corpus.license,
+        "encoder": config.features.model,
+        "task": config.data.named.name,
+        "corpus": config.task.corpus.title,
+        "weights sha256": found.ready.weights.sha256,
+        "weights from": found.ready.weights.source,
+        "encoder's licence": config.features.encoder.license,
+        "corpus's licence": config.task.corpus.license,
         "window": "whole clips" if window.length_s is None else f"{window.length_s:g} s",
-        "precision": f"computed in {request.dtype}, stored in float16",
-        "miniature": "yes: synthesised music, not the corpus" if found.mini else "no",
-        "clips left out": len(found.missing),
+        "precision": f"computed in {config.features.dtype}, stored in float16",
+        "miniature": "yes: synthesised music, not the corpus" if found.coverage.mini else "no",
+        "clips left out": len(found.coverage.missing),
     }
-    return sum(writing.to_dataset(found.store, found.clips, found.spans, place, about).values())
+    return sum(writing.to_dataset(found.store, found.examples.clips, found.spans, place, about).values())
 
 
 @dataclass(frozen=True)
@@ -120,7 +121,10 @@ class Pace:
 
 
 def plan(
-    request: Request, measured: dict[tuple[str, float], Pace], stored: bool = True, say: Callable[[str], None] = _silent
+    config: RunConfig,
+    measured: dict[tuple[str, float], Pace],
+    stored: bool = True,
+    say: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
     """What the features of a run take that are not stored yet: hours of audio, gigabytes, hours of time, memory.
 
@@ -128,156 +132,176 @@ def plan(
     stored, every file's bytes too, as features are known by their digest. measured: paces of this machine by encoder and
     window, which is added to. stored: False counts everything, and reads no file for its digest. say: is told before that.
     """
-    encoder, task = request.encoder, request.named.task
+    encoder, window = config.features.encoder, config.task.window
     assert encoder is not None
-    root = corpus.folder(request.named.task.corpus, request.cache, request.mini, request.root)
-    assert root is not None
-    there = corpus.on_disk(request.named, root, request.allow_missing)
-    clips = corpus.limited(there.clips, request.limit) if request.limit else list(there.clips)
-    path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
-    lasting, wrong = corpus.lengths_s(clips, path_of, task.corpus.sample_rate_hz)
-    for why in wrong.values():
-        say(f"cannot be used: {why}")
-    for clip_id, why in _unfit(request, encoder, clips, lasting).items():
-        say(f"clip '{clip_id}' {why}: it cannot be used")
-        del lasting[clip_id]
-    unreadable = len(clips) - len(lasting)
-    clips = [clip for clip in clips if clip.id in lasting]
-    lengths = [min(lasting[clip.id], task.window.first_s or math.inf) for clip in clips]
-    audio_s, left_s, stored_s = sum(lengths), lengths, None
-    if isinstance(task.target, Stems):
-        if unreadable:
-            raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
-        audio_s = stems.encoded_s(request, clips, lengths, corpus.is_mini(root))
-        needed = _bytes(request, encoder, [], audio_s)
-        left = audio_s
-    else:
-        there_is = _stored(request, encoder, clips, path_of, say) if stored else [False] * len(clips)
-        left_s = [length for length, is_there in zip(lengths, there_is, strict=True) if not is_there]
-        left = sum(left_s)
-        stored_s = audio_s - left if stored else None
-        needed = _bytes(request, encoder, left_s, left)
-    typical_s = task.window.length_s or (statistics.median(lengths) if lengths else 10.0)
-    pace = _pace(request, encoder, min(typical_s, encoder.max_s or typical_s), measured)
-    pace = pace if pace.reading else _with_reading(pace, request, clips, path_of)
+    work = _work(config, encoder, stored, say)
+    typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
+    pace = _pace(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
+    pace = pace if pace.reading else _with_reading(pace, config, work.examples)
     return {
-        "model": request.model,
-        "task": request.named.name,
-        "protocol": request.protocol.name,
-        "clips": len(clips) + unreadable,
-        "unreadable": unreadable,
-        "audio_h": round(audio_s / 3600, 3),
-        "stored_h": None if stored_s is None else round(stored_s / 3600, 3),
-        "features_gb": round(needed / 1e9, 4),
-        "passes": int(left > 0),
+        "model": config.features.model,
+        "task": config.data.named.name,
+        "protocol": config.probes.protocol.name,
+        "clips": len(work.examples) + work.unreadable,
+        "unreadable": work.unreadable,
+        "audio_h": round(work.audio_s / 3600, 3),
+        "stored_h": None if work.stored_s is None else round(work.stored_s / 3600, 3),
+        "features_gb": round(work.needed / 1e9, 4),
+        "passes": int(work.left_s > 0),
         "rate": round(pace.rate, 1),
         "rate_from": pace.source,
-        "hours": round(left / 3600 / pace.rate, 3),
+        "hours": round(work.left_s / 3600 / pace.rate, 3),
         "memory_mb": pace.memory_mb,
-        "probes": run.plan(request)["probes"],
-        "probe_hours": _probe_hours(request),
-        "device": request.device,
-        "dtype": request.dtype,
+        "probes": run.plan(config)["probes"],
+        "probe_hours": _probe_hours(config),
+        "device": config.features.device,
+        "dtype": config.features.dtype,
     }
 
 
+@dataclass(frozen=True)
+class _Work:
+    """What a pass has to do. lengths_s: of each example. audio_s: what an encoder hears in all; left_s: of that what is not
+    stored, stored_s the rest, None where that is not known. needed: bytes on disk. unreadable: clips that cannot be used."""
+
+    examples: Examples
+    unreadable: int
+    lengths_s: list[float]
+    audio_s: float
+    left_s: float
+    stored_s: float | None
+    needed: int
+
+
+def _work(config: RunConfig, encoder: Encoder, stored: bool, say: Callable[[str], None]) -> _Work:
+    """Look at the headers of a run's files. stored, say: see `plan`."""
+    root, task = config.data.folder(), config.task
+    assert root is not None
+    there = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
+    lasting, wrong = corpus.lengths_s(there.examples.clips, there.examples.path_of(), task.corpus.sample_rate_hz)
+    for why in wrong.values():
+        say(f"cannot be used: {why}")
+    for clip_id, why in _unfit(config, encoder, there.examples, lasting).items():
+        say(f"clip '{clip_id}' {why}: it cannot be used")
+        del lasting[clip_id]
+    found = there.examples.only(place for place, name in enumerate(there.examples.ids) if name in lasting)
+    unreadable = len(there.examples) - len(found)
+    lengths = [min(lasting[name], task.window.first_s or math.inf) for name in found.ids]
+    if isinstance(task.target, Stems):
+        if unreadable:
+            raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
+        audio_s = stems.encoded_s(config, found.clips, lengths, there.mini)
+        return _Work(found, 0, lengths, audio_s, audio_s, None, _bytes(config, encoder, [], audio_s))
+    there_is = _stored(config, encoder, found, say) if stored else [False] * len(found)
+    left = [length for length, is_there in zip(lengths, there_is, strict=True) if not is_there]
+    audio_s, left_s = sum(lengths), sum(left)
+    stored_s = audio_s - left_s if stored else None
+    return _Work(found, unreadable, lengths, audio_s, left_s, stored_s, _bytes(config, encoder, left, left_s))
+
+
 def _stored(
-    request: Request,
+    config: RunConfig,
     encoder: Encoder,
-    clips: Sequence[Clip],
-    path_of: dict[str, Path],
+    found: Examples,
     say: Callable[[str], None],
 ) -> list[bool]:
-    """Of each clip, whether a pass would find its features. Files are read only where a store of the key has any."""
+    """Of each example, whether a pass would find its features. Files are read only where a store of the key has any."""
     from marble_bench.encoders import weights
     from marble_bench.features import frames, pooled, store
 
-    nothing = [False] * len(clips)
-    digest = weights.known_digest(encoder, request.cache, request.weights)
+    nothing = [False] * len(found)
+    digest = weights.known_digest(encoder, config.features.cache, config.features.weights)
     if digest is None:
         return nothing
-    window = request.named.task.window
-    if is_pooled(request):
-        keys = [pooled.key_of(encoder, digest, window, request.dtype)]
+    window = config.task.window
+    if is_pooled(config):
+        keys = [pooled.key_of(encoder, digest, window, config.features.dtype)]
     else:
         facts = {"clip_normalize": window.normalize}
-        layers = frame_layers(request)
-        keys = [frames.key_of(encoder, digest, each, facts, window.length_s, request.dtype) for each in layers]
-    rows = [store.index(request.cache / "features" / store.folder_name(key.facts())) for key in keys]
+        layers = frame_layers(config)
+        keys = [frames.key_of(encoder, digest, each, facts, window.length_s, config.features.dtype) for each in layers]
+    rows = [store.index(config.features.cache / "features" / store.folder_name(key.facts())) for key in keys]
     if not all(rows):
         return nothing
-    paths = [path_of[clip.id] for clip in clips]
+    paths = found.paths
     say(
-        f"reading {counted(len(set(paths)), 'file')} of {request.named.name} to see which are stored "
+        f"reading {counted(len(set(paths)), 'file')} of {config.data.named.name} to see which are stored "
         "(--ignore-stored leaves it out)"
     )
     items = [
         pooled.Item(clip, path, key, None)
-        for clip, path, key in zip(clips, paths, pooled.digests(paths, allow_unread=True), strict=True)
+        for clip, path, key in zip(found.clips, paths, pooled.digests(paths, allow_unread=True), strict=True)
     ]
-    spans = [pooled.span_of(item, encoder, window) if is_pooled(request) else pooled.sound_span(item) for item in items]
+    spans = [pooled.span_of(item, encoder, window) if is_pooled(config) else pooled.sound_span(item) for item in items]
     return [all(span in each for each in rows) for span in spans]
 
 
-def _probe_hours(request: Request) -> float | None:
+def _probe_hours(config: RunConfig) -> float | None:
     """What the probes took in records of this model, task, protocol and kind of device; None if there are none."""
     took = []
-    for made in _records(request):
+    for made in _records(config):
         try:
-            same = (made["task"]["name"], made["protocol"]["name"]) == (request.named.name, request.protocol.name)
-            if same and made["environment"]["device"] == request.device and bool(made["data"]["mini"]) == request.mini:
+            same = (made["task"]["name"], made["protocol"]["name"]) == (
+                config.data.named.name,
+                config.probes.protocol.name,
+            )
+            if (
+                same
+                and made["environment"]["device"] == config.features.device
+                and bool(made["data"]["mini"]) == config.data.mini
+            ):
                 took.append(made["cost"]["probe_s"])
         except (KeyError, TypeError):
             continue  # not a record; `bench list results` says what is wrong with it
     return round(statistics.median(took) / 3600, 4) if took else None
 
 
-def same_pass(request: Request) -> tuple[Any, ...]:
-    """What two requests must share for the second to find all features of common files stored by the first."""
-    kind: Any = "pooled" if is_pooled(request) else tuple(frame_layers(request))
-    window = request.named.task.window
-    corpus_ = request.named.task.corpus
-    return request.model, corpus_.beside or corpus_.name, window, kind, request.dtype
+def same_pass(config: RunConfig) -> tuple[Any, ...]:
+    """What two runs must share for the second to find all features of common files stored by the first."""
+    kind: Any = "pooled" if is_pooled(config) else tuple(frame_layers(config))
+    window = config.task.window
+    corpus_ = config.task.corpus
+    return config.features.model, corpus_.beside or corpus_.name, window, kind, config.features.dtype
 
 
-def _unfit(request: Request, encoder: Encoder, clips: Sequence[Clip], lasting: dict[str, float]) -> dict[str, str]:
+def _unfit(config: RunConfig, encoder: Encoder, found: Examples, lasting: dict[str, float]) -> dict[str, str]:
     """Why clips are too short or too long to be encoded, by their ids; without those of stems, which are cut as needed."""
     from marble_bench.features import pooled
 
-    if isinstance(request.named.task.target, Stems):
+    if isinstance(config.task.target, Stems):
         return {}
-    window = request.named.task.window
-    if not is_pooled(request):
-        short = {clip.id: lasting[clip.id] for clip in clips if lasting.get(clip.id, math.inf) < encoder.min_s}
+    window = config.task.window
+    if not is_pooled(config):
+        short = {name: lasting[name] for name in found.ids if lasting.get(name, math.inf) < encoder.min_s}
         return {each: f"lasts {s:.3f} s, and {encoder.name} needs {encoder.min_s:.3f} s" for each, s in short.items()}
     pooled.check_window(encoder, window)
-    told = {clip.id: pooled.too_short(lasting[clip.id], encoder, window) for clip in clips if clip.id in lasting}
+    told = {name: pooled.too_short(lasting[name], encoder, window) for name in found.ids if name in lasting}
     return {clip_id: why for clip_id, why in told.items() if why}
 
 
-def _bytes(request: Request, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
+def _bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
     from marble_bench.features import pooled
     from marble_bench.features.frames import estimate_bytes
 
-    if not is_pooled(request):
-        return estimate_bytes(audio_s, encoder, frame_layers(request))
-    window = request.named.task.window
+    if not is_pooled(config):
+        return estimate_bytes(audio_s, encoder, frame_layers(config))
+    window = config.task.window
     return sum(pooled.rows_of(length, window) for length in lengths) * pooled.row_bytes(encoder)
 
 
-def _pace(request: Request, encoder: Encoder, window_s: float, measured: dict[tuple[str, float], Pace]) -> Pace:
-    known = _recorded(request)
+def _pace(config: RunConfig, encoder: Encoder, window_s: float, measured: dict[tuple[str, float], Pace]) -> Pace:
+    known = _recorded(config)
     if known:
         return known
     key = encoder.name, window_s
     if key not in measured:
-        measured[key] = _measured(request, encoder, window_s)
+        measured[key] = _measured(config, encoder, window_s)
     return measured[key]
 
 
-def _records(request: Request) -> Iterator[dict[str, Any]]:
+def _records(config: RunConfig) -> Iterator[dict[str, Any]]:
     """What the results folder has of this model; what is no record is left out."""
-    for path in sorted((request.results / folder_name(request.model)).glob("*/*/*.json")):
+    for path in sorted((config.output.results / folder_name(config.features.model)).glob("*/*/*.json")):
         try:
             made = results.read(path)
         except DataError:
@@ -286,44 +310,48 @@ def _records(request: Request) -> Iterator[dict[str, Any]]:
             yield made
 
 
-def _recorded(request: Request) -> Pace | None:
+def _recorded(config: RunConfig) -> Pace | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
-    for made in _records(request):
+    for made in _records(config):
         factor, environment = made["cost"]["real_time_factor"], made["environment"]
         memory = made["cost"]["peak_memory_mb"]
-        if factor and environment["device"] == request.device and environment["dtype"] == request.dtype:
+        if factor and environment["device"] == config.features.device and environment["dtype"] == config.features.dtype:
             found.append((factor, memory))
     if not found:
         return None
     factors, memories = zip(*found, strict=True)
     return Pace(
-        statistics.median(factors), f"{counted(len(found), 'record')} in {request.results}", max(memories), reading=True
+        statistics.median(factors),
+        f"{counted(len(found), 'record')} in {config.output.results}",
+        max(memories),
+        reading=True,
     )
 
 
-def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: dict[str, Path]) -> Pace:
+def _with_reading(pace: Pace, config: RunConfig, found: Examples) -> Pace:
     """A pace of encoding, made one of a pass: with some of the files read as a pass reads them, digest included.
 
     On a CPU readers and encoder share the cores, so their times add up; beside a GPU the slower of both decides.
     """
     from marble_bench.features import pooled
 
-    assert request.encoder is not None
-    if isinstance(request.named.task.target, Stems):
+    assert config.features.encoder is not None
+    if isinstance(config.task.target, Stems):
         return replace(pace, source=f"{pace.source}; reading is not counted")
-    rate = request.named.task.corpus.sample_rate_hz
+    rate = config.task.corpus.sample_rate_hz
     seconds, taken, files = 0.0, 0.0, 0
-    for clip in clips[:: max(1, len(clips) // READ_FILES)][:READ_FILES]:
-        path = path_of[clip.id]
+    for row in found[:: max(1, len(found) // READ_FILES)][:READ_FILES]:
+        clip, path = row.clip, row.path
+        assert path is not None
         if files and taken > MEASURE_S:
             break
         try:
             if not files:
-                _read(pooled.Item(clip, path, UNREAD, rate), request)  # loads what reading needs
+                _read(pooled.Item(clip, path, UNREAD, rate), config)  # loads what reading needs
             began = time.perf_counter()
             audio.digest(path)
-            seconds += _read(pooled.Item(clip, path, UNREAD, rate), request)
+            seconds += _read(pooled.Item(clip, path, UNREAD, rate), config)
         except (DataError, OSError):
             continue  # damaged: a pass will name it
         taken += time.perf_counter() - began
@@ -332,22 +360,22 @@ def _with_reading(pace: Pace, request: Request, clips: Sequence[Clip], path_of: 
         return replace(pace, source=f"{pace.source}; reading is not counted, as no file could be read")
     cores = os.cpu_count() or 1
     reading = seconds / taken * cores
-    together = min(pace.rate, reading) if request.device != "cpu" else 1 / (1 / pace.rate + 1 / reading)
+    together = min(pace.rate, reading) if config.features.device != "cpu" else 1 / (1 / pace.rate + 1 / reading)
     read = f"{counted(files, 'file')} read ({reading:,.0f} s/s in {counted(cores, 'thread')})"
     source = f"{pace.source} ({pace.rate:,.0f} s/s) and {read}"
     return replace(pace, rate=together, source=source)
 
 
-def _read(item: Any, request: Request) -> float:
+def _read(item: Any, config: RunConfig) -> float:
     """Read one clip as a pass does. Returns its seconds."""
     from marble_bench.features import pooled
 
-    assert request.encoder is not None
-    rate = request.encoder.sample_rate_hz
-    return len(pooled.sound_of(item, request.named.task.window).read(rate)) / rate
+    assert config.features.encoder is not None
+    rate = config.features.encoder.sample_rate_hz
+    return len(pooled.sound_of(item, config.task.window).read(rate)) / rate
 
 
-def _measured(request: Request, encoder: Encoder, window_s: float) -> Pace:
+def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Pace:
     """Encode noise for a few seconds. Reading audio is not in it. Raises DataError if the weights are not in the cache."""
     import numpy as np
     import torch
@@ -355,12 +383,12 @@ def _measured(request: Request, encoder: Encoder, window_s: float) -> Pace:
     from marble_bench.encoders import weights
     from marble_bench.features.precision import mean_over_time
 
-    found = weights.resolve(encoder, request.cache, override=request.weights, offline=True)
-    encode = encoder.load(found.path, request.device)
+    found = weights.resolve(encoder, config.features.cache, override=config.features.weights, offline=True)
+    encode = encoder.load(found.path, config.features.device)
     samples = round(max(window_s, encoder.min_s) * encoder.sample_rate_hz)
     many = max(1, int(ALIKE_S * encoder.sample_rate_hz // samples))
     noise = 0.1 * np.random.default_rng(0).standard_normal((many, samples)).astype(np.float32)
-    waves = torch.from_numpy(noise).to(request.device)
+    waves = torch.from_numpy(noise).to(config.features.device)
 
     def once(batch: Any) -> float:
         began = time.perf_counter()

@@ -19,7 +19,7 @@ from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record_file import Stored, predicted, table
 from marble_bench.records.results import VOLATILE, differences, table_path
-from marble_bench.runs.config import Request, corpus_root
+from marble_bench.runs.config import RunConfig, corpus_root
 from marble_bench.scoring.scores import number, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
 
@@ -63,8 +63,8 @@ def request_of(
     offline: bool = False,
     protocol: str | None = None,
     head: str | None = None,
-) -> Request:
-    """The request that would make a record. model, task, protocol, head: files of plug-ins that no name reaches.
+) -> RunConfig:
+    """The configuration that would make a record. model, task, protocol, head: files of plug-ins that no name reaches.
 
     Raises UsageError for a record of features that somebody brought, which are not in it.
     """
@@ -85,7 +85,7 @@ def request_of(
         rules = _named(plugins.registered_protocol, record["protocol"]["name"], "--protocol FILE.py, --head FILE.py")
     mini = record["data"]["mini"]
     apart = comparable.of_record(record, rules.seeds)
-    return Request(
+    return RunConfig.of(
         named=named,
         protocol=rules,
         encoder=encoder,

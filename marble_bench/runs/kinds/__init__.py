@@ -1,0 +1,16 @@
+"""A kind for each form of target: what a run of it checks, reads, trains and answers."""
+
+from __future__ import annotations
+
+from marble_bench.runs.kinds import clips, frames, stems
+from marble_bench.runs.kinds.kind import Job, Kind
+from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags, Target
+
+__all__ = ["KINDS", "Job", "Kind", "kind_of"]
+
+KINDS: dict[type, Kind] = {Classes: clips, Tags: clips, Scalars: clips, Events: frames, Stems: stems}
+
+
+def kind_of(target: Target) -> Kind:
+    """The kind of a run whose task has this target."""
+    return KINDS[type(target)]

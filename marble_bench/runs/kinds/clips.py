@@ -1,0 +1,292 @@
+"""A run of a task that asks one answer of a clip: pooled features, a grid of probes on them."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.core.task import SPLITS, Task
+from marble_bench.data import checks
+from marble_bench.data.examples import Examples, Found
+from marble_bench.errors import DataError, listing
+from marble_bench.features.mapped import Tensors
+from marble_bench.features.types import Features
+from marble_bench.runs import build_record, identity, inputs
+from marble_bench.runs.brought import brought_features
+from marble_bench.runs.config import Callbacks, RunConfig
+from marble_bench.runs.inputs import Changed, Inputs
+from marble_bench.runs.kinds.kind import Scored, choose
+from marble_bench.runs.layers import chosen_layers
+from marble_bench.runs.predictions import Predictions, Windows, answers
+from marble_bench.scoring import scores as scoring
+from marble_bench.scoring.scores import number, split_of
+from marble_bench.scoring.targets import Classes, Scalars, Tags
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    import pandas as pd
+    import torch
+    from numpy.typing import NDArray
+
+    from marble_bench.probes import probe_cache, trainer
+
+
+def check(config: RunConfig) -> None:
+    """Raise UsageError for layers that the model has not. Those of brought features are known when they are read."""
+    encoder = config.features.encoder
+    if encoder:
+        names = [layer.name for layer in encoder.layers]
+        chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+
+
+def plan(config: RunConfig, found: Found) -> dict[str, Any]:
+    """The names of the layers and the count of the probes."""
+    from marble_bench.probes.grid import grid
+
+    encoder, probes = config.features.encoder, config.probes
+    assert encoder is not None
+    names = [layer.name for layer in encoder.layers]
+    layers, with_sum = chosen_layers(probes.layers, names, probes.protocol, encoder.summable)
+    return {
+        "layers": [names[index] for index in layers] + ["sum"] * with_sum,
+        "probes": len(grid(probes.protocol, layers, with_sum, probes.seeds)),
+    }
+
+
+@contextmanager
+def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[ClipJob]:
+    """The run with the features of all clips."""
+    yield ClipJob(config, callbacks, _inputs(config, callbacks))
+
+
+def _inputs(config: RunConfig, callbacks: Callbacks) -> Inputs:
+    """Features of every clip. Clips are checked before any is encoded, and again without those that are damaged."""
+    looks = partial(_check_examples, config)
+    brought = config.features.brought
+    found = brought_features(config) if brought else inputs.encoder_features(config, callbacks, looks)
+    looks(found.examples)
+    return found
+
+
+class ClipJob:
+    """One run on pooled features."""
+
+    def __init__(self, config: RunConfig, callbacks: Callbacks, found: Inputs) -> None:
+        from marble_bench.probes import trainer
+
+        assert isinstance(found.features, Features)
+        self.config, self.callbacks, self.inputs = config, callbacks, found
+        self.kept: list[probe_cache.Folder] = []
+        self.splits, self.units = _splits(found, config)
+        self.marks = _marks(found, config.task, self.splits["train"], config)
+        for mark in self.marks:
+            callbacks.say(f"mark: {mark}")
+        target, probes = config.task.target, config.probes
+        self.recipe = trainer.Recipe(
+            protocol=probes.protocol,
+            schedule=config.task.schedule,
+            outputs=target.width,
+            loss=target.loss,
+            score=config.task.metrics[0].compute,
+            summable=found.summable,
+        )
+        layers, with_sum = chosen_layers(probes.layers, found.features.names, probes.protocol, found.summable)
+        self.probes = trainer.grid(probes.protocol, layers, with_sum, probes.seeds)
+
+    @cached_property
+    def _facts(self) -> dict[str, Any]:
+        """What finished probes are known by."""
+        return identity.of_probes(self.inputs, self.config)
+
+    def fit(self) -> list[trainer.Fitted]:
+        """All probes, with the weights of each seed's best."""
+        return self._fit(self.probes, self.splits["train"])
+
+    def _fit(self, probes: Sequence[trainer.Probe], train: trainer.Split) -> list[trainer.Fitted]:
+        from marble_bench.probes import probe_cache, trainer
+
+        ours, valid, callbacks = self.config.probes, self.splits["valid"], self.callbacks
+        key = probe_cache.digest(self._facts, train, valid)
+        kept = probe_cache.Folder(ours.cache / "probes", key, callbacks.say)
+        self.kept.append(kept)
+        fitted: list[trainer.Fitted] = trainer.fit(
+            probes, train, valid, self.recipe, ours.device, callbacks.probes, states="best", shelf=kept
+        )
+        return fitted
+
+    def choose(self, fitted: Sequence[trainer.Fitted]) -> list[trainer.Fitted]:
+        """The probe of each seed with the best validation score."""
+        return choose(fitted, self.config.probes.seeds)
+
+    def predict(self, chosen: Sequence[trainer.Fitted]) -> dict[str, Predictions]:
+        """What the chosen probes answer to the valid and test splits."""
+        found = self.inputs.examples
+        return {split: self._answers(chosen, self.splits[split], found.of(split), split) for split in ("valid", "test")}
+
+    def predict_changed(self, chosen: Sequence[trainer.Fitted], name: str, changed: Changed) -> Predictions:
+        """What they answer to test clips after a perturbation."""
+        import torch
+
+        from marble_bench.probes import trainer
+
+        features = changed.load()
+        assert isinstance(features, Features)
+        rows = trainer.Split(Tensors(features.layers), torch.from_numpy(features.clip), self.splits["test"].truth)
+        return self._answers(chosen, rows, changed.examples, split_of(name))
+
+    def _answers(
+        self, chosen: Sequence[trainer.Fitted], rows: trainer.Split, found: Examples, split: str
+    ) -> Predictions:
+        """What chosen probes answer to some examples, in the label's own units, averaged over each clip's windows."""
+        import torch
+
+        from marble_bench.probes import trainer
+
+        device = self.config.probes.device
+        outputs = self.units.restore(
+            torch.stack([trainer.predict_windows(one, rows, self.recipe, device) for one in chosen])
+        )
+        return Predictions(
+            split,
+            found,
+            scoring.average_windows(outputs, rows.clip, len(found)),
+            torch.from_numpy(found.truth(self.config.task.target)),
+            windows=Windows(outputs, rows.clip),
+        )
+
+    def few_shot(self) -> list[dict[str, Any]]:
+        """The main metric of each seed's best probe when the grid is trained on a share of the training clips."""
+        from marble_bench.probes import few_shot, trainer
+
+        recipe, test, points = self.recipe, self.splits["test"], []
+        for share in few_shot.SHARES:
+            point: dict[str, Any] = {"share": share, "valid": [], "test": []}
+            for seed in range(self.config.probes.seeds):
+                part = few_shot.share_of(self.splits["train"], share, seed)
+                own = [probe for probe in self.probes if probe.seed == seed]
+                (best,) = choose(self._fit(own, part), [seed])
+                outputs = trainer.predict(best, test, recipe, self.config.probes.device)
+                point["clips"] = part.clips
+                point["valid"].append(number(best.valid))
+                point["test"].append(number(float(recipe.score(outputs[None], test.truth)[0])))
+            points.append(point)
+        return points
+
+    def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.Fitted]) -> Scored:
+        """Scores clip by clip, by the best ensemble of windows, and by group, as the task asks."""
+        import torch
+
+        task, marks = self.config.task, list[str]()
+        assert isinstance(task.target, (Classes, Tags, Scalars))
+        main, plain = task.metrics[:1], answers(found)
+        train = self.inputs.examples.of("train").truth(task.target)
+        constant = torch.from_numpy(task.target.trivial(train))
+        scored = Scored(scoring.scores(task.metrics, plain, constant, marks=marks), marks=marks)
+        if task.ensemble:
+            windows = {split: each.windows for split, each in found.items() if each.windows is not None}
+            outputs = {split: each.outputs for split, each in windows.items()}
+            clip = {split: each.clip for split, each in windows.items()}
+            best, names = scoring.best_ensemble(task.metrics[0], outputs, clip, plain)
+            scored.scores |= scoring.scores(main, best, constant, "_ensemble", main=False, marks=marks)
+            scored.choices = [{"ensemble": name} for name in names]
+        if task.group_name:
+            grouped = scoring.by_group(plain, {split: each.groups for split, each in found.items()})
+            scored.scores |= scoring.scores(main, grouped, constant, f"_{task.group_name}", main=False, marks=marks)
+        return scored
+
+    def save_more(self, path: Path) -> None:
+        """Nothing: grid and predictions are all."""
+
+    def grid(self, fitted: Sequence[trainer.Fitted]) -> pd.DataFrame:
+        """Every probe of the grid: a row each."""
+        return build_record.grid_table(fitted, self.inputs.features.names)
+
+
+def _check_examples(config: RunConfig, found: Examples) -> None:
+    """Raise DataError for an empty split, a label that is none of the task's, or tags that have no ranking score.
+
+    Those are tags that no clip, or every clip, of valid or test carries.
+    """
+    name, target = config.data.named.name, config.task.target
+    checks.check_splits(found, name)
+    found.truth(target)
+    if not isinstance(target, Tags):
+        return
+    for split in ("valid", "test"):
+        held = [set(tags) for tags in found.of(split).targets]
+        bad = [tag for tag in target.names if sum(tag in tags for tags in held) in (0, len(held))]
+        if bad:
+            raise DataError(
+                f"task '{name}': no clip, or every clip, of the {split} split carries {listing(bad)}; "
+                "a ranking score needs both kinds. Use more of the corpus"
+            )
+
+
+def _marks(found: Inputs, task: Task, train: trainer.Split, config: RunConfig) -> list[str]:
+    """What is odd about features and labels."""
+    assert isinstance(found.features, Features)
+    clips, protocol = found.examples.clips, config.probes.protocol
+    marks = [*found.marks, *checks.check_features(found.features, clips)]
+    marks += checks.check_labels(task.target, clips)
+    marks += checks.check_ids(clips)
+    marks += checks.check_carriers(task.metrics, task.target, clips)
+    if protocol.solver == "adam":
+        marks += checks.check_batches(len(train.clip), protocol.batch_sizes or (protocol.batch_size,))
+    return marks
+
+
+@dataclass(frozen=True)
+class Units:
+    """How labels are scaled for training. mean, spread: `(width,)` float32 of `Scalars`, else 0 and 1, `(1,)`."""
+
+    mean: NDArray[Any]
+    spread: NDArray[Any]
+
+    @classmethod
+    def of(cls, found: Examples, truth: NDArray[Any], config: RunConfig) -> Units:
+        """By the train and valid splits together. Raises DataError for a label that is the same in all of them."""
+        import numpy as np
+
+        if not isinstance(config.task.target, Scalars):
+            return cls(np.zeros(1, np.float32), np.ones(1, np.float32))
+        development = truth[[clip.split != "test" for clip in found.clips]].astype(np.float64)
+        mean, spread = development.mean(axis=0).astype(np.float32), development.std(axis=0).astype(np.float32)
+        if not spread.all():
+            raise DataError(f"task '{config.data.named.name}': every development clip has the same label")
+        return cls(mean, spread)
+
+    def restore(self, outputs: torch.Tensor) -> torch.Tensor:
+        """Outputs in the label's own units."""
+        import torch
+
+        return outputs * torch.from_numpy(self.spread) + torch.from_numpy(self.mean)
+
+
+def _splits(found: Inputs, config: RunConfig) -> tuple[dict[str, trainer.Split], Units]:
+    """Features and truth of each split as tensors, and how labels are scaled in them."""
+    import numpy as np
+    import torch
+
+    from marble_bench.probes import few_shot, trainer
+
+    assert isinstance(found.features, Features)
+    truth = found.examples.truth(config.task.target)
+    units = Units.of(found.examples, truth, config)
+    if isinstance(config.task.target, Scalars):
+        truth = (truth - units.mean) / units.spread
+    layers, window_clip = Tensors(found.features.layers), found.features.clip
+    splits = {}
+    for split in SPLITS:
+        members = np.array(found.examples.places(split), np.int64)
+        rows = np.flatnonzero(np.isin(window_clip, members))
+        place = np.searchsorted(members, window_clip[rows])
+        splits[split] = trainer.Split(
+            layers, torch.from_numpy(place), torch.from_numpy(truth[members]), torch.from_numpy(rows)
+        )
+    if config.probes.control == "shuffle":
+        splits["train"] = few_shot.shuffled(splits["train"])
+    return splits, units

@@ -1,0 +1,41 @@
+"""Which of a model's layers `--layers` asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from marble_bench.core.protocol import Protocol
+from marble_bench.errors import UsageError
+
+
+def chosen_layers(
+    asked: str, names: Sequence[str], protocol: Protocol, summable: Sequence[int]
+) -> tuple[list[int], bool]:
+    """What `--layers` means: indices of single layers, and whether the weighted sum is among the probes.
+
+    `all`: each layer, and the sum where the protocol has it and the layers allow it. `sum`: the sum alone. Else names
+    with commas, and ranges `first-last` of names that are numbers.
+    """
+    if asked == "all":
+        return list(range(len(names))), protocol.layer_sum and bool(summable)
+    picked: list[int] = []
+    with_sum = False
+    for part in asked.split(","):
+        first, dash, last = part.partition("-")
+        if part == "sum":
+            if protocol.solver == "exact":
+                raise UsageError(
+                    f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name"
+                )
+            if not summable:
+                raise UsageError(
+                    "--layers sum needs at least two layers of one width behind the first; this model has none"
+                )
+            with_sum = True
+        elif part in names:
+            picked.append(list(names).index(part))
+        elif dash and first in names and last in names and names.index(first) <= names.index(last):
+            picked += range(names.index(first), names.index(last) + 1)
+        else:
+            raise UsageError(f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, or sum")
+    return sorted(set(picked)), with_sum
