@@ -196,7 +196,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
     from marble_bench.leaderboard import board as boards
     from marble_bench.leaderboard import compare, page, plot
     from marble_bench.leaderboard import table as printing
-    from marble_bench.records import record_file, results, validation
+    from marble_bench.records import results, validation
     from marble_bench.runs import reproduce
 
     bad, texts = [], []
@@ -240,7 +240,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
     ]
     if all(sides):
         tried("compare", lambda: texts.append(json.dumps(asdict(compare.compare(*sides, 2)))))
-    one = tried("reproduce", lambda: record_file.read_one(path))
+    one = tried("reproduce", lambda: results.read(path))
     if one is not None:
         tried("reproduce", lambda: reproduce.request_of(one.record, folder, folder, "cpu"))
     if any(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", show.visible_lines(text)) for text in texts):

@@ -7,7 +7,6 @@ found by. The world is a corpus of hums that is whole on disk, with an encoder t
 
 from __future__ import annotations
 
-import copy
 import itertools
 import os
 from collections.abc import Callable
@@ -27,6 +26,8 @@ from marble_bench.data import corpus
 from marble_bench.features.pooled import digests
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
+from marble_bench.records.record import to_json
+from marble_bench.records.schema import from_json
 from marble_bench.runs import run
 from marble_bench.runs.config import Outcome, RunConfig
 from marble_bench.scoring import scores
@@ -110,7 +111,7 @@ class Draft:
     def of(cls, outcome: Outcome) -> Draft:
         """A copy of what a run wrote."""
         tables = [pd.read_parquet(results.table_path(outcome.path, kind)) for kind in results.TABLES]
-        return cls(copy.deepcopy(outcome.record), *tables)
+        return cls(to_json(outcome.record), *tables)
 
     def answers(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
         """Outputs `(seeds, clips, width)` and truth `(clips,)` of a split."""
@@ -150,8 +151,9 @@ class Draft:
             self.record["data"]["clips"][split] = len(answers[split][1])
         selection = self.record["selection"]
         selection["probes"], selection["diverged"] = len(self.grid), int(self.grid["diverged"].sum())
-        path = results.record_path(folder, self.record)
-        results.save(path, self.record, self.grid, self.predictions, overwrite=True)
+        record = from_json(self.record)
+        path = results.record_path(folder, record)
+        results.save(path, record, self.grid, self.predictions, overwrite=True)
         return path
 
 
@@ -183,16 +185,16 @@ def edited_predictions(world: World, honest: Outcome, folder: Path) -> Path:
 def other_weights(world: World, honest: Outcome, folder: Path) -> Path:
     """A run with other weights, under the digest of those that everybody has."""
     draft = Draft.of(world.run(weights=world.weights("better")))
-    draft.record["model"] = copy.deepcopy(honest.record["model"])
+    draft.record["model"] = to_json(honest.record)["model"]
     return draft.seal(folder, world)
 
 
 def layer_chosen_on_test(world: World, honest: Outcome, folder: Path) -> Path:
     """The layer that does best on test, its rivals' validation scores lowered so that validation would choose it."""
-    chosen = {choice["layer"] for choice in honest.record["selection"]["per_seed"]}
+    chosen = {choice["layer"] for choice in to_json(honest.record)["selection"]["per_seed"]}
     others = [layer for layer in ("0", "1", "2", "sum") if {layer} != chosen]
     tried = {layer: world.run(layers=layer) for layer in others}
-    best = max(tried, key=lambda layer: tried[layer].record["scores"]["accuracy"]["test"])
+    best = max(tried, key=lambda layer: tried[layer].record.scores["accuracy"].test)
     draft, alone = Draft.of(honest), Draft.of(tried[best])
     draft.predictions = alone.predictions
     draft.record["selection"]["per_seed"] = alone.record["selection"]["per_seed"]
@@ -210,8 +212,8 @@ def exchanged_splits(world: World, honest: Outcome, folder: Path) -> Path:
         return [replace(clip, split=turned.get(clip.split, clip.split)) for clip in world.clips()]
 
     draft = Draft.of(world.run(named=replace(world.named, task=replace(world.named.task, clips=clips))))
-    draft.record["data"]["fingerprint"] = honest.record["data"]["fingerprint"]
-    draft.record["task"] = copy.deepcopy(honest.record["task"])
+    draft.record["data"]["fingerprint"] = to_json(honest.record)["data"]["fingerprint"]
+    draft.record["task"] = to_json(honest.record)["task"]
     return draft.seal(folder, world)
 
 
@@ -241,9 +243,9 @@ def leaked_training(world: World, honest: Outcome, folder: Path) -> Path:
     named = replace(world.named, task=replace(world.named.task, clips=clips, counts=counts))
     draft = Draft.of(world.run(named=named))
     for key in ("task", "data"):
-        draft.record[key] = copy.deepcopy(honest.record[key])
+        draft.record[key] = to_json(honest.record)[key]
     for name, score in draft.record["scores"].items():
-        score["trivial"] = honest.record["scores"][name]["trivial"]
+        score["trivial"] = to_json(honest.record)["scores"][name]["trivial"]
     return draft.seal(folder, world)
 
 
@@ -271,10 +273,10 @@ def miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
             label = names.index(clip.target)
             frames.append([split, seed, clip.id, clip.id, [float(label)], by_label[label]])
     draft.predictions = pd.DataFrame(frames, columns=["split", "seed", "clip", "group", "truth", "outputs"])
-    draft.record["data"] = copy.deepcopy(honest.record["data"])
+    draft.record["data"] = to_json(honest.record)["data"]
     draft.record |= {"comparable": True, "why_not": []}
     for name, score in draft.record["scores"].items():
-        score["trivial"] = honest.record["scores"][name]["trivial"]
+        score["trivial"] = to_json(honest.record)["scores"][name]["trivial"]
     outputs, truth = draft.answers("valid")
     valid = (outputs.argmax(dim=-1) == truth).double().mean(dim=1).tolist()
     for choice, value in zip(draft.record["selection"]["per_seed"], valid, strict=True):

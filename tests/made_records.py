@@ -18,6 +18,8 @@ from marble_bench.errors import DataError
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import claims, results
 from marble_bench.records.comparable import of_record
+from marble_bench.records.record import SCHEMA
+from marble_bench.records.schema import from_json
 from marble_bench.runs.inputs import model_facts
 from marble_bench.runs.predictions import Predictions, table
 from marble_bench.scoring import scores as scoring
@@ -117,7 +119,7 @@ def make(
             SimpleNamespace(source="made" if known.weights else "none", revision="", sha256=facts["weights_sha256"]),
         )
     record = {
-        "schema": results.SCHEMA,
+        "schema": SCHEMA,
         "suite": {"version": "0", "git": None, "dirty": None},
         "protocol": {"name": protocol, "version": 1, "hash": MARBLE.hash},
         "model": facts,
@@ -146,9 +148,10 @@ def make(
     }  # fmt: skip
     found = Examples.of_clips(clips)
     predicted = [Predictions(split, found.of(split), outputs[split], truth[split]) for split in outputs]
-    apart = [each for each in of_record(record, MARBLE.seeds).reasons() if each not in record["why_not"]]
+    apart = [each for each in of_record(from_json(record), MARBLE.seeds).reasons() if each not in record["why_not"]]
     record |= {"why_not": record["why_not"] + apart, "comparable": record["comparable"] and not apart}
-    variant = claims.variant_of(record)
-    path = results.record_path(folder, record, "other" if variant is None else variant)
-    results.save(path, record, grid, table(predicted), overwrite=True)
+    made = from_json(record)
+    variant = claims.variant_of(made)
+    path = results.record_path(folder, made, "other" if variant is None else variant)
+    results.save(path, made, grid, table(predicted), overwrite=True)
     return path

@@ -10,7 +10,7 @@ import pytest
 from marble_bench.core import plugins
 from marble_bench.records import validation
 from marble_bench.records.corpus_facts import Corpora
-from marble_bench.records.record_file import Stored, read_one
+from marble_bench.records.results import read
 from marble_bench.runs import reproduce, run
 from marble_bench.runs.config import OutputConfig
 
@@ -62,8 +62,8 @@ def again(world):
     made = {}
 
     def call(path):
-        stored = read_one(path)
-        knows = stored.record["model"]["name"] == "knows"
+        stored = read(path)
+        knows = stored.record.model.name == "knows"
         encoder = forgers.knowing_encoder(world) if knows else plugins.find_encoder(f"{forgers.ENCODERS}:HUM")
         name = f"{forgers.ENCODERS}:{'KNOWS' if knows else 'HUM'}"
         weights = None if knows else world.weights("honest")
@@ -76,7 +76,7 @@ def again(world):
             made[key] = run.run(
                 replace(config, output=OutputConfig(results=world.folder / f"again{len(made)}")), forgers.Silent()
             )
-        return reproduce.differences_of(stored, Stored(made[key].path, made[key].record))
+        return reproduce.differences_of(stored, read(made[key].path))
 
     return call
 

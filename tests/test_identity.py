@@ -23,6 +23,7 @@ from marble_bench.errors import BenchError, UsageError
 from marble_bench.features import fingerprint, frames, jobs, manage, pooled, ray
 from marble_bench.features.store import Span, Store
 from marble_bench.records import results, validation
+from marble_bench.records.schema import faults
 
 ROOT = Path(__file__).parent.parent
 ENCODER = Path(TOY_MODEL.split(":")[0]).read_text()
@@ -497,7 +498,7 @@ def test_weights_drawn_at_every_load_are_refused_by_check_and_by_run(bench, tmp_
 
 def test_a_record_holds_its_key_and_the_code_of_every_plug_in(toy, tmp_path):
     record = toy(*QUICK).record
-    assert not results.faults(record)
+    assert not faults(record)
     told = record["identity"]
     assert {each["kind"] for each in told["sources"]} == {"encoder", "task", "corpus", "metric", "protocol", "head"}
     theirs = {each["kind"] for each in told["sources"] if not each["shipped"]}
@@ -507,7 +508,7 @@ def test_a_record_holds_its_key_and_the_code_of_every_plug_in(toy, tmp_path):
         assert known is each["shipped"]
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
     older = {key: value for key, value in record.items() if key != "identity"}
-    assert not results.faults(older)
+    assert not faults(older)
     path.write_text(json.dumps(older))
     again = toy(*QUICK)  # a record that was made before records had it is the same record
     assert again.code == 0, again.err

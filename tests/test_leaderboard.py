@@ -17,6 +17,7 @@ from marble_bench.leaderboard.rows import published_cells, published_sources
 from marble_bench.leaderboard.table import latex, notes
 from marble_bench.metrics import ap
 from marble_bench.records.record_file import Stored, predicted, read_stored
+from marble_bench.records.schema import from_json
 from marble_bench.scoring.statistics import difference, holm, replicated
 from marble_bench.scoring.targets import Tags
 
@@ -151,7 +152,7 @@ def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
     (mark,) = checks.check_carriers((ap,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)])
     for marks, expected in (([], []), ([mark, "no train clip is tagged a"], ["ap of mtg-instrument"])):
         record["data"]["marks"] = marks
-        board = make_board([Stored(path, record)], Asked("marble", mini=True))
+        board = make_board([Stored(path, from_json(record))], Asked("marble", mini=True))
         told = {cell.metric: cell.basis for cell in board.cells}
         strange = "facts not known here: model 'one'"
         assert told["roc_auc"] == f"over 60 test clips, mean of 3 seeds; {strange}"
@@ -198,7 +199,7 @@ def test_ties_are_what_the_paired_test_and_holm_leave(tmp_path, bench):
     answers = [predicted(each, "accuracy") for each in stored]
     made = replicated(answers[0].metric, [a.outputs for a in answers], answers[0].truth, answers[0].groups)
     p = [difference(made[i], made[j]).p for i, j in ((0, 1), (0, 2), (1, 2))]
-    names = [each.record["model"]["name"] for each in stored]
+    names = [each.record.model.name for each in stored]
     apart = {frozenset((names[i], names[j])): q for (i, j), q in zip(((0, 1), (0, 2), (1, 2)), holm(p), strict=True)}
     for pair, q in apart.items():
         one, other = pair

@@ -342,13 +342,13 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     import jsonschema
     import pandas as pd
 
-    from marble_bench.records import results
+    from marble_bench.records.schema import from_json, schema
 
     arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json")
     ended = bench(*arguments, "--keep-audio", tmp_path / "kept")
     assert ended.code == 0, ended.err
     made = ended.record
-    jsonschema.validate(made, results.schema())
+    jsonschema.validate(made, schema())
     sdr = made["scores"]["sdr"]
     assert sdr["main"]
     assert sdr["unit"] == "dB"
@@ -377,7 +377,7 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
         assert [len(target["frames"]) for target in targets] == [6, 6]
         medians = [np.nanmedian([frame["metrics"]["SDR"] for frame in target["frames"]]) for target in targets]
         assert np.median(medians) == pytest.approx(made["scores"][f"museval_sdr_{stem}"]["test"], abs=1e-5)
-    again = reproduce.request_of(made, tmp_path / "cache", tmp_path / "again", "cpu")
+    again = reproduce.request_of(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.probes.seeds, again.data.limit, again.features.dtype) == (1, 2, "float32")
 
 

@@ -9,6 +9,7 @@ import subprocess
 from html.parser import HTMLParser
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -18,7 +19,8 @@ from marble_bench.leaderboard.board import Asked
 from marble_bench.leaderboard.board import make as make_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.records.record_file import Stored, read_stored
+from marble_bench.records.record import FewShotPoint
+from marble_bench.records.record_file import read_stored
 from marble_bench.records.results import paths, table_path
 from marble_bench.records.validation import judged
 
@@ -65,21 +67,21 @@ def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
             if row["kind"] != "measured":
                 continue
             task, metric = column.split("/")
-            score = records[cell["record"]].record["scores"][metric]
-            assert records[cell["record"]].record["task"]["name"] == task
-            assert cell["v"] == pytest.approx(100 * score["test"])
-            assert cell["t"] == f"{100 * score['test']:.1f}"
-            assert cell["ci"] == pytest.approx([100 * bound for bound in score["ci95"]])
-            assert cell["ci_t"] == [f"{100 * bound:.1f}" for bound in score["ci95"]]
-            assert cell["sd_t"] == f"{100 * pd.Series(score['per_seed']).std():.1f}"
+            score = records[cell["record"]].record.scores[metric]
+            assert records[cell["record"]].record.task.name == task
+            assert cell["v"] == pytest.approx(100 * score.test)
+            assert cell["t"] == f"{100 * score.test:.1f}"
+            assert cell["ci"] == pytest.approx([100 * bound for bound in score.ci95])
+            assert cell["ci_t"] == [f"{100 * bound:.1f}" for bound in score.ci95]
+            assert cell["sd_t"] == f"{100 * pd.Series(score.per_seed).std():.1f}"
             cells += 1
         if row["kind"] == "floor" and row["model"] == "trivial":
             for column, cell in row["cells"].items():
                 task, metric = column.split("/")
                 assert cell["t"] in {
-                    f"{100 * each.record['scores'][metric]['trivial']:.1f}".replace("-0.0", "0.0")
+                    f"{100 * each.record.scores[metric].trivial:.1f}".replace("-0.0", "0.0")
                     for each in records.values()
-                    if each.record["task"]["name"] == task
+                    if each.record.task.name == task
                 }
     assert cells == 3 * 1 + 2 * 3
     by_model = {row["model"]: row for row in found["rows"]}
@@ -121,18 +123,15 @@ def test_a_layer_whose_probes_all_diverged_has_no_score():
 @pytest.mark.parametrize(
     ("held", "expected"),
     [
-        (None, []),
-        ("soon", []),
-        (
-            [{"shots": 4, "test": 0.5}, {"shots": 1, "test": 0.25, "ci95": [0.1, 0.4]}, 7],
-            [(1, 0.25, [0.1, 0.4]), (4, 0.5, None)],
-        ),
-        ([{"share": 0.1, "clips": 44, "valid": [0.4], "test": [0.25, 0.75, None]}], [(44, 0.5, [0.25, 0.75])]),
-        ([{"shots": True, "test": 0.1}, {"shots": 2, "test": math.nan}, {"clips": 3, "test": [None]}], []),
+        ([], []),
+        ([(44, [0.25, 0.75, None])], [(44, 0.5, [0.25, 0.75])]),
+        ([(9, [0.5]), (3, [0.25]), (1, [None])], [(3, 0.25, None), (9, 0.5, None)]),
     ],
 )
-def test_few_shot_curves_are_read_where_there_are_any(held, expected):
-    assert [(point["n"], point["v"], point["ci"]) for point in few_shot({"few_shot": held})] == expected
+def test_few_shot_curves_are_read_where_there_are_any(folder, held, expected):
+    points = tuple(FewShotPoint(share=0.1, clips=clips, valid=test, test=test) for clips, test in held)
+    record = msgspec.structs.replace(read_stored(folder)[0].record, few_shot=points)
+    assert [(point["n"], point["v"], point["ci"]) for point in few_shot(record)] == expected
 
 
 def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
@@ -353,8 +352,7 @@ def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(
 
 
 def test_a_record_without_its_grid_is_shown_without_it(folder):
-    stored = [Stored(each.path, each.record) for each in read_stored(folder)]
-    for each in stored:
+    for each in read_stored(folder):
         table_path(each.path, "grid").unlink()
     found = data(_board(folder))
     assert all(each["grid"] is None and each["layers"] is None for each in found["records"])

@@ -27,7 +27,9 @@ from marble_bench.features.store import Span
 from marble_bench.metrics import Metric, accuracy, beats
 from marble_bench.metrics.key import KEYS
 from marble_bench.records import results, validation
+from marble_bench.records.record import to_json
 from marble_bench.records.record_file import Stored
+from marble_bench.records.schema import from_json, schema
 from marble_bench.runs import reproduce
 from marble_bench.scoring import statistics
 from marble_bench.scoring.scores import drop
@@ -184,7 +186,7 @@ def perturbed(toy):
 
 
 def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_else(toy, bench, perturbed, tmp_path):
-    jsonschema.validate(perturbed, results.schema())
+    jsonschema.validate(perturbed, schema())
     plain = toy("--mini", "--seeds", 2).record
     for part in ("selection", "scores", "data"):
         assert perturbed[part] == plain[part]
@@ -474,7 +476,8 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
         "mp3": {"clips": 9, "left_out": 1, "scores": {"accuracy": {**score, "drop_ci95": [0.2, 0.3456]}}},
         "gain": {"clips": 10, "left_out": 0, "scores": {"accuracy": score}},  # made before drops had an interval
     }
-    record = {**full.record, "perturbations": told, "why_not": [*full.record["why_not"], "made for perturbations"]}
+    facts = to_json(full.record)
+    record = from_json({**facts, "perturbations": told, "why_not": [*facts["why_not"], "made for perturbations"]})
     stored = [*read_stored(tmp_path), Stored(full.path.with_name("gtzan.mini-perturbed.json"), record)]
     found = {each["id"]: each["perturbed"] for each in data(make_board(stored, Asked("marble", mini=True)))["records"]}
     row = {
@@ -516,20 +519,20 @@ def fallen(tmp_path):
     told = {"test": score, "clean": clean, "drop": clean - score, "per_seed": per_seed}
     record["perturbations"] = {"mp3": {"clips": 60, "left_out": 0, "scores": {"accuracy": told}}}
     pd.concat([table, changed]).to_parquet(place, index=False)
-    return Stored(path, record), per_clip
+    return Stored(path, from_json(record)), per_clip
 
 
 def _again(record, by):
     """A rerun whose score under mp3 is another."""
-    made = json.loads(json.dumps(record))
+    made = to_json(record)
     made["perturbations"]["mp3"]["scores"]["accuracy"]["test"] += by
-    return made
+    return from_json(made)
 
 
 def test_a_changed_score_is_judged_by_its_own_interval_where_its_predictions_are(fallen):
     stored, per_clip = fallen
-    score = stored.record["perturbations"]["mp3"]["scores"]["accuracy"]["test"]
-    low, high = stored.record["scores"]["accuracy"]["ci95"]
+    score = stored.record.perturbations["mp3"].scores["accuracy"].test
+    low, high = stored.record.scores["accuracy"].ci95
     assert 0.3 < score < 0.7
     assert high - low < 0.1  # the unchanged score's interval is far too narrow for one near a half
     plain, row = reproduce.scores_again(stored, _again(stored.record, -0.08))
@@ -543,8 +546,8 @@ def test_a_changed_score_is_judged_by_its_own_interval_where_its_predictions_are
 
 def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval_moved_and_says_so(fallen, capsys):
     stored, _ = fallen
-    low, high = stored.record["scores"]["accuracy"]["ci95"]
-    moved = stored.record["perturbations"]["mp3"]["scores"]["accuracy"]["drop"]
+    low, high = stored.record.scores["accuracy"].ci95
+    moved = stored.record.perturbations["mp3"].scores["accuracy"].drop
     place = results.table_path(stored.path, "predictions")
     table = pd.read_parquet(place)
     turned = table.assign(outputs=[np.roll(row, 1) for row in table.outputs])

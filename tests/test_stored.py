@@ -42,7 +42,7 @@ def _table(path, truth_of, outputs_of, tracks=12, seeds=2):
 def one(tmp_path):
     """A record whose predictions a test replaces."""
     path = make(tmp_path / "results", "one")
-    return record_file.Stored(path, results.read(path))
+    return results.read(path)
 
 
 def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch):
@@ -81,11 +81,11 @@ def test_tracks_with_other_beats_are_not_the_same_tracks(one, monkeypatch):
 
 def test_answers_come_back_to_the_last_digit(one):
     found = record_file.predicted(one, "accuracy")
-    score = one.record["scores"]["accuracy"]
-    assert found.metric.compute(found.outputs, found.truth).tolist() == score["per_seed"]
+    score = one.record.scores["accuracy"]
+    assert found.metric.compute(found.outputs, found.truth).tolist() == list(score.per_seed)
     assert found.outputs.dtype == torch.float32
     assert list(statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)) == pytest.approx(
-        score["ci95"]
+        score.ci95
     )
 
 
@@ -114,7 +114,7 @@ def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_pat
     first = frame.drop_duplicates("group").set_index("group")["truth"]
     frame["truth"] = frame["group"].map(first)
     frame.to_parquet(table, index=False)
-    found = record_file.predicted(record_file.Stored(path, results.read(path)), "accuracy_recording")
+    found = record_file.predicted(results.read(path), "accuracy_recording")
     assert found.outputs.shape[1] == 30
     one_seed = frame[frame["seed"] == 0]
     means = one_seed.groupby("group")["outputs"].apply(lambda rows: np.mean(np.stack(list(rows)), axis=0))

@@ -20,7 +20,8 @@ from marble_bench.files import names
 from marble_bench.leaderboard.board import Asked, Board, coverage
 from marble_bench.leaderboard.rows import Cell
 from marble_bench.records import comparable, results, validation
-from marble_bench.records.record_file import metric_of, read_one, table
+from marble_bench.records.record_file import metric_of, table
+from marble_bench.records.schema import from_json, schema
 
 COMMANDS = (
     ("list", "results"),
@@ -331,7 +332,7 @@ def test_a_table_that_unpacks_to_far_more_than_its_record_tells_of_is_refused_un
     _forge(path)
     monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(Exception, match=words):
-        table(read_one(path), "predictions")
+        table(results.read(path), "predictions")
 
 
 @pytest.mark.parametrize(
@@ -353,11 +354,12 @@ def test_json_that_readers_read_apart_or_cannot_hold_is_named(tmp_path, bench, t
     assert words in ended.out
 
 
-def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored():
-    record = {
-        "task": {"name": "my-stems"},
-        "selection": {"per_seed": [{"seed": 0, "stem": stem} for stem in ("voice", "rest")]},
-    }
+def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored(tmp_path):
+    facts = json.loads(make(tmp_path, "one", mini=True).read_text())
+    facts["task"]["name"] = "my-stems"
+    (first, *_) = facts["selection"]["per_seed"]
+    facts["selection"]["per_seed"] = [first | {"stem": stem} for stem in ("voice", "rest")]
+    record = from_json(facts)
     for name, score in (("sdr", 2.5), ("sdr_voice", 2.0), ("museval_sdr_rest", 7.0)):
         import torch
 
@@ -371,9 +373,9 @@ def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored():
 def test_names_in_the_schema_are_those_of_the_rule():
     import jsonschema
 
-    schema = results.schema()
-    name = jsonschema.Draft202012Validator({"$ref": "#/$defs/name", "$defs": schema["$defs"]})
-    text = jsonschema.Draft202012Validator({"$ref": "#/$defs/text", "$defs": schema["$defs"]})
+    defined = schema()["$defs"]
+    name = jsonschema.Draft202012Validator({"$ref": "#/$defs/name", "$defs": defined})
+    text = jsonschema.Draft202012Validator({"$ref": "#/$defs/text", "$defs": defined})
     tried = [
         "mert-95m",
         "a\n",

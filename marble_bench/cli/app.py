@@ -294,15 +294,15 @@ def _results(folder: Path) -> list[dict[str, Any]]:
     rows, found = [], judged(results.paths(folder))
     print_left_off(found.left_off)
     for record in (each.record for each in found.standing):
-        metric, score = next((name, score) for name, score in record["scores"].items() if score["main"])
+        metric, score = next(iter(record.main_scores.items()))
         rows.append(
             {
-                "model": record["model"]["name"],
-                "task": record["task"]["name"],
-                "protocol": record["protocol"]["name"],
+                "model": record.model.name,
+                "task": record.task.name,
+                "protocol": record.protocol.name,
                 "metric": metric,
-                "test": score["test"],
-                "comparable": "yes" if record["comparable"] else "no: " + "; ".join(record["why_not"]),
+                "test": score.test,
+                "comparable": "yes" if record.comparable else "no: " + "; ".join(record.why_not),
             }
         )
     return rows

@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from marble_bench.leaderboard.board import Asked, Board
+    from marble_bench.records.record import Record
     from marble_bench.records.record_file import Stored
 
 app = typer.Typer()
@@ -79,22 +80,22 @@ def _hint(stored: Sequence[Stored], asked: Asked) -> str:
     """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
     from marble_bench.leaderboard.rows import elsewhere
 
-    of = [each for each in stored if not asked.tasks or each.record["task"]["name"] in asked.tasks]
-    of = [each for each in of if not asked.models or each.record["model"]["name"] in asked.models]
+    of = [each for each in stored if not asked.tasks or each.record.task.name in asked.tasks]
+    of = [each for each in of if not asked.models or each.record.model.name in asked.models]
     return elsewhere(of, asked.protocol, asked.mini)
 
 
-def _known(asked: Asked, records: Sequence[dict[str, Any]]) -> None:
+def _known(asked: Asked, records: Sequence[Record]) -> None:
     """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
     from marble_bench.core import plugins
     from marble_bench.errors import did_you_mean
     from marble_bench.leaderboard.rows import published_cells
 
     cells = published_cells()
-    if asked.protocol not in {record["protocol"]["name"] for record in records}:
+    if asked.protocol not in {record.protocol.name for record in records}:
         plugins.registered_protocol(asked.protocol)
-    tasks = {record["task"]["name"] for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
-    models = {record["model"]["name"] for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
+    tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
+    models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
     for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):
         for name in names:
             if name not in choices:
@@ -171,9 +172,9 @@ def compare(
     here = [] if is_path(a) and is_path(b) else _standing(folder)
     sides = [records_of(name, folder, here, protocol, mini) for name in (a, b)]
     if task:
-        every, sides = sides, [[each for each in side if each.record["task"]["name"] in task] for side in sides]
+        every, sides = sides, [[each for each in side if each.record.task.name in task] for side in sides]
         if not all(sides):
-            both = sorted(set.intersection(*({each.record["task"]["name"] for each in side} for side in every)))
+            both = sorted(set.intersection(*({each.record.task.name for each in side} for side in every)))
             hint = did_you_mean(task[0], both) or f"; both have {listing(both) or 'none'}"
             raise UsageError(f"not both have a record on {', '.join(task)}{hint}")
     found = compared(sides[0], sides[1], clips or 5)

@@ -82,9 +82,9 @@ def export(
 ) -> None:
     """A record in the format of another tool: BSSEval window by window, as `museval` writes and reads it."""
     from marble_bench.records.bsseval import export_museval
-    from marble_bench.records.record_file import read_one
+    from marble_bench.records.results import read
 
-    folders = export_museval(read_one(record.expanduser()), museval.expanduser())
+    folders = export_museval(read(record.expanduser()), museval.expanduser())
     if as_json:
         print(json.dumps({"museval": [str(folder) for folder in folders]}))
     else:
@@ -117,14 +117,15 @@ def reproduce(
     from marble_bench.cli.show import print_again
     from marble_bench.files.cache import cache_root
     from marble_bench.files.scratch import scratch_folder
-    from marble_bench.records.record_file import Stored, read_one
+    from marble_bench.records.record import to_json
+    from marble_bench.records.results import read
     from marble_bench.runs import reproduce as reproducing
     from marble_bench.runs import run as running
     from marble_bench.runs.config import offline_asked
 
     if head and not protocol:
         raise UsageError("--head: give --protocol too, the rules that the head was put into")
-    stored, where = read_one(record.expanduser()), device_of(device)
+    stored, where = read(record.expanduser()), device_of(device)
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     with scratch_folder(cache_root(cache_dir), say) as folder:
@@ -143,12 +144,12 @@ def reproduce(
         )
         with Progress(config.title, quiet or as_json) as progress:
             outcome = running.run(config, progress)
-        differing = reproducing.differences_of(stored, Stored(outcome.path, outcome.record))
+        differing = reproducing.differences_of(stored, read(outcome.path))
     new = outcome.record
     rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
     if as_json:
         print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
-                          "changed": changed, "record": new}))  # fmt: skip
+                          "changed": changed, "record": to_json(new)}))  # fmt: skip
     else:
-        print_again(rows, {name: score["unit"] for name, score in old["scores"].items()}, differing, changed)
+        print_again(rows, old.units, differing, changed)
     raise typer.Exit(FAILED if differing or any(row.verdict == "outside" for row in rows) else 0)

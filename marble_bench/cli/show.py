@@ -17,6 +17,7 @@ from marble_bench.records.escape import visible, visible_lines
 if TYPE_CHECKING:
     from marble_bench.leaderboard.board import Board
     from marble_bench.leaderboard.compare import Comparison
+    from marble_bench.records.record import Choice, FewShotPoint, Perturbation
     from marble_bench.records.validation import Verdict
     from marble_bench.runs.config import Outcome
     from marble_bench.runs.reproduce import Again, Difference
@@ -74,44 +75,45 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     print(json.dumps(plan) if as_json else "\n".join(visible(f"{key}: {value}") for key, value in plan.items()))
 
 
-def _layers_by_seed(chosen: Sequence[dict[str, Any]]) -> str:
+def _layers_by_seed(chosen: Sequence[Choice]) -> str:
     """The layers that validation chose, seed by seed; for each stem apart where stems have probes of their own."""
     of: dict[str, list[str]] = {}
     for choice in chosen:
-        of.setdefault(choice.get("stem", ""), []).append(choice["layer"])
+        of.setdefault(choice.stem or "", []).append(choice.layer)
     return ", ".join(f"{stem} {' '.join(layers)}".strip() for stem, layers in of.items())
 
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """A record: as one line of JSON, or its scores as a table and where it was written."""
     from marble_bench.leaderboard.table import shown
+    from marble_bench.records.record import to_json
 
     record = outcome.record
     if as_json:
-        print(json.dumps(record))
+        print(json.dumps(to_json(record)))
         return
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
         table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
-    layers = _layers_by_seed(record["selection"]["per_seed"])
-    for metric, score in record["scores"].items():
-        values = [score["test"], *score["ci95"], score["valid"], score["trivial"]]
-        test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score["unit"]) for value in values)
-        names = (record["model"]["name"], record["task"]["name"], metric)
-        texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score["main"] else "")
+    layers = _layers_by_seed(record.selection.per_seed)
+    for metric, score in record.scores.items():
+        values = [score.test, *score.ci95, score.valid, score.trivial]
+        test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score.unit) for value in values)
+        names = (record.model.name, record.task.name, metric)
+        texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score.main else "")
         table.add_row(*map(_plain, texts))
     _console().print(table)
-    if curve := record.get("few_shot"):
-        name, unit = next((name, score["unit"]) for name, score in record["scores"].items() if score["main"])
-        print_table([_point(each, name, unit) for each in curve])
-    if changed := record.get("perturbations"):
-        print_perturbed(changed, {name: score["unit"] for name, score in record["scores"].items()})
+    if record.few_shot:
+        name, score = next(iter(record.main_scores.items()))
+        print_table([_point(each, name, score.unit) for each in record.few_shot])
+    if record.perturbations:
+        print_perturbed(record.perturbations, record.units)
     print_words(str(outcome.path) if outcome.written else f"{outcome.path} stood there already, the same")
-    if record["why_not"]:
-        print_words(f"not comparable: {'; '.join(record['why_not'])}")
+    if record.why_not:
+        print_words(f"not comparable: {'; '.join(record.why_not)}")
 
 
-def _point(point: dict[str, Any], metric: str, unit: str) -> dict[str, str]:
+def _point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
     """A point of a few-shot curve: clips trained on, and the mean over those seeds whose score is a number."""
     from marble_bench.leaderboard.table import shown
 
@@ -119,14 +121,14 @@ def _point(point: dict[str, Any], metric: str, unit: str) -> dict[str, str]:
         known = [value for value in values if value is not None]
         return shown(sum(known) / len(known), unit) if known else "n/a"
 
-    share = f"{100 * point['share']:g} %"
+    share = f"{100 * point.share:g} %"
     return {
-        "trained on": share, "clips": str(point["clips"]), "metric": metric,
-        "test": mean(point["test"]), "valid": mean(point["valid"]),
+        "trained on": share, "clips": str(point.clips), "metric": metric,
+        "test": mean(point.test), "valid": mean(point.valid),
     }  # fmt: skip
 
 
-def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:
+def print_perturbed(changed: dict[str, Perturbation], units: dict[str, str]) -> None:
     """What the scores are on changed test clips, and what was lost."""
     from marble_bench.leaderboard.table import shown
 
@@ -135,12 +137,12 @@ def print_perturbed(changed: dict[str, Any], units: dict[str, str]) -> None:
 
     print_table(
         [
-            {"perturbation": name, "metric": metric, "clean": text(score["clean"], metric),
-             "test": text(score["test"], metric), "drop": text(score["drop"], metric),
-             "95 %": " to ".join(text(bound, metric) for bound in score.get("drop_ci95", ())) or "n/a",
-             "clips": found["clips"], "left out": found["left_out"]}
+            {"perturbation": name, "metric": metric, "clean": text(score.clean, metric),
+             "test": text(score.test, metric), "drop": text(score.drop, metric),
+             "95 %": " to ".join(text(bound, metric) for bound in score.drop_ci95 or ()) or "n/a",
+             "clips": found.clips, "left out": found.left_out}
             for name, found in changed.items()
-            for metric, score in found["scores"].items()
+            for metric, score in found.scores.items()
         ]
     )  # fmt: skip
 

@@ -19,6 +19,15 @@ _NOT_A_NAME = re.compile(r"[^A-Za-z0-9._+:/@-]|\.\.|\.[pP][yY](?::|$)|^[/.~]")
 CONTROL = re.compile("[\x00-\x1f\x7f-\x9f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
+def _free_of(found: re.Pattern[str]) -> str:
+    """The pattern of texts in which `found` finds nothing, in ASCII and in words that every JSON Schema reader has."""
+    escaped = "".join(each if " " <= each <= "~" else f"\\u{ord(each):04x}" for each in found.pattern)
+    return rf"^(?![\s\S]*(?:{escaped}))"
+
+
+NAME_PATTERN, TEXT_PATTERN = _free_of(_NOT_A_NAME), _free_of(CONTROL)  # beside their lengths, all of their rules
+
+
 def is_name(text: str) -> bool:
     """Whether a text may be a name in a record.
 

@@ -14,6 +14,7 @@ corpora as independent and those of one corpus as moving together, which is the 
 from __future__ import annotations
 
 import hashlib
+import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
@@ -89,8 +90,8 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     )
     used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
     floors = _floors(cells, answers)
-    curves = [each for each in stored if each.record.get("few_shot") and _asked_for(each, asked)]
-    perturbed = [each for each in stored if each.record.get("perturbations") and _asked_for(each, asked)]
+    curves = [each for each in stored if each.record.few_shot and _asked_for(each, asked)]
+    perturbed = [each for each in stored if each.record.perturbations and _asked_for(each, asked)]
     return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves, perturbed)
 
 
@@ -139,7 +140,8 @@ class _Answers:
 
         answers = self.of(cell)
         assert answers is not None
-        digest = self.stored[cell.source].record.get("digests", {}).get("predictions")
+        digests = self.stored[cell.source].record.digests
+        digest = digests.predictions if digests else ""
         kept = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.f64" if self.cache and digest else None
         if kept is not None and (values := _read_kept(kept)) is not None:
             return float(values[0]), values[1:]
@@ -330,7 +332,6 @@ def averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
 
 def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
     """The overall mean of each row as a cell, with interval, rank and letters for measured rows."""
-    import numpy as np
 
     found = averages(cells)
     tasks = len({cell.task for cell in cells})
@@ -340,22 +341,7 @@ def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
     for cell in cells:
         if cell.row in of_row and cell.averaged:
             of_row[cell.row].append(cell)
-    made = []
-    for row, value in found.items():
-        parts = of_row[row]
-        first = parts[0]
-        half = _together(parts, _half_width) / tasks if first.mark == "measured" else float("nan")
-        known = bool(np.isfinite(half))
-        made.append(
-            replace(
-                first, task=AVERAGE, metric=AVERAGE, value=value / 100, unit="fraction", source="", main=True,
-                averaged=False, borrowed=any(cell.borrowed for cell in parts), spread=None, trivial=None, rank=None, ties="",
-                against=(), contaminated=", ".join(sorted({cell.contaminated for cell in parts} - {""})),
-                interval=((value - half) / 100, (value + half) / 100) if known else None,
-                basis=f"mean of {tasks} tasks" + ("; normal, from the tasks' intervals" if known else ""),
-                comparable=all(cell.comparable for cell in parts),
-            )
-        )  # fmt: skip
+    made = [_mean(value, of_row[row], tasks) for row, value in found.items()]
     able = [cell for cell in made if cell.mark == "measured" and all(answers.of(part) for part in of_row[cell.row])]
     p = {}
     for one, other in combinations(range(len(able)), 2):
@@ -369,6 +355,21 @@ def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
         replace(cell, rank=stands[cell.row][0], ties=stands[cell.row][1]) if cell.row in stands else cell
         for cell in made
     ]
+
+
+def _mean(value: float, parts: Sequence[Cell], tasks: int) -> Cell:
+    """The cell of an overall mean. value: in points. parts: the cells that it is the mean of."""
+    first = parts[0]
+    half = _together(parts, _half_width) / tasks if first.mark == "measured" else math.nan
+    known = math.isfinite(half)
+    return replace(
+        first, task=AVERAGE, metric=AVERAGE, value=value / 100, unit="fraction", source="", main=True,
+        averaged=False, borrowed=any(cell.borrowed for cell in parts), spread=None, trivial=None, rank=None, ties="",
+        against=(), contaminated=", ".join(sorted({cell.contaminated for cell in parts} - {""})),
+        interval=((value - half) / 100, (value + half) / 100) if known else None,
+        basis=f"mean of {tasks} tasks" + ("; normal, from the tasks' intervals" if known else ""),
+        comparable=all(cell.comparable for cell in parts),
+    )  # fmt: skip
 
 
 def _half_width(cell: Cell) -> float:

@@ -10,12 +10,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
 from marble_bench.leaderboard.rows import elsewhere, is_control, standing
-from marble_bench.records.record_file import Predicted, Stored, alike, predicted, read_one
+from marble_bench.records.record import Score
+from marble_bench.records.record_file import Predicted, Stored, alike, predicted
+from marble_bench.records.results import read
 from marble_bench.records.validation import judged
 from marble_bench.scoring import statistics
 
@@ -82,26 +84,26 @@ def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, m
     digests to choose from, and DataError for the path of a record that does not stand.
     """
     if is_path(name):
-        found = [read_one(Path(name).expanduser())]
+        found = [read(Path(name).expanduser())]
         if off := judged([each.path for each in found], placed=False).left_off:
             raise DataError(f"{off[0]} (bench results check)")
         return found
     every = here
-    here = [each for each in here if each.record["protocol"]["name"] == protocol]
-    here = [each for each in here if each.record["data"]["mini"] == mini]
+    here = [each for each in here if each.record.protocol.name == protocol]
+    here = [each for each in here if each.record.data.mini == mini]
     model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
-    found = [each for each in here if each.record["model"]["name"] == model and not is_control(each.record)]
-    found = [each for each in found if each.record["model"]["weights_sha256"].startswith(digest)]
-    several = dict.fromkeys(each.record["model"]["weights_sha256"][:12] for each in found)
+    found = [each for each in here if each.record.model.name == model and not is_control(each.record)]
+    found = [each for each in found if each.record.model.weights_sha256.startswith(digest)]
+    several = dict.fromkeys(each.record.model.weights for each in found)
     if len(several) > 1:
         raise UsageError(
             f"'{name}' has records of {len(several)} weights in {folder}; choose one: "
             + listing(f"{model}/{weights}" for weights in several)
         )
     if not found:
-        names = sorted({each.record["model"]["name"] for each in here})
+        names = sorted({each.record.model.name for each in here})
         where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
-        of_it = [each for each in every if each.record["model"]["name"] == model]
+        of_it = [each for each in every if each.record.model.name == model]
         hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
         if other := elsewhere(of_it, protocol, mini) or ("" if names else elsewhere(every, protocol, mini)):
             hint = f"; {other}"
@@ -125,12 +127,12 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
         sides = [side.get(task) for side in by_task]
         one, other = sides
         if one is None or other is None:
-            apart.append(f"{task}: only {(one or other).record['model']['name']} has it")  # type: ignore[union-attr]
+            apart.append(f"{task}: only {(one or other).record.model.name} has it")  # type: ignore[union-attr]
             continue
         found, why = _scores(one, other, clips)
         compared += found
         apart += [f"{task}: {why}"] if why else []
-    names = [side[0].record["model"]["name"] for side in (a, b)]
+    names = [side[0].record.model.name for side in (a, b)]
     if not compared:
         raise DataError(f"{names[0]} and {names[1]} cannot be compared:\n  " + "\n  ".join(apart))
     main = [index for index, each in enumerate(compared) if each.main]
@@ -140,17 +142,17 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
 
 
 def _task_key(each: Stored) -> str:
-    return str(each.record["task"]["name"])
+    return each.record.task.name
 
 
 def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str]:
     """The comparisons of two records of one task, and why there is none."""
-    for part, key in (("protocol", "hash"), ("task", "hash")):
-        if one.record[part][key] != other.record[part][key]:
+    for part in ("protocol", "task"):
+        if getattr(one.record, part).hash != getattr(other.record, part).hash:
             return [], f"the two records are of different {part} versions"
     made = []
-    for name, score in one.record["scores"].items():
-        if name not in other.record["scores"]:
+    for name, score in one.record.scores.items():
+        if name not in other.record.scores:
             continue
         sides = [predicted(each, name) for each in (one, other)]
         a, b = sides
@@ -162,15 +164,15 @@ def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str
     return made, "" if made else "their predictions are not beside them"
 
 
-def _compared(one: Stored, name: str, score: dict[str, Any], a: Predicted, b: Predicted, clips: int) -> Compared:
+def _compared(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, clips: int) -> Compared:
     first, second = statistics.replicated(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
     found = statistics.difference(first, second, a.metric.smooth)
     labels = _labels(one, a)
     return Compared(
-        task=one.record["task"]["name"],
+        task=one.record.task.name,
         metric=name,
-        main=score["main"],
-        unit=score["unit"],
+        main=score.main,
+        unit=score.unit,
         a=first.score,
         b=second.score,
         value=found.value,
@@ -186,7 +188,7 @@ def _compared(one: Stored, name: str, score: dict[str, Any], a: Predicted, b: Pr
 def _labels(one: Stored, found: Predicted) -> list[str]:
     """The names of classes, tags or dimensions; numbers where the task is not here."""
     try:
-        target = plugins.registered_task(one.record["task"]["name"]).task.target
+        target = plugins.registered_task(one.record.task.name).task.target
     except UsageError:
         return [str(index) for index in range(found.outputs.shape[-1])]
     return list(target.names)

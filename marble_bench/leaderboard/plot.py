@@ -86,7 +86,7 @@ def layer_table(
     for each in board.stored:
         grid = table(each, "grid")
         if grid is not None:
-            found.setdefault(each.record["model"]["name"], {})[each.record["task"]["name"]] = layers(grid)
+            found.setdefault(each.record.model.name, {})[each.record.task.name] = layers(grid)
     if not found:
         raise DataError("no grid is beside any record of the board, so no layers can be drawn")
     if model and model not in found:

@@ -8,13 +8,13 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
 
 import marble_bench
 from marble_bench.core import plugins
 from marble_bench.core.task import Task
 from marble_bench.errors import UsageError, counted, listing
 from marble_bench.records import claims
+from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring.statistics import spread, wilson
 
@@ -97,13 +97,13 @@ def elsewhere(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
 
     mini: whether records of miniatures were asked for. Empty if some are as asked, or if there is no record at all.
     """
-    asked = [each for each in stored if each.record["protocol"]["name"] == protocol]
-    if any(each.record["data"]["mini"] == mini for each in asked):
+    asked = [each for each in stored if each.record.protocol.name == protocol]
+    if any(each.record.data.mini == mini for each in asked):
         return ""
     if asked:
         have = f"{counted(len(asked), 'record')} of protocol {protocol} {'is' if len(asked) == 1 else 'are'}"
         return f"{have} of the full corpora: leave --mini out" if mini else f"{have} of miniatures: add --mini"
-    others = sorted({each.record["protocol"]["name"] for each in stored})
+    others = sorted({each.record.protocol.name for each in stored})
     return f"there are records of protocol {listing(others)}: give --protocol" if others else ""
 
 
@@ -228,15 +228,15 @@ def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> 
     return names_corpus(training_data, sorted(names - {""}))
 
 
-def is_control(record: dict[str, Any]) -> bool:
+def is_control(record: Record) -> bool:
     """Whether a record was made to be wrong, on shuffled labels: it is no score of its model."""
-    return any(reason.startswith("a control") for reason in record["why_not"])
+    return any(reason.startswith("a control") for reason in record.why_not)
 
 
-def _measured_basis(record: dict[str, Any], metric: str, seeds: int) -> str:
+def _measured_basis(record: Record, metric: str, seeds: int) -> str:
     """What a measured interval rests on, with what the record marks about this metric."""
-    told = f"{record['data']['clips']['test']:,} test clips, mean of {seeds} seeds"
-    marks = [mark.partition(": ")[2] for mark in record["data"].get("marks", ()) if mark.startswith(f"{metric}: ")]
+    told = f"{record.data.clips.test:,} test clips, mean of {seeds} seeds"
+    marks = [mark.partition(": ")[2] for mark in record.data.marks if mark.startswith(f"{metric}: ")]
     strange = claims.unknown(record)
     return "; ".join([f"over {told}", *marks, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
 
@@ -248,45 +248,41 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     clips.
     """
     averaged = averaged_columns()
-    place: dict[tuple[str, ...], Stored] = {}
+    place: dict[tuple[str, str, str, str, bool], Stored] = {}
     for each in sorted((each for each in stored if not is_control(each.record)), key=standing):
         record = each.record
-        model, data = record["model"], record["data"]
-        key = (model["name"], model["weights_sha256"], record["protocol"]["name"], record["task"]["name"], data["mini"])
-        place[key] = each
+        model, protocol, task = record.model, record.protocol.name, record.task.name
+        place[model.name, model.weights_sha256, protocol, task, record.data.mini] = each
     return [
         Cell(
-            model=record["model"]["name"],
+            model=record.model.name,
             mark="measured",
-            protocol=record["protocol"]["name"],
-            task=record["task"]["name"],
+            protocol=record.protocol.name,
+            task=record.task.name,
             metric=metric,
-            value=score["test"],
-            unit=score["unit"],
+            value=score.test,
+            unit=score.unit,
             source=str(each.path),
-            weights=record["model"]["weights_sha256"][:12],
-            interval=(score["ci95"][0], score["ci95"][1]),
-            basis=_measured_basis(record, metric, len(score["per_seed"])),
-            spread=spread([value for value in score["per_seed"] if value is not None]),
-            trivial=score["trivial"],
-            higher_is_better=score["higher_is_better"],
-            comparable=record["comparable"],
-            why_not=tuple(record["why_not"]),
-            mini=record["data"]["mini"],
-            main=score["main"],
-            averaged=metric
-            in averaged.get(record["task"]["name"], [name for name, s in record["scores"].items() if s["main"]]),
-            contaminated=_contaminated(
-                record["model"]["training_data"], record["task"]["name"], record["data"]["corpus"]
-            ),
+            weights=record.model.weights,
+            interval=score.ci95,
+            basis=_measured_basis(record, metric, len(score.per_seed)),
+            spread=spread([value for value in score.per_seed if value is not None]),
+            trivial=score.trivial,
+            higher_is_better=score.higher_is_better,
+            comparable=record.comparable,
+            why_not=record.why_not,
+            mini=record.data.mini,
+            main=score.main,
+            averaged=metric in averaged.get(record.task.name, record.main_scores),
+            contaminated=_contaminated(record.model.training_data, record.task.name, record.data.corpus),
         )
         for each in place.values()
         for record in [each.record]
-        for metric, score in record["scores"].items()
-        if score["test"] is not None
+        for metric, score in record.scores.items()
+        if score.test is not None
     ]
 
 
 def standing(each: Stored) -> tuple[bool, int, int]:
     record = each.record
-    return record["comparable"], -len(record["why_not"]), sum(record["data"]["clips"].values())
+    return record.comparable, -len(record.why_not), record.data.clips.total

@@ -7,7 +7,6 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, fields
-from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -16,6 +15,7 @@ from marble_bench.data.checks import ROUGH
 from marble_bench.leaderboard.board import AVERAGE, Board
 from marble_bench.leaderboard.rows import UNKNOWN, Cell, published_sources
 from marble_bench.records import escape
+from marble_bench.records.record import Record
 
 SHORT = {
     "accuracy": "acc",
@@ -66,20 +66,20 @@ def cost_of(board: Board) -> dict[tuple[str, str, str], dict[str, float | None]]
     """What each measured row took, over its records: the largest peak of memory, sums of features and probe seconds, the
     real-time factor of all audio encoded in those runs; None where every record's features were there already.
     """
-    found: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    found: dict[tuple[str, str, str], list[Record]] = {}
     for each in board.stored:
-        model = each.record["model"]
-        found.setdefault((model["name"], "measured", model["weights_sha256"][:12]), []).append(each.record)
+        model = each.record.model
+        found.setdefault((model.name, "measured", model.weights), []).append(each.record)
     costs: dict[tuple[str, str, str], dict[str, float | None]] = {}
     for row, records in found.items():
-        cost = [record["cost"] for record in records]
-        encoded, taken = sum(each["audio_s"] for each in cost), sum(each["extract_s"] for each in cost)
+        cost = [record.cost for record in records]
+        encoded, taken = sum(each.audio_s for each in cost), sum(each.extract_s for each in cost)
         costs[row] = {
-            "parameters": records[0]["model"]["parameters"],
+            "parameters": records[0].model.parameters,
             "real_time_factor": encoded / taken if encoded and taken else None,
-            "peak_memory_mb": max(each["peak_memory_mb"] for each in cost),
-            "feature_mb": sum(each["feature_mb"] for each in cost),
-            "probe_s": sum(each["probe_s"] for each in cost),
+            "peak_memory_mb": max(each.peak_memory_mb for each in cost),
+            "feature_mb": sum(each.feature_mb for each in cost),
+            "probe_s": sum(each.probe_s for each in cost),
         }
     return costs
 

@@ -109,7 +109,7 @@ def export_museval(stored: Stored, folder: Path) -> list[Path]:
     evaluation stands already, before anything is written.
     """
     frame = read_table(stored)
-    model = results.file_stem(stored.record["model"]["name"])  # museval takes a folder's name up to its last dot
+    model = results.file_stem(stored.record.model.name)  # museval takes a folder's name up to its last dot
     files: dict[Path, bytes] = {}
     for (seed, song), rows in frame.groupby(["seed", "clip"], sort=True):
         files[folder / f"{model}-seed{seed}" / "test" / f"{file_name(str(song))}.json"] = museval_json(rows).encode()

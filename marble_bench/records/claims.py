@@ -13,6 +13,8 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from msgspec import UNSET
+
 from marble_bench.core import hashes, keys, plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
@@ -22,6 +24,7 @@ from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.record import Record
 from marble_bench.scoring.targets import Events, Stems
 
 CLOSE_TRIVIAL = 1e-5
@@ -30,7 +33,7 @@ CLOSE_VALID = (
 )
 
 
-def disagreements(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def disagreements(record: Record) -> Iterator[tuple[str, str]]:
     """Kind and words of every claim of a record that is not so."""
     yield from _protocol(record)
     yield from _task(record)
@@ -41,70 +44,70 @@ def disagreements(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
     yield from _sources(record)
 
 
-def unknown(record: dict[str, Any]) -> list[str]:
+def unknown(record: Record) -> list[str]:
     """What of a record's names is not registered, so that its facts are not known here."""
     found = {
-        "protocol": plugins.protocols().get(record["protocol"]["name"]),
+        "protocol": plugins.protocols().get(record.protocol.name),
         "task": task_of(record),
         "model": encoder_of(record),
     }
-    return [f"{what} '{record[what]['name']}'" for what, known in found.items() if known is None]
+    return [f"{what} '{getattr(record, what).name}'" for what, known in found.items() if known is None]
 
 
-def protocol_of(record: dict[str, Any]) -> Protocol | None:
+def protocol_of(record: Record) -> Protocol | None:
     """The protocol of a record, if this version of the suite has the very one."""
-    found = plugins.protocols().get(record["protocol"]["name"])
-    return found if found is not None and found.hash == record["protocol"]["hash"] else None
+    found = plugins.protocols().get(record.protocol.name)
+    return found if found is not None and found.hash == record.protocol.hash else None
 
 
-def task_of(record: dict[str, Any]) -> Task | None:
+def task_of(record: Record) -> Task | None:
     """The registered task of a record's name; None for somebody's own."""
     try:
-        return plugins.registered_task(record["task"]["name"]).task
+        return plugins.registered_task(record.task.name).task
     except UsageError:
         return None
 
 
-def encoder_of(record: dict[str, Any]) -> Encoder | None:
+def encoder_of(record: Record) -> Encoder | None:
     """The registered encoder of a record's name; None for somebody's own and for features that were brought."""
-    if record["model"]["source"].startswith(BROUGHT):
+    if record.model.source.startswith(BROUGHT):
         return None
-    return plugins.encoders().get(record["model"]["name"])
+    return plugins.encoders().get(record.model.name)
 
 
-def _sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _sources(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
 
     Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
     """
     own_task = task_of(record) is None
     yield from _named_sources(record)
-    for each in record.get("identity", {}).get("sources", ()):
-        kind, name = each["kind"], each["name"]
+    for each in record.identity.sources if record.identity else ():
+        kind, name = each.kind, each.name
         if not hashes.shipped_name(kind, name):
             continue
-        if each["shipped"] and not hashes.known(kind, name, each["version"], each["digest"]):
+        if each.shipped and not hashes.known(kind, name, each.version, each.digest):
             yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
-        elif not each["shipped"] and not (own_task and kind in ("corpus", "metric", "head")):
+        elif not each.shipped and not (own_task and kind in ("corpus", "metric", "head")):
             yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
 
 
-def _named_sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the code that a record names is that of its own task, corpus, model, protocol and metrics."""
-    identity, task, protocol = record.get("identity"), task_of(record), protocol_of(record)
-    if identity is None:
+    identity, task, protocol = record.identity, task_of(record), protocol_of(record)
+    if not identity:
         return
-    if identity["pipeline"] > keys.PIPELINE:
+    if identity.pipeline > keys.PIPELINE:
         yield (
             "facts",
-            f"its features went through pipeline {identity['pipeline']}, and this version has {keys.PIPELINE}",
+            f"its features went through pipeline {identity.pipeline}, and this version has {keys.PIPELINE}",
         )
-    brought = record["model"]["source"].startswith(BROUGHT)
+    brought = record.model.source.startswith(BROUGHT)
     own: dict[str, set[tuple[str, int | None]]] = {
-        "task": {(record["task"]["name"], record["task"]["version"])},
-        "corpus": {(record["data"]["corpus"], None)},
-        "protocol": {(record["protocol"]["name"], record["protocol"]["version"])},
-        "encoder": set() if brought else {(record["model"]["name"], record["model"]["version"])},
+        "task": {(record.task.name, record.task.version)},
+        "corpus": {(record.data.corpus, None)},
+        "protocol": {(record.protocol.name, record.protocol.version)},
+        "encoder": set() if brought else {(record.model.name, record.model.version)},
     }
     if task is not None:
         own["metric"] = {(metric.name, None) for metric in task.metrics}
@@ -112,34 +115,30 @@ def _named_sources(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         own["head"] = {(plugins.head_of(protocol).name, None)}
     for kind, right in own.items():
         versions = {version for _, version in right} != {None}
-        found = {
-            (each["name"], each["version"] if versions else None)
-            for each in identity["sources"]
-            if each["kind"] == kind
-        }
+        found = {(each.name, each.version if versions else None) for each in identity.sources if each.kind == kind}
         if found != right:
             names = listing(f"'{name}'" for name, _ in sorted(found, key=str)) or "none"
             yield "facts", f"its identity names the {kind} {names}, and the record is of another name or version"
 
 
-def _protocol(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    claimed = record["protocol"]
-    known = plugins.protocols().get(claimed["name"])
-    if known is not None and (known.version, known.hash) != (claimed["version"], claimed["hash"]):
+def _protocol(record: Record) -> Iterator[tuple[str, str]]:
+    claimed = record.protocol
+    known = plugins.protocols().get(claimed.name)
+    if known is not None and (known.version, known.hash) != (claimed.version, claimed.hash):
         yield (
             "old protocol",
-            f"'{claimed['name']}' of the record (version {claimed['version']}) is not the protocol that is here "
+            f"'{claimed.name}' of the record (version {claimed.version}) is not the protocol that is here "
             f"(version {known.version})",
         )
 
 
-def _task(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    name = record["task"]["name"]
+def _task(record: Record) -> Iterator[tuple[str, str]]:
+    name = record.task.name
     try:
         named = plugins.registered_task(name)
     except UsageError:
         return  # somebody's own task
-    if (record["task"]["version"], record["task"]["hash"]) != (named.task.version, task_hash(named)):
+    if (record.task.version, record.task.hash) != (named.task.version, task_hash(named)):
         yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
         return
     yield from _declared(named.task, record)
@@ -154,74 +153,74 @@ def metrics_of(task: Task) -> dict[str, Metric]:
     return found | ({f"{first.name}_{task.group_name}": first} if task.group_name else {})
 
 
-def _declared(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def _declared(task: Task, record: Record) -> Iterator[tuple[str, str]]:
     """Whether a task asks for the scores of its record, and reads them the same way."""
-    metrics, scores = metrics_of(task), record["scores"]
+    metrics, scores = metrics_of(task), record.scores
     if absent := [name for name in metrics if name not in scores]:
         yield "impossible", f"no score {listing(absent)}, which its task has"
     for name, score in scores.items():
         metric = metrics.get(name)
         if metric is None:
             yield "impossible", f"{name} is no score of its task, which has {listing(metrics)}"
-        elif (score["unit"], score["higher_is_better"]) != (metric.unit, metric.higher_is_better):
+        elif (score.unit, score.higher_is_better) != (metric.unit, metric.higher_is_better):
             better = "higher" if metric.higher_is_better else "lower"
             yield (
                 "impossible",
                 f"{name}: a score in {metric.unit} of which {better} is better, the record says otherwise",
             )
-        elif score["main"] != (name == task.metrics[0].name):
+        elif score.main != (name == task.metrics[0].name):
             yield (
                 "impossible",
                 f"{name}: the main score of its task is {task.metrics[0].name}, the record says otherwise",
             )
 
 
-def _data(task: Task, record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    data, clips = record["data"], record["data"]["clips"]
-    if data["corpus"] != task.corpus.name:
-        yield "facts", f"its corpus is '{data['corpus']}', and the task's is '{task.corpus.name}'"
-    more = [split for split in SPLITS if clips[split] > task.counts[split]]
+def _data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
+    data, clips = record.data, record.data.clips
+    if data.corpus != task.corpus.name:
+        yield "facts", f"its corpus is '{data.corpus}', and the task's is '{task.corpus.name}'"
+    more = [split for split in SPLITS if clips.of(split) > task.counts[split]]
     for split in more:
-        yield "counts", f"{clips[split]} {split} clips, and {task.counts[split]} are published"
+        yield "counts", f"{clips.of(split)} {split} clips, and {task.counts[split]} are published"
     apart = _departures(record)
-    if apart.limit and any(clips[split] > apart.limit for split in SPLITS):
+    if apart.limit and any(clips.of(split) > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
-    if data["mini"] or apart.limit or comparable.absent_of(record) or more:
+    if data.mini or apart.limit or data.absent or more:
         return
-    short, faults = sum(task.counts.values()) - sum(clips.values()), len(data["faults"])
+    short, faults = sum(task.counts.values()) - clips.total, len(data.faults)
     if short != faults:
         yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults"
 
 
-def faults(record: dict[str, Any], task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
+def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
     """Whether the faults of a record are those that the corpus is known for, each once.
 
     clips: the list of the task's clips, which tells of which file a clip is; none where that stands in the corpus alone.
     """
-    claimed, audio_of = record["data"]["faults"], {clip.id: clip.audio for clip in clips}
-    if twice := [clip for clip, count in Counter(each["clip"] for each in claimed).items() if count > 1]:
+    claimed, audio_of = record.data.faults, {clip.id: clip.audio for clip in clips}
+    if twice := [clip for clip, count in Counter(each.clip for each in claimed).items() if count > 1]:
         yield "facts", f"the fault of {listing(twice, most=3)} is told twice"
     left, strange = Counter(fault.what for fault in task.corpus.faults), []
     for each in claimed:
-        fault = task.corpus.known_fault(audio_of.get(each["clip"], each["clip"]))
-        known = fault is not None and fault.what == each["why"]
-        if not known and (audio_of or left[each["why"]] < 1):  # else which file a clip is stands in the corpus alone
-            strange.append(f"'{each['clip']}': {_short(each['why'])}")
-        left[each["why"]] -= 1
+        fault = task.corpus.known_fault(audio_of.get(each.clip, each.clip))
+        known = fault is not None and fault.what == each.why
+        if not known and (audio_of or left[each.why] < 1):  # else which file a clip is stands in the corpus alone
+            strange.append(f"'{each.clip}': {_short(each.why)}")
+        left[each.why] -= 1
     if strange:
         yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
 
 
-def _model(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    claimed, encoder = record["model"], encoder_of(record)
+def _model(record: Record) -> Iterator[tuple[str, str]]:
+    claimed, encoder = record.model, encoder_of(record)
     if encoder is None:
-        if claimed["name"] in plugins.encoders():
-            yield "facts", f"'{claimed['name']}' is an encoder of the suite, and these features were brought: name them"
+        if claimed.name in plugins.encoders():
+            yield "facts", f"'{claimed.name}' is an encoder of the suite, and these features were brought: name them"
         return
-    if claimed["version"] != encoder.version:
+    if claimed.version != encoder.version:
         yield (
             "old model",
-            f"version {claimed['version']} of '{encoder.name}' is not the one that is here ({encoder.version})",
+            f"version {claimed.version} of '{encoder.name}' is not the one that is here ({encoder.version})",
         )
         return
     widths = [layer.width for layer in encoder.layers]
@@ -237,10 +236,12 @@ def _model(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
         "training_data": list(encoder.training_data),
     }
     for key, fact in facts.items():
-        if key in claimed and claimed[key] != fact:
-            yield "facts", f"model.{key} is {_short(claimed[key])}, and that of '{encoder.name}' is {_short(fact)}"
-    if (claimed["source"] == "none") != (encoder.weights is None):
-        yield "facts", f"model.source is '{claimed['source']}', and '{encoder.name}' has {_weights(encoder)}"
+        told = getattr(claimed, key)
+        told = list(told) if isinstance(told, tuple) else told
+        if told is not UNSET and told != fact:
+            yield "facts", f"model.{key} is {_short(told)}, and that of '{encoder.name}' is {_short(fact)}"
+    if (claimed.source == "none") != (encoder.weights is None):
+        yield "facts", f"model.source is '{claimed.source}', and '{encoder.name}' has {_weights(encoder)}"
 
 
 def _weights(encoder: Encoder) -> str:
@@ -252,51 +253,48 @@ def _short(value: object) -> str:
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _departures(record: dict[str, Any]) -> comparable.Departures:
-    known = plugins.protocols().get(record["protocol"]["name"])
+def _departures(record: Record) -> comparable.Departures:
+    known = plugins.protocols().get(record.protocol.name)
     return comparable.of_record(record, known.seeds if known else None)
 
 
-def variant_of(record: dict[str, Any]) -> str | None:
+def variant_of(record: Record) -> str | None:
     """What a record's file is called after its task's name, by the record; None where a later version gave a reason."""
     apart = _departures(record)
-    return apart.variant() if set(record["why_not"]) <= set(apart.reasons()) else None
+    return apart.variant() if set(record.why_not) <= set(apart.reasons()) else None
 
 
-def _comparable(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    if record["comparable"] == bool(record["why_not"]):
-        yield "impossible", f"comparable is {record['comparable']} and why_not is {record['why_not']}"
-    absent = [reason for reason in _departures(record).reasons() if reason not in record["why_not"]]
+def _comparable(record: Record) -> Iterator[tuple[str, str]]:
+    if record.comparable == bool(record.why_not):
+        yield "impossible", f"comparable is {record.comparable} and why_not is {list(record.why_not)}"
+    absent = [reason for reason in _departures(record).reasons() if reason not in record.why_not]
     if absent:
-        told = "it calls itself comparable" if record["comparable"] else "its why_not does not say so"
+        told = "it calls itself comparable" if record.comparable else "its why_not does not say so"
         yield "impossible", f"{told}: {'; '.join(absent)}"
 
 
-def _selection(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    chosen = record["selection"]["per_seed"]
-    places = Counter((choice["seed"], choice.get("stem", "")) for choice in chosen)
+def _selection(record: Record) -> Iterator[tuple[str, str]]:
+    chosen = record.selection.per_seed
+    places = Counter((choice.seed, choice.stem or "") for choice in chosen)
     stems = {stem for _, stem in places}
-    if set(places) != {(seed, stem) for seed in range(comparable.seeds_of(record)) for stem in stems}:
+    if set(places) != {(seed, stem) for seed in range(record.selection.seeds) for stem in stems}:
         yield "counts", "the chosen probes are not one for each of the seeds 0, 1, 2, ..."
     elif max(places.values()) > 1:
         yield "counts", "a seed chose two probes"
     if len(stems) == 1 and "" in stems:
         yield from valid_scores(record)
     task, encoder, protocol = task_of(record), encoder_of(record), protocol_of(record)
-    if encoder is not None and encoder.version == record["model"]["version"]:
+    if encoder is not None and encoder.version == record.model.version:
         known = {layer.name for layer in encoder.layers} | {"sum"}
-        if strange := sorted({choice["layer"] for choice in chosen} - known):
+        if strange := sorted({choice.layer for choice in chosen} - known):
             yield "choice", f"layer {listing(strange, most=3)} is none of '{encoder.name}'"
     if protocol is None:
         return
-    axes = axes_of(protocol, task, record["data"]["mini"])
+    axes = axes_of(protocol, task, record.data.mini)
     for choice in chosen:
-        for axis, values in axes.items():
-            if values and axis in choice and choice[axis] not in values:
-                yield (
-                    "choice",
-                    f"seed {choice['seed']} chose {axis} {choice[axis]}, which '{protocol.name}' does not try",
-                )
+        for axis, value in choice.axes.items():
+            if axis in axes and value not in axes[axis]:
+                yield "choice", f"seed {choice.seed} chose {axis} {value}, which '{protocol.name}' does not try"
     yield from _size(record, protocol, task, encoder, len(stems))
 
 
@@ -318,14 +316,14 @@ def axes_of(protocol: Protocol, task: Task | None, mini: bool) -> dict[str, tupl
 
 
 def _size(
-    record: dict[str, Any], protocol: Protocol, task: Task | None, encoder: Encoder | None, stems: int
+    record: Record, protocol: Protocol, task: Task | None, encoder: Encoder | None, stems: int
 ) -> Iterator[tuple[str, str]]:
     """Whether the grid has as many probes as the protocol tries on the model's layers."""
-    probes, states = record["selection"]["probes"], record["model"]["states"]
-    if task is None and "stem" in record["selection"]["per_seed"][0]:
+    probes, states = record.selection.probes, record.model.states
+    if task is None and record.selection.stems:
         return  # rates of learning are the task's
-    each = math.prod(map(len, axes_of(protocol, task, record["data"]["mini"]).values()))
-    each *= comparable.seeds_of(record) * stems
+    each = math.prod(map(len, axes_of(protocol, task, record.data.mini).values()))
+    each *= record.selection.seeds * stems
     layers, rest = divmod(probes, each)
     most = states + protocol.layer_sum
     able = range(1, most + 1)
@@ -342,26 +340,27 @@ def _size(
         )
 
 
-def valid_scores(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
+def valid_scores(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the chosen probes' scores on valid are those of their answers."""
-    score = record["scores"].get(record["selection"]["metric"])
-    found = [choice["valid"] for choice in record["selection"]["per_seed"]]
-    if score is None or score["valid"] is None or None in found:
+    score = record.scores.get(record.selection.metric)
+    chosen = record.selection.per_seed
+    found = [choice.valid for choice in chosen if choice.valid is not None]
+    if score is None or score.valid is None or len(found) < len(chosen):
         return
     mean = sum(found) / len(found)
-    apart = max(CLOSE_VALID, 1 / max(1, record["data"]["clips"]["valid"]))  # an answer may stand between two classes
-    if abs(mean - score["valid"]) > apart:
+    apart = max(CLOSE_VALID, 1 / max(1, record.data.clips.valid))  # an answer may stand between two classes
+    if abs(mean - score.valid) > apart:
         yield (
             "scores",
-            f"valid is {score['valid']:.6g}, and the mean of the probes that were chosen by it is {mean:.6g}",
+            f"valid is {score.valid:.6g}, and the mean of the probes that were chosen by it is {mean:.6g}",
         )
 
 
-def _curves(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    seeds, train = comparable.seeds_of(record), record["data"]["clips"]["train"]
-    for point in record.get("few_shot", ()):
-        if not len(point["valid"]) == len(point["test"]) == seeds or point["clips"] > train:
-            yield "counts", f"few shots, {100 * point['share']:g} %: not of {seeds} seeds and at most {train} clips"
+def _curves(record: Record) -> Iterator[tuple[str, str]]:
+    seeds, train = record.selection.seeds, record.data.clips.train
+    for point in record.few_shot:
+        if not len(point.valid) == len(point.test) == seeds or point.clips > train:
+            yield "counts", f"few shots, {100 * point.share:g} %: not of {seeds} seeds and at most {train} clips"
 
 
 def trivial_is_possible(metric: Metric, outputs: int, truth: Any, score: float) -> bool:

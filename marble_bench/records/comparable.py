@@ -8,9 +8,9 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import Any
 
 from marble_bench.audio import perturb
+from marble_bench.records.record import Record
 
 BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
 UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
@@ -20,15 +20,14 @@ UNNAMED = "the layers of the features have no names: write layers.json beside th
 class Departures:
     """What sets a run apart from the full run that a ranking is made of; at its defaults nothing does.
 
-    limit: clips of each split at most. missing: how many published clips the corpus lacks. lacks: how the reason calls
-    them. unnamed: several layers were brought without names. seeds: how many the run has, asked: how many its protocol
-    asks for, None where that is not known here. perturbed: the names of the changes of test clips.
+    limit: clips of each split at most. missing: how many published clips the corpus lacks. unnamed: several layers were
+    brought without names. seeds: how many the run has, asked: how many its protocol asks for, None where that is not known
+    here. perturbed: the names of the changes of test clips.
     """
 
     mini: bool = False
     limit: int | None = None
     missing: int = 0
-    lacks: str = "clips absent"
     unnamed: bool = False
     layers: str = "all"
     seeds: int = 1
@@ -48,7 +47,7 @@ class Departures:
         lines = {
             "made on the miniature corpus": self.mini,
             f"limited to {self.limit} clips a split": self.limit,
-            f"incomplete corpus ({self.missing} {self.lacks})": self.missing,
+            f"incomplete corpus ({self.missing} clips absent)": self.missing,
             UNNAMED: self.unnamed,
             f"only layers {self.layers}": self.layers != "all",
             f"{self.seeds} seeds, the protocol asks for {self.asked}": self.fewer_seeds,
@@ -77,40 +76,28 @@ class Departures:
         return "-".join(part for part, holds in parts.items() if holds)
 
 
-def of_record(record: dict[str, Any], asked: int | None) -> Departures:
+def of_record(record: Record, asked: int | None) -> Departures:
     """What sets a record apart by what it holds; limit, layers and control, which it holds nowhere else, by its `why_not`.
 
     asked: the seeds that its protocol asks for, None where the protocol is not known here.
     """
 
     def told(pattern: str) -> str:
-        found = (re.fullmatch(pattern, reason) for reason in record["why_not"])
+        found = (re.fullmatch(pattern, reason) for reason in record.why_not)
         return next((match.group(1) for match in found if match), "")
 
     limit = told(r"limited to ([1-9][0-9]{0,8}) clips a split")
     by_protocol = told(r"\d+ seeds, the protocol asks for ([1-9][0-9]{0,5})")
     return Departures(
-        mini=record["data"]["mini"],
+        mini=record.data.mini,
         limit=int(limit) if limit else None,
-        missing=absent_of(record),
-        lacks="clips absent" if "absent" in record["data"] else "entries in data.missing",
-        unnamed=UNNAMED in record["why_not"],
+        missing=record.data.absent,
+        unnamed=UNNAMED in record.why_not,
         layers=told(r"only layers (.+)") or "all",
-        seeds=seeds_of(record),
+        seeds=record.selection.seeds,
         asked=int(by_protocol) if asked is None and by_protocol else asked,
-        dtype=record["environment"]["dtype"],
+        dtype=record.environment.dtype,
         control=told(r"a control: training labels by (\w+)"),
-        few_shot="few_shot" in record,
-        perturbed=tuple(record.get("perturbations", ())),
+        few_shot=bool(record.few_shot),
+        perturbed=tuple(record.perturbations),
     )
-
-
-def absent_of(record: dict[str, Any]) -> int:
-    """How many published clips a record says that it lacks; older ones name them all in `missing`."""
-    missing: int = record["data"].get("absent", len(record["data"]["missing"]))
-    return missing
-
-
-def seeds_of(record: dict[str, Any]) -> int:
-    """How many seeds a record has. Where each stem has its own probe, `per_seed` lists a seed once for each stem."""
-    return len({choice["seed"] for choice in record["selection"]["per_seed"]})

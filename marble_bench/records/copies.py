@@ -37,7 +37,7 @@ class Answers:
 
     def copied(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         """Whether a record's predictions are those of a record before it that is of another model."""
-        main = next((name for name, score in stored.record["scores"].items() if score["main"]), "")
+        main = next(iter(stored.record.main_scores), "")
         found = predicted(stored, main) if main else None
         if found is None:
             return
@@ -48,7 +48,7 @@ class Answers:
             own, where = _content(frame), "content"
         if own is None:
             return
-        before = self.known.setdefault(f"{stored.record['task']['name']}\n{where}", [])
+        before = self.known.setdefault(f"{stored.record.task.name}\n{where}", [])
         others = [(_nearness(own, theirs), other) for other, theirs in before if _model(other) != _model(stored)]
         before.append((stored, own))
         standing = [each for each in others if each[1].path not in self.fallen and each[0] >= SAME]
@@ -70,12 +70,12 @@ class Answers:
 
 def _another_state(stored: Stored, other: Stored) -> bool:
     """Whether two records are of one name that is registered nowhere: of somebody's own model, edited in between."""
-    one, two = stored.record["model"]["name"], other.record["model"]["name"]
-    return bool(one == two) and encoder_of(stored.record) is None
+    one, two = stored.record.model.name, other.record.model.name
+    return one == two and encoder_of(stored.record) is None
 
 
 def _model(stored: Stored) -> tuple[str, str]:
-    return stored.record["model"]["name"], stored.record["model"]["weights_sha256"]
+    return stored.record.model.name, stored.record.model.weights_sha256
 
 
 def _directions(found: Predicted) -> NDArray[Any] | None:

@@ -27,6 +27,7 @@ from marble_bench.features import pooled
 from marble_bench.metrics import beats
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring import scores
 from marble_bench.scoring.scores import number
@@ -82,12 +83,12 @@ class Corpora:
         self.known: dict[str, AtHand | None] = {}
         self.corpus = ""
 
-    def of(self, record: dict[str, Any]) -> AtHand | None:
+    def of(self, record: Record) -> AtHand | None:
         """The list and the files of a record's task; None for a task or a list that is not here.
 
         Raises DataError for a folder that does not hold the corpus, UsageError where a folder is to hold several.
         """
-        name = record["task"]["name"]
+        name = record.task.name
         if name not in self.known:
             self.known[name] = self._find(name)
         return self.known[name]
@@ -119,15 +120,15 @@ class Corpora:
 def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
     """Where a record says other than the list and the corpus do: the kind, and what was found in plain words."""
     record = stored.record
-    if record["data"]["mini"] and here.root is None:
+    if record.data.mini and here.root is None:
         return  # which clips a miniature has, and how they are labelled, its folder alone says
     used, sure = used_clips(record, here)
     partly = not sure
-    if here.root is not None and here.mini != record["data"]["mini"]:
+    if here.root is not None and here.mini != record.data.mini:
         what = ("a miniature", "the corpus itself")
         yield (
             "fingerprint",
-            f"it was made on {what[not record['data']['mini']]}, and {here.root} is {what[not here.mini]}",
+            f"it was made on {what[not record.data.mini]}, and {here.root} is {what[not here.mini]}",
         )
         return
     yield from _counts(record, used, partly)
@@ -139,14 +140,14 @@ def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> It
     yield from _readable_faults(record, here)
 
 
-def used_clips(record: dict[str, Any], here: AtHand) -> tuple[list[Clip], bool]:
+def used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
     """The clips that a record's run used, and whether that is sure.
 
     A file that is absent is left out before a limit draws clips, a damaged one behind it, and a record calls both
     missing. So both ways are tried, and where neither gives the record's counts it is not sure.
     """
-    data = record["data"]
-    left_out = {*data["missing"], *(fault["clip"] for fault in data["faults"])}
+    data = record.data
+    left_out = {*data.missing, *(fault.clip for fault in data.faults)}
     limit = comparable.of_record(record, None).limit
 
     def rest(clips: Sequence[Clip]) -> list[Clip]:
@@ -155,13 +156,13 @@ def used_clips(record: dict[str, Any], here: AtHand) -> tuple[list[Clip], bool]:
     if limit is None:
         return rest(here.clips), True
     ways = [corpus.limited(rest(here.clips), limit), rest(corpus.limited(here.clips, limit))]
-    fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data["clips"]]
-    return (fits or [rest(here.clips)])[0], bool(fits) or not data["missing"]
+    fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data.clips.as_dict()]
+    return (fits or [rest(here.clips)])[0], bool(fits) or not data.missing
 
 
-def _counts(record: dict[str, Any], used: Sequence[Clip], partly: bool) -> Iterator[tuple[str, str]]:
+def _counts(record: Record, used: Sequence[Clip], partly: bool) -> Iterator[tuple[str, str]]:
     """Whether as many clips were trained on; of the others the predictions tell."""
-    told, listed = record["data"]["clips"]["train"], sum(clip.split == "train" for clip in used)
+    told, listed = record.data.clips.train, sum(clip.split == "train" for clip in used)
     if told > listed or (told != listed and not partly):
         yield "counts", f"{told} train clips in the record, {listed} in the corpus but for those it leaves out"
 
@@ -234,13 +235,13 @@ def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:
     return np.asarray(kept.target[0], dtype=np.float64)
 
 
-def _trivial(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+def _trivial(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the score of the constant answer is that of the training labels."""
     made = trivial_scores(used, here)
-    for name, score in record["scores"].items():
+    for name, score in record.scores.items():
         if name not in made:
             continue
-        told, again = score["trivial"], made[name]
+        told, again = score.trivial, made[name]
         same = told is again if told is None or again is None else abs(told - again) <= CLOSE * max(1, abs(again))
         if not same:
             shown = ["none" if value is None else f"{value:.6g}" for value in (told, again)]
@@ -289,9 +290,9 @@ def _constant_score(metric: Metric, constant: torch.Tensor, truth: torch.Tensor)
     return number(float(metric.compute(constant.expand(1, len(truth), -1), truth)[0]))
 
 
-def _fingerprint(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+def _fingerprint(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the run's clips, labels and audio are those of the folder."""
-    if record["model"]["source"].startswith(BROUGHT):  # no audio was read
+    if record.model.source.startswith(BROUGHT):  # no audio was read
         digests = [""] * len(used)
     elif here.root is None:
         return
@@ -303,14 +304,14 @@ def _fingerprint(record: dict[str, Any], used: Sequence[Clip], here: AtHand) -> 
     clips = used
     if isinstance(here.named.task.target, Events) and here.root is not None:
         clips = [within_clip(clip, here.length_s(clip))[0] for clip in used]
-    if corpus.fingerprint(clips, digests) != record["data"]["fingerprint"]:
+    if corpus.fingerprint(clips, digests) != record.data.fingerprint:
         place = here.root or "the task's list"
         yield "fingerprint", f"clips, labels or audio are not those of {place}: the fingerprint of the data is another"
 
 
-def _readable_faults(record: dict[str, Any], here: AtHand) -> Iterator[tuple[str, str]]:
+def _readable_faults(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether a clip that is left out for a known fault can be read; `claims.faults` asks whether the fault is known."""
-    left_out = {fault["clip"] for fault in record["data"]["faults"]}
+    left_out = {fault.clip for fault in record.data.faults}
     for clip in here.clips:
         known = clip.id in left_out and here.named.task.corpus.known_fault(clip.audio) is not None
         if known and clip.id in here.files and _can_be_read(clip, here):

@@ -16,7 +16,8 @@ from marble_bench.files.names import is_name, is_text
 from marble_bench.metrics import Metric, stem_metrics
 from marble_bench.metrics._bsseval import MEASURES
 from marble_bench.records import results
-from marble_bench.records.comparable import seeds_of
+from marble_bench.records.record import Record
+from marble_bench.records.results import Stored as Stored
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -51,19 +52,6 @@ SPARE_ROWS, SPARE_VALUES, VALUES_PER_BYTE = 1000, 2_000_000, 4
 
 
 @dataclass(frozen=True)
-class Stored:
-    """A record and its file."""
-
-    path: Path
-    record: dict[str, Any]
-
-    @property
-    def name(self) -> str:
-        """`model task`, for messages."""
-        return f"{self.record['model']['name']} {self.record['task']['name']}"
-
-
-@dataclass(frozen=True)
 class Predicted:
     """What a metric of a record was made of, items sorted by name.
 
@@ -79,15 +67,7 @@ class Predicted:
 
 def read_stored(folder: Path) -> list[Stored]:
     """Every record below a results folder, by path. Raises DataError naming a file that is none."""
-    return [read_one(path) for path in results.paths(folder)]
-
-
-def read_one(path: Path) -> Stored:
-    """A record with its file. Raises DataError naming the file and the fields if it is not of a record's form."""
-    record = results.read(path)
-    if wrong := results.faults(record):
-        raise DataError(f"{path} is no whole record (bench results check): {listing(wrong, most=3)}")
-    return Stored(path, record)
+    return [results.read(path) for path in results.paths(folder)]
 
 
 def table(stored: Stored, kind: str) -> pd.DataFrame | None:
@@ -122,15 +102,15 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
     return frame
 
 
-def _rows_of(record: dict[str, Any], kind: str) -> int:
+def _rows_of(record: Record, kind: str) -> int:
     """How many rows a record says that a table has."""
     if kind == "grid":
-        return int(record["selection"]["probes"])
+        return record.selection.probes
     if kind == "bsseval":
-        return int(record["data"]["clips"]["test"] * len(record["selection"]["per_seed"]))  # of each seed and stem
-    clips, seeds = record["data"]["clips"], seeds_of(record)
-    changed = sum(each["clips"] for each in record.get("perturbations", {}).values())
-    return int((clips["valid"] + clips["test"] + changed) * seeds)
+        return record.data.clips.test * len(record.selection.per_seed)  # of each seed and stem
+    clips = record.data.clips
+    changed = sum(each.clips for each in record.perturbations.values())
+    return (clips.valid + clips.test + changed) * record.selection.seeds
 
 
 def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
@@ -210,7 +190,7 @@ def _unfit(frame: pd.DataFrame, kind: str) -> str:
     return ""
 
 
-def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
+def metric_of(record: Record, name: str) -> tuple[Metric, str] | None:
     """The metric behind a score's name, and its view: `clip`, or `group` where outputs are averaged by group.
 
     None where it cannot be made of stored predictions: an ensemble over windows, a metric of a task that is not here.
@@ -220,10 +200,10 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
     known = {name: metric for name, metric in plugins.metrics().items() if metric.kind != "stems"}
     grouped: dict[str, Metric] = {}
     try:
-        task = plugins.registered_task(record["task"]["name"]).task
+        task = plugins.registered_task(record.task.name).task
     except UsageError:  # a user's own task: the suite's metrics may still serve, by their names
-        stems = dict.fromkeys(choice["stem"] for choice in record["selection"]["per_seed"] if "stem" in choice)
-        known |= {each.name: each for each in (stem_metrics(list(stems)) if stems else ())}
+        stems = record.selection.stems
+        known |= {each.name: each for each in (stem_metrics(stems) if stems else ())}
     else:
         known = {metric.name: metric for metric in task.metrics}
         if task.group_name:
@@ -233,10 +213,10 @@ def metric_of(record: dict[str, Any], name: str) -> tuple[Metric, str] | None:
     return (grouped[name], "group") if name in grouped else None
 
 
-def _own_metric(record: dict[str, Any], name: str) -> bool:
+def _own_metric(record: Record, name: str) -> bool:
     """Whether a record says that a metric is of its maker's own file, whatever it is called."""
-    sources = record.get("identity", {}).get("sources", ())
-    return any(each["kind"] == "metric" and each["name"] == name and not each["shipped"] for each in sources)
+    sources = record.identity.sources if record.identity else ()
+    return any(each.kind == "metric" and each.name == name and not each.shipped for each in sources)
 
 
 def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | None:

@@ -1,4 +1,4 @@
-"""Records: the immutable JSON of one run, its grid and predictions beside it. `record.schema.json` is their form."""
+"""Records on disk: the immutable JSON of one run, its grid and predictions beside it; written whole, read with care."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ import json
 import math
 import tempfile
 from collections.abc import Callable, Iterator
-from functools import lru_cache
-from importlib.resources import files
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import msgspec
+
 from marble_bench.errors import BenchError, DataError
 from marble_bench.files.atomic import write_whole
-from marble_bench.files.names import LONGEST_TEXT, RULE, folder_name
+from marble_bench.files.names import folder_name
+from marble_bench.records.record import SCHEMA, Digests, Record, to_json
+from marble_bench.records.schema import InvalidRecord, from_json
 
 if TYPE_CHECKING:
     import pandas as pd
 
-SCHEMA = "marble-bench.record/1"
 # What may differ between two runs that found the same: the machine, its speed, the code.
 VOLATILE = ("suite", "cost", "environment", "digests", "identity")
 TABLES = ("grid", "predictions")
@@ -28,48 +30,34 @@ BRIEF_LIST, BRIEF_TEXT = 6, 40  # values of a list, characters of a text, that a
 LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywhere
 
 
-def schema() -> dict[str, Any]:
-    """The JSON Schema of a record."""
-    loaded: dict[str, Any] = json.loads(
-        (files("marble_bench.records") / "record.schema.json").read_text(encoding="utf-8")
-    )
-    return loaded
+@dataclass(frozen=True)
+class Stored:
+    """A record and its file. digest: of the JSON that stands in the file (`digest_of`)."""
+
+    path: Path
+    record: Record
+    digest: str = ""
+
+    @property
+    def name(self) -> str:
+        """`model task`, for messages."""
+        return f"{self.record.model.name} {self.record.task.name}"
 
 
-def faults(record: Any) -> list[str]:
-    """Where a record is not as the schema asks, a line each: the field and what is wrong with it."""
-    found = sorted(_validator().iter_errors(record), key=lambda error: list(map(str, error.path)))
-    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {_words(error)}" for error in found]
-
-
-def _words(error: Any) -> str:
-    """What is wrong with one value. Of names and texts in the words of their rule, and with nothing of theirs unescaped."""
-    rule = {
-        "name": f"no name: {RULE}",
-        "text": f"no text: one line of at most {LONGEST_TEXT} characters, none of control",
-    }
-    if isinstance(error.schema, dict) and error.schema.get("$comment") in rule and error.validator != "type":
-        return f"{ascii(error.instance)[:80]} is {rule[error.schema['$comment']]}"
-    return str(error.message[:160])
-
-
-@lru_cache(maxsize=1)
-def _validator() -> Any:
-    import jsonschema
-
-    return jsonschema.Draft202012Validator(schema())
-
-
-def record_path(results: Path, record: dict[str, Any], variant: str = "") -> Path:
+def record_path(results: Path, record: Record, variant: str = "") -> Path:
     """`<results>/<model>/<weights digest, 12 hex>/<protocol>/<task>[.<variant>].json`.
 
     variant: what makes a record not comparable (`mini`, `limit20`), so that it never stands in a full run's place.
     Names are escaped (`files.names.folder_name`), so that none is a way out of the folder and no two share a file.
     """
-    model = record["model"]
-    stem = file_stem(record["task"]["name"]) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
-    folders = [folder_name(str(each)) for each in (model["weights_sha256"][:12], record["protocol"]["name"])]
-    return of_model(results, str(model["name"])).joinpath(*folders) / f"{stem}.json"
+    model = record.model
+    return place_of(results, model.name, model.weights_sha256, record.protocol.name, record.task.name, variant)
+
+
+def place_of(results: Path, model: str, weights_sha256: str, protocol: str, task: str, variant: str) -> Path:
+    """Where the record of these names stands; see `record_path`."""
+    stem = file_stem(task) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
+    return of_model(results, model) / folder_name(weights_sha256[:12]) / folder_name(protocol) / f"{stem}.json"
 
 
 def of_model(results: Path, model: str) -> Path:
@@ -92,14 +80,14 @@ def check_writable(folder: Path, what: str = "the results folder", option: str =
         raise BenchError(f"{what} {folder} cannot be written: {error.strerror}; choose {option}") from error
 
 
-def dumps(record: dict[str, Any]) -> str:
+def dumps(record: Record) -> str:
     """A record as text; NaN and infinity are no JSON and raise ValueError."""
-    return json.dumps(record, indent=1, allow_nan=False) + "\n"
+    return json.dumps(to_json(record), indent=1, allow_nan=False) + "\n"
 
 
-def digest_of(record: dict[str, Any]) -> str:
+def digest_of(facts: dict[str, Any]) -> str:
     """sha256 of a record's JSON without its `digests`: another one than those name means an edit by hand."""
-    bare = {key: value for key, value in record.items() if key != "digests"}
+    bare = {key: value for key, value in facts.items() if key != "digests"}
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
@@ -109,7 +97,7 @@ def table_path(path: Path, kind: str) -> Path:
 
 
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
-    """Where two records differ, a short line each, the volatile parts left out.
+    """Where the JSON of two records differs, a short line each, the volatile parts left out.
 
     >>> list(differences({"a": [1, {"b": 0.123456789}]}, {"a": [1, {"b": 0.123456788}], "c": {"d": 1}}))
     ['a[1].b: 0.123456789 -> 0.123456788', 'c: none -> an object of 1']
@@ -146,64 +134,76 @@ def _brief(value: Any, digits: int | None = 4) -> str:
     return text if len(text) <= BRIEF_TEXT else f"{text[: BRIEF_TEXT - 3]}..."
 
 
-def not_whole(path: Path, record: dict[str, Any]) -> list[str]:
-    """What of a record's three files is not what its digests say, a phrase each. record: as it was read from `path`."""
-    digests = record.get("digests", {})
-    found = [] if digests.get("record", digest_of(record)) == digest_of(record) else ["its JSON was changed by hand"]
+def not_whole(stored: Stored) -> list[str]:
+    """What of a record's three files is not what its digests say, a phrase each."""
+    digests = stored.record.digests
+    found = ["its JSON was changed by hand"] if digests and digests.record != stored.digest else []
     for kind in TABLES:
         try:
-            content = table_path(path, kind).read_bytes()
+            content = table_path(stored.path, kind).read_bytes()
         except FileNotFoundError:
             found.append(f"its {kind} table was gone")
             continue
-        digest = hashlib.sha256(content).hexdigest()
-        if digests.get(kind, digest) != digest:
+        if digests and getattr(digests, kind) != hashlib.sha256(content).hexdigest():
             found.append(f"its {kind} table was damaged")
     return found
 
 
 def save(
     path: Path,
-    record: dict[str, Any],
+    record: Record,
     grid: pd.DataFrame,
     predictions: pd.DataFrame,
     overwrite: bool = False,
     say: Callable[[str], None] | None = None,
-) -> bool:
-    """Write a record, its grid and its predictions; True if written, False if the same record stands there already, whole.
+) -> tuple[Record, bool]:
+    """Write a record, its grid and its predictions.
 
-    The digests of the three are put into `record["digests"]`. Where the same record stands there but is not whole, all three
-    are written again, and `say` is told why. Raises BenchError with the differences if another record stands there and
-    `overwrite` is not set, DataError if what stands there cannot be read. The JSON is written last, so its existence means
-    that all three are whole.
+    Returns the record with the digests of the three, and whether they were written: they are not if the same record stands
+    there already, whole. Where it stands there but is not whole, all three are written again, and `say` is told why. Raises
+    BenchError with the differences if another record stands there and `overwrite` is not set, or with the fields if this
+    one is not valid; DataError if what stands there cannot be read. The JSON is written last, so its existence means that
+    all three are whole.
     """
-    written = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}
-    record["digests"] = {kind: hashlib.sha256(content).hexdigest() for kind, content in written.items()}
-    record["digests"]["record"] = digest_of(record)
-    if path.is_file() and not overwrite:
-        try:
-            old = read(path)
-        except DataError as error:
-            raise DataError(f"{error}. Nothing was written; delete it, or replace it by --overwrite") from error
-        changed = list(differences(old, record))
-        if changed:
-            shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
-            raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
-        spoilt = not_whole(path, old)
-        if not spoilt:
-            return False
-        if say:
-            say(
-                f"{path} was not whole ({'; '.join(spoilt)}): its numbers agree with this run's, so it is written again"
-            )
+    tables = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}
+    record = _sealed(record, tables)
+    if path.is_file() and not overwrite and not _is_spoilt(path, record, say):
+        return record, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        for kind, content in written.items():
+        for kind, content in tables.items():
             write_whole(table_path(path, kind), content)
         write_whole(path, dumps(record).encode())
     except OSError as error:
         raise BenchError(f"the record {path} cannot be written: {error.strerror}") from error
-    return True
+    return record, True
+
+
+def _sealed(record: Record, tables: dict[str, bytes]) -> Record:
+    """A record with the digests of its three files. Raises BenchError with the fields if it is not valid."""
+    own = {kind: hashlib.sha256(content).hexdigest() for kind, content in tables.items()}
+    made = msgspec.structs.replace(record, digests=Digests(**own, record=digest_of(to_json(record))))
+    try:
+        return from_json(loads(dumps(made)))
+    except ValueError as error:
+        what = f"{record.model.name} on {record.task.name}"
+        raise BenchError(f"the record of {what} is not valid, and nothing was written: {error}") from error
+
+
+def _is_spoilt(path: Path, record: Record, say: Callable[[str], None] | None) -> bool:
+    """Whether the same record has to be written again, for the one at `path` is not whole. Raises BenchError for another."""
+    try:
+        old = read(path)
+    except DataError as error:
+        raise DataError(f"{error}. Nothing was written; delete it, or replace it by --overwrite") from error
+    changed = list(differences(to_json(old.record), to_json(record)))
+    if changed:
+        shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
+        raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
+    spoilt = not_whole(old)
+    if spoilt and say:
+        say(f"{path} was not whole ({'; '.join(spoilt)}): its numbers agree with this run's, so it is written again")
+    return bool(spoilt)
 
 
 class NotANumber(ValueError):
@@ -252,19 +252,22 @@ def read_text(path: Path) -> str:
     return held.decode("utf-8")
 
 
-def read(path: Path) -> dict[str, Any]:
-    """A record from its file. Raises DataError naming the file if it is no record of this schema."""
+def read(path: Path) -> Stored:
+    """A record from its file, of whatever version. Raises DataError naming the file, and the fields that are wrong."""
     try:
-        record = loads(read_text(path))
+        facts = loads(read_text(path))
     except FileNotFoundError as error:
         raise DataError(f"no record {path}: give the path of its .json (bench results check names all)") from error
     except (ValueError, OSError) as error:
         why = error.strerror if isinstance(error, OSError) else error
         raise DataError(f"{path} cannot be read as a record: {why}") from error
-    found = record.get("schema") if isinstance(record, dict) else None
+    found = facts.get("schema") if isinstance(facts, dict) else None
     if found != SCHEMA:
         raise DataError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
-    return dict(record)
+    try:
+        return Stored(path, from_json(facts), digest_of(facts))
+    except InvalidRecord as error:
+        raise DataError(f"{path} is no whole record (bench results check): {error}") from error
 
 
 def paths(results: Path) -> list[Path]:

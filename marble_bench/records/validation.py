@@ -24,14 +24,12 @@ In the order in which they are asked, and the first that stops further questions
 from __future__ import annotations
 
 import hashlib
-import json
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import zip_longest
 from pathlib import Path
-from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import plugins
@@ -39,9 +37,10 @@ from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
 from marble_bench.files.names import folder_name
 from marble_bench.records import claims, copies, corpus_facts, results
-from marble_bench.records.comparable import seeds_of
 from marble_bench.records.corpus_facts import Corpora
+from marble_bench.records.record import SCHEMA, Record, Score, mean_and_spread
 from marble_bench.records.record_file import Predicted, Stored, metric_of, predicted, table
+from marble_bench.records.schema import InvalidRecord, from_json
 from marble_bench.scoring.scores import drop, number, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Events
@@ -52,6 +51,7 @@ if TYPE_CHECKING:
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
+Run = tuple[str | int | tuple[str, ...], ...]  # what makes two records those of one run
 WARNINGS = ("below floor", "no digests", "not recomputed", "interval", "fault not here", "near answers")
 
 
@@ -87,54 +87,62 @@ def check(paths: Sequence[Path], corpora: Corpora | None = None, intervals: bool
     corpora: what is at hand of the records' corpora; None for the lists that are shipped.
     intervals: also make those again, which takes the most time and gives no more than a warning.
     """
+    return _verdicts({path: _read(path) for path in paths}, corpora, intervals)
+
+
+def _verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, intervals: bool) -> list[Verdict]:
+    """See `check`. read: the records by their files, or the verdict on a file that is none."""
     corpora, answers = corpora or Corpora(), copies.Answers()
     of: dict[Path, list[Verdict]] = {}
-    runs: dict[str, Path] = {}
+    runs: dict[Run, Path] = {}
     registered = {folder_name(name) for name in plugins.encoders()}
-    for path in sorted(paths, key=lambda path: path.absolute().parts[-4:][0] not in registered):
-        verdicts = of.setdefault(path, [])
-        record, verdict = _read(path)
-        if record is None:
-            verdicts.append(verdict or Verdict(str(path), "no record", "nothing could be read"))
+    for path in sorted(read, key=lambda path: path.absolute().parts[-4:][0] not in registered):
+        stored = read[path]
+        if isinstance(stored, Verdict):
+            of[path] = [stored]
             continue
-        stored = Stored(path, record)
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
+        verdicts = [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
         stands = all(each.stands for each in verdicts)
         if not stands:
             answers.fallen.add(path)
         verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, stands)]
-        if not verdicts:
-            words = f"{stored.name}: scores made again from the predictions are the same"
-            unmade = [name for name in record["scores"] if metric_of(record, name) is None]
-            words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
-            strange = claims.unknown(record)
-            words += f"; facts not known here: {listing(strange)}" if strange else ""
-            verdicts.append(Verdict(str(path), "ok", words))
-    return [verdict for path in paths for verdict in of[path]]
+        of[path] = verdicts or [Verdict(str(path), "ok", _in_order(stored))]
+    return [verdict for path in read for verdict in of[path]]
 
 
-def _read(path: Path) -> tuple[dict[str, Any] | None, Verdict | None]:
+def _in_order(stored: Stored) -> str:
+    """What is said of a record with which nothing is wrong."""
+    words = f"{stored.name}: scores made again from the predictions are the same"
+    unmade = [name for name in stored.record.scores if metric_of(stored.record, name) is None]
+    words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
+    strange = claims.unknown(stored.record)
+    return words + (f"; facts not known here: {listing(strange)}" if strange else "")
+
+
+def _read(path: Path) -> Stored | Verdict:
     """A record of the right form, or the verdict that stops."""
 
-    def stop(kind: str, words: str) -> tuple[None, Verdict]:
-        return None, Verdict(str(path), kind, words)
+    def stop(kind: str, words: str) -> Verdict:
+        return Verdict(str(path), kind, words)
 
     try:
-        record = results.loads(results.read_text(path))
+        facts = results.loads(results.read_text(path))
     except results.NotANumber as error:
         return stop("form", str(error))
     except (ValueError, OSError) as error:
         return stop("truncated", f"no whole JSON: {error}")
-    schema = record.get("schema") if isinstance(record, dict) else None
+    schema = facts.get("schema") if isinstance(facts, dict) else None
     if not isinstance(schema, str) or not schema.startswith("marble-bench.record/"):
-        return stop("no record", f"its schema is {schema!r}, not {results.SCHEMA!r}")
-    if schema != results.SCHEMA:
+        return stop("no record", f"its schema is {schema!r}, not {SCHEMA!r}")
+    if schema != SCHEMA:
         number = schema.rpartition("/")[2]
-        newer = number.isdigit() and int(number) > int(results.SCHEMA.rpartition("/")[2])
-        words = f"made with {schema}, this version reads {results.SCHEMA}"
+        newer = number.isdigit() and int(number) > int(SCHEMA.rpartition("/")[2])
+        words = f"made with {schema}, this version reads {SCHEMA}"
         return stop("newer schema", words + "; update marble-bench") if newer else stop("no record", words)
-    wrong = results.faults(record)
-    return stop("form", listing(wrong, most=5)) if wrong else (record, None)
+    try:
+        return Stored(path, from_json(facts), results.digest_of(facts))
+    except InvalidRecord as error:
+        return stop("form", listing(error.faults, most=5))
 
 
 def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, intervals: bool) -> Iterator[tuple[str, str]]:
@@ -181,7 +189,7 @@ def _place(stored: Stored) -> Iterator[tuple[str, str]]:
     record = stored.record
     variant, here = claims.variant_of(record), stored.path.absolute().parts[-4:]
     if variant is None:  # for a reason that this version does not know: its name may be any that is not a full run's
-        stem = results.file_stem(record["task"]["name"])
+        stem = results.file_stem(record.task.name)
         variant = stored.path.name.removesuffix(".json").removeprefix(f"{stem}.") or "unknown"
     expected = results.record_path(Path(), record, variant)
     if here != expected.parts:
@@ -189,96 +197,86 @@ def _place(stored: Stored) -> Iterator[tuple[str, str]]:
 
 
 def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
-    digests = stored.record.get("digests")
-    if digests is None:
+    digests = stored.record.digests
+    if not digests:
         yield "no digests", "made before records had digests: an edit cannot be seen"
         return
-    if digests["record"] != results.digest_of(stored.record):
+    if digests.record != stored.digest:
         yield "edited", "the record was changed after it was written: its digest is another"
     for kind in results.TABLES:
         path = results.table_path(stored.path, kind)
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != digests[kind]:
+        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != getattr(digests, kind):
             yield "edited", f"{path.name} is not the table that was written: its digest is another"
 
 
-def _ranges(record: dict[str, Any]) -> Iterator[tuple[str, str]]:
-    main = [name for name, score in record["scores"].items() if score["main"]]
+def _ranges(record: Record) -> Iterator[tuple[str, str]]:
+    main = list(record.main_scores)
     if len(main) != 1:
         yield "impossible", f"{len(main)} main scores; there is one"
-    elif record["selection"]["metric"] != main[0]:
-        yield "impossible", f"probes were chosen by {record['selection']['metric']}, the main score is {main[0]}"
-    seeds = seeds_of(record)
-    for name, score in record["scores"].items():
-        values = [score["test"], score["valid"], score["trivial"], *score["per_seed"], *score["ci95"]]
+    elif record.selection.metric != main[0]:
+        yield "impossible", f"probes were chosen by {record.selection.metric}, the main score is {main[0]}"
+    seeds = record.selection.seeds
+    for name, score in record.scores.items():
+        values = [score.test, score.valid, score.trivial, *score.per_seed, *score.ci95]
         known = [value for value in values if value is not None]
-        if score["unit"] == "fraction" and any(value > 1 + CLOSE for value in known):
+        if score.unit == "fraction" and any(value > 1 + CLOSE for value in known):
             yield "impossible", f"{name}: {max(known):.4g} is more than the best there is, 1"
-        if score["unit"] == "fraction" and not name.startswith("r2") and any(value < -CLOSE for value in known):
+        if score.unit == "fraction" and not name.startswith("r2") and any(value < -CLOSE for value in known):
             yield "impossible", f"{name}: {min(known):.4g} is less than the least there is, 0"
-        if len(score["per_seed"]) != seeds:
-            yield "counts", f"{name}: {len(score['per_seed'])} scores for {seeds} seeds"
-        mean, std = _mean_and_spread(score["per_seed"])
-        if not _close(mean, score["test"]):
-            yield "scores", f"{name}: test is {_numbers([score['test']])}, the mean of its seeds {_numbers([mean])}"
-        if not _close(std, score.get("std", std)):
-            yield "scores", f"{name}: std is {_numbers([score['std']])}, the spread of its seeds {_numbers([std])}"
-        low, high = score["ci95"]
+        if len(score.per_seed) != seeds:
+            yield "counts", f"{name}: {len(score.per_seed)} scores for {seeds} seeds"
+        mean, std = mean_and_spread(score.per_seed)
+        if not _close(mean, score.test):
+            yield "scores", f"{name}: test is {_numbers([score.test])}, the mean of its seeds {_numbers([mean])}"
+        if not _close(std, score.std):
+            yield "scores", f"{name}: std is {_numbers([score.std])}, the spread of its seeds {_numbers([std])}"
+        low, high = score.ci95
         if low is not None and high is not None and low > high:
             yield "impossible", f"{name}: its interval runs from {low:.4g} to {high:.4g}"
-        if score["main"] and score["test"] is not None and score["trivial"] is not None:
-            below = (score["test"] < score["trivial"]) == score["higher_is_better"] and score["test"] != score[
-                "trivial"
-            ]
+        if score.main and score.test is not None and score.trivial is not None:
+            below = (score.test < score.trivial) == score.higher_is_better and score.test != score.trivial
             if below:
-                yield "below floor", f"{name}: {score['test']:.4g}, a constant answer gets {score['trivial']:.4g}"
-
-
-def _mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:
-    """As a run makes them: neither is known where one seed has no score, and one seed alone has no spread."""
-    known = [value for value in per_seed if value is not None]
-    if len(known) < len(per_seed):
-        return None, None
-    return sum(known) / len(known), stdev(known) if len(known) > 1 else None
+                yield "below floor", f"{name}: {score.test:.4g}, a constant answer gets {score.trivial:.4g}"
 
 
 def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    selection = stored.record["selection"]
-    if len(grid) != selection["probes"]:
-        yield "counts", f"{len(grid)} probes in the grid, {selection['probes']} in the record"
-    if int(grid["diverged"].sum()) != selection["diverged"]:
+    selection = stored.record.selection
+    if len(grid) != selection.probes:
+        yield "counts", f"{len(grid)} probes in the grid, {selection.probes} in the record"
+    if int(grid["diverged"].sum()) != selection.diverged:
         yield (
             "counts",
-            f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection['diverged']} in the record",
+            f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection.diverged} in the record",
         )
     yield from _tried(stored.record, grid)
     yield from _histories(stored.record, grid)
-    for choice in selection["per_seed"]:
-        same, of = grid, {"epoch": "best_epoch"}
-        for name in choice.keys() - {"valid", "ensemble"}:
-            column = of.get(name, name)
-            same = same[same[column] == choice[name]] if column in same else same[:0]
+    for choice in selection.per_seed:
+        same, stem = grid, {"stem": choice.stem} if choice.stem else {}
+        places = {"seed": choice.seed, "layer": choice.layer, "best_epoch": choice.epoch, **stem, **choice.axes}
+        for column, value in places.items():
+            same = same[same[column] == value] if column in same else same[:0]
         if len(same) != 1:
-            yield "choice", f"the probe that seed {choice['seed']} chose is not in the grid"
+            yield "choice", f"the probe that seed {choice.seed} chose is not in the grid"
             continue
-        rivals = grid[grid["seed"] == choice["seed"]]
-        if "stem" in choice:  # each stem has a probe of its own
-            rivals = rivals[rivals["stem"] == choice["stem"]]
-        best, valid = float(rivals["valid"].max()), choice["valid"]
+        rivals = grid[grid["seed"] == choice.seed]
+        if choice.stem:  # each stem has a probe of its own
+            rivals = rivals[rivals["stem"] == choice.stem]
+        best, valid = float(rivals["valid"].max()), choice.valid
         valid = -math.inf if valid is None else valid
         if abs(float(same["valid"].iloc[0]) - valid) > CLOSE or best > valid + CLOSE:
             yield (
                 "choice",
-                f"seed {choice['seed']} chose {valid:.6g} on valid; the best of the grid is {best:.6g}",
+                f"seed {choice.seed} chose {valid:.6g} on valid; the best of the grid is {best:.6g}",
             )
 
 
-def _tried(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether the grid holds what its protocol tries, on every layer that a full run reads, and nothing twice."""
     protocol, task, encoder = claims.protocol_of(record), claims.task_of(record), claims.encoder_of(record)
     keys = [name for name in grid.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     if grid.duplicated(keys).any():
         yield "counts", "a probe stands in the grid twice"
-    seeds = set(range(seeds_of(record)))
+    seeds = set(range(record.selection.seeds))
     if set(grid["seed"]) != seeds:
         yield (
             "counts",
@@ -286,10 +284,10 @@ def _tried(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, st
         )
     known = {layer.name for layer in encoder.layers} | {"sum"} if encoder else set(grid["layer"])
     if strange := sorted(set(grid["layer"]) - known):
-        yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record['model']['name']}' has not"
+        yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record.model.name}' has not"
     if protocol is None or (task is None and "stem" in grid):
         return
-    for axis, values in claims.axes_of(protocol, task, record["data"]["mini"]).items():
+    for axis, values in claims.axes_of(protocol, task, record.data.mini).items():
         found = set(grid[axis]) if axis in grid else set()
         if found != set(values):
             yield "counts", f"the grid has {axis} {_some(found)}, and '{protocol.name}' tries {_some(values)}"
@@ -299,7 +297,7 @@ def _some(values: Iterable[Any]) -> str:
     return listing([f"{value:g}" for value in sorted(values)], most=6) or "of none"
 
 
-def _histories(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether each probe's score is the best of its own history, where both are of the same metric."""
     task, protocol = claims.task_of(record), claims.protocol_of(record)
     by_loss = task is None or isinstance(task.target, Events)  # trained by their loss, chosen by decoded events
@@ -319,10 +317,10 @@ def _histories(record: dict[str, Any], grid: pd.DataFrame) -> Iterator[tuple[str
 
 def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterator[tuple[str, str]]:
     record = stored.record
-    seeds = seeds_of(record)
+    seeds = record.selection.seeds
     for split in ("valid", "test"):
         rows = frame[frame["split"] == split]
-        clips, expected = rows["clip"].nunique(), record["data"]["clips"][split]
+        clips, expected = rows["clip"].nunique(), record.data.clips.of(split)
         if clips != expected or len(rows) != expected * seeds:
             yield (
                 "counts",
@@ -330,44 +328,38 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
             )
     yield from _items(record, frame)
     yield from _perturbed(stored, frame)
-    for name, score in record["scores"].items():
+    for name, score in record.scores.items():
         found = predicted(stored, name)
-        if found is None:
-            if metric_of(record, name) or score["main"]:
-                yield "not recomputed", f"{name} cannot be made again from what is stored"
-            continue
-        again = _scored(found)
-        if not all(_close(*pair) for pair in zip_longest(again, score["per_seed"])):
-            yield "scores", f"{name}: {_numbers(score['per_seed'])} in the record, {_numbers(again)} by its predictions"
-        elif score["main"] and intervals:
-            bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-            made = [number(bound) for bound in bounds]
-            if not all(_close(*pair, 1e-4) for pair in zip(score["ci95"], made, strict=True)):
-                yield (
-                    "interval",
-                    f"{name}: {_numbers(score['ci95'])} in the record, {_numbers(made)} with this version",
-                )
-        told = score["trivial"]
-        if told is not None and not claims.trivial_is_possible(
-            found.metric, found.outputs.shape[-1], found.truth, told
-        ):
-            yield (
-                "scores",
-                f"{name}: trivial is {told:.6g} in the record, and no constant answer gets it on these clips",
-            )
-        chosen = predicted(stored, name, "valid")
-        valid = _mean_and_spread(_scored(chosen))[0] if chosen else score["valid"]
-        if not _close(valid, score["valid"]):
-            yield (
-                "scores",
-                f"{name}: valid is {_numbers([score['valid']])} in the record, {_numbers([valid])} by its predictions",
-            )
+        if found is not None:
+            yield from _score(name, score, found, intervals)
+            chosen = predicted(stored, name, "valid")
+            valid = mean_and_spread(_scored(chosen))[0] if chosen else score.valid
+            if not _close(valid, score.valid):
+                told, made = _numbers([score.valid]), _numbers([valid])
+                yield "scores", f"{name}: valid is {told} in the record, {made} by its predictions"
+        elif metric_of(record, name) or score.main:
+            yield "not recomputed", f"{name} cannot be made again from what is stored"
 
 
-def _items(record: dict[str, Any], frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _score(name: str, score: Score, found: Predicted, intervals: bool) -> Iterator[tuple[str, str]]:
+    """Whether a score on test, its interval and that of a constant answer are what the predictions give."""
+    again = _scored(found)
+    if not all(_close(*pair) for pair in zip_longest(again, score.per_seed)):
+        yield "scores", f"{name}: {_numbers(score.per_seed)} in the record, {_numbers(again)} by its predictions"
+    elif score.main and intervals:
+        bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+        made = [number(bound) for bound in bounds]
+        if not all(_close(*pair, 1e-4) for pair in zip(score.ci95, made, strict=True)):
+            yield "interval", f"{name}: {_numbers(score.ci95)} in the record, {_numbers(made)} with this version"
+    told, width = score.trivial, found.outputs.shape[-1]
+    if told is not None and not claims.trivial_is_possible(found.metric, width, found.truth, told):
+        yield "scores", f"{name}: trivial is {told:.6g} in the record, and no constant answer gets it on these clips"
+
+
+def _items(record: Record, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether every seed answered the same clips, once each, with one truth; and no clip is in two splits."""
     plain = frame[frame["split"].isin(("valid", "test"))]
-    if set(plain["seed"]) != set(range(seeds_of(record))):
+    if set(plain["seed"]) != set(range(record.selection.seeds)):
         yield "counts", f"predictions of seeds {listing(map(str, sorted(set(plain['seed']))))}, not 0, 1, 2, ..."
     if frame.duplicated(["split", "seed", "clip"]).any():
         yield "counts", "a clip has two predictions of one seed"
@@ -387,18 +379,18 @@ def _scored(found: Predicted) -> list[float | None]:
 def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether what a record says of changed clips is what its predictions give."""
     record = stored.record
-    seeds, clips = len(record["selection"]["per_seed"]), record["data"]["clips"]["test"]
-    told = record.get("perturbations", {})
+    seeds, clips = len(record.selection.per_seed), record.data.clips.test
+    told = record.perturbations
     for split in sorted(set(frame["split"]) - {"valid", "test"} - {split_of(name) for name in told}):
         yield "counts", f"predictions of '{split}', of which the record says nothing"
     for name, found in told.items():
         rows = frame[frame["split"] == split_of(name)]
-        if rows["clip"].nunique() != found["clips"] or len(rows) != found["clips"] * seeds:
-            yield "counts", f"{name}: {len(rows)} predictions, the record has {found['clips']} clips and {seeds} seeds"
+        if rows["clip"].nunique() != found.clips or len(rows) != found.clips * seeds:
+            yield "counts", f"{name}: {len(rows)} predictions, the record has {found.clips} clips and {seeds} seeds"
             continue
-        if found["clips"] + found["left_out"] != clips:
-            yield "counts", f"{name}: {found['clips']} clips and {found['left_out']} left out; there are {clips}"
-        for metric, score in found["scores"].items():
+        if found.clips + found.left_out != clips:
+            yield "counts", f"{name}: {found.clips} clips and {found.left_out} left out; there are {clips}"
+        for metric, score in found.scores.items():
             after, before = predicted(stored, metric, split_of(name)), predicted(stored, metric)
             if after is None or before is None:
                 yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
@@ -406,16 +398,16 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
             kept = [before.items.index(item) for item in after.items]
             unchanged, changed = (before.outputs[:, kept], before.truth[kept]), (after.outputs, after.truth)
             again = drop(after.metric, unchanged, changed, after.groups)
-            pairs = [(again[key], score[key]) for key in ("test", "clean", "drop")]
-            pairs += list(zip(again["per_seed"], score["per_seed"], strict=False))
-            if len(again["per_seed"]) != len(score["per_seed"]) or not all(_close(*pair) for pair in pairs):
+            pairs = [(again[key], getattr(score, key)) for key in ("test", "clean", "drop")]
+            pairs += list(zip(again["per_seed"], score.per_seed, strict=False))
+            if len(again["per_seed"]) != len(score.per_seed) or not all(_close(*pair) for pair in pairs):
                 yield (
                     "scores",
-                    f"{name}: {metric} {_numbers([score['test']])}, drop {_numbers([score['drop']])} in the record, "
+                    f"{name}: {metric} {_numbers([score.test])}, drop {_numbers([score.drop])} in the record, "
                     f"{_numbers([again['test']])} and {_numbers([again['drop']])} by its predictions",
                 )
                 continue
-            bounds = score.get("drop_ci95", again["drop_ci95"])  # a record made before drops had one has none
+            bounds = score.drop_ci95 or again["drop_ci95"]  # a record made before drops had one has none
             if not all(_close(*pair, 1e-4) for pair in zip(bounds, again["drop_ci95"], strict=True)):
                 yield (
                     "interval",
@@ -434,12 +426,18 @@ def _numbers(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _twice(stored: Stored, runs: dict[str, Path], stands: bool) -> Iterator[tuple[str, str]]:
+def _twice(stored: Stored, runs: dict[Run, Path], stands: bool) -> Iterator[tuple[str, str]]:
     """Whether a run was met before, in a record that stands."""
     record = stored.record
-    facts = [record[key]["hash"] for key in ("protocol", "task")] + [record["data"]["fingerprint"]]
-    facts += [record["model"]["name"], record["model"]["weights_sha256"], record["why_not"], seeds_of(record)]
-    run = json.dumps(facts)
+    run = (
+        record.protocol.hash,
+        record.task.hash,
+        record.data.fingerprint,
+        record.model.name,
+        record.model.weights_sha256,
+        record.why_not,
+        record.selection.seeds,
+    )
     if run in runs:
         yield "duplicate", f"the same run stands in {runs[run]}"
     if stands:
@@ -448,8 +446,7 @@ def _twice(stored: Stored, runs: dict[str, Path], stands: bool) -> Iterator[tupl
 
 def readable(paths: Sequence[Path]) -> list[Stored]:
     """The records of the right form among some files; the others' verdicts say what is wrong with them."""
-    found = ((path, _read(path)[0]) for path in paths)
-    return [Stored(path, record) for path, record in found if record is not None]
+    return [found for found in map(_read, paths) if isinstance(found, Stored)]
 
 
 @dataclass(frozen=True)
@@ -465,9 +462,10 @@ def judged(paths: Sequence[Path], placed: bool = True) -> Judged:
 
     placed: whether a record has to lie where it belongs; one that somebody names by its path need not.
     """
+    read = {path: _read(path) for path in paths}
     fallen: dict[str, Verdict] = {}
-    for verdict in check(paths, intervals=False):
+    for verdict in _verdicts(read, None, intervals=False):
         if not verdict.stands and (placed or verdict.kind != "misplaced"):
             fallen.setdefault(verdict.path, verdict)
-    standing = [each for each in readable(paths) if str(each.path) not in fallen]
+    standing = [each for each in read.values() if isinstance(each, Stored) and str(each.path) not in fallen]
     return Judged(standing, [f"{each.path}: {each.kind}: {each.words}" for each in fallen.values()])

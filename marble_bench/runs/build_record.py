@@ -7,11 +7,32 @@ import resource
 import sys
 from collections.abc import Sequence
 from importlib.metadata import version
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import msgspec
 
 from marble_bench import _version
 from marble_bench.core.keys import task_hash
-from marble_bench.records import results
+from marble_bench.core.task import Task
+from marble_bench.errors import BenchError
+from marble_bench.records.record import (
+    SCHEMA,
+    Choice,
+    Cost,
+    Data,
+    Environment,
+    FewShotPoint,
+    Identity,
+    KnownFault,
+    Model,
+    Perturbation,
+    Record,
+    Score,
+    Selection,
+    SplitCounts,
+    Suite,
+    Versioned,
+)
 from marble_bench.runs import identity
 from marble_bench.runs.config import RunConfig, departures_of
 from marble_bench.runs.inputs import Inputs
@@ -21,6 +42,8 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from marble_bench.probes.grid import Fitted
+
+Made = TypeVar("Made")
 
 
 def build(
@@ -34,75 +57,95 @@ def build(
     marks: Sequence[str] = (),
     few_shot: Sequence[dict[str, Any]] = (),
     perturbations: dict[str, Any] | None = None,
-) -> dict[str, Any]:
-    """The record's JSON, in the order of `record.schema.json`.
+) -> Record:
+    """The record of a run, all but its digests, which follow from its tables when it is saved.
 
     of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. marks: what is odd
     about features or labels. few_shot, perturbations: as the record has them, where they were asked for.
     """
+    departures = departures_of(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
+    why_not, named, protocol = departures.reasons(), config.data.named, config.probes.protocol
+    return Record(
+        schema=SCHEMA,
+        suite=_suite(),
+        protocol=Versioned(name=protocol.name, version=protocol.version, hash=protocol.hash),
+        model=_part(inputs.source.model, Model),
+        task=Versioned(name=named.name, version=named.task.version, hash=task_hash(named)),
+        data=_data(named.task, inputs, marks),
+        selection=Selection(
+            split="valid",
+            metric=named.task.metrics[0].name,
+            probes=len(fitted),
+            diverged=sum(one.diverged for one in fitted),
+            per_seed=_choices(chosen, inputs.features.names, of_choices),
+        ),
+        scores=_part(scores, dict[str, Score]),
+        cost=_part({**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": peak_memory_mb()}, Cost),
+        environment=_environment(config),
+        identity=_part(identity.told(inputs, config, departures.variant()), Identity),
+        comparable=not why_not,
+        why_not=tuple(why_not),
+        few_shot=_part(few_shot, tuple[FewShotPoint, ...]),
+        perturbations=_part(perturbations or {}, dict[str, Perturbation]),
+    )
+
+
+def _part(facts: Any, kind: type[Made]) -> Made:
+    """A part of the record. Raises BenchError with the field if a run found what no record can hold."""
+    try:
+        return msgspec.convert(facts, kind)
+    except msgspec.ValidationError as error:
+        raise BenchError(f"this run cannot be written as a record: {error}") from error
+
+
+def _data(task: Task, inputs: Inputs, marks: Sequence[str]) -> Data:
+    """Which clips were used and which were not."""
     found, coverage = inputs.examples, inputs.coverage
-    departures = departures_of(config, coverage.mini, coverage.absent, inputs.source.unnamed)
-    why_not = departures.reasons()
+    return Data(
+        corpus=task.corpus.name,
+        fingerprint=found.fingerprint(),
+        clips=_part(found.counts(), SplitCounts),
+        missing=tuple(coverage.missing),
+        absent=coverage.absent,
+        faults=_part(coverage.faults, tuple[KnownFault, ...]),
+        mini=coverage.mini,
+        marks=tuple(marks),
+    )
+
+
+def _choices(
+    chosen: Sequence[Fitted], names: Sequence[str], of_choices: Sequence[dict[str, Any]]
+) -> tuple[Choice, ...]:
+    """What validation chose, a probe for each seed, or for each seed and stem. names: of the layers."""
+    return tuple(
+        Choice(
+            seed=one.probe.seed,
+            layer=_layer_name(one, names),
+            learning_rate=one.probe.learning_rate,
+            weight_decay=one.probe.weight_decay,
+            epoch=one.best_epoch,
+            valid=number(one.valid),  # none where no validation song has the stem
+            **_more_axes(one),
+            **(of_choices[index] if of_choices else {}),
+        )
+        for index, one in enumerate(chosen)
+    )
+
+
+def _environment(config: RunConfig) -> Environment:
+    return Environment(
+        python=platform.python_version(),
+        torch=version("torch"),
+        transformers=version("transformers"),
+        device=config.probes.device,
+        dtype=config.features.dtype,
+        platform=platform.platform(),
+    )
+
+
+def _suite() -> Suite:
     commit, dirty = _version.commit()
-    return {
-        "schema": results.SCHEMA,
-        "suite": {"version": _version.version(), "git": commit, "dirty": dirty},
-        "protocol": {
-            "name": config.probes.protocol.name,
-            "version": config.probes.protocol.version,
-            "hash": config.probes.protocol.hash,
-        },
-        "model": inputs.source.model,
-        "task": {"name": config.data.named.name, "version": config.task.version, "hash": task_hash(config.data.named)},
-        "data": {
-            "corpus": config.task.corpus.name,
-            "fingerprint": found.fingerprint(),
-            "clips": found.counts(),
-            "missing": coverage.missing,
-            **({"absent": coverage.absent} if coverage.absent else {}),
-            "faults": coverage.faults,
-            "mini": coverage.mini,
-            **({"marks": list(marks)} if marks else {}),
-        },
-        "selection": {
-            "split": "valid",
-            "metric": config.task.metrics[0].name,
-            "probes": len(fitted),
-            "diverged": sum(one.diverged for one in fitted),
-            "per_seed": [
-                {
-                    "seed": one.probe.seed,
-                    "layer": _layer_name(one, inputs.features.names),
-                    "learning_rate": one.probe.learning_rate,
-                    "weight_decay": one.probe.weight_decay,
-                    **_more_axes(one),
-                    "epoch": one.best_epoch,
-                    "valid": number(one.valid),  # none where no validation song has the stem
-                    **(of_choices[index] if of_choices else {}),
-                }
-                for index, one in enumerate(chosen)
-            ],
-        },
-        "scores": scores,
-        "cost": {
-            **inputs.source.cost,
-            "probe_s": round(probe_s, 3),
-            "peak_memory_mb": peak_memory_mb(),
-        },
-        "environment": {
-            "python": platform.python_version(),
-            "torch": version("torch"),
-            "transformers": version("transformers"),
-            "device": config.probes.device,
-            "dtype": config.features.dtype,
-            "platform": platform.platform(),
-        },
-        "identity": identity.told(inputs, config, departures.variant()),
-        "comparable": not why_not,
-        "why_not": why_not,
-        **({"few_shot": list(few_shot)} if few_shot else {}),
-        **({"perturbations": perturbations} if perturbations else {}),
-    }
+    return Suite(version=_version.version(), git=commit, dirty=dirty)
 
 
 def peak_memory_mb() -> float:

@@ -18,6 +18,7 @@ from marble_bench.errors import UsageError
 from marble_bench.files.cache import data_dir
 from marble_bench.files.names import RULE, is_name
 from marble_bench.records.comparable import Departures
+from marble_bench.records.record import Record
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,7 +124,7 @@ class RunConfig:
 class Outcome:
     """What a run gave. written: False if the same record stood there already."""
 
-    record: dict[str, Any]
+    record: Record
     path: Path
     written: bool
 

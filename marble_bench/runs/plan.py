@@ -18,6 +18,7 @@ from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.files.names import folder_name
 from marble_bench.records import results
+from marble_bench.records.record import Record
 from marble_bench.runs import build_record, inputs, run
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.frame_layers import layers_asked
@@ -238,21 +239,12 @@ def _stored(
 
 def _probe_hours(config: RunConfig) -> float | None:
     """What the probes took in records of this model, task, protocol and kind of device; None if there are none."""
-    took = []
-    for made in _records(config):
-        try:
-            same = (made["task"]["name"], made["protocol"]["name"]) == (
-                config.data.named.name,
-                config.probes.protocol.name,
-            )
-            if (
-                same
-                and made["environment"]["device"] == config.features.device
-                and bool(made["data"]["mini"]) == config.data.mini
-            ):
-                took.append(made["cost"]["probe_s"])
-        except (KeyError, TypeError):
-            continue  # not a record; `bench list results` says what is wrong with it
+    asked = (config.data.named.name, config.probes.protocol.name, config.features.device, config.data.mini)
+    took = [
+        made.cost.probe_s
+        for made in _records(config)
+        if (made.task.name, made.protocol.name, made.environment.device, made.data.mini) == asked
+    ]
     return round(statistics.median(took) / 3600, 4) if took else None
 
 
@@ -299,24 +291,22 @@ def _pace(config: RunConfig, encoder: Encoder, window_s: float, measured: dict[t
     return measured[key]
 
 
-def _records(config: RunConfig) -> Iterator[dict[str, Any]]:
+def _records(config: RunConfig) -> Iterator[Record]:
     """What the results folder has of this model; what is no record is left out."""
     for path in sorted((config.output.results / folder_name(config.features.model)).glob("*/*/*.json")):
         try:
-            made = results.read(path)
+            yield results.read(path).record
         except DataError:
             continue  # not a record; `bench results check` says what is wrong with it
-        if not results.faults(made):
-            yield made
 
 
 def _recorded(config: RunConfig) -> Pace | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
     for made in _records(config):
-        factor, environment = made["cost"]["real_time_factor"], made["environment"]
-        memory = made["cost"]["peak_memory_mb"]
-        if factor and environment["device"] == config.features.device and environment["dtype"] == config.features.dtype:
+        factor, environment = made.cost.real_time_factor, made.environment
+        memory = made.cost.peak_memory_mb
+        if factor and (environment.device, environment.dtype) == (config.features.device, config.features.dtype):
             found.append((factor, memory))
     if not found:
         return None

@@ -8,15 +8,20 @@ one in a hundred features moved to the next number of half precision moves outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from msgspec import UNSET
+
 from marble_bench.core import plugins
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.plugins import Named
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.record import Data, PerturbedScore, Record, Score, to_json
 from marble_bench.records.record_file import Stored, predicted, table
 from marble_bench.records.results import VOLATILE, differences, table_path
 from marble_bench.runs.config import RunConfig, corpus_root
@@ -52,7 +57,7 @@ class Again:
 
 
 def request_of(
-    record: dict[str, Any],
+    record: Record,
     cache: Path,
     results: Path,
     device: str,
@@ -68,22 +73,12 @@ def request_of(
 
     Raises UsageError for a record of features that somebody brought, which are not in it.
     """
-    facts = record["model"]
-    if facts["source"].startswith(BROUGHT):
-        raise UsageError(f"{facts['name']} was scored from features ({facts['source']}), which a record does not hold")
-    encoder = (
-        plugins.find_encoder(model)
-        if model
-        else _named(plugins.registered_encoder, facts["name"], "--model FILE.py:NAME")
-    )
-    named = (
-        plugins.find_task(task) if task else _named(plugins.registered_task, record["task"]["name"], "--task FILE.py")
-    )
+    encoder, named = _plugins_of(record, model, task)
     if protocol:
         rules = plugins.find_protocol(protocol, head)
     else:
-        rules = _named(plugins.registered_protocol, record["protocol"]["name"], "--protocol FILE.py, --head FILE.py")
-    mini = record["data"]["mini"]
+        rules = _named(plugins.registered_protocol, record.protocol.name, "--protocol FILE.py, --head FILE.py")
+    mini = record.data.mini
     apart = comparable.of_record(record, rules.seeds)
     return RunConfig.of(
         named=named,
@@ -98,7 +93,7 @@ def request_of(
         layers=apart.layers,
         seeds=apart.seeds,
         limit=apart.limit,
-        allow_missing=bool(record["data"]["missing"] or apart.missing),
+        allow_missing=bool(record.data.missing or apart.missing),
         device=device,
         dtype=apart.dtype,
         offline=offline,
@@ -106,6 +101,18 @@ def request_of(
         control=apart.control,
         perturb=apart.perturbed,
     )
+
+
+def _plugins_of(record: Record, model: str | None, task: str | None) -> tuple[Encoder, Named]:
+    """The encoder and the task of a record, by name or from the files that are given."""
+    facts = record.model
+    if facts.source.startswith(BROUGHT):
+        raise UsageError(f"{facts.name} was scored from features ({facts.source}), which a record does not hold")
+    encoder = (
+        plugins.find_encoder(model) if model else _named(plugins.registered_encoder, facts.name, "--model FILE.py:NAME")
+    )
+    named = plugins.find_task(task) if task else _named(plugins.registered_task, record.task.name, "--task FILE.py")
+    return encoder, named
 
 
 def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
@@ -116,28 +123,32 @@ def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
         raise UsageError(f"{error}; if it is one of your own, give its file: {option}") from error
 
 
-def scores_again(old: Stored, again: dict[str, Any]) -> list[Again]:
+def scores_again(old: Stored, again: Record) -> list[Again]:
     """Every score of a record beside that of its rerun; `accuracy, mp3` is one under a perturbation.
 
     A record has intervals of plain scores and of drops. That of a score under a perturbation is made here, of the
     predictions beside the record; where they do not give that score, the plain score's is moved to where it stands.
     """
-    record = old.record
     rows = [
-        _again(name, score["test"], again["scores"].get(name, {}).get("test"), tuple(score["ci95"]), "the record")
-        for name, score in record["scores"].items()
+        _again(name, score.test, _test(again.scores, name), score.ci95, "the record")
+        for name, score in old.record.scores.items()
     ]
-    for change, found in record.get("perturbations", {}).items():
-        after = again.get("perturbations", {}).get(change, {}).get("scores", {})
-        for name, score in found["scores"].items():
+    for change, found in old.record.perturbations.items():
+        after = again.perturbations[change].scores if change in again.perturbations else {}
+        for name, lost in found.scores.items():
             interval, basis = _interval(old, name, change)
-            rows.append(_again(f"{name}, {change}", score["test"], after.get(name, {}).get("test"), interval, basis))
+            rows.append(_again(f"{name}, {change}", lost.test, _test(after, name), interval, basis))
     return rows
+
+
+def _test(scores: Mapping[str, Score | PerturbedScore], name: str) -> float | None:
+    """The test score of a name; None where there is none."""
+    return scores[name].test if name in scores else None
 
 
 def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, float | None], str]:
     """The 95 % interval of a score under a perturbation, and what it is from."""
-    plain, score = old.record["scores"][name], old.record["perturbations"][change]["scores"][name]["test"]
+    plain, score = old.record.scores[name], old.record.perturbations[change].scores[name].test
     try:
         found = predicted(old, name, split_of(change))
     except DataError as error:
@@ -150,7 +161,7 @@ def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, 
             low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
             return (number(low), number(high)), "its predictions"
         why = "they give another score"
-    below, above = (_moved(bound, plain["test"], score) for bound in plain["ci95"])
+    below, above = (_moved(bound, plain.test, score) for bound in plain.ci95)
     return (below, above), f"the unchanged score, moved, since its predictions cannot be taken: {why}"
 
 
@@ -169,13 +180,11 @@ def _again(
     return Again(name, old, new, new - old, interval, basis, "same" if same else "inside" if inside else "outside")
 
 
-def changed_facts(record: dict[str, Any], again: dict[str, Any]) -> list[str]:
+def changed_facts(record: Record, again: Record) -> list[str]:
     """What else is not the same, scores and choices left out: versions, data, weights."""
-    kept = {
-        key: {k: v for k, v in each.items() if k not in (*VOLATILE, "scores", "selection", "perturbations")}
-        for key, each in (("old", record), ("new", again))
-    }
-    return list(differences(kept["old"], kept["new"]))
+    left_out = (*VOLATILE, "scores", "selection", "perturbations")
+    old, new = ({k: v for k, v in to_json(each).items() if k not in left_out} for each in (record, again))
+    return list(differences(old, new))
 
 
 @dataclass(frozen=True)
@@ -192,7 +201,7 @@ def differences_of(old: Stored, again: Stored) -> list[Difference]:
 
     Raises DataError where the record has no tables, or broken ones.
     """
-    close = all(old.record["environment"][key] == again.record["environment"][key] for key in ENVIRONMENT)
+    close = all(getattr(old.record.environment, key) == getattr(again.record.environment, key) for key in ENVIRONMENT)
     found = [Difference(*each) for each in _facts(old.record, again.record, close)]
     try:
         grids, answers = ([_table(each, kind) for each in (old, again)] for kind in ("grid", "predictions"))
@@ -210,48 +219,50 @@ def _table(stored: Stored, kind: str) -> pd.DataFrame:
     return found
 
 
-def _facts(old: dict[str, Any], new: dict[str, Any], close: bool) -> Iterator[tuple[str, str]]:
+def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
     """Facts that depend on no rounding."""
-    if old["model"]["weights_sha256"] != new["model"]["weights_sha256"]:
-        digests = [each["model"]["weights_sha256"][:12] for each in (old, new)]
-        yield "weights", f"its weights have the digest {digests[0]}, those of {new['model']['name']} here {digests[1]}"
+    if old.model.weights_sha256 != new.model.weights_sha256:
+        digests = [each.model.weights for each in (old, new)]
+        yield "weights", f"its weights have the digest {digests[0]}, those of {new.model.name} here {digests[1]}"
     told = ("name", "version", "parameters", "states", "width", "sample_rate_hz", "frame_rate_hz", "license")
     for key in (*told, "training_data", "normalize"):
-        if key in old["model"] and old["model"][key] != new["model"].get(key):
-            yield (
-                "model",
-                f"{key.replace('_', ' ')}: {old['model'][key]!r} in the record, {new['model'].get(key)!r} here",
-            )
-    for key in ("task", "protocol"):
-        if old[key] != new[key]:
-            versions = [f"{each[key]['name']} version {each[key]['version']}" for each in (old, new)]
+        before, here = (_listed(getattr(each.model, key)) for each in (old, new))
+        if before is not UNSET and before != here:
+            yield "model", f"{key.replace('_', ' ')}: {before!r} in the record, {here!r} here"
+    for kind, rules, here in (("task", old.task, new.task), ("protocol", old.protocol, new.protocol)):
+        if rules != here:
+            versions = [f"{each.name} version {each.version}" for each in (rules, here)]
             more = "" if versions[0] != versions[1] else ", with other contents"
-            yield key, f"made for {versions[0]}, here is {versions[1]}{more}"
-    yield from _data(old["data"], new["data"], close)
-    for name, score in old["scores"].items():
-        told_, made = score["trivial"], new["scores"].get(name, {}).get("trivial")
-        if not _near(told_, made, 10 * CLOSE):
-            yield "trivial", f"{name}: a constant answer gets {_shown(made)}, the record says {_shown(told_)}"
+            yield kind, f"made for {versions[0]}, here is {versions[1]}{more}"
+    yield from _data(old.data, new.data, close)
+    for name, score in old.scores.items():
+        made = new.scores[name].trivial if name in new.scores else None
+        if not _near(score.trivial, made, 10 * CLOSE):
+            yield "trivial", f"{name}: a constant answer gets {_shown(made)}, the record says {_shown(score.trivial)}"
 
 
-def _data(old: dict[str, Any], new: dict[str, Any], close: bool) -> Iterator[tuple[str, str]]:
-    for split, count in old["clips"].items():
-        if count != new["clips"][split]:
-            yield "counts", f"{count} {split} clips in the record, {new['clips'][split]} here"
+def _listed(value: object) -> object:
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]]:
+    for split, count in old.clips.as_dict().items():
+        if count != new.clips.of(split):
+            yield "counts", f"{count} {split} clips in the record, {new.clips.of(split)} here"
     for kind, sets in (
-        ("faults", [{fault["clip"] for fault in each["faults"]} for each in (old, new)]),
-        ("missing", [set(each["missing"]) for each in (old, new)]),
+        ("faults", [{fault.clip for fault in each.faults} for each in (old, new)]),
+        ("missing", [set(each.missing) for each in (old, new)]),
     ):
         why = "for a fault" if kind == "faults" else "as missing"
         for more, where in ((sets[0] - sets[1], "the record"), (sets[1] - sets[0], "the rerun")):
             if more:
                 yield kind, f"{where} alone leaves out {len(more)} clips {why}: {listing(sorted(more), most=5)}"
-    drawn = old["mini"] and not close  # a miniature is computed, and another machine may round its samples otherwise
-    if old["fingerprint"] != new["fingerprint"] and not drawn:
+    drawn = old.mini and not close  # a miniature is computed, and another machine may round its samples otherwise
+    if old.fingerprint != new.fingerprint and not drawn:
         yield "data", "clips, splits, labels or audio are not those of the corpus here: the fingerprint is another"
 
 
-def _grid(record: dict[str, Any], old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
+def _grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
     """Whether every probe did on validation what the record says, and whether validation chooses what it says."""
     axes = [name for name in new.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     pairs: Any = old.merge(new, on=axes, suffixes=("", "_again"), how="outer", indicator=True)
@@ -268,19 +279,19 @@ def _grid(record: dict[str, Any], old: pd.DataFrame, new: pd.DataFrame, close: b
                 f"seed {seed}: {len(other)} of {len(rows)} probes have another validation score, layer {worst['layer']!r} "
                 f"{_shown(worst['valid'])} in the record and {_shown(worst['valid_again'])} here",
             )
-    for choice in record["selection"]["per_seed"]:
-        rivals = both[both["seed"] == choice["seed"]]
-        if "stem" in choice:
-            rivals = rivals[rivals["stem"] == choice["stem"]]
+    for choice in record.selection.per_seed:
+        rivals = both[both["seed"] == choice.seed]
+        if choice.stem:
+            rivals = rivals[rivals["stem"] == choice.stem]
         own = rivals
-        for name in choice.keys() & {"layer", "learning_rate", "weight_decay", "hidden", "batch_size", "dropout"}:
-            own = own[own[name] == choice[name]] if name in own else own
+        for name, value in {"layer": choice.layer, **choice.axes}.items():
+            own = own[own[name] == value] if name in own else own
         best = rivals["valid_again"].max()
         if len(own) and len(rivals) and not (best - own["valid_again"].max() <= most):
             layer = rivals.loc[rivals["valid_again"].idxmax(), "layer"]
             yield (
                 "choice",
-                f"seed {choice['seed']}: the record chose layer {choice['layer']!r}, which gets "
+                f"seed {choice.seed}: the record chose layer {choice.layer!r}, which gets "
                 f"{_shown(own['valid_again'].max())} on validation; layer {layer!r} gets {_shown(best)}",
             )
 

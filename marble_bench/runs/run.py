@@ -10,6 +10,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.records import claims, results
+from marble_bench.records.record import Record
 from marble_bench.runs import build_record, predictions, robustness
 from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, departures_of
 from marble_bench.runs.inputs import Inputs
@@ -113,10 +114,9 @@ def tell_of_record(config: RunConfig, callbacks: Callbacks) -> None:
     if data.allow_missing and root is not None:
         there = corpus.on_disk(data.named, root, allow_missing=True)
         missing = len(there.missing) + there.unlisted
-    names = {"task": {"name": data.named.name}, "protocol": {"name": config.probes.protocol.name}}
-    model = {"name": features.model, "weights_sha256": digest}
     variant = departures_of(config, corpus.is_mini(root), missing).variant()
-    path = results.record_path(output.results, {**names, "model": model}, variant)
+    protocol, task = config.probes.protocol.name, data.named.name
+    path = results.place_of(output.results, features.model, digest, protocol, task, variant)
     if not path.is_file():
         return
     if features.fresh_before is not None:
@@ -128,7 +128,7 @@ def tell_of_record(config: RunConfig, callbacks: Callbacks) -> None:
     )
 
 
-def check_kept(made: dict[str, Any], kept: Sequence[probe_cache.Folder]) -> None:
+def check_kept(made: Record, kept: Sequence[probe_cache.Folder]) -> None:
     """Raise BenchError, and take kept probes away, if they score otherwise on valid than when they were kept.
 
     A file that an own metric reads, for one, is in no key.
@@ -146,14 +146,14 @@ def _save(
     config: RunConfig,
     inputs: Inputs,
     callbacks: Callbacks,
-    made: dict[str, Any],
+    made: Record,
     grid: pd.DataFrame,
     table: pd.DataFrame,
 ) -> Outcome:
     variant = departures_of(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed).variant()
     path = results.record_path(config.output.results, made, variant)
-    written = results.save(path, made, grid, table, overwrite=config.output.overwrite, say=callbacks.say)
-    return Outcome(made, path, written)
+    record, written = results.save(path, made, grid, table, overwrite=config.output.overwrite, say=callbacks.say)
+    return Outcome(record, path, written)
 
 
 def _full_share(scored: Scored, chosen: Sequence[Fitted], clips: int) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from marble_bench.leaderboard.board import AVERAGE, Board, make, points
 from marble_bench.leaderboard.rows import Cell, published_sources, task_of
 from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
 from marble_bench.records.escape import json_in_html
+from marble_bench.records.record import Record, to_json
 from marble_bench.records.record_file import Stored, table
 
 if TYPE_CHECKING:
@@ -189,8 +190,8 @@ def _record(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any]:
     return {
         "id": record_id(stored.path),
         "row": _row_of(record),
-        "task": record["task"]["name"],
-        "record": record,
+        "task": record.task.name,
+        "record": to_json(record),
         "grid": _grid(grid) if grid is not None else None,
         "layers": layers(grid) if grid is not None else None,
         "perturbed": _perturbed(stored, perturbed),
@@ -200,11 +201,9 @@ def _record(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any]:
 def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | None:
     """The perturbations of a record: its own, else of the run of the same weights and clips that has most of them."""
     record = stored.record
-    key = (_row_of(record), record["task"]["name"], record["data"]["fingerprint"])
+    key = (_row_of(record), record.task.name, record.data.fingerprint)
     able = [
-        each
-        for each in perturbed
-        if (_row_of(each.record), each.record["task"]["name"], each.record["data"]["fingerprint"]) == key
+        each for each in perturbed if (_row_of(each.record), each.record.task.name, each.record.data.fingerprint) == key
     ]
     if not able:
         return None
@@ -212,24 +211,28 @@ def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | 
         able,
         key=lambda each: (
             each.path == stored.path,
-            len(each.record["perturbations"]),
-            len(each.record["selection"]["per_seed"]),
+            len(each.record.perturbations),
+            len(each.record.selection.per_seed),
         ),
     )
-    units = {name: score["unit"] for name, score in best.record["scores"].items()}
+    units = best.record.units
     rows = [
-        {"name": name, "metric": metric, "clips": found["clips"], "left_out": found["left_out"],
-         **{key: None if score[key] is None else shown(score[key], units[metric]) for key in ("clean", "test", "drop")},
-         "ci": [None if bound is None else shown(bound, units[metric]) for bound in score.get("drop_ci95", ())]}
-        for name, found in best.record["perturbations"].items()
-        for metric, score in found["scores"].items()
+        {"name": name, "metric": metric, "clips": found.clips, "left_out": found.left_out,
+         "clean": _text(score.clean, units[metric]), "test": _text(score.test, units[metric]),
+         "drop": _text(score.drop, units[metric]),
+         "ci": [_text(bound, units[metric]) for bound in score.drop_ci95 or ()]}
+        for name, found in best.record.perturbations.items()
+        for metric, score in found.scores.items()
     ]  # fmt: skip
     return {"record": record_id(best.path), "rows": rows}
 
 
-def _row_of(record: dict[str, Any]) -> str:
-    model = record["model"]
-    return row_id((model["name"], "measured", model["weights_sha256"][:12]))
+def _text(value: float | None, unit: str) -> str | None:
+    return None if value is None else shown(value, unit)
+
+
+def _row_of(record: Record) -> str:
+    return row_id((record.model.name, "measured", record.model.weights))
 
 
 def _curves(board: Board) -> list[dict[str, Any]]:
@@ -238,10 +241,10 @@ def _curves(board: Board) -> list[dict[str, Any]]:
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for each in shown_first:
         record, drawn = each.record, few_shot(each.record)
-        key = (_row_of(record), record["task"]["name"])
+        key = (_row_of(record), record.task.name)
         if len(drawn) > 1 and key[0] in {row_id(row) for row in board.coverage}:
-            metric = record["selection"]["metric"]
-            unit = "dB" if record["scores"][metric]["unit"] == "dB" else "%"
+            metric = record.selection.metric
+            unit = "dB" if record.scores[metric].unit == "dB" else "%"
             facts = {"row": key[0], "task": key[1], "metric": metric, "unit": unit, "record": record_id(each.path)}
             found.setdefault(key, {**facts, "points": drawn})
     return list(found.values())
@@ -291,30 +294,15 @@ def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
     return made
 
 
-def few_shot(record: dict[str, Any]) -> list[dict[str, Any]]:
-    """The curve of a record's `few_shot`, by number of training clips: score, and its spread over seeds or its interval.
+def few_shot(record: Record) -> list[dict[str, Any]]:
+    """The curve of few shots, by number of training clips: the mean score over seeds, and the lowest and the highest.
 
-    A list of objects that have a count (`clips`, `shots` or `n`) and a score `test`: a number, with `ci95` or without, or a
-    list of one for each seed. What reads otherwise is left out; no curve, no points.
+    A seed without a score is left out, and so is a point that no seed has a score for.
     """
-    held = record.get("few_shot")
     made = []
-    for each in held if isinstance(held, list) else []:
-        if not isinstance(each, dict):
-            continue
-        count = next((each[name] for name in ("clips", "shots", "n") if _is_number(each.get(name))), None)
-        held_scores = each.get("test")
-        scores = held_scores if isinstance(held_scores, list) else [held_scores]
-        known: list[Any] = [score for score in scores if _is_number(score)]
-        if count is None or not known:
-            continue
-        mean, bounds = sum(known) / len(known), each.get("ci95")
-        if len(known) > 1:
-            bounds = [min(known), max(known)]
-        reaches = isinstance(bounds, list) and len(bounds) == 2 and all(map(_is_number, bounds))
-        made.append({"n": count, "v": mean, "ci": bounds if reaches else None})
-    return sorted(made, key=lambda point: float(point["n"]))
-
-
-def _is_number(value: object) -> bool:
-    return isinstance(value, int | float) and not isinstance(value, bool) and math.isfinite(value)
+    for point in record.few_shot:
+        known = [score for score in point.test if score is not None]
+        if known:
+            reaches = [min(known), max(known)] if len(known) > 1 else None
+            made.append({"n": point.clips, "v": sum(known) / len(known), "ci": reaches})
+    return sorted(made, key=lambda made: float(made["n"]))

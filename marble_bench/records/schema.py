@@ -1,0 +1,145 @@
+"""The JSON Schema of a record, generated from its classes, and in plain words what is wrong with JSON that breaks it.
+
+`python -m marble_bench.records.schema` writes `record.schema.json` anew; a test compares the two.
+"""
+
+from __future__ import annotations
+
+import json
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import msgspec
+
+from marble_bench.errors import listing
+from marble_bench.files.names import LONGEST_TEXT, RULE
+from marble_bench.records.migrations import migrated
+from marble_bench.records.record import Digest, Name, Record, Sha256, Text
+
+FILE = Path(__file__).with_name("record.schema.json")
+_SHARED = {"name": Name, "text": Text, "digest": Digest, "sha256": Sha256}
+
+
+class InvalidRecord(ValueError):
+    """JSON that is no record. faults: a line each, the field and what is wrong with it."""
+
+    def __init__(self, faults: list[str]) -> None:
+        super().__init__(listing(faults, most=3))
+        self.faults = faults
+
+
+def from_json(facts: Any) -> Record:
+    """The record of some JSON, of whatever version. Raises InvalidRecord that says of each wrong field what is wrong."""
+    made = migrated(facts)
+    try:
+        return msgspec.convert(made, Record)
+    except (
+        msgspec.ValidationError,
+        UnicodeEncodeError,
+    ) as error:  # the second for a key with half a pair of surrogates
+        raise InvalidRecord(_faults(made) or [_of_first(error)]) from None
+
+
+def faults(facts: Any) -> list[str]:
+    """Where JSON is not of a record's form, a line each: the field and what is wrong with it; none for a record."""
+    try:
+        from_json(facts)
+    except InvalidRecord as error:
+        return error.faults
+    return []
+
+
+def schema() -> dict[str, Any]:
+    """The JSON Schema of a record as it is written today."""
+    made = msgspec.json.schema(Record)
+    parts = made["$defs"]
+    shared = {name: _simple(msgspec.json.schema(rule), {}) for name, rule in _SHARED.items()}
+    whole = parts.pop("Record")
+    return {
+        "$schema": "https://json-schema.org/draft/2020-12/schema",
+        "title": "marble-bench record",
+        **{key: value for key, value in _simple(whole, shared).items() if key != "title"},
+        "$defs": {**shared, **{name: _simple(part, shared) for name, part in parts.items()}},
+    }
+
+
+def _simple(node: Any, shared: dict[str, Any]) -> Any:
+    """A schema with alternatives of simple types as one, and shared rules of texts by reference.
+
+    `{"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}` says the same as
+    `{"type": ["number", "null"], "minimum": 0}`, and an error by it says which types are right.
+    """
+    if isinstance(node, list | tuple):
+        return [_simple(each, shared) for each in node]
+    if not isinstance(node, dict):
+        return node
+    made = {key: _simple(value, shared) for key, value in node.items()}
+    if made.get("$comment") in shared:
+        same = shared[made["$comment"]]
+        own = {key: value for key, value in made.items() if value != same.get(key)}
+        return {"$ref": f"#/$defs/{made['$comment']}", **own}
+    options = made.get("anyOf")
+    if options and all(isinstance(each.get("type"), str) for each in options):
+        return _joined(made, options)
+    return made
+
+
+def _joined(made: dict[str, Any], options: list[dict[str, Any]]) -> dict[str, Any]:
+    """Alternatives of simple types as one schema: each keyword speaks of values of its own type alone."""
+    kinds = {each["type"]: {key: value for key, value in each.items() if key != "type"} for each in options}
+    if kinds.get("integer") == kinds.get("number"):
+        kinds.pop("integer", None)  # every integer is a number
+    rules: dict[str, Any] = {}
+    for more in kinds.values():
+        if rules.keys() & more.keys():
+            return made
+        rules |= more
+    names = list(kinds)
+    rest = {key: value for key, value in made.items() if key != "anyOf"}
+    return {"type": names[0] if len(names) == 1 else names, **rules, **rest}
+
+
+def _faults(facts: Any) -> list[str]:
+    """All that the schema has against some JSON, a line each. jsonschema is loaded here alone: valid records need it not."""
+    found = sorted(_validator().iter_errors(facts), key=lambda error: list(map(str, error.path)))
+    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {_words(error)}" for error in found]
+
+
+def _words(error: Any) -> str:
+    """What is wrong with one value. Of names and texts in the words of their rule, and with nothing of theirs unescaped."""
+    rule = {
+        "name": f"no name: {RULE}",
+        "text": f"no text: one line of at most {LONGEST_TEXT} characters, none of control",
+    }
+    if isinstance(error.schema, dict) and error.schema.get("$comment") in rule and error.validator != "type":
+        return f"{ascii(error.instance)[:80]} is {rule[error.schema['$comment']]}"
+    return str(error.message[:160])
+
+
+def _of_first(error: Exception) -> str:
+    """The first fault in msgspec's words, for the rare one that JSON Schema allows: 3.0 for a whole number."""
+    what, _, place = str(error).rpartition(" - at `$.")
+    return f"{place.rstrip('`')}: {what[:160]}" if what else str(error)[:160]
+
+
+@lru_cache(maxsize=1)
+def _validator() -> Any:
+    import jsonschema
+
+    return jsonschema.Draft202012Validator(schema())
+
+
+def main() -> None:
+    """Write the schema anew."""
+    FILE.write_text(dumps(), encoding="utf-8")
+    print(f"wrote {FILE}")
+
+
+def dumps() -> str:
+    """The text of `record.schema.json`."""
+    return json.dumps(schema(), indent=2) + "\n"
+
+
+if __name__ == "__main__":
+    main()

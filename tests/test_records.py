@@ -1,0 +1,327 @@
+"""The typed record: its schema, its migrations, what is refused, and that nobody reads it by string keys."""
+
+import ast
+import copy
+import itertools
+import json
+import shutil
+import statistics
+import subprocess
+import sys
+from pathlib import Path
+
+import jsonschema
+import msgspec
+import pandas as pd
+import pytest
+
+from marble_bench.errors import BenchError, DataError
+from marble_bench.records import record as classes
+from marble_bench.records import results, schema, validation
+from marble_bench.records.record import Record, to_json
+from marble_bench.records.schema import InvalidRecord, from_json
+
+ROOT = Path(__file__).parent.parent
+GOLDEN = Path(__file__).parent / "golden"
+KEPT = sorted(
+    (GOLDEN / "records").glob("*.json")
+)  # one of each form that records have had, made by the code of its day
+NEWEST = KEPT[-1]
+STRANGE = (None, True, -1, 0, 0.5, 2, "", "x" * 5000, "a\x1b[31m", "../x.py", "a\n", [], {}, [None], "sha256:1")
+
+
+def _leaves(value, place=()):
+    inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
+    if inside is not None and place:
+        yield place
+    if inside is None:
+        yield place
+    for key, each in inside or ():
+        if key not in (1, 2):  # of a list, the first stands for all
+            yield from _leaves(each, (*place, key))
+
+
+def _at(facts, place):
+    for key in place:
+        facts = facts[key]
+    return facts
+
+
+def _mutations():
+    """JSON that is a record but for one change: another value, a key less, a key more."""
+    full = json.loads(NEWEST.read_text())
+    full["few_shot"] = [{"share": 0.1, "clips": 4, "valid": [0.1], "test": [0.1]}]
+    lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "drop_ci95": [0.2, 0.3], "per_seed": [0.5]}
+    full["perturbations"] = {"mp3": {"clips": 9, "left_out": 1, "scores": {"accuracy": lost}}}
+    full["data"] |= {"absent": 1, "marks": ["odd"], "faults": [{"clip": "a", "why": "b"}]}
+    full["selection"]["per_seed"][0] |= {
+        "hidden": 8, "batch_size": 4, "dropout": 0.1, "standardize": True, "stem": "bass", "ensemble": "vote",
+    }  # fmt: skip
+    full["scores"]["accuracy"]["oracle"] = 0.9
+    yield full
+    for place in _leaves(full):
+        for value in STRANGE:
+            made = copy.deepcopy(full)
+            _at(made, place[:-1])[place[-1]] = value
+            yield made
+        made = copy.deepcopy(full)
+        del _at(made, place[:-1])[place[-1]]
+        yield made
+        if isinstance(_at(full, place), dict):
+            made = copy.deepcopy(full)
+            _at(made, place)["extra"] = 1
+            yield made
+
+
+def test_the_schema_is_generated_from_the_classes():
+    assert schema.FILE.read_text() == schema.dumps()  # python -m marble_bench.records.schema writes it
+    jsonschema.Draft202012Validator.check_schema(schema.schema())
+
+
+@pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
+def test_what_the_schema_written_by_hand_refused_the_classes_refuse(every):
+    """The last schema before it was generated is the authority: the classes take the same JSON, and no other."""
+    by_hand = jsonschema.Draft202012Validator(json.loads((GOLDEN / "record.schema.by-hand.json").read_text()))
+    counts = {True: 0, False: 0}
+    for facts in itertools.islice(_mutations(), 0, None, every):
+        # an empty curve is in no record that a run wrote, which leaves an empty part out
+        right = by_hand.is_valid(facts) and facts.get("few_shot") != []
+        assert (not schema.faults(facts)) == right, schema.faults(facts) or next(by_hand.iter_errors(facts)).message
+        counts[right] += 1
+    assert counts[False] > 1000 / every
+    assert counts[True] > 100 / every
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda r: r["task"].update(name="../x.py"), "task.name: '../x.py' is no name: at most 120 characters"),
+        (lambda r: r["model"].update(license="a\x1b[31m"), r"model.license: 'a\x1b[31m' is no text: one line"),
+        (lambda r: r["data"]["clips"].update(train=-1), "data.clips.train: -1 is less than the minimum of 0"),
+        (lambda r: r["data"]["clips"].update(train="x"), "data.clips.train: 'x' is not of type 'integer'"),
+        (lambda r: r["data"]["clips"].update(train=3.0), "data.clips.train: Expected `int`, got `float`"),
+        (
+            lambda r: r["scores"]["accuracy"].update(test="1"),
+            "scores.accuracy.test: '1' is not of type 'number', 'null'",
+        ),
+        (lambda r: r["model"].update({"\ud800": 1}), r"model: Additional properties are not allowed ('\ud800' was"),
+        (lambda r: r.update(extra=1), "Additional properties are not allowed ('extra' was unexpected)"),
+        (lambda r: r.pop("cost"), "the record: 'cost' is a required property"),
+        (lambda r: r["scores"].update({"a b": r["scores"]["accuracy"]}), "scores: 'a b' is no name"),
+    ],
+)
+def test_what_is_wrong_with_a_record_is_told_by_field_and_value(change, words):
+    facts = json.loads(NEWEST.read_text())
+    change(facts)
+    assert any(words in line for line in schema.faults(facts))
+
+
+def test_every_fault_of_a_record_is_told_at_once():
+    facts = json.loads(NEWEST.read_text())
+    facts["data"]["mini"] = "no"
+    facts["cost"]["probe_s"] = -1
+    assert [line.partition(":")[0] for line in schema.faults(facts)] == ["cost.probe_s", "data.mini"]
+
+
+# Records of older versions.
+
+
+@pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
+def test_a_record_of_every_version_is_read_in_the_form_of_today(path):
+    told = json.loads(path.read_text())
+    stored = results.read(path)
+    made = to_json(stored.record)
+    assert list(results.differences(told, {key: made[key] for key in told})) == [
+        f"scores.accuracy.std: None -> {statistics.stdev(score['per_seed'])}"
+        for score in told["scores"].values()
+        if "std" not in score
+    ]
+    assert [key for key in made if key in told] == list(told)  # in the same order
+    assert made.keys() <= told.keys() | {"few_shot", "perturbations", "identity", "digests"}
+    if "digests" in told:
+        assert stored.digest == told["digests"]["record"]  # a migration is no edit
+
+
+def test_the_kept_records_are_of_different_forms():
+    held = [json.loads(path.read_text()) for path in KEPT]
+    forms = [
+        (
+            "digests" in each,
+            "normalize" in each["model"],
+            "std" in each["scores"]["accuracy"],
+            tuple(sorted(next(iter(each["perturbations"].values()))["scores"]["accuracy"]))
+            if "perturbations" in each
+            else (),
+            "absent" in each["data"],
+            "identity" in each,
+        )
+        for each in held
+    ]
+    assert len(set(forms)) == len(forms) >= 7
+
+
+def test_the_newest_form_is_written_byte_for_byte_as_it_was():
+    assert results.dumps(results.read(NEWEST).record) == NEWEST.read_text()
+
+
+def test_a_record_from_before_absent_clips_were_counted_counts_those_it_names():
+    facts = json.loads(KEPT[0].read_text())
+    facts["data"]["missing"] = ["a.wav", "b.wav"]
+    facts["why_not"] = ["incomplete corpus (2 entries in data.missing)", "made on the miniature corpus"]
+    found = from_json(facts)
+    assert found.data.absent == 2
+    assert found.why_not == ("incomplete corpus (2 clips absent)", "made on the miniature corpus")
+    assert from_json(facts | {"data": facts["data"] | {"absent": 5}}).data.absent == 5
+
+
+@pytest.mark.parametrize("value", [None, 3, [], {}, {"scores": 3}, {"scores": {"a": 3}}, {"data": [], "why_not": 1}])
+def test_a_migration_leaves_what_is_no_record_to_the_check(value):
+    with pytest.raises(InvalidRecord):
+        from_json(value)
+
+
+# What is written.
+
+
+def _tables():
+    return pd.DataFrame({"layer": ["0"]}), pd.DataFrame({"clip": ["a"]})
+
+
+def test_no_part_of_a_record_can_be_changed():
+    record = results.read(NEWEST).record
+    parts = [record, record.data, record.data.clips, record.scores["accuracy"], record.selection.per_seed[0]]
+    for part in parts:
+        for name in type(part).__struct_fields__:
+            with pytest.raises(AttributeError):
+                setattr(part, name, None)
+
+
+def test_saving_gives_the_record_its_digests_and_leaves_the_one_it_was_given(tmp_path):
+    record = msgspec.structs.replace(results.read(NEWEST).record, digests=msgspec.UNSET)
+    path = tmp_path / "m/w/p/t.json"
+    saved, written = results.save(path, record, *_tables())
+    assert written
+    assert record.digests is msgspec.UNSET
+    assert results.read(path).record == saved
+    assert saved.digests.record == results.read(path).digest
+    assert results.save(path, record, *_tables()) == (saved, False)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"license": "two\nlines"}, "model.license"),
+        ({"parameters": 10**20}, "no number"),
+        ({"width": float("nan")}, "not JSON compliant"),
+    ],
+)
+def test_a_run_that_no_record_can_hold_writes_nothing(tmp_path, change, words):
+    record = results.read(NEWEST).record
+    wrong = msgspec.structs.replace(record, model=msgspec.structs.replace(record.model, **change))
+    with pytest.raises(BenchError, match=f"mfcc on gtzan is not valid, and nothing was written: .*{words}"):
+        results.save(tmp_path / "t.json", wrong, *_tables())
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_record_that_is_none_is_not_replaced_in_silence(tmp_path):
+    path = tmp_path / "t.json"
+    facts = json.loads(NEWEST.read_text())
+    facts["data"]["mini"] = "no"
+    path.write_text(json.dumps(facts))
+    with pytest.raises(DataError, match=r"data\.mini.*Nothing was written"):
+        results.save(path, results.read(NEWEST).record, *_tables())
+
+
+# How it is read.
+
+
+def test_valid_records_are_read_without_jsonschema():
+    code = (
+        "import sys\nfrom pathlib import Path\nfrom marble_bench.records import results\n"
+        f"results.read(Path({str(NEWEST)!r}))\nassert 'jsonschema' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_board_reads_each_record_once(tmp_path, monkeypatch):
+    place = tmp_path / "mfcc/0/marble/t.json"
+    place.parent.mkdir(parents=True)
+    shutil.copy(NEWEST, place)
+    read = []
+    text_of = results.read_text
+    monkeypatch.setattr(results, "read_text", lambda path: read.append(path) or text_of(path))
+    validation.judged([place])
+    assert read == [place]
+
+
+def _keys_read(source):
+    """Lines where a record, or a part of one, is read by a string key.
+
+    A record is what is called `record`, or is declared as a class that is imported from `marble_bench.records`; a part is
+    reached from one by attributes and subscripts.
+    """
+    tree = ast.parse(source)
+    imported = {
+        alias.name
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("marble_bench.records")
+        for alias in node.names
+    }
+    known, names = imported & {*_class_names(), "Stored"}, {"record"}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.arg | ast.AnnAssign) and node.annotation is not None:
+            declared = ast.unparse(node.annotation).split(" | ")
+            if known.intersection(declared):
+                names.add(node.arg if isinstance(node, ast.arg) else getattr(node.target, "id", ""))
+
+    def is_record(node):
+        if isinstance(node, ast.Name):
+            return node.id in names
+        if isinstance(node, ast.Attribute):
+            return node.attr == "record" or is_record(node.value)
+        if isinstance(node, ast.Call):
+            return getattr(node.func, "id", "") == "to_json"
+        return isinstance(node, ast.Subscript) and is_record(node.value)
+
+    for node in ast.walk(tree):
+        key = getattr(node.slice, "value", None) if isinstance(node, ast.Subscript) else None
+        if isinstance(key, str) and is_record(node.value):
+            yield node.lineno
+        called = node.func if isinstance(node, ast.Call) else None
+        if isinstance(called, ast.Attribute) and called.attr in ("get", "pop") and is_record(called.value):
+            yield node.lineno
+
+
+def _class_names():
+    return [name for name, each in vars(classes).items() if isinstance(each, type) and issubclass(each, msgspec.Struct)]
+
+
+def test_no_record_is_read_by_string_keys_outside_records():
+    found = {}
+    for path in [
+        *(ROOT / "marble_bench").rglob("*.py"),
+        *(ROOT / "tasks").rglob("*.py"),
+        *(ROOT / "probes").rglob("*.py"),
+    ]:
+        if "records" not in path.relative_to(ROOT).parts and (lines := list(_keys_read(path.read_text()))):
+            found[str(path)] = lines
+    assert not found
+    assert not hasattr(Record, "__getitem__")
+
+
+@pytest.mark.parametrize(
+    ("source", "count"),
+    [
+        ('record["task"]["name"]', 2),
+        ('each.record["cost"]', 1),
+        ('def f(old: Record): return old["data"]', 1),
+        ('def f(choice: Choice): return choice.get("stem")', 1),
+        ('to_json(outcome.record)["scores"]', 1),
+        ('record.scores["accuracy"].test', 1),
+        ("record.scores[name].test", 0),
+        ('frame["seed"]', 0),
+    ],
+)
+def test_the_count_of_string_keys_sees_what_it_looks_for(source, count):
+    imports = "from marble_bench.records.record import Choice, Record, to_json\n"
+    assert len(list(_keys_read(imports + source))) == count
