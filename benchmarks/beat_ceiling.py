@@ -16,8 +16,8 @@ import numpy as np
 from marble_bench.tasks.corpora.gtzan_rhythm import annotation_files, read
 
 from marble_bench.metrics import beats
-from marble_bench.runs.kinds import frames
 from marble_bench.scoring import beat_decoder
+from marble_bench.scoring.frame_targets import MomentPart
 
 EXCERPT_S = 30.0
 
@@ -25,7 +25,7 @@ EXCERPT_S = 30.0
 def activations(times, rate_hz: float) -> np.ndarray:
     """`(frames,)`: the training labels of beats as a certain probe would give them."""
     count = round(max(EXCERPT_S, times[-1] + 0.2) * rate_hz)
-    curve = 0.01 + 0.49 * frames.labels((times,), count, rate_hz)[:, 0].astype(np.float64)
+    curve = 0.01 + 0.49 * MomentPart("beat").at_frames(times, count, rate_hz)[:, 0].astype(np.float64)
     curve[np.round(np.array(times) * rate_hz).astype(int)] = 0.98
     return curve + np.random.default_rng(count).uniform(0, 1e-3, count)
 

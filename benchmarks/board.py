@@ -17,7 +17,7 @@ from pathlib import Path
 
 from marble_bench.core import plugins
 from marble_bench.features.frames import framewise
-from marble_bench.scoring.targets import Events, Stems
+from marble_bench.scoring.targets import Frames, Stems
 
 MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "random-musicnn", "choi")
 
@@ -31,7 +31,7 @@ def main() -> int:
     asked = parser.parse_args()
     pairs = [(task, model) for task in asked.task or plugins.task_names() for model in asked.model or MODELS]
     named = {model: plugins.find_encoder(model) for _, model in pairs}  # a wrong name is told before any work
-    framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Events, Stems))}
+    framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Frames, Stems))}
     unable = [(task, model) for task, model in pairs if task in framed and not framewise(named[model].layers)]
     for task, model in unable:
         print(f"{model} has no frames, which {task} asks for", file=sys.stderr)

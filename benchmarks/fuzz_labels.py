@@ -48,9 +48,9 @@ from marble_bench.core import plugins
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus, inspection
-from marble_bench.data.checks import times_behind_the_end
+from marble_bench.data.checks import behind_the_end
 from marble_bench.errors import DataError
-from marble_bench.scoring.targets import Events
+from marble_bench.scoring.targets import Frames
 
 CORPORA = "marble_bench.tasks.corpora"
 LONGEST = 900  # characters of an error; ten clips are named in some
@@ -539,7 +539,7 @@ def read(made: Made, named: Named) -> list[Clip]:
     else:
         there = corpus.on_disk(named, made.root)
         clips = list(there.clips)
-        if isinstance(task.target, Events) and (wrong := times_behind_the_end(there.clips, there.paths)):
+        if isinstance(task.target, Frames) and (wrong := behind_the_end(task.target, there.clips, there.paths)):
             raise DataError("\n".join(wrong[:10]))
     task.target.encode([clip.target for clip in clips], [clip.id for clip in clips])
     return clips

@@ -27,6 +27,13 @@ if TYPE_CHECKING:
     from marble_bench.core.task import Window as Window
     from marble_bench.core.task_set import TaskSet as TaskSet
     from marble_bench.files.source import Source as Source
+    from marble_bench.scoring.frame_targets import BinPart as BinPart
+    from marble_bench.scoring.frame_targets import ClassPart as ClassPart
+    from marble_bench.scoring.frame_targets import Frames as Frames
+    from marble_bench.scoring.frame_targets import MomentPart as MomentPart
+    from marble_bench.scoring.frame_targets import TagPart as TagPart
+    from marble_bench.scoring.frame_targets import ValuePart as ValuePart
+    from marble_bench.scoring.metric import Measure as Measure
     from marble_bench.scoring.metric import Metric as Metric
     from marble_bench.scoring.targets import Classes as Classes
     from marble_bench.scoring.targets import Events as Events
@@ -43,16 +50,21 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "tasks").is_dir():
     __path__.append(str(_checkout))
 
 _PUBLIC = {
-    "Clip": "core.task",
+    "BinPart": "scoring.frame_targets",
+    "ClassPart": "scoring.frame_targets",
     "Classes": "scoring.targets",
+    "Clip": "core.task",
     "Corpus": "core.task",
     "Encode": "core.encoder",
     "Encoder": "core.encoder",
     "Events": "scoring.targets",
     "Fault": "core.task",
+    "Frames": "scoring.frame_targets",
     "Head": "core.head",
     "Layer": "core.encoder",
+    "Measure": "scoring.metric",
     "Metric": "scoring.metric",
+    "MomentPart": "scoring.frame_targets",
     "Normalize": "audio",
     "Pool": "core.encoder",
     "Protocol": "core.protocol",
@@ -61,10 +73,12 @@ _PUBLIC = {
     "Separation": "core.task",
     "Source": "files.source",
     "Stems": "scoring.targets",
+    "TagPart": "scoring.frame_targets",
     "Tags": "scoring.targets",
     "Task": "core.task",
     "TaskSet": "core.task_set",
     "TrainingSet": "core.head",
+    "ValuePart": "scoring.frame_targets",
     "Window": "core.task",
     "stack": "core.encoder",
 }

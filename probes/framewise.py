@@ -1,19 +1,19 @@
 """Fits a grid of probes that answer frame by frame: every layer x learning rate x seed, a layer at a time.
 
-Every epoch draws one crop from each training clip, by the probe's seed, and takes the crops in batches; a step's loss is the
-mean over the batch's frames, summed over the outputs (binary cross-entropy; a kind of event that a clip has no annotation of
-is left out). A batch goes through in chunks of frames, so that what is hidden stays in the cache, and the chunks' gradients
-are added up. Probes of one layer and seed share every chunk and its products (`network`). Features are read from disk, a
-chunk at a time, so that no layer is ever wholly in memory.
+A probe has a block of outputs for each part of the target. Every epoch draws one crop from each training clip, by the
+probe's seed, and takes the crops in batches; a step's loss is the sum over the parts of the mean over the batch's frames
+that have a label (`frame_losses`). A batch goes through in chunks of frames, so that what is hidden stays in the cache, and
+the chunks' gradients are added up. Probes of one layer and seed share every chunk and its products (`network`). Features are
+read from disk, a chunk at a time, so that no layer is ever wholly in memory.
 
 A block is the probes that train together: on a CPU those of one layer and seed, on a GPU those of one layer, whose seeds
 share what validation reads. Finished blocks are kept on a shelf, if there is one.
 
-After each epoch a probe is judged by minus the first output's loss over the whole clips of the validation split: plateau,
-early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial weights depend on the seed
-alone, as do dropout masks (on one kind of device).
+After each epoch a probe is judged by minus the loss of the parts that the target names, over the whole clips of the
+validation split: plateau, early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial
+weights depend on the seed alone, as do dropout masks (on one kind of device).
 
-Shapes: features `(frames, width)`, truth and outputs `(frames, outputs)`; truth is NaN where not annotated.
+Shapes: features `(frames, width)`, outputs `(frames, outputs)`, truth `(frames, columns)`; truth is NaN where not annotated.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from typing import Protocol as Shape
 
 from marble_bench.core.plugins import head_of
 
-from . import network
+from . import frame_losses, network
 from .adam import Adam
 from .grid import Fitted, Probe, Progress, Shelf
 from .schedule import Book, Rules
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
 
     from marble_bench.core.protocol import Protocol
     from marble_bench.core.task import Schedule
+    from marble_bench.scoring.frame_targets import Part
 
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20
@@ -60,7 +61,7 @@ class FrameFeatures(Shape):
 
 @dataclass(frozen=True)
 class Frameset:
-    """The clips of a split. truth: `(layer, clip) -> (frames, outputs)` float32 at the layer's rate."""
+    """The clips of a split. truth: `(layer, clip) -> (frames, columns)` float32 at the layer's rate."""
 
     features: FrameFeatures
     truth: Callable[[int, int], NDArray[np.float32]]
@@ -68,13 +69,27 @@ class Frameset:
 
 @dataclass(frozen=True)
 class Recipe:
-    """What training needs beside the data. crop_s: seconds of a training crop; a shorter clip is taken whole."""
+    """What training needs beside the data. crop_s: seconds of a training crop; a shorter clip is taken whole.
+
+    stops_by: names of the parts whose validation loss judges a probe; empty: all.
+    """
 
     protocol: Protocol
     schedule: Schedule
-    outputs: int
+    parts: Sequence[Part]
     crop_s: float
     summable: tuple[int, ...] = ()
+    stops_by: tuple[str, ...] = ()
+
+    @property
+    def outputs(self) -> int:
+        """Of all parts together."""
+        return sum(part.width for part in self.parts)
+
+    @property
+    def judging(self) -> list[int]:
+        """Which of the parts judge a probe."""
+        return [place for place, part in enumerate(self.parts) if not self.stops_by or part.name in self.stops_by]
 
 
 def fit(
@@ -108,7 +123,7 @@ def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
 def activations(
     fitted: Sequence[Fitted], split: Frameset, recipe: Recipe, device: str = "cpu"
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Clip by clip `(clip, (probes, frames, outputs))` in 0..1, of probes that read the same layer."""
+    """Clip by clip `(clip, (probes, frames, outputs))`, of probes that read the same layer: see `frame_losses.chances`."""
     import torch
 
     assert len({one.probe.layer for one in fitted}) == 1
@@ -117,7 +132,7 @@ def activations(
     layers = fitted[0].probe.reads(recipe.summable)
     for clip in range(len(split.features)):
         parts = [
-            _forward(parameters, rows)[0].sigmoid().mT.cpu()
+            frame_losses.chances(recipe.parts, _forward(parameters, rows)[0]).mT.cpu()
             for rows in _whole(split, layers, clip, _chunk(parameters, device), device)
         ]
         yield clip, torch.cat(parts, dim=1).numpy()
@@ -159,23 +174,6 @@ def _forward(
         x, counts, layers = network.mixed(parameters, rows), [1] * probes, rows
     outputs, hidden = network.forward(parameters, x, counts, keep)
     return outputs, lambda slope: network.backward(parameters, x, counts, hidden, slope, keep, layers)
-
-
-def _losses(
-    outputs: torch.Tensor, truth: torch.Tensor, counts: torch.Tensor
-) -> tuple[torch.Tensor, Callable[[], torch.Tensor]]:
-    """`(probes, outputs)` losses, and what gives the gradient by `outputs (probes, outputs, frames)` of their sum.
-
-    truth: `(outputs, frames)`. counts: `(outputs,)` annotated frames in all. A loss is the sum of an output's
-    cross-entropies over its own count: added up over chunks, the mean.
-    """
-    import torch
-    from torch.nn import functional
-
-    there, wanted, each = truth.isfinite(), truth.nan_to_num(nan=0.0), counts.clamp(min=1)
-    entropy = functional.binary_cross_entropy_with_logits(outputs, wanted.expand_as(outputs), reduction="none")
-    loss = torch.where(there, entropy, 0.0).sum(dim=2) / each
-    return loss, lambda: torch.where(there, outputs.sigmoid() - wanted, 0.0) / each[:, None]
 
 
 class _Block:
@@ -269,7 +267,7 @@ class _Block:
                 keep = None if struck is None else self._keep(struck[at : at + len(labels)])
                 at += len(labels)
                 outputs, backward = _forward(own, rows, keep)
-                loss, slope = _losses(outputs, labels.T, counts.to(self.device))
+                loss, slope = frame_losses.losses(self.recipe.parts, outputs, labels.T, counts.to(self.device))
                 for name, gradient in backward(slope()).items():
                     gradients[name][span] += gradient
                 total[span] += loss.sum(dim=-1)
@@ -279,7 +277,7 @@ class _Block:
     def _chunks(
         self, train: Frameset, batch: Sequence[tuple[int, int, int]], truth: Sequence[Any], step: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """A batch's frames `(layers, frames, width)` and labels `(frames, outputs)`, `step` frames at once."""
+        """A batch's frames `(layers, frames, width)` and labels `(frames, columns)`, `step` frames at once."""
         import torch
 
         rows: list[torch.Tensor] = []
@@ -312,10 +310,10 @@ class _Block:
         return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
 
     def _valid_losses(self, valid: Frameset) -> torch.Tensor:
-        """`(probes,)` on the CPU: the first output's loss over all frames of the validation split."""
+        """`(probes,)` on the CPU: the loss of the parts that judge, over all frames of the validation split."""
         import torch
 
-        parameters = self.adam.parameters
+        parameters, parts, judging = self.adam.parameters, self.recipe.parts, self.recipe.judging
         step = _chunk(parameters, self.device)
         truths = [torch.from_numpy(valid.truth(self.layers[0], clip)) for clip in range(len(valid.features))]
         counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
@@ -325,7 +323,8 @@ class _Block:
             first = 0
             for rows in _whole(valid, self.layers, clip, step, self.device):
                 labels = truth[first : first + rows.shape[1]].to(self.device)
-                total += _losses(_forward(parameters, rows)[0], labels.T, counts)[0][:, 0]
+                loss, _ = frame_losses.losses(parts, _forward(parameters, rows)[0], labels.T, counts)
+                total += loss[:, judging].sum(dim=1)
                 first += rows.shape[1]
         return total.cpu()
 

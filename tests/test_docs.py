@@ -27,6 +27,17 @@ def test_the_task_of_the_guide_is_checked_and_run(bench, tmp_path):
     assert 0.5 < ended.record["scores"]["accuracy"]["test"] <= 1
 
 
+def test_the_task_of_frames_of_the_guide_is_checked_and_run(bench, tmp_path):
+    (tmp_path / "drums.py").write_text(_python_of("frame-by-frame.md"))
+    checked = bench("check", "drums.py")
+    assert checked.code == 0, checked.err
+    ended = bench("run", "--task", "drums.py", "--model", "logmel", "--mini", "--seeds", 1, "--json", "--quiet")
+    assert ended.code == 0, ended.err
+    score = ended.record["scores"]["drums_f1"]
+    assert score["trivial"] < 0.7 < score["test"] <= 1
+    assert ended.record["selection"]["per_seed"][0]["setting"] in (0.2, 0.35, 0.5, 0.65)
+
+
 def test_the_encoder_of_the_guide_is_checked_and_run(bench, tmp_path):
     (tmp_path / "loudness.py").write_text(_python_of("adding-an-encoder.md"))
     checked = bench("check", "loudness.py:LOUDNESS")

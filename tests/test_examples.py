@@ -42,6 +42,23 @@ def test_truth_is_encoded_in_the_order_of_the_table_and_names_a_strange_label():
         TABLE.truth(Classes(("low", "hi")))
 
 
+def test_labels_are_encoded_once_whatever_splits_ask_for_them():
+    calls = []
+
+    class Counted(Classes):
+        def encode(self, targets, clips):
+            calls.append(list(clips))
+            return super().encode(targets, clips)
+
+    table, target = Examples(TABLE.rows), Counted(("low", "high"))
+    whole = table.truth(target)
+    for split in ("train", "valid", "test"):
+        assert np.array_equal(table.of(split).truth(target), whole[table.places(split)])
+    assert calls == [["a", "b", "c", "d"]]
+    table.truth(Counted(("high", "low")))
+    assert len(calls) == 2
+
+
 def test_flat_options_go_to_every_part_that_has_a_field_of_their_name():
     given = {"named": None, "protocol": MARBLE, "encoder": None, "model": "m", "cache": Path("c"), "results": Path("r")}
     config = RunConfig.of(**given, device="cuda", limit=4, layers="sum", overwrite=True)

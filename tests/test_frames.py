@@ -18,6 +18,7 @@ from marble_bench.features import batches, frames, store
 from marble_bench.features.frames import Sound
 from marble_bench.features.store import Span
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
+from marble_bench.scoring.frame_targets import MomentPart
 
 RATE = 8000
 CALLS: list[tuple[int, int]] = []
@@ -215,12 +216,13 @@ def _set(clips, seed):
     return framewise.Frameset(features, truth)
 
 
+PARTS = (MomentPart("a"), MomentPart("b"))
 PROTOCOL = replace(MARBLE, hidden=16, batch_size=3, learning_rates=(1e-3, 3e-2))
 
 
 def _recipe(epochs=4, dropout=0.0, crop_s=0.8):
     protocol = replace(PROTOCOL, dropout=dropout)
-    return framewise.Recipe(protocol, Schedule(epochs, 2, 20), 2, crop_s, summable=(0, 1))
+    return framewise.Recipe(protocol, Schedule(epochs, 2, 20), PARTS, crop_s, summable=(0, 1), stops_by=("a",))
 
 
 def _grid(seeds=2):

@@ -163,6 +163,8 @@ def test_a_file_in_the_folder_is_the_registration(package, file, text, find, tmp
     (tmp_path / file).write_text(text)
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     assert find().name == file.removesuffix(".py").replace("_", "-")
+    kind = "head" if find().name == "from-zero" else "protocol"
+    assert sources.origin(kind, find().name if kind == "head" else find()).shipped
     sys.modules.pop(f"{package}.{file.removesuffix('.py')}")
     (tmp_path / "other.py").write_text(text)
     with pytest.raises(UsageError, match=r"other.py: \w+ is called .*: rename it to 'other', or the file"):

@@ -25,10 +25,11 @@ from marble_bench.features.store import Span
 from marble_bench.metrics import beat_metrics
 from marble_bench.metrics.beats import COLUMNS, measure, steady
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.runs import frame_layers, inputs
+from marble_bench.runs import frame_labels, frame_layers, inputs
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.inputs import Coverage, Inputs, Source
 from marble_bench.runs.kinds import frames as kind
+from marble_bench.scoring.targets import Events
 
 TASK = plugins.find_task("gtzan-rhythm")
 
@@ -113,14 +114,14 @@ def _inputs(clips, sounds=()):
 
 def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
     clip = Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), (0.5, 10.1)))
-    kept, beyond = within_clip(clip, 10.0)
+    kept, beyond = within_clip(Events(), clip, 10.0)
     assert kept.target == ((0.5, 1.0), (0.5,))
     assert beyond == 2
-    assert within_clip(clip, 11.0) == (clip, 0)
+    assert within_clip(Events(), clip, 11.0) == (clip, 0)
     with pytest.raises(DataError, match=r"lasts 5\.00 s and is annotated up to 10\.10 s"):
-        within_clip(clip, 5.0)
+        within_clip(Events(), clip, 5.0)
     with pytest.raises(DataError, match="fewer than two events"):
-        within_clip(Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
+        within_clip(Events(), Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
 
 
 def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_it_as_left_out(monkeypatch):
@@ -136,9 +137,9 @@ def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_
     assert said == [f"mark: {marks[0]}"]
 
 
-def _tapped(*clips):
-    """Found or annotated (beats, downbeats) of clips, as a decoder gives them."""
-    return [[np.asarray(times, np.float64) for times in kinds] for kinds in clips]
+def _tapped(beats, downbeats):
+    """What is found in a clip, as a decoder gives it."""
+    return {"beat": np.asarray(beats, np.float64), "downbeat": np.asarray(downbeats, np.float64)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -159,16 +160,17 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
     truth = (tuple(steady.tolist()), tuple(steady[::4].tolist()))
     clips = [Clip("a", "valid", "a.wav", truth)]
     gappy, doubled = steady[[*range(12), *range(14, 24)]], np.arange(0.0, 12.0, 0.25)
-    found = {"gappy": _tapped((gappy, steady[::4])), "doubled": _tapped((doubled, steady[1::4]))}
+    found = {"gappy": _tapped(gappy, steady[::4]), "doubled": _tapped(doubled, steady[1::4])}
+
+    def chosen_by(metric, each):
+        return frame_labels.score(metric, metric.chooses or metric.measure, [each], [truth])
+
     for metric in beat_metrics:
         for each in found.values():
-            rows = torch.from_numpy(np.stack([measure(tuple(times), truth) for times in each]))[None]
+            rows = torch.from_numpy(measure(tuple(each.values()), truth))[None, None]
             expected = float(metric.compute(rows, torch.zeros(1))[0])
-            assert kind._judged(metric, each, clips) == pytest.approx(expected)
-    by = {
-        metric.name: max(found, key=lambda name, m=metric: kind._judged(m, found[name], clips))
-        for metric in beat_metrics
-    }
+            assert chosen_by(metric, each) == pytest.approx(expected)
+    by = {metric.name: max(found, key=lambda name, m=metric: chosen_by(m, found[name])) for metric in beat_metrics}
     assert (by["f1"], by["amlt"], by["downbeat_f1"]) == ("gappy", "doubled", "gappy")
 
     from marble_bench.probes import framewise
@@ -176,13 +178,13 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
     probes = [_Probe(name) for name in found]
     asked_for = []
 
-    def decoded(able, split, recipe, device, kinds):
-        asked_for.append(kinds)
-        return [[times[:kinds] for times in found[one.probe.name]] for one in able]
+    def decoded(self, able, split, settings, parts=None):
+        asked_for.append(parts)
+        return [[[dict(list(found[one.probe.name].items())[:parts])] for one in able]]
 
     fitted = [_Fitted(probe) for probe in probes]
-    monkeypatch.setattr(kind, "framesets", lambda found: {"train": None, "valid": None})
-    monkeypatch.setattr(kind, "decoded", decoded)
+    monkeypatch.setattr(kind, "framesets", lambda target, found, scale: {"train": None, "valid": None})
+    monkeypatch.setattr(frame_labels.Decoder, "found", decoded)
     monkeypatch.setattr(framewise, "fit", lambda *_: fitted)
     task = plugins.find_task("gtzan-rhythm").task
     for name, best in (("f1", "gappy"), ("amlt", "doubled")):
@@ -193,7 +195,7 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         callbacks = SimpleNamespace(probes=None, say=lambda words: None)
         judged = kind.FrameJob(config, callbacks, _inputs(clips), frame_layers.Layers((0,), ()), []).fit()
         assert max(judged, key=lambda one: one.valid).probe.name == best
-    assert asked_for == [1, 2]  # downbeats are decoded where a score needs more than beats
+    assert asked_for == [1, None]  # downbeats are decoded where a score needs more than beats
 
 
 def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
@@ -220,16 +222,16 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
-    made = kind.labels(((0.0, 0.1), None), 12, 75.0)
+    made = frame_labels.labels(Events(), ((0.0, 0.1), None), 12, 75.0)
     assert made[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]  # 0.1 s x 75 = 7.5, to even: frame 8
     assert np.isnan(made[:, 1]).all()
 
 
 def test_the_trivial_answer_is_the_training_tempo_from_the_start():
-    (beats, bars), *_ = steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])
+    beats, bars = steady([((0.0, 0.5, 1.0, 2.0), (0.0, 2.0)), ((0.0, 0.4), None)], [1.6])[0].values()
     assert beats.tolist() == [0.0, 0.5, 1.0, 1.5]
     assert bars.tolist() == [0.0]
-    (_, bars), *_ = steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])
+    _, bars = steady([((0.0, 0.5), (0.0,)), ((0.0, 0.4), ())], [1.6])[0].values()
     assert bars.tolist() == [0.0]  # no clip has two downbeats, so nothing tells their interval
 
 

@@ -9,6 +9,7 @@ import json
 import sys
 from collections.abc import Callable
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -19,6 +20,7 @@ from marble_bench.cli import board, data
 from marble_bench.cli import features as cli_features
 from marble_bench.cli import models as cli_models
 from marble_bench.cli import results as cli_results
+from marble_bench.cli.each import do_each
 from marble_bench.cli.options import (
     AsJson,
     Cache,
@@ -36,11 +38,11 @@ from marble_bench.cli.options import (
     taking,
     tell_of_other_stores,
 )
-from marble_bench.errors import DONE, FAILED, INTERRUPTED, BenchError, exit_code_of
+from marble_bench.errors import DONE, FAILED, BenchError
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
-    from marble_bench.runs.config import RunConfig
+    pass
 
 app = typer.Typer(
     name="bench",
@@ -111,7 +113,7 @@ def run(
 ) -> None:
     """Score models on tasks and write a record for each pair."""
     from marble_bench.audio.perturb import named as named_changes
-    from marble_bench.cli.show import print_plan
+    from marble_bench.cli.show import print_outcome, print_plan
     from marble_bench.runs import run as running
 
     wanted = asked.requests(
@@ -135,39 +137,9 @@ def run(
         return
     if not (quiet or as_json):
         tell_of_other_stores(wanted)
-    raise typer.Exit(exit_code_of(_run_each(wanted, fresh_features, as_json, quiet, debug)))
-
-
-def _run_each(wanted: list[RunConfig], fresh_features: bool, as_json: bool, quiet: bool, debug: bool) -> list[int]:
-    """Run one after another and print what comes out; returns the exit code of each. What fails ends only itself."""
-    from marble_bench.cli.progress import Progress
-    from marble_bench.cli.show import print_outcome
-    from marble_bench.core.user_files import fault_of
-    from marble_bench.runs import run as running
-
-    ended: list[int] = []
-    for config in wanted:
-        try:
-            with Progress(config.title, quiet or as_json) as progress:
-                outcome = running.run(config, progress)
-        except KeyboardInterrupt:
-            again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
-            print(
-                "interrupted; finished features, and probes of whole clips, are kept: the same command goes on from there"
-                + again,
-                file=sys.stderr,
-            )
-            raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
-            told = error if isinstance(error, BenchError) else fault_of(error)
-            if told is None or len(wanted) == 1 or debug:
-                raise
-            print(visible_lines(f"error: {config.features.model} on {config.data.named.name}: {told}"), file=sys.stderr)
-            ended.append(told.exit_code)
-            continue
-        print_outcome(outcome, as_json)
-        ended.append(DONE)
-    return ended
+    kept = "finished features, and probes of whole clips, are kept: the same command goes on from there"
+    show, quiet = partial(print_outcome, as_json=as_json), quiet or as_json
+    raise typer.Exit(do_each(wanted, running.run, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug))
 
 
 @app.command("list")

@@ -12,10 +12,10 @@ from marble_bench.core.encoder import Encode, Encoder, ready
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
-from marble_bench.data.checks import check_events, check_ids, measure, times_behind_the_end
+from marble_bench.data.checks import behind_the_end, check_frames, check_ids, measure
 from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.features import fingerprint, frames
-from marble_bench.scoring.targets import Events
+from marble_bench.scoring.targets import Frames
 
 if TYPE_CHECKING:
     import torch
@@ -34,10 +34,10 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
     marks = check_ids(there.clips)
     shapes = measure(there.paths, whole=True, native_rate_hz=task.corpus.sample_rate_hz)
-    if isinstance(task.target, Events):
-        if wrong := times_behind_the_end(there.clips, there.paths, shapes):
+    if isinstance(task.target, Frames):
+        if wrong := behind_the_end(task.target, there.clips, there.paths, shapes):
             raise DataError("\n  ".join([f"{counted(len(wrong), 'clip')} cannot be used:", *wrong[:10]]))
-        marks += check_events(task.target, there.clips)
+        marks += check_frames(task.target, there.clips)
     counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
     empty = [split for split, count in counts.items() if not count]
     if empty:

@@ -6,11 +6,13 @@ import json
 import sys
 import time
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marble_bench.cli.each import do_each
 from marble_bench.cli.options import (
     AsJson,
     Asked,
@@ -24,8 +26,8 @@ from marble_bench.cli.options import (
     taking,
     tell_of_other_stores,
 )
-from marble_bench.errors import DONE, INTERRUPTED, MISSING, BenchError, UsageError, counted, exit_code_of
-from marble_bench.records.escape import visible, visible_lines
+from marble_bench.errors import DONE, MISSING, UsageError, counted
+from marble_bench.records.escape import visible
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
@@ -57,38 +59,27 @@ def extract(
     debug: Debug = False,
 ) -> None:
     """Make the features that runs will read, without probing; what is stored is not made again."""
-    from marble_bench.cli.progress import Progress
-    from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
 
     how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
     requests = asked.requests(layers=layers, fresh_features=fresh_features, **how)
     if not (quiet or as_json):
         tell_of_other_stores(requests)
-    ended: list[int] = []
-    for config in requests:
-        try:
-            with Progress(config.title, quiet or as_json) as progress:
-                made = prepare.extract(config, progress)
-        except KeyboardInterrupt:
-            again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
-            print(f"interrupted; finished shards are kept, the same command goes on from there{again}", file=sys.stderr)
-            raise typer.Exit(INTERRUPTED) from None
-        except BenchError as error:
-            if len(requests) == 1 or debug:
-                raise
-            print(
-                visible_lines(f"error: {config.features.model} on {config.data.named.name}: {error}"), file=sys.stderr
-            )
-            ended.append(error.exit_code)
-            continue
-        ended.append(DONE)
-        if as_json:
-            print(json.dumps(made))
-        else:
-            print_table([_made(made)])
-            print("\n".join(made["stores"]), file=sys.stderr)
-    raise typer.Exit(exit_code_of(ended))
+    kept, show = "finished shards are kept, the same command goes on from there", partial(_print_made, as_json=as_json)
+    quiet = quiet or as_json
+    raise typer.Exit(
+        do_each(requests, prepare.extract, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug)
+    )
+
+
+def _print_made(made: dict[str, Any], as_json: bool) -> None:
+    from marble_bench.cli.show import print_table
+
+    if as_json:
+        print(json.dumps(made))
+    else:
+        print_table([_made(made)])
+        print("\n".join(made["stores"]), file=sys.stderr)
 
 
 def _made(made: dict[str, Any]) -> dict[str, Any]:

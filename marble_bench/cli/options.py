@@ -123,21 +123,60 @@ class Asked:
             raise UsageError("say whose features: --model NAME (bench list models)")
         return self._requests(**more)
 
-    def _requests(self, **more: Any) -> list[RunConfig]:
-        return requests(
-            self.model or [],
-            self.task or [],
-            data_dir=self.data_dir,
-            mini=self.mini,
-            cache_dir=self.cache_dir,
-            device=self.device,
-            offline=self.offline,
-            weights=self.weights,
-            limit=self.limit,
-            allow_missing=self.allow_missing,
-            dtype=self.dtype.value,
+    def _requests(
+        self,
+        *,
+        protocol: str = "marble",
+        head: str | None = None,
+        results_dir: Path = Path("results"),
+        seeds: int | None = None,
+        features: Path | None = None,
+        fresh_features: bool = False,
+        **more: Any,
+    ) -> list[RunConfig]:
+        """protocol, head: names, or paths of files; head, seeds: None for the protocol's. fresh_features: what was stored
+        before this moment is set aside. more: for `RunConfig.of`. Raises UsageError for what does not go together."""
+        from marble_bench.core.plugins import find_protocol
+        from marble_bench.files.cache import cache_root
+        from marble_bench.files.locks import keep_compiled
+        from marble_bench.runs.config import RunConfig, corpus_root, offline_asked, pairs
+
+        if self.mini and self.data_dir:
+            raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+        started_s = time.time()
+        rules, cache, where = find_protocol(protocol, head), cache_root(self.cache_dir), device_of(self.device)
+        keep_compiled(cache)
+        chosen = pairs(self.model or [], self.task or [], features, self.weights)
+        if self.data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
+            raise UsageError(
+                "--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all"
+            )
+        same: dict[str, Any] = {
+            "protocol": rules,
+            "cache": cache,
+            "results": results_dir.expanduser(),
+            "mini": self.mini,
+            "brought": features,
+            "weights": self.weights,
+            "limit": self.limit,
+            "allow_missing": self.allow_missing,
+            "seeds": seeds or rules.seeds,
+            "device": where,
+            "dtype": self.dtype.value,
+            "offline": self.offline or offline_asked(),
+            "fresh_before": started_s if fresh_features else None,
             **more,
-        )
+        }
+        return [
+            RunConfig.of(
+                named=named,
+                encoder=encoder,
+                model=name,
+                root=None if self.mini else corpus_root(named, cache, self.data_dir, features),
+                **same,
+            )
+            for name, encoder, named in chosen
+        ]
 
 
 @dataclass(frozen=True)
@@ -199,63 +238,3 @@ def tell_of_other_stores(asked: Sequence[RunConfig]) -> None:
     for cache in dict.fromkeys(config.features.cache for config in asked if config.features.encoder):
         if told := of_other_formats(cache):
             print(visible_lines(told), file=sys.stderr)
-
-
-def requests(
-    models: list[str],
-    tasks: list[str],
-    *,
-    data_dir: Path | None,
-    mini: bool,
-    cache_dir: Path | None,
-    device: Device,
-    offline: bool,
-    protocol: str = "marble",
-    head: str | None = None,
-    results_dir: Path = Path("results"),
-    seeds: int | None = None,
-    features: Path | None = None,
-    weights: Path | None = None,
-    fresh_features: bool = False,
-    **options: Any,
-) -> list[RunConfig]:
-    """A configuration for every model with every task, whichever command asks. options: more for
-    `RunConfig.of`.
-
-    protocol, head: names, or paths of files; head: None for the protocol's.
-    seeds: None for the protocol's. fresh_features: what was stored before this moment is set aside.
-    Raises UsageError for what does not go together.
-    """
-    from marble_bench.core.plugins import find_protocol
-    from marble_bench.files.cache import cache_root
-    from marble_bench.files.locks import keep_compiled
-    from marble_bench.runs.config import RunConfig, corpus_root, offline_asked, pairs
-
-    if mini and data_dir:
-        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
-    started_s = time.time()
-    rules, cache, where = find_protocol(protocol, head), cache_root(cache_dir), device_of(device)
-    keep_compiled(cache)
-    chosen = pairs(models, tasks, features, weights)
-    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
-        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
-    return [
-        RunConfig.of(
-            named=named,
-            protocol=rules,
-            encoder=encoder,
-            model=name,
-            cache=cache,
-            results=results_dir.expanduser(),
-            root=None if mini else corpus_root(named, cache, data_dir, features),
-            mini=mini,
-            brought=features,
-            weights=weights,
-            seeds=seeds or rules.seeds,
-            device=where,
-            offline=offline or offline_asked(),
-            fresh_before=started_s if fresh_features else None,
-            **options,
-        )
-        for name, encoder, named in chosen
-    ]

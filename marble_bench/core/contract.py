@@ -56,30 +56,36 @@ def tried(encoder: Encoder, encode: Encode, device: str, length_s: float) -> tup
     frames = layers_of(noise, lambda each: each)
     again = layers_of(noise, lambda each: each)
     alone = layers_of(noise[:1], lambda each: each.float().mean(dim=1))
-    apart = CPU_APART if device == "cpu" else GPU_APART
     problems = []
     for layer, value, second, one in zip(encoder.layers, frames, again, alone, strict=True):
         expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
-        problem = _shape_problem(layer, tuple(value.shape), expected, length_s) or _value_problem(
-            layer, value, length_s
+        problem = (
+            _shape_problem(layer, tuple(value.shape), expected, length_s)
+            or _value_problem(layer, value, length_s)
+            or _calling_problem(layer, value, second, one, CPU_APART if device == "cpu" else GPU_APART)
         )
-        if not problem and not _near(value, second, apart):
-            problem = (
-                f"layer '{layer.name}' is another when the same windows are encoded again: call eval() on the model in load "
-                "(dropout is on), or draw nothing at random"
-            )
-        if not problem and tuple(one.shape) != (1, layer.width):
-            problem = (
-                f"layer '{layer.name}' is {tuple(one.shape)} for one window and `pool` the mean over time, "
-                f"declared (1, {layer.width}): apply `pool` to its frames"
-            )
-        if not problem and not _near(value[:1].float().mean(dim=1), one, apart):
-            problem = (
-                f"layer '{layer.name}' depends on what else is in the batch: call eval() on the model in load (batch norm "
-                "is in training), and normalise each window by itself"
-            )
         problems += [problem] if problem else []
     return problems, frames
+
+
+def _calling_problem(layer: Layer, value: torch.Tensor, again: torch.Tensor, alone: torch.Tensor, apart: float) -> str:
+    """What is wrong with a layer's frames in a second call, or pooled for the first window alone; empty if nothing is."""
+    if not _near(value, again, apart):
+        return (
+            f"layer '{layer.name}' is another when the same windows are encoded again: call eval() on the model in load "
+            "(dropout is on), or draw nothing at random"
+        )
+    if tuple(alone.shape) != (1, layer.width):
+        return (
+            f"layer '{layer.name}' is {tuple(alone.shape)} for one window and `pool` the mean over time, "
+            f"declared (1, {layer.width}): apply `pool` to its frames"
+        )
+    if not _near(value[:1].float().mean(dim=1), alone, apart):
+        return (
+            f"layer '{layer.name}' depends on what else is in the batch: call eval() on the model in load (batch norm "
+            "is in training), and normalise each window by itself"
+        )
+    return ""
 
 
 def _near(value: torch.Tensor, other: torch.Tensor, apart: float) -> bool:

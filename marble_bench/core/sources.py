@@ -20,6 +20,7 @@ from typing import Any
 from marble_bench.core import hashes, plugins, trees
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.head import Head
+from marble_bench.core.loading import files_by_name
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Corpus
@@ -113,11 +114,11 @@ def _of_head(head: Head | str) -> Origin:
     found = plugins.registered_head(head) if isinstance(head, str) else head
     if found.code:
         return Origin("head", found.name, found.version, found.code, False)
-    file = trees.module_file(room_of("head").folder / found.name)
-    if file is None or isinstance(head, Head):  # made by code that has no file of heads
+    files = [] if isinstance(head, Head) else files_by_name(plugins.HEADS.package)[found.name]
+    if not files:  # made by code that has no file of heads
         digest, _ = _digest_of_functions([found.init, found.fit, found.predict], "head")
         return Origin("head", found.name, found.version, digest, False)
-    return Origin("head", found.name, found.version, _shipped_digest("head", (file,)), True)
+    return Origin("head", found.name, found.version, _shipped_digest("head", (files[0].resolve(),)), True)
 
 
 @cache

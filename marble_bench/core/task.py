@@ -19,6 +19,7 @@ from marble_bench.files.source import Source
 
 if TYPE_CHECKING:
     from marble_bench.metrics import Metric
+    from marble_bench.scoring.frame_targets import Frames
     from marble_bench.scoring.targets import Target
 
 SPLITS = ("train", "valid", "test")
@@ -30,8 +31,8 @@ class Clip:
 
     id: unique within the task and stable; the key of predictions and of a user's own features.
     audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
-    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `Events` a tuple of times in seconds
-        (or None) for each kind, nothing for `Stems`.
+    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `Frames` an annotation (or None) for
+        each part, for `Events` a tuple of times in seconds (or None) for each kind, nothing for `Stems`.
     start_s, duration_s: the span within the file, in seconds; None for "to the end".
     group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
     """
@@ -206,7 +207,7 @@ class Task:
 
     title: str = _unset("a line that says what is asked")
     corpus: Corpus = _unset("a Corpus")
-    target: Target = _unset("Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)")
+    target: Target = _unset("Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)")
     clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -256,19 +257,18 @@ class Task:
 
     def _target_problems(self) -> list[str]:
         """What is wrong with the target, or does not fit it."""
-        from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
+        from marble_bench.scoring.targets import Classes, Frames, Scalars, Stems, Tags
 
         if not self.target:
             return []
-        if not isinstance(self.target, (Classes, Tags, Scalars, Events, Stems)):
-            return [f"target is {self.target!r}: give Classes(...), Tags(...), Scalars(...), Events(...) or Stems(...)"]
+        if not isinstance(self.target, (Classes, Tags, Scalars, Frames, Stems)):
+            kinds = "Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
+            return [f"target is {self.target!r}: give {kinds}"]
         problems = []
         if len(set(self.target.names)) != len(self.target.names):
             problems.append("target names a label twice")
-        elif isinstance(self.target, Events) and self.target.width != 2:
-            problems.append(
-                f"target has {self.target.width} kinds of events: they are decoded as two, beats and downbeats"
-            )
+        elif isinstance(self.target, Frames):
+            problems += self._unmeasurable(self.target)
         elif isinstance(self.target, Stems) and self.separation is None:
             problems.append("separation is missing: give a Separation(...), how stems are separated")
         return problems + [
@@ -293,6 +293,17 @@ class Task:
             for label in labels
             if isinstance(label, str) and not is_text(label)
         ]
+
+    def _unmeasurable(self, target: Frames) -> list[str]:
+        """What keeps answers that are found in frames from being measured."""
+        without = [metric.name for metric in self.metrics if metric.measure is None]
+        problems = target.problems() + [
+            f"metric '{name}' has no measure: give one that reads frames" for name in without
+        ]
+        if len({id(metric.measure) for metric in self.metrics}) > 1 and not without:
+            problems.append("metrics have several measures: a clip is measured once, for all of them")
+        taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {target.column(part) for part in target.parts}
+        return problems + [f"part '{name}' would hide a column of the predictions: call it otherwise" for name in taken]
 
     def _unselectable(self) -> list[str]:
         """What keeps the main metric from choosing probes."""

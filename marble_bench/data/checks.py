@@ -11,9 +11,8 @@ from marble_bench import audio
 from marble_bench.audio import Shape
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data.examples import Examples
-from marble_bench.data.times import within
 from marble_bench.errors import DataError, listing
-from marble_bench.scoring.targets import Classes, Events, Scalars, Tags
+from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Tags
 
 if TYPE_CHECKING:
     from marble_bench.features.types import Features
@@ -97,17 +96,18 @@ def check_ids(clips: Sequence[Clip]) -> list[str]:
     return [f"clip ids ascend, but not at {listing(odd)}: was a number changed?"] if few else []
 
 
-def check_events(target: Events, clips: Sequence[Clip]) -> list[str]:
-    """Marks of kinds of event that no clip of a split has annotated, so that what is scored of them has no value, and
-    of gaps."""
+def check_frames(target: Frames, clips: Sequence[Clip]) -> list[str]:
+    """Marks of parts that no clip of a split has annotated, so that what is scored of them has no value, and of gaps
+    between events."""
     marks = []
     for split in SPLITS:
         targets = [clip.target for clip in clips if clip.split == split]
-        for kind, name in enumerate(target.names):
+        for kind in range(len(target.parts)):
             if targets and not any(each[kind] for each in targets):
-                what = f"scores of {name}s have no value" if split != "train" else f"nothing is learnt of {name}s"
-                marks.append(f"no {split} clip has {name}s annotated: {what}")
-    gaps = [clip.id for clip in clips if _has_gap(clip.target[0])]
+                named = target.column(target.parts[kind])
+                what = f"scores of {named} have no value" if split != "train" else f"nothing is learnt of {named}"
+                marks.append(f"no {split} clip has {named} annotated: {what}")
+    gaps = [clip.id for clip in clips if isinstance(target, Events) and _has_gap(clip.target[0])]
     if gaps:
         main = target.names[0]
         what = f"gaps of {GAP} periods and more lie between {main}s of {len(gaps)} clips"
@@ -138,10 +138,13 @@ def measure(
     return found
 
 
-def times_behind_the_end(
-    clips: Sequence[Clip], paths: Sequence[Path], shapes: Mapping[Path, Shape | DataError] | None = None
+def behind_the_end(
+    target: Frames,
+    clips: Sequence[Clip],
+    paths: Sequence[Path],
+    shapes: Mapping[Path, Shape | DataError] | None = None,
 ) -> list[str]:
-    """What is wrong with the events of clips, a line each, by how long their files last; a damaged file is not judged.
+    """What is wrong with the annotations of clips, a line each, by how long their files last; a damaged file is not judged.
 
     shapes: of `measure`, where the files were measured already.
     """
@@ -153,7 +156,7 @@ def times_behind_the_end(
             continue  # is told as a damaged file
         lasts_s = max(0.0, shape.length_s - clip.start_s) if clip.duration_s is None else clip.duration_s
         try:
-            within(clip.target, clip.id, lasts_s)
+            target.within(clip.target, clip.id, lasts_s)
         except DataError as error:
             wrong.append(str(error))
     return wrong

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core.plugins import find_task
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.data import corpus
-from marble_bench.scoring.targets import Classes, Events, Stems, Tags, Target
+from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
+from marble_bench.scoring.targets import Classes, Frames, Stems, Tags, Target
 
 if TYPE_CHECKING:
     import datasets
@@ -22,8 +23,9 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
     where there is one, and `path` is empty.
 
     Columns: `id`, `audio` (the path that the makers give it), `path` (the file on disk, or null), `start_s`, `duration_s`
-    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or for events
-    the times in seconds of each kind (null where not annotated). A task of stems has no `target`.
+    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or of `Frames`
+    by part the labels of its frames, or the times in seconds of its moments (null where not annotated). A task of stems has
+    no `target`.
     """
     import datasets
 
@@ -66,17 +68,28 @@ def _kind(target: Target) -> Any:
     """The type of a column of targets."""
     import datasets
 
+    if isinstance(target, Frames):
+        return {part.name: datasets.List(_kind_of_part(part)) for part in target.parts}
     label = datasets.ClassLabel(names=list(target.names))
     if isinstance(target, Classes):
         return label
     if isinstance(target, Tags):
         return datasets.List(label)
-    if isinstance(target, Events):
-        return {name: datasets.List(datasets.Value("float64")) for name in target.names}
     return datasets.List(datasets.Value("float32"))
 
 
+def _kind_of_part(part: Part) -> Any:
+    """The type of a label of a frame, or of a moment."""
+    import datasets
+
+    if isinstance(part, ClassPart):
+        return datasets.ClassLabel(names=list(part.labels))
+    if isinstance(part, TagPart):
+        return datasets.List(datasets.ClassLabel(names=list(part.labels)))
+    return datasets.Value("float64" if isinstance(part, MomentPart) else "float32")
+
+
 def _value(target: Target, given: Any) -> Any:
-    if isinstance(target, Events):
+    if isinstance(target, Frames):
         return dict(zip(target.names, given, strict=True))
     return list(given) if isinstance(given, tuple) else given

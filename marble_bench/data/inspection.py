@@ -13,10 +13,10 @@ from marble_bench.core import plugins
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.data import corpus
-from marble_bench.data.checks import check_events, check_ids, times_behind_the_end
+from marble_bench.data.checks import behind_the_end, check_frames, check_ids
 from marble_bench.errors import DataError, UsageError, did_you_mean
 from marble_bench.files.atomic import walk
-from marble_bench.scoring.targets import Events
+from marble_bench.scoring.targets import Frames
 
 MOST = 20  # labels that are told of one task
 SOUNDS = (".wav", ".au", ".flac", ".ogg", ".mp3", ".mp4")
@@ -149,9 +149,9 @@ def _labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report:
             except DataError as error:
                 wrong.append(str(error))
     report.marks += [f"{named.name}: {mark}" for mark in check_ids(there)]
-    if isinstance(target, Events) and not wrong:
-        wrong += times_behind_the_end(there, [files[clip.audio] for clip in there])
-        report.marks += [f"{named.name}: {mark}" for mark in check_events(target, there)]
+    if isinstance(target, Frames) and not wrong:
+        wrong += behind_the_end(target, there, [files[clip.audio] for clip in there])
+        report.marks += [f"{named.name}: {mark}" for mark in check_frames(target, there)]
     report.annotations += wrong[:MOST] + (
         [f"{named.name}: and {len(wrong) - MOST} labels more"] if len(wrong) > MOST else []
     )

@@ -31,6 +31,7 @@ class MappedLayer:
 
         self.parts, self.shard, self.row = parts, shard, row
         self.shape, self.dtype = (len(row), width), np.dtype(np.float16)
+        self._bytes = [part.reshape(-1).view(np.uint8).data for part in parts]
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -40,19 +41,14 @@ class MappedLayer:
         return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     def __getitem__(self, which: slice | NDArray[Any]) -> NDArray[np.float16]:
-        """`(rows, width)`: some windows, copied; neighbours on disk with one copy."""
+        """`(rows, width)`: some windows, copied."""
         import numpy as np
 
-        shard, row = self.shard[which], self.row[which]
-        out = np.empty((len(row), self.shape[1]), np.float16)
-        if not len(row):
-            return out
-        ends = np.flatnonzero((np.diff(shard) != 0) | (np.diff(row) != 1)) + 1
-        firsts = [0, *ends.tolist()]
-        where = zip(firsts, [*firsts[1:], len(row)], shard[firsts].tolist(), row[firsts].tolist(), strict=True)
-        for first, end, part, begin in where:
-            out[first:end] = self.parts[part][begin : begin + end - first]
-        return out
+        size = self.shape[1] * self.dtype.itemsize
+        shards, begins = self.shard[which].tolist(), (self.row[which] * size).tolist()
+        # joining views takes a third of the time of as many assignments to rows of an array
+        rows = [self._bytes[shard][begin : begin + size] for shard, begin in zip(shards, begins, strict=True)]
+        return np.frombuffer(bytearray().join(rows), self.dtype).reshape(-1, self.shape[1])
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> NDArray[Any]:
         """All of it, in memory."""

@@ -58,11 +58,11 @@ def left_behind(path: Path, older_than_s: float = STALE_S) -> bool:
         return False  # renamed or removed this moment
 
 
-def sweep(folder: Path, pattern: str = ".*.tmp", older_than_s: float = STALE_S) -> int:
+def sweep(folder: Path, pattern: str = ".*.tmp") -> int:
     """Remove what killed writers left: old temporary files and folders. Returns the bytes of the files."""
     gone = 0
     for left in folder.glob(pattern):
-        if not left_behind(left, older_than_s):
+        if not left_behind(left):
             continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

@@ -11,6 +11,7 @@ from importlib import import_module
 from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
+from marble_bench.metrics._frames import frame_metrics
 from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.stems import stem_metrics
@@ -43,7 +44,7 @@ def _declared() -> dict[str, Metric]:
 
 
 globals().update(_declared())
-__all__ = ["Metric", "beat_metrics", "r2_of", "stem_metrics", *_declared()]
+__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
 
 
 def __getattr__(name: str) -> Metric:

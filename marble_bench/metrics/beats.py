@@ -21,15 +21,18 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.scoring.metric import Metric, weighted_nanmean
+from marble_bench.scoring.metric import Measure, Metric, weighted_nanmean
 
 if TYPE_CHECKING:
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
+    from marble_bench.scoring.frame_targets import Found
+
 TOLERANCE_S, STRICT_S = 0.07, 0.02
 TRIM_S = 5.0
+KINDS = ("beat", "downbeat")
 # What is measured of a track, in this order. Counts are kept, not ratios, so that tracks can be pooled.
 COLUMNS = (
     *("hits", "hits_20ms", "found", "annotated"),
@@ -86,6 +89,39 @@ def _by_track(truth: NDArray[np.float64], found: NDArray[np.float64]) -> list[fl
     return [f, *continuity(truth, found)]
 
 
+def _of_clip(found: Found, target: Any) -> NDArray[np.float64]:
+    beats, downbeats = found.values()
+    return measure((beats, downbeats), target)
+
+
+def _counts_of_clip(found: Found, target: Any) -> NDArray[np.float64]:
+    """What `f1` reads, all else NaN: it is counted at once, and the rest takes the most of a validation's time."""
+    import numpy as np
+
+    row = np.full(len(COLUMNS), np.nan)
+    beats = next(iter(found.values()))
+    row[[COLUMNS.index(name) for name in ("hits", "found", "annotated")]] = counts(target[0], beats)
+    return row
+
+
+def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
+    """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
+    import numpy as np
+
+    intervals = [
+        [gap for target in targets for gap in np.diff(target[kind] or ()).tolist()] for kind in range(len(targets[0]))
+    ]
+    periods = [float(np.median(gaps)) if gaps else np.inf for gaps in intervals]
+    return [
+        {kind: np.arange(0.0, length, min(period, length)) for kind, period in zip(KINDS, periods, strict=True)}
+        for length in lengths_s
+    ]
+
+
+MEASURE = Measure(_of_clip, steady)
+QUICK = Measure(_counts_of_clip, steady, parts=1)
+
+
 def _f_of(columns: Sequence[int], outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     """F over all tracks: 2 hits / (found + annotated); NaN where there is neither."""
     counts = outputs[..., columns].double().sum(dim=-2)
@@ -106,10 +142,10 @@ def _weighted_f(
     return 2 * counts[..., 0] / (counts[..., 1] + counts[..., 2])
 
 
-def _pooled(name: str, hits: str, found: str, annotated: str, source: str) -> Metric:
+def _pooled(name: str, hits: str, found: str, annotated: str, source: str, chooses: Measure | None = None) -> Metric:
     columns = [COLUMNS.index(column) for column in (hits, found, annotated)]
     one, each, weighted = (partial(way, columns) for way in (_f_of, _f_of_each, _weighted_f))
-    return Metric(name, "events", one, each, source, weighted=weighted)
+    return Metric(name, "events", one, each, source, weighted=weighted, measure=MEASURE, chooses=chooses)
 
 
 def _mean_of_tracks(column: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -130,10 +166,10 @@ def _weighted_mean_of_tracks(
 def _mean(name: str, source: str) -> Metric:
     column = COLUMNS.index(name)
     one, each, weighted = (partial(way, column) for way in (_mean_of_tracks, _of_track, _weighted_mean_of_tracks))
-    return Metric(name, "events", one, each, source, weighted=weighted)
+    return Metric(name, "events", one, each, source, weighted=weighted, measure=MEASURE)
 
 
-F1 = _pooled("f1", "hits", "found", "annotated", "pooled over tracks at 70 ms; mir_eval.util.match_events")
+F1 = _pooled("f1", "hits", "found", "annotated", "pooled over tracks at 70 ms; mir_eval.util.match_events", QUICK)
 F1_20MS = _pooled(
     "f1_20ms", "hits_20ms", "found", "annotated", "pooled over tracks at 20 ms; mir_eval.util.match_events"
 )
@@ -149,28 +185,3 @@ DOWNBEAT_F1 = _pooled(
     "pooled over tracks at 70 ms; mir_eval.util.match_events",
 )
 METRIC = (F1, F1_20MS, F1_MEAN, CMLC, CMLT, AMLC, AMLT, DOWNBEAT_F1)
-
-
-def measured(times: Sequence[Any], targets: Sequence[Any]) -> torch.Tensor:
-    """`(seeds, clips, columns)`: what the metrics read. times: by seed and clip, of each kind. targets: of the clips."""
-    import numpy as np
-    import torch
-
-    return torch.from_numpy(np.stack([_measured(of_seed, targets) for of_seed in times]))
-
-
-def _measured(found: Sequence[Any], targets: Sequence[Any]) -> NDArray[np.float64]:
-    import numpy as np
-
-    return np.stack([measure(tuple(times), target) for times, target in zip(found, targets, strict=True)])
-
-
-def steady(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[list[NDArray[np.float64]]]:
-    """The trivial answer: events from 0 s on at the median interval of the training split, for clips of these lengths."""
-    import numpy as np
-
-    intervals = [
-        [gap for target in targets for gap in np.diff(target[kind] or ()).tolist()] for kind in range(len(targets[0]))
-    ]
-    periods = [float(np.median(gaps)) if gaps else np.inf for gaps in intervals]
-    return [[np.arange(0.0, length, min(period, length)) for period in periods] for length in lengths_s]

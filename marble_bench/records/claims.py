@@ -25,7 +25,7 @@ from marble_bench.metrics import Metric
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
-from marble_bench.scoring.targets import Events, Stems
+from marble_bench.scoring.targets import Frames, Stems
 
 CLOSE_TRIVIAL = 1e-5
 CLOSE_VALID = (
@@ -327,7 +327,7 @@ def _size(
     layers, rest = divmod(probes, each)
     most = states + protocol.layer_sum
     able = range(1, most + 1)
-    framewise = task is None or isinstance(task.target, (Events, Stems))  # reads those layers alone that have frames
+    framewise = task is None or isinstance(task.target, (Frames, Stems))  # reads those layers alone that have frames
     if _departures(record).layers == "all" and not framewise:
         able = range(states, most + 1)
         if encoder is not None:

@@ -24,14 +24,13 @@ from marble_bench.data import corpus
 from marble_bench.data.times import within_clip
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
-from marble_bench.metrics import beats
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring import scores
 from marble_bench.scoring.scores import number
-from marble_bench.scoring.targets import Events, Stems
+from marble_bench.scoring.targets import Frames, Stems
 from marble_bench.separation.stems import digests_of
 
 if TYPE_CHECKING:
@@ -227,12 +226,12 @@ def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:
 
     target = here.named.task.target
     assert not isinstance(target, Stems)
-    if not isinstance(target, Events):
+    if not isinstance(target, Frames):
         return np.asarray(target.encode([clip.target], [clip.id]), dtype=np.float64).reshape(-1)
     if clip.id not in here.files:
         return None
-    kept, _ = within_clip(clip, here.length_s(clip))
-    return np.asarray(kept.target[0], dtype=np.float64)
+    kept, _ = within_clip(target, clip, here.length_s(clip))
+    return np.asarray(target.first_of(kept.target), dtype=np.float64)
 
 
 def _trivial(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
@@ -259,15 +258,17 @@ def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None
     of = {split: [clip for clip in used if clip.split == split] for split in SPLITS}
     if not of["train"] or not of["test"] or isinstance(task.target, Stems):
         return {}
-    if isinstance(task.target, Events):
+    if isinstance(task.target, Frames):
+        measure, target = task.metrics[0].measure, task.target
+        assert measure is not None
         if not all(clip.id in here.files for clip in used):
             return {}
-        kept = {split: [within_clip(clip, here.length_s(clip))[0] for clip in of[split]] for split in ("train", "test")}
-        found = beats.steady([clip.target for clip in kept["train"]], [here.length_s(clip) for clip in kept["test"]])
-        constant, truth = (
-            beats.measured([found], [clip.target for clip in kept["test"]])[0],
-            torch.zeros(len(kept["test"])),
+        train, test = (
+            [within_clip(target, clip, here.length_s(clip))[0].target for clip in of[split]]
+            for split in ("train", "test")
         )
+        found = measure.trivial(train, [here.length_s(clip) for clip in of["test"]])
+        constant, truth = measure.rows(found, test), torch.zeros(len(test))
     else:
         encoded = {
             split: torch.from_numpy(task.target.encode([c.target for c in clips], [c.id for c in clips]))
@@ -301,9 +302,9 @@ def _fingerprint(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator
             yield "fingerprint", f"{len(gone)} clips that it used are not in {here.root}: {listing(gone, most=5)}"
             return
         digests = here.digest(used)
-    clips = used
-    if isinstance(here.named.task.target, Events) and here.root is not None:
-        clips = [within_clip(clip, here.length_s(clip))[0] for clip in used]
+    clips, target = used, here.named.task.target
+    if isinstance(target, Frames) and here.root is not None:
+        clips = [within_clip(target, clip, here.length_s(clip))[0] for clip in used]
     if corpus.fingerprint(clips, digests) != record.data.fingerprint:
         place = here.root or "the task's list"
         yield "fingerprint", f"clips, labels or audio are not those of {place}: the fingerprint of the data is another"

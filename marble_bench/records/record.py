@@ -177,6 +177,9 @@ class Choice(Part, frozen=True, kw_only=True):
         Literal["gmean", "mean", "max", "vote"] | UnsetType,
         Meta(description="how windows became clips, where that is chosen"),
     ] = UNSET
+    setting: Annotated[
+        Number | UnsetType, Meta(description="the free parameter of what decodes frames, where it has one")
+    ] = UNSET
 
     @property
     def axes(self) -> dict[str, Any]:

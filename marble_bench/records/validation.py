@@ -43,7 +43,7 @@ from marble_bench.records.record_file import Predicted, Stored, metric_of, predi
 from marble_bench.records.schema import InvalidRecord, from_json
 from marble_bench.scoring.scores import drop, number, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
-from marble_bench.scoring.targets import Events
+from marble_bench.scoring.targets import Frames
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -300,7 +300,7 @@ def _some(values: Iterable[Any]) -> str:
 def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether each probe's score is the best of its own history, where both are of the same metric."""
     task, protocol = claims.task_of(record), claims.protocol_of(record)
-    by_loss = task is None or isinstance(task.target, Events)  # trained by their loss, chosen by decoded events
+    by_loss = task is None or isinstance(task.target, Frames)  # trained by their loss, chosen by what is decoded
     if "history" not in grid or by_loss or protocol is None or protocol.validate_steps:
         return
     for row, (history, valid, diverged) in enumerate(

@@ -151,8 +151,6 @@ def pairs(
     """
     if not tasks and not models and not features:
         raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
-    if not tasks and not models and not features:
-        raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
     if not tasks:
         raise UsageError("say what to run: --task NAME (bench list tasks)")
     if not models and not features:

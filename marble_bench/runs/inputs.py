@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import audio
 from marble_bench.audio import perturb
 from marble_bench.core.encoder import Encoder
-from marble_bench.data import examples, times
+from marble_bench.core.task import Task
+from marble_bench.data import examples
 from marble_bench.data.examples import Example, Examples
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError, counted, listing
@@ -22,7 +23,7 @@ from marble_bench.features.jobs import Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.types import Features
 from marble_bench.runs.config import Callbacks, DataConfig, RunConfig
-from marble_bench.scoring.targets import Events
+from marble_bench.scoring import targets
 
 if TYPE_CHECKING:
     from marble_bench.features.pooled import Item
@@ -251,8 +252,8 @@ def encoder_frames(
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
 
     `summable` is empty: which of the layers a sum runs over is the caller's to say.
-    Raises DataError for a clip whose frames cannot be had, or whose events lie behind the end of its audio, before any
-    is encoded, unless the user allows it.
+    Raises DataError for a clip whose frames cannot be had, or whose annotation goes on behind the end of its audio, before
+    any is encoded, unless the user allows it.
     """
     encoder = config.features.encoder
     assert encoder is not None
@@ -323,8 +324,8 @@ def _sounds(config: RunConfig, found: Examples) -> tuple[list[Sound], dict[str, 
         clip = item.clip
         try:
             heard = sound_of(item, config.task.window)
-            if isinstance(config.task.target, Events):
-                times.within(clip.target, clip.id, heard.length_s)
+            if isinstance(config.task.target, targets.Frames):
+                config.task.target.within(clip.target, clip.id, heard.length_s)
         except DataError as error:
             damaged[clip.id] = str(error)
             continue
@@ -363,7 +364,7 @@ def _changed_frames(
     """As `_changed`, frame by frame. test: the test examples, and how many seconds each lasts."""
     from marble_bench.features import pooled as extract
 
-    moved = [(row, perturb.moved_times(row.clip.target, name, length_s)) for row, length_s in test]
+    moved = [(row, _moved_frames(config.task, row.clip.target, name, length_s)) for row, length_s in test]
     kept = Examples(_relabelled(row, target) for row, target in moved if target is not None)
     _say_left_out(callbacks, name, len(test) - len(kept))
     window = config.task.window
@@ -372,6 +373,13 @@ def _changed_frames(
     found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s)
     _check_changed(cost.damaged)
     return Changed(kept, lambda: found)
+
+
+def _moved_frames(task: Task, target: Any, name: str, length_s: float) -> Any:
+    """A clip's target after a perturbation; None where it has left the labels, or nothing is left of it."""
+    assert isinstance(task.target, targets.Frames)
+    moved = perturb.moved(task.shifted, target, name)
+    return None if moved is None else task.target.changed(moved, name, length_s)
 
 
 def leave_out(

@@ -26,6 +26,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.errors import UsageError
+from marble_bench.scoring.frame_targets import Activations, Found
 
 if TYPE_CHECKING:
     import numpy as np
@@ -77,6 +78,17 @@ def _rings(rate_hz: float, tempo: Tempo) -> _Rings:
     likely /= likely.sum(axis=1, keepdims=True)
     with np.errstate(divide="ignore"):
         return _Rings(periods, on_beat, np.log(likely))
+
+
+def find(clips: Sequence[Activations], rate_hz: float, setting: float | None = None) -> list[Found]:
+    """The times of a task's two kinds, in seconds, of each clip: the first are decoded as beats, the second as bars.
+
+    The `decode` of `Events`; it has no free parameter. Of each clip the curves `(frames, 1)` by kind, or the first alone.
+    """
+    names = list(clips[0])
+    curves = [[clip[name][:, 0] for clip in clips] for name in names]
+    times = [decode(each, rate_hz, tempo) for each, tempo in zip(curves, (BEATS, BARS), strict=False)]
+    return [dict(zip(names, of_clip, strict=True)) for of_clip in zip(*times, strict=True)]
 
 
 def decode(

@@ -2,25 +2,54 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Literal, get_args
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name
 
 if TYPE_CHECKING:
     import torch
+    from numpy.typing import NDArray
 
-Kind = Literal["classes", "tags", "scalars", "events", "stems"]
+    from marble_bench.scoring.frame_targets import Found
+
+Kind = Literal["classes", "tags", "scalars", "frames", "events", "stems"]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """How answers that were found in frames become a row of numbers for each clip, which metrics read.
+
+    A metric of several clips is made of the rows, so these hold counts and sums, not ratios, wherever clips are pooled.
+
+    of_clip: `(found, target) -> (columns,)`; found: as a task's `decode` gives it, target: the clip's own.
+    trivial: `(targets of the training clips, lengths_s of other clips) -> found` of each of these: the answer of somebody
+        who has not heard them.
+    parts: how many of the target's parts it reads, the first ones; None for all.
+    """
+
+    of_clip: Callable[[Found, Any], Sequence[float] | NDArray[Any]]
+    trivial: Callable[[Sequence[Any], Sequence[float]], list[Found]]
+    parts: int | None = None
+
+    def rows(self, found: Sequence[Found], targets: Sequence[Any]) -> torch.Tensor:
+        """`(clips, columns)` float64 of some clips."""
+        import numpy as np
+        import torch
+
+        each = [np.asarray(self.of_clip(*pair), np.float64) for pair in zip(found, targets, strict=True)]
+        return torch.from_numpy(np.stack(each))
 
 
 @dataclass(frozen=True)
 class Metric:
     """A score and how to read it. Its functions are of a module, or partial ones of such, so that it can travel to workers.
 
-    For `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is not read.
+    For `frames`, `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is
+    not read.
 
     compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
     per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
@@ -39,6 +68,8 @@ class Metric:
     source: the definition and the library that it is tested against.
     version: raised whenever the same answers would get another score. measured_by: functions of this folder that make the
         rows that it reads, so that their code counts as its own.
+    measure: of `frames` and `events`, what makes the rows; all metrics of a task have the same.
+    chooses: a quicker one that fills the columns which this metric reads, for the choice among many probes.
     """
 
     name: str
@@ -56,6 +87,8 @@ class Metric:
     carried: Callable[[torch.Tensor], torch.Tensor] | None = None
     version: int = 1
     measured_by: tuple[Callable[..., object], ...] = ()
+    measure: Measure | None = None
+    chooses: Measure | None = None
 
     def __post_init__(self) -> None:
         problems = [] if is_name(self.name) else [f"name {self.name!r} cannot stand in a record: give {RULE}"]
@@ -73,12 +106,13 @@ class Metric:
 
     def targets(self) -> type:
         """The kind of target that this metric reads."""
-        from marble_bench.scoring import targets
+        from marble_bench.scoring import frame_targets, targets
 
         kinds = {
             "classes": targets.Classes,
             "tags": targets.Tags,
             "scalars": targets.Scalars,
+            "frames": frame_targets.Frames,
             "events": targets.Events,
             "stems": targets.Stems,
         }

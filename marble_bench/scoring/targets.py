@@ -1,8 +1,8 @@
 """Kinds of answer. A target derives what a probe needs: output width, loss, decision, trivial output.
 
 Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`
-and `Scalars`; a probe's outputs are `(..., clips, width)`. `Events` and `Stems` are asked frame by frame; their truth
-is made where they are trained.
+and `Scalars`; a probe's outputs are `(..., clips, width)`. `Frames`, with `Events`, and `Stems` are asked frame by frame;
+their truth is made where they are trained.
 """
 
 from __future__ import annotations
@@ -11,8 +11,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
+from marble_bench.audio import perturb
 from marble_bench.errors import DataError, did_you_mean
 from marble_bench.files.tables import brief
+from marble_bench.scoring import beat_decoder
+from marble_bench.scoring.frame_targets import Frames as Frames
+from marble_bench.scoring.frame_targets import MomentPart
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -129,20 +133,21 @@ class Scalars:
         return mean
 
 
-@dataclass(frozen=True)
-class Events:
-    """Moments in time. A clip's target holds, for each name, the ascending times in seconds, or None: not annotated.
+@dataclass(frozen=True, init=False)
+class Events(Frames):
+    """Beats and downbeats: `Frames` of two parts of moments, decoded as beat and bar. A clip's target holds, for each name,
+    the ascending times in seconds, or None: not annotated.
 
-    A probe gives every frame one activation per name; moments are decoded from them. The first name is the main one, and is
-    always annotated.
+    The first name is the main one: it is always annotated, and its validation loss decides when a probe stops.
     """
 
-    names: tuple[str, ...] = ("beat", "downbeat")
-    loss: Loss = "binary_cross_entropy"
+    def __init__(self, names: tuple[str, ...] = ("beat", "downbeat")) -> None:
+        super().__init__(tuple(map(MomentPart, names)), decode=beat_decoder.find, stops_by=names[:1])
 
     @property
-    def width(self) -> int:
-        return len(self.names)
+    def unit(self) -> str:
+        """What annotations are counted in, for messages."""
+        return "events"
 
     def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
         """Times -> `(clips, width)` float32: how many there are of each, NaN where not annotated.
@@ -160,16 +165,33 @@ class Events:
                 raise DataError(
                     f"clip '{clip}' has no {self.names[0]}s annotated, which a task of {self.names[0]}s needs"
                 )
-            for column, (times, name) in enumerate(zip(target, self.names, strict=True)):
+            for column, (times, part) in enumerate(zip(target, self.parts, strict=True)):
                 if times is None:
                     continue
-                exact = np.asarray(times, np.float64)
-                if not np.isfinite(exact).all() or (exact < 0).any() or (np.diff(exact) <= 0).any():
-                    raise DataError(f"clip '{clip}' has {name} times that are not finite, negative or not ascending")
-                if not column and len(exact) < 2:
-                    raise DataError(f"clip '{clip}' has {len(exact)} annotated {name}s; two are needed to tell a tempo")
-                counts[row, column] = len(exact)
+                assert isinstance(part, MomentPart)
+                counts[row, column] = len(part.check(times, clip))
+                if not column and len(times) < 2:
+                    raise DataError(
+                        f"clip '{clip}' has {len(times)} annotated {part.name}s; two are needed to tell a tempo"
+                    )
         return counts
+
+    def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
+        """As `Frames.within`. Raises DataError too if fewer than two of the main kind are left."""
+        kept, beyond = super().within(target, clip, length_s)
+        if len(kept[0] or ()) < 2:
+            raise DataError(f"clip '{clip}' has fewer than two events within its {length_s:.2f} s of audio")
+        return kept, beyond
+
+    def changed(self, target: Any, change: str, length_s: float) -> Any:
+        """As `Frames.changed`; None too where fewer than two of the main kind are left, which tell no tempo."""
+        return perturb.moved_times(target, change, length_s)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the declaration, a line each."""
+        if self.width != 2:
+            return [f"target has {self.width} kinds of events: they are decoded as two, beats and downbeats"]
+        return super().problems()
 
 
 @dataclass(frozen=True)
@@ -190,4 +212,4 @@ class Stems:
         return np.zeros((len(targets), 0), np.float32)
 
 
-Target: TypeAlias = Classes | Tags | Scalars | Events | Stems
+Target: TypeAlias = Classes | Tags | Scalars | Frames | Stems

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from marble_bench.runs.kinds import clips, frames, stems
 from marble_bench.runs.kinds.kind import Job, Kind
-from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags, Target
+from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Stems, Tags, Target
 
 __all__ = ["KINDS", "Job", "Kind", "kind_of"]
 
-KINDS: dict[type, Kind] = {Classes: clips, Tags: clips, Scalars: clips, Events: frames, Stems: stems}
+KINDS: dict[type, Kind] = {
+    **dict.fromkeys((Classes, Tags, Scalars), clips),
+    **dict.fromkeys((Frames, Events), frames),
+    Stems: stems,
+}
 
 
 def kind_of(target: Target) -> Kind:

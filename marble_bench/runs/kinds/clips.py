@@ -86,6 +86,7 @@ class ClipJob:
         for mark in self.marks:
             callbacks.say(f"mark: {mark}")
         target, probes = config.task.target, config.probes
+        assert isinstance(target, (Classes, Tags, Scalars))
         self.recipe = trainer.Recipe(
             protocol=probes.protocol,
             schedule=config.task.schedule,

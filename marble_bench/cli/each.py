@@ -1,0 +1,56 @@
+"""A command for every pair of model and task, one after another: what fails ends itself alone."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, TypeVar
+
+import typer
+
+from marble_bench.errors import DONE, INTERRUPTED, BenchError, exit_code_of
+from marble_bench.records.escape import visible_lines
+
+if TYPE_CHECKING:
+    from marble_bench.cli.progress import Progress
+    from marble_bench.runs.config import RunConfig
+
+T = TypeVar("T")
+
+
+def do_each(
+    wanted: Sequence[RunConfig],
+    work: Callable[[RunConfig, Progress], T],
+    show: Callable[[T], None],
+    kept: str,
+    *,
+    fresh_features: bool,
+    quiet: bool,
+    debug: bool,
+) -> int:
+    """Do the work of each and show what comes out. Returns the exit code of them all.
+
+    kept: what is said when it is interrupted. A fault of the only one, or with `debug`, is raised.
+    """
+    from marble_bench.cli.progress import Progress
+    from marble_bench.core.user_files import fault_of
+
+    ended: list[int] = []
+    for config in wanted:
+        try:
+            with Progress(config.title, quiet) as progress:
+                done = work(config, progress)
+        except KeyboardInterrupt:
+            again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
+            print(f"interrupted; {kept}{again}", file=sys.stderr)
+            raise typer.Exit(INTERRUPTED) from None
+        except Exception as error:
+            told = error if isinstance(error, BenchError) else fault_of(error)
+            if told is None or len(wanted) == 1 or debug:
+                raise
+            print(visible_lines(f"error: {config.features.model} on {config.data.named.name}: {told}"), file=sys.stderr)
+            ended.append(told.exit_code)
+            continue
+        show(done)
+        ended.append(DONE)
+    return exit_code_of(ended)
