@@ -9,7 +9,7 @@ BOARD_TASKS ?=
 BOARD_MODELS ?=
 FAST := -m "not slow"
 
-.PHONY: install demo board test test-cluster test-lowest test-newest gpu check format clean
+.PHONY: install demo board test test-fast test-cluster test-lowest test-newest gpu check format clean
 
 install: $(STAMP)
 
@@ -37,6 +37,10 @@ board: $(STAMP)
 
 test: $(STAMP)
 	$(BIN)/python -m pytest -n 2
+
+# all but what takes longer than about half a second: a minute on two quiet cores
+test-fast: $(STAMP)
+	$(BIN)/python -m pytest -n 2 $(FAST)
 
 # the tests that need Ray and an S3 server, which `make check` skips: starting clusters takes a minute or more on two cores
 test-cluster: $(STAMP)

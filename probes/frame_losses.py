@@ -79,11 +79,13 @@ def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, r
     import torch
     from torch.nn import functional
 
-    sizes = torch.tensor(run.sizes, device=counts.device)
-    there, wanted, each = labels.isfinite(), labels.nan_to_num(nan=0.0), counts * sizes.repeat_interleave(sizes)
+    there, wanted, each = labels.isfinite(), labels.nan_to_num(nan=0.0), counts
+    if len(run.sizes) < len(counts):  # tags: the mean over them
+        sizes = [size for size in run.sizes for _ in range(size)]
+        each = counts * torch.tensor(sizes, device=counts.device)
     entropy = functional.binary_cross_entropy_with_logits(outputs, wanted.expand_as(outputs), reduction="none")
     loss = torch.where(there, entropy, 0.0).sum(dim=2) / each
-    if len(run.sizes) < len(each):  # tags: the mean over them
+    if len(run.sizes) < len(counts):
         loss = torch.stack([part.sum(dim=1) for part in torch.split(loss, list(run.sizes), dim=1)], dim=1)
     return loss, lambda: torch.where(there, outputs.sigmoid() - wanted, 0.0) / each[:, None]
 

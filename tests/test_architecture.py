@@ -103,6 +103,7 @@ def _imports(path: Path, name: str, modules: dict[str, Path]) -> set[str]:
     return found
 
 
+@pytest.mark.slow
 def test_a_folder_imports_only_folders_that_stand_before_it():
     modules = _modules()
     assert len(modules) > 150
@@ -148,6 +149,7 @@ def test_functions_are_short_and_classes_are_small():
     assert len(long - UNFINISHED) <= MOST_LONG, sorted(long - UNFINISHED)
 
 
+@pytest.mark.slow
 def test_no_module_is_reached_from_itself():
     modules = _modules()
     below = {name: _imports(path, name, modules) - {name} for name, path in modules.items()}
@@ -160,6 +162,7 @@ def _attributes(path: Path) -> set[str]:
     return {ast.unparse(node) for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Attribute)}
 
 
+@pytest.mark.slow
 def test_one_door_writes_whole_files_and_one_calls_what_torch_keeps_private():
     found = {name: _attributes(path) for name, path in _modules().items()}
     # downloads go on where they stopped, so theirs are not temporary files of one process
@@ -204,6 +207,7 @@ def test_what_plug_in_authors_import_is_the_top():
                 assert not names & set(marble_bench.__all__), f"{path} imports {names} from {node.module}"
 
 
+@pytest.mark.slow
 def test_the_machinery_knows_no_task_and_no_encoder_by_name():
     from marble_bench.core import plugins
 
@@ -215,6 +219,7 @@ def test_the_machinery_knows_no_task_and_no_encoder_by_name():
         assert not {s for s in strings if isinstance(s, str)} & names, path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -240,6 +245,7 @@ def test_asking_for_help_or_a_list_loads_nothing_heavy(arguments):
     assert done.stdout.splitlines()[-1] == "HEAVY []"
 
 
+@pytest.mark.slow
 def test_sklearn_and_museval_are_imported_where_they_are_used_and_not_with_a_module():
     for name, path in _modules().items():
         for node in ast.parse(path.read_text()).body:

@@ -185,6 +185,7 @@ def test_normalisations_are_what_they_say():
     assert audio.normalize(random, "none") is random
 
 
+@pytest.mark.slow
 def test_zscore_is_the_feature_extractors_of_transformers():
     from transformers import Wav2Vec2FeatureExtractor
 

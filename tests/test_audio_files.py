@@ -148,6 +148,7 @@ FFMPEG_FORMS = [
 ]
 
 
+@pytest.mark.slow
 @ffmpeg
 @pytest.mark.parametrize(("mode", "rate", "channels", "xing", "cut"), FFMPEG_FORMS)
 def test_an_mp3_is_ffmpegs_to_the_sample(tmp_path, mode, rate, channels, xing, cut):
@@ -419,6 +420,7 @@ def test_bytes_behind_a_wav_are_noted_if_few_and_refused_if_many(tmp_path):
         audio.read(path, sample_rate_hz=RATE)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("written", ["libsndfile", "ffmpeg"])
 def test_any_span_of_a_vorbis_file_is_that_slice_of_the_whole(tmp_path, written):
     path = tmp_path / "sound.ogg"
@@ -480,6 +482,7 @@ def test_an_ape_tag_behind_a_flac_is_no_part_of_its_frames(tmp_path, has_header)
     assert np.array_equal(audio.read_channels(path), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("junk", [b"\xff", b"\xff\xfb\x90\x64\0\0", b"\xff\xfb", b"ID", b"\0"])
 def test_a_megabyte_that_is_no_frame_is_passed_in_a_moment(tmp_path, junk):
     """Each of its bytes may begin a frame, and what lay ahead was copied for each."""

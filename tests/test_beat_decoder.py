@@ -19,6 +19,7 @@ def _curves():
     return list(zip(curves, golden["rates"].tolist(), golden["bars"].tolist(), found, strict=True))
 
 
+@pytest.mark.slow
 def test_beats_of_200_curves_are_madmoms():
     every = _curves()
     assert len(every) == 200

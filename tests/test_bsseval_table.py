@@ -10,11 +10,14 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
+from msgspec.structs import replace
 
 from marble_bench.errors import BenchError, DataError
 from marble_bench.metrics._bsseval import MEASURES, median_of_medians
 from marble_bench.records import bsseval, results
+from marble_bench.records.record import SplitCounts
 from marble_bench.records.record_file import Stored
+from marble_bench.records.schema import from_json
 
 SONGS = ["AM Contra - Heart Peripheral", "Angels In Amplifiers - I'm Alright", "M.E.R.C. Music - Knockout"]
 STEMS = ["vocals", "rest"]
@@ -44,14 +47,24 @@ def measured():
     return made
 
 
+KEPT = Path(__file__).parent / "golden/records/8-identity.json"
+
+
 def _stored(folder, measured, songs=SONGS, **predictions):
     """A record of a run that measured this, as far as the table needs it, with its predictions."""
-    record = {
-        "model": {"name": "mfcc-1.5"},
-        "task": {"name": "musdb"},
-        "data": {"clips": {"train": 9, "valid": 9, "test": len(songs)}},
-        "selection": {"probes": 4, "per_seed": [{"seed": seed} for seed in range(SEEDS) for _ in STEMS]},
-    }
+    kept = from_json(json.loads(KEPT.read_text()))
+    choice = kept.selection.per_seed[0]
+    record = replace(
+        kept,
+        model=replace(kept.model, name="mfcc-1.5"),
+        task=replace(kept.task, name="musdb"),
+        data=replace(kept.data, clips=SplitCounts(train=9, valid=9, test=len(songs))),
+        selection=replace(
+            kept.selection,
+            probes=4,
+            per_seed=tuple(replace(choice, seed=seed, stem=stem) for seed in range(SEEDS) for stem in STEMS),
+        ),
+    )
     path = folder / "musdb.json"
     rows = [
         {"split": "test", "seed": seed, "clip": song, "group": song, "truth": [],
@@ -59,7 +72,7 @@ def _stored(folder, measured, songs=SONGS, **predictions):
         for seed in range(SEEDS) for item, song in enumerate(songs)
     ]  # fmt: skip
     pd.DataFrame(rows).assign(**predictions).to_parquet(results.table_path(path, "predictions"), index=False)
-    return Stored(path, record)
+    return Stored(path, record, "")
 
 
 @pytest.fixture

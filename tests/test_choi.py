@@ -78,6 +78,7 @@ def _every_frame(frames):
     return frames
 
 
+@pytest.mark.slow
 def test_the_front_end_is_librosas_in_decibels_below_the_loudest_bin():
     waveform = _sound(29)
     ours = choi.decibels(waveform, choi.mel_filters("cpu"))[0].numpy()
@@ -93,6 +94,7 @@ def test_the_front_end_is_librosas_in_decibels_below_the_loudest_bin():
     assert ours.min() >= -80
 
 
+@pytest.mark.slow
 @each_encoder
 def test_the_network_is_keras_on_theano_with_a_batch_of_one_or_with_fixed_statistics(encoder, published, weights):
     """The stored kernels in true convolution, which turns them round as Theano does, and numpy for everything else."""
@@ -124,12 +126,14 @@ def test_the_network_is_keras_on_theano_with_a_batch_of_one_or_with_fixed_statis
         np.testing.assert_allclose(ours[0, 0].numpy(), theirs, rtol=0, atol=1e-4)
 
 
+@pytest.mark.slow
 @each_encoder
 def test_the_contract_holds(encoder, weights):
     lines = check_encoder(encoder, weights, "cpu")
     assert "all (2, 1, 160)" in lines[2]
 
 
+@pytest.mark.slow
 @each_encoder
 def test_a_window_is_encoded_alike_in_any_batch_and_order(encoder, weights):
     encode = encoder.load(weights, "cpu")
@@ -143,6 +147,7 @@ def test_a_window_is_encoded_alike_in_any_batch_and_order(encoder, weights):
         assert torch.isfinite(one).all()
 
 
+@pytest.mark.slow
 def test_a_louder_window_gives_the_same(encode):
     waveform = _sound(29)
     for soft, loud in zip(encode(waveform, _every_frame), encode(4 * waveform, _every_frame), strict=True):
@@ -153,6 +158,7 @@ def test_silence_is_finite(encode):
     assert all(torch.isfinite(layer).all() for layer in encode(torch.zeros(1, choi.STRETCH), _every_frame))
 
 
+@pytest.mark.slow
 def test_a_longer_window_is_cut_and_a_shorter_one_repeated(encode):
     long = _sound(59)
     served = encode(long, _every_frame)
@@ -193,6 +199,7 @@ def test_without_h5py_the_extra_is_named(tmp_path, monkeypatch):
         ENCODER.convert(tmp_path, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_run_goes_through_from_the_weights_given_to_the_record(bench, published):
     ended = bench(
         *("run", "--model", "choi", "--weights", published, "--task", TOY_TASK, "--mini"),

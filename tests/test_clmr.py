@@ -85,6 +85,7 @@ def _every_frame(frames):
     return frames
 
 
+@pytest.mark.slow
 def test_the_network_is_the_published_one_and_a_frame_gives_one_vector(network, weights):
     frames = _noise(clmr.FRAME / 22050, 3)
     with torch.inference_mode():
@@ -95,11 +96,13 @@ def test_the_network_is_the_published_one_and_a_frame_gives_one_vector(network, 
     torch.testing.assert_close(served[:, 0], expected, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_parameters_are_2_37_million(network):
     assert ENCODER.parameters == sum(value.numel() for value in network.parameters()) == 2368512
     assert network(torch.zeros(1, 1, 3**10)).shape == network(torch.zeros(1, 1, 59409)).shape == (1, 512)
 
 
+@pytest.mark.slow
 def test_every_tensor_of_the_encoder_and_nothing_else_is_taken(network, weights):
     found = load_file(weights)
     kept = {name: value for name, value in network.state_dict().items() if "num_batches" not in name}
@@ -108,6 +111,7 @@ def test_every_tensor_of_the_encoder_and_nothing_else_is_taken(network, weights)
     SampleCNN().load_state_dict(found, strict=True)  # PyTorch itself adds what only training counts
 
 
+@pytest.mark.slow
 def test_frames_follow_one_another_and_the_rest_is_dropped(weights):
     encode = ENCODER.load(weights, "cpu")
     waveforms = _noise(8.5)
@@ -120,6 +124,7 @@ def test_frames_follow_one_another_and_the_rest_is_dropped(weights):
     torch.testing.assert_close(mean, served.mean(1), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_window_is_encoded_alike_in_any_batch_and_order(weights, monkeypatch):
     monkeypatch.setattr(clmr, "AT_ONCE", 2)
     encode = ENCODER.load(weights, "cpu")
@@ -131,6 +136,7 @@ def test_a_window_is_encoded_alike_in_any_batch_and_order(weights, monkeypatch):
     assert torch.isfinite(forward).all()
 
 
+@pytest.mark.slow
 def test_the_contract_holds(weights):
     lines = check_encoder(dataclasses.replace(ENCODER, max_s=8.5), weights, "cpu")
     assert "encoder (2, 1, 512)" in lines[1]

@@ -29,6 +29,7 @@ def two(tmp_path, bench):
     return paths, {(each["task"], each["metric"]): each for each in ended.record["compared"]}
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_the_records(two):
     paths, compared = two
     for (task, metric), each in compared.items():
@@ -41,6 +42,7 @@ def test_differences_are_those_of_the_records(two):
     assert {task for (task, _), each in compared.items() if each["holm"] is not None} == {"gtzan", "emo"}
 
 
+@pytest.mark.slow
 def test_classes_tags_and_dimensions_are_sklearns(two, bench, tmp_path):
     from marble_bench.core import plugins
 
@@ -67,6 +69,7 @@ def test_classes_tags_and_dimensions_are_sklearns(two, bench, tmp_path):
     assert compared["emo", "r2_valence"]["parts"] == []
 
 
+@pytest.mark.slow
 def test_the_clips_that_moved_most_come_first_and_last(two):
     paths, compared = two
     right = {
@@ -82,6 +85,7 @@ def test_the_clips_that_moved_most_come_first_and_last(two):
     assert moved[-1]["gain"] == pytest.approx(min(gain.values()))
 
 
+@pytest.mark.slow
 def test_words_say_who_is_better_and_what_was_left_out(tmp_path, bench, two):
     make(tmp_path / "results", "good", task="gs")
     ended = bench("compare", "good", "poor", "--classes", "--clips", "3")
@@ -92,6 +96,7 @@ def test_words_say_who_is_better_and_what_was_left_out(tmp_path, bench, two):
     assert "good is better" in swapped.out
 
 
+@pytest.mark.slow
 def test_a_model_against_itself_is_no_different(tmp_path, bench):
     path = make(tmp_path / "results", "one")
     (each,) = bench("compare", path, path, "--json").record["compared"]
@@ -100,6 +105,7 @@ def test_a_model_against_itself_is_no_different(tmp_path, bench):
     assert each["moved"] == []
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     import made_records
 
@@ -117,6 +123,7 @@ def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     assert "predictions.parquet is not beside it" in bench("compare", "other", bare, "--mini").err
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mini", "option", "hint"),
     [
@@ -134,6 +141,7 @@ def test_records_of_the_other_kind_are_hinted_at(tmp_path, bench, mini, option, 
     assert hint in ended.err
 
 
+@pytest.mark.slow
 def test_a_control_is_never_compared_and_the_run_that_the_board_shows_is(tmp_path, bench):
     right = make(tmp_path / "results", "one", skill=3, mini=True)
     make(tmp_path / "results", "two", seed=1, mini=True)
@@ -151,6 +159,7 @@ def test_a_control_is_never_compared_and_the_run_that_the_board_shows_is(tmp_pat
     assert "no record of model 'one'" in ended.err
 
 
+@pytest.mark.slow
 def test_two_weights_of_one_name_are_told_apart_by_their_digest(tmp_path, bench):
     paths = [
         make(tmp_path / "results", "one", skill=skill, weights=digit * 64) for digit, skill in (("a", 3), ("b", 1))

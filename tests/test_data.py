@@ -32,12 +32,14 @@ def test_corpora_are_listed_with_their_tasks_and_where_they_are_had_from(bench):
     assert all(row["license"] and row["citation"] for row in rows.values())
 
 
+@pytest.mark.slow
 def test_a_whole_miniature_is_sound(bench, gtzan):
     ended = bench("data", "check", "gtzan", "--data-dir", gtzan, "--deep", "--json")
     assert ended.code == 0, ended.out
     assert json.loads(ended.out)["counts"]["gtzan"]["train"] == {"published": 443, "listed": 443, "there": 60}
 
 
+@pytest.mark.slow
 def test_ten_planted_faults_are_all_named(bench, gtzan):
     """Missing, empty, cut, cut by a sample, no audio, silent, of another rate, not finite, changed, and not belonging."""
     random = np.random.default_rng(0)
@@ -69,6 +71,7 @@ def test_ten_planted_faults_are_all_named(bench, gtzan):
     assert stranger.name in shown.out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("more", [(), ("--allow-missing",)])
 def test_a_miniature_that_lacks_a_file_is_not_used_and_made_anew(bench, tmp_path, more):
     asked = ("--task", TOY_TASK, "--model", TOY_MODEL, "--mini", *more)
@@ -83,6 +86,7 @@ def test_a_miniature_that_lacks_a_file_is_not_used_and_made_anew(bench, tmp_path
     assert bench("check", TOY_TASK).code == 0
 
 
+@pytest.mark.slow
 def test_headers_alone_tell_a_truncated_wav(bench, gtzan):
     (gtzan / corpus.MARKER).unlink()
     victim = next((gtzan / "genres").rglob("*.au"))
@@ -92,6 +96,7 @@ def test_headers_alone_tell_a_truncated_wav(bench, gtzan):
     assert len(report["missing"]) == 930 - 140
 
 
+@pytest.mark.slow
 def test_a_known_fault_is_told_as_one(bench, gtzan):
     (gtzan / corpus.MARKER).unlink()
     (gtzan / "genres/jazz/jazz.00054.au").write_bytes(b"damaged in Kaggle's copy")
@@ -106,6 +111,7 @@ def test_annotations_that_are_not_there_are_told(bench, tmp_path):
     assert "static_annotations.csv is neither in" in report["annotations"][0]
 
 
+@pytest.mark.slow
 def test_a_miniature_is_written_where_one_asks_and_never_over_something(bench, tmp_path):
     assert bench("data", "mini", "gtzan", tmp_path / "made").code == 0
     assert len(list((tmp_path / "made/genres").rglob("*.au"))) == 140
@@ -126,6 +132,7 @@ def test_a_missing_folder_is_told(bench, tmp_path):
     assert "nowhere" in ended.err
 
 
+@pytest.mark.slow
 def test_a_task_of_classes_is_a_typed_dataset(gtzan_mini):
     made = dataset("gtzan", gtzan_mini)
     assert {split: len(rows) for split, rows in made.items()} == {"train": 443, "valid": 197, "test": 290}
@@ -136,6 +143,7 @@ def test_a_task_of_classes_is_a_typed_dataset(gtzan_mini):
     assert sum(path is not None for path in made["test"]["path"]) == 40
 
 
+@pytest.mark.slow
 def test_tags_and_numbers_are_typed_too():
     moods = dataset("mtg-moodtheme")["test"]
     names = moods.features["target"].feature.names

@@ -45,6 +45,7 @@ def _change(folder, file, **changes):
     path.write_text(json.dumps({**told, **changes}))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("file", "changes", "words"),
     [
@@ -69,6 +70,7 @@ def test_another_model_of_the_same_shapes_is_refused(mert, tmp_path, file, chang
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
+@pytest.mark.slow
 def test_a_speech_model_does_not_pass_as_one_of_music(mert, tmp_path):
     """A HuBERT on speech has every tensor of MERT, in every shape."""
     encoder, _ = mert
@@ -84,6 +86,7 @@ def test_a_speech_model_does_not_pass_as_one_of_music(mert, tmp_path):
     weights.resolve(hubert, tmp_path / "cache", override=tmp_path / "speech")
 
 
+@pytest.mark.slow
 def test_what_a_lone_file_does_not_say_is_said(mert, tmp_path):
     encoder, folder = mert
     said = []

@@ -41,6 +41,7 @@ def _is_for_types(node):
     return isinstance(node, ast.If) and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
 
 
+@pytest.mark.slow
 def test_every_import_is_of_a_declared_dependency():
     declared = {canonicalize_name(each.name) for group in (REQUIRED, *EXTRAS.values()) for each in group}
     of_module = packages_distributions()

@@ -35,6 +35,7 @@ def test_the_second_device_refuses_to_mix(device):
         torch.nn.functional.linear(there, torch.nn.Linear(3, 2).weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name for name in names() if name not in HOST | TWICE])
 def test_an_encoder_stays_on_its_device(name, device, tmp_path):
     encoder, path = stand_in(name, tmp_path)
@@ -69,6 +70,7 @@ def _split(clips: int, windows: int, loss: str) -> trainer.Split:
     return trainer.Split(layers, torch.arange(clips).repeat_interleave(windows), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resident", [True, False], ids=["resident", "streamed"])
 @pytest.mark.parametrize(
     ("protocol", "loss"),

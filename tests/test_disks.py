@@ -75,6 +75,7 @@ def _gone(pid: int) -> bool:
     return not state.strip() or state.startswith("Z")
 
 
+@pytest.mark.slow
 def test_workers_of_a_killed_run_end_with_it(tmp_path):
     code = (
         "import os, pathlib, sys, time\n"
@@ -184,6 +185,7 @@ TOY = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--json", "--mini", "--d
 ALOUD = tuple(each for each in TOY if each != "--json")  # which is told what happens on the way
 
 
+@pytest.mark.slow
 def test_a_read_only_cache_that_has_everything_serves_a_run(bench, tmp_path):
     first = bench(*TOY, "--results-dir", "first")
     assert first.code == 0, first.err
@@ -211,6 +213,7 @@ def test_a_read_only_cache_that_lacks_something_is_told_in_a_line(bench, tmp_pat
     assert len(ended.err.splitlines()) == 1
 
 
+@pytest.mark.slow
 def test_a_board_of_read_only_places_is_shown(bench, tmp_path):
     for name, seed in (("one", 0), ("two", 1)):
         make(tmp_path / "results", name, seed=seed)
@@ -222,6 +225,7 @@ def test_a_board_of_read_only_places_is_shown(bench, tmp_path):
     assert bench("leaderboard", "--json").out == board.out
 
 
+@pytest.mark.slow
 def test_a_damaged_statistics_cache_is_not_believed(bench, tmp_path):
     for name, seed in (("one", 0), ("two", 1)):
         make(tmp_path / "results", name, seed=seed)
@@ -270,10 +274,10 @@ LIBROSA = "import numba\n@numba.njit(cache=True)\ndef doubled(x): return 2 * x\n
 COMPILED = """
 import os, pathlib, sys
 sys.path.insert(0, sys.argv[2])
-from marble_bench import compiling
-compiling.keep_compiled(pathlib.Path(sys.argv[1]))
+from marble_bench.files import locks
+locks.keep_compiled(pathlib.Path(sys.argv[1]))
 assert not {"numba", "librosa"} & set(sys.modules)
-with compiling.one_at_a_time():
+with locks.one_at_a_time():
     import numba.core.caching as c
     for name in ("UserWideCacheLocator", "_UserWideCacheLocator"):  # the user's home cannot be written
         if hasattr(c, name): getattr(c, name).from_function = classmethod(lambda *_: None)
@@ -283,6 +287,7 @@ with compiling.one_at_a_time():
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("writable", ["librosa", "cache", "nothing"])
 def test_what_numba_compiles_is_kept_where_neither_home_nor_its_own_folder_can_be_written(tmp_path, writable):
     """Beside librosa, else in the cache, else among temporary files.
@@ -362,6 +367,7 @@ sys.exit(any([os.waitpid(child, 0)[1] for child in children]))
 """
 
 
+@pytest.mark.slow
 def test_four_processes_that_keep_and_clear_one_block_of_probes(tmp_path):
     done = subprocess.run([sys.executable, "-c", SHARED, str(tmp_path / "probes")], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
@@ -412,6 +418,7 @@ def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(
         probe_cache.Folder(tmp_path, "key", said.append).put(_block(0)[1])
 
 
+@pytest.mark.slow
 def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(bench, tmp_path, monkeypatch):
     trained, put, kept = trainer._Run._trained, probe_cache.Folder.put, []
     monkeypatch.setattr(trainer.blocking, "threads_of", lambda _: 1)
@@ -462,6 +469,7 @@ def _spoilt(path: Path, how: str) -> None:
         path.write_text(json.dumps(record, indent=1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("how", "words"),
     [
@@ -484,6 +492,7 @@ def test_a_record_that_is_not_whole_is_written_again_where_the_numbers_agree(ben
     assert "stood there already, the same" in bench(*ALOUD).err
 
 
+@pytest.mark.slow
 def test_a_record_that_is_not_whole_and_tells_other_numbers_is_left(bench, stored):
     _spoilt(stored, "gone")
     record = json.loads(stored.read_text())
@@ -496,6 +505,7 @@ def test_a_record_that_is_not_whole_and_tells_other_numbers_is_left(bench, store
     assert not list(stored.parent.glob("*.predictions.parquet"))
 
 
+@pytest.mark.slow
 def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, monkeypatch):
     from conftest import toy_module
 
@@ -521,6 +531,7 @@ def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, m
         assert bench(*run, "--overwrite").err == bench(*run, "--layers", "1").err == "error: work began\n"
 
 
+@pytest.mark.slow
 def test_a_record_that_cannot_be_read_is_left_unless_it_is_to_be_replaced(bench, stored):
     stored.write_text(stored.read_text()[:-40])
     ended = bench(*TOY)
@@ -531,6 +542,7 @@ def test_a_record_that_cannot_be_read_is_left_unless_it_is_to_be_replaced(bench,
     assert bench("results", "check", stored).code == 0
 
 
+@pytest.mark.slow
 def test_a_flipped_bit_in_the_features_stops_a_run_and_prune_mends_it(bench, stored, tmp_path):
     shards = sorted((tmp_path / "cache/features").rglob("*.arrow"))
     before = {shard.name: shard.read_bytes() for shard in shards}
@@ -551,6 +563,7 @@ def test_a_flipped_bit_in_the_features_stops_a_run_and_prune_mends_it(bench, sto
     assert {shard.name: shard.read_bytes() for shard in (tmp_path / "cache/features").rglob("*.arrow")} == before
 
 
+@pytest.mark.slow
 def test_a_deleted_shard_is_named_by_verify(bench, stored, tmp_path):
     shard = sorted((tmp_path / "cache/features").rglob("*.arrow"))[1]
     shard.unlink()

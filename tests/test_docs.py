@@ -16,6 +16,7 @@ def _python_of(page: str) -> str:
     return re.search(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL).group(1)
 
 
+@pytest.mark.slow
 def test_the_task_of_the_guide_is_checked_and_run(bench, tmp_path):
     (tmp_path / "loops.py").write_text(_python_of("adding-a-task.md"))
     checked = bench("check", "loops.py")
@@ -27,6 +28,7 @@ def test_the_task_of_the_guide_is_checked_and_run(bench, tmp_path):
     assert 0.5 < ended.record["scores"]["accuracy"]["test"] <= 1
 
 
+@pytest.mark.slow
 def test_the_task_of_frames_of_the_guide_is_checked_and_run(bench, tmp_path):
     (tmp_path / "drums.py").write_text(_python_of("frame-by-frame.md"))
     checked = bench("check", "drums.py")
@@ -38,6 +40,7 @@ def test_the_task_of_frames_of_the_guide_is_checked_and_run(bench, tmp_path):
     assert ended.record["selection"]["per_seed"][0]["setting"] in (0.2, 0.35, 0.5, 0.65)
 
 
+@pytest.mark.slow
 def test_the_encoder_of_the_guide_is_checked_and_run(bench, tmp_path):
     (tmp_path / "loudness.py").write_text(_python_of("adding-an-encoder.md"))
     checked = bench("check", "loudness.py:LOUDNESS")
@@ -105,6 +108,7 @@ def test_links_lead_somewhere(page):
         assert (page.parent / target).exists() or target.startswith("http"), target
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_option_in_the_documents_exists(page, bench):
     known = set()

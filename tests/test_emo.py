@@ -16,6 +16,8 @@ from marble_bench.core import plugins
 from marble_bench.data import corpus
 from marble_bench.errors import DataError
 
+pytestmark = pytest.mark.slow  # each needs the miniature, which takes long to make
+
 
 @pytest.fixture(scope="module")
 def named():
@@ -58,6 +60,7 @@ def test_ratings_come_from_the_corpus_and_its_stray_tabs_are_taken_off(named, mi
         assert clip.target == emomusic.compose(int(clip.id))[1:]
 
 
+@pytest.mark.slow
 def test_annotations_in_their_own_folder_are_found(named, csvs, emomusic):
     before = emomusic.ratings(csvs)
     (csvs / "annotations").mkdir()
@@ -143,7 +146,6 @@ def test_the_miniatures_samples_are_the_same_everywhere(emomusic):
     )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("model", ["mfcc", TOY_MODEL], ids=["normalises the clip", "does not"])
 def test_probes_on_the_miniature_explain_some_and_not_all(bench, model):
     ended = bench("run", "--model", model, "--task", "emo", "--mini", "--json", "--quiet")

@@ -53,6 +53,7 @@ def _frames(encode, waveforms):
         return [layer.cpu() for layer in encode(waveforms.to(DEVICE), lambda frames: frames)]
 
 
+@pytest.mark.slow
 @every
 def test_layers_widths_and_frames_are_as_declared(name, loaded):
     """In windows of 1, 5, 10 and 30 s, as far as the encoder takes them; 20 s more give 20 s worth of frames."""
@@ -78,6 +79,7 @@ def test_layers_widths_and_frames_are_as_declared(name, loaded):
             assert abs(counts[30.0][index] - counts[10.0][index] - 20.0 * rate) <= most
 
 
+@pytest.mark.slow
 @every
 def test_pooled_is_the_mean_of_the_frames(name, loaded):
     encoder, _, encode = loaded
@@ -88,6 +90,7 @@ def test_pooled_is_the_mean_of_the_frames(name, loaded):
         torch.testing.assert_close(mean.cpu(), frames.mean(dim=1), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @every
 def test_nothing_depends_on_the_size_or_order_of_the_batch(name, loaded):
     encoder, _, encode = loaded
@@ -102,6 +105,7 @@ def test_nothing_depends_on_the_size_or_order_of_the_batch(name, loaded):
         assert (layer[0] - layer[1]).abs().max() > 1e-3 * scale or layer.shape[2] < 2, "windows give the same"
 
 
+@pytest.mark.slow
 @every
 def test_the_model_is_frozen_and_draws_nothing(name, loaded):
     """Nothing trains: not by mode, not by gradient; two calls give the same bits; weights on disk are untouched."""
@@ -123,6 +127,7 @@ def test_the_model_is_frozen_and_draws_nothing(name, loaded):
     assert before == (path and hashlib.sha256(path.read_bytes()).hexdigest())
 
 
+@pytest.mark.slow
 @every
 @pytest.mark.parametrize("change", ["gain", "offset"])
 def test_gain_and_offset_do_what_the_declared_normalisation_says(name, loaded, change):
@@ -139,6 +144,7 @@ def test_gain_and_offset_do_what_the_declared_normalisation_says(name, loaded, c
         assert max(apart) > 1e-2  # who says "none" is told how loud it is
 
 
+@pytest.mark.slow
 @every
 def test_a_window_that_is_too_short_is_told(name, loaded, tmp_path):
     encoder, path, _ = loaded
@@ -151,6 +157,7 @@ def test_a_window_that_is_too_short_is_told(name, loaded, tmp_path):
     assert re.search(f"clip 'brief' gives a window of .* s, and {name} needs at least", cost.damaged["brief"])
 
 
+@pytest.mark.slow
 @every
 def test_the_shortest_window_can_be_encoded(name, loaded):
     encoder, _, encode = loaded

@@ -83,6 +83,7 @@ def _apart(fitted, train, valid, loss, layer=1):
     return max(found)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("windows_per_clip", [1, 3])
 def test_every_penalty_gives_scikit_learns_answer(loss, windows_per_clip):
@@ -108,6 +109,7 @@ def _odd(kind, x):
     return (x + 1e4).float()  # far off
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:(?i).*line search")  # scikit-learn's, at its last digits
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("kind", ["wider than windows", "collinear", "of all scales", "far off"])

@@ -32,6 +32,7 @@ def _shards(folder):
     return sorted(folder.glob("*.arrow"))
 
 
+@pytest.mark.slow
 def test_extracted_features_are_what_a_run_reads(bench, made):
     ended = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1)
     assert ended.record["cost"]["cached"] is True
@@ -55,6 +56,7 @@ def test_a_damaged_clip_is_told_and_ends_with_3_or_allowed_with_0(bench, tmp_pat
     assert allowed.record["clips"] == 50
 
 
+@pytest.mark.slow
 def test_ls_names_key_encoder_size_rows_and_last_use(bench, made):
     os.utime(made / "about.json", (0, 0))
     (row,) = bench("features", "ls", "--json").record
@@ -98,6 +100,7 @@ def store_value(folder):
     return pa.ipc.open_file(str(_shards(folder)[0])).read_all()["layer:2"][7].as_py()[3]
 
 
+@pytest.mark.slow
 def test_prune_takes_what_is_damaged_and_the_next_run_mends_it(bench, made):
     before = {shard.name: shard.read_bytes() for shard in _shards(made)}
     _shards(made)[1].write_bytes(b"no arrow")
@@ -109,6 +112,7 @@ def test_prune_takes_what_is_damaged_and_the_next_run_mends_it(bench, made):
     assert {shard.name: shard.read_bytes() for shard in _shards(made)} == before
 
 
+@pytest.mark.slow
 def test_prune_by_encoder_and_by_use_and_never_unasked(bench, made):
     assert bench("features", "prune").code == 2
     unasked = bench("features", "prune", "--model", "toy")
@@ -131,6 +135,7 @@ def test_a_store_of_another_format_is_listed_and_pruned_as_damaged(bench, made):
     assert manage.held(made.parent.parent) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["out.parquet", "folder"])
 def test_exported_features_give_the_scores_of_the_encoder(bench, made, tmp_path, name):
     exported = bench("features", "export", tmp_path / name, *OF_TOY, "--mini", "--device", "cpu")
@@ -144,6 +149,7 @@ def test_exported_features_give_the_scores_of_the_encoder(bench, made, tmp_path,
     assert own.record["selection"]["per_seed"] == run.record["selection"]["per_seed"]
 
 
+@pytest.mark.slow
 def test_a_dataset_folder_is_one_for_the_datasets_library(bench, made, tmp_path):
     bench("features", "export", tmp_path / "hub", *OF_TOY, "--mini", "--device", "cpu")
     card = (tmp_path / "hub/README.md").read_text()
@@ -179,6 +185,7 @@ def test_layers_of_several_widths_are_exported_and_read_back(tmp_path):
     assert pd.read_parquet(tmp_path / "wide.parquet").window.max() == 2
 
 
+@pytest.mark.slow
 def test_push_puts_the_dataset_where_fsspec_can(bench, made, tmp_path):
     place = tmp_path / "server"
     pushed = bench("features", "push", f"file://{place}", *OF_TOY, "--mini", "--device", "cpu")
@@ -239,6 +246,7 @@ def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_p
     assert not said.err  # no store, so no file is read for its digest
 
 
+@pytest.mark.slow
 def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(bench, tmp_path):
     record = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1).record
     other = tmp_path / "twin_task.py"
@@ -256,6 +264,7 @@ def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(be
     assert (stored["total"]["passes"], stored["total"]["hours"], stored["total"]["features_gb"]) == (0, 0, 0)
 
 
+@pytest.mark.slow
 def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeypatch):
     """20 of 51 seconds are made by way of --limit; a changed file and another precision are not those stored."""
     monkeypatch.setattr(plan, "MEASURE_S", 0.05)
@@ -278,6 +287,7 @@ def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeyp
     assert bench("plan", *of, "--dtype", "bfloat16", "--json").record["each"][0]["stored_h"] == 0
 
 
+@pytest.mark.slow
 def test_plan_counts_frames_that_every_layer_has(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     of = ("--model", TOY_MODEL, "--task", "gtzan-rhythm", "--mini", "--device", "cpu")
@@ -287,6 +297,7 @@ def test_plan_counts_frames_that_every_layer_has(bench, tmp_path, monkeypatch):
     assert bench("plan", *of, "--json").record["each"][0]["stored_h"] == 0
 
 
+@pytest.mark.slow
 def test_plan_counts_the_probes_of_a_protocol(bench, monkeypatch):
     monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     for protocol, probes in (("marble", 3 * 6 * 4), ("linear", 3 * 7), ("jukemir", 3 * 216)):

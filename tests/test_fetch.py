@@ -367,6 +367,7 @@ def test_a_redirect_to_another_kind_of_address_is_not_followed(server, get, plac
         get(Source(url=server.url("/a.csv"), size_bytes=4))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("answer", "words"),
     [

@@ -13,7 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, r2_score
 from torch.nn import functional
 
 from marble_bench import tasks
-from marble_bench.core import plugins
+from marble_bench.core import keys, plugins
 from marble_bench.core.task import Schedule
 from marble_bench.data import corpus
 from marble_bench.data.hf import dataset
@@ -27,6 +27,7 @@ from marble_bench.runs.frame_labels import Decoder, Scale, labels
 from marble_bench.scoring import frame_answers
 from marble_bench.scoring.frame_targets import BinPart, ClassPart, Frames, MomentPart, TagPart, ValuePart
 from marble_bench.scoring.metric import Measure, Metric
+from marble_bench.scoring.statistics import interval_of
 from marble_bench.scoring.targets import Events
 
 TASK = PLUGINS / "frames" / "toy_frames.py"
@@ -107,6 +108,7 @@ def _torchs_own(outputs, truth):
     ]
 
 
+@pytest.mark.slow
 def test_losses_and_gradients_are_torchs_own():
     truth = torch.from_numpy(_labels(9, 9.0))
     outputs = torch.randn(2, 11, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
@@ -247,6 +249,26 @@ def test_scores_are_scikit_learns_over_all_labelled_frames():
     assert metrics["r2_level"].per_clip(rows, torch.zeros(7)).isnan().tolist() == [[clip == 2 for clip in range(7)]]
 
 
+def test_a_labelled_frame_that_is_not_answered_is_an_error_and_one_without_a_label_is_none():
+    measure = frame_answers.measure_of(Frames((ROOT,), rate_hz=4.0))
+    found = {"root": np.eye(3)}
+    assert list(measure.of_clip(found, (("C", "E", "E", None, None),))) == [2, 3]
+    with pytest.raises(UsageError, match="3 frames of root are answered, and frame 3 has a label"):
+        measure.of_clip(found, (("C", "E", "E", "C"),))
+
+
+def test_the_interval_of_few_clips_reaches_below_zero_where_the_score_of_values_does():
+    target = Frames((LEVEL,), rate_hz=4.0)
+    (metric,) = frame_metrics(target)
+    random = np.random.default_rng(0)
+    annotated = [(tuple(random.normal(size=9).tolist()),) for _ in range(3)]
+    found = [{"level": random.normal(size=(9, 1))} for _ in annotated]
+    rows = metric.measure.rows(found, annotated)[None]
+    score = float(metric.compute(rows, torch.zeros(3)))
+    interval = interval_of(metric, rows, torch.zeros(3), ["a", "b", "c"])
+    assert interval.low < score < 0
+
+
 def test_the_trivial_answer_is_the_commonest_class_and_the_mean_of_the_training_labels():
     target = Frames((ROOT, LEVEL), rate_hz=4.0)
     measure = frame_answers.measure_of(target)
@@ -319,6 +341,20 @@ def test_every_mistake_of_a_declaration_is_told_at_once():
     other = frame_metrics(Frames((ROOT,), rate_hz=1.0))
     with pytest.raises(UsageError, match="metrics have several measures"):
         replace(task, metrics=(*task.metrics, *other))
+
+
+def test_what_a_part_declares_is_in_the_hash_of_its_task():
+    named = plugins.find_task(str(TASK))
+    target = named.task.target
+    root, loudness = target.parts
+    others = [
+        replace(target, parts=(replace(root, labels=("C", "E", "A")), loudness)),
+        replace(target, parts=(root, BinPart("loudness", (-40.0, -20.0)))),
+        replace(target, rate_hz=10.0),
+        replace(target, stops_by=("root",)),
+    ]
+    hashes = [keys.task_hash(replace(named, task=replace(named.task, target=each))) for each in (target, *others)]
+    assert len(set(hashes)) == 5
 
 
 def test_beats_are_one_use_of_it():
@@ -416,6 +452,7 @@ def test_answers_are_asked_at_the_rate_of_the_labels_whatever_the_layers_is(monk
     np.testing.assert_array_equal(found["level"], 10 + 2 * outputs[0, at, 3:])
 
 
+@pytest.mark.slow
 def test_a_task_of_two_parts_is_run_whole_checked_and_reproduced(bench, tmp_path, monkeypatch):
     monkeypatch.setattr(tasks, "__path__", [*tasks.__path__, str(TASK.parent)])  # as BENCH_TASKS does
     model = ("--model", "logmel", "--seeds", 1, "--mini", "--quiet")
@@ -460,6 +497,7 @@ def test_a_task_of_two_parts_is_run_whole_checked_and_reproduced(bench, tmp_path
     assert same.code == 0, same.out + same.err
 
 
+@pytest.mark.slow
 def test_a_task_of_frames_is_checked_and_shown_as_a_dataset(bench, tmp_path):
     checked = bench("check", TASK)
     assert checked.code == 0, checked.err

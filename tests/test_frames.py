@@ -90,6 +90,7 @@ def test_what_is_stored_is_not_encoded_again_and_another_layer_is_added(tmp_path
     assert shards == [3, 3]
 
 
+@pytest.mark.slow
 def test_long_sounds_go_in_pieces_whose_frames_stand_one_behind_the_other(tmp_path):
     sounds = _sounds([2.55])
     whole, _ = _extract(sounds, tmp_path)

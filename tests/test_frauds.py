@@ -92,6 +92,7 @@ def _list_alone(world):
     return Corpora(None, replace(world.named, task=task))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", forgers.FORGERS)
 def test_a_fraud_is_named_by_who_has_the_facts(name, world, honest, again, tmp_path):
     path = forgers.FORGERS[name](world, honest, tmp_path / "results")
@@ -103,12 +104,14 @@ def test_a_fraud_is_named_by_who_has_the_facts(name, world, honest, again, tmp_p
         assert bool(kinds) == bool(right), said
 
 
+@pytest.mark.slow
 def test_an_honest_record_is_not_spoken_against(world, honest, again):
     for corpora in (Corpora(), _list_alone(world), Corpora(world.root)):
         assert list(_kinds(world, [honest.path], corpora)) == ["ok"]
     assert again(honest.path) == []
 
 
+@pytest.mark.slow
 def test_the_commands_name_a_fraud_in_plain_words(world, honest, bench, tmp_path):
     path = forgers.edited_predictions(world, honest, tmp_path / "edited")
     given = ("--data-dir", world.root, "--cache-dir", world.folder / "cache")
@@ -126,6 +129,7 @@ def test_the_commands_name_a_fraud_in_plain_words(world, honest, bench, tmp_path
     assert "splits: 24 test clips of the record are valid clips: valid00, valid01" in ended.out
 
 
+@pytest.mark.slow
 def test_a_corpus_of_another_kind_or_of_other_files_is_told(world, honest, tmp_path):
     mini = world.run(mini=True, root=None)
     assert "it was made on a miniature" in _kinds(world, [mini.path], Corpora(world.root))["fingerprint"]
@@ -153,6 +157,7 @@ def test_labels_groups_and_unread_faults_are_compared(world, honest, tmp_path):
     assert [(each.kind, each.stands) for each in found] == [("fault not here", True)]
 
 
+@pytest.mark.slow
 def test_a_fault_that_is_not_known_is_told_once_by_the_best_list_at_hand(world, honest, tmp_path):
     """One has a known fault's words, so that the record alone tells nothing; the other words that no fault has."""
     for clip, why, alone in (("train28", "cut short in the first edition", {"ok"}), ("train28", "hum", {"facts"})):
@@ -168,6 +173,7 @@ def test_a_fault_that_is_not_known_is_told_once_by_the_best_list_at_hand(world, 
             assert ("train28" in found[0].words) == (kinds == {"facts"})
 
 
+@pytest.mark.slow
 def test_a_miniature_is_not_compared_with_the_list_of_the_corpus(world):
     """Its labels are its own, and a limit draws among its own clips."""
     for limit in (None, 8):

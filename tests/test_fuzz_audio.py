@@ -3,9 +3,12 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
 FUZZ = Path(__file__).parent.parent / "benchmarks" / "fuzz_audio.py"
 
 
+@pytest.mark.slow
 def test_mutated_sound_files_are_refused_or_read_as_they_were(tmp_path):
     spec = importlib.util.spec_from_file_location("fuzz_audio", FUZZ)
     module = importlib.util.module_from_spec(spec)

@@ -62,6 +62,7 @@ def test_a_changed_split_list_is_refused(tmp_path, monkeypatch):
         plugins.find_task("gtzan").task.clips(None).__next__()
 
 
+@pytest.mark.slow
 def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_split(named, mini):
     there = corpus.on_disk(named, mini)
     assert Counter((clip.target, clip.split) for clip in there.clips) == {
@@ -71,6 +72,7 @@ def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_spl
     assert {path.relative_to(mini).parts[0] for path in there.paths} == {"genres"}
 
 
+@pytest.mark.slow
 def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "genres")
     with pytest.raises(DataError) as caught:
@@ -80,6 +82,7 @@ def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini, tmp_pa
     assert len(corpus.on_disk(named, tmp_path, allow_missing=True).missing) == 790
 
 
+@pytest.mark.slow
 def test_kaggles_copy_gives_the_same_clips(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "Data/genres_original")
     (tmp_path / corpus.MARKER).write_text("Made for a test.\n")

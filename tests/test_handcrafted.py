@@ -52,6 +52,7 @@ def _moments(values):
     return np.concatenate(parts)
 
 
+@pytest.mark.slow
 def test_mfcc_is_the_cosine_transform_of_log_mel_bands():
     waveforms = _noise(2, 2.0) * torch.linspace(0, 1, 2 * RATE)
     _, ours = _encode("mfcc", waveforms)
@@ -62,6 +63,7 @@ def test_mfcc_is_the_cosine_transform_of_log_mel_bands():
         np.testing.assert_allclose(vector, _moments(coefficients), rtol=1e-4, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("length_s", [0.1, 3.0, 10.0])
 def test_mfcc_and_logmel_are_librosas_own(length_s):
     waveforms = _noise(2, length_s)
@@ -74,6 +76,7 @@ def test_mfcc_and_logmel_are_librosas_own(length_s):
         np.testing.assert_allclose(frames[number].numpy(), librosa.power_to_db(mel, top_db=None).T, atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_the_bits_do_not_depend_on_the_threads_of_blas(name):
     # Two threads cut a product elsewhere than one does; windows of these lengths showed it in the last bits.
@@ -168,6 +171,7 @@ def _as_pieces(name, sound, piece_s, cache):
     return got.read(0, 0, 0, got.length(0, 0)).astype(np.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "edge"), [("mfcc", 2), ("chroma", 36)])
 def test_frames_in_pieces_are_those_of_the_whole_sound_but_at_a_pieces_beginning(name, edge, tmp_path):
     """In a sound of one tuning and of less than 80 dB; pieces of whole frames, so that these stand at the same samples."""
@@ -193,6 +197,7 @@ def test_the_decibels_of_mfcc_are_cut_below_the_loudest_bin_of_a_piece(tmp_path)
     assert whole[300, 0] == pytest.approx(np.sqrt(128) * (bands.max() - 80), abs=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [65472, 65473])
 def test_chroma_of_short_windows_is_librosas_without_its_warning(samples):
     """Below 65,473 samples librosa warns, above it does not; what it computes is what is served."""
@@ -237,6 +242,7 @@ def test_half_the_amplitude_is_six_decibels_less():
     torch.testing.assert_close(loud - soft, torch.full_like(loud, 20 * np.log10(2)), rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_silence_is_finite_and_the_shortest_window_too(name):
     encoder = ENCODERS[name]
@@ -247,6 +253,7 @@ def test_silence_is_finite_and_the_shortest_window_too(name):
             assert torch.isfinite(value).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", list(ENCODERS))
 def test_one_window_is_encoded_alike_in_any_batch(name):
     # Loudness differs by 100 dB, which a floor below the batch's loudest bin would show.
@@ -257,6 +264,7 @@ def test_one_window_is_encoded_alike_in_any_batch(name):
             assert torch.equal(one[0], all_three[index])
 
 
+@pytest.mark.slow
 def test_only_one_process_compiles_at_a_time(tmp_path):
     import subprocess
     import sys

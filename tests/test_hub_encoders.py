@@ -45,6 +45,7 @@ def _speech_encode(name, family, folder, tmp_path):
     return _resolved(name, partial(_speech.load, graph), convert, folder, tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "family", "config", "model"),
     [
@@ -68,6 +69,7 @@ def test_speech_models_give_their_hidden_states(tmp_path, name, family, config, 
         torch.testing.assert_close(layer, state, rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_music2vecs_published_configuration_is_read_for_what_it_is_worth(tmp_path):
     """Its `vocab_size` is a path, at which transformers' own loading fails."""
     full = _published(
@@ -182,6 +184,7 @@ def test_clap_with_fusion_is_refused():
         clap.prepare(TINY_CLAP, {"audio_config": {"enable_fusion": True}}, {})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "family", "config", "model", "hop"),
     [
@@ -287,6 +290,7 @@ def _qwen_of_the_makers(folder, tower, waveforms):
     return [*(state[:, : int(lengths[0])] for state in states[:-1]), states[-1][:, : int(outputs[0])]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("samples", [30 * 16000, 7 * 16000, 3 * 16000 + 100], ids=["30 s", "7 s", "3 s and a bit"])
 def test_qwens_tower_hears_what_the_whole_model_lets_it_hear(qwen_folder, tmp_path, samples):
     """Below 30 s the whole model masks the silence that follows: no frame attends to it."""

@@ -152,6 +152,7 @@ EDITS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "file", "helper", "old", "new"), EDITS)
 def test_a_change_in_a_module_of_the_room_that_is_imported_changes_the_digest_and_a_comment_does_not(
     tmp_path, kind, file, helper, old, new
@@ -189,6 +190,7 @@ def test_a_moved_encoder_with_renamed_imports_has_the_same_digest(tmp_path):
     assert digest("encoder", "families/contrastive.py") == before
 
 
+@pytest.mark.slow
 def test_every_shipped_plug_in_is_entered_under_its_version():
     missing = shipped.lacking(shipped.all_shipped())
     assert not missing, (
@@ -382,6 +384,7 @@ def _without_machine(record):
     return {key: record[key] for key in ("scores", "selection")}
 
 
+@pytest.mark.slow
 def test_probes_of_an_encoders_earlier_code_are_not_taken_for_those_of_its_edited_file(bench, tmp_path, monkeypatch):
     save_file({"gain": torch.ones(1)}, tmp_path / "w.safetensors")
     own = _write(tmp_path / "mine.py", WEIGHTED)
@@ -402,6 +405,7 @@ OWN_METRIC = TASK.replace("from marble_bench.metrics import accuracy\n",
 )  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("where", ["file", "helper"])
 def test_probes_chosen_by_an_earlier_metric_are_not_taken_and_the_task_is_another(bench, tmp_path, monkeypatch, where):
     monkeypatch.syspath_prepend(str(tmp_path))
@@ -435,6 +439,7 @@ READS = ENCODER.replace(
 ).replace(".log()", ".log() * gain")
 
 
+@pytest.mark.slow
 def test_weights_that_load_reads_are_compared_with_what_is_stored(bench, tmp_path):
     own = _write(tmp_path / "mine.py", READS)
     torch.save(torch.ones(1), tmp_path / "gain.pt")
@@ -496,6 +501,7 @@ def test_weights_drawn_at_every_load_are_refused_by_check_and_by_run(bench, tmp_
     assert bench("check", f"{own}:TOY").code == 0
 
 
+@pytest.mark.slow
 def test_a_record_holds_its_key_and_the_code_of_every_plug_in(toy, tmp_path):
     record = toy(*QUICK).record
     assert not faults(record)
@@ -716,6 +722,7 @@ def test_a_run_that_was_killed_before_its_first_shard_binds_nobody(tmp_path):
         fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
 
 
+@pytest.mark.slow
 def test_fresh_features_spare_what_the_same_command_made(tmp_path, bench):
     run = ("run", "--model", TOY_MODEL, *QUICK, "--fresh-features", "--limit", 9)
     other = _write(tmp_path / "other_task.py", TASK)
@@ -740,6 +747,7 @@ def test_json_without_end_in_the_cache_is_named_by_verify_and_stops_no_other_sto
     assert [each["path"] for each in ended.record["damaged"]] == [str(path)]
 
 
+@pytest.mark.slow
 def test_stores_of_another_version_are_told_once_and_pruned(bench, tmp_path):
     folder, other = tmp_path / "cache/features/toy-0123456789ab", _write(tmp_path / "other_task.py", TASK)
     folder.mkdir(parents=True)
@@ -792,6 +800,7 @@ def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
     assert keys.facts_digest(after) == keys.facts_digest(before)
 
 
+@pytest.mark.slow
 def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy, tmp_path):
     toy(*QUICK)
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
@@ -822,6 +831,7 @@ def test_verify_names_fingerprints_that_were_exchanged_or_damaged(bench, tmp_pat
     assert [each["path"] for each in json.loads(bench("features", "verify", "--json").out)["damaged"]] == [str(other)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "task", "corpus", "protocol", "head", "pipeline", "version"])
 def test_an_identity_of_other_code_than_the_records_own_is_named(toy, tmp_path, kind):
     toy(*QUICK)

@@ -31,6 +31,7 @@ def _clean(bench, tmp_path, *run):
     return bench(*run, "--cache-dir", tmp_path / "clean", "--results-dir", tmp_path / "clean-results")
 
 
+@pytest.mark.slow
 def test_probes_of_other_spans_of_the_same_files_are_not_taken(bench, tmp_path, monkeypatch):
     spans = "*json.loads((root / 'spans.json').read_text())"
     text = TASK.replace("REGISTERS[index % 3])", f"REGISTERS[index % 3], {spans})", 1)
@@ -49,6 +50,7 @@ def test_probes_of_other_spans_of_the_same_files_are_not_taken(bench, tmp_path, 
     assert _without_machine(again.record) == _without_machine(clean.record)
 
 
+@pytest.mark.slow
 def test_kept_probes_that_score_otherwise_now_are_removed(bench, tmp_path, monkeypatch):
     signed = SCORES.replace("outputs,", "sign * outputs,")
     reads = f"sign = float((Path(__file__).parent / 'sign.txt').read_text())\n    {signed}"
@@ -75,6 +77,7 @@ def test_a_module_that_is_imported_by_a_name_in_quotation_marks_counts(tmp_path,
     assert sources.origin("task", plugins.find_task(str(own))).digest != one
 
 
+@pytest.mark.slow
 def test_a_helper_that_two_tasks_import_by_a_dot_counts_for_each(tmp_path):
     helper = "from marble_bench.metrics import accuracy\nK = 1\n"
     text = TASK.replace("from marble_bench.metrics import accuracy\n", "from ._idcommon import accuracy, K\n")
@@ -127,6 +130,7 @@ def _fingerprint(target):
     return corpus.fingerprint([Clip("a", "train", "a.wav", target)], ["0"])
 
 
+@pytest.mark.slow
 def test_a_corpus_is_known_by_its_labels_in_full_and_alike_in_every_process():
     assert _fingerprint(torch.tensor([0.1234567])) != _fingerprint(torch.tensor([0.12345]))
     code = (

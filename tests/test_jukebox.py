@@ -138,6 +138,7 @@ def test_fewer_codes_give_the_first_frames(count, golden, tensors):
         torch.testing.assert_close(few, every[:, :count], rtol=0, atol=2e-6)
 
 
+@pytest.mark.slow
 def test_a_stretchs_codes_are_those_of_the_whole_window(tensors, monkeypatch):
     waveform = _noise(2.6 * STRETCH / 44100)[0]
     with torch.inference_mode():
@@ -152,12 +153,14 @@ def test_a_stretchs_codes_are_those_of_the_whole_window(tensors, monkeypatch):
     assert (narrow - whole[:1024]).abs().max() > 1e-4, "a margin that is too small shows"
 
 
+@pytest.mark.slow
 def test_the_contract_holds_for_a_part_of_a_stretch_and_for_several(converted):
     lines = check_encoder(dataclasses.replace(_encoder(), max_s=4.0), converted, "cpu")
     assert "1.00 s: 0 (2, 344, 64)" in lines[1]
     assert "4.00 s: 0 (2, 1024, 64)" in lines[2]  # two whole stretches of 1.486 s
 
 
+@pytest.mark.slow
 def test_windows_are_encoded_alike_in_any_batch_and_order(converted):
     encode = _encoder().load(converted, "cpu")
     waveforms = _noise(1.2, 3)
@@ -303,6 +306,7 @@ def test_a_folder_given_by_weights_is_converted_once(tmp_path):
     assert weights.resolve(encoder, tmp_path / "cache", override=folder) == first
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").is_file(), reason="the peak of a process is read from /proc")
 def test_the_conversion_needs_little_memory(tmp_path):
     script = Path(__file__).parent.parent / "benchmarks" / "convert_jukebox.py"

@@ -42,6 +42,7 @@ def test_the_board_shows_published_scores_by_protocol(bench):
     assert "choi" in older.out
 
 
+@pytest.mark.slow
 def test_a_miniature_never_stands_among_others(toy, bench):
     record = toy("--mini").record
     assert "toy-task" not in bench("leaderboard").out
@@ -51,6 +52,7 @@ def test_a_miniature_never_stands_among_others(toy, bench):
     assert "mert-95m" not in board.out
 
 
+@pytest.mark.slow
 def test_a_record_stands_beside_published_rows_of_its_protocol(toy, bench, tmp_path):
     from conftest import toy_module
 
@@ -64,6 +66,7 @@ def test_a_record_stands_beside_published_rows_of_its_protocol(toy, bench, tmp_p
     }
 
 
+@pytest.mark.slow
 def test_a_record_that_is_not_comparable_is_marked_and_explained(toy, bench, tmp_path):
     from conftest import toy_module
 
@@ -163,6 +166,7 @@ def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
         assert [line.partition(": ")[2] for line in lines] == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("entry", "marked"),
     [
@@ -187,6 +191,7 @@ def test_published_rows_of_an_encoder_that_is_here_are_marked_too():
     assert not names_corpus(("Jamendo",), ("mtg-jamendo",))
 
 
+@pytest.mark.slow
 def test_ties_are_what_the_paired_test_and_holm_leave(tmp_path, bench):
     for number, (name, skill) in enumerate({"good": 3.0, "same": 2.95, "poor": 1.0}.items()):
         make(tmp_path / "results", name, skill=skill, seed=number)
@@ -219,6 +224,7 @@ def test_records_on_other_clips_are_not_ranked_together(tmp_path, bench, monkeyp
     assert cells["fewer"]["ties"] == ""
 
 
+@pytest.mark.slow
 def test_a_record_says_how_it_stands_to_what_papers_print_of_the_same_model(tmp_path, bench):
     make(tmp_path / "results", "mert-95m", skill=3.0)
     make(tmp_path / "results", "mule", skill=0.5, seed=1)
@@ -233,6 +239,7 @@ def test_a_record_says_how_it_stands_to_what_papers_print_of_the_same_model(tmp_
     assert "mule on gtzan, accuracy: -" in bench("leaderboard", "--task", "gtzan").out
 
 
+@pytest.mark.slow
 def test_floors_are_rows_and_a_missing_cell_is_blank(tmp_path, bench):
     make(tmp_path / "results", "one", mini=True)
     make(tmp_path / "results", "one", task="emo", mini=True)
@@ -254,6 +261,7 @@ def test_floors_are_rows_and_a_missing_cell_is_blank(tmp_path, bench):
     assert not [name for name in head if name == "average mean %"] or two[head.index("average mean %")].strip() == ""
 
 
+@pytest.mark.slow
 def test_every_format_says_the_same(tmp_path, bench):
     make(tmp_path / "results", "one_model")
     make(tmp_path / "results", "two", seed=1, training_data=("GTZAN",))
@@ -297,6 +305,7 @@ def test_costs_are_those_of_the_records(tmp_path, bench):
     assert costs["cost features MB"] == "3"
 
 
+@pytest.mark.slow
 def test_costs_that_a_format_has_no_place_for_are_told(tmp_path, bench):
     make(tmp_path / "results", "one", mini=True)
     for form, told in (("csv", True), ("json", True), ("md", False)):
@@ -305,6 +314,7 @@ def test_costs_that_a_format_has_no_place_for_are_told(tmp_path, bench):
         assert ("no costs in csv and json" in ended.err) == told
 
 
+@pytest.mark.slow
 def test_of_two_records_in_one_place_the_comparable_one_is_shown(tmp_path, bench):
     path = make(tmp_path / "results", "one", skill=3)
     limited = make(tmp_path / "other", "one", skill=1, why_not=("limited to 9 clips a split",))
@@ -314,6 +324,7 @@ def test_of_two_records_in_one_place_the_comparable_one_is_shown(tmp_path, bench
     assert [cell["comparable"] for cell in cells] == [True]
 
 
+@pytest.mark.slow
 def test_two_weights_of_one_name_are_two_rows(tmp_path, bench):
     make(tmp_path / "results", "one", weights="a" * 64)
     make(tmp_path / "results", "one", weights="b" * 64, seed=1)
@@ -322,6 +333,7 @@ def test_two_weights_of_one_name_are_two_rows(tmp_path, bench):
     assert "one (bbbbbbbbbbbb)" in out
 
 
+@pytest.mark.slow
 def test_the_jackknife_is_kept_and_gives_the_same_board(tmp_path, bench):
     make(tmp_path / "results", "one")
     make(tmp_path / "results", "two", seed=1)
@@ -330,6 +342,7 @@ def test_the_jackknife_is_kept_and_gives_the_same_board(tmp_path, bench):
     assert bench("leaderboard", "--json").out == first
 
 
+@pytest.mark.slow
 def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_run(tmp_path, bench):
     make(tmp_path / "results", "one", skill=3, mini=True)
     for reason, more in ((CONTROL, {}), (CURVE, {"few_shot": POINTS})):
@@ -343,6 +356,7 @@ def test_a_control_is_no_score_and_a_curve_does_not_stand_in_the_place_of_the_ru
     assert [CURVE in cell["why_not"] for cell in cells] == [True]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("mini", "option", "hint"),
     [

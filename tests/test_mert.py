@@ -71,6 +71,7 @@ def test_hooks_see_what_transformers_calls_hidden_states(size, folder):
         assert torch.equal(layer, state)
 
 
+@pytest.mark.slow
 def test_old_and_new_names_of_weight_norm_are_the_same_weights(size, folder, tmp_path):
     _, tensors = _hub.read(folder)
     assert any(name.endswith("weight_g") for name in tensors)

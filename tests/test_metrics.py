@@ -89,6 +89,7 @@ def test_the_key_score_is_mir_evals_with_ascending_fifths_only(random):
     assert weighted.per_clip(decided[None], of_c_major).tolist() == [[0.5, 0.0, 0.3, 0.2]]
 
 
+@pytest.mark.slow
 def test_bss_eval_tells_how_loud_the_added_noise_is():
     random, rate = np.random.default_rng(0), 8000
     references = random.normal(size=(2, 3 * rate, 2))
@@ -104,6 +105,7 @@ def test_bss_eval_refuses_sources_of_different_lengths():
         bss_eval(np.ones((2, 100, 1)), np.ones((2, 90, 1)), 10)
 
 
+@pytest.mark.slow
 def test_separation_is_scored_without_ffmpeg_on_the_path():
     code = "from marble_bench.metrics._bsseval import museval_measures; print(museval_measures().bss_eval.__name__)"
     done = subprocess.run(

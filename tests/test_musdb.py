@@ -21,6 +21,7 @@ from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
 from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians, museval_measures
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
+from marble_bench.records import results
 from marble_bench.runs import reproduce
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Stems
@@ -63,6 +64,7 @@ def test_the_validation_songs_are_the_fourteen(musdb18):
     assert {row["track"] for row in musdb18.songs() if row["split"] == "valid"} == listed
 
 
+@pytest.mark.slow
 def test_the_miniatures_stems_add_up_exactly_and_rest(songs, musdb18):
     assert {split: len(found) for split, found in songs.items()} == musdb18.MINI_SONGS
     for song in (song for found in songs.values() for song in found):
@@ -94,6 +96,7 @@ def _copy(song, folder):
     return path / "mixture.wav"
 
 
+@pytest.mark.slow
 def test_stems_of_different_lengths_and_missing_ones_are_named(songs, musdb18, tmp_path):
     path = _copy(songs["test"][0], tmp_path)
     soundfile.write(path.with_name("bass.wav"), np.zeros((1000, 2)), 44100)
@@ -107,6 +110,7 @@ def test_stems_of_different_lengths_and_missing_ones_are_named(songs, musdb18, t
         stems.open_song(path, musdb18.STEMS)
 
 
+@pytest.mark.slow
 def test_a_damaged_stem_is_found_by_inspection(songs, musdb18, tmp_path):
     (tmp_path / "test").mkdir()
     path = _copy(songs["test"][0], tmp_path / "test")
@@ -156,6 +160,7 @@ def stem_file(songs, tmp_path_factory):
     return _stem_file(path, list(sounds.values())), sounds
 
 
+@pytest.mark.slow
 def test_a_stem_file_is_read_as_the_wavs_that_it_was_made_of(stem_file, musdb18):
     path, sounds = stem_file
     audio.check_header(path, 44100)
@@ -181,7 +186,7 @@ def test_a_truncated_stem_file_is_named(stem_file, tmp_path):
         with pytest.raises(DataError, match=r"Cut\.stem\.mp4 is truncated: .* packets promised"):
             audio.check_header(path)
     path.write_bytes(content[: len(content) // 2])
-    with pytest.raises(DataError, match="is truncated: 88,200 samples of stream 2 promised"):
+    with pytest.raises(DataError, match=r"is truncated: 88,200 samples of stream 2 promised|cannot be decoded"):
         audio.read_channels(path, stream=2)
     path.write_bytes(b"no container at all")
     with pytest.raises(DataError, match="cannot be decoded"):
@@ -238,6 +243,7 @@ def _by_hand(mixture, songs):
     return np.stack(stems)
 
 
+@pytest.mark.slow
 def test_mixtures_in_a_file_are_what_was_drawn(songs, made):
     drawn, chunks = made
     assert chunks.path.stat().st_size == mixing.chunk_bytes(len(drawn), 4, RULES)
@@ -377,6 +383,11 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
         assert [len(target["frames"]) for target in targets] == [6, 6]
         medians = [np.nanmedian([frame["metrics"]["SDR"] for frame in target["frames"]]) for target in targets]
         assert np.median(medians) == pytest.approx(made["scores"][f"museval_sdr_{stem}"]["test"], abs=1e-5)
+    windows = results.table_path(path, "bsseval")
+    before, stood = windows.read_bytes(), path.read_bytes()
+    windows.unlink()
+    assert bench(*arguments).code == 0
+    assert (windows.read_bytes(), path.read_bytes()) == (before, stood)
     again = reproduce.request_of(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.probes.seeds, again.data.limit, again.features.dtype) == (1, 2, "float32")
 
@@ -442,6 +453,7 @@ def test_a_model_without_frames_cannot_separate(bench):
     assert "choose another model" in ended.err
 
 
+@pytest.mark.slow
 def test_a_model_that_needs_longer_mixtures_is_refused_before_any_is_made(bench, tmp_path):
     encoder = (tmp_path / "long.py").resolve()
     encoder.write_text(

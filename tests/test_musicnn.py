@@ -90,6 +90,7 @@ def test_every_activation_is_tensorflows(name, path_of):
         assert np.abs(value - golden[key]).max() <= 1e-3, key
 
 
+@pytest.mark.slow
 @every_encoder
 def test_the_served_layers_are_the_networks_on_consecutive_patches(name, path_of):
     network, encoder = NETWORKS[name], ENCODERS[name]
@@ -116,6 +117,7 @@ def test_mean_max_pool_is_the_mean_then_the_maximum_over_a_patch(path_of):
     torch.testing.assert_close(served["mean_max_pool"][:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 @every_encoder
 def test_one_window_is_encoded_alike_in_any_batch(name, path_of):
     encode = ENCODERS[name].load(path_of(name), "cpu")
@@ -159,6 +161,7 @@ def test_the_vggs_shortest_window_is_one_whole_patch(name):
     assert musicnn.log_mel(torch.zeros(1, samples - 1), filters).shape == (1, 186, 96)
 
 
+@pytest.mark.slow
 def test_the_front_end_is_librosas_with_the_packages_rounding():
     waveform = _noise(1, 3.0)
     mel = librosa.feature.melspectrogram(
@@ -200,6 +203,7 @@ def test_a_file_with_other_tensors_is_refused_by_name(path_of, tmp_path):
         ENCODERS["vgg-mtt"].load(tmp_path / "none.safetensors", "cpu")
 
 
+@pytest.mark.slow
 def test_the_conversion_is_the_same_every_time_and_from_the_unpacked_folder(checkpoint, path_of, package, tmp_path):
     (tmp_path / "MTT_vgg").mkdir()
     for name, content in zip((".index", ".data-00000-of-00001"), checkpoint, strict=True):
@@ -210,6 +214,7 @@ def test_the_conversion_is_the_same_every_time_and_from_the_unpacked_folder(chec
         assert (tmp_path / "again.safetensors").read_bytes() == first
 
 
+@pytest.mark.slow
 def test_what_holds_no_checkpoint_is_refused(checkpoint, tmp_path):
     convert = ENCODERS["vgg-msd"].convert
     text = tmp_path / "text.tar.gz"
@@ -323,6 +328,7 @@ def _enlarged(small):
     return big
 
 
+@pytest.mark.slow
 def test_the_big_network_with_the_small_ones_weights_in_it_is_the_small_one(path_of, tmp_path, monkeypatch):
     # Our own checksum takes seconds for 32 MB; that it is CRC-32C is tested above.
     monkeypatch.setattr(tf_bundle, "_masked_crc32c", zlib.crc32)
@@ -383,6 +389,7 @@ def test_declared_operations_are_the_networks(name, network):
     assert per_second == pytest.approx(plugins.find_encoder(name).gflop_per_s, abs=0.01 if per_second < 1 else 0.05)
 
 
+@pytest.mark.slow
 def test_random_musicnn_is_the_graph_of_musicnn_mtt_with_weights_from_a_seed():
     trained, untrained = ENCODERS["musicnn-mtt"], ENCODERS["random-musicnn"]
     for fact in ("sample_rate_hz", "layers", "min_s", "max_s", "stretch_s", "normalize", "parameters", "gflop_per_s"):

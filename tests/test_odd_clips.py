@@ -20,6 +20,7 @@ def hums(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, bench, hums):
     soundfile.write(hums / "hums/train03.wav", 0.1 * np.random.default_rng(0).normal(size=80), 8000)
     planned = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums, "--json")
@@ -36,6 +37,7 @@ def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, 
     assert allowed.record["data"]["missing"] == ["hums/train03.wav"]
 
 
+@pytest.mark.slow
 def test_a_cut_file_and_one_of_another_rate_are_told_by_their_own_cause_before_a_run(toy, bench, hums):
     cut, other = hums / "hums/train03.wav", hums / "hums/test04.wav"
     cut.write_bytes(cut.read_bytes()[: 44 + 160])  # of a second; what is left is also shorter than the encoder takes
@@ -54,6 +56,7 @@ def test_a_cut_file_and_one_of_another_rate_are_told_by_their_own_cause_before_a
     assert bench("plan", *asked, "--json").record["each"][0]["unreadable"] == 2
 
 
+@pytest.mark.slow
 def test_a_file_that_may_not_be_opened_is_one_clip(toy, hums, monkeypatch):
     read = audio.digest
 
@@ -72,6 +75,7 @@ def test_a_file_that_may_not_be_opened_is_one_clip(toy, hums, monkeypatch):
     assert allowed.record["data"]["missing"] == ["hums/test04.wav"]
 
 
+@pytest.mark.slow
 def test_what_is_odd_about_sounds_is_a_mark_of_every_record_made_of_them(toy, hums):
     for name in ("train00", "train01"):
         sound, rate = soundfile.read(hums / f"hums/{name}.wav")
@@ -88,6 +92,7 @@ def test_what_is_odd_about_sounds_is_a_mark_of_every_record_made_of_them(toy, hu
     assert again.record["data"]["marks"] == marks
 
 
+@pytest.mark.slow
 def test_a_plan_of_frames_leaves_out_a_file_that_is_no_audio(bench, tmp_path):
     """As one of whole clips does: the plan counts it, a dry run goes on."""
     folder = tmp_path / "rhythm"

@@ -34,6 +34,7 @@ def _run(bench, place, *arguments):
     return bench("run", "--task", TOY_TASK, "--features", place, "--json", "--quiet", *arguments)
 
 
+@pytest.mark.slow
 def test_a_folder_of_arrays_is_scored_without_any_audio(bench, tmp_path, arrays):
     ended = _run(bench, _folder(tmp_path / "mine", arrays, names=["low", "1", "high"]), "--model", "my-encoder")
     assert ended.code == 0, ended.err
@@ -46,6 +47,7 @@ def test_a_folder_of_arrays_is_scored_without_any_audio(bench, tmp_path, arrays)
     assert record["comparable"]
 
 
+@pytest.mark.slow
 def test_folder_and_parquet_give_the_same_scores(bench, tmp_path, arrays):
     rows = [
         {"track": track, "window": window, **{f"l{layer}": values[window, layer].tolist() for layer in range(3)}}
@@ -59,6 +61,7 @@ def test_folder_and_parquet_give_the_same_scores(bench, tmp_path, arrays):
     assert one["model"]["weights_sha256"] == other["model"]["weights_sha256"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("form", "states"), [(lambda v: v[0, 1], 1), (lambda v: v[0], 3), (lambda v: v, 3)])
 def test_every_form_of_array_is_read(bench, tmp_path, arrays, form, states):
     record = _run(bench, _folder(tmp_path / "mine", arrays, form)).record
@@ -92,6 +95,7 @@ def _loud(record):
     return " | ".join(record["data"]["marks"])
 
 
+@pytest.mark.slow
 def test_moments_are_not_taken_for_layers_in_silence(bench, tmp_path, arrays):
     """Of `(time, width)` nothing says that the first axis is no layer: the record is not comparable until something does."""
     folder = _folder(tmp_path / "mine", arrays, lambda values: np.repeat(values[0, 1:2], 20, axis=0))
@@ -106,6 +110,7 @@ def test_moments_are_not_taken_for_layers_in_silence(bench, tmp_path, arrays):
     assert "names 1" in refused.err
 
 
+@pytest.mark.slow
 def test_frames_are_not_trained_on_as_hundreds_of_layers(bench, tmp_path, arrays):
     folder = _folder(tmp_path / "mine", arrays, lambda values: np.repeat(values[0, 1:2], 646, axis=0))
     refused = _run(bench, folder)
@@ -116,6 +121,7 @@ def test_frames_are_not_trained_on_as_hundreds_of_layers(bench, tmp_path, arrays
     assert _run(bench, folder, "--layers", "moment 3").code == 0
 
 
+@pytest.mark.slow
 def test_moments_of_several_layers_are_not_taken_for_windows_in_silence(bench, tmp_path, arrays):
     folder = _folder(
         tmp_path / "mine", arrays, lambda v: np.repeat(v.mean(axis=0)[:, None], 5, axis=1), ["a", "b", "c"]
@@ -167,6 +173,7 @@ def test_a_file_that_is_no_array_is_named(bench, tmp_path, arrays):
     assert "train00.npy cannot be read" in _run(bench, folder).err
 
 
+@pytest.mark.slow
 def test_missing_tracks_stop_the_run_by_name_unless_allowed(bench, tmp_path, arrays):
     del arrays["test07"]
     folder = _folder(tmp_path / "mine", arrays)
@@ -178,6 +185,7 @@ def test_missing_tracks_stop_the_run_by_name_unless_allowed(bench, tmp_path, arr
     assert allowed.record["data"]["missing"] == ["test07"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("table", "words"),
     [

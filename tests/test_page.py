@@ -57,6 +57,7 @@ def _embedded(text):
     return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', text, re.DOTALL).group(1))
 
 
+@pytest.mark.slow
 def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
     found = data(_board(folder))
     records = {"/".join(each.path.parts[-4:]): each for each in read_stored(folder)}
@@ -92,6 +93,7 @@ def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
     assert by_model["good"]["mean"]["v"] == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_costs_grids_and_layers_are_those_of_the_records(folder):
     found = data(_board(folder))
     for each in found["records"]:
@@ -134,6 +136,7 @@ def test_few_shot_curves_are_read_where_there_are_any(folder, held, expected):
     assert [(point["n"], point["v"], point["ci"]) for point in few_shot(record)] == expected
 
 
+@pytest.mark.slow
 def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
     ended = bench("leaderboard", "--mini", "--html", "out/board.html")
     assert ended.code == 0, ended.err
@@ -158,6 +161,7 @@ def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
     assert HOSTILE not in text
 
 
+@pytest.mark.slow
 def test_a_page_of_miniatures_has_what_papers_print_in_a_table_of_its_own(folder):
     found = data(_board(folder))
     assert {row["kind"] for row in found["rows"]} == {"measured", "floor"}
@@ -243,6 +247,7 @@ def _rendered(text, tmp_path, script="", width=1280):
     return dom, done.stdout
 
 
+@pytest.mark.slow
 @in_chromium
 def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(folder, tmp_path):
     found = data(_board(folder))
@@ -271,6 +276,7 @@ def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(
     assert "<title>marble-bench leaderboard</title>" in text  # the hostile name is text
 
 
+@pytest.mark.slow
 @in_chromium
 def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they_do(folder, tmp_path):
     found = data(_board(folder))
@@ -304,6 +310,7 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert (seen["asked"], seen["askedTheme"], seen["noTheme"]) == (True, "light", "light")
 
 
+@pytest.mark.slow
 @in_chromium
 @pytest.mark.parametrize("width", [500, 1440])
 def test_every_text_has_contrast_in_light_and_dark_and_the_page_does_not_scroll_sideways(folder, tmp_path, width):
@@ -314,6 +321,7 @@ def test_every_text_has_contrast_in_light_and_dark_and_the_page_does_not_scroll_
     assert seen["wide"]
 
 
+@pytest.mark.slow
 @in_chromium
 @pytest.mark.parametrize("width", [500, 1440])
 def test_a_board_wider_than_the_window_scrolls_by_itself_and_not_the_page(bench, tmp_path, width):
@@ -322,6 +330,7 @@ def test_a_board_wider_than_the_window_scrolls_by_itself_and_not_the_page(bench,
     assert json.loads(dom.texts["report"]) == {"light": [], "dark": [], "wide": True}
 
 
+@pytest.mark.slow
 @in_chromium
 def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(tmp_path):
     place = tmp_path / "results"

@@ -57,6 +57,7 @@ def _db(samples):
     return 10 * np.log10(np.mean(np.square(samples, dtype=np.float64)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", perturb.CHANGES)
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 def test_a_change_keeps_the_length_and_is_the_same_every_time(name, rate):
@@ -93,6 +94,7 @@ def test_low_pass_takes_what_lies_above_four_kilohertz_and_nothing_below():
     assert gain[hz > 6000].max() < -30
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 def test_mp3_has_the_bit_rate_stays_in_place_and_loses_what_is_masked(rate, monkeypatch):
     sizes, plain = [], io.BytesIO
@@ -185,6 +187,7 @@ def perturbed(toy):
     return ended.record
 
 
+@pytest.mark.slow
 def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_else(toy, bench, perturbed, tmp_path):
     jsonschema.validate(perturbed, schema())
     plain = toy("--mini", "--seeds", 2).record
@@ -237,6 +240,7 @@ def test_only_test_clips_are_changed(toy, monkeypatch):
     assert encoded == [("", {"train", "valid", "test"}), ("gain", {"test"}), ("mp3", {"test"})]
 
 
+@pytest.mark.slow
 def test_a_clip_whose_label_moves_out_of_the_labels_is_left_out_on_both_sides(bench, tmp_path):
     source = tmp_path / "moving.py"
     move = "lambda name, n: (*REGISTERS, None)[REGISTERS.index(name) + n]"
@@ -276,6 +280,7 @@ def _answered(random, clips, change):
     return (answers[0], truth), (turned, moved)
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_drop_holds_the_true_one_and_is_narrower_than_that_of_two_test_splits():
     before, after = _answered(np.random.default_rng(0), 200_000, 0.6)
     true = float((accuracy.compute(*before) - accuracy.compute(*after)).mean())
@@ -362,6 +367,7 @@ TASK = Task(
 '''
 
 
+@pytest.mark.slow
 def test_a_probe_of_pitch_follows_a_pitch_shift_by_the_moved_label_only(bench, tmp_path):
     made = []
     for name, text in (("moved", SCALE), ("unmoved", SCALE.replace("    shifted=", "    # shifted="))):
@@ -404,6 +410,7 @@ def test_found_beats_follow_a_time_stretch(bench, tmp_path):
     assert hits["moved"] > 2 * hits["unmoved"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("edit", "kind"),
     [
@@ -427,6 +434,7 @@ def test_results_check_finds_what_was_made_up(toy, tmp_path, edit, kind):
     assert {each.kind for each in validation.check([path])} - {"impossible"} == {kind}  # why_not names the changes too
 
 
+@pytest.mark.slow
 def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
     asked = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--seeds", 1, "--perturb", "noise, gain")
     planned = bench(*asked, "--dry-run")

@@ -95,6 +95,7 @@ def _bytes(cache):
     return {path.name: path.read_bytes() for path in sorted(cache.rglob("*.arrow"))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("window", [Window(), Window(length_s=0.5)])
 def test_batch_size_and_workers_change_no_byte(items, tmp_path, window):
     _extract(items, tmp_path / "first", window=window)
@@ -125,6 +126,7 @@ def test_features_are_what_the_encoder_gives_for_one_window_alone(items, tmp_pat
             assert np.array_equal(made.read(layer, [span]), alone[layer].half().numpy())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop_at", range(1, len(LENGTHS_S), 3))
 def test_a_pass_that_is_stopped_anywhere_goes_on_to_the_same_bytes(items, tmp_path, stop_at):
     _extract(items, tmp_path / "whole")
@@ -144,6 +146,7 @@ def test_a_pass_that_is_stopped_anywhere_goes_on_to_the_same_bytes(items, tmp_pa
     assert _bytes(tmp_path / "broken") == _bytes(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_what_a_stopped_pass_took_counts_for_the_one_that_goes_on(items, tmp_path):
     """The first pass is slowed down by 0.3 s for each of its shards, the second is not."""
 
@@ -196,6 +199,7 @@ def test_a_shard_is_written_while_the_next_is_encoded_and_no_more_than_one_waits
     assert len(begun) == 4
 
 
+@pytest.mark.slow
 def test_a_full_disk_ends_the_pass_keeps_whole_shards_and_goes_on_later(items, tmp_path, monkeypatch):
     _extract(items, tmp_path / "whole")
     write = store.write_whole
@@ -281,6 +285,7 @@ def test_an_unreadable_file_is_named(tmp_path):
         pooled.digests([tmp_path / "gone.wav"])
 
 
+@pytest.mark.slow
 def test_two_processes_that_extract_the_same_leave_the_same_bytes(items, tmp_path):
     _extract(items, tmp_path / "whole")
     code = (
@@ -400,6 +405,7 @@ def test_features_that_cannot_be_kept_end_the_pass_by_name(items, tmp_path, spoi
     assert words in str(caught.value)
 
 
+@pytest.mark.slow
 def test_what_killed_writers_left_is_swept_when_it_is_old(items, tmp_path):
     made, _, _ = _extract(items[:3], tmp_path)
     old, new = made.folder / ".a.arrow.1.tmp", made.folder / ".b.arrow.2.tmp"

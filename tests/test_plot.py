@@ -36,6 +36,7 @@ def _texts(path):
     return [text.strip() for text in re.findall(r"<text[^>]*>(.*?)</text>", path.read_text(), re.DOTALL)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "arguments",
     [
@@ -57,6 +58,7 @@ def test_every_figure_is_written(folder, bench, tmp_path, arguments):
     assert "made on miniatures" in _texts(tmp_path / "figure.svg")
 
 
+@pytest.mark.slow
 def test_a_figure_has_the_numbers_and_letters_of_the_board(folder, bench, tmp_path):
     board = make_board(read_stored(folder), Asked("marble", mini=True))
     bench("plot", "intervals", "figure.svg", "--mini", "--score", "gtzan")
@@ -95,6 +97,7 @@ def _boxes(texts):
     return {text.get_text(): text.get_window_extent() for text in texts if text.get_text()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parameters", [(0, 0, 600_000, 700_000), (2_000, 2_100, 3e6, 3.3e8), (90, 91, 92, 93)])
 def test_names_and_ticks_of_costs_do_not_write_over_each_other(tmp_path, monkeypatch, parameters):
     for seed in range(4):  # seeds 0 and 1, 2 and 3 are about equally good
@@ -117,6 +120,7 @@ def test_names_and_ticks_of_costs_do_not_write_over_each_other(tmp_path, monkeyp
     assert not any(label.get_text().startswith(("-", "\u2212")) for label in ticks)  # no cost is below zero
 
 
+@pytest.mark.slow
 def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, tmp_path):
     path = next(folder.glob("good/*/marble/gtzan.mini.json"))
     place = table_path(path, "grid")
@@ -133,12 +137,14 @@ def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, 
     assert not any(label.get_window_extent().overlaps(mini) for label in axes.get_xticklabels())
 
 
+@pytest.mark.slow
 def test_the_same_figure_is_the_same_file(folder, bench, tmp_path):
     for name in ("one", "other"):
         bench("plot", "cost", f"{name}.svg", "--mini")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -155,6 +161,7 @@ def test_what_cannot_be_drawn_is_told(folder, bench, arguments, words):
     assert words in ended.err
 
 
+@pytest.mark.slow
 def test_without_records_or_matplotlib_the_way_on_is_told(folder, bench, monkeypatch):
     assert "add --mini" in bench("plot", "atlas", "figure.png").err
     (folder / "empty").mkdir()

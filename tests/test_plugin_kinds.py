@@ -80,6 +80,7 @@ def test_protocols_keep_their_hashes():
     assert {name: rules.hash.removeprefix("sha256:") for name, rules in plugins.protocols().items()} == HASHES
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("task", "protocol"), RUN_KEYS)
 def test_keys_of_shipped_plug_ins_are_those_of_before_they_had_files_of_their_own(task, protocol, monkeypatch):
     entered = shipped.with_entries(hashes.entered(), shipped.all_shipped())
@@ -202,6 +203,7 @@ def test_a_name_that_is_not_there_has_the_closest(bench):
 # A user's own.
 
 
+@pytest.mark.slow
 def test_a_protocol_of_ones_own_is_run_and_its_record_stands_off_the_boards(bench, tmp_path):
     (tmp_path / "rules.py").write_text(RULES)
     run = ("--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--device", "cpu", "--protocol", "rules.py")
@@ -234,6 +236,7 @@ def test_a_record_never_opens_the_file_that_its_protocol_is_called_after(bench, 
     assert not (tmp_path / "opened").exists()
 
 
+@pytest.mark.slow
 def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, tmp_path):
     (tmp_path / "zero.py").write_text(OWN_HEAD)
     record = toy("--mini", "--head", tmp_path / "zero.py", "--seeds", 1).record
@@ -309,6 +312,7 @@ def test_all_mistakes_of_a_protocol_are_told_at_once(told):
             "layer_sum is True: a weighted sum of layers is trained by",
         ),
         ('"mine"', '"marble"', "protocol 'marble' is one of the suite's: give yours another name"),
+        ('"mlp"', '"linear"', "head 'linear' has no hidden layer: give hidden=0 and no hiddens"),
         ('"mlp"', '"mpl"', "no head 'mpl'; did you mean 'mlp'? (bench list heads)"),
         ("hidden=16,", "", "TypeError: Protocol.__init__() missing 1 required keyword-only argument: 'hidden'"),
     ],

@@ -259,6 +259,7 @@ def test_range_is_tried_on_noise_that_is_normalised_as_declared(bench, tmp_path,
     assert bench("check", f"{tmp_path}/power.py:TOY").code == code
 
 
+@pytest.mark.slow
 def test_frames_beyond_half_precision_are_a_mark_as_means_over_time_can_be_stored(bench, tmp_path):
     text = Path(TOY_MODEL.split(":")[0]).read_text()
     (tmp_path / "click.py").write_text(text.replace(RETURN, "bands[:, 0] = 9e4; " + RETURN))
@@ -389,6 +390,7 @@ def test_an_encoder_that_raises_or_returns_something_else_is_told_by_check_and_r
         assert "fault of marble-bench" not in ended.err
 
 
+@pytest.mark.slow
 def test_one_users_faulty_encoder_does_not_keep_the_others_from_running(bench, tmp_path):
     text = Path(TOY_MODEL.split(":")[0]).read_text()
     (tmp_path / "off.py").write_text(text.replace(RETURN, "raise KeyError").replace('"toy"', '"off"'))
@@ -442,6 +444,7 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
         assert words in ended.err
 
 
+@pytest.mark.slow
 def test_a_task_without_a_miniature_is_checked_and_run_where_its_corpus_lies(bench, tmp_path):
     corpus = tmp_path / "own corpus"
     corpus.mkdir()

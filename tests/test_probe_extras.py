@@ -155,6 +155,7 @@ def _few(toy, *arguments):
     return ended.record
 
 
+@pytest.mark.slow
 def test_a_few_shot_curve_is_printed_with_the_means_of_the_record(bench):
     ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--few-shot", "--seeds", 2)
     assert ended.code == 0, ended.err
@@ -165,6 +166,7 @@ def test_a_few_shot_curve_is_printed_with_the_means_of_the_record(bench):
         assert row[2:] == [str(point["clips"]), "accuracy", *(f"{50 * sum(point[s]):.1f}" for s in ("test", "valid"))]
 
 
+@pytest.mark.slow
 def test_a_few_shot_curve_ends_in_the_run_itself_and_has_a_file_of_its_own(toy, tmp_path):
     curve = _few(toy, "--few-shot", "--seeds", 2)
     plain = _few(toy, "--seeds", 2)
@@ -177,12 +179,14 @@ def test_a_few_shot_curve_ends_in_the_run_itself_and_has_a_file_of_its_own(toy, 
     assert not list((tmp_path / "cache/probes").rglob("*.safetensors"))  # the record stands
 
 
+@pytest.mark.slow
 def test_a_probe_trained_on_shuffled_labels_is_near_chance(toy):
     honest, control = _few(toy), _few(toy, "--control", "shuffle")
     assert control["scores"]["accuracy"]["test"] < honest["scores"]["accuracy"]["test"] - 0.1
     assert not control["comparable"]
 
 
+@pytest.mark.slow
 def test_jukemirs_protocol_runs_and_names_its_axes(toy, monkeypatch, tmp_path):
     quick = replace(JUKEMIR, hiddens=(0, 8), batch_sizes=(8, 16), stop_evaluations=3, learning_rates=(1e-2,))
     monkeypatch.setattr(jukemir, "PROTOCOL", quick)
@@ -201,6 +205,7 @@ def test_the_sum_is_refused_where_layers_are_solved_one_by_one(toy):
     assert "protocol 'linear' solves single layers" in ended.err
 
 
+@pytest.mark.slow
 def test_a_record_marks_fewer_windows_than_a_batch(toy):
     assert "24 training windows are fewer than a batch of 64" in json.dumps(_few(toy)["data"]["marks"])
     assert "marks" not in _few(toy, "--protocol", "linear")["data"]

@@ -79,6 +79,7 @@ def test_a_whole_record_stands(record, verdicts):
     assert code == 0
 
 
+@pytest.mark.slow
 def test_a_record_of_a_real_run_stands(toy, bench):
     toy("--mini")
     ended = bench("results", "check")
@@ -163,6 +164,7 @@ def _not_a_number(record):
     record["scores"]["accuracy"].update(test=float("nan"), per_seed=[float("nan")] * 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("change", "reseal", "kind", "words"),
     [
@@ -205,6 +207,7 @@ def test_a_truncated_file_is_told_from_a_foreign_one(record, verdicts):
     assert "no record" in next(iter(verdicts()[0].values()))
 
 
+@pytest.mark.slow
 def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
     predictions = results.table_path(record, "predictions")
     frame = pd.read_parquet(predictions)
@@ -237,6 +240,7 @@ def _with(column, made):
     return lambda frame: frame.assign(**{column: [made(row) for row in frame[column]]})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("task", "kind", "change"),
     [
@@ -284,6 +288,7 @@ def test_brackets_without_end_are_a_verdict(record, verdicts):
     assert "deeper" in next(iter(verdicts()[0].values()))["truncated"]
 
 
+@pytest.mark.slow
 def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, verdicts, tmp_path):
     folder = record.parents[3]
     shutil.copytree(folder, tmp_path / "copy")
@@ -296,6 +301,7 @@ def test_a_duplicate_and_answers_copied_from_another_model_are_found(record, ver
     assert {kind for kinds in found.values() for kind in kinds} == {"ok", "same answers"}
 
 
+@pytest.mark.slow
 def test_a_copy_of_a_registered_models_record_falls_whatever_it_is_called(tmp_path, verdicts):
     make(tmp_path / "results", "mfcc")
     make(tmp_path / "results", "aaa")  # the same seed, so the same outputs
@@ -306,6 +312,7 @@ def test_a_copy_of_a_registered_models_record_falls_whatever_it_is_called(tmp_pa
     }
 
 
+@pytest.mark.slow
 def test_ones_own_model_after_an_edit_that_changes_nothing_is_a_warning_that_says_what_to_do(tmp_path, verdicts):
     make(tmp_path / "results", "mine", weights="a" * 64)
     make(tmp_path / "results", "mine", weights="b" * 64)  # the same seed, so the same outputs
@@ -317,6 +324,7 @@ def test_ones_own_model_after_an_edit_that_changes_nothing_is_a_warning_that_say
     assert "keep one of the two" in words
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("noise", "kind"), [(0.005, "same answers"), (0.06, "near answers"), (0.15, "ok")])
 def test_answers_with_noise_on_them_are_a_warning_until_they_might_be_another_models(
     tmp_path, verdicts, monkeypatch, noise, kind
@@ -343,6 +351,7 @@ def test_answers_with_noise_on_them_are_a_warning_until_they_might_be_another_mo
         assert told == pytest.approx(1 / math.sqrt(1 + noise**2), abs=5e-4)
 
 
+@pytest.mark.slow
 def test_a_record_that_does_not_stand_takes_no_other_off_the_board(tmp_path, verdicts):
     make(tmp_path / "results", "one")
     copied = make(tmp_path / "results", "another")
@@ -374,6 +383,7 @@ def test_a_class_is_a_whole_number(record, verdicts):
     assert "a truth is no whole number of a class" in kinds["tables"]
 
 
+@pytest.mark.slow
 def test_a_score_below_the_floor_is_a_warning(tmp_path, verdicts, record):
     make(tmp_path / "results", "bad", skill=-3.0, seed=4)
     found, code = verdicts()
@@ -396,6 +406,7 @@ def test_fewer_clips_than_published_are_not_comparable(record, verdicts, monkeyp
     assert "old task" in kinds  # the counts are part of what the task's hash is made of
 
 
+@pytest.mark.slow
 def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
     make(tmp_path / "results", "mert-95m")
     ended = bench("results", "check", "results/mert-95m", "--reference", "--json")
@@ -408,6 +419,7 @@ def test_the_difference_to_what_papers_print_is_shown(tmp_path, bench):
     assert f"{low:.4f} to {high:.4f}" in shown
 
 
+@pytest.mark.slow
 def test_a_record_of_another_form_has_its_verdict_beside_references_and_the_board_names_it(tmp_path, bench):
     path = make(tmp_path / "results", "mert-95m")
     other = make(tmp_path / "results", "mert-330m", seed=1)
@@ -431,6 +443,7 @@ def test_a_path_that_is_not_there_is_named(bench):
     assert "nowhere is not there" in ended.err
 
 
+@pytest.mark.slow
 def test_a_record_comes_out_again(toy, bench, tmp_path):
     toy("--mini", "--seeds", "2", "--limit", "10")
     (path,) = (tmp_path / "results").rglob("*.json")

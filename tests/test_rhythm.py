@@ -340,6 +340,7 @@ def test_the_miniatures_beats_are_where_the_drums_are():
         assert np.median(after / (before + 1e-9)) > 2
 
 
+@pytest.mark.slow
 def test_a_task_of_beats_is_shown_as_a_dataset(cache):
     root = corpus.ensure_mini(TASK.task.corpus, cache)
     shown = dataset("gtzan-rhythm", root)

@@ -26,6 +26,7 @@ def corpus_dir(tmp_path):
     return folder
 
 
+@pytest.mark.slow
 def test_a_run_writes_a_record_of_the_declared_form_with_grid_and_predictions(toy, tmp_path):
     ended = toy("--mini")
     assert ended.code == 0, ended.err
@@ -42,6 +43,7 @@ def test_a_run_writes_a_record_of_the_declared_form_with_grid_and_predictions(to
     assert score["ci95"][0] < score["test"] < score["ci95"][1]
 
 
+@pytest.mark.slow
 def test_scores_can_be_recomputed_from_the_predictions_beside_the_record(toy, tmp_path):
     record = toy("--mini").record
     (path,) = (tmp_path / "results").rglob("*.predictions.parquet")
@@ -53,6 +55,7 @@ def test_scores_can_be_recomputed_from_the_predictions_beside_the_record(toy, tm
         assert (by_seed.tolist() if key == "per_seed" else by_seed.mean()) == pytest.approx(expected)
 
 
+@pytest.mark.slow
 def test_the_chosen_probe_is_the_best_of_the_grid_on_validation(toy, tmp_path):
     record = toy("--mini").record
     (path,) = (tmp_path / "results").rglob("*.grid.parquet")
@@ -62,6 +65,7 @@ def test_the_chosen_probe_is_the_best_of_the_grid_on_validation(toy, tmp_path):
         assert choice["valid"] == grid[grid.seed == choice["seed"]].valid.max()
 
 
+@pytest.mark.slow
 def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(toy, tmp_path, monkeypatch):
     first = toy("--mini")
 
@@ -80,12 +84,14 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
         assert one.read_bytes() == other.read_bytes()
 
 
+@pytest.mark.slow
 def test_the_encoders_precision_is_in_the_record_and_has_features_of_its_own(toy, tmp_path):
     made = [toy("--mini", "--dtype", each, "--results-dir", tmp_path / each).record for each in ("float32", "bfloat16")]
     assert [record["environment"]["dtype"] for record in made] == ["float32", "bfloat16"]
     assert [record["cost"]["cached"] for record in made] == [False, False]
 
 
+@pytest.mark.slow
 def test_an_edited_encoder_file_is_encoded_anew_and_is_another_record(bench, tmp_path):
     text = Path(TOY_MODEL.split(":")[0]).read_text()
     records = []
@@ -108,6 +114,7 @@ def test_an_edited_miniature_is_made_anew(bench, tmp_path):
     assert len(list((tmp_path / "c/mini").iterdir())) == 2
 
 
+@pytest.mark.slow
 def test_a_rerun_that_agrees_leaves_the_record_alone(toy, tmp_path):
     toy("--mini")
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
@@ -116,6 +123,7 @@ def test_a_rerun_that_agrees_leaves_the_record_alone(toy, tmp_path):
     assert path.stat().st_mtime_ns == before
 
 
+@pytest.mark.slow
 def test_a_rerun_that_would_change_a_record_is_refused_with_the_difference(toy, tmp_path):
     toy("--mini")
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
@@ -130,6 +138,7 @@ def test_a_rerun_that_would_change_a_record_is_refused_with_the_difference(toy, 
     assert json.loads(path.read_text())["scores"]["accuracy"]["test"] != 0.123
 
 
+@pytest.mark.slow
 def test_shuffled_test_labels_do_not_change_the_chosen_probe(toy, corpus_dir, tmp_path):
     honest = toy("--data-dir", corpus_dir).record
     source = tmp_path / "shuffled_task.py"
@@ -141,6 +150,7 @@ def test_shuffled_test_labels_do_not_change_the_chosen_probe(toy, corpus_dir, tm
     assert records[1]["scores"]["accuracy"]["test"] != records[0]["scores"]["accuracy"]["test"]
 
 
+@pytest.mark.slow
 def test_a_probe_chosen_alone_scores_as_in_the_grid(toy):
     whole = toy("--mini").record
     for choice in whole["selection"]["per_seed"][:1]:
@@ -150,6 +160,7 @@ def test_a_probe_chosen_alone_scores_as_in_the_grid(toy):
         assert alone["scores"]["accuracy"]["per_seed"][0] == whole["scores"]["accuracy"]["per_seed"][0]
 
 
+@pytest.mark.slow
 def test_a_full_run_is_comparable_and_what_is_less_says_why_not(toy, corpus_dir):
     full = toy("--data-dir", corpus_dir).record
     assert full["comparable"]
@@ -164,10 +175,12 @@ def test_a_full_run_is_comparable_and_what_is_less_says_why_not(toy, corpus_dir)
         assert reason in less["why_not"][0]
 
 
+@pytest.mark.slow
 def test_limit_takes_so_many_clips_of_each_split(toy):
     assert toy("--mini", "--limit", 10).record["data"]["clips"] == {"train": 10, "valid": 10, "test": 10}
 
 
+@pytest.mark.slow
 def test_the_linear_protocol_is_a_record_of_its_own(toy, tmp_path):
     ended = toy("--mini", "--protocol", "linear")
     assert ended.code == 0, ended.err
@@ -177,6 +190,7 @@ def test_the_linear_protocol_is_a_record_of_its_own(toy, tmp_path):
     assert list((tmp_path / "results").glob("toy/*/linear/toy-task.mini.json"))
 
 
+@pytest.mark.slow
 def test_a_missing_clip_stops_the_run_by_name_unless_allowed(toy, corpus_dir):
     (corpus_dir / "hums/train03.wav").unlink()
     stopped = toy("--data-dir", corpus_dir)
@@ -190,6 +204,7 @@ def test_a_missing_clip_stops_the_run_by_name_unless_allowed(toy, corpus_dir):
     assert not allowed.record["comparable"]
 
 
+@pytest.mark.slow
 def test_damaged_clips_are_all_named_and_nothing_is_written(toy, corpus_dir, tmp_path):
     import soundfile
 
@@ -208,6 +223,7 @@ def test_damaged_clips_are_all_named_and_nothing_is_written(toy, corpus_dir, tmp
     assert len(allowed.record["data"]["missing"]) == 3
 
 
+@pytest.mark.slow
 def test_a_miniature_given_as_data_is_known_for_one(toy, tmp_path):
     toy("--mini")
     (folder,) = (tmp_path / "cache/mini").iterdir()
@@ -216,6 +232,7 @@ def test_a_miniature_given_as_data_is_known_for_one(toy, tmp_path):
     assert record["why_not"] == ["made on the miniature corpus"]
 
 
+@pytest.mark.slow
 def test_annotations_that_list_less_than_was_published_stop_the_run_unless_allowed(toy, corpus_dir, tmp_path):
     text = Path(TOY_TASK).read_text().replace("counts=PER_SPLIT", 'counts={**PER_SPLIT, "train": 30}')
     (tmp_path / "toy_task.py").write_text(text)
@@ -230,6 +247,7 @@ def test_annotations_that_list_less_than_was_published_stop_the_run_unless_allow
     assert "not the published corpus" in more.err
 
 
+@pytest.mark.slow
 def test_a_known_fault_is_left_out_and_recorded(toy, corpus_dir, tmp_path):
     text = Path(TOY_TASK).read_text()
     text = text.replace(
@@ -315,6 +333,7 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(toy, monkeypatch)
     assert "--fresh-features would set what it made aside again: leave it out" in fresh.err
 
 
+@pytest.mark.slow
 def test_several_runs_go_on_after_one_fails_and_end_with_4(bench, tmp_path):
     (tmp_path / "short.py").write_text(Path(TOY_MODEL.split(":")[0]).read_text().replace("min_s=0.1", "min_s=3.0"))
     ended = bench(
@@ -366,6 +385,7 @@ def test_what_is_not_there_is_told_with_the_next_step(bench, tmp_path, arguments
         assert each in ended.err
 
 
+@pytest.mark.slow
 def test_one_of_something_is_told_in_the_singular(bench, toy, tmp_path):
     assert toy("--mini", "--seeds", 1, "--layers", "0").code == 0
     assert "1 record, 0 do not stand" in bench("results", "check").err

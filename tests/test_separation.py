@@ -65,6 +65,7 @@ def _museval(true, guess):
     return dict(zip(MEASURES, values[:4], strict=True))
 
 
+@pytest.mark.slow
 def test_bss_eval_by_blocks_is_musevals():
     random = np.random.default_rng(0)
     true, guess = _stems(random)
@@ -76,6 +77,7 @@ def test_bss_eval_by_blocks_is_musevals():
         np.testing.assert_allclose(ours[name], theirs[name], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_several_systems_at_once_get_what_each_gets_alone():
     random = np.random.default_rng(1)
     true, first = _stems(random)
@@ -89,6 +91,7 @@ def test_several_systems_at_once_get_what_each_gets_alone():
     assert np.isnan(bss_eval(true, silent, RATE)["sdr"][1]).all()
 
 
+@pytest.mark.slow
 def test_a_stem_that_is_silent_all_through_is_left_out_and_the_others_are_measured_without_it():
     true, guess = _stems(np.random.default_rng(2), sources=3, seconds=2)
     true[1] = 0
@@ -98,6 +101,7 @@ def test_a_stem_that_is_silent_all_through_is_left_out_and_the_others_are_measur
         np.testing.assert_allclose(ours[name][[0, 2]], theirs[name], atol=1e-9)
 
 
+@pytest.mark.slow
 def test_a_song_shorter_than_a_window_is_one_window():
     true, guess = _stems(np.random.default_rng(3), seconds=0.6)
     np.testing.assert_allclose(bss_eval(true, guess, RATE)["sdr"], _museval(true, guess)["sdr"], atol=1e-9)
@@ -268,6 +272,7 @@ def fitted(probe, material):
     return probes, probe.fit(probes, material, RULES)
 
 
+@pytest.mark.slow
 def test_separators_learn_what_the_features_say(probe, material, fitted):
     _, every = fitted
     mixture = np.mean([global_sdr(t.read("low"), t.read("mixture")) for t in material.tracks])
@@ -280,6 +285,7 @@ def test_separators_learn_what_the_features_say(probe, material, fitted):
         assert len(one.history) <= RULES.max_epochs
 
 
+@pytest.mark.slow
 def test_a_separator_alone_is_what_it_is_in_the_grid(probe, material, fitted):
     probes, every = fitted
     index = probes.index(grid.Probe(1, 1e-2, 0.0, 1, stem=1))
@@ -289,6 +295,7 @@ def test_a_separator_alone_is_what_it_is_in_the_grid(probe, material, fitted):
     assert other.history != pytest.approx(alone.history, abs=1e-3)
 
 
+@pytest.mark.slow
 def test_a_sum_of_layers_has_learnt_weights(probe, fitted):
     _, every = fitted
     sums = [one for one in every if one.probe.layer is None]

@@ -146,6 +146,7 @@ WEIGHTED_F = Metric(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("metric", "law", "score"),
     [
@@ -168,6 +169,7 @@ def test_intervals_cover_the_truth_in_95_of_100_simulations(metric, law, score):
     assert 0.93 <= covered / simulations <= 0.97
 
 
+@pytest.mark.slow
 def test_intervals_of_average_precision_cover_the_truth_where_the_bootstraps_do_not():
     """AP of few clips stands above AP of many, and above itself in bootstrap samples; over several tags that adds up."""
     truth = torch.from_numpy(np.stack([np.roll(np.arange(120) < 18, 22 * tag) for tag in range(6)], axis=1) * 1.0)
@@ -196,6 +198,7 @@ def _few(random, clips, skill):
     return torch.from_numpy(outputs), torch.from_numpy(truth * 1.0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("clips", "skill", "score", "simulations"),
     [(24, 0.5, 0.298, 3000), (24, 1.5, 0.623, 3000), (24, 3.0, 0.942, 3000), (60, 1.5, 0.623, 1000)],
@@ -209,6 +212,7 @@ def test_intervals_of_average_precision_cover_the_truth_in_95_of_100_simulations
     assert 0.93 <= covered / simulations <= 0.97
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("skill", "score"), [(0.5, 0.298), (1.5, 0.623), (3.0, 0.942)])
 def test_the_scores_that_those_intervals_should_hold_are_those_of_very_many_clips(skill, score):
     outputs, truth = _few(np.random.default_rng(3), 400_000, skill)
@@ -218,6 +222,7 @@ def test_the_scores_that_those_intervals_should_hold_are_those_of_very_many_clip
     assert np.mean(found) == pytest.approx(score, abs=0.002)
 
 
+@pytest.mark.slow
 def test_two_dozen_clips_that_are_ranked_almost_without_a_fault_have_an_interval_that_holds_the_truth():
     """The jackknife alone sees no error where there is no fault; the binomial variance beside it does."""
     only_jackknife = Metric(**{**vars(ap), "carried": None})
@@ -233,6 +238,7 @@ def test_two_dozen_clips_that_are_ranked_almost_without_a_fault_have_an_interval
     assert jackknife < 0.8
 
 
+@pytest.mark.slow
 def test_many_tags_that_few_clips_carry_have_an_interval_that_holds_truth_and_score():
     """AP of twenty tags on 5 of 60 clips or so stands far above that of very many clips, often more than the error."""
 
@@ -282,6 +288,7 @@ def test_a_score_without_a_fault_has_an_interval():
     assert "the same score whichever clips are drawn" in alike.why
 
 
+@pytest.mark.slow
 def test_small_test_splits_of_a_very_good_model_have_intervals_that_hold_the_truth():
     """Where a bootstrap of a sample without a fault holds nothing but its score; a third of these samples are such."""
     held = []
@@ -332,6 +339,7 @@ def test_the_degrees_of_freedom_of_a_jackknife_are_those_of_its_values():
     assert statistics._freedom(np.ones(30)) == 29
 
 
+@pytest.mark.slow
 def test_the_interval_of_a_difference_in_average_precision_holds_it_where_the_bootstraps_does_not():
     """Two systems that share the clips' part of the error; the true scores are of 100,000 clips."""
 
@@ -445,6 +453,7 @@ def _pair(random, clips, better, metric):
     return [torch.from_numpy(np.stack([m, -m], axis=-1))[None] for m in margins], torch.zeros(clips, dtype=torch.int64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("metric", "better"), [(accuracy, 0.35), (roc_auc, 0.4)], ids=["accuracy", "ROC AUC"])
 def test_the_paired_test_holds_its_level_and_finds_what_the_unpaired_one_misses(metric, better):
     simulations, clips = 200, 90
@@ -510,6 +519,7 @@ def test_the_spread_of_seeds_is_their_standard_deviation():
     assert statistics.spread([0.7]) is None
 
 
+@pytest.mark.slow
 def test_a_median_is_tested_by_its_bootstrap():
     """It hardly moves when one clip is left out, so that a jackknife would find nothing in it, or anything."""
     median = Metric(
@@ -538,6 +548,7 @@ SDR = stem_metrics(("vocals",))[0]
 MEDIAN_SDR = next(metric for metric in stem_metrics(("vocals",)) if not metric.smooth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("valued", [2, 3, 4, 6])
 def test_intervals_of_few_songs_hold_the_truth(valued):
     """Of six songs, some without the stem: those have no part in it. A bootstrap of two values holds it half the time."""

@@ -79,6 +79,7 @@ def test_a_damaged_shard_is_named(tmp_path):
         Store(tmp_path, FACTS, LAYERS)
 
 
+@pytest.mark.slow
 def test_a_writer_killed_in_the_middle_leaves_only_whole_shards(tmp_path):
     code = (
         "import sys, os, numpy as np, pathlib\n"
@@ -128,6 +129,7 @@ def test_every_flipped_bit_is_named_by_verify_and_stops_a_run(count):
     assert _fuzz().bits(count, seed=count) == {"a bit of a shard": [], "a bit of the manifest": []}
 
 
+@pytest.mark.slow
 def test_every_exchange_of_files_folders_or_spans_is_named():
     found = _fuzz().exchanges()
     assert len(found) == 22
@@ -183,6 +185,7 @@ def test_two_writers_of_other_bytes_leave_a_shard_that_one_of_their_entries_name
         Store(tmp_path, FACTS, LAYERS).read(0, [Span("a", "0:")])
 
 
+@pytest.mark.slow
 def test_a_writer_killed_between_entry_and_shard_is_named_and_the_next_pass_mends_it(tmp_path):
     code = (
         "import sys, os, numpy as np, pathlib\n"

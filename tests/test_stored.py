@@ -103,6 +103,7 @@ def test_what_is_not_stored_is_none(one):
     assert record_file.predicted(one, "accuracy") is None
 
 
+@pytest.mark.slow
 def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_path):
     path = make(tmp_path / "results", "one", task="vocalset-singer", mini=True)
     table = results.table_path(path, "predictions")

@@ -23,6 +23,7 @@ def test_the_table_is_a_sine():
     assert np.abs(synth.sine(cycles) - np.sin(2 * np.pi * cycles)).max() < 1e-4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("timbre", sorted(synth.TIMBRES))
 def test_a_note_sounds_at_its_pitch(timbre):
     heard = librosa.pyin(synth.note(57, 1.0, RATE, timbre), fmin=60, fmax=800, sr=RATE)[0]

@@ -78,6 +78,7 @@ def test_a_task_travels_to_workers(named):
     assert [metric.name for metric in again.task.metrics] == [metric.name for metric in named.task.metrics]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", LISTED)
 def test_the_shipped_lists_give_the_published_counts_with_no_clip_twice(name):
     named = plugins.find_task(name)
@@ -102,6 +103,7 @@ def test_the_test_singers_of_the_technique_task_are_heard_nowhere_else():
     assert not singers["test"] & (singers["train"] | singers["valid"])
 
 
+@pytest.mark.slow
 def test_chance_of_the_tagging_tasks_is_what_protocols_says():
     for name, prevalence in (("mtg-genre", 0.0277), ("mtg-instrument", 0.0609), ("mtg-moodtheme", 0.0319)):
         named = plugins.find_task(name)

@@ -293,6 +293,7 @@ def test_an_index_of_gigabytes_is_not_gone_through():
         tf_bundle.read_bundle(bytes(5_000_000), b"")
 
 
+@pytest.mark.slow
 def test_a_sparse_archive_of_musicnn_is_not_read_into_memory(tmp_path):
     import tarfile
 

@@ -162,6 +162,7 @@ TRAINED_LINEAR = replace(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", list(LOSSES))
 @pytest.mark.parametrize(
     ("protocol", "windows_per_clip", "every"),
@@ -182,6 +183,7 @@ def test_a_probe_in_the_grid_is_the_plain_torch_loop(protocol, windows_per_clip,
         assert (ours - outputs).abs().max() < TOLERANCE * outputs.abs().max(), one.probe
 
 
+@pytest.mark.slow
 def test_a_probe_alone_scores_as_in_the_grid():
     train, valid, test = _data(2)
     recipe = _recipe()
@@ -194,6 +196,7 @@ def test_a_probe_alone_scores_as_in_the_grid():
         assert apart.abs().max() < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", [MARBLE, QUICK_JUKEMIR], ids=lambda protocol: protocol.name)
 def test_a_block_of_several_layers_and_seeds_gives_what_small_blocks_give(protocol):
     """As on a GPU, where one block holds all that fits."""
@@ -262,6 +265,7 @@ def test_a_diverging_probe_is_marked_and_touches_no_neighbour():
     assert beside.history == alone.history
 
 
+@pytest.mark.slow
 def test_blocks_split_by_memory_change_nothing():
     train, valid, _ = _data()
     recipe = _recipe()

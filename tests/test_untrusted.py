@@ -47,6 +47,7 @@ def _forge(path, record=None, grid=None, predictions=None):
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["{folder}/notes.py", "notes.py:TOY"])
 def test_a_name_that_is_a_path_is_never_opened(tmp_path, bench, name):
     make(tmp_path / "results", "good", mini=True)
@@ -169,6 +170,7 @@ def honest(tmp_path_factory):
     return make(tmp_path_factory.mktemp("honest") / "results", "mert-95m", skill=2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("claim", CLAIMS)
 def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_path, honest, claim):
     kind, record, grid, predictions = CLAIMS[claim]
@@ -180,6 +182,7 @@ def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_
     assert "edited" not in {each.kind for each in found}
 
 
+@pytest.mark.slow
 def test_a_miniature_that_calls_itself_full_is_off_the_board_with_invented_faults_or_another_hash(tmp_path, bench):
     path = make(tmp_path / "mini", "mfcc", mini=True)
     place = tmp_path / "results" / "/".join(path.parts[-4:-1]) / "gtzan.json"
@@ -236,6 +239,7 @@ def test_a_hostile_text_is_shown_as_text_in_every_output():
     assert page.count("</script>") == html({}).count("</script>")
 
 
+@pytest.mark.slow
 def test_no_word_of_a_record_controls_a_terminal_or_is_markup(tmp_path, bench):
     path = make(tmp_path / "results", "good", mini=True)
     _forge(path, lambda record: record["model"].update(license="a[/b] $x_{$ [red]"))
@@ -249,6 +253,7 @@ def test_no_word_of_a_record_controls_a_terminal_or_is_markup(tmp_path, bench):
         assert not set(ended.out + ended.err) & set("\x1b\x07\u202e")
 
 
+@pytest.mark.slow
 def test_a_dollar_in_a_name_is_a_dollar_in_a_figure(tmp_path, bench):
     path = make(tmp_path / "results", "good", mini=True)
 
@@ -279,6 +284,7 @@ TABLES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("broken", TABLES)
 def test_one_bad_table_is_one_line_and_the_next_record_is_shown(tmp_path, bench, broken):
     make(tmp_path / "results", "good", mini=True)
@@ -416,6 +422,7 @@ def test_a_clip_that_no_record_can_name_is_refused_before_any_work(tmp_path, ben
     assert "\x1b" not in ended.err
 
 
+@pytest.mark.slow
 def test_a_plan_reads_the_pace_of_whole_records_alone(tmp_path, bench):
     place = tmp_path / "results/toy/0/marble"
     place.mkdir(parents=True)

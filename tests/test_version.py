@@ -106,6 +106,7 @@ def test_without_git_the_installed_version_is_told_and_without_that_none(checkou
     assert found.commit() == (None, None)
 
 
+@pytest.mark.slow
 def test_the_package_the_command_and_the_record_tell_the_same(bench, toy):
     import marble_bench
 

@@ -56,6 +56,7 @@ def test_silence_and_hiss_have_no_voice():
     assert voice_start(np.random.default_rng(0).normal(size=44100).astype(np.float32) * 1e-4, 44100) is None
 
 
+@pytest.mark.slow
 def test_chunks_follow_each_other_from_where_the_voice_begins(vocalset, mini):
     there = corpus.on_disk(plugins.find_task("vocalset-singer"), mini)
     by_recording = {}
@@ -72,6 +73,7 @@ def test_chunks_follow_each_other_from_where_the_voice_begins(vocalset, mini):
             assert clip.duration_s == 132_000 / 44_100
 
 
+@pytest.mark.slow
 def test_both_tasks_share_the_chunks_of_a_recording(mini):
     spans = []
     for name in ("vocalset-technique", "vocalset-singer"):
@@ -82,6 +84,7 @@ def test_both_tasks_share_the_chunks_of_a_recording(mini):
     assert all(spans[0][clip] == spans[1][clip] for clip in shared)
 
 
+@pytest.mark.slow
 def test_files_without_their_singer_and_regrouped_ones_are_found(vocalset, mini, tmp_path):
     bare = next(path for path in (mini / "FULL").rglob("*.wav") if path.stem.startswith("row"))
     singer = bare.parts[-4][0] + bare.parts[-4].lstrip("femal")

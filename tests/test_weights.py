@@ -432,13 +432,14 @@ import sys
 from pathlib import Path
 sys.path[:0] = [sys.argv[1]]
 from test_weights import _encoder
-from marble_bench import weights
+from marble_bench.encoders import weights
 from marble_bench import Source
 made = _encoder(weights=Source(url="hf:owner/name", files=("config.json", "model.safetensors|pytorch_model.bin")))
 print(weights.resolve(made, Path(sys.argv[2])).revision)
 """
 
 
+@pytest.mark.slow
 def test_the_hub_is_the_one_that_the_environment_names(hub, tmp_path):
     commit = hub.server.publish("owner/name", FILES)
     command = [sys.executable, "-c", IN_A_PROCESS, str(Path(__file__).parent), str(tmp_path / "cache")]
@@ -473,6 +474,7 @@ def test_what_another_host_hands_out_for_the_hub_gets_no_token(hub):
     assert not any(from_cdn)
 
 
+@pytest.mark.slow
 def test_a_download_from_the_hub_that_breaks_off_is_taken_up_again(hub):
     large = os.urandom(1 << 20) * 24  # the hub's client writes 10 MB at once
     hub.server.publish("owner/name", {**FILES, "pytorch_model.bin": large})

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import sources
 from marble_bench.core.encoder import Encoder
+from marble_bench.scoring.frame_targets import Frames
 
 if TYPE_CHECKING:
     from marble_bench.core.plugins import Named
@@ -169,6 +170,8 @@ def task_hash(named: Named) -> str:
         "schedule": asdict(task.schedule),
         "counts": task.counts,
     }
+    if isinstance(task.target, Frames) and (more := task.target.facts()):
+        facts["frames"] = more
     if task.separation is not None:
         facts["separation"] = asdict(task.separation)
     origin = sources.origin("task", named)

@@ -210,6 +210,10 @@ def head_of(protocol: Protocol) -> Head:
 def _check_head(protocol: Protocol) -> None:
     """Raise UsageError for a head that its protocol's solver cannot train."""
     head = head_of(protocol)
+    if not head.hidden_layer and (protocol.hidden or any(protocol.hiddens)):
+        raise UsageError(
+            f"protocol '{protocol.name}': head '{head.name}' has no hidden layer: give hidden=0 and no hiddens"
+        )
     if protocol.solver == "adam" and head.fits_itself:
         exact = listing(f"--protocol {name}" for name, each in protocols().items() if each.solver == "exact")
         raise UsageError(

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.errors import UsageError
 from marble_bench.scoring.frame_targets import (
     Activations,
     BinPart,
@@ -71,10 +72,14 @@ def _of_clip(parts: Sequence[Part], found: Found, target: Any) -> NDArray[np.flo
     rows = []
     for part, annotation in zip(parts, target, strict=True):
         if not isinstance(part, MomentPart):
-            labels = part.encode(annotation or (), "")
-            labelled = ~np.isnan(labels).any(axis=1)
-            answers = decided(part, found[part.name][: len(labels)][labelled])
-            rows.append(_measured(part, answers, labels[labelled].astype(np.float64)))
+            labels, answers = part.encode(annotation or (), ""), found[part.name]
+            labelled = np.flatnonzero(~np.isnan(labels).any(axis=1))
+            if len(labelled) and labelled[-1] >= len(answers):
+                raise UsageError(
+                    f"{len(answers)} frames of {part.name} are answered, and frame {labelled[-1]} has a label: let decode "
+                    "give an answer for every frame that it gets"
+                )
+            rows.append(_measured(part, decided(part, answers[labelled]), labels[labelled].astype(np.float64)))
     return np.concatenate(rows)
 
 

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from marble_bench.audio import perturb
@@ -284,6 +284,11 @@ class Frames:
                 if annotation is not None:
                     counts[row, column] = _count(part, annotation, clip)
         return counts
+
+    def facts(self) -> list[Any]:
+        """What is declared that a score depends on, as JSON can hold it, beside the names; functions are of a file."""
+        parts = [[type(part).__name__, asdict(part)] for part in self.parts]
+        return [parts, self.rate_hz, list(self.settings), list(self.stops_by)]
 
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
         """A clip's target up to the end of its audio, and how many moments or labelled frames are cut off.

@@ -350,7 +350,7 @@ def interval_of(
     if metric.interval == "jackknife":
         return admitted(score, *_corrected_interval(metric, outputs, truth, groups))
     (one,) = replicated(metric, [outputs], truth, groups, seed)
-    unit, scalar = metric.unit == "fraction", metric.kind == "scalars"
+    unit, scalar = metric.unit == "fraction", metric.kind == "scalars" or metric.name.startswith("r2_")
     samples = one.bootstrap if len(one.bootstrap) else one.jackknife
     if unit and not scalar and one.score in (0, 1) and (samples == one.score).all():
         return admitted(

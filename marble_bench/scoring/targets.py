@@ -176,6 +176,10 @@ class Events(Frames):
                     )
         return counts
 
+    def facts(self) -> list[Any]:
+        """Nothing: the names say all."""
+        return []
+
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
         """As `Frames.within`. Raises DataError too if fewer than two of the main kind are left."""
         kept, beyond = super().within(target, clip, length_s)

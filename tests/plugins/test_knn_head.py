@@ -28,6 +28,7 @@ def test_the_answers_are_those_of_scikit_learn(loss, count):
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_with_it_chooses_a_number_of_neighbours_and_says_whose_head_it_was(toy, bench, tmp_path):
     ended = toy("--mini", "--protocol", "linear", "--head", HEAD, "--seeds", 2)
     assert ended.code == 0, ended.err
@@ -87,6 +88,7 @@ def test_an_edited_head_is_another_protocol_whose_probes_are_not_taken_for_the_e
     assert second.strengths == (1, 3, 5, 7)
 
 
+@pytest.mark.slow
 def test_a_head_of_another_shape_or_an_error_in_it_is_told_with_the_next_step(toy, tmp_path):
     own = tmp_path / "mine.py"
     for old, new, words in (

@@ -55,6 +55,7 @@ def test_a_query_that_counts_twice_is_a_query_that_stands_there_twice(metric):
         assert replicate.tolist() == pytest.approx(again.tolist())
 
 
+@pytest.mark.slow
 def test_a_task_of_ones_own_is_scored_by_it_and_the_record_says_whose_metric_it_was(bench, tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     (tmp_path / "own_retrieval.py").write_text(FILE.read_text())

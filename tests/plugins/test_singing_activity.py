@@ -1,5 +1,6 @@
 """A task as one file: seconds of made-up songs, their labels worked out from annotations, and a whole run."""
 
+import pytest
 from conftest import PLUGINS, TOY_MODEL
 
 from marble_bench.core import plugins
@@ -33,6 +34,7 @@ def test_labels_are_those_of_the_annotations_and_of_what_is_heard(tmp_path):
     assert 0.3 < len(loud["sing"]) / len(clips) < 0.7
 
 
+@pytest.mark.slow
 def test_the_task_is_checked_and_run_as_any_other(bench):
     checked = bench("check", TASK)
     assert checked.code == 0, checked.err
