@@ -119,6 +119,24 @@ def test_a_folder_imports_only_folders_that_stand_before_it():
     assert not wrong
 
 
+def test_what_tests_and_benchmarks_import_is_in_this_tree():
+    # a module that was moved would else be taken, without a word, from another checkout, if that is the installed one
+    modules = _modules()
+    packages = {name for name, path in modules.items() if path.name == "__init__.py"}
+    wrong = []
+    for path in [*ROOT.glob("tests/**/*.py"), *ROOT.glob("benchmarks/**/*.py"), *ROOT.glob(".github/*.py")]:
+        for node in ast.walk(ast.parse(path.read_text())):
+            if not isinstance(node, ast.ImportFrom) or not (node.module or "").startswith("marble_bench."):
+                continue
+            base = node.module.removeprefix("marble_bench.")
+            if base not in {*modules, *OLD_PLACES}:
+                wrong.append(f"{path} imports {base}")
+            words = set(re.findall(r"\w+", modules[base].read_text())) if base in packages else set()
+            names = {alias.name for alias in node.names if base in packages and f"{base}.{alias.name}" not in modules}
+            wrong += [f"{path} imports {base}.{name}" for name in names - words]
+    assert not wrong
+
+
 def _definitions(body: list[ast.stmt], above: str) -> list[tuple[str, ast.FunctionDef | ast.ClassDef]]:
     """Every function and class, within others too, with its dotted name."""
     found = []

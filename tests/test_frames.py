@@ -247,7 +247,7 @@ def test_a_probe_is_a_plain_torch_loop():
     probe = Probe(0, 3e-2, 0.0, 1)
     (fitted,) = framewise.fit([probe], train, valid, recipe)
 
-    from marble_bench.probes import mlp
+    from marble_bench.probes.heads import mlp
 
     start = mlp.init(6, 16, 2, torch.Generator().manual_seed(3 * 1 + 2))
     model = torch.nn.Sequential(torch.nn.Linear(6, 16), torch.nn.ReLU(), torch.nn.Linear(16, 2))
