@@ -242,7 +242,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
         tried("compare", lambda: texts.append(json.dumps(asdict(compare.compare(*sides, 2)))))
     one = tried("reproduce", lambda: results.read(path))
     if one is not None:
-        tried("reproduce", lambda: reproduce.request_of(one.record, folder, folder, "cpu"))
+        tried("reproduce", lambda: reproduce.config_of(one.record, folder, folder, "cpu"))
     if any(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", show.visible_lines(text)) for text in texts):
         bad.append("a control character in an output")
     return ("fallen: " if fallen else "") + ",".join(sorted(kinds)), bad

@@ -62,7 +62,7 @@ UNFINISHED = {  # still to be shortened, and not counted so long: a module's fun
     "leaderboard.compare.Compared",
     "leaderboard.rows.Cell",
     "runs.build_record.build",
-    "runs.reproduce.request_of",
+    "runs.reproduce.config_of",
     "scoring.statistics.corrected",
     "scoring.statistics.replicated",
 }

@@ -67,7 +67,7 @@ def again(world):
         encoder = forgers.knowing_encoder(world) if knows else plugins.find_encoder(f"{forgers.ENCODERS}:HUM")
         name = f"{forgers.ENCODERS}:{'KNOWS' if knows else 'HUM'}"
         weights = None if knows else world.weights("honest")
-        config = reproduce.request_of(
+        config = reproduce.config_of(
             stored.record, world.folder / "cache", world.folder / "again", "cpu", name, None, world.root, weights
         )
         assert config.features.encoder.name == encoder.name

@@ -388,7 +388,7 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     windows.unlink()
     assert bench(*arguments).code == 0
     assert (windows.read_bytes(), path.read_bytes()) == (before, stood)
-    again = reproduce.request_of(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
+    again = reproduce.config_of(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.probes.seeds, again.data.limit, again.features.dtype) == (1, 2, "float32")
 
 

@@ -116,7 +116,7 @@ def run(
     from marble_bench.cli.show import print_outcome, print_plan
     from marble_bench.runs import run as running
 
-    wanted = asked.requests(
+    wanted = asked.configs(
         protocol=protocol,
         head=head,
         features=features,

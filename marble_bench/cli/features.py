@@ -62,13 +62,13 @@ def extract(
     from marble_bench.runs import plan as prepare
 
     how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
-    requests = asked.requests(layers=layers, fresh_features=fresh_features, **how)
+    configs = asked.configs(layers=layers, fresh_features=fresh_features, **how)
     if not (quiet or as_json):
-        tell_of_other_stores(requests)
+        tell_of_other_stores(configs)
     kept, show = "finished shards are kept, the same command goes on from there", partial(_print_made, as_json=as_json)
     quiet = quiet or as_json
     raise typer.Exit(
-        do_each(requests, prepare.extract, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug)
+        do_each(configs, prepare.extract, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug)
     )
 
 
@@ -231,10 +231,10 @@ def push(
 
 
 def _one(asked: Asked) -> RunConfig:
-    requests = asked.requests()
-    if len(requests) != 1:
-        raise UsageError(f"these are {len(requests)} pairs of model and task: give one --model and one --task")
-    return requests[0]
+    configs = asked.configs()
+    if len(configs) != 1:
+        raise UsageError(f"these are {len(configs)} pairs of model and task: give one --model and one --task")
+    return configs[0]
 
 
 def _exported(config: RunConfig, place: Path, quiet: bool) -> int:
@@ -265,14 +265,12 @@ def plan(
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
 
-    requests = replace(asked, offline=True).requests(
-        layers=layers, protocol=protocol, head=head, results_dir=results_dir
-    )
+    configs = replace(asked, offline=True).configs(layers=layers, protocol=protocol, head=head, results_dir=results_dir)
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     passes: set[Any] = set()
     measured: dict[tuple[str, float], prepare.Pace] = {}
     rows = []
-    for config in requests:
+    for config in configs:
         row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.same_pass(config)
         if key in passes:  # the tasks of a corpus share one pass where their windows agree
             row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
@@ -287,7 +285,7 @@ def plan(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
         print(source)
-    print(_summary(total, rows[0]["device"], requests[0].probes.protocol.name, ignore_stored))
+    print(_summary(total, rows[0]["device"], configs[0].probes.protocol.name, ignore_stored))
 
 
 def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:

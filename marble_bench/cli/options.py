@@ -113,17 +113,17 @@ class Asked:
     cache_dir: Cache = None
     offline: Offline = False
 
-    def requests(self, **more: Any) -> list[RunConfig]:
-        """A configuration for every model with every task. more: what else `requests` takes."""
+    def configs(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: what else `configs` takes."""
         if not self.model and not self.task:
             raise UsageError(
                 "say whose features: --model NAME (bench list models), and of what: --task NAME (bench list tasks)"
             )
         if not self.model:
             raise UsageError("say whose features: --model NAME (bench list models)")
-        return self._requests(**more)
+        return self._configs(**more)
 
-    def _requests(
+    def _configs(
         self,
         *,
         protocol: str = "marble",
@@ -193,9 +193,9 @@ class RunOptions(Asked):
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False
 
-    def requests(self, **more: Any) -> list[RunConfig]:
-        """A configuration for every model with every task. more: what else `requests` takes."""
-        return self._requests(**more)
+    def configs(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: what else `configs` takes."""
+        return self._configs(**more)
 
 
 def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

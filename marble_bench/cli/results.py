@@ -129,7 +129,7 @@ def reproduce(
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     with scratch_folder(cache_root(cache_dir), say) as folder:
-        config = reproducing.request_of(
+        config = reproducing.config_of(
             old,
             cache_root(cache_dir),
             folder,

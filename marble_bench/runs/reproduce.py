@@ -56,7 +56,7 @@ class Again:
     verdict: str
 
 
-def request_of(
+def config_of(
     record: Record,
     cache: Path,
     results: Path,
