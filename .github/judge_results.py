@@ -25,6 +25,7 @@ from pathlib import Path
 TREE = Path(__file__).resolve().parent.parent
 PART = r"[A-Za-z0-9%_+][A-Za-z0-9%._+-]{0,199}"  # of a path; a name's other characters stand there as %XX
 NAME = re.compile(rf"results/{PART}/[0-9a-f]{{12}}/{PART}/({PART})\.(json|grid\.parquet|predictions\.parquet)")
+WINDOWS = ".bsseval.parquet"  # a table that runs of separators leave beside a record, for `bench results export`
 PUBLISHED = re.compile(r"results/(README\.md|published/[a-z_]+\.csv)")  # a person reads changes of these
 LARGEST = {"json": 4 << 20, "grid.parquet": 64 << 20, "predictions.parquet": 100 << 20}  # bytes
 MOST_FILES, MOST_BYTES = 3000, 2 << 30  # of one branch
@@ -74,6 +75,10 @@ def sizes(blobs: list[str]) -> dict[str, int]:
 def refusal(change: Change, size: int) -> str:
     """Why a changed file below `results/` is not taken, empty if it is."""
     name = NAME.fullmatch(change.path)
+    if change.path.endswith(WINDOWS) and change.letter == "A":
+        return (
+            "holds BSSEval's windows, which no digest of its record covers: leave it out, the record is whole without"
+        )
     if name is None or ".." in change.path:
         return "is not named as a record or its table: results/MODEL/DIGEST/PROTOCOL/TASK.json"
     if change.letter == "D":
