@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     import torch
 
 SHOWN = 10  # faults that a message lists
+MOST = 200  # characters of a target: one of frames has thousands
 
 
 def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[str]:
@@ -58,8 +59,12 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
             native_rate_hz=rate,
         )
         length = len(waveform) / (rate or 22050)
-        lines.append(f"{split}: {clip.id}, {length:.2f} s, target {clip.target!r}")
+        lines.append(f"{split}: {clip.id}, {length:.2f} s, target {_cut(repr(clip.target))}")
     return lines + [f"mark: {mark}" for mark in marks]
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= MOST else f"{text[:MOST]}..."
 
 
 def _lengths(named: Named, there: corpus.OnDisk, shapes: Mapping[Path, audio.Shape | DataError]) -> str:

@@ -173,7 +173,7 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
         corrected = "" if each.holm is None else f"{each.holm:.4f}"
         verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
         texts = (
-            each.task, each.metric, a, b, value if value[0] == "-" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
+            each.task, each.metric, a, b, value if value[0] in "-n" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
             corrected, verdict and f"{verdict} is better",
         )  # fmt: skip
         table.add_row(*map(_plain, texts), style="bold" if each.main else "dim")

@@ -45,9 +45,11 @@ def shown(value: float, unit: str) -> str:
 
     >>> shown(0.7483, "fraction"), shown(5.5, "dB")
     ('74.8', '5.50')
-    >>> shown(-0.0001, "fraction")
-    '0.0'
+    >>> shown(-0.0001, "fraction"), shown(float("nan"), "dB")
+    ('0.0', 'n/a')
     """
+    if value != value:
+        return "n/a"
     text = f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
     return text if text.strip("-0.") else text.lstrip("-")  # no minus before a zero
 
