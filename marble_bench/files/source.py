@@ -1,4 +1,4 @@
-"""Where something is had from: a corpus's archive or an encoder's weights."""
+"""Where something is downloaded from: a corpus's archive or an encoder's weights."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The corpora that tasks ask: where each is had from, how it lies on disk, its miniature."""
+"""The corpora that tasks ask: where each is downloaded from, how it lies on disk, its miniature."""
 
 from __future__ import annotations
 
