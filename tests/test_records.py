@@ -8,6 +8,7 @@ import shutil
 import statistics
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import jsonschema
@@ -16,8 +17,8 @@ import pandas as pd
 import pytest
 
 from marble_bench.errors import BenchError, DataError
+from marble_bench.records import claims, results, schema, validation
 from marble_bench.records import record as classes
-from marble_bench.records import results, schema, validation
 from marble_bench.records.record import Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
 
@@ -326,3 +327,37 @@ def test_no_record_is_read_by_string_keys_outside_records():
 def test_the_count_of_string_keys_sees_what_it_looks_for(source, count):
     imports = "from marble_bench.records.record import Choice, Record, to_json\n"
     assert len(list(_keys_read(imports + source))) == count
+
+
+@pytest.mark.parametrize("version", ["\u00b2", "9" * 5000])
+def test_a_schema_of_an_odd_version_is_one_line(tmp_path, version):
+    path = tmp_path / "odd.json"
+    path.write_text(json.dumps({"schema": f"marble-bench.record/{version}"}))
+    (verdict,) = validation.check([path])
+    assert verdict.kind in ("no record", "newer schema")
+    assert len(verdict.words) < 1000
+
+
+@pytest.mark.parametrize("depth", [900, 960, 970, 980, 990])
+def test_values_nested_as_deep_as_can_be_read_are_one_line(depth):
+    facts = json.loads(NEWEST.read_text())
+    deep: list = []
+    for _ in range(depth):
+        deep = [deep]
+    facts["data"]["missing"] = deep
+    with pytest.raises(InvalidRecord):
+        from_json(facts)
+
+
+def test_a_key_twice_among_many_is_found_at_once():
+    many = ",".join(f'"k{index}":1' for index in range(100_000))
+    started = time.process_time()
+    with pytest.raises(ValueError, match="the key 'k7' twice"):
+        results.loads(f'{{{many},"k7":1}}')
+    assert time.process_time() - started < 5  # seconds; it took hours
+
+
+def test_a_perturbation_that_nobody_has_is_a_fact_that_is_not_so():
+    facts = json.loads(NEWEST.read_text())
+    facts["perturbations"] = {"x": {"clips": 0, "left_out": 40, "scores": {}}}
+    assert any("no perturbation is called 'x'" in words for _, words in claims.disagreements(from_json(facts)))

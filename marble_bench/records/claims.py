@@ -15,6 +15,7 @@ from typing import Any
 
 from msgspec import UNSET
 
+from marble_bench.audio import perturb
 from marble_bench.core import hashes, keys, plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
@@ -41,7 +42,17 @@ def disagreements(record: Record) -> Iterator[tuple[str, str]]:
     yield from _comparable(record)
     yield from _selection(record)
     yield from _curves(record)
+    yield from _perturbations(record)
     yield from _sources(record)
+
+
+def _perturbations(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether the changes of test clips are those that this suite has."""
+    if strange := sorted(set(record.perturbations) - set(perturb.CHANGES)):
+        yield (
+            "facts",
+            f"no perturbation is called {listing(map(ascii, strange), most=3)}; there are {listing(perturb.CHANGES)}",
+        )
 
 
 def unknown(record: Record) -> list[str]:

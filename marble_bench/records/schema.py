@@ -31,7 +31,13 @@ class InvalidRecord(ValueError):
 
 def from_json(facts: Any) -> Record:
     """The record of some JSON, of whatever version. Raises InvalidRecord that says of each wrong field what is wrong."""
-    made = migrated(facts)
+    try:
+        return _converted(migrated(facts))
+    except RecursionError:
+        raise InvalidRecord(["the record: its values are nested deeper than any record's"]) from None
+
+
+def _converted(made: Any) -> Record:
     try:
         return msgspec.convert(made, Record)
     except (

@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -136,8 +137,9 @@ def _read(path: Path) -> Stored | Verdict:
         return stop("no record", f"its schema is {schema!r}, not {SCHEMA!r}")
     if schema != SCHEMA:
         number = schema.rpartition("/")[2]
-        newer = number.isdigit() and int(number) > int(SCHEMA.rpartition("/")[2])
-        words = f"made with {schema}, this version reads {SCHEMA}"
+        known = re.fullmatch("[1-9][0-9]{0,8}", number) is not None
+        newer = known and int(number) > int(SCHEMA.rpartition("/")[2])
+        words = f"made with {schema[:60]}, this version reads {SCHEMA}"
         return stop("newer schema", words + "; update marble-bench") if newer else stop("no record", words)
     try:
         return Stored(path, from_json(facts), results.digest_of(facts))

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from msgspec import UNSET
 
+from marble_bench.audio import perturb
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
@@ -80,6 +81,11 @@ def config_of(
         rules = _named(plugins.registered_protocol, record.protocol.name, "--protocol FILE.py, --head FILE.py")
     mini = record.data.mini
     apart = comparable.of_record(record, rules.seeds)
+    if strange := sorted(set(apart.perturbed) - set(perturb.CHANGES)):
+        raise DataError(
+            f"the record has perturbations that this version does not know: {listing(map(ascii, strange))} (there are "
+            f"{listing(perturb.CHANGES)}); see bench results check"
+        )
     return RunConfig.of(
         named=named,
         protocol=rules,
