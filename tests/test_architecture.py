@@ -63,8 +63,6 @@ UNFINISHED = {  # still to be shortened, and not counted so long: a module's fun
     "leaderboard.rows.Cell",
     "runs.build_record.build",
     "runs.reproduce.config_of",
-    "scoring.statistics.corrected",
-    "scoring.statistics.replicated",
 }
 MOST_AT_THE_TOP = 12  # modules directly in `marble_bench/`
 

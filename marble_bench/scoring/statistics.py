@@ -155,8 +155,8 @@ def bca(
     return float(low), float(high)
 
 
-def student(estimate: float, jackknife: NDArray[Any], level: float = LEVEL) -> tuple[float, float]:
-    """An estimate plus and minus t times the error that its jackknife `(blocks,)` shows (Tukey, see the module).
+def student(estimate: float, jackknife: NDArray[Any]) -> tuple[float, float]:
+    """The 95 % interval of an estimate, give or take t times the error that its jackknife `(blocks,)` shows (Tukey).
 
     (NaN, NaN) where the estimate or a sample of the jackknife is NaN, or one block is all there is.
     """
@@ -167,7 +167,7 @@ def student(estimate: float, jackknife: NDArray[Any], level: float = LEVEL) -> t
     if blocks < 2 or not np.isfinite(estimate) or not np.isfinite(jackknife).all():
         return float("nan"), float("nan")
     error = np.sqrt((blocks - 1) / blocks * np.square(jackknife - jackknife.mean()).sum())
-    tail = float(t.ppf((1 + level) / 2, blocks - 1) * error)
+    tail = float(t.ppf((1 + LEVEL) / 2, blocks - 1) * error)
     return estimate - tail, estimate + tail
 
 
@@ -177,46 +177,71 @@ def corrected(
     pairs: NDArray[Any],
     shares: NDArray[Any],
     groups: int,
-    carriers: float | None = None,
-    finer: tuple[NDArray[Any], NDArray[Any]] | None = None,
-    level: float = LEVEL,
+    carriers: float | None,
+    finer: tuple[NDArray[Any], NDArray[Any]] | None,
 ) -> tuple[float, float]:
-    """The interval of a score between 0 and 1 less its bias, both on the logit scale (see the module).
+    """The 95 % interval of a score between 0 and 1 less its bias, both on the logit scale (see the module).
 
     lessened: `(blocks,)`, the score with each block counted less, by `LESS` of itself. pairs: `(blocks, blocks)`, with two;
-    the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks; the
-    logit is that of `(groups * score + 1/2) / (groups + 1)`, which a perfect score has too. carriers: of how many groups
-    the binomial variance is; None: the jackknife's is taken as it is. finer: lessened and shares of more and smaller
-    blocks, whose variance is surer; None: there are none. The bias of many tags that few clips carry can be more than the
-    error: then the interval reaches up to the score. (NaN, NaN) where the estimate is NaN, or one block is all there is.
+    the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks.
+    carriers: of how many groups the binomial variance is; None: the jackknife's is taken as it is. finer: lessened and
+    shares of more and smaller blocks, whose variance is surer; None: there are none. The bias of many tags that few clips
+    carry can be more than the error: then the interval reaches up to the score. (NaN, NaN) where the estimate is NaN, or
+    one block is all there is.
     """
     import numpy as np
-    from scipy.special import expit, logit
+    from scipy.special import expit
     from scipy.stats import t
 
-    blocks = len(lessened)
-    if blocks < 2 or not np.isfinite(estimate):
+    if len(lessened) < 2 or not np.isfinite(estimate):
         return float("nan"), float("nan")
-    whole, one, two = (logit((groups * score + 0.5) / (groups + 1)) for score in (np.array(estimate), lessened, pairs))
-    weights = 1 - LESS * np.eye(blocks)
+    whole, one, two = (_logit(np.asarray(scores), groups) for scores in (estimate, lessened, pairs))
+    squares = _squares(shares, one - whole)
+    centre, wider = _less_bias(whole, one, two, shares, squares)
+    if finer is not None:
+        squares = _squares(finer[1], _logit(finer[0], groups) - whole)
+    variance = wider * len(squares) / (len(squares) - 1) * squares.sum()
+    freedom = _freedom(squares)
+    if carriers is not None:
+        binomial = _binomial_variance(expit(centre), carriers)
+        variance = (freedom**2 * variance + SURE**2 * binomial) / (freedom**2 + SURE**2)
+        freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
+    tail = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)
+    low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
+    return min(float(low), estimate), max(float(high), estimate)
+
+
+def _logit(scores: NDArray[Any], groups: int) -> NDArray[Any]:
+    """The logit of `(groups * score + 1/2) / (groups + 1)`, which scores of 0 and 1 have too."""
+    from scipy.special import logit
+
+    scaled: NDArray[Any] = logit((groups * scores + 0.5) / (groups + 1))
+    return scaled
+
+
+def _less_bias(
+    whole: NDArray[Any], one: NDArray[Any], two: NDArray[Any], shares: NDArray[Any], squares: NDArray[Any]
+) -> tuple[Any, float]:
+    """A score less its bias in two steps, and by what factor its variance grows by that.
+
+    whole: `()`, one: `(blocks,)` with each block lessened, two: `(blocks, blocks)` with two, on the logit scale. shares:
+    `(blocks,)`, of all clips. squares: `(blocks,)`, the blocks' parts in the variance of the whole.
+    """
+    import numpy as np
+
+    weights = 1 - LESS * np.eye(len(one))
     shares_within = weights * shares / (weights * shares).sum(axis=1, keepdims=True)
     once = whole - _bias(shares, one - whole)
     moved = one - _bias(shares_within, two - one[:, None])
     centre = once - _bias(shares, moved - once)
-    squares = _squares(shares, one - whole)
     wider = _squares(shares, moved - once).sum() / squares.sum() if squares.any() else 1.0
-    if finer is not None:
-        squares = _squares(finer[1], logit((groups * finer[0] + 0.5) / (groups + 1)) - whole)
-    variance = wider * len(squares) / (len(squares) - 1) * squares.sum()
-    freedom = _freedom(squares)
-    if carriers is not None:
-        share = (carriers * expit(centre) + ADDED / 2) / (carriers + ADDED)
-        binomial = 1 / ((carriers + ADDED) * share * (1 - share))
-        variance = (freedom**2 * variance + SURE**2 * binomial) / (freedom**2 + SURE**2)
-        freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
-    tail = t.ppf((1 + level) / 2, freedom) * np.sqrt(variance)
-    low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
-    return min(float(low), estimate), max(float(high), estimate)
+    return centre, wider
+
+
+def _binomial_variance(share: float, count: float) -> float:
+    """The variance of a share of `count` answers and of `ADDED` more, half of them right, on the logit scale."""
+    moderate = (count * share + ADDED / 2) / (count + ADDED)
+    return 1 / ((count + ADDED) * moderate * (1 - moderate))
 
 
 def _bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
@@ -415,6 +440,21 @@ class Replicated:
         return min(low for low, _ in found), max(high for _, high in found)
 
 
+@dataclass(frozen=True)
+class _Samples:
+    """The samples in which every system of a comparison is scored; see `Replicated`.
+
+    drawn: the bootstrap's, `(resamples, clips)`, or None. cut: the jackknife's, `(blocks, clips)`. lessened: those of
+    `_lessened`, or None.
+    """
+
+    drawn: NDArray[Any] | None
+    cut: NDArray[Any]
+    lessened: tuple[NDArray[Any], NDArray[Any]] | None
+    by_t: bool
+    able: bool
+
+
 def replicated(
     metric: Metric,
     outputs: Sequence[torch.Tensor],
@@ -428,40 +468,44 @@ def replicated(
     outputs: a system each, `(probes, clips, ...)`, the clips in one order; those that have no value in one are left out of
     all. bootstrap: also where the metric's intervals are not made of it. The samples depend on groups and seed alone.
     """
-    import numpy as np
-
     there = with_value(metric, [(each, truth) for each in outputs])
     if there.any() and not there.all():
         outputs, truth = [each[:, there] for each in outputs], truth[there]
         groups = [group for group, known in zip(groups, there, strict=True) if known]
+    samples = _samples_of(metric, groups, seed, bootstrap)
+    return [_replicated(metric, each, truth, samples) for each in outputs]
+
+
+def _samples_of(metric: Metric, groups: Sequence[str], seed: int, bootstrap: bool) -> _Samples:
+    """The samples that the intervals and tests of a metric need."""
     count, by_jackknife = len(set(groups)), metric.interval == "jackknife"
-    by_t = metric.smooth and not by_jackknife and (metric.compares or count < T_GROUPS)
-    able = metric.smooth or count >= MEDIAN_GROUPS
-    drawn = None
-    if bootstrap or not (by_jackknife or metric.compares):
-        drawn = drawn_again(groups, seed=seed)
-    cut = left_out(groups)
-    counts, shares = _lessened(groups) if by_jackknife else (None, None)
-    made = []
-    for each in outputs:
+    return _Samples(
+        drawn_again(groups, seed=seed) if bootstrap or not (by_jackknife or metric.compares) else None,
+        left_out(groups),
+        _lessened(groups) if by_jackknife else None,
+        by_t=metric.smooth and not by_jackknife and (metric.compares or count < T_GROUPS),
+        able=metric.smooth or count >= MEDIAN_GROUPS,
+    )
 
-        def scored(weights: NDArray[Any], each: torch.Tensor = each) -> NDArray[Any]:
-            found: NDArray[Any] = rescored(metric, each, truth, weights).mean(axis=1)
-            return found
 
-        whole = float(scored(np.ones((1, len(groups)), dtype=np.float32))[0])
-        made.append(
-            Replicated(
-                whole,
-                np.empty(0) if drawn is None else scored(drawn),
-                # no acceleration can be read from the jackknife of a median
-                scored(cut) if metric.smooth else np.full(len(cut), whole),
-                None if counts is None or shares is None else (scored(counts), shares),
-                by_t,
-                able,
-            )
-        )
-    return made
+def _replicated(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, samples: _Samples) -> Replicated:
+    """One system, outputs `(probes, clips, ...)`, scored in these samples."""
+    import numpy as np
+
+    def scored(weights: NDArray[Any]) -> NDArray[Any]:
+        found: NDArray[Any] = rescored(metric, outputs, truth, weights).mean(axis=1)
+        return found
+
+    whole = float(scored(np.ones((1, samples.cut.shape[1]), dtype=np.float32))[0])
+    return Replicated(
+        whole,
+        np.empty(0) if samples.drawn is None else scored(samples.drawn),
+        # no acceleration can be read from the jackknife of a median
+        scored(samples.cut) if metric.smooth else np.full(len(samples.cut), whole),
+        None if samples.lessened is None else (scored(samples.lessened[0]), samples.lessened[1]),
+        samples.by_t,
+        samples.able,
+    )
 
 
 def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
@@ -494,7 +538,6 @@ def paired(
     a: tuple[torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor],
     groups: Sequence[str],
-    seed: int = 0,
 ) -> Difference:
     """The score of a minus that of b, of the same clips in the same order; each its outputs and its own truth.
 
@@ -505,7 +548,7 @@ def paired(
     if there.any() and not there.all():
         a, b = ((outputs[:, there], truth[there]) for outputs, truth in (a, b))
         groups = [group for group, known in zip(groups, there, strict=True) if known]
-    (one,), (other,) = (replicated(metric, [outputs], truth, groups, seed) for outputs, truth in (a, b))
+    (one,), (other,) = (replicated(metric, [outputs], truth, groups) for outputs, truth in (a, b))
     return difference(one, other, metric.smooth)
 
 
@@ -534,7 +577,7 @@ def paired_p(value: float, jackknife: NDArray[Any]) -> float:
     return sign_flip_p(blocks * value - (blocks - 1) * jackknife)
 
 
-def sign_flip_p(values: NDArray[Any], seed: int = 0) -> float:
+def sign_flip_p(values: NDArray[Any]) -> float:
     """The two-sided p of a mean of zero: how often flipped signs give a mean as far from it as the values' own.
 
     All patterns of signs for up to 12 values, else 9,999 random ones, the values' own pattern counted with them (Phipson
@@ -550,7 +593,7 @@ def sign_flip_p(values: NDArray[Any], seed: int = 0) -> float:
         patterns = (np.arange(2 ** len(known))[:, None] >> np.arange(len(known))) & 1
         sums = np.abs((1.0 - 2.0 * patterns) @ known)
         return float((sums >= observed - 1e-9 * np.abs(known).sum()).mean())
-    random = np.random.default_rng(seed)
+    random = np.random.default_rng(0)
     reached = 0
     step = max(1, AT_ONCE // (4 * len(known)))
     for first in range(0, FLIPS, step):
