@@ -59,8 +59,8 @@ class Law:
     """Of what clips and scores are drawn; shares are of the variance of a normal number behind labels or noise.
 
     clips_of_song: 1 where clips stand alone. seeds: probes whose scores are averaged. prevalence, skill: of each tag; skill
-    is by how much a clip that carries the tag stands higher, in units of the noise. tags_alike: `(tags,)`, the loading of each
-    tag's label on one normal number of the clip. errors_alike: the share of noise that a clip has in all tags.
+    is by how much a clip that carries the tag stands higher, in units of the noise. tags_alike: `(tags,)`, the loading of
+    each label on one normal number of the clip. errors_alike: the share of noise that a clip has in all tags.
     songs_alike, errors_of_song: the share of labels and of noise that clips of a song have in common. step: scores are
     rounded to multiples of it; 0: they are not.
     """
