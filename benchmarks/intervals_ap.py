@@ -44,9 +44,7 @@ NOISES: dict[str, Callable[[Array], Array]] = {  # each makes its noise of stand
     "exponential": lambda normal: expon.ppf(norm.cdf(normal)),
     "normal, ties": lambda normal: normal,
 }
-COMMON_TO_SEEDS = (
-    0.8  # the part of a score's noise that all training seeds have in common, as in benchmarks/intervals.py
-)
+COMMON_TO_SEEDS = 0.8  # the share of noise that all training seeds have in common, as in benchmarks/intervals.py
 LEAST_CARRIERS = 3  # clips, or songs, that are expected to carry a tag
 SCORES_OF_TRUTH = 2_500_000  # in each of `DRAWS_OF_TRUTH` draws
 DRAWS_OF_TRUTH = 4
