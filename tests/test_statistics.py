@@ -239,6 +239,42 @@ def test_two_dozen_clips_that_are_ranked_almost_without_a_fault_have_an_interval
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("prevalence", [(0.12,), (0.2, 0.4)], ids=["one tag", "two tags"])
+def test_few_tags_and_outputs_of_which_some_are_far_too_high_have_an_interval_that_holds_the_truth(prevalence):
+    """A clip that lacks the tag and has the highest output halves the precision of others: the bias seems endless."""
+
+    def draw(random, clips):
+        while True:
+            truth = random.random((clips, len(prevalence))) < prevalence
+            if truth.any(axis=0).all():
+                break
+        return torch.from_numpy(2.5 * truth + random.exponential(size=truth.shape))[None], torch.from_numpy(truth * 1.0)
+
+    outputs, truth = draw(np.random.default_rng(31), 400_000)
+    true = np.mean([average_precision_score(truth[:, tag], outputs[0, :, tag]) for tag in range(len(prevalence))])
+    held = []
+    for simulation in range(400):
+        low, high = statistics.bootstrap_interval(ap, *draw(np.random.default_rng([32, simulation]), 45), _names(45))
+        held.append(low <= true <= high)
+    assert np.mean(held) >= 0.91
+
+
+@pytest.mark.parametrize("of_two", [0.5, 0.7], ids=["lower", "higher"])
+def test_an_interval_holds_those_of_the_score_less_one_step_of_bias_and_less_two(of_two):
+    """Two blocks that alter nothing alone, so that the first step finds no bias, and something together."""
+    shares, pairs = np.array([0.5, 0.5]), np.array([[0.6, of_two], [of_two, 0.6]])
+    low, high = statistics.corrected(0.6, np.full(2, 0.6), pairs, shares, 6000, 2000.0, None)
+    plain, moved = statistics._logit(np.full(2, 0.6), 2000), statistics._logit(pairs, 2000)
+    once, twice, wider = statistics._less_bias(plain[0], plain, moved, shares, np.zeros(2))
+    assert (once, wider) == (pytest.approx(plain[0]), 1)
+    assert bool(twice < once) == (of_two < 0.6)
+    share = (2000 * special.expit(twice) + 2) / 2004
+    half = stats.t.ppf(0.975, 1) * np.sqrt(64 / 65 / (2004 * share * (1 - share)))
+    ends = special.expit([min(once, twice) - half, max(once, twice) + half])
+    assert (low, high) == pytest.approx(tuple((ends * 2001 - 0.5) / 2000))
+
+
+@pytest.mark.slow
 def test_many_tags_that_few_clips_carry_have_an_interval_that_holds_truth_and_score():
     """AP of twenty tags on 5 of 60 clips or so stands far above that of very many clips, often more than the error."""
 
@@ -251,16 +287,14 @@ def test_many_tags_that_few_clips_carry_have_an_interval_that_holds_truth_and_sc
         return torch.from_numpy(1.5 * truth + noise), torch.from_numpy(truth * 1.0)
 
     true = float(ap.compute(*draw(np.random.default_rng(20), 100_000)).mean())
-    held, at_its_end = [], []
+    held = []
     for simulation in range(200):
         outputs, truth = draw(np.random.default_rng([21, simulation]), 60)
         score = float(ap.compute(outputs, truth).mean())
         low, high = statistics.bootstrap_interval(ap, outputs, truth, _names(60))
         assert low < score < high + 1e-9
         held.append(low <= true <= high)
-        at_its_end.append(high - score < 1e-9)
     assert np.mean(held) >= 0.93
-    assert np.mean(at_its_end) > 0.05
 
 
 def test_a_score_without_a_fault_has_an_interval():
@@ -306,10 +340,10 @@ def test_a_tag_without_a_fault_has_the_binomial_interval_of_the_clips_that_carry
     """Boyd, Eng and Page's logit interval with the two successes and failures of Agresti and Coull; by groups too."""
     truth = torch.from_numpy((np.arange(40) % 4 == 0) * 1.0)[:, None]
     found = statistics.bootstrap_interval(ap, truth[None], truth, _names(40))
-    share = (10 * (40.5 / 41) + 2) / 14
+    share = (10 * (10.5 / 11) + 2) / 14
     # the jackknife saw no error, which is worth one degree of freedom, squared, to 64 of the binomial variance; t has 1 + 2
     half = stats.t.ppf(0.975, 3) * np.sqrt(64 / 65 / (14 * share * (1 - share)))
-    low = (special.expit(special.logit(40.5 / 41) - half) * 41 - 0.5) / 40
+    low = (special.expit(special.logit(10.5 / 11) - half) * 11 - 0.5) / 10
     assert found == pytest.approx((low, 1))
 
 

@@ -25,8 +25,10 @@ curve, a pooled F or a mean over tracks are all treated alike.
   jackknife and the infinitesimal one of Jaeckel 1972; Efron, The jackknife, the bootstrap and other resampling plans, 1982,
   chapter 6). A second jackknife within the first gives what is left of the bias, as biases are taken off bootstraps (Hall,
   The bootstrap and Edgeworth expansion, 1992, section 1.4), and how much wider the error becomes: taking a bias off makes
-  a score less certain. Bootstrap samples hold some clips twice, and copies of a clip that carries a tag raise each
-  other's precision; here no clip counts for more than one.
+  a score less certain. One clip without the tag that stands above all others makes the second step too large, and many tags
+  on few clips make the first too small: the interval reaches from the one's lower end to the other's upper end. Bootstrap
+  samples hold some clips twice, and copies of a clip that carries a tag raise each other's precision; here no clip counts
+  for more than one.
   A jackknife over the few clips that carry a tag is a poor judge of its own error, and sees none where all of them are
   ranked without a fault. So its variance is averaged with the binomial one of as many clips as carry a tag (Boyd, Eng and
   Page again) and the four that Agresti and Coull add to a share (Approximate is better than "exact", The American
@@ -184,10 +186,10 @@ def corrected(
 
     lessened: `(blocks,)`, the score with each block counted less, by `LESS` of itself. pairs: `(blocks, blocks)`, with two;
     the diagonal with one block lessened twice. shares: `(blocks,)`, of all clips. groups: how many stand in the blocks.
-    carriers: of how many groups the binomial variance is; None: the jackknife's is taken as it is. finer: lessened and
-    shares of more and smaller blocks, whose variance is surer; None: there are none. The bias of many tags that few clips
-    carry can be more than the error: then the interval reaches up to the score. (NaN, NaN) where the estimate is NaN, or
-    one block is all there is.
+    carriers: how many groups raise the score, of which the binomial variance is; None: all, and the jackknife's is taken as
+    it is. finer: lessened and shares of more and smaller blocks, whose variance is surer; None: there are none. The bias of
+    many tags that few clips carry can be more than the error: then the interval reaches up to the score. (NaN, NaN) where
+    the estimate is NaN, or one block is all there is.
     """
     import numpy as np
     from scipy.special import expit
@@ -195,34 +197,36 @@ def corrected(
 
     if len(lessened) < 2 or not np.isfinite(estimate):
         return float("nan"), float("nan")
-    whole, one, two = (_logit(np.asarray(scores), groups) for scores in (estimate, lessened, pairs))
+    count = groups if carriers is None else carriers
+    whole, one, two = (_logit(np.asarray(scores), count) for scores in (estimate, lessened, pairs))
     squares = _squares(shares, one - whole)
-    centre, wider = _less_bias(whole, one, two, shares, squares)
+    once, twice, wider = _less_bias(whole, one, two, shares, squares)
     if finer is not None:
-        squares = _squares(finer[1], _logit(finer[0], groups) - whole)
+        squares = _squares(finer[1], _logit(finer[0], count) - whole)
     variance = wider * len(squares) / (len(squares) - 1) * squares.sum()
     freedom = _freedom(squares)
     if carriers is not None:
-        binomial = _binomial_variance(expit(centre), carriers)
+        binomial = _binomial_variance(expit(twice), carriers)
         variance = (freedom**2 * variance + SURE**2 * binomial) / (freedom**2 + SURE**2)
         freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
     tail = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)
-    low, high = np.clip((expit(centre + np.array([-tail, tail])) * (groups + 1) - 0.5) / groups, 0, 1)
+    ends = np.array([min(once, twice) - tail, max(once, twice) + tail])
+    low, high = np.clip((expit(ends) * (count + 1) - 0.5) / count, 0, 1)
     return min(float(low), estimate), max(float(high), estimate)
 
 
-def _logit(scores: NDArray[Any], groups: int) -> NDArray[Any]:
-    """The logit of `(groups * score + 1/2) / (groups + 1)`, which scores of 0 and 1 have too."""
+def _logit(scores: NDArray[Any], count: float) -> NDArray[Any]:
+    """The logit of `(count * score + 1/2) / (count + 1)`, which scores of 0 and 1 have too."""
     from scipy.special import logit
 
-    scaled: NDArray[Any] = logit((groups * scores + 0.5) / (groups + 1))
+    scaled: NDArray[Any] = logit((count * scores + 0.5) / (count + 1))
     return scaled
 
 
 def _less_bias(
     whole: NDArray[Any], one: NDArray[Any], two: NDArray[Any], shares: NDArray[Any], squares: NDArray[Any]
-) -> tuple[Any, float]:
-    """A score less its bias in two steps, and by what factor its variance grows by that.
+) -> tuple[Any, Any, float]:
+    """A score less its bias in one step and in two, and by what factor its variance grows by the first.
 
     whole: `()`, one: `(blocks,)` with each block lessened, two: `(blocks, blocks)` with two, on the logit scale. shares:
     `(blocks,)`, of all clips. squares: `(blocks,)`, the blocks' parts in the variance of the whole.
@@ -233,9 +237,8 @@ def _less_bias(
     shares_within = weights * shares / (weights * shares).sum(axis=1, keepdims=True)
     once = whole - _bias(shares, one - whole)
     moved = one - _bias(shares_within, two - one[:, None])
-    centre = once - _bias(shares, moved - once)
     wider = _squares(shares, moved - once).sum() / squares.sum() if squares.any() else 1.0
-    return centre, wider
+    return once, once - _bias(shares, moved - once), wider
 
 
 def _binomial_variance(share: float, count: float) -> float:
