@@ -36,6 +36,7 @@ curve, a pooled F or a mean over tracks are all treated alike.
   of freedom, which the jackknife's own spread gives (Hinkley, Jackknife confidence limits using Student t approximations,
   Biometrika 64, 1977). They count squared: precisions are between 0 and 1, most of them not at either, so that the
   binomial variance is a bound, which many clips have no use for.
+  `benchmarks/intervals_ap.py` compares this interval with Boyd, Eng and Page's on laws that were drawn after it was fixed.
 - Interval of a difference: BCa of the differences in the same samples, or t and the jackknife where a score has these. Of a
   score that few clips raise: the difference plus and minus t times the error by the blocks that count a quarter, with
   Hinkley's degrees of freedom. What both systems have of the bias falls out.
