@@ -2,23 +2,31 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import msgspec
 import numpy as np
 import pandas as pd
 import torch
+from marble_bench.probes.few_shot import clips_of
 
+from marble_bench import _version
 from marble_bench.core import plugins
-from marble_bench.core.keys import task_hash
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.keys import PIPELINE, digest, task_hash
+from marble_bench.core.plugins import Named
+from marble_bench.core.sources import origins_of_run
 from marble_bench.core.task import Clip
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.records import claims, results
+from marble_bench.records import claims, origins, results
 from marble_bench.records.comparable import of_record
-from marble_bench.records.record import SCHEMA
+from marble_bench.records.corpus_facts import AtHand
+from marble_bench.records.record import SCHEMA, Identity, Record, SourceCode
 from marble_bench.records.schema import from_json
 from marble_bench.runs.inputs import model_facts
 from marble_bench.runs.predictions import Predictions, table
@@ -27,7 +35,7 @@ from marble_bench.scoring import scores as scoring
 COUNTS = {"train": 40, "valid": 30, "test": 60}  # of a record whose clips the suite does not list
 CONTROL = "a control: training labels by shuffle"
 CURVE = "made for a few-shot curve; the full run is a record of its own"
-POINTS = [{"share": 0.1, "clips": 4, "valid": [0.1] * 3, "test": [0.1] * 3}]
+POINTS = [{"share": 0.1, "valid": [0.1] * 3, "test": [0.1] * 3}]  # of a curve; `make` counts the clips
 
 
 def _clips(task: Any, mini: bool) -> list[Clip]:
@@ -62,6 +70,24 @@ def _outputs(truth: torch.Tensor, width: int, skill: float, random: np.random.Ge
     noise = random.normal(size=(1, *right.shape)) + 0.3 * random.normal(size=(3, *right.shape))
     scale = 1.0 if kind != "Scalars" else 1 / (1 + skill)
     return (right * (skill if kind != "Scalars" else 1) + scale * torch.from_numpy(noise)).float()
+
+
+def _identity(named: Named, known: Encoder | None, record: Record, clips: list[Clip]) -> dict[str, Any]:
+    """What a run says of its code and its keys; of an encoder that is not the suite's, what it could say."""
+    own = {"kind": "encoder", "name": record.model.name, "version": 1, "digest": "a" * 64, "shipped": False}
+    found = [asdict(each) for each in origins_of_run(named, known, MARBLE)]
+    said = Identity(
+        features=f"sha256:{'0' * 64}",
+        run=f"sha256:{'0' * 64}",
+        pipeline=PIPELINE,
+        sources=tuple(SourceCode(**each) for each in (found if known else [own, *found])),
+    )
+    facts = msgspec.to_builtins(said)
+    if (features := origins.features_of(record, said)) is not None:
+        facts["features"] = f"sha256:{features[0] if len(features) == 1 else digest(features)}"
+        here = AtHand(named, None, clips)
+        facts["run"] = f"sha256:{origins.run_of(record, said, features, here) or '0' * 64}"
+    return facts
 
 
 def make(
@@ -111,7 +137,7 @@ def make(
     facts = {
         "name": model, "version": 1, "source": "made", "revision": "", "parameters": 1000 * (1 + seed), "states": 3,
         "weights_sha256": weights or f"{seed:064x}", "width": 8, "sample_rate_hz": 8000, "frame_rate_hz": 10.0,
-        "license": "CC0-1.0", "training_data": list(training_data),
+        "normalize": "none", "license": "CC0-1.0", "training_data": list(training_data),
     }  # fmt: skip
     if known:
         facts = model_facts(
@@ -120,7 +146,7 @@ def make(
         )
     record = {
         "schema": SCHEMA,
-        "suite": {"version": "0", "git": None, "dirty": None},
+        "suite": {"version": _version.version(), "git": None, "dirty": None},
         "protocol": {"name": protocol, "version": 1, "hash": MARBLE.hash},
         "model": facts,
         "task": {"name": task, "version": named.task.version, "hash": task_hash(named)},
@@ -133,23 +159,26 @@ def make(
             "split": "valid", "metric": named.task.metrics[0].name, "probes": len(grid), "diverged": 0,
             "per_seed": [
                 {"seed": s, "layer": layers[-1], "learning_rate": MARBLE.learning_rates[-1], "weight_decay": 0.0, "epoch": 3,
-                 "valid": best[s]}
+                 "valid": best[s], **({"ensemble": "mean"} if named.task.ensemble else {})}
                 for s in range(3)
             ],
         },
         "scores": scores,
-        "cost": {"audio_s": 60.0, "extract_s": 3.0 + seed, "real_time_factor": 20.0, "feature_mb": 1.5, "cached": False,
-                 "probe_s": 2.0, "peak_memory_mb": 500.0},
+        "cost": {"audio_s": 60.0, "extract_s": 3.0 + seed, "real_time_factor": round(60 / (3 + seed), 2), "feature_mb": 1.5,
+                 "cached": False, "probe_s": 2.0, "peak_memory_mb": 500.0},
         "environment": {"python": "3", "torch": "2", "transformers": "5", "device": "cpu", "dtype": "float32",
                         "platform": "x"},
         "comparable": not why_not and not mini,
         "why_not": list(why_not) or (["made on the miniature corpus"] if mini else []),
         **extra,
     }  # fmt: skip
+    for point in record.get("few_shot", ()):
+        point.setdefault("clips", clips_of(point["share"], len(truth["train"])))
     found = Examples.of_clips(clips)
     predicted = [Predictions(split, found.of(split), outputs[split], truth[split]) for split in outputs]
     apart = [each for each in of_record(from_json(record), MARBLE.seeds).reasons() if each not in record["why_not"]]
     record |= {"why_not": record["why_not"] + apart, "comparable": record["comparable"] and not apart}
+    record["identity"] = _identity(named, known, from_json(record), clips)
     made = from_json(record)
     variant = claims.variant_of(made)
     path = results.record_path(folder, made, "other" if variant is None else variant)

@@ -7,6 +7,7 @@ from collections import Counter
 
 import pytest
 from made_records import CONTROL, CURVE, POINTS, make
+from msgspec.structs import replace
 from scipy import stats
 
 from marble_bench.core.task import Clip
@@ -17,6 +18,7 @@ from marble_bench.leaderboard.rows import published_cells, published_sources
 from marble_bench.leaderboard.table import latex, notes
 from marble_bench.metrics import ap
 from marble_bench.records.record_file import Stored, predicted, read_stored
+from marble_bench.records.results import read
 from marble_bench.records.schema import from_json
 from marble_bench.scoring.statistics import difference, holm, replicated
 from marble_bench.scoring.targets import Tags
@@ -50,6 +52,25 @@ def test_a_miniature_never_stands_among_others(toy, bench):
     assert "MINIATURES" in board.out
     assert f"{100 * record['scores']['accuracy']['test']:.1f} [" in board.out
     assert "mert-95m" not in board.out
+
+
+@pytest.mark.parametrize("told", [(None, None), (0.0, 1.0), "narrow", "beside the score"])
+def test_an_interval_that_predictions_do_not_give_is_made_again(tmp_path, told):
+    path = make(tmp_path / "results", "mfcc", skill=1)
+    honest = read(path)
+    score = honest.record.scores["accuracy"]
+    (plain,) = make_board([honest], Asked("marble", tasks=("gtzan",), models=("mfcc",))).cells
+    assert plain.interval == score.ci95
+    assert "again" not in plain.basis
+    bounds = {
+        "narrow": (score.test - 0.001, score.test + 0.001),
+        "beside the score": (score.test + 0.01, score.test + 0.11),
+    }
+    forged = replace(score, ci95=bounds.get(told, told))
+    record = replace(honest.record, scores={"accuracy": forged}, suite=replace(honest.record.suite, version="0.1.0"))
+    (cell,) = make_board([Stored(path, record)], Asked("marble", tasks=("gtzan",), models=("mfcc",))).cells
+    assert cell.interval == pytest.approx(score.ci95, abs=1e-4)
+    assert "interval made again from the predictions" in cell.basis
 
 
 @pytest.mark.slow

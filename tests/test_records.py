@@ -15,12 +15,14 @@ import jsonschema
 import msgspec
 import pandas as pd
 import pytest
+from made_records import POINTS, make
 
 from marble_bench.errors import BenchError, DataError
-from marble_bench.records import claims, results, schema, validation
+from marble_bench.records import claims, origins, results, schema, validation
 from marble_bench.records import record as classes
 from marble_bench.records.record import Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
+from marble_bench.runs.reproduce import differences_of
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -361,3 +363,55 @@ def test_a_perturbation_that_nobody_has_is_a_fact_that_is_not_so():
     facts = json.loads(NEWEST.read_text())
     facts["perturbations"] = {"x": {"clips": 0, "left_out": 40, "scores": {}}}
     assert any("no perturbation is called 'x'" in words for _, words in claims.disagreements(from_json(facts)))
+
+
+def _kinds(facts):
+    return {kind for kind, _ in origins.disagreements(from_json(facts), None)}
+
+
+def test_a_record_without_identity_is_a_warning_of_old_versions_alone():
+    facts = json.loads(NEWEST.read_text())
+    facts.pop("identity", None)
+    assert _kinds(facts) == {"no identity"}
+    facts["suite"]["version"] = "0.dev350+g1a2b3c4"
+    assert _kinds(facts) == {"facts"}
+
+
+@pytest.mark.parametrize(
+    ("version", "kinds"),
+    [
+        ("99", {"later version"}),
+        ("0.1.1.dev3+g1a2b3c4.dirty", {"later version"}),
+        ("0", set()),
+        ("v1", {"facts"}),
+        ("", {"facts"}),
+    ],
+)
+def test_the_version_of_a_record_is_compared_with_the_one_that_is_here(version, kinds):
+    facts = json.loads(NEWEST.read_text())
+    facts["suite"]["version"] = version
+    found = origins.disagreements(from_json(facts), None)
+    assert {kind for kind, words in found if kind == "later version" or "suite.version" in words} == kinds
+
+
+def test_reasons_of_a_later_version_are_not_judged():
+    facts = json.loads(NEWEST.read_text())
+    facts["why_not"].append("a reason of tomorrow")
+    assert "facts" in {kind for kind, _ in claims.disagreements(from_json(facts))}
+    facts["suite"]["version"] = "99"
+    assert "facts" not in {kind for kind, _ in claims.disagreements(from_json(facts))}
+
+
+def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path):
+    paths = [make(tmp_path / name, "mfcc", mini=True, few_shot=copy.deepcopy(POINTS)) for name in ("record", "rerun")]
+    old, again = (results.read(path) for path in paths)
+    assert not differences_of(old, again)
+    (point,) = old.record.few_shot
+    for changed, kind in (
+        ({"few_shot": (msgspec.structs.replace(point, test=(0.1, 0.2, 0.1)),)}, "few-shot"),
+        ({"few_shot": (msgspec.structs.replace(point, clips=5),)}, "few-shot"),
+        ({"few_shot": (point, point)}, "few-shot"),
+        ({"identity": msgspec.structs.replace(old.record.identity, run="sha256:" + "1" * 64)}, "identity"),
+    ):
+        forged = results.Stored(old.path, msgspec.structs.replace(old.record, **changed))
+        assert {each.kind for each in differences_of(forged, again)} == {kind}

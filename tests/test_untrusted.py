@@ -13,7 +13,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
-from made_records import make
+from made_records import CURVE, make
 
 from marble_bench.errors import UsageError
 from marble_bench.files import names
@@ -130,6 +130,20 @@ def _fewer(record):
     record["selection"]["probes"] -= 18
 
 
+def _curve(record, **changes):
+    """Gives a record a few-shot curve of one point, and its reason; the curve."""
+    point = {"share": 0.1, "clips": 45, "valid": [0.1] * 3, "test": [0.1] * 3, **changes}
+    record.update(few_shot=[point], why_not=[CURVE], comparable=False)
+    return record["few_shot"]
+
+
+def _interval(record, width):
+    """Gives a record an interval of this width around its score, or none and a reason."""
+    score = record["scores"]["accuracy"]
+    score["ci95"] = [None, None] if width is None else [score["test"] - width / 2, score["test"] + width / 2]
+    record["data"].update(marks=["accuracy: no interval, as I say"] if width is None else [])
+
+
 CLAIMS = {
     "license": ("facts", lambda r: r["model"].update(license="CC0-1.0"), None, None),
     "training data": ("facts", lambda r: r["model"].update(training_data=[]), None, None),
@@ -162,6 +176,45 @@ CLAIMS = {
         lambda p: p.assign(truth=[[(t[0] + s) % 10] for t, s in zip(p["truth"], p["seed"], strict=True)]),
     ),
     "group by seed": ("counts", None, None, lambda p: p.assign(group=p["clip"] + p["seed"].astype(str))),
+    "clips of a few-shot share": ("counts", lambda r: _curve(r, clips=4), None, None),
+    "few-shot shares that do not ascend": ("counts", lambda r: r.update(few_shot=_curve(r) * 2), None, None),
+    "a few-shot score": ("impossible", lambda r: _curve(r, test=[0.1, 7, 0.1]), None, None),
+    "a setting of no decoder": ("choice", lambda r: r["selection"]["per_seed"][0].update(setting=0.5), None, None),
+    "an ensemble of no score": (
+        "impossible",
+        lambda r: r["selection"]["per_seed"][0].update(ensemble="vote"),
+        None,
+        None,
+    ),
+    "an axis that is not tried": (
+        "choice",
+        lambda r: [choice.update(standardize=True) for choice in r["selection"]["per_seed"]],
+        lambda g: g.assign(standardize=True),
+        None,
+    ),
+    "stems of no separation": (
+        "impossible",
+        lambda r: [choice.update(stem="vocals") for choice in r["selection"]["per_seed"]],
+        lambda g: g.assign(stem="vocals"),
+        None,
+    ),
+    "an oracle of no separation": ("impossible", lambda r: r["scores"]["accuracy"].update(oracle=0.9), None, None),
+    "no identity": ("facts", lambda r: r.pop("identity"), None, None),
+    "key of the features": ("facts", lambda r: r["identity"].update(features="sha256:" + "0" * 64), None, None),
+    "key of the run": ("facts", lambda r: r["identity"].update(run="sha256:" + "0" * 64), None, None),
+    "no normalize": ("facts", lambda r: r["model"].pop("normalize"), None, None),
+    "no version": ("facts", lambda r: r["suite"].update(version="my own"), None, None),
+    "a reason that is none": ("facts", lambda r: r.update(comparable=False, why_not=["x"]), None, None),
+    "praise as a warning": ("facts", lambda r: r["data"].update(marks=["accuracy: fine, ranked first"]), None, None),
+    "a warning that is not so": (
+        "impossible",
+        lambda r: r["data"].update(marks=["accuracy: no interval, there is no score"]),
+        None,
+        None,
+    ),
+    "a narrow interval": ("scores", lambda r: _interval(r, 0.01), None, None),
+    "an interval taken away": ("scores", lambda r: _interval(r, None), None, None),
+    "speed": ("facts", lambda r: r["cost"].update(real_time_factor=1e6), None, None),
 }
 
 

@@ -20,6 +20,7 @@ from marble_bench.scoring.frame_targets import Frames
 if TYPE_CHECKING:
     from marble_bench.core.plugins import Named
     from marble_bench.core.sources import Origin
+    from marble_bench.core.task import Clip
 
 # Version of what all features go through: decoding, the mean of the channels, resampling, normalising, cutting, pooling,
 # rounding to half precision. Raised whenever one of them gives other features for the same file.
@@ -141,6 +142,11 @@ def keyed(origins: Iterable[Origin]) -> dict[str, Any]:
     for each in origins:
         found.setdefault(each.kind, []).append(each.key)
     return found
+
+
+def spans_digest(clips: Iterable[Clip]) -> str:
+    """sha256 of where clips lie in their files, in seconds, and of their groups; their order does not count."""
+    return digest(sorted([clip.id, clip.start_s, clip.duration_s, clip.group] for clip in clips))
 
 
 def facts_digest(encoder: Encoder) -> str:

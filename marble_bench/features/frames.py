@@ -65,6 +65,15 @@ def framewise(layers: Sequence[Layer]) -> list[int]:
     return [index for index, layer in enumerate(layers) if (layer.frame_rate_hz or 0) >= MIN_RATE_HZ]
 
 
+def summable(encoder: Encoder) -> tuple[int, ...]:
+    """Of the layers that a weighted sum runs over, those with frames, by index; none if fewer than two, or of several
+    rates."""
+    able = framewise(encoder.layers)
+    found = tuple(index for index in encoder.summable if index in able)
+    alike = len(found) > 1 and len({encoder.layers[index].frame_rate_hz for index in found}) == 1
+    return found if alike else ()
+
+
 def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
     """Raise UsageError naming the layers among these that have no frames, and those of the encoder that have."""
     able = framewise(encoder.layers)

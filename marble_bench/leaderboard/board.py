@@ -25,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.leaderboard.rows import Against, Cell, published_cells, record_cells, task_of
 from marble_bench.records.record_file import Predicted, Stored, alike, predicted
 from marble_bench.scoring import statistics
+from marble_bench.scoring.scores import number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -32,6 +33,10 @@ if TYPE_CHECKING:
 ALPHA = 1 - statistics.LEVEL
 AVERAGE = "average"
 SHUFFLES = 200
+PLAUSIBLE = (
+    0.6,
+    1.7,
+)  # an interval's width, in widths of the jackknife's by t; others are made again, which takes longer
 
 
 @dataclass(frozen=True)
@@ -85,6 +90,7 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     by_path = {str(each.path): each for each in stored}
     cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
     answers = _Answers(by_path, cache)
+    cells = [_with_own_interval(cell, answers) for cell in cells]
     cells = against_published(_ranked(cells, answers)) + (
         [] if asked.mini else [c for c in published_cells() if asked.shows(c)]
     )
@@ -167,6 +173,39 @@ def _read_kept(path: Path) -> NDArray[Any] | None:
         return None
     values = content[32:]
     return np.frombuffer(values, "<f8") if hashlib.sha256(values).digest() == content[:32] else None
+
+
+def _with_own_interval(cell: Cell, answers: _Answers) -> Cell:
+    """A measured cell with an interval that its predictions bear out; where the record's is not of their width, theirs.
+
+    Other versions made intervals in other ways, within `PLAUSIBLE` of the jackknife's. A score that cannot be made again
+    from predictions keeps what the record says.
+    """
+    found = answers.of(cell)
+    if found is None or _is_plausible(cell, answers):
+        return cell
+    low, high = statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
+    made = (number(low), number(high))
+    told = cell.interval or (None, None)
+    if all(one is other or _equal(one, other) for one, other in zip(told, made, strict=True)):
+        return cell
+    words = "interval made again from the predictions, which do not give the record's"
+    return replace(cell, interval=made, basis=f"{cell.basis}; {words}")
+
+
+def _equal(one: float | None, other: float | None) -> bool:
+    return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-4)
+
+
+def _is_plausible(cell: Cell, answers: _Answers) -> bool:
+    """Whether an interval holds its score and is about as wide as the jackknife's."""
+    low, high = cell.interval or (None, None)
+    if low is None or high is None or not low <= cell.value <= high or not _smooth(cell, answers):
+        return False
+    score, cut = answers.jackknife(cell)
+    below, above = statistics.student(score, cut)
+    least, most = (times * (above - below) for times in PLAUSIBLE)
+    return least <= high - low <= most
 
 
 def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:

@@ -10,25 +10,30 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from msgspec import UNSET
 
 from marble_bench.audio import perturb
-from marble_bench.core import hashes, keys, plugins
+from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Task
+from marble_bench.data.checks import ROUGH
 from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
-from marble_bench.records import comparable
+from marble_bench.probes import few_shot
+from marble_bench.records import comparable, versions
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.scoring.targets import Frames, Stems
 
+CLOSE = 1e-6  # scores are made again in double precision from stored single precision
 CLOSE_TRIVIAL = 1e-5
+LOUDEST_DB = 400  # no ratio of two signals in double precision is larger
+NO_INTERVAL = "no interval, "  # so begins what is marked of a score without one
 CLOSE_VALID = (
     1e-3  # validation scores of probes trained together and of one alone: single precision, another order of sums
 )
@@ -41,9 +46,11 @@ def disagreements(record: Record) -> Iterator[tuple[str, str]]:
     yield from _model(record)
     yield from _comparable(record)
     yield from _selection(record)
+    yield from _other_kinds(record)
     yield from _curves(record)
     yield from _perturbations(record)
-    yield from _sources(record)
+    yield from _marks(record)
+    yield from _cost(record)
 
 
 def _perturbations(record: Record) -> Iterator[tuple[str, str]]:
@@ -84,52 +91,6 @@ def encoder_of(record: Record) -> Encoder | None:
     if record.model.source.startswith(BROUGHT):
         return None
     return plugins.encoders().get(record.model.name)
-
-
-def _sources(record: Record) -> Iterator[tuple[str, str]]:
-    """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
-
-    Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
-    """
-    own_task = task_of(record) is None
-    yield from _named_sources(record)
-    for each in record.identity.sources if record.identity else ():
-        kind, name = each.kind, each.name
-        if not hashes.shipped_name(kind, name):
-            continue
-        if each.shipped and not hashes.known(kind, name, each.version, each.digest):
-            yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
-        elif not each.shipped and not (own_task and kind in ("corpus", "metric", "head")):
-            yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
-
-
-def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
-    """Whether the code that a record names is that of its own task, corpus, model, protocol and metrics."""
-    identity, task, protocol = record.identity, task_of(record), protocol_of(record)
-    if not identity:
-        return
-    if identity.pipeline > keys.PIPELINE:
-        yield (
-            "facts",
-            f"its features went through pipeline {identity.pipeline}, and this version has {keys.PIPELINE}",
-        )
-    brought = record.model.source.startswith(BROUGHT)
-    own: dict[str, set[tuple[str, int | None]]] = {
-        "task": {(record.task.name, record.task.version)},
-        "corpus": {(record.data.corpus, None)},
-        "protocol": {(record.protocol.name, record.protocol.version)},
-        "encoder": set() if brought else {(record.model.name, record.model.version)},
-    }
-    if task is not None:
-        own["metric"] = {(metric.name, None) for metric in task.metrics}
-    if protocol is not None:
-        own["head"] = {(plugins.head_of(protocol).name, None)}
-    for kind, right in own.items():
-        versions = {version for _, version in right} != {None}
-        found = {(each.name, each.version if versions else None) for each in identity.sources if each.kind == kind}
-        if found != right:
-            names = listing(f"'{name}'" for name, _ in sorted(found, key=str)) or "none"
-            yield "facts", f"its identity names the {kind} {names}, and the record is of another name or version"
 
 
 def _protocol(record: Record) -> Iterator[tuple[str, str]]:
@@ -216,7 +177,7 @@ def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[
         fault = task.corpus.known_fault(audio_of.get(each.clip, each.clip))
         known = fault is not None and fault.what == each.why
         if not known and (audio_of or left[each.why] < 1):  # else which file a clip is stands in the corpus alone
-            strange.append(f"'{each.clip}': {_short(each.why)}")
+            strange.append(f"'{each.clip}': {short(each.why)}")
         left[each.why] -= 1
     if strange:
         yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
@@ -250,7 +211,7 @@ def _model(record: Record) -> Iterator[tuple[str, str]]:
         told = getattr(claimed, key)
         told = list(told) if isinstance(told, tuple) else told
         if told is not UNSET and told != fact:
-            yield "facts", f"model.{key} is {_short(told)}, and that of '{encoder.name}' is {_short(fact)}"
+            yield "facts", f"model.{key} is {short(told)}, and that of '{encoder.name}' is {short(fact)}"
     if (claimed.source == "none") != (encoder.weights is None):
         yield "facts", f"model.source is '{claimed.source}', and '{encoder.name}' has {_weights(encoder)}"
 
@@ -259,7 +220,8 @@ def _weights(encoder: Encoder) -> str:
     return "no weights" if encoder.weights is None else f"its weights from {encoder.weights.url}"
 
 
-def _short(value: object) -> str:
+def short(value: object) -> str:
+    """A value of a record as text of at most 80 characters."""
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
@@ -270,7 +232,7 @@ def _departures(record: Record) -> comparable.Departures:
 
 
 def variant_of(record: Record) -> str | None:
-    """What a record's file is called after its task's name, by the record; None where a later version gave a reason."""
+    """What a record's file is called after its task's name, by the record; None where its `why_not` has another reason."""
     apart = _departures(record)
     return apart.variant() if set(record.why_not) <= set(apart.reasons()) else None
 
@@ -278,10 +240,19 @@ def variant_of(record: Record) -> str | None:
 def _comparable(record: Record) -> Iterator[tuple[str, str]]:
     if record.comparable == bool(record.why_not):
         yield "impossible", f"comparable is {record.comparable} and why_not is {list(record.why_not)}"
-    absent = [reason for reason in _departures(record).reasons() if reason not in record.why_not]
-    if absent:
+    reasons = _departures(record).reasons()
+    if absent := [reason for reason in reasons if reason not in record.why_not]:
         told = "it calls itself comparable" if record.comparable else "its why_not does not say so"
         yield "impossible", f"{told}: {'; '.join(absent)}"
+    strange = [reason for reason in record.why_not if reason not in reasons]
+    if strange and not versions.is_later(record):
+        yield "facts", f"why_not has {listing(map(_quoted, strange), most=3)}, and nothing in the record says so"
+    if len(set(record.why_not)) < len(record.why_not):
+        yield "facts", "why_not gives a reason twice"
+
+
+def _quoted(text: str) -> str:
+    return f"'{short(text)}'"
 
 
 def _selection(record: Record) -> Iterator[tuple[str, str]]:
@@ -367,11 +338,99 @@ def valid_scores(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
+def _other_kinds(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether choices and scores have those fields alone that their kind of task and their protocol write."""
+    task, protocol, chosen = task_of(record), protocol_of(record), record.selection.per_seed
+    ensemble = f"{record.selection.metric}_ensemble" in record.scores
+    if any((choice.ensemble is not UNSET) != ensemble for choice in chosen):
+        yield (
+            "impossible",
+            "a choice has an ensemble of windows exactly where a score is of one; here one of the two is absent",
+        )
+    if task is not None:
+        stems = set(task.target.names) if isinstance(task.target, Stems) else set()
+        if set(record.selection.stems) != stems:
+            own, right = (listing(sorted(names)) or "no stem" for names in (record.selection.stems, stems))
+            yield "impossible", f"its probes are of {own}, those of its task of {right}"
+        settings = task.target.settings if isinstance(task.target, Frames) else ()
+        told = {choice.setting for choice in chosen if choice.setting is not UNSET}
+        if strange := sorted(told - set(settings)):
+            there = f"tries {listing(f'{value:g}' for value in settings)}" if settings else "has no such parameter"
+            yield "choice", f"a decoder with setting {strange[0]:g} was chosen, and its task {there}"
+    if protocol is not None:
+        axes = set(axes_of(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
+        if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
+            yield "choice", f"a choice has {listing(strange_axes)}, which '{protocol.name}' does not try"
+    for name, score in record.scores.items():
+        if score.oracle is not UNSET and not record.selection.stems:
+            yield "impossible", f"{name} has an oracle, which scores of separated stems alone have"
+        elif score.oracle and abs(score.oracle) > LOUDEST_DB:
+            yield (
+                "impossible",
+                f"{name}: an oracle of {score.oracle:.4g} dB is beyond double precision ({LOUDEST_DB} dB)",
+            )
+
+
 def _curves(record: Record) -> Iterator[tuple[str, str]]:
-    seeds, train = record.selection.seeds, record.data.clips.train
+    """Whether a few-shot curve is of one task's shares, clips, seeds and of values that its score can have."""
+    seeds, train, task = record.selection.seeds, record.data.clips.train, task_of(record)
+    if record.few_shot and task is not None and isinstance(task.target, Frames | Stems):
+        yield "facts", "it has a few-shot curve, which runs of whole clips alone have"
+    shares = [point.share for point in record.few_shot]
+    if shares != sorted(set(shares)):
+        yield "counts", f"few shots: shares of {listing(f'{100 * share:g} %' for share in shares)} do not ascend"
     for point in record.few_shot:
-        if not len(point.valid) == len(point.test) == seeds or point.clips > train:
-            yield "counts", f"few shots, {100 * point.share:g} %: not of {seeds} seeds and at most {train} clips"
+        where, clips = f"few shots, {100 * point.share:g} %", few_shot.clips_of(point.share, train)
+        if not len(point.valid) == len(point.test) == seeds:
+            yield "counts", f"{where}: {len(point.test)} scores on test, {len(point.valid)} on valid, for {seeds} seeds"
+        if point.clips != clips:
+            yield "counts", f"{where}: {point.clips} clips, and of {train} train clips that share is {clips}"
+        main = record.scores.get(record.selection.metric)
+        if main is not None:
+            yield from out_of_range(where, record.selection.metric, main.unit, [*point.valid, *point.test])
+
+
+def _marks(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether what is marked about a score is what a run marks, and fits its interval."""
+    for name, score in record.scores.items():
+        own = [mark.removeprefix(f"{name}: ") for mark in record.data.marks if mark.startswith(f"{name}: ")]
+        without = [mark for mark in own if mark.startswith(NO_INTERVAL)]
+        if strange := [mark for mark in own if mark not in without and not mark.startswith(ROUGH)]:
+            yield "facts", f"data.marks says of {name} {listing(map(_quoted, strange), most=3)}, which no run marks"
+        if record.identity and bool(without) != (None in score.ci95):
+            told = (
+                "has no interval, and data.marks does not say why"
+                if not without
+                else "has an interval, and data.marks denies it"
+            )
+            yield "impossible", f"{name} {told}"
+
+
+def _cost(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether the speed is that of the seconds beside it, which are rounded to milliseconds."""
+    cost, half = record.cost, 0.0005
+    least = (cost.audio_s - half) / (cost.extract_s + half)
+    most = (cost.audio_s + half) / (cost.extract_s - half) if cost.extract_s > half else math.inf
+    factor = cost.real_time_factor
+    if factor is None:
+        if cost.audio_s > half and cost.extract_s > half:
+            yield "facts", "cost.real_time_factor is absent, and there are seconds of audio and of work"
+    elif not 0.99 * least - 0.01 <= factor <= 1.01 * most + 0.01:
+        yield (
+            "facts",
+            f"cost.real_time_factor is {factor:.6g}, and {cost.audio_s:g} s of audio took {cost.extract_s:g} s",
+        )
+
+
+def out_of_range(where: str, metric: str, unit: str, values: Iterable[float | None]) -> Iterator[tuple[str, str]]:
+    """Values that no score of a metric can have. where: what they are, for people."""
+    known = [value for value in values if value is not None]
+    if unit != "fraction" or not known:
+        return
+    if max(known) > 1 + CLOSE:
+        yield "impossible", f"{where}: {max(known):.4g} is more than the best there is, 1"
+    if not metric.startswith("r2") and min(known) < -CLOSE:
+        yield "impossible", f"{where}: {min(known):.4g} is less than the least there is, 0"
 
 
 def trivial_is_possible(metric: Metric, outputs: int, truth: Any, score: float) -> bool:

@@ -17,8 +17,8 @@ In the order in which they are asked, and the first that stops further questions
   at hand say; see `marble_bench.records.corpus_facts`.
 - `duplicate`: the same run stands in another file; `same answers`: predictions that are another model's; see
   `marble_bench.records.copies`.
-- `below floor`, `no digests`, `not recomputed`, `interval`, `fault not here`, `near answers`: warnings; the
-  record stands, somebody should look.
+- `below floor`, `no digests`, `no identity`, `later version`, `not recomputed`, `interval`, `fault not here`,
+  `near answers`: warnings; the record is valid, somebody should look.
 """
 
 from __future__ import annotations
@@ -37,9 +37,10 @@ from marble_bench.core import plugins
 from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
 from marble_bench.files.names import folder_name
-from marble_bench.records import claims, copies, corpus_facts, results
+from marble_bench.records import claims, copies, corpus_facts, origins, results, versions
+from marble_bench.records.claims import CLOSE
 from marble_bench.records.corpus_facts import Corpora
-from marble_bench.records.record import SCHEMA, Record, Score, mean_and_spread
+from marble_bench.records.record import SCHEMA, Record, mean_and_spread
 from marble_bench.records.record_file import Predicted, Stored, metric_of, predicted, table
 from marble_bench.records.schema import InvalidRecord, from_json
 from marble_bench.scoring.scores import drop, number, split_of
@@ -49,11 +50,14 @@ from marble_bench.scoring.targets import Frames
 if TYPE_CHECKING:
     import pandas as pd
 
-CLOSE = 1e-6  # scores are made again in double precision from stored single precision
+FAR = 0.25  # of an interval's width: twenty other draws of the clips moved bounds by at most 0.19 of it
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
 Run = tuple[str | int | tuple[str, ...], ...]  # what makes two records those of one run
-WARNINGS = ("below floor", "no digests", "not recomputed", "interval", "fault not here", "near answers")
+WARNINGS = (
+    *("below floor", "no digests", "no identity", "later version", "not recomputed", "interval", "fault not here"),
+    "near answers",
+)
 
 
 @dataclass(frozen=True)
@@ -116,6 +120,8 @@ def _in_order(stored: Stored) -> str:
     words = f"{stored.name}: scores made again from the predictions are the same"
     unmade = [name for name in stored.record.scores if metric_of(stored.record, name) is None]
     words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
+    words += "; not made again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
+    words += "; not made again: oracles, which need the songs" if stored.record.selection.stems else ""
     strange = claims.unknown(stored.record)
     return words + (f"; facts not known here: {listing(strange)}" if strange else "")
 
@@ -154,6 +160,7 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
     yield from _ranges(stored.record)
     yield from claims.disagreements(stored.record)
     here = corpora.of(stored.record)
+    yield from origins.disagreements(stored.record, here)
     if task := here.named.task if here else claims.task_of(stored.record):
         yield from claims.faults(stored.record, task, here.clips if here else ())
     tables: dict[str, pd.DataFrame] = {}
@@ -220,11 +227,7 @@ def _ranges(record: Record) -> Iterator[tuple[str, str]]:
     seeds = record.selection.seeds
     for name, score in record.scores.items():
         values = [score.test, score.valid, score.trivial, *score.per_seed, *score.ci95]
-        known = [value for value in values if value is not None]
-        if score.unit == "fraction" and any(value > 1 + CLOSE for value in known):
-            yield "impossible", f"{name}: {max(known):.4g} is more than the best there is, 1"
-        if score.unit == "fraction" and not name.startswith("r2") and any(value < -CLOSE for value in known):
-            yield "impossible", f"{name}: {min(known):.4g} is less than the least there is, 0"
+        yield from claims.out_of_range(name, name, score.unit, values)
         if len(score.per_seed) != seeds:
             yield "counts", f"{name}: {len(score.per_seed)} scores for {seeds} seeds"
         mean, std = mean_and_spread(score.per_seed)
@@ -333,7 +336,7 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
     for name, score in record.scores.items():
         found = predicted(stored, name)
         if found is not None:
-            yield from _score(name, score, found, intervals)
+            yield from _score(name, record, found, intervals)
             chosen = predicted(stored, name, "valid")
             valid = mean_and_spread(_scored(chosen))[0] if chosen else score.valid
             if not _close(valid, score.valid):
@@ -343,19 +346,35 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
             yield "not recomputed", f"{name} cannot be made again from what is stored"
 
 
-def _score(name: str, score: Score, found: Predicted, intervals: bool) -> Iterator[tuple[str, str]]:
+def _score(name: str, record: Record, found: Predicted, intervals: bool) -> Iterator[tuple[str, str]]:
     """Whether a score on test, its interval and that of a constant answer are what the predictions give."""
+    score = record.scores[name]
     again = _scored(found)
     if not all(_close(*pair) for pair in zip_longest(again, score.per_seed)):
         yield "scores", f"{name}: {_numbers(score.per_seed)} in the record, {_numbers(again)} by its predictions"
     elif score.main and intervals:
         bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-        made = [number(bound) for bound in bounds]
-        if not all(_close(*pair, 1e-4) for pair in zip(score.ci95, made, strict=True)):
-            yield "interval", f"{name}: {_numbers(score.ci95)} in the record, {_numbers(made)} with this version"
+        yield from _interval(name, score.ci95, [number(bound) for bound in bounds], record)
     told, width = score.trivial, found.outputs.shape[-1]
     if told is not None and not claims.trivial_is_possible(found.metric, width, found.truth, told):
         yield "scores", f"{name}: trivial is {told:.6g} in the record, and no constant answer gets it on these clips"
+
+
+def _interval(
+    what: str, told: Sequence[float | None], made: Sequence[float | None], record: Record
+) -> Iterator[tuple[str, str]]:
+    """Whether an interval is that of the predictions: a warning where another version, or other draws of clips, made it."""
+    if all(_close(*pair, 1e-4) for pair in zip(told, made, strict=True)):
+        return
+    words = f"{what} {_numbers(told)} in the record, {_numbers(made)} with this version"
+    low, high = (bound or 0.0 for bound in made)
+    far = (None in told) != (None in made) or any(
+        abs((one or 0.0) - (other or 0.0)) > FAR * (high - low) for one, other in zip(told, made, strict=True)
+    )
+    if far and versions.is_this(record):
+        yield "scores", f"interval of {words}"
+    else:
+        yield "interval", words
 
 
 def _items(record: Record, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -410,12 +429,7 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
                 )
                 continue
             bounds = score.drop_ci95 or again["drop_ci95"]  # a record made before drops had one has none
-            if not all(_close(*pair, 1e-4) for pair in zip(bounds, again["drop_ci95"], strict=True)):
-                yield (
-                    "interval",
-                    f"{name}: {metric} drop {_numbers(bounds)} in the record, "
-                    f"{_numbers(again['drop_ci95'])} with this version",
-                )
+            yield from _interval(f"{name}: {metric} drop", bounds, again["drop_ci95"], record)
 
 
 def _close(one: float | None, other: float | None, apart: float = CLOSE) -> bool:

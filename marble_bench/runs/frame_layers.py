@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.protocol import Protocol
 from marble_bench.errors import UsageError
-from marble_bench.features.frames import Frames, check_framewise, framewise
+from marble_bench.features.frames import Frames, check_framewise, framewise, summable
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.inputs import Inputs
 from marble_bench.runs.layers import chosen_layers
@@ -69,11 +69,9 @@ def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everythin
     """
     able = framewise(encoder.layers)
     chosen = [index for index in single if index in able] if everything else list(single)
-    summed = tuple(index for index in encoder.summable if index in able) if with_sum else ()
-    if len(summed) < 2 or len({encoder.layers[index].frame_rate_hz for index in summed}) > 1:
-        if with_sum and not everything:
-            raise UsageError(f"--layers sum: {encoder.name} has no two layers with frames of one width and rate to sum")
-        summed = ()
+    summed = summable(encoder) if with_sum else ()
+    if with_sum and not summed and not everything:
+        raise UsageError(f"--layers sum: {encoder.name} has no two layers with frames of one width and rate to sum")
     if not summed or chosen:
         check_framewise(encoder, chosen)
     return Layers(tuple(chosen), summed)

@@ -20,7 +20,7 @@ def run_key(inputs: Inputs, config: RunConfig, variant: str = "") -> RunKey:
         layers=inputs.features.names,
         summable=inputs.summable,
         corpus=inputs.examples.fingerprint(),
-        spans=keys.digest(sorted([c.id, c.start_s, c.duration_s, c.group] for c in inputs.examples.clips)),
+        spans=keys.spans_digest(inputs.examples.clips),
         task=keys.task_hash(config.data.named),
         sources=keys.keyed(each for each in origins if each.kind != "encoder"),  # that is in the features' keys
         seeds=config.probes.seeds,

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -196,7 +197,7 @@ def changed_facts(record: Record, again: Record) -> list[str]:
 @dataclass(frozen=True)
 class Difference:
     """What a record says and its rerun does not. kind: `weights`, `model`, `task`, `protocol`, `data`, `counts`, `faults`,
-    `missing`, `trivial`, `grid`, `choice`, `predictions`."""
+    `missing`, `identity`, `few-shot`, `trivial`, `grid`, `choice`, `predictions`."""
 
     kind: str
     words: str
@@ -241,10 +242,45 @@ def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
             more = "" if versions[0] != versions[1] else ", with other contents"
             yield kind, f"made for {versions[0]}, here is {versions[1]}{more}"
     yield from _data(old.data, new.data, close)
+    yield from _keys(old, new)
+    yield from _few_shot(old, new, close)
     for name, score in old.scores.items():
         made = new.scores[name].trivial if name in new.scores else None
         if not _near(score.trivial, made, 10 * CLOSE):
             yield "trivial", f"{name}: a constant answer gets {_shown(made)}, the record says {_shown(score.trivial)}"
+
+
+def _keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:
+    """Whether the keys of features and run are the same, where all that they are made of is."""
+    if not old.identity or not new.identity or old.identity.sources != new.identity.sources:
+        return
+    made_of = [(each.model.weights_sha256, each.environment.dtype, each.data.fingerprint) for each in (old, new)]
+    if made_of[0] != made_of[1] or old.identity.pipeline != new.identity.pipeline:
+        return
+    for name in ("features", "run"):
+        told, made = getattr(old.identity, name), getattr(new.identity, name)
+        if told != made:
+            yield "identity", f"identity.{name} is {told[:19]}..., the rerun's is {made[:19]}..."
+
+
+def _few_shot(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
+    """Whether every point of a few-shot curve comes out as the record says."""
+    if len(old.few_shot) != len(new.few_shot):
+        yield "few-shot", f"{len(old.few_shot)} points of the curve in the record, {len(new.few_shot)} here"
+        return
+    most = CLOSE if close else VALID_APART
+    for told, made in zip(old.few_shot, new.few_shot, strict=True):
+        where = f"{100 * told.share:g} % of the training clips"
+        if (told.share, told.clips) != (made.share, made.clips):
+            yield (
+                "few-shot",
+                f"{where}, {told.clips} clips in the record; {100 * made.share:g} %, {made.clips} clips here",
+            )
+        for split in ("valid", "test"):
+            before, here = (getattr(each, split) for each in (told, made))
+            if len(before) != len(here) or not all(map(partial(_near, apart=most), before, here)):
+                shown = [", ".join(map(_shown, each)) for each in (before, here)]
+                yield "few-shot", f"{where}: {split} is {shown[0]} in the record, {shown[1]} here"
 
 
 def _listed(value: object) -> object:

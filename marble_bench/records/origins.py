@@ -1,0 +1,170 @@
+"""What a record says of the code and the keys that it was made by: versions, source digests, `identity.features` and `.run`.
+
+Both keys hold exact facts (`marble_bench.core.keys`), so they are made again from what the record says elsewhere and what
+is known here: the encoder's declared facts, the task's window, and the list of clips where it is at hand. What needs more is
+left alone: the keys of a separation task rest on its mixtures, those of chosen layers on the order they were asked in.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from marble_bench import _version
+from marble_bench.core import hashes, keys, plugins
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.keys import FeatureKey, RunKey
+from marble_bench.core.protocol import Protocol
+from marble_bench.core.sources import Origin
+from marble_bench.core.task import Task
+from marble_bench.errors import listing
+from marble_bench.features import frames, pooled
+from marble_bench.records import claims, comparable, versions
+from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.corpus_facts import AtHand, used_clips
+from marble_bench.records.record import Identity, Record, SourceCode
+from marble_bench.scoring.targets import Frames, Stems
+
+
+def disagreements(record: Record, here: AtHand | None) -> Iterator[tuple[str, str]]:
+    """Kind and words of everything that is not so. here: the task's list of clips, if it is at hand."""
+    yield from _suite(record)
+    yield from _named_sources(record)
+    yield from _sources(record)
+    if record.identity:
+        yield from _keys(record, record.identity, here)
+
+
+def _keys(record: Record, identity: Identity, here: AtHand | None) -> Iterator[tuple[str, str]]:
+    """Whether the two keys are those of what the record says elsewhere."""
+    features = features_of(record, identity)
+    if features is None:
+        return
+    made = {"features": features[0] if len(features) == 1 else keys.digest(list(features))}
+    if here is not None and (run := run_of(record, identity, features, here)) is not None:
+        made["run"] = run
+    for name, expected in made.items():
+        told = getattr(identity, name)
+        if told != f"sha256:{expected}":
+            yield "facts", f"identity.{name} is {told[:19]}..., and the key of its facts is sha256:{expected[:12]}..."
+
+
+def _suite(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether the version is one, and whether the record holds what that version writes."""
+    version, brought = record.suite.version, record.model.source.startswith(BROUGHT)
+    if not versions.is_version(record):
+        yield "facts", f"suite.version is {claims.short(version)!r}, which is no version of this suite"
+        return
+    if versions.is_later(record):
+        yield "later version", f"made by version {version}, and this is {_version.version()}: update marble-bench"
+    if not record.identity:
+        words = "it names no code and no keys (identity)"
+        if version == versions.UNTOLD:
+            yield "no identity", f"{words}: made before records did, or they were taken away"
+        else:
+            yield "facts", f"{words}, and version {version} writes them"
+    elif not brought and not record.model.normalize:
+        yield "facts", "model.normalize is absent, and every version that writes identity writes it"
+
+
+def _sources(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
+
+    Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
+    """
+    own_task = claims.task_of(record) is None
+    for each in record.identity.sources if record.identity else ():
+        kind, name = each.kind, each.name
+        if not hashes.shipped_name(kind, name):
+            continue
+        if each.shipped and not hashes.known(kind, name, each.version, each.digest):
+            yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
+        elif not each.shipped and not (own_task and kind in ("corpus", "metric", "head")):
+            yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
+
+
+def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether the code that a record names is that of its own task, corpus, model, protocol and metrics."""
+    identity, task, protocol = record.identity, claims.task_of(record), claims.protocol_of(record)
+    if not identity:
+        return
+    if identity.pipeline > keys.PIPELINE:
+        yield "facts", f"its features went through pipeline {identity.pipeline}, and this version has {keys.PIPELINE}"
+    for kind, right in _expected(record, task, protocol).items():
+        versions = {version for _, version in right} != {None}
+        found = {(each.name, each.version if versions else None) for each in identity.sources if each.kind == kind}
+        if found != right:
+            names = listing(f"'{name}'" for name, _ in sorted(found, key=str)) or "none"
+            yield "facts", f"its identity names the {kind} {names}, and the record is of another name or version"
+
+
+def _expected(record: Record, task: Task | None, protocol: Protocol | None) -> dict[str, set[tuple[str, int | None]]]:
+    """Names and versions of the code that a record should name, by kind; None for a version that it does not say."""
+    brought = record.model.source.startswith(BROUGHT)
+    own: dict[str, set[tuple[str, int | None]]] = {
+        "task": {(record.task.name, record.task.version)},
+        "corpus": {(record.data.corpus, None)},
+        "protocol": {(record.protocol.name, record.protocol.version)},
+        "encoder": set() if brought else {(record.model.name, record.model.version)},
+    }
+    if task is not None:
+        own["metric"] = {(metric.name, None) for metric in task.metrics}
+    if protocol is not None:
+        own["head"] = {(plugins.head_of(protocol).name, None)}
+    return own
+
+
+def features_of(record: Record, identity: Identity) -> list[str] | None:
+    """Digests of the keys of a record's features, one for each store; None where they do not follow from what is known."""
+    encoder, task = claims.encoder_of(record), claims.task_of(record)
+    if record.model.source.startswith(BROUGHT):
+        return [record.model.weights_sha256]
+    if identity.pipeline != keys.PIPELINE or encoder is None or task is None:
+        return None
+    code = [each for each in identity.sources if each.kind == "encoder"]
+    if encoder.version != record.model.version or len(code) != 1 or isinstance(task.target, Stems):
+        return None
+    found = _feature_keys(record, task, encoder)
+    return None if found is None else [replace(key, source=_origin(code[0]).key[2]).digest for key in found]
+
+
+def _origin(code: SourceCode) -> Origin:
+    """The code of a plug-in as runs know it."""
+    return Origin(code.kind, code.name, code.version, code.digest, code.shipped)
+
+
+def _feature_keys(record: Record, task: Task, encoder: Encoder) -> list[FeatureKey] | None:
+    weights, dtype = record.model.weights_sha256, record.environment.dtype
+    if not isinstance(task.target, Frames):
+        return [pooled.key_of(encoder, weights, task.window, dtype)]
+    if comparable.of_record(record, None).layers != "all":
+        return None
+    facts = {"clip_normalize": task.window.normalize}
+    able = frames.framewise(encoder.layers)
+    return [frames.key_of(encoder, weights, layer, facts, task.window.length_s, dtype) for layer in able]
+
+
+def run_of(record: Record, identity: Identity, features: Sequence[str], here: AtHand) -> str | None:
+    """The digest of the key of a run; None where it does not follow from what is known."""
+    encoder, task, protocol = claims.encoder_of(record), claims.task_of(record), claims.protocol_of(record)
+    if encoder is None or task is None or protocol is None or (record.data.mini and here.root is None):
+        return None
+    used, sure = used_clips(record, here)
+    if not sure or here.mini != record.data.mini:
+        return None
+    layers, summable = list(range(len(encoder.layers))), encoder.summable
+    if isinstance(task.target, Frames):
+        layers = frames.framewise(encoder.layers)
+        summed = frames.summable(encoder) if protocol.layer_sum else ()
+        summable = tuple(layers.index(index) for index in summed)
+    return RunKey(
+        features=features,
+        layers=[encoder.layers[layer].name for layer in layers],
+        summable=summable,
+        corpus=record.data.fingerprint,
+        spans=keys.spans_digest(used),
+        task=record.task.hash,
+        sources=keys.keyed(_origin(each) for each in identity.sources if each.kind != "encoder"),
+        seeds=record.selection.seeds,
+        variant=claims.variant_of(record) or "",
+    ).digest
