@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from marble_bench.core.task import Task as Task
     from marble_bench.core.task import Window as Window
     from marble_bench.core.task_set import TaskSet as TaskSet
+    from marble_bench.data.splits import draw_splits as draw_splits
     from marble_bench.files.source import Source as Source
     from marble_bench.scoring.frame_targets import BinPart as BinPart
     from marble_bench.scoring.frame_targets import ClassPart as ClassPart
@@ -80,6 +81,7 @@ _PUBLIC = {
     "TrainingSet": "core.head",
     "ValuePart": "scoring.frame_targets",
     "Window": "core.task",
+    "draw_splits": "data.splits",
     "stack": "core.encoder",
 }
 
