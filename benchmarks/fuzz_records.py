@@ -37,11 +37,10 @@ from typing import Any
 FILE_S, MEMORY_MB = 20.0, 1000
 # What neither the suite nor the tables beside a record can contradict. The corpus and the encoder at hand tell the rest.
 CANNOT_BE_TOLD = re.compile(
-    r"(suite|cost|environment)\."
+    r"(suite\.(git|dirty)|cost|environment)\b"
     r"|data\.(fingerprint|marks|clips\.train)"
-    r"|model\.(source|revision|weights_sha256|normalize)"
-    r"|scores\.\w+\.(ci95|trivial|oracle|std)"  # std and normalize: where they are left out, as older records do
-    r"|selection\.per_seed\.\d+\.ensemble"
+    r"|model\.(source|revision|weights_sha256)"
+    r"|scores\.\w+\.(ci95|trivial|std)"  # std: where it is left out, as older records do
     r"|grid\.(valid|best_epoch|history|diverged)"  # of a probe that was not chosen
     r"|predictions\.(outputs|truth|clip|group)"  # where the answer stays right or wrong; of one seed alone
 )
