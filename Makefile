@@ -45,7 +45,7 @@ test-fast: $(STAMP)
 # the tests that need Ray and an S3 server, which `make check` skips: starting clusters takes a minute or more on two cores
 test-cluster: $(STAMP)
 	$(BIN)/python -m pip install --quiet -c constraints.txt -e '.[dev,ray,s3]' 'moto[server]'
-	$(BIN)/python -m pytest -n 2 tests/test_cluster.py tests/test_elsewhere.py
+	$(BIN)/python -m pytest -n 2 tests/test_cluster.py tests/test_remote_store.py
 
 # the fast tests with every direct dependency at its floor, or at its newest release, in an environment of their own; torch comes
 # from the pins in both, and first, so that uv keeps that build of it and looks for no other
@@ -54,7 +54,7 @@ test-newest: RESOLUTION := highest
 test-lowest test-newest: ENV = $(VENV)/$@
 test-lowest test-newest:
 	$(PYTHON) -m venv --clear $(ENV)
-	$(ENV)/bin/python -m pip install --quiet $$(grep -E '^(torch|uv)==' constraints.txt)
+	$(ENV)/bin/python -m pip install --quiet --no-deps $$(grep -E '^(torch|uv)==' constraints.txt)
 	$(ENV)/bin/python -m pip freeze | grep '^torch==' > $(ENV)/torch.txt
 	$(ENV)/bin/uv pip install --quiet --python $(ENV)/bin/python --resolution $(RESOLUTION) -c $(ENV)/torch.txt -e '.[dev]'
 	BENCH_TEST_RESOLUTION=$(RESOLUTION) $(ENV)/bin/python -m pytest -n 2 $(FAST)

@@ -1,4 +1,4 @@
-"""Judges the records that a branch adds, with the code of the tree that this file stands in.
+"""Judges the records that a branch adds, with the code of the tree that this file lies in.
 
     python -I .github/judge_results.py BRANCH [--base COMMIT]
 
@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 TREE = Path(__file__).resolve().parent.parent
-PART = r"[A-Za-z0-9%_+][A-Za-z0-9%._+-]{0,199}"  # of a path; a name's other characters stand there as %XX
+PART = r"[A-Za-z0-9%_+][A-Za-z0-9%._+-]{0,199}"  # of a path; a name's other characters are written as %XX
 NAME = re.compile(rf"results/{PART}/[0-9a-f]{{12}}/{PART}/({PART})\.(json|grid\.parquet|predictions\.parquet)")
 WINDOWS = ".bsseval.parquet"  # a table that runs of separators leave beside a record, for `bench results export`
 PUBLISHED = re.compile(r"results/(README\.md|published/[a-z_]+\.csv)")  # a person reads changes of these
@@ -86,7 +86,7 @@ def refusal(change: Change, size: int) -> str:
     if change.mode != REGULAR:
         return f"is no regular file (mode {change.mode}); a symlink, a program or a repository is no record"
     if change.letter != "A":
-        return "stands on the base already; a record is not changed, a maintainer replaces it"
+        return "is on the base already; a record is not changed, a maintainer replaces it"
     if size > LARGEST[name[2]]:
         return f"has {size} bytes; at most {LARGEST[name[2]]} are taken"
     return ""

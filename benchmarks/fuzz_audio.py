@@ -251,7 +251,7 @@ def untold(kind: str, content: bytes, before: dict[str, Any], after: dict[str, A
 
 
 def judge(kind: str, content: bytes, before: dict[str, Any], after: dict[str, Any]) -> str:
-    """One of the outcomes that stand at the head of this file."""
+    """One of the outcomes that are listed at the head of this file."""
     if "bad" in after or after.get("s", 0.0) > FILE_S:
         return "bad"
     if "refused" in after:

@@ -49,6 +49,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus, inspection
 from marble_bench.data.checks import behind_the_end
+from marble_bench.data.examples import find
 from marble_bench.errors import DataError
 from marble_bench.scoring.targets import Frames
 
@@ -296,7 +297,7 @@ def _cells(change: Callable[[random.Random, list[str]], list[str]], head: bool =
 
 
 def _cell(*values: str) -> Mutation:
-    """One cell becomes one of these; `{}` stands for what it was."""
+    """One cell becomes one of these; `{}` is what it was."""
 
     def change(drawn: random.Random, cells: list[str]) -> list[str]:
         at = drawn.randrange(len(cells))
@@ -537,9 +538,9 @@ def read(made: Made, named: Named) -> list[Clip]:
     if made.lists:
         clips = corpus.listed(named, None)
     else:
-        there = corpus.on_disk(named, made.root)
-        clips = list(there.clips)
-        if isinstance(task.target, Frames) and (wrong := behind_the_end(task.target, there.clips, there.paths)):
+        there = find(named, made.root).examples
+        clips = there.clips
+        if isinstance(task.target, Frames) and (wrong := behind_the_end(task.target, there)):
             raise DataError("\n".join(wrong[:10]))
     task.target.encode([clip.target for clip in clips], [clip.id for clip in clips])
     return clips
@@ -554,7 +555,7 @@ def look(made: Made) -> list[str]:
     except DataError as error:
         return [str(error)]
     damaged = [f"{name}: {why}" for name, why in report.damaged.items()]
-    return [*report.annotations, *damaged, *report.missing, *report.marks]
+    return [*report.annotations, *damaged, *report.missing, *report.warnings]
 
 
 def facts(clips: Sequence[Clip]) -> dict[str, tuple[Any, ...]]:

@@ -7,7 +7,7 @@ with every digest made again, as a careful forger does), and goes through check,
 and figure. The outcomes:
 
 - told: a verdict takes the record off the board
-- warned: it stands, with a warning
+- warned: it is valid, with a warning
 - cannot be told: a plausible value that no fact at hand contradicts (`CANNOT_BE_TOLD`; counted by name)
 - same: the mutation left the record as it was
 - bad: an exception that is none of ours, an honest record that fell, a control character in an output, more than 20 s or
@@ -188,7 +188,6 @@ def mutate(path: Path, draw: random.Random) -> tuple[str, str]:
 
 def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[str, list[str]]:
     """The kinds of verdict of a mutated record, with commas, and what was bad when it went through every reader."""
-    from dataclasses import asdict
 
     from marble_bench.cli import show
     from marble_bench.errors import BenchError
@@ -211,16 +210,19 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
 
     found = tried("check", lambda: validation.check([path]))
     kinds = {each.kind for each in found or ()}
-    fallen = any(not each.stands for each in found or ())
+    fallen = any(not each.is_valid for each in found or ())
     texts += [each.words for each in found or ()]
-    judged = tried("list", lambda: validation.judged(results.paths(folder)))
-    texts += judged.left_off if judged else []
-    if judged and not any(each.path == honest for each in judged.standing):
+    keep_valid = tried("list", lambda: validation.keep_valid(results.paths(folder)))
+    texts += keep_valid.left_off if keep_valid else []
+    if keep_valid and not any(each.path == honest for each in keep_valid.valid):
         bad.append("the honest record fell")
     for mini in (True, False):
         made = (
-            tried("board", lambda mini=mini: boards.make(judged.standing, boards.Asked(honest.parts[-2], mini)))
-            if judged
+            tried(
+                "board",
+                lambda mini=mini: boards.build_board(keep_valid.valid, boards.BoardFilter(honest.parts[-2], mini)),
+            )
+            if keep_valid
             else None
         )
         if made is None:
@@ -238,7 +240,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
         for each in (path, honest)
     ]
     if all(sides):
-        tried("compare", lambda: texts.append(json.dumps(asdict(compare.compare(*sides, 2)))))
+        tried("compare", lambda: texts.append(json.dumps(compare.compare(*sides, 2).as_json())))
     one = tried("reproduce", lambda: results.read(path))
     if one is not None:
         tried("reproduce", lambda: reproduce.config_of(one.record, folder, folder, "cpu"))

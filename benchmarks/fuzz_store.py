@@ -52,9 +52,9 @@ def make(cache: Path) -> list[Path]:
 
 def verify(cache: Path) -> list[str]:
     """What `bench features verify` names."""
-    from marble_bench.features.manage import faults, held
+    from marble_bench.features.manage import find_faults, list_stores
 
-    return [why for store in held(cache) for _, why in faults(store) if why]
+    return [why for store in list_stores(cache) for _, why in find_faults(store) if why]
 
 
 def read(cache: Path) -> str:

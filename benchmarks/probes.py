@@ -4,7 +4,7 @@ python benchmarks/probes.py [--quick] [--device cpu|cuda] [--only gtzan,mtt,juke
     [--epochs N] [--layers N]
 
 Features are synthetic, of the sizes that the lines name. The loop is torch.nn, torch.optim.Adam and torch's scheduler,
-with the same batches, masks and stopping, so that its scores can be held against ours probe by probe. It is timed on some
+with the same batches, masks and stopping, so that its scores can be compared with ours probe by probe. It is timed on some
 probes of the grid; its time for all of them is its time for a round times the rounds that ours trained. Bounds: the grid's
 multiplications at the rate of a large product; the optimiser's bytes at the rate of a copy of memory that does not fit the
 cache; dropout's random numbers, once for each seed, batch size and hidden size; the rows of the batches, once for each layer
@@ -229,7 +229,7 @@ def ceilings(device: str) -> dict[str, float]:
     return found
 
 
-def work(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
+def work(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
     """Operations of all products of the grid as it was trained, and bytes of all its optimiser steps."""
     operations = nbytes = 0.0
     for one in fitted:
@@ -252,7 +252,7 @@ def work(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> tu
     return operations, nbytes
 
 
-def shared(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
+def shared(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
     """Random numbers that dropout needs, and values of batches, each once for all probes that share them."""
     drawn: dict[tuple[int, int, int], float] = {}
     read: dict[tuple[int | None, int, int, int], float] = {}
@@ -270,7 +270,7 @@ def shared(fitted: list[trainer.Fitted], case: Case, recipe: trainer.Recipe) -> 
 
 
 def own_shapes(
-    fitted: list[trainer.Fitted],
+    fitted: list[trainer.TrainedProbe],
     blocks: list[list[trainer.Probe]],
     case: Case,
     recipe: trainer.Recipe,

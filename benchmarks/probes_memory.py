@@ -4,7 +4,7 @@ python benchmarks/probes_memory.py [--folder DIR] [--windows 250000] [--layers 2
 
 Writes 12.8 GB of synthetic half-precision features into a store, then does what a run does from there: reads them, looks at
 them, and trains some steps of a probe on each layer and on the weighted sum of all but the first. Mapped pages are the
-system's to take back, so they are shown apart from what the process holds for itself, which is held against the budget.
+system's to take back, so they are shown apart from what the process holds for itself, which is compared with the budget.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from marble_bench.features import pooled
 from marble_bench.features.store import Span, Store
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs.config import RunConfig
-from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs
 from marble_bench.runs.kinds.clips import ClipJob
 
 TASK = "mtg-genre"
@@ -107,7 +107,7 @@ def main() -> None:
         before, watching, started = held(), Peak(), time.perf_counter()
         watching.start()
         features = pooled.load(store, spans)
-        source = Source({"weights_sha256": "0" * 64}, {})
+        source = FeatureSource({"weights_sha256": "0" * 64}, {})
         inner = tuple(range(1, asked.layers))
         job = ClipJob(config, Silent(), Inputs(examples, features, source, Coverage(False, []), inner))
         read_s, started = time.perf_counter() - started, time.perf_counter()

@@ -17,6 +17,8 @@ import tempfile
 import time
 from pathlib import Path
 
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
+
 RATE = 44100
 
 
@@ -37,12 +39,13 @@ def song_of_noise(seconds: float, folder: Path) -> tuple[Path, Path]:
 def bss(who: str, folder: Path, seconds: float) -> float:
     """Measure the song of noise; returns the first stem's median SDR."""
     import numpy as np
+    from museval_alone import museval_measures
 
-    from marble_bench.metrics._bsseval import bss_eval, museval_measures
-    from marble_bench.separation.bsseval_pool import OnDisk
+    from marble_bench.metrics._bsseval import bss_eval
+    from marble_bench.separation.bsseval_pool import SignalFile
 
     shape = (4, round(seconds * RATE), 2)
-    signals = [OnDisk(folder / name, shape) for name in ("true", "guess")]
+    signals = [SignalFile(folder / name, shape) for name in ("true", "guess")]
     if who == "ours":
         return float(np.median(bss_eval(signals[0], signals[1], RATE)["sdr"][0]))
     arrays = [each[:, :].astype(np.float64) for each in signals]
@@ -89,7 +92,7 @@ def run(songs: int, folder: Path) -> float:
     drawn = mixing.draw_mixtures(train, rules.mixtures_per_track * songs, rules)
     chunks = mixing.make_chunks(drawn, train, rules, folder / "chunks")
     tracks = [mixing.make_track(song, rules, folder) for song in valid]
-    material = separation.Material(chunks, Noise(), tracks, Noise())
+    material = separation.TrainingData(chunks, Noise(), tracks, Noise())
     separation.KEEP_BYTES = 0  # as for a corpus whose magnitudes do not all fit
     grid = importlib.import_module("marble_bench.probes.grid").grid
     probes = grid(replace(MARBLE, learning_rates=rules.learning_rates), [0], False, 1, 4)

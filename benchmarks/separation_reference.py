@@ -16,18 +16,22 @@ from pathlib import Path
 import numpy as np
 
 from marble_bench import audio
-from marble_bench.metrics._bsseval import MEASURES, bss_eval, museval_measures
+from marble_bench.metrics._bsseval import MEASURES, bss_eval
 from marble_bench.separation import stems
-from marble_bench.separation.bsseval_pool import rounded
+from marble_bench.separation.bsseval_pool import round_to_16_bits
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 
 RATE = 44100
 
 
 def main(folder: Path) -> None:
     """See the module."""
+    from museval_alone import museval_measures
+
     path = folder / "train" / "Music Delta - 80s Rock.stem.mp4"
     parts = {
-        part: rounded(audio.read_channels(path, stream=index)).T.astype(np.float64)
+        part: round_to_16_bits(audio.read_channels(path, stream=index)).T.astype(np.float64)
         for index, part in enumerate(stems.STREAMS)
     }
     true = np.stack([parts["vocals"], parts["drums"] + parts["bass"] + parts["other"]])

@@ -87,16 +87,16 @@ def child(work: Path, how: str) -> None:
     from marble_bench.cli.app import main
     from marble_bench.features import store
 
-    fault, took = store.fault, [0.0]
+    find_fault, took = store.find_fault, [0.0]
 
     def timed(shard: Path) -> str:
         began = time.thread_time()
         try:
-            return fault(shard)
+            return find_fault(shard)
         finally:
             took[0] += time.thread_time() - began
 
-    store.fault = timed if how == "checked" else lambda shard: ""
+    store.find_fault = timed if how == "checked" else lambda shard: ""
     os.chdir(work)
     sys.argv = ["bench", "run", "--task", "noises.py", "--model", "wide.py:WIDE", "--mini", "--protocol", "linear"]
     sys.argv += ["--seeds", "1", "--device", "cpu", "--cache-dir", "cache", "--overwrite", "--quiet"]
@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--clips", type=int, default=600)
     parser.add_argument("--pairs", type=int, default=5)
     asked = parser.parse_args()
-    from marble_bench.features.store import fault
+    from marble_bench.features.store import find_fault
 
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -124,9 +124,9 @@ def main() -> None:
         call(work, True)
         shards = sorted(work.rglob("*.arrow"))
         size = sum(shard.stat().st_size for shard in shards)
-        fault(shards[0])  # loads what reading needs
+        find_fault(shards[0])  # loads what reading needs
         began = time.process_time()
-        assert not any(fault(shard) for shard in shards)
+        assert not any(find_fault(shard) for shard in shards)
         rate = size / 1e6 / (time.process_time() - began)
         print(
             f"{len(shards)} shards, {size / 1e6:.0f} MB, checked at {rate:.0f} MB a second of processor time",

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
 
     __version__: str
 
-# In a checkout `tasks/` and `probes/` stand beside this folder; installed, they lie inside it. Looking in both places
+# In a checkout `tasks/` and `probes/` lie beside this folder; installed, they lie inside it. Looking in both places
 # makes `marble_bench.tasks` mean the same everywhere, an uninstalled clone and a spawned worker included.
 _checkout = Path(__file__).resolve().parent.parent
 if (_checkout / "pyproject.toml").is_file() and (_checkout / "tasks").is_dir():

@@ -75,7 +75,7 @@ def of_description(described: str, commits: int) -> str:
 
 
 def _git(*call: str) -> str:
-    """What git says of the checkout that this file stands in; empty where it is in none, or git does not answer."""
+    """What git says of the checkout that this file lies in; empty where it is in none, or git does not answer."""
     if not ((ROOT / ".git").exists() and (ROOT / "pyproject.toml").is_file()):
         return ""
     try:

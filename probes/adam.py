@@ -19,16 +19,18 @@ if TYPE_CHECKING:
 class Adam:
     """Moments of a dict of parameters, each `(probes, ...)` and contiguous. Weight decay is Adam's L2, as in torch.
 
-    `parameters`: updated in place by `step`; `keep` replaces its tensors by shorter ones.
-    standing: have `gradients`, tensors like the parameters, for the trainer to write to. A view of each probe's stretch is
-    made once then; for small probes views anew in each step cost more than the update.
+    `parameters`: updated in place by `step`; `select` replaces its tensors by shorter ones.
+    own_gradients: have `gradients`, tensors like the parameters, for the trainer to write to. Views of each probe's part are
+    made once then; for small probes, making them in each step costs more than the update.
     """
 
-    def __init__(self, parameters: dict[str, torch.Tensor], decays: Sequence[float], *, standing: bool = False) -> None:
+    def __init__(
+        self, parameters: dict[str, torch.Tensor], decays: Sequence[float], *, own_gradients: bool = False
+    ) -> None:
         import torch
 
         self.parameters = parameters
-        self.gradients = {name: torch.zeros_like(value) for name, value in parameters.items()} if standing else {}
+        self.gradients = {name: torch.zeros_like(value) for name, value in parameters.items()} if own_gradients else {}
         self.decays = [float(decay) for decay in decays]
         self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
@@ -40,10 +42,10 @@ class Adam:
         self.count += 1
         if self._rates != list(rates):
             self._regroup(rates)
-        stand = all(gradients[name] is self.gradients.get(name) for name in self.parameters)
-        slopes = {} if stand else {name: gradients[name].unbind() for name in self.parameters}
-        for (rate, decay), (members, values, standing, first, second) in self._groups.items():
-            own = standing if stand else [slopes[name][index] for index in members for name in slopes]
+        in_place = all(gradients[name] is self.gradients.get(name) for name in self.parameters)
+        by_probe = {} if in_place else {name: gradients[name].unbind() for name in self.parameters}
+        for (rate, decay), (members, values, own_gradients, first, second) in self._groups.items():
+            own = own_gradients if in_place else [by_probe[name][index] for index in members for name in by_probe]
             kernels.adam(values, own, first, second, self.count, rate, decay)
 
     def _regroup(self, rates: Sequence[float]) -> None:
@@ -63,7 +65,7 @@ class Adam:
             for key, indices in members.items()
         }
 
-    def keep(self, staying: Sequence[int]) -> None:
+    def select(self, staying: Sequence[int]) -> None:
         """Drop the probes that are not in `staying`, from the parameters too."""
         for tensors in (self.parameters, self.gradients, self.first, self.second):
             for name in list(tensors):

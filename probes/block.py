@@ -17,9 +17,9 @@ from marble_bench.errors import BenchError
 
 from . import memory, network, rng
 from .adam import Adam
-from .grid import Fitted, Form, Probe, Recipe, Split
+from .grid import Form, Probe, Recipe, Split, TrainedProbe
 from .inputs import Features
-from .schedule import Book
+from .schedule import ProbeTracker
 
 if TYPE_CHECKING:
     import torch
@@ -40,17 +40,12 @@ def threads_of(device: str) -> int:
 
 
 def blocks(
-    probes: Sequence[Probe],
-    train: Split,
-    valid: Split,
-    recipe: Recipe,
-    device: str = "cpu",
-    block_bytes: int | None = None,
+    probes: Sequence[Probe], train: Split, valid: Split, recipe: Recipe, device: str = "cpu"
 ) -> list[list[Probe]]:
     """Probes that train together: of one form, and within the memory; on the CPU also of one layer and seed."""
     free = memory.free_bytes(device)
     share = int(memory.SHARE * free)
-    limit = block_bytes or (memory.CACHE_BYTES // threads_of(device) if device == "cpu" else share)
+    limit = memory.CACHE_BYTES // threads_of(device) if device == "cpu" else share
     kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
         kinds.setdefault(_kind(probe, train, recipe, device), []).append(probe)
@@ -108,7 +103,7 @@ def group_of(probe: Probe, recipe: Recipe) -> tuple[int, int, bool, float]:
     return (-1 if probe.layer is None else probe.layer, probe.seed, form.standardize, form.dropout)
 
 
-def validated(
+def validate(
     parameters: dict[str, torch.Tensor],
     features: Features,
     recipe: Recipe,
@@ -132,7 +127,7 @@ def validated(
     for start in range(0, windows, step):
         if is_sum:
             read = [features.chunk(layer, start, step, keys[0][2], like.dtype) for layer in recipe.summable]
-            x = network.mixed(parameters, torch.stack(read))
+            x = network.mix_layers(parameters, torch.stack(read))
         else:
             x = torch.stack([features.chunk(layer, start, step, scaled, like.dtype) for layer, _, scaled, _ in keys])
         outputs = network.forward(parameters, x, counts)[0].float()
@@ -156,20 +151,20 @@ class Block:
         self.recipe, self.device, self.features = recipe, device, features
         self.form = Form.of(probes[0], recipe.protocol)
         self.is_sum = probes[0].layer is None
-        self.book = Book(probes, [probe.learning_rate for probe in probes], recipe.rules)
+        self.tracker = ProbeTracker(probes, [probe.learning_rate for probe in probes], recipe.rules)
         self.draws = {probe.seed: rng.generators(probe.seed) for probe in probes}
         self.rounds = 0
-        starts = {seed: self._start(init) for seed, (_, _, init) in self.draws.items()}
+        starts = {seed: self._init_parameters(init) for seed, (_, _, init) in self.draws.items()}
         names = list(next(iter(starts.values())))
         self.parameters = {name: torch.stack([starts[p.seed][name] for p in probes]).to(device) for name in names}
         several = len(self._groups[0]) > 1  # then gradients come in parts, and are put together in one place
-        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes], standing=several)
+        self.adam = Adam(self.parameters, [probe.weight_decay for probe in probes], own_gradients=several)
 
     @property
     def alive(self) -> list[Probe]:
-        return self.book.alive
+        return self.tracker.alive
 
-    def _start(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
+    def _init_parameters(self, generator: torch.Generator) -> dict[str, torch.Tensor]:
         """One probe's initial parameters, in the form of `network`."""
         import torch
 
@@ -178,7 +173,7 @@ class Block:
         start = init(self.features.width, self.form.hidden, self.recipe.outputs, generator)
         if self.is_sum:
             start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
-        return network.turned(start)
+        return network.transpose(start)
 
     @cached_property
     def _seeds(self) -> tuple[list[int], torch.Tensor | None]:
@@ -204,7 +199,7 @@ class Block:
         of = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(counts)).to(self.device)
         return keys, counts, of
 
-    def round(self, stopped: Callable[[], bool]) -> None:
+    def run_round(self, stopped: Callable[[], bool]) -> None:
         """Some training, one validation, and what follows from it for each probe.
 
         stopped: asked before each step, for a round can be long. Raises Stopped if it says so.
@@ -218,16 +213,16 @@ class Block:
                     raise Stopped
                 total += self._step(rows)
             keys, counts, _ = self._groups
-            outputs = validated(self.parameters, self.features, self.recipe, keys, counts)
+            outputs = validate(self.parameters, self.features, self.recipe, keys, counts)
             finite = (total + outputs.abs().amax(dim=(1, 2))).isfinite()
             where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
             scores = self.recipe.score(outputs.to(where), self.features.valid_truth.to(where))
         going = len(self.alive)
-        staying = self.book.judge(scores.tolist(), finite.tolist(), self._state)
+        staying = self.tracker.update(scores.tolist(), finite.tolist(), self._state)
         self.rounds += 1
         if 0 < len(staying) < going:
             with torch.inference_mode():
-                self.adam.keep(staying)
+                self.adam.select(staying)
             del self._groups, self._seeds
 
     def _batches(self) -> list[dict[int, torch.Tensor]]:
@@ -249,12 +244,12 @@ class Block:
         counts, (seeds, of) = self._groups[1], self._seeds
         x, layers = self._inputs(rows)
         truth = torch.stack([self.features.truth(rows[seed]) for seed in seeds])
-        keep = self._keep(len(next(iter(rows.values()))))
-        outputs, hidden = network.forward(self.parameters, x, counts, keep)
-        loss, slope = network.slopes(outputs, truth, self.recipe.loss, of)
+        dropout_mask = self._dropout_mask(len(next(iter(rows.values()))))
+        outputs, hidden = network.forward(self.parameters, x, counts, dropout_mask)
+        loss, output_gradient = network.loss_gradients(outputs, truth, self.recipe.loss, of)
         into = self.adam.gradients
-        gradients = network.backward(self.parameters, x, counts, hidden, slope, keep, layers, into)
-        self.adam.step(gradients, self.book.rates)
+        gradients = network.backward(self.parameters, x, counts, hidden, output_gradient, dropout_mask, layers, into)
+        self.adam.step(gradients, self.tracker.rates)
         return loss
 
     def _inputs(self, rows: dict[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
@@ -274,7 +269,7 @@ class Block:
             layers = torch.stack([self.features.take(each, rows[seed], scaled) for each in self.recipe.summable])
             if (seed, rate) in masks:
                 layers *= masks[seed, rate]
-            return network.mixed(self.parameters, layers), layers
+            return network.mix_layers(self.parameters, layers), layers
         read = {key: self.features.take(key[0], rows[key[1]], key[2]) for key in dict.fromkeys(k[:3] for k in keys)}
         if len(keys) == 1 and not masks:
             return read[keys[0][:3]][None], None
@@ -288,7 +283,7 @@ class Block:
                 out.copy_(x)
         return inputs, None
 
-    def _keep(self, batch: int) -> torch.Tensor | None:
+    def _dropout_mask(self, batch: int) -> torch.Tensor | None:
         """What dropout leaves of the hidden layer, `(1 or probes, hidden, windows)`, by the same draw for a seed."""
         import torch
 
@@ -300,18 +295,20 @@ class Block:
             for seed in dict.fromkeys(seed for _, seed, _, _ in keys)
         }
         made = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}
-        keep = torch.stack([made[seed, rate] for _, seed, _, rate in keys])
-        return keep if of is None else keep[of]
+        dropout_mask = torch.stack([made[seed, rate] for _, seed, _, rate in keys])
+        return dropout_mask if of is None else dropout_mask[of]
 
     def _state(self, index: int) -> dict[str, torch.Tensor]:
         return {name: value[index].clone() for name, value in self.parameters.items()}
 
-    def finished(self) -> list[Fitted]:
+    def results(self) -> list[TrainedProbe]:
         """Every probe of the block at its best, weights on the CPU."""
         made = []
-        for probe, kept in self.book.kept.items():
-            state = network.turned({name: value.cpu() for name, value in kept.state.items()})
+        for probe, tracked in self.tracker.tracked.items():
+            state = network.transpose({name: value.cpu() for name, value in tracked.state.items()})
             scaled = Form.of(probe, self.recipe.protocol).standardize
             state = self.features.with_moments(state, layers_of([probe], self.recipe) if scaled else ())
-            made.append(Fitted(probe, kept.valid, kept.best_round, tuple(kept.history), kept.diverged, state))
+            made.append(
+                TrainedProbe(probe, tracked.valid, tracked.best_round, tuple(tracked.history), tracked.diverged, state)
+            )
         return made

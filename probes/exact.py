@@ -28,8 +28,8 @@ from typing import TYPE_CHECKING
 from marble_bench.errors import BenchError
 
 from . import network
-from .block import validated
-from .grid import Fitted, Form, Probe, Recipe
+from .block import validate
+from .grid import Form, Probe, Recipe, TrainedProbe
 from .kernels import linear
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ def device_of(device: str) -> str:
     return "cpu" if device == "mps" else device
 
 
-def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[Fitted]:
+def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[TrainedProbe]:
     """Every penalty of one layer, in the order given. Only features that are not finite make a probe diverge."""
     import torch
 
@@ -65,7 +65,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     y = features.truth(rows)
     x = features.take(layer, rows, scaled, torch.float64)
     if not x.isfinite().all():
-        return [Fitted(probe, float("nan"), -1, (), True, {}) for probe in members]
+        return [TrainedProbe(probe, float("nan"), -1, (), True, {}) for probe in members]
     data = Rotated.of(x)
     ordered = sorted(members, key=lambda probe: -probe.weight_decay)
     penalties = [probe.weight_decay for probe in ordered]
@@ -77,16 +77,16 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
         solutions = classes(data, y, recipe.outputs, penalties)
     found = dict(zip(ordered, solutions, strict=True))
     parameters = {name: torch.stack([found[probe][name] for probe in members]) for name in ("weight", "bias")}
-    outputs = validated(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
+    outputs = validate(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
     scores = recipe.score(outputs, features.valid_truth).tolist()
     finite = outputs.isfinite().flatten(1).all(dim=1).tolist()  # the valid windows may not be
     fitted = []
     for probe, score, sound in zip(members, scores, finite, strict=True):
         good = sound and score == score
-        state = {name: value.cpu() for name, value in network.turned(found[probe]).items()} if good else {}
+        state = {name: value.cpu() for name, value in network.transpose(found[probe]).items()} if good else {}
         state = features.with_moments(state, (layer,) if scaled else ())
         history = (score,) if good else ()
-        fitted.append(Fitted(probe, score if good else float("nan"), len(history) - 1, history, not good, state))
+        fitted.append(TrainedProbe(probe, score if good else float("nan"), len(history) - 1, history, not good, state))
     return fitted
 
 
@@ -151,7 +151,7 @@ def classes(data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[fl
     else:
         target = torch.nn.functional.one_hot(index).T.double().contiguous()
         found = [each - each.mean(dim=0) for each in _path(data.x, target, penalties, joint=True)]
-    return [_placed(data.probe(each), there, [ABSENT] * outputs) for each in found]
+    return [_scatter(data.probe(each), there, [ABSENT] * outputs) for each in found]
 
 
 def tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
@@ -160,10 +160,12 @@ def tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dic
     both = ((carried > 0) & (carried < 1)).nonzero()[:, 0]
     certain = [ABSENT if share == 0 else -ABSENT for share in carried.tolist()]
     target = y[:, both].T.contiguous()
-    return [_placed(data.probe(each), both, certain) for each in _path(data.x, target, penalties, joint=False)]
+    return [_scatter(data.probe(each), both, certain) for each in _path(data.x, target, penalties, joint=False)]
 
 
-def _placed(probe: dict[str, torch.Tensor], which: torch.Tensor, elsewhere: Sequence[float]) -> dict[str, torch.Tensor]:
+def _scatter(
+    probe: dict[str, torch.Tensor], which: torch.Tensor, elsewhere: Sequence[float]
+) -> dict[str, torch.Tensor]:
     """The probe's outputs at the places `which`; the other outputs are the constants `elsewhere`."""
     weight = probe["weight"].new_zeros(len(elsewhere), probe["weight"].shape[1])
     bias = probe["bias"].new_tensor(list(elsewhere))[:, None]
@@ -197,14 +199,14 @@ def logistic(
         if not len(todo):
             return solution
         problem = _Problem.at(x, single, target[todo], penalty, joint, solution[todo])
-        length = problem.length()
-        done = (length <= END) | ((length <= ROUNDED) & (length >= before / 2))
+        gradient_norm = problem.gradient_norm()
+        done = (gradient_norm <= END) | ((gradient_norm <= ROUNDED) & (gradient_norm >= before / 2))
         if done.any():
             keep = (~done).nonzero()[:, 0]
             todo, before = (todo[:0] if joint else todo[keep]), before[keep]
             continue
-        before = length
-        solution[todo] = problem.moved(problem.newton(length))
+        before = gradient_norm
+        solution[todo] = problem.line_search(problem.newton_step(gradient_norm))
     raise BenchError(
         f"logistic regression at penalty {penalty:g} is {float(before.max()):.1g} from its end after {MOST_STEPS} steps: "
         "a fault of marble-bench; please report it with the task and the encoder"
@@ -215,8 +217,9 @@ def logistic(
 class _Problem:
     """Logistic regressions that share their windows, at one solution `(outputs, rank + 1)`; see `logistic`.
 
-    penalty: `(rank + 1,)`, 0 for the intercept. outputs, chances, curve: `(outputs, windows)`; curve is
-    chance * (1 - chance) / windows. gradient, diagonal: `(outputs, rank + 1)`, the latter of the second derivative.
+    penalty: `(rank + 1,)`, 0 for the intercept. outputs, probabilities, curve: `(outputs, windows)`; curve is
+    probability * (1 - probability) / windows. gradient, diagonal: `(outputs, rank + 1)`, the latter of the second
+    derivative.
     """
 
     x: torch.Tensor
@@ -226,7 +229,7 @@ class _Problem:
     joint: bool
     solution: torch.Tensor
     outputs: torch.Tensor
-    chances: torch.Tensor
+    probabilities: torch.Tensor
     curve: torch.Tensor
     gradient: torch.Tensor
     diagonal: torch.Tensor
@@ -244,39 +247,39 @@ class _Problem:
         by_column = x.new_full((x.shape[1],), penalty)
         by_column[-1] = 0
         outputs = solution @ x.T
-        chances = _chances(outputs, joint)
-        curve = chances * (1 - chances) / len(x)
-        gradient = (chances - target) @ x / len(x) + by_column * solution
+        probabilities = _probabilities(outputs, joint)
+        curve = probabilities * (1 - probabilities) / len(x)
+        gradient = (probabilities - target) @ x / len(x) + by_column * solution
         diagonal = by_column.expand_as(gradient).clone()
         for first in range(0, len(x), ROWS):
             part = single[first : first + ROWS].square()
             diagonal += linear(curve[:, first : first + ROWS].float(), part.T)
         diagonal.clamp_(min=TINY)
-        return cls(x, single, target, by_column, joint, solution, outputs, chances, curve, gradient, diagonal)
+        return cls(x, single, target, by_column, joint, solution, outputs, probabilities, curve, gradient, diagonal)
 
     def total(self, values: torch.Tensor) -> torch.Tensor:
         """`(problems,)`: the sum over columns, and over the outputs of one problem."""
         return values.sum()[None] if self.joint else values.sum(dim=1)
 
-    def length(self) -> torch.Tensor:
+    def gradient_norm(self) -> torch.Tensor:
         """`(problems,)`: of the gradient, each entry in units of the root of its curvature."""
         return self.total(self.gradient.square() / self.diagonal).sqrt()
 
-    def curved(self, step: torch.Tensor) -> torch.Tensor:
+    def curvature_times(self, step: torch.Tensor) -> torch.Tensor:
         """The second derivative times a step, both `(outputs, rank + 1)`, to float32's precision."""
         moved = linear(step.float(), self.single)
         if self.joint:
-            weighed = self.chances * moved
-            by_output = (weighed - self.chances * weighed.sum(dim=0)) / len(self.x)
+            weighed = self.probabilities * moved
+            by_output = (weighed - self.probabilities * weighed.sum(dim=0)) / len(self.x)
         else:
             by_output = self.curve * moved
         return linear(by_output.float(), self.single.T) + self.penalty * step
 
-    def newton(self, length: torch.Tensor) -> torch.Tensor:
+    def newton_step(self, gradient_norm: torch.Tensor) -> torch.Tensor:
         """The step `(outputs, rank + 1)` to the minimum of the local parabola, the nearer the shorter the gradient is."""
         import torch
 
-        near = length * length.clamp(NEAREST, NEAR)
+        near = gradient_norm * gradient_norm.clamp(NEAREST, NEAR)
         step = torch.zeros_like(self.gradient)
         left = -self.gradient
         scaled = left / self.diagonal
@@ -284,7 +287,7 @@ class _Problem:
         was = self.total(left * scaled)
         going = torch.ones_like(near, dtype=torch.bool)
         for _ in range(MOST_INNER):
-            curved = self.curved(way)
+            curved = self.curvature_times(way)
             bent = self.total(way * curved)
             going &= bent > 0  # rounding: along the intercepts of all classes together there is no curvature
             size = torch.where(going, was / bent, 0)[:, None]
@@ -299,18 +302,18 @@ class _Problem:
             was = now
         return step
 
-    def moved(self, step: torch.Tensor) -> torch.Tensor:
+    def line_search(self, step: torch.Tensor) -> torch.Tensor:
         """The solution after as much of a step as takes the slope along it to a half or less; the loss is convex."""
         import torch
 
         by_output, along = step @ self.x.T, self.penalty * step
 
         def slope(times: torch.Tensor) -> torch.Tensor:
-            apart = _chances(self.outputs + times[:, None] * by_output, self.joint) - self.target
+            apart = _probabilities(self.outputs + times[:, None] * by_output, self.joint) - self.target
             by_penalty = self.total(along * (self.solution + times[:, None] * step))
             return self.total(apart * by_output) / len(self.x) + by_penalty
 
-        times = torch.ones_like(self.length())
+        times = torch.ones_like(self.gradient_norm())
         low, high = torch.zeros_like(times), torch.full_like(times, 2 * LONGEST)
         steepest = slope(low).abs() / 2
         for _ in range(MOST_SLOPES):
@@ -324,6 +327,6 @@ class _Problem:
         return self.solution + times[:, None] * step
 
 
-def _chances(outputs: torch.Tensor, joint: bool) -> torch.Tensor:
+def _probabilities(outputs: torch.Tensor, joint: bool) -> torch.Tensor:
     """Probabilities of classes, whose sum is 1, or of tags, each for itself; `(outputs, windows)`."""
     return outputs.softmax(dim=0) if joint else outputs.sigmoid()

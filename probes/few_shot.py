@@ -18,7 +18,7 @@ def clips_of(share: float, clips: int) -> int:
     return max(1, math.ceil(share * clips - 1e-9))
 
 
-def share_of(train: Split, share: float, seed: int) -> Split:
+def take_share(train: Split, share: float, seed: int) -> Split:
     """The first clips of an order drawn by the seed, at least one: a smaller share is part of a larger one."""
     import torch
 
@@ -31,9 +31,9 @@ def share_of(train: Split, share: float, seed: int) -> Split:
     return replace(train, clip=place[train.clip[windows]], truth=train.truth[chosen], rows=rows)
 
 
-def shuffled(train: Split, seed: int = 0) -> Split:
+def shuffle_labels(train: Split) -> Split:
     """The same clips with their labels dealt out anew: what a probe then scores above chance, it did not learn."""
     import torch
 
-    order = torch.randperm(train.clips, generator=torch.Generator().manual_seed(FIRST_SEED - 1 - seed))
+    order = torch.randperm(train.clips, generator=torch.Generator().manual_seed(FIRST_SEED - 1))
     return replace(train, truth=train.truth[order])

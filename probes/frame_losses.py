@@ -23,8 +23,8 @@ Losses: TypeAlias = "tuple[torch.Tensor, Callable[[], torch.Tensor]]"
 
 
 @dataclass(frozen=True)
-class _Run:
-    """Neighbouring parts of one form. outputs, columns: where they stand. sizes: labels of each part, whose mean counts."""
+class _PartGroup:
+    """Neighbouring parts of one form. outputs, columns: their places. sizes: labels of each part, whose mean counts."""
 
     loss: FrameLoss
     outputs: slice
@@ -32,15 +32,15 @@ class _Run:
     sizes: tuple[int, ...]
 
 
-def runs_of(parts: Sequence[Part]) -> list[_Run]:
-    """The parts in stretches that are computed together."""
+def group_parts(parts: Sequence[Part]) -> list[_PartGroup]:
+    """Neighbouring parts that are computed together."""
     found, output, column = [], 0, 0
     for _, group in groupby(enumerate(parts), key=lambda each: -1 if each[1].loss == "binary" else each[0]):
         members = [part for _, part in group]
         width, columns = sum(part.width for part in members), sum(part.columns for part in members)
         sizes = tuple(part.columns if part.loss == "binary" else 1 for part in members)
         stretch = slice(output, output + width), slice(column, column + columns)
-        found.append(_Run(members[0].loss, *stretch, sizes))
+        found.append(_PartGroup(members[0].loss, *stretch, sizes))
         output, column = output + width, column + columns
     return found
 
@@ -54,14 +54,16 @@ def losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.Tensor, c
 
     found = [
         _FORMS[run.loss](outputs[:, run.outputs], labels[run.columns], counts[run.columns].clamp(min=1), run)
-        for run in runs_of(parts)
+        for run in group_parts(parts)
     ]
     if len(found) == 1:
         return found[0]
-    return torch.cat([loss for loss, _ in found], dim=1), lambda: torch.cat([slope() for _, slope in found], dim=1)
+    return torch.cat([loss for loss, _ in found], dim=1), lambda: torch.cat(
+        [gradient() for _, gradient in found], dim=1
+    )
 
 
-def chances(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
+def probabilities(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
     """Outputs as probabilities, `(probes, width, frames)`: of classes, bins, tags and moments; values stay."""
     import torch
 
@@ -71,11 +73,11 @@ def chances(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
         "bins": lambda each: each.softmax(dim=1),
         "value": lambda each: each,
     }
-    found = [ways[run.loss](outputs[:, run.outputs]) for run in runs_of(parts)]
+    found = [ways[run.loss](outputs[:, run.outputs]) for run in group_parts(parts)]
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
-def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _Run) -> Losses:
+def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -90,7 +92,7 @@ def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, r
     return loss, lambda: torch.where(there, outputs.sigmoid() - wanted, 0.0) / each[:, None]
 
 
-def _of_class(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _Run) -> Losses:
+def _of_class(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -98,14 +100,14 @@ def _of_class(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor,
     logs = functional.log_softmax(outputs, dim=1)
     loss = torch.where(there, -logs.gather(1, wanted), 0.0).sum(dim=2) / counts
 
-    def slope() -> torch.Tensor:
+    def gradient() -> torch.Tensor:
         apart = logs.exp().scatter_add_(1, wanted, logs.new_full((), -1.0).expand(wanted.shape))
         return torch.where(there, apart, 0.0) / counts
 
-    return loss, slope
+    return loss, gradient
 
 
-def _of_bins(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _Run) -> Losses:
+def _of_bins(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -115,14 +117,14 @@ def _of_bins(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, 
     return loss, lambda: torch.where(there, logs.exp() - wanted, 0.0) / counts[0]
 
 
-def _of_value(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _Run) -> Losses:
+def _of_value(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
 
     apart = torch.where(labels.isfinite(), outputs - labels.nan_to_num(nan=0.0), 0.0)
     return apart.square().sum(dim=2) / counts, lambda: 2 * apart / counts
 
 
-_FORMS: dict[FrameLoss, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _Run], Losses]] = {
+_FORMS: dict[FrameLoss, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _PartGroup], Losses]] = {
     "binary": _binary,
     "class": _of_class,
     "bins": _of_bins,

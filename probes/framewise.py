@@ -7,7 +7,7 @@ the chunks' gradients are added up. Probes of one layer and seed share every chu
 read from disk, a chunk at a time, so that no layer is ever wholly in memory.
 
 A block is the probes that train together: on a CPU those of one layer and seed, on a GPU those of one layer, whose seeds
-share what validation reads. Finished blocks are kept on a shelf, if there is one.
+share what validation reads. Finished blocks are kept in a probe cache, if there is one.
 
 After each epoch a probe is judged by minus the loss of the parts that the target names, over the whole clips of the
 validation split: plateau, early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial
@@ -21,15 +21,15 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
-from typing import Protocol as Shape
+from typing import Protocol as Interface
 
 from marble_bench.core.plugins import head_of
 
 from . import frame_losses, network
 from .adam import Adam
-from .grid import Fitted, Probe, Progress, Shelf
-from .schedule import Book, Rules
-from .training_loop import in_turn
+from .grid import Probe, ProbeCache, Progress, TrainedProbe
+from .schedule import ProbeTracker, Rules
+from .training_loop import train_blocks
 
 if TYPE_CHECKING:
     import numpy as np
@@ -44,7 +44,7 @@ CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should sta
 CHUNK_BYTES_GPU = 512 << 20
 
 
-class FrameFeatures(Shape):
+class FrameFeatures(Interface):
     """Where frames are read from: `marble_bench.features.frames.Frames`, or anything like it."""
 
     widths: list[int]
@@ -87,8 +87,8 @@ class Recipe:
         return sum(part.width for part in self.parts)
 
     @property
-    def judging(self) -> list[int]:
-        """Which of the parts judge a probe."""
+    def validated_parts(self) -> list[int]:
+        """Which parts the validation loss is taken of."""
         return [place for place, part in enumerate(self.parts) if not self.stops_by or part.name in self.stops_by]
 
 
@@ -99,15 +99,15 @@ def fit(
     recipe: Recipe,
     device: str = "cpu",
     progress: Progress | None = None,
-    shelf: Shelf | None = None,
-) -> list[Fitted]:
+    probe_cache: ProbeCache | None = None,
+) -> list[TrainedProbe]:
     """Train every probe; in the order given. `valid` of the results is minus the validation loss.
 
     progress: called after each epoch with (probes finished, in all, best score so far, probes in training), and for each
-    block that the shelf had. shelf: where finished blocks are looked up and kept.
+    block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
     members = blocks(probes, device)
-    done = in_turn(members, lambda each: _Block(each, train, valid, recipe, device), progress, shelf)
+    done = train_blocks(members, lambda each: _Block(each, train, valid, recipe, device), progress, probe_cache)
     by_probe = {one.probe: one for one in done}
     return [by_probe[probe] for probe in probes]
 
@@ -121,19 +121,19 @@ def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
 
 
 def activations(
-    fitted: Sequence[Fitted], split: Frameset, recipe: Recipe, device: str = "cpu"
+    fitted: Sequence[TrainedProbe], split: Frameset, recipe: Recipe, device: str = "cpu"
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
-    """Clip by clip `(clip, (probes, frames, outputs))`, of probes that read the same layer: see `frame_losses.chances`."""
+    """Clip by clip `(clip, (probes, frames, outputs))`, of probes that read the same layer."""
     import torch
 
     assert len({one.probe.layer for one in fitted}) == 1
-    states = [network.turned(one.state) for one in fitted]
+    states = [network.transpose(one.state) for one in fitted]
     parameters = {name: torch.stack([state[name] for state in states]).to(device) for name in states[0]}
     layers = fitted[0].probe.reads(recipe.summable)
     for clip in range(len(split.features)):
         parts = [
-            frame_losses.chances(recipe.parts, _forward(parameters, rows)[0]).mT.cpu()
-            for rows in _whole(split, layers, clip, _chunk(parameters, device), device)
+            frame_losses.probabilities(recipe.parts, _forward(parameters, rows)[0]).mT.cpu()
+            for rows in _read_chunks(split, layers, clip, _chunk(parameters, device), device)
         ]
         yield clip, torch.cat(parts, dim=1).numpy()
 
@@ -145,7 +145,7 @@ def _chunk(parameters: dict[str, torch.Tensor], device: str) -> int:
     return max(64, room // (4 * probes * (max(hidden, width) if "mix" in parameters else hidden)))
 
 
-def _whole(split: Frameset, layers: Sequence[int], clip: int, step: int, device: str) -> Iterator[torch.Tensor]:
+def _read_chunks(split: Frameset, layers: Sequence[int], clip: int, step: int, device: str) -> Iterator[torch.Tensor]:
     """A clip's frames in chunks `(layers, frames, width)` float32, of at most `step` frames."""
     length = split.features.length(layers[0], clip)
     for start in range(0, length, step):
@@ -161,19 +161,21 @@ def _read(split: Frameset, layers: Sequence[int], clip: int, first: int, count: 
 
 
 def _forward(
-    parameters: dict[str, torch.Tensor], rows: torch.Tensor, keep: torch.Tensor | None = None
+    parameters: dict[str, torch.Tensor], rows: torch.Tensor, dropout_mask: torch.Tensor | None = None
 ) -> tuple[torch.Tensor, Callable[[torch.Tensor], dict[str, torch.Tensor]]]:
     """Outputs `(probes, outputs, frames)`, and what gives every parameter's gradient from that by the outputs.
 
     parameters: in the form of `network`, of probes of one input. rows: `(layers, frames, width)`.
-    keep: `(1, hidden, frames)`.
+    dropout_mask: `(1, hidden, frames)`.
     """
     probes = len(parameters["first"])
     x, counts, layers = rows, [probes], None
     if "mix" in parameters:  # each probe has an input of its own
-        x, counts, layers = network.mixed(parameters, rows), [1] * probes, rows
-    outputs, hidden = network.forward(parameters, x, counts, keep)
-    return outputs, lambda slope: network.backward(parameters, x, counts, hidden, slope, keep, layers)
+        x, counts, layers = network.mix_layers(parameters, rows), [1] * probes, rows
+    outputs, hidden = network.forward(parameters, x, counts, dropout_mask)
+    return outputs, lambda output_gradient: network.backward(
+        parameters, x, counts, hidden, output_gradient, dropout_mask, layers
+    )
 
 
 class _Block:
@@ -187,7 +189,7 @@ class _Block:
         seeds = dict.fromkeys(probe.seed for probe in probes)
         self.order = {seed: torch.Generator().manual_seed(3 * seed) for seed in seeds}
         self.dropout = {seed: torch.Generator(device).manual_seed(3 * seed + 1) for seed in seeds}
-        starts = {seed: self._start(train, seed, probes[0].layer is None) for seed in seeds}
+        starts = {seed: self._init_parameters(train, seed, probes[0].layer is None) for seed in seeds}
         parameters = {
             name: torch.stack([starts[probe.seed][name] for probe in probes]).to(device)
             for name in starts[probes[0].seed]
@@ -195,9 +197,9 @@ class _Block:
         self.adam = Adam(parameters, [probe.weight_decay for probe in probes])
         schedule = recipe.schedule
         rules = Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor)
-        self.book: Book[Probe] = Book(probes, [probe.learning_rate for probe in probes], rules)
+        self.tracker: ProbeTracker[Probe] = ProbeTracker(probes, [probe.learning_rate for probe in probes], rules)
 
-    def _start(self, train: Frameset, seed: int, is_sum: bool) -> dict[str, torch.Tensor]:
+    def _init_parameters(self, train: Frameset, seed: int, is_sum: bool) -> dict[str, torch.Tensor]:
         """One probe's initial parameters, in the form of `network`."""
         import torch
 
@@ -208,19 +210,19 @@ class _Block:
         start = init(width, protocol.hidden, self.recipe.outputs, generator)
         if is_sum:
             start["mix"] = torch.randn(len(self.layers), generator=generator)
-        return network.turned(start)
+        return network.transpose(start)
 
     def _spans(self) -> dict[int, slice]:
-        """Where the living probes of each seed stand."""
-        seeds = [probe.seed for probe in self.book.alive]
+        """The positions of each seed's living probes."""
+        seeds = [probe.seed for probe in self.tracker.alive]
         return {seed: slice(seeds.index(seed), seeds.index(seed) + seeds.count(seed)) for seed in dict.fromkeys(seeds)}
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         """A crop of every training clip, then every validation clip whole, then what follows for each probe."""
         import torch
 
         train, valid = self.train, self.valid
-        going, size = len(self.book.alive), self.recipe.protocol.batch_size
+        going, size = len(self.tracker.alive), self.recipe.protocol.batch_size
         with torch.inference_mode():
             crops = {seed: self._crops(train, seed) for seed in self._spans()}
             total = torch.zeros(going, device=self.device)
@@ -228,14 +230,14 @@ class _Block:
                 total += self._step(train, {seed: each[start : start + size] for seed, each in crops.items()})
             losses = self._valid_losses(valid)
         finite = total.isfinite().cpu() & losses.isfinite()
-        staying = self.book.judge(
+        staying = self.tracker.update(
             (-losses).tolist(),
             finite.tolist(),
             lambda index: {name: value[index].clone() for name, value in self.adam.parameters.items()},
         )
         if len(staying) < going:
             with torch.inference_mode():
-                self.adam.keep(staying)
+                self.adam.select(staying)
 
     def _crops(self, train: Frameset, seed: int) -> list[tuple[int, int, int]]:
         """(clip, first frame, frames) of this epoch, in the order of training."""
@@ -256,22 +258,22 @@ class _Block:
         import torch
 
         gradients = {name: torch.zeros_like(value) for name, value in self.adam.parameters.items()}
-        total = torch.zeros(len(self.book.alive), device=self.device)
+        total = torch.zeros(len(self.tracker.alive), device=self.device)
         for seed, span in self._spans().items():
             batch = crops[seed]
             own = {name: value[span] for name, value in self.adam.parameters.items()}
             truth = [train.truth(self.layers[0], clip)[first : first + count] for clip, first, count in batch]
             counts = torch.stack([torch.from_numpy(each).isfinite().sum(dim=0) for each in truth]).sum(dim=0)
-            struck, at = self._struck(seed, sum(count for _, _, count in batch)), 0
+            kept_units, at = self._draw_dropout(seed, sum(count for _, _, count in batch)), 0
             for rows, labels in self._chunks(train, batch, truth, _chunk(own, self.device)):
-                keep = None if struck is None else self._keep(struck[at : at + len(labels)])
+                dropout_mask = None if kept_units is None else self._scale_mask(kept_units[at : at + len(labels)])
                 at += len(labels)
-                outputs, backward = _forward(own, rows, keep)
-                loss, slope = frame_losses.losses(self.recipe.parts, outputs, labels.T, counts.to(self.device))
-                for name, gradient in backward(slope()).items():
+                outputs, backward = _forward(own, rows, dropout_mask)
+                loss, loss_gradient = frame_losses.losses(self.recipe.parts, outputs, labels.T, counts.to(self.device))
+                for name, gradient in backward(loss_gradient()).items():
                     gradients[name][span] += gradient
                 total[span] += loss.sum(dim=-1)
-        self.adam.step(gradients, self.book.rates)
+        self.adam.step(gradients, self.tracker.rates)
         return total
 
     def _chunks(
@@ -296,7 +298,7 @@ class _Block:
         if waiting:
             yield torch.cat(rows, dim=1), torch.cat(labels)
 
-    def _struck(self, seed: int, frames: int) -> torch.Tensor | None:
+    def _draw_dropout(self, seed: int, frames: int) -> torch.Tensor | None:
         """Where dropout leaves the hidden layer of a batch alone, `(frames, hidden)`, the same for all probes of a seed."""
         import torch
 
@@ -305,40 +307,40 @@ class _Block:
             return None
         return torch.rand(frames, hidden, generator=self.dropout[seed], device=self.device) >= rate
 
-    def _keep(self, left: torch.Tensor) -> torch.Tensor:
+    def _scale_mask(self, left: torch.Tensor) -> torch.Tensor:
         """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
         return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
 
     def _valid_losses(self, valid: Frameset) -> torch.Tensor:
-        """`(probes,)` on the CPU: the loss of the parts that judge, over all frames of the validation split."""
+        """`(probes,)` on the CPU: the loss of these parts, over all frames of the validation split."""
         import torch
 
-        parameters, parts, judging = self.adam.parameters, self.recipe.parts, self.recipe.judging
+        parameters, parts, validated_parts = self.adam.parameters, self.recipe.parts, self.recipe.validated_parts
         step = _chunk(parameters, self.device)
         truths = [torch.from_numpy(valid.truth(self.layers[0], clip)) for clip in range(len(valid.features))]
         counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
         precise = torch.float64 if self.device != "mps" else torch.float32
-        total = torch.zeros(len(self.book.alive), device=self.device, dtype=precise)
+        total = torch.zeros(len(self.tracker.alive), device=self.device, dtype=precise)
         for clip, truth in enumerate(truths):
             first = 0
-            for rows in _whole(valid, self.layers, clip, step, self.device):
+            for rows in _read_chunks(valid, self.layers, clip, step, self.device):
                 labels = truth[first : first + rows.shape[1]].to(self.device)
                 loss, _ = frame_losses.losses(parts, _forward(parameters, rows)[0], labels.T, counts)
-                for part in judging:
+                for part in validated_parts:
                     total += loss[:, part]
                 first += rows.shape[1]
         return total.cpu()
 
-    def finished(self) -> list[Fitted]:
+    def results(self) -> list[TrainedProbe]:
         """Every probe at its best, weights on the CPU."""
         return [
-            Fitted(
+            TrainedProbe(
                 probe,
-                kept.valid,
-                kept.best_round,
-                tuple(kept.history),
-                kept.diverged,
-                network.turned({name: value.cpu() for name, value in kept.state.items()}),
+                tracked.valid,
+                tracked.best_round,
+                tuple(tracked.history),
+                tracked.diverged,
+                network.transpose({name: value.cpu() for name, value in tracked.state.items()}),
             )
-            for probe, kept in self.book.kept.items()
+            for probe, tracked in self.tracker.tracked.items()
         ]

@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import TYPE_CHECKING
-from typing import Protocol as Shape
+from typing import Protocol as Interface
 
 from .schedule import Rules
 
@@ -70,7 +70,7 @@ class Split:
 
     layers: per layer `(windows, width)`; a sequence may load a layer when it is asked for, and then has `widths`.
     clip: `(windows,)` int64, the row of `truth` that a window belongs to. truth: `(clips,)` or `(clips, outputs)`.
-    rows: `(windows,)` int64, where the split's windows stand in `layers`, so that splits share layers without a copy;
+    rows: `(windows,)` int64, where the split's windows are in `layers`, so that splits share layers without a copy;
     None: the layers hold this split's windows alone, in order.
     """
 
@@ -90,7 +90,7 @@ class Split:
 
 
 @dataclass(frozen=True)
-class Fitted:
+class TrainedProbe:
     """A trained probe at its best round: an epoch, or so many steps, by the protocol.
 
     valid: its validation score there, NaN where no round was finite. history: the validation score after each round.
@@ -130,19 +130,19 @@ class Recipe:
         return Rules(task.stop_patience, task.max_epochs, task.lr_patience, self.protocol.plateau_factor)
 
 
-class Progress(Shape):
+class Progress(Interface):
     """Called after each round: probes finished, probes in all, best validation score so far, probes in training."""
 
     def __call__(self, done: int, todo: int, best: float, alive: int) -> None: ...
 
 
-class Shelf(Shape):
+class ProbeCache(Interface):
     """Keeps finished blocks, so that a run that dies goes on from there."""
 
-    def get(self, probes: Sequence[Probe]) -> list[Fitted] | None:
+    def get(self, probes: Sequence[Probe]) -> list[TrainedProbe] | None:
         """What was kept of a block, or None."""
 
-    def put(self, fitted: Sequence[Fitted]) -> None:
+    def put(self, fitted: Sequence[TrainedProbe]) -> None:
         """Keep a block."""
 
 

@@ -45,13 +45,13 @@ class Moments:
         spread[spread <= windows * torch.finfo(torch.float64).eps * mean.abs()] = 1
         return cls(mean, spread)
 
-    def scaled(self, x: torch.Tensor) -> torch.Tensor:
+    def standardize(self, x: torch.Tensor) -> torch.Tensor:
         """`(..., width)` z-scored."""
         return (x - self.mean) / self.spread
 
 
 def chunk(layer: torch.Tensor, rows: torch.Tensor | None, start: int, count: int) -> torch.Tensor:
-    """`(count, width)`: neighbouring windows of a split, whose windows stand at `rows` of the layer."""
+    """`(count, width)`: neighbouring windows of a split, whose windows are at `rows` of the layer."""
     if rows is None:
         return layer[start : start + count]
     return layer.index_select(0, rows[start : start + count].to(layer.device))
@@ -113,7 +113,7 @@ class Features:
         import torch
 
         x = held.to(self.device).to(dtype or torch.float32)
-        return self.moments(layer, x.dtype).scaled(x) if scaled else x
+        return self.moments(layer, x.dtype).standardize(x) if scaled else x
 
     def moments(self, layer: int, dtype: torch.dtype) -> Moments:
         """Of a layer's training windows, on the device."""

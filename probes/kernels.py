@@ -1,4 +1,4 @@
-"""The two operators of torch that are not public, and the public ones that stand in for them.
+"""The two operators of torch that are not public, and the public ones that replace them.
 
 A private operator is used where this torch has it and it gives on a small example what the public one gives; nowhere with
 `BENCH_PUBLIC_TORCH=1` in the environment. How many times as long the public one takes, measured in alternate runs by

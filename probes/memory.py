@@ -13,7 +13,7 @@ CACHE_BYTES = 64 << 20
 HELD_BYTES = 31 << 20  # the most that moves glibc's threshold is 32 MiB
 
 
-def hold_freed() -> None:
+def keep_freed_memory() -> None:
     """Have the allocator keep what a step frees for the next step.
 
     glibc gives memory at a heap's end back to the system where it is more than twice the largest block that was ever

@@ -15,7 +15,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from .kernels import linear
-from .product import grouped
+from .product import grouped_matmul
 
 if TYPE_CHECKING:
     import torch
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 LOG2_E = math.log2(math.e)
 
 
-def turned(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+def transpose(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     """Parameters of one probe from a head's form `(inputs, outputs)` to this module's and back; `mix` is the same."""
     return {
         name: value.clone() if name == "mix" else value.transpose(-2, -1).contiguous()
@@ -34,7 +34,7 @@ def turned(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def slopes(
+def loss_gradients(
     outputs: torch.Tensor, truth: torch.Tensor, loss: Loss, of: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`(probes,)` mean losses, and their gradient by `outputs (probes, outputs, windows)`, of the same shape.
@@ -48,8 +48,8 @@ def slopes(
         where = (truth.expand(len(outputs), -1) if of is None else truth[of])[:, None]
         logs = functional.log_softmax(outputs, dim=1)
         value = logs.gather(1, where).mean(dim=(1, 2)).neg_()
-        chances = logs.mul_(LOG2_E).exp2_()  # a quarter of the time of `exp_` on a CPU
-        gradient = chances.scatter_add_(1, where, logs.new_full((), -1.0).expand(where.shape))
+        probabilities = logs.mul_(LOG2_E).exp2_()  # a quarter of the time of `exp_` on a CPU
+        gradient = probabilities.scatter_add_(1, where, logs.new_full((), -1.0).expand(where.shape))
         return value, gradient.div_(windows)
     target = (truth if of is None else truth[of]).mT
     values = outputs.shape[1] * windows
@@ -61,7 +61,7 @@ def slopes(
     return apart.square().mean(dim=(1, 2)), apart.mul_(2 / values)
 
 
-def mixed(parameters: dict[str, torch.Tensor], layers: torch.Tensor) -> torch.Tensor:
+def mix_layers(parameters: dict[str, torch.Tensor], layers: torch.Tensor) -> torch.Tensor:
     """`(probes, windows, width)`: each probe's softmax-weighted sum of `layers (layers, windows, width)`."""
     return (parameters["mix"].softmax(dim=-1) @ layers.flatten(1)).view(-1, *layers.shape[1:])
 
@@ -70,19 +70,19 @@ def forward(
     parameters: dict[str, torch.Tensor],
     x: torch.Tensor,
     counts: Sequence[int],
-    keep: torch.Tensor | None = None,
+    dropout_mask: torch.Tensor | None = None,
 ) -> tuple[torch.Tensor, torch.Tensor | None]:
     """Outputs `(probes, outputs, windows)`, and what is hidden `(probes, hidden, windows)`, None without a hidden layer.
 
-    x: `(groups, windows, width)`. keep: dropout `(1 or probes, hidden, windows)`, 0 or 1 / (1 - rate).
+    x: `(groups, windows, width)`. dropout_mask: `(1 or probes, hidden, windows)`, 0 or 1 / (1 - rate).
     """
     import torch
 
     if "weight" in parameters:
-        return grouped(parameters["weight"], x, counts).add_(parameters["bias"]), None
-    hidden = grouped(parameters["first"], x, counts).add_(parameters["first_bias"]).relu_()
-    if keep is not None:
-        hidden *= keep
+        return grouped_matmul(parameters["weight"], x, counts).add_(parameters["bias"]), None
+    hidden = grouped_matmul(parameters["first"], x, counts).add_(parameters["first_bias"]).relu_()
+    if dropout_mask is not None:
+        hidden *= dropout_mask
     return torch.baddbmm(parameters["last_bias"], parameters["last"], hidden), hidden
 
 
@@ -91,12 +91,12 @@ def backward(
     x: torch.Tensor,
     counts: Sequence[int],
     hidden: torch.Tensor | None,
-    slope: torch.Tensor,
-    keep: torch.Tensor | None = None,
+    output_gradient: torch.Tensor,
+    dropout_mask: torch.Tensor | None = None,
     layers: torch.Tensor | None = None,
     into: dict[str, torch.Tensor] | None = None,
 ) -> dict[str, torch.Tensor]:
-    """The gradient of every parameter, from `slope`, that by the outputs, and what `forward` was given and gave.
+    """The gradient of every parameter, from `output_gradient`, that by the outputs, and what `forward` was given and gave.
 
     layers: `(layers, windows, width)`, what a weighted sum was made of. into: where gradients that
     come in parts are put.
@@ -105,17 +105,19 @@ def backward(
 
     before = into or {}
     if hidden is None:
-        inner, name = slope, "weight"
-        found = {"bias": torch.sum(slope, dim=2, keepdim=True, out=before.get("bias"))}
+        inner, name = output_gradient, "weight"
+        found = {"bias": torch.sum(output_gradient, dim=2, keepdim=True, out=before.get("bias"))}
     else:
-        found = {"last": torch.bmm(slope, hidden.mT, out=before.get("last"))}
-        found["last_bias"] = torch.sum(slope, dim=2, keepdim=True, out=before.get("last_bias"))
+        found = {"last": torch.bmm(output_gradient, hidden.mT, out=before.get("last"))}
+        found["last_bias"] = torch.sum(output_gradient, dim=2, keepdim=True, out=before.get("last_bias"))
         # what is dropped is 0 in `hidden`, like what relu cut: of dropout only the factor is left, and is cheapest here
-        by_last = slope if keep is None else slope * keep.amax(dim=(1, 2), keepdim=True)
+        by_last = (
+            output_gradient if dropout_mask is None else output_gradient * dropout_mask.amax(dim=(1, 2), keepdim=True)
+        )
         inner, name = torch.bmm(parameters["last"].mT, by_last), "first"
-        inner.mul_(hidden.sign())  # what relu cut has no slope; in place: no memory anew
+        inner.mul_(hidden.sign())  # what relu cut has no gradient; in place: no memory anew
         found["first_bias"] = torch.sum(inner, dim=2, keepdim=True, out=before.get("first_bias"))
-    found[name] = grouped(inner, x.mT, counts, before.get(name))
+    found[name] = grouped_matmul(inner, x.mT, counts, before.get(name))
     if layers is not None:
         by_input = torch.stack([linear(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
         share = parameters["mix"].softmax(dim=-1)

@@ -1,8 +1,9 @@
-"""Finished blocks of probes, kept on disk until the record stands: a run that dies goes on after the last of them.
+"""Finished blocks of probes, kept on disk until the record is saved: a run that dies goes on after the last of them.
 
-A shelf is known by a digest of everything that decides its probes: data, protocol, schedule, device, versions and the code
-in this folder. A block is one safetensors file, written whole, named by the shelf and by its probes. It holds the weights
-that were asked for, and in its header, as JSON, scores, history, the seconds it took, and a digest of all this.
+A probe cache is identified by a digest of everything that decides its probes: data, protocol, schedule, device, versions
+and the code in this folder. A block is one safetensors file, written whole, named by the cache's key and by its probes. It
+holds the weights that were asked for, and in its header, as JSON, scores, history, the seconds it took, and a digest of all
+this.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from marble_bench.core.keys import digest_with_arrays
 from marble_bench.errors import BenchError, DataError
 from marble_bench.files.atomic import REFUSED, sweep, write_whole
 
-from .grid import Fitted, Probe
+from .grid import Probe, TrainedProbe
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +39,8 @@ def digest(facts: Mapping[str, Any], *splits: Split) -> str:
     return digest_with_arrays({**facts, "torch": torch.__version__}, arrays)[:16]
 
 
-class Folder:
-    """A shelf on disk: files `<root>/<key>-<probes>.safetensors`, each written whole, so that processes that share a shelf
+class ProbeCacheFolder:
+    """A probe cache on disk: files `<root>/<key>-<probes>.safetensors`, each written whole, so that processes that share one
     never see half a block; of two that write the same one, the last stays.
 
     earlier_s: seconds that training the blocks took that were found here. say: is told where the folder cannot be written.
@@ -57,7 +58,7 @@ class Folder:
         names = json.dumps([asdict(probe) for probe in probes])
         return self.root / f"{self.key}-{hashlib.sha256(names.encode()).hexdigest()[:16]}.safetensors"
 
-    def get(self, probes: Sequence[Probe]) -> list[Fitted] | None:
+    def get(self, probes: Sequence[Probe]) -> list[TrainedProbe] | None:
         """The block of these probes, or None if it is not there. Raises DataError naming a damaged file."""
         from safetensors import SafetensorError
         from safetensors.torch import load
@@ -84,7 +85,7 @@ class Folder:
             self._spent[path] = seconds
             self.earlier_s += seconds
         return [
-            Fitted(
+            TrainedProbe(
                 probe,
                 float("nan") if one["valid"] is None else one["valid"],
                 one["best_epoch"],
@@ -95,7 +96,7 @@ class Folder:
             for probe, one, state in zip(probes, kept, states, strict=True)
         ]
 
-    def put(self, fitted: Sequence[Fitted]) -> None:
+    def put(self, fitted: Sequence[TrainedProbe]) -> None:
         """Keep a block, with the time since the block before it. Raises BenchError if the disk refuses.
 
         Where the folder cannot be written at all, that is said once, and nothing is kept.
@@ -134,7 +135,7 @@ class Folder:
                 self.say(f"finished probes are not kept, as {self.root} cannot be written: {error.strerror}")
 
     def clear(self) -> None:
-        """Take the blocks away: the record stands. What cannot be removed is left; it has no use and does no harm."""
+        """Delete the blocks: the record is saved. What cannot be removed is left; it has no use and does no harm."""
         for path in self.root.glob(f"{self.key}-*.safetensors"):
             with suppress(OSError):
                 path.unlink()

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def grouped(
+def grouped_matmul(
     left: torch.Tensor, right: torch.Tensor, counts: Sequence[int], out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`(probes, rows, inner)` times each group's `(groups, columns, inner)` transposed: `(probes, rows, columns)`.

@@ -35,7 +35,7 @@ class Rules:
 
 
 @dataclass
-class Kept:
+class TrackedProbe:
     """What is remembered of one probe while it trains.
 
     valid: its best score, NaN before the first. history: every round's. state: the weights of the best round, without
@@ -52,17 +52,17 @@ class Kept:
     state: dict[str, torch.Tensor] = field(default_factory=dict)
 
 
-class Book(Generic[Name]):
+class ProbeTracker(Generic[Name]):
     """Judges probes round by round. `alive`: those that still train. `rates`: theirs, in the same order."""
 
     def __init__(self, probes: Sequence[Name], rates: Sequence[float], rules: Rules) -> None:
         self.rules = rules
         self.alive = list(probes)
         self.rates = [float(rate) for rate in rates]
-        self.kept = {probe: Kept() for probe in probes}
+        self.tracked = {probe: TrackedProbe() for probe in probes}
         self.best = -math.inf
 
-    def judge(
+    def update(
         self, scores: Sequence[float], finite: Sequence[bool], state: Callable[[int], dict[str, torch.Tensor]]
     ) -> list[int]:
         """Enter one round; returns the positions in `alive` (as it was) of the probes that go on.
@@ -71,36 +71,36 @@ class Book(Generic[Name]):
         where a score is the best so far. If not all go on, the trainer drops the others from its tensors.
         """
         staying = []
-        for index, (probe, score, sound) in enumerate(zip(self.alive, scores, finite, strict=True)):
-            kept = self.kept[probe]
-            if not sound or math.isnan(score):
-                kept.diverged = True
+        for index, (probe, score, is_finite) in enumerate(zip(self.alive, scores, finite, strict=True)):
+            tracked = self.tracked[probe]
+            if not is_finite or math.isnan(score):
+                tracked.diverged = True
                 continue
-            kept.history.append(score)
-            if math.isnan(kept.valid) or score > kept.valid:
-                kept.valid, kept.best_round, kept.waited = score, len(kept.history) - 1, 0
-                kept.state = state(index)
+            tracked.history.append(score)
+            if math.isnan(tracked.valid) or score > tracked.valid:
+                tracked.valid, tracked.best_round, tracked.waited = score, len(tracked.history) - 1, 0
+                tracked.state = state(index)
                 self.best = max(self.best, score)
             else:
-                kept.waited += 1
-            self.rates[index] = self._rate(kept, score, self.rates[index])
+                tracked.waited += 1
+            self.rates[index] = self._rate(tracked, score, self.rates[index])
             limit = self.rules.max_rounds
-            if kept.waited < self.rules.stop_patience and (limit is None or len(kept.history) < limit):
+            if tracked.waited < self.rules.stop_patience and (limit is None or len(tracked.history) < limit):
                 staying.append(index)
         self.alive = [self.alive[index] for index in staying]
         self.rates = [self.rates[index] for index in staying]
         return staying
 
-    def _rate(self, kept: Kept, score: float, rate: float) -> float:
+    def _rate(self, tracked: TrackedProbe, score: float, rate: float) -> float:
         """The learning rate of the next round."""
         if self.rules.lr_patience is None:
             return rate
-        if score > kept.plateau_best * (1 + PLATEAU_THRESHOLD):
-            kept.plateau_best, kept.plateau_waited = score, 0
+        if score > tracked.plateau_best * (1 + PLATEAU_THRESHOLD):
+            tracked.plateau_best, tracked.plateau_waited = score, 0
             return rate
-        kept.plateau_waited += 1
-        if kept.plateau_waited <= self.rules.lr_patience:
+        tracked.plateau_waited += 1
+        if tracked.plateau_waited <= self.rules.lr_patience:
             return rate
-        kept.plateau_waited = 0
+        tracked.plateau_waited = 0
         lower = rate * self.rules.factor
         return lower if rate - lower > LEAST_CHANGE else rate

@@ -13,7 +13,7 @@ from marble_bench.core.plugins import head_of
 from marble_bench.errors import UsageError
 from marble_bench.scoring.scores import average_windows
 
-from .grid import Fitted, Form, Probe, Recipe, Split
+from .grid import Form, Probe, Recipe, Split, TrainedProbe
 from .inputs import Moments, chunk
 
 if TYPE_CHECKING:
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from .inputs import Features
 
 ROWS = 8192  # windows at once that a head answers for
-RESERVED = {"mean", "spread"}  # what features are scaled by stands beside a head's own tensors under these names
+RESERVED = {"mean", "spread"}  # what features are scaled by is beside a head's own tensors under these names
 
 
-def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[Fitted]:
+def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[TrainedProbe]:
     """Every probe of one layer, in the order given. A probe whose outputs or score are not finite is diverged."""
     import torch
 
@@ -38,20 +38,20 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     found = []
     for probe in members:
         data = TrainingSet(x, truth, recipe.outputs, recipe.loss, probe.weight_decay, probe.seed)
-        state = _fitted(head, data)
+        state = _fit(head, data)
         valid = (features.chunk(layer, start, ROWS, scaled) for start in starts)
-        answers = _answers(head, state, valid, recipe.outputs)
+        answers = _predict(head, state, valid, recipe.outputs)
         outputs = average_windows(answers[None], features.valid_clip.cpu(), len(features.valid_truth))
         score = float(recipe.score(outputs, features.valid_truth.cpu())[0])
         good = bool(outputs.isfinite().all()) and score == score
         kept = {**state, **(_moments(features, layer) if scaled else {})} if good else {}
-        kept = {name: _own(value) for name, value in kept.items()}
+        kept = {name: _detach(value) for name, value in kept.items()}
         history = (score,) if good else ()
-        found.append(Fitted(probe, score if good else float("nan"), len(history) - 1, history, not good, kept))
+        found.append(TrainedProbe(probe, score if good else float("nan"), len(history) - 1, history, not good, kept))
     return found
 
 
-def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str) -> torch.Tensor:
+def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str) -> torch.Tensor:
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     head, layer = head_of(recipe.protocol), fitted.probe.layer
     assert layer is not None
@@ -61,10 +61,10 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str) -
         for start in range(0, len(split.clip), ROWS):
             x = chunk(split.layers[layer], split.rows, start, ROWS).to(device).float()
             if "mean" in fitted.state:
-                x = Moments(*(fitted.state[name][0].to(device) for name in ("mean", "spread"))).scaled(x)
+                x = Moments(*(fitted.state[name][0].to(device) for name in ("mean", "spread"))).standardize(x)
             yield x
 
-    return _answers(head, state, windows(), recipe.outputs)
+    return _predict(head, state, windows(), recipe.outputs)
 
 
 def _moments(features: Features, layer: int) -> State:
@@ -75,27 +75,29 @@ def _moments(features: Features, layer: int) -> State:
     return {"mean": moments.mean[None], "spread": moments.spread[None]}
 
 
-def _own(value: torch.Tensor) -> torch.Tensor:
+def _detach(value: torch.Tensor) -> torch.Tensor:
     """A copy on the CPU that shares no memory with another probe's, as files of tensors ask for."""
     import torch
 
     return value.detach().cpu().clone(memory_format=torch.contiguous_format)
 
 
-def _fitted(head: Head, data: TrainingSet) -> State:
+def _fit(head: Head, data: TrainingSet) -> State:
     """What a head keeps of a training set. Raises UsageError for what is no state."""
     import torch
 
     assert head.fit is not None
     state = head.fit(data)
     if not isinstance(state, dict) or not state or not all(isinstance(each, torch.Tensor) for each in state.values()):
-        raise UsageError(f"head '{head.name}': fit returned {_shown(state)}: return a dict of tensors by their names")
+        raise UsageError(
+            f"head '{head.name}': fit returned {_describe(state)}: return a dict of tensors by their names"
+        )
     if taken := RESERVED & set(state):
         raise UsageError(f"head '{head.name}': fit returned a tensor called '{min(taken)}': give it another name")
     return state
 
 
-def _answers(head: Head, state: State, batches: Iterator[torch.Tensor], outputs: int) -> torch.Tensor:
+def _predict(head: Head, state: State, batches: Iterator[torch.Tensor], outputs: int) -> torch.Tensor:
     """`(windows, outputs)` float32 on the CPU. Raises UsageError for answers of another shape or kind."""
     import torch
 
@@ -106,14 +108,14 @@ def _answers(head: Head, state: State, batches: Iterator[torch.Tensor], outputs:
             found = head.predict(state, x)
         if not isinstance(found, torch.Tensor) or found.shape != (len(x), outputs) or not found.is_floating_point():
             raise UsageError(
-                f"head '{head.name}': predict returned {_shown(found)} for {len(x)} windows: return floating-point numbers "
-                f"(windows, outputs), here {(len(x), outputs)}"
+                f"head '{head.name}': predict returned {_describe(found)} for {len(x)} windows: return floating-point "
+                f"numbers (windows, outputs), here {(len(x), outputs)}"
             )
         parts.append(found.float().cpu())
     return torch.cat(parts)
 
 
-def _shown(value: object) -> str:
+def _describe(value: object) -> str:
     import torch
 
     if isinstance(value, torch.Tensor):

@@ -2,7 +2,7 @@
 
 Probes that read the same layer with the same seed share their batches, and one matrix product serves them all
 (`network`). Each has its own learning rate, plateau, early stop and best weights (`schedule`), and its update is one pass
-over its memory (`adam`). Batch order, dropout masks and initial weights depend on the seed alone (`draws`); a probe trained
+over its memory (`adam`). Batch order, dropout masks and initial weights depend on the seed alone (`rng`); a probe trained
 by itself meets the same numbers as in the grid. A probe that is finished, or that diverged, leaves its block.
 
 A block is the probes that train together. On the CPU it is small, so that what the optimiser touches stays in the cache
@@ -34,20 +34,20 @@ from marble_bench.scoring.scores import average_windows
 from . import block as blocking
 from . import exact, memory, network, self_fitting
 from .block import ACTIVATION_BYTES, Block, blocks, layers_of
-from .grid import Fitted, Form, Probe, Progress, Recipe, Shelf, Split, grid
+from .grid import Form, Probe, ProbeCache, Progress, Recipe, Split, TrainedProbe, grid
 from .inputs import Features, Moments, chunk
 
 if TYPE_CHECKING:
     import torch
 
 __all__ = [
-    "Fitted",
     "Form",
     "Probe",
+    "ProbeCache",
     "Progress",
     "Recipe",
-    "Shelf",
     "Split",
+    "TrainedProbe",
     "blocks",
     "fit",
     "grid",
@@ -65,33 +65,31 @@ def fit(
     progress: Progress | None = None,
     *,
     states: Literal["all", "best"] = "all",
-    shelf: Shelf | None = None,
-    block_bytes: int | None = None,
-) -> list[Fitted]:
+    probe_cache: ProbeCache | None = None,
+) -> list[TrainedProbe]:
     """Train every probe and return them in the order given.
 
     states: whose weights to hand back: all, or of each seed only the best one's, first of equals, which saves memory.
-    shelf: where finished blocks are looked up and kept. block_bytes: of parameters, gradients and moments that train
-    together; else by the device. While blocks train side by side on the CPU, torch's own threads are set to one, and always
-    for an exact solution, so that its sums have one order.
+    probe_cache: where finished blocks are looked up and kept. While blocks train side by side on the CPU, torch's own
+    threads are set to one, and always for an exact solution, so that its sums have one order.
 
     Raises BenchError if a probe does not fit the memory even alone.
     """
     solved = recipe.protocol.solver == "exact"
     if solved:
         device = exact.device_of(device)
-    memory.hold_freed()
-    todo = blocks(probes, train, valid, recipe, device, block_bytes)
+    memory.keep_freed_memory()
+    todo = blocks(probes, train, valid, recipe, device)
     threads = min(blocking.threads_of(device), len(todo))
-    run = _Run(probes, train, valid, recipe, device, progress, states, shelf, threads)
+    run = _Run(probes, train, valid, recipe, device, progress, states, probe_cache, threads)
     # a block for each core: cores that share every small product wait for each other
     with _torch_threads(1 if threads > 1 or solved else None):
         if threads < 2:
             for members in todo:
                 run.block(members)
         else:
-            _at_once(run, todo, threads)
-    return run.fitted()
+            _train_side_by_side(run, todo, threads)
+    return run.collect()
 
 
 @contextmanager
@@ -108,7 +106,7 @@ def _torch_threads(count: int | None) -> Iterator[None]:
         torch.set_num_threads(before)
 
 
-def _at_once(run: _Run, todo: Sequence[Sequence[Probe]], threads: int) -> None:
+def _train_side_by_side(run: _Run, todo: Sequence[Sequence[Probe]], threads: int) -> None:
     """Train blocks side by side."""
     pool = ThreadPoolExecutor(threads)
     try:
@@ -133,13 +131,13 @@ class _Run:
         device: str,
         progress: Progress | None,
         states: Literal["all", "best"],
-        shelf: Shelf | None,
+        probe_cache: ProbeCache | None,
         threads: int,
     ) -> None:
         self.probes, self.train, self.valid, self.recipe, self.device = probes, train, valid, recipe, device
-        self.progress, self.states, self.shelf, self.threads = progress, states, shelf, threads
+        self.progress, self.states, self.probe_cache, self.threads = progress, states, probe_cache, threads
         self.place = {probe: index for index, probe in enumerate(probes)}
-        self.results: dict[Probe, Fitted] = {}
+        self.results: dict[Probe, TrainedProbe] = {}
         self.best = -math.inf
         self.alive: dict[int, tuple[int, int]] = {}  # by thread: probes in training, probes of the block that ended
         self.read: dict[tuple[int, ...], Features] = {}
@@ -147,31 +145,31 @@ class _Run:
         self.stopped = threading.Event()
 
     def block(self, members: Sequence[Probe]) -> None:
-        """Train one block, or take it from the shelf."""
-        found = self.shelf.get(members) if self.shelf else None
+        """Train one block, or take it from the probe cache."""
+        found = self.probe_cache.get(members) if self.probe_cache else None
         if found is None:
-            found = self._trained(members)
+            found = self._train(members)
         with self.lock:
             if self.states == "best":
-                found = _without_states(found, list(self.results.values()), self.place)
+                found = _drop_states(found, list(self.results.values()), self.place)
             self.results.update({fitted.probe: fitted for fitted in found})
             if self.states == "best":
-                others = _without_states(list(self.results.values()), [], self.place)
+                others = _drop_states(list(self.results.values()), [], self.place)
                 self.results = {one.probe: one for one in others}
-        if self.shelf:
-            self.shelf.put(found)
-        self._tell(max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0, 0)
+        if self.probe_cache:
+            self.probe_cache.put(found)
+        self._report(max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0, 0)
 
-    def _trained(self, members: Sequence[Probe]) -> list[Fitted]:
+    def _train(self, members: Sequence[Probe]) -> list[TrainedProbe]:
         features = self._features(layers_of(members, self.recipe))
         if self.recipe.protocol.solver == "exact":
             solve = self_fitting.solve if head_of(self.recipe.protocol).fits_itself else exact.solve
             return solve(members, features, self.recipe)
         block = Block(members, features, self.recipe, self.device)
         while block.alive:
-            block.round(self.stopped.is_set)
-            self._tell(block.book.best, len(block.alive), len(members) - len(block.alive))
-        return block.finished()
+            block.run_round(self.stopped.is_set)
+            self._report(block.tracker.best, len(block.alive), len(members) - len(block.alive))
+        return block.results()
 
     def _features(self, layers: tuple[int, ...]) -> Features:
         """Of some layers, loaded once for the blocks that follow each other; the oldest are let go first."""
@@ -182,7 +180,7 @@ class _Run:
             self.read[layers] = found or Features(self.train, self.valid, layers, self.device)
             return self.read[layers]
 
-    def _tell(self, best: float, alive: int, ended: int) -> None:
+    def _report(self, best: float, alive: int, ended: int) -> None:
         with self.lock:
             self.best = max(self.best, best)
             self.alive[threading.get_ident()] = (alive, ended)
@@ -190,26 +188,26 @@ class _Run:
                 now = [sum(each) for each in zip(*self.alive.values(), strict=True)]
                 self.progress(len(self.results) + now[1], len(self.probes), self.best, now[0])
 
-    def fitted(self) -> list[Fitted]:
+    def collect(self) -> list[TrainedProbe]:
         """In the order asked for."""
         return [self.results[probe] for probe in self.probes]
 
 
-def _without_states(found: list[Fitted], others: list[Fitted], place: dict[Probe, int]) -> list[Fitted]:
+def _drop_states(found: list[TrainedProbe], others: list[TrainedProbe], place: dict[Probe, int]) -> list[TrainedProbe]:
     """The same, with the weights of each seed's best alone. others: of earlier blocks, for comparison."""
-    first: dict[int, Fitted] = {}
+    first: dict[int, TrainedProbe] = {}
     for one in sorted([*found, *others], key=lambda one: place[one.probe]):
         if one.valid == one.valid and (one.probe.seed not in first or one.valid > first[one.probe.seed].valid):
             first[one.probe.seed] = one
     return [one if first.get(one.probe.seed) is one else replace(one, state={}) for one in found]
 
 
-def predict(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
+def predict(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
     """`(clips, outputs)` float32 on the CPU: one trained probe's outputs, averaged over each clip's windows."""
     return average_windows(predict_windows(fitted, split, recipe, device)[None], split.clip, split.clips)[0]
 
 
-def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
+def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     import torch
 
@@ -219,7 +217,7 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
     if head_of(recipe.protocol).fits_itself:
         return self_fitting.predict_windows(fitted, split, recipe, device)
     dtype = next(iter(parts.values())).dtype
-    parameters = {name: value[None].to(device) for name, value in network.turned(parts).items()}
+    parameters = {name: value[None].to(device) for name, value in network.transpose(parts).items()}
     layers = [split.layers[layer] for layer in layers_of([fitted.probe], recipe)]
     hidden = Form.of(fitted.probe, recipe.protocol).hidden
     step = max(1, ACTIVATION_BYTES // (4 * max(hidden, layers[0].shape[1] * len(layers))))
@@ -229,7 +227,7 @@ def predict_windows(fitted: Fitted, split: Split, recipe: Recipe, device: str = 
             read = [chunk(layer, split.rows, start, step).to(device).to(dtype) for layer in layers]
             if "mean" in fitted.state:
                 both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
-                read = [Moments(*one).scaled(each) for one, each in zip(both, read, strict=True)]
-            x = network.mixed(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
+                read = [Moments(*one).standardize(each) for one, each in zip(both, read, strict=True)]
+            x = network.mix_layers(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
             done.append(network.forward(parameters, x, [1])[0][0].T.float().cpu())
     return torch.cat(done)

@@ -5,54 +5,54 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
-from typing import Protocol as Shape
+from typing import Protocol as Interface
 
-from .grid import Fitted, Probe, Progress, Shelf
-from .schedule import Book
+from .grid import Probe, ProbeCache, Progress, TrainedProbe
+from .schedule import ProbeTracker
 
 
-class Trains(Shape):
+class TrainableBlock(Interface):
     """Probes that train together."""
 
-    book: Book[Any]
+    tracker: ProbeTracker[Any]
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         """Some training and one validation."""
 
-    def finished(self) -> list[Fitted]:
+    def results(self) -> list[TrainedProbe]:
         """Every probe at its best."""
 
 
-def in_turn(
+def train_blocks(
     blocks: Sequence[Sequence[Probe]],
-    begin: Callable[[Sequence[Probe]], Trains],
+    begin: Callable[[Sequence[Probe]], TrainableBlock],
     progress: Progress | None = None,
-    shelf: Shelf | None = None,
-) -> list[Fitted]:
-    """Every probe of every block, trained or taken from the shelf, in the order of the blocks.
+    probe_cache: ProbeCache | None = None,
+) -> list[TrainedProbe]:
+    """Every probe of every block, trained or taken from the probe cache, in the order of the blocks.
 
-    begin: makes a block ready; not called for one that the shelf has.
+    begin: makes a block ready; not called for one that the cache has.
     """
-    done: list[Fitted] = []
+    done: list[TrainedProbe] = []
     todo, best = sum(len(members) for members in blocks), -math.inf
 
-    def tell(ended: int, score: float, alive: int) -> None:
+    def report(ended: int, score: float, alive: int) -> None:
         if progress:
             progress(len(done) + ended, todo, max(best, score), alive)
 
     for members in blocks:
-        found = shelf.get(members) if shelf else None
+        found = probe_cache.get(members) if probe_cache else None
         if found is None:
             block = begin(members)
-            while block.book.alive:
-                block.round()
-                alive = len(block.book.alive)
-                tell(len(members) - alive, block.book.best, alive)
-            found = block.finished()
-            if shelf:
-                shelf.put(found)
+            while block.tracker.alive:
+                block.run_round()
+                alive = len(block.tracker.alive)
+                report(len(members) - alive, block.tracker.best, alive)
+            found = block.results()
+            if probe_cache:
+                probe_cache.put(found)
         else:
-            tell(len(members), max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0)
+            report(len(members), max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0)
         best = max([best, *(one.valid for one in found if one.valid == one.valid)])
         done += found
     return done

@@ -344,13 +344,13 @@ def test_reading_in_blocks_gives_the_samples_of_reading_at_once_to_the_bit(tmp_p
     rate, to = rates
     soundfile.write(tmp_path / "a.wav", _music(2.0, channels, rate), rate, subtype="FLOAT")
     samples = soundfile.read(tmp_path / "a.wav", dtype="float32", always_2d=True)[0]
-    once = audio.resampled(audio.waveform.mean_of_channels(samples), rate, to)
+    once = audio.resample(audio.waveform.mean_of_channels(samples), rate, to)
     for size in (4096, 1 << 16, 1 << 20):
         monkeypatch.setattr(audio.files, "BLOCK_BYTES", size)
         assert np.array_equal(audio.read(tmp_path / "a.wav", sample_rate_hz=to), once)
         assert np.array_equal(
             audio.read_channels(tmp_path / "a.wav", sample_rate_hz=to),
-            np.stack([audio.resampled(samples[:, each], rate, to) for each in range(channels)]),
+            np.stack([audio.resample(samples[:, each], rate, to) for each in range(channels)]),
         )
 
 

@@ -14,8 +14,8 @@ from marble_bench.data.hf import dataset
 
 
 @pytest.fixture(scope="module")
-def gtzan_mini(tmp_path_factory):
-    return corpus.ensure_mini(plugins.find_task("gtzan").task.corpus, tmp_path_factory.mktemp("cache"))
+def gtzan_mini(miniatures):
+    return corpus.ensure_mini(plugins.find_task("gtzan").task.corpus, miniatures)
 
 
 @pytest.fixture

@@ -1,4 +1,4 @@
-"""A folder of a model is held against what is declared of it: another model of the same shapes is refused, and named."""
+"""A folder of a model is verified against what is declared of it: another model of the same shapes is refused, and named."""
 
 import dataclasses
 import json
@@ -90,12 +90,12 @@ def test_a_speech_model_does_not_pass_as_one_of_music(mert, tmp_path):
 def test_what_a_lone_file_does_not_say_is_said(mert, tmp_path):
     encoder, folder = mert
     said = []
-    talk = weights.Talk(said.append, lambda *_: None)
-    weights.resolve(encoder, tmp_path / "cache", override=folder / "pytorch_model.bin", talk=talk)
+    talk = weights.DownloadCallbacks(said.append, lambda *_: None)
+    weights.resolve(encoder, tmp_path / "cache", override=folder / "pytorch_model.bin", callbacks=talk)
     (line,) = said
     assert "pytorch_model.bin comes without config.json, preprocessor_config.json: the names and shapes of its" in line
     assert "the sampling rate and the normalisation that it was trained with are not" in line
-    weights.resolve(encoder, tmp_path / "cache", override=folder, talk=talk)
+    weights.resolve(encoder, tmp_path / "cache", override=folder, callbacks=talk)
     assert len(said) == 1
 
 

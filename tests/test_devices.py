@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 import torch
-from elsewhere import NAME, elsewhere
+from fake_device import NAME, fake_device
 from marble_bench.probes import kernels, trainer
-from marble_bench.probes.block import Block, validated
+from marble_bench.probes.block import Block, validate
 from marble_bench.probes.inputs import Features
 from stand_ins import names, stand_in
 
@@ -22,7 +22,7 @@ TWICE = {"random-mert-95m", "choi-fixed"}  # the graphs of others, only larger o
 @pytest.fixture
 def device(monkeypatch):
     """A second device."""
-    with elsewhere(monkeypatch) as name:
+    with fake_device(monkeypatch) as name:
         yield name
 
 
@@ -95,9 +95,9 @@ def test_a_step_and_a_validation_of_every_block_stay_on_the_device(protocol, los
         with torch.inference_mode():
             losses = block._step(block._batches()[0])
             keys, counts, _ = block._groups
-            outputs = validated(block.parameters, block.features, recipe, keys, counts)
+            outputs = validate(block.parameters, block.features, recipe, keys, counts)
             finite = losses.isfinite() & outputs.isfinite().flatten(1).all(dim=1)
-            block.adam.keep(range(0, len(members), 2))
+            block.adam.select(range(0, len(members), 2))
         assert {finite.device.type, outputs.device.type} == {device}
         assert outputs.shape == (len(members), 12, 3)
         assert {value.device.type for value in block.adam.parameters.values()} == {device}

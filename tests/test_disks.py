@@ -20,7 +20,7 @@ from marble_bench.probes import grid, probe_cache, trainer
 from marble_bench.data import corpus
 from marble_bench.errors import BenchError
 from marble_bench.files import locks, scratch
-from marble_bench.files.atomic import whole
+from marble_bench.files.atomic import atomic_path
 from marble_bench.files.scratch import scratch_folder
 
 LOUD = print
@@ -79,13 +79,13 @@ def _gone(pid: int) -> bool:
 def test_workers_of_a_killed_run_end_with_it(tmp_path):
     code = (
         "import os, pathlib, sys, time\n"
-        "from marble_bench.separation.bsseval_pool import Jury\n"
+        "from marble_bench.separation.bsseval_pool import BssevalPool\n"
         "def work(index):\n"
         "    print(os.getpid(), flush=True)\n"
         "    time.sleep(60 if index else 0)\n"
         "if __name__ == '__main__':\n"
-        "    with Jury(2, 8000, pathlib.Path(sys.argv[1])) as jury:\n"
-        "        jobs = [jury.pool.submit(work, index) for index in (1, 0, 0, 0)]\n"
+        "    with BssevalPool(2, 8000, pathlib.Path(sys.argv[1])) as measuring:\n"
+        "        jobs = [measuring.pool.submit(work, index) for index in (1, 0, 0, 0)]\n"
         "        jobs[3].result()\n"
         "        print('all', flush=True)\n"
         "        time.sleep(60)\n"
@@ -344,12 +344,12 @@ from marble_bench.probes import grid, probe_cache
 probes = [grid.Probe(0, 0.1, 0.0, 0)]
 
 def work(number):
-    kept = probe_cache.Folder(pathlib.Path(sys.argv[1]), "key")
+    kept = probe_cache.ProbeCacheFolder(pathlib.Path(sys.argv[1]), "key")
     for turn in range(60):
         found = kept.get(probes)
         if found is not None:
             assert (found[0].state["w"] == found[0].valid).all(), found  # whole, and of one writer
-        kept.put([grid.Fitted(probes[0], float(number), 0, (0.0,), False, {"w": torch.full((200,), float(number))})])
+        kept.put([grid.TrainedProbe(probes[0], float(number), 0, (0.0,), False, {"w": torch.full((200,), float(number))})])
         if turn % 3 == number % 3:
             kept.clear()
 
@@ -378,23 +378,23 @@ def test_four_processes_that_keep_and_clear_one_block_of_probes(tmp_path):
 
 def _block(seed: int):
     probe = grid.Probe(0, 0.1, 0.0, seed)
-    return [probe], [grid.Fitted(probe, 0.5, 0, (0.5,), False, {})]
+    return [probe], [grid.TrainedProbe(probe, 0.5, 0, (0.5,), False, {})]
 
 
 def test_a_block_is_kept_with_the_time_since_the_one_before_and_clearing_leaves_other_keys(tmp_path):
-    first, other = probe_cache.Folder(tmp_path, "key"), probe_cache.Folder(tmp_path, "other")
+    first, other = probe_cache.ProbeCacheFolder(tmp_path, "key"), probe_cache.ProbeCacheFolder(tmp_path, "other")
     other.put(_block(0)[1])
     for seed in (0, 1):
         time.sleep(0.2)
         first.put(_block(seed)[1])
-    again = probe_cache.Folder(tmp_path, "key")
+    again = probe_cache.ProbeCacheFolder(tmp_path, "key")
     assert again.earlier_s == 0
     assert again.get(_block(0)[0])[0].valid == 0.5
     assert 0.2 <= again.earlier_s < 0.4
     again.put(_block(0)[1])  # written again without the weights that lost: the time stays
     assert again.get(_block(1)[0])
     assert 0.4 <= again.earlier_s < 1.0
-    third = probe_cache.Folder(tmp_path, "key")
+    third = probe_cache.ProbeCacheFolder(tmp_path, "key")
     third.get(_block(0)[0])
     assert 0.2 <= third.earlier_s < 0.4
     third.clear()
@@ -409,18 +409,18 @@ def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(
         raise error
 
     monkeypatch.setattr(probe_cache, "write_whole", refuses)
-    kept = probe_cache.Folder(tmp_path, "key", said.append)
+    kept = probe_cache.ProbeCacheFolder(tmp_path, "key", said.append)
     for seed in (0, 1):
         kept.put(_block(seed)[1])
     assert said == [f"finished probes are not kept, as {tmp_path} cannot be written: Read-only file system"]
     error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(BenchError, match=r"cannot be kept in .*: No space left on device"):
-        probe_cache.Folder(tmp_path, "key", said.append).put(_block(0)[1])
+        probe_cache.ProbeCacheFolder(tmp_path, "key", said.append).put(_block(0)[1])
 
 
 @pytest.mark.slow
 def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(bench, tmp_path, monkeypatch):
-    trained, put, kept = trainer._Run._trained, probe_cache.Folder.put, []
+    trained, put, kept = trainer._Run._train, probe_cache.ProbeCacheFolder.put, []
     monkeypatch.setattr(trainer.blocking, "threads_of", lambda _: 1)
 
     def slow(self, members):
@@ -434,8 +434,8 @@ def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(be
         kept.append(fitted)
 
     with monkeypatch.context() as dying:
-        dying.setattr(trainer._Run, "_trained", slow)
-        dying.setattr(probe_cache.Folder, "put", dies)
+        dying.setattr(trainer._Run, "_train", slow)
+        dying.setattr(probe_cache.ProbeCacheFolder, "put", dies)
         assert "killed" in bench(*TOY).err
     alone = bench(*TOY, "--results-dir", "alone", "--cache-dir", tmp_path / "other").record["cost"]["probe_s"]
     cost = bench(*TOY).record["cost"]
@@ -526,7 +526,7 @@ def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, m
         ended = bench(*run)
         told, failed = ended.err.splitlines()
         assert name in told
-        assert "stands already; if this run finds another result, it will not be replaced without --overwrite" in told
+        assert "exists already; if this run finds another result, it will not be replaced without --overwrite" in told
         assert failed == "error: work began"
         assert bench(*run, "--overwrite").err == bench(*run, "--layers", "1").err == "error: work began\n"
 
@@ -580,7 +580,7 @@ def test_what_is_written_comes_whole_or_leaves_what_was_there(tmp_path, kind):
     place = tmp_path / "place"
 
     def write(text, fails):
-        with whole(place) as temporary:
+        with atomic_path(place) as temporary:
             if kind == "folder":
                 temporary.mkdir()
             (temporary / "inside" if kind == "folder" else temporary).write_text(text)

@@ -61,6 +61,7 @@ def plug_ins(tmp_path):
     return {path.name for path in tmp_path.glob("*.py")}
 
 
+@pytest.mark.slow
 def test_the_protocol_and_the_head_of_the_guide_are_run(bench, plug_ins):
     assert plug_ins == {"quick.py", "centroid.py", "balanced_accuracy.py", "key_and_beat.py"}
     run = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--json", "--quiet")

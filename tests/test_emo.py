@@ -16,7 +16,7 @@ from marble_bench.core import plugins
 from marble_bench.data import corpus
 from marble_bench.errors import DataError
 
-pytestmark = pytest.mark.slow  # each needs the miniature, which takes long to make
+pytestmark = pytest.mark.slow  # most need the miniature, which takes long to make
 
 
 @pytest.fixture(scope="module")
@@ -30,8 +30,8 @@ def emomusic():
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory, emomusic):
-    return corpus.ensure_mini(emomusic.EMOMUSIC, tmp_path_factory.mktemp("cache"))
+def mini(miniatures, emomusic):
+    return corpus.ensure_mini(emomusic.EMOMUSIC, miniatures)
 
 
 @pytest.fixture
@@ -146,6 +146,7 @@ def test_the_miniatures_samples_are_the_same_everywhere(emomusic):
     )
 
 
+@pytest.mark.usefixtures("own_cache_with_miniatures")
 @pytest.mark.parametrize("model", ["mfcc", TOY_MODEL], ids=["normalises the clip", "does not"])
 def test_probes_on_the_miniature_explain_some_and_not_all(bench, model):
     ended = bench("run", "--model", model, "--task", "emo", "--mini", "--json", "--quiet")

@@ -79,7 +79,7 @@ def test_ls_names_key_encoder_size_rows_and_last_use(bench, made):
 
 def test_verify_reads_every_byte(bench, made):
     sound = bench("features", "verify", "--json")
-    assert (sound.code, sound.record) == (0, {"sound": 2, "damaged": []})
+    assert (sound.code, sound.record) == (0, {"valid": 2, "damaged": []})
     first, second = _shards(made)
     content = bytearray(first.read_bytes())
     place = content.rindex(np.float16(store_value(made)).tobytes())
@@ -132,7 +132,7 @@ def test_a_store_of_another_format_is_listed_and_pruned_as_damaged(bench, made):
     (made / "about.json").write_text(json.dumps(about))
     assert "this version reads" in bench("features", "ls", "--json").record[0]["problem"]
     assert bench("features", "prune", "--damaged", "--yes").code == 0
-    assert manage.held(made.parent.parent) == []
+    assert manage.list_stores(made.parent.parent) == []
 
 
 @pytest.mark.slow
@@ -165,7 +165,7 @@ def test_a_dataset_folder_is_one_for_the_datasets_library(bench, made, tmp_path)
 
 def test_layers_of_several_widths_are_exported_and_read_back(tmp_path):
     from marble_bench.core.task import Clip
-    from marble_bench.features.external import as_features, read_own
+    from marble_bench.features.external import read_brought, stack_tracks
 
     kept = store.Store(tmp_path, {"encoder": "wide"}, [("a", 3), ("b", 5)])
     random = np.random.default_rng(0)
@@ -177,9 +177,9 @@ def test_layers_of_several_widths_are_exported_and_read_back(tmp_path):
     rows = export.to_parquet(kept, clips, spans, tmp_path / "wide.parquet")
     assert rows == 1200
     names = [clip.id for clip in clips]
-    found = read_own(tmp_path / "wide.parquet", names)
+    found = read_brought(tmp_path / "wide.parquet", names)
     assert found.names == ("a", "b")
-    features = as_features(found.tracks, found.names, names)
+    features = stack_tracks(found.tracks, found.names, names)
     for index in (0, 1):
         assert np.array_equal(features.layers[index], kept.read(index, spans).astype(np.float32))
     assert pd.read_parquet(tmp_path / "wide.parquet").window.max() == 2

@@ -141,7 +141,7 @@ def get(said, tmp_path):
             name="made", title="Made", home="here", license="CC0", citation="none", layout="x.wav", mini=_never,
             sources=sources,
         )  # fmt: skip
-        talk = fetch.Talk(said.append, lambda *_: None, wait=lambda _: None)
+        talk = fetch.DownloadCallbacks(said.append, lambda *_: None, wait=lambda _: None)
         return fetch.get(corpus, tmp_path / "made", talk, mirror, offline)
 
     return call
@@ -388,19 +388,19 @@ def test_an_answer_of_nonsense_is_told_of_its_address(tmp_path, answer, words):
     with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
         source = Source(url=f"http://127.0.0.1:{server.server_port}/a.csv", sha256="0" * 64)
-        talk = fetch.Talk(lambda _: None, lambda *_: None, lambda _: None)
+        talk = fetch.DownloadCallbacks(lambda _: None, lambda *_: None, lambda _: None)
         with pytest.raises(DataError, match=words):
             download.download(source, tmp_path / "a.csv", tmp_path / "scratch", talk)
         server.shutdown()
 
 
 def test_what_a_server_says_is_shown_as_text():
-    assert download._shown(ValueError("\x1b[31mred\nline" + "x" * 500)) == "\\x1b[31mred line" + "x" * 187
+    assert download._describe_error(ValueError("\x1b[31mred\nline" + "x" * 500)) == "\\x1b[31mred line" + "x" * 187
 
 
 def test_https_is_not_left_for_http():
     request = urllib.request.Request("https://x.example/a.csv")
-    redirects = download._Redirects(fetch.Talk(lambda _: None, lambda *_: None))
+    redirects = download._Redirects(fetch.DownloadCallbacks(lambda _: None, lambda *_: None))
     with pytest.raises(
         DataError, match=r"https://x\.example/a\.csv redirects to http://x\.example/a\.csv, which is not"
     ):

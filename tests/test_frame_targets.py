@@ -8,7 +8,7 @@ import pytest
 import torch
 from conftest import PLUGINS
 from marble_bench.probes import frame_losses, framewise
-from marble_bench.probes.trainer import Fitted, Probe
+from marble_bench.probes.trainer import Probe, TrainedProbe
 from sklearn.metrics import accuracy_score, f1_score, r2_score
 from torch.nn import functional
 
@@ -90,7 +90,7 @@ def test_bins_are_a_gaussian_around_the_label_and_values_are_z_scores():
     assert scale.by_part["level"] == pytest.approx((known.mean(), known.std()))
     learnt = _labels(4, 4.0, scale)[:, -1]
     np.testing.assert_allclose(learnt[[0, 1, 3]], (known[:3] - known.mean()) / known.std(), rtol=1e-6)
-    back = scale.answered(LEVEL, learnt[:, None])[:, 0]
+    back = scale.denormalize(LEVEL, learnt[:, None])[:, 0]
     np.testing.assert_allclose(back[[0, 1, 3]], known[:3], rtol=1e-6)
 
 
@@ -310,7 +310,7 @@ def test_a_target_follows_audio_that_is_stretched():
         ((("C", "D"), None), r"has the root 'D', which is no label of that part"),
         (("C", None), "give a label for each frame, or None"),
         ((None, (1.0, "loud")), "has a level that is no number"),
-        ((None, (1.0, float("nan"))), "not finite; None stands for no label"),
+        ((None, (1.0, float("nan"))), "not finite; None means no label"),
     ],
 )
 def test_an_annotation_in_another_form_is_named_with_its_clip(annotation, words):
@@ -409,7 +409,7 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
 
     target = Frames((MomentPart("onset"),), decode=_peaks, settings=(0.1, 0.4, 0.7))
     onsets = [(0.1, 0.5, 0.9), (0.3, 0.8)]
-    fitted = [Fitted(Probe(0, rate, 0.0, 0), 0.0, 0, (), False, {}) for rate in (1.0, 2.0, 3.0)]
+    fitted = [TrainedProbe(Probe(0, rate, 0.0, 0), 0.0, 0, (), False, {}) for rate in (1.0, 2.0, 3.0)]
     heights = [(0.6, 0.2), (0.9, 0.5), (0.9, 0.05)]  # of true peaks, and of one false peak in each clip
 
     def activations(members, split, recipe, device):
@@ -423,9 +423,9 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
 
     monkeypatch.setattr(framewise, "activations", activations)
     split = framewise.Frameset(_Frames([20.0], [1.0, 1.0]), None)
-    judged = _decoder(target).judge(fitted, split, [(times,) for times in onsets], ONSETS)
+    judged = _decoder(target).choose_settings(fitted, split, [(times,) for times in onsets], ONSETS)
     assert judged == [(1.0, 0.4), (1.0, 0.7), (1.0, 0.1)]  # of equals the first
-    every = _decoder(target).found(fitted, split, target.settings)
+    every = _decoder(target).decode(fitted, split, target.settings)
     for place, threshold in enumerate(target.settings):
         for probe, (true, false) in enumerate(heights):
             kept = [height >= threshold for height in (true, false)]
@@ -434,7 +434,7 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
     (f, _, _), worst = mir_eval.onset.f_measure(np.array(onsets[0]), every[0][0][0]["onset"]), judged[0][0]
     assert f < worst
     monkeypatch.setattr(frame_labels, "HELD_BYTES", 1)  # a clip at a time
-    again = _decoder(target).found(fitted, split, target.settings)
+    again = _decoder(target).decode(fitted, split, target.settings)
     assert [[[f["onset"].tolist() for f in p] for p in s] for s in again] == [
         [[f["onset"].tolist() for f in p] for p in s] for s in every
     ]
@@ -444,9 +444,9 @@ def test_answers_are_asked_at_the_rate_of_the_labels_whatever_the_layers_is(monk
     target = Frames((ROOT, LEVEL), rate_hz=5.0)
     outputs = np.arange(3 * 4, dtype=np.float32).reshape(1, 3, 4)  # three frames, 2 a second
     monkeypatch.setattr(framewise, "activations", lambda *_: iter([(0, outputs)]))
-    one = Fitted(Probe(0, 1.0, 0.0, 0), 0.0, 0, (), False, {})
+    one = TrainedProbe(Probe(0, 1.0, 0.0, 0), 0.0, 0, (), False, {})
     decoder = replace(_decoder(target), scale=Scale({"level": (10.0, 2.0)}))
-    (((found,),),) = decoder.found([one], framewise.Frameset(_Frames([2.0], [2.0]), None), [None])
+    (((found,),),) = decoder.decode([one], framewise.Frameset(_Frames([2.0], [2.0]), None), [None])
     at = [0, 0, 1, 1, 2, 2, 2, 2, 2, 2]  # at 0, 0.2, 0.4 s ...; behind the last frame it answers
     np.testing.assert_array_equal(found["root"], outputs[0, at, :3])
     np.testing.assert_array_equal(found["level"], 10 + 2 * outputs[0, at, 3:])

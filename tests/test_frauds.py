@@ -68,7 +68,13 @@ def again(world):
         name = f"{forgers.ENCODERS}:{'KNOWS' if knows else 'HUM'}"
         weights = None if knows else world.weights("honest")
         config = reproduce.config_of(
-            stored.record, world.folder / "cache", world.folder / "again", "cpu", name, None, world.root, weights
+            stored.record,
+            world.folder / "cache",
+            world.folder / "again",
+            "cpu",
+            reproduce.PlugIns(name),
+            world.root,
+            weights,
         )
         assert config.features.encoder.name == encoder.name
         key = repr((replace(config.features, encoder=None), replace(config.data, named=None), config.probes))
@@ -76,7 +82,7 @@ def again(world):
             made[key] = run.run(
                 replace(config, output=OutputConfig(results=world.folder / f"again{len(made)}")), forgers.Silent()
             )
-        return reproduce.differences_of(stored, read(made[key].path))
+        return reproduce.find_differences(stored, read(made[key].path))
 
     return call
 
@@ -148,13 +154,13 @@ def test_labels_groups_and_unread_faults_are_compared(world, honest, tmp_path):
     draft.predictions["group"] = "one"
     found = _kinds(world, [draft.seal(tmp_path, world)], Corpora(world.root))
     assert "24 test clips have another label in the corpus: test00" in found["truth"]
-    assert "24 test clips stand in another group: test00" in found["splits"]
+    assert "24 test clips are in another group: test00" in found["splits"]
     draft = forgers.Draft.of(honest)  # a fault that the corpus has, of a file that is whole here
     draft.record["data"]["faults"] = [{"clip": "train29", "why": "cut short in the first edition"}]
     draft.record["data"]["clips"]["train"] -= 1
     draft.record["data"]["fingerprint"] = world.fingerprint({"train29"})
     found = validation.check([draft.seal(tmp_path, world, trivial=True)], Corpora(world.root))
-    assert [(each.kind, each.stands) for each in found] == [("fault not here", True)]
+    assert [(each.kind, each.is_valid) for each in found] == [("fault not here", True)]
 
 
 @pytest.mark.slow

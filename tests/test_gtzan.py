@@ -31,8 +31,8 @@ def gtzan():
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory, gtzan):
-    return corpus.ensure_mini(gtzan.GTZAN, tmp_path_factory.mktemp("cache"))
+def mini(miniatures, gtzan):
+    return corpus.ensure_mini(gtzan.GTZAN, miniatures)
 
 
 def test_the_split_is_the_published_one(named):
@@ -98,6 +98,7 @@ def test_the_miniatures_samples_are_the_same_everywhere(gtzan):
 
 
 @pytest.mark.slow
+@pytest.mark.usefixtures("own_cache_with_miniatures")
 def test_probes_on_the_miniature_are_far_above_chance_and_below_perfect(bench):
     ended = bench("run", "--model", "mfcc", "--task", "gtzan", "--mini", "--json", "--quiet")
     assert ended.code == 0, ended.err

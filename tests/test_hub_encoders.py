@@ -1,4 +1,4 @@
-"""Models from the hub's own form, held against transformers' own models and front ends, or their makers' code."""
+"""Models from the hub's own form, verified against transformers' own models and front ends, or their makers' code."""
 
 import dataclasses
 import json

@@ -192,7 +192,7 @@ def test_a_moved_encoder_with_renamed_imports_has_the_same_digest(tmp_path):
 
 @pytest.mark.slow
 def test_every_shipped_plug_in_is_entered_under_its_version():
-    missing = shipped.lacking(shipped.all_shipped())
+    missing = shipped.find_missing(shipped.all_shipped())
     assert not missing, (
         "code changed: raise the version of what gives other numbers; where goldens, or the miniature's scores and "
         f"predictions, came out the same, `python -m marble_bench.core.shipped --enter`: {missing}"
@@ -209,11 +209,11 @@ def test_what_is_entered_moves_no_key_and_what_is_not_entered_is_its_own(monkeyp
     assert not hashes.known("encoder", "mfcc", other.version, other.digest)
     monkeypatch.setattr(sources, "origin", lambda *_: other)
     assert keys.FeatureKey.of(encoder, "0", clip_normalize="none", kind="pooled", dtype="float32").digest != before
-    entered = shipped.with_entries(hashes.entered(), [other])
-    monkeypatch.setattr(hashes, "entered", lambda: entered)
+    entered = shipped.with_entries(hashes.load_digests(), [other])
+    monkeypatch.setattr(hashes, "load_digests", lambda: entered)
     assert hashes.known("encoder", "mfcc", other.version, other.digest)
     assert keys.FeatureKey.of(encoder, "0", clip_normalize="none", kind="pooled", dtype="float32").digest == before
-    assert shipped.lacking([other, replace(origin, version=9)]) == [replace(origin, version=9)]
+    assert shipped.find_missing([other, replace(origin, version=9)]) == [replace(origin, version=9)]
     assert not hashes.shipped_name("encoder", "somebodys")
 
 
@@ -243,7 +243,7 @@ from marble_bench.features import pooled
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 named, encoder = plugins.find_task("gtzan"), plugins.find_encoder("clap-music")
 store = pooled.key_of(encoder, "0" * 64, named.task.window)
-print(json.dumps([store.digest, keys.task_hash(named), keys.keyed(sources.origins_of_run(named, encoder, MARBLE))]))
+print(json.dumps([store.digest, keys.task_hash(named), keys.group_by_kind(sources.origins_of_run(named, encoder, MARBLE))]))
 """
 
 
@@ -457,7 +457,7 @@ def test_weights_that_load_reads_are_compared_with_what_is_stored(bench, tmp_pat
     refused = bench(*run, "--fresh-features")  # before anything is set aside or made: the record would be in its way
     assert refused.code == 2
     assert (
-        "marble/toy-task.mini-layers-0-seeds1.json stands already, and --fresh-features may change it: give --overwrite too"
+        "marble/toy-task.mini-layers-0-seeds1.json exists already, and --fresh-features may change it: give --overwrite too"
         in refused.err.replace("\n", "")
     )
     assert not (tmp_path / "cache/aside").exists()
@@ -466,7 +466,7 @@ def test_weights_that_load_reads_are_compared_with_what_is_stored(bench, tmp_pat
     assert fresh.record["cost"]["cached"] is False
     assert fresh.record["scores"]["accuracy"]["test"] == pytest.approx(1 / 3)
     (aside,) = (tmp_path / "cache/aside").iterdir()
-    assert [held.encoder for held in manage.held(aside)] == ["toy"]
+    assert [held.encoder for held in manage.list_stores(aside)] == ["toy"]
     assert bench(*run).code == 0
     own.write_text(READS.replace("    min_s=0.1,", "    min_s=0.1,\n    version=2,"))
     assert bench(*run).code == 0
@@ -551,15 +551,15 @@ def test_the_signals_last_a_second_or_what_an_encoder_takes(min_s, max_s, sample
         lengths.append(waves.shape)
         return encode(waves, pool)
 
-    made = fingerprint.make(replace(encoder, min_s=min_s, max_s=max_s), watched, "cpu")
+    made = fingerprint.compute(replace(encoder, min_s=min_s, max_s=max_s), watched, "cpu")
     assert lengths == [(1, samples)] * 2
     assert {name: layer.shape for name, layer in made.layers.items()} == dict.fromkeys("012", (64,))
 
 
 def test_half_precision_is_known_by_what_an_encoder_computes_in_and_rounding_around_nothing_is_no_change():
     encoder, encode = _toy()
-    assert not fingerprint.make(encoder, encode, "cpu").half
-    halves = fingerprint.make(encoder, lambda waves, pool: encode(waves, lambda each: pool(each.half())), "cpu")
+    assert not fingerprint.compute(encoder, encode, "cpu").half
+    halves = fingerprint.compute(encoder, lambda waves, pool: encode(waves, lambda each: pool(each.half())), "cpu")
     assert halves.half
 
     def centred(shift):  # normalised over time: the mean is rounding alone
@@ -567,29 +567,29 @@ def test_half_precision_is_known_by_what_an_encoder_computes_in_and_rounding_aro
             waves, lambda each: pool(100 * (each - each.mean(dim=1, keepdim=True)) + shift)
         )
 
-    one, other = (fingerprint.make(encoder, centred(shift), "cpu") for shift in (0.0, 1e-4))
-    assert fingerprint.differing(one, other) is None
+    one, other = (fingerprint.compute(encoder, centred(shift), "cpu") for shift in (0.0, 1e-4))
+    assert fingerprint.compare(one, other) is None
 
 
 def test_the_error_is_relative_by_layer_and_the_tolerance_that_of_device_and_precision():
     one = fingerprint.Fingerprint({"0": np.full(4, 1e-6, np.float32), "1": np.full(4, 1e6, np.float32)}, "", "cpu")
     near = replace(one, layers={**one.layers, "1": one.layers["1"] * np.float32(1.005)})
-    assert fingerprint.differing(one, one) is None
-    assert fingerprint.differing(near, one) == ("1", pytest.approx(0.005, rel=1e-2))
+    assert fingerprint.compare(one, one) is None
+    assert fingerprint.compare(near, one) == ("1", pytest.approx(0.005, rel=1e-2))
     for other in (replace(near, device="cuda"), replace(near, half=True)):
-        assert fingerprint.differing(other, one) is None
+        assert fingerprint.compare(other, one) is None
     broken = [np.full(4, np.nan, np.float32), np.ones(3, np.float32), np.zeros(4, np.float32)]
     for layer in broken:
-        assert fingerprint.differing(replace(one, layers={**one.layers, "0": layer}), one)[0] == "0"
-    assert fingerprint.differing(replace(one, layers={"1": one.layers["1"]}), one)[0] == "0"
+        assert fingerprint.compare(replace(one, layers={**one.layers, "0": layer}), one)[0] == "0"
+    assert fingerprint.compare(replace(one, layers={"1": one.layers["1"]}), one)[0] == "0"
     zero = replace(one, layers={"0": np.zeros(4, np.float32)})
-    assert fingerprint.differing(zero, zero) is None
-    assert fingerprint.differing(one, zero)[1] == float("inf")
+    assert fingerprint.compare(zero, zero) is None
+    assert fingerprint.compare(one, zero)[1] == float("inf")
 
 
 def test_a_fingerprint_is_read_as_it_was_written_and_a_flipped_bit_is_told(tmp_path):
     encoder, encode = _toy()
-    made = fingerprint.make(encoder, encode, "cpu")
+    made = fingerprint.compute(encoder, encode, "cpu")
     path = tmp_path / fingerprint.FILE
     path.write_bytes(fingerprint.pack(tmp_path.name, made, ["2", "0"]))
     found = fingerprint.read(tmp_path)
@@ -630,7 +630,7 @@ def test_a_fingerprint_goes_where_the_shards_go(tmp_path):
     wave = np.sin(np.arange(16000, dtype=np.float32))
     sounds = [frames.Sound("a", Span("a", "0:"), 2.0, lambda rate: wave)]
     run = (sounds, encoder, Weights(None, "0" * 64, "none", ""), [0])
-    told = {"elsewhere": (tmp_path / "there").as_uri()}
+    told = {"remote_url": (tmp_path / "there").as_uri()}
     first, _ = frames.extract(*run, tmp_path / "one", {"clip_normalize": "none"}, **told)
     second, cost = frames.extract(*run, tmp_path / "two", {"clip_normalize": "none"}, **told)
     assert cost.audio_s == 0
@@ -641,7 +641,7 @@ def test_a_fingerprint_goes_where_the_shards_go(tmp_path):
 def test_a_shipped_encoder_is_not_loaded_when_everything_is_stored(monkeypatch, bench, tmp_path):
     run = ("features", "extract", "--model", "logmel", "--task", TOY_TASK, "--mini", "--device", "cpu", "--limit", 1)
     assert bench(*run).code == 0
-    monkeypatch.setattr(fingerprint, "make", None)  # would be called behind every load
+    monkeypatch.setattr(fingerprint, "compute", None)  # would be called behind every load
     assert bench(*run).code == 0
 
 
@@ -699,13 +699,13 @@ def test_one_guard_loads_a_users_encoder_once_for_all_stores_of_a_run(tmp_path):
 
     stores = [Store(tmp_path, {"encoder": "toy", "change": str(n)}, [("0", 16)]) for n in range(3)]
     guard = fingerprint.Guard(encoder, load, "cpu")
-    guard.before_encoding(stores[:1])
+    guard.check_before_encoding(stores[:1])
     for store in stores:
-        guard.loaded([store], fingerprint.make(encoder, encode, "cpu"))
+        guard.check_loaded([store], fingerprint.compute(encoder, encode, "cpu"))
     assert len(loads) == 1
     again = fingerprint.Guard(encoder, load, "cpu")
     for store in stores:
-        again.all_stored([store])
+        again.check_stored([store])
     assert len(loads) == 2
 
 
@@ -713,13 +713,13 @@ def test_a_run_that_was_killed_before_its_first_shard_binds_nobody(tmp_path):
     encoder, encode = _toy()
     other = _toy(gain=2.0)[1]
     store = Store(tmp_path, {"encoder": "toy"}, [("0", 16)])
-    fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
-    changed = fingerprint.make(encoder, other, "cpu")
-    fingerprint.Guard(encoder, None, "cpu").loaded([store], changed)
+    fingerprint.Guard(encoder, None, "cpu").check_loaded([store], fingerprint.compute(encoder, encode, "cpu"))
+    changed = fingerprint.compute(encoder, other, "cpu")
+    fingerprint.Guard(encoder, None, "cpu").check_loaded([store], changed)
     store.add(Span("a", "0:"), [np.ones((1, 16), np.float32)])
     store.flush()
     with pytest.raises(BenchError, match="other features than those that are stored"):
-        fingerprint.Guard(encoder, None, "cpu").loaded([store], fingerprint.make(encoder, encode, "cpu"))
+        fingerprint.Guard(encoder, None, "cpu").check_loaded([store], fingerprint.compute(encoder, encode, "cpu"))
 
 
 @pytest.mark.slow
@@ -801,9 +801,8 @@ def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy, tmp_path):
-    toy(*QUICK)
-    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+def test_a_score_on_valid_that_is_not_what_the_probes_were_chosen_by_is_named(toy_record):
+    path = toy_record()
     assert [each.kind for each in validation.check([path])] == ["ok"]
     record = json.loads(path.read_text())
     choice = record["selection"]["per_seed"][0]
@@ -833,9 +832,8 @@ def test_verify_names_fingerprints_that_were_exchanged_or_damaged(bench, tmp_pat
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["encoder", "task", "corpus", "protocol", "head", "pipeline", "version"])
-def test_an_identity_of_other_code_than_the_records_own_is_named(toy, tmp_path, kind):
-    toy(*QUICK)
-    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+def test_an_identity_of_other_code_than_the_records_own_is_named(toy_record, kind):
+    path = toy_record()
     assert [each.kind for each in validation.check([path])] == ["ok"]
     record = json.loads(path.read_text())
     of_kind = {each["kind"]: each for each in record["identity"]["sources"]}

@@ -12,12 +12,12 @@ from scipy import stats
 
 from marble_bench.core.task import Clip
 from marble_bench.data import checks
-from marble_bench.leaderboard.board import Asked, averages, coverage
-from marble_bench.leaderboard.board import make as make_board
+from marble_bench.data.examples import Examples
+from marble_bench.leaderboard.board import BoardFilter, averages, build_board, coverage
 from marble_bench.leaderboard.rows import published_cells, published_sources
 from marble_bench.leaderboard.table import latex, notes
 from marble_bench.metrics import ap
-from marble_bench.records.record_file import Stored, predicted, read_stored
+from marble_bench.records.record_file import Stored, read_predictions, read_stored
 from marble_bench.records.results import read
 from marble_bench.records.schema import from_json
 from marble_bench.scoring.statistics import difference, holm, replicated
@@ -27,7 +27,7 @@ from marble_bench.scoring.targets import Tags
 def test_every_published_row_is_there_with_its_source():
     cells = published_cells()
     assert len(cells) == 452
-    assert Counter(cell.borrowed for cell in cells) == {False: 398, True: 54}
+    assert Counter(cell.origin.borrowed for cell in cells) == {False: 398, True: 54}
     assert {cell.mark for cell in cells} == {source.mark for source in published_sources().values()}
     # MARBLE, Table 3: MERT-v1-95M on GTZAN 74.8, on EMO valence 55.5
     table = {(c.model, c.task, c.metric): c.value for c in cells if c.mark == "a"}
@@ -45,8 +45,8 @@ def test_the_board_shows_published_scores_by_protocol(bench):
 
 
 @pytest.mark.slow
-def test_a_miniature_never_stands_among_others(toy, bench):
-    record = toy("--mini").record
+def test_a_miniature_never_stands_among_others(toy_record, bench):
+    record = json.loads(toy_record().read_text())
     assert "toy-task" not in bench("leaderboard").out
     board = bench("leaderboard", "--mini")
     assert "MINIATURES" in board.out
@@ -59,18 +59,18 @@ def test_an_interval_that_predictions_do_not_give_is_made_again(tmp_path, told):
     path = make(tmp_path / "results", "mfcc", skill=1)
     honest = read(path)
     score = honest.record.scores["accuracy"]
-    (plain,) = make_board([honest], Asked("marble", tasks=("gtzan",), models=("mfcc",))).cells
-    assert plain.interval == score.ci95
-    assert "again" not in plain.basis
+    (plain,) = build_board([honest], BoardFilter("marble", tasks=("gtzan",), models=("mfcc",))).cells
+    assert plain.uncertainty.interval == score.ci95
+    assert "again" not in plain.uncertainty.basis
     bounds = {
         "narrow": (score.test - 0.001, score.test + 0.001),
         "beside the score": (score.test + 0.01, score.test + 0.11),
     }
     forged = replace(score, ci95=bounds.get(told, told))
     record = replace(honest.record, scores={"accuracy": forged}, suite=replace(honest.record.suite, version="0.1.0"))
-    (cell,) = make_board([Stored(path, record)], Asked("marble", tasks=("gtzan",), models=("mfcc",))).cells
-    assert cell.interval == pytest.approx(score.ci95, abs=1e-4)
-    assert "interval made again from the predictions" in cell.basis
+    (cell,) = build_board([Stored(path, record)], BoardFilter("marble", tasks=("gtzan",), models=("mfcc",))).cells
+    assert cell.uncertainty.interval == pytest.approx(score.ci95, abs=1e-4)
+    assert "interval made again from the predictions" in cell.uncertainty.basis
 
 
 @pytest.mark.slow
@@ -93,7 +93,8 @@ def test_a_record_that_is_not_comparable_is_marked_and_explained(toy, bench, tmp
 
     (tmp_path / "corpus").mkdir()
     toy_module().write(tmp_path / "corpus")
-    value = toy("--data-dir", tmp_path / "corpus", "--limit", 12).record["scores"]["accuracy"]["test"]
+    asked = ("--data-dir", tmp_path / "corpus", "--limit", 12, "--seeds", 1, "--layers", "1")
+    value = toy(*asked).record["scores"]["accuracy"]["test"]
     board = bench("leaderboard", "--model", "toy").out
     assert f"{100 * value:.1f}*" in board
     assert "not comparable" in board
@@ -161,23 +162,25 @@ def test_only_rows_that_cover_every_task_have_a_mean():
 def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
     cells = {(c.task, c.metric): c for c in published_cells() if c.mark == "a" and c.model == "mert-95m"}
     theirs = stats.binomtest(217, 290).proportion_ci(method="wilson")  # 217 / 290 = 74.8 %
-    assert cells["gtzan", "accuracy"].interval == pytest.approx((theirs.low, theirs.high), abs=5e-4)
-    assert "binomial (Wilson), 290 test clips" in cells["gtzan", "accuracy"].basis
-    assert cells["gs", "weighted"].basis.startswith("at most binomial")
-    assert "too narrow" in cells["vocalset-singer", "accuracy"].basis
+    assert cells["gtzan", "accuracy"].uncertainty.interval == pytest.approx((theirs.low, theirs.high), abs=5e-4)
+    assert "binomial (Wilson), 290 test clips" in cells["gtzan", "accuracy"].uncertainty.basis
+    assert cells["gs", "weighted"].uncertainty.basis.startswith("at most binomial")
+    assert "too narrow" in cells["vocalset-singer", "accuracy"].uncertainty.basis
     for column in (("mtt", "ap"), ("emo", "r2_valence"), ("mtg-genre", "roc_auc")):
-        assert cells[column].interval is None
-        assert cells[column].basis.startswith("none")
+        assert cells[column].uncertainty.interval is None
+        assert cells[column].uncertainty.basis.startswith("none")
 
 
 def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
     path = make(tmp_path, "one", task="mtg-instrument", mini=True)
     record = json.loads(path.read_text())
-    (mark,) = checks.check_carriers((ap,), Tags(("a", "b")), [Clip(str(i), "test", "x.wav", ("a",)) for i in range(9)])
+    (mark,) = checks.check_carriers(
+        (ap,), Tags(("a", "b")), Examples.of_clips(Clip(str(i), "test", "x.wav", ("a",)) for i in range(9))
+    )
     for marks, expected in (([], []), ([mark, "no train clip is tagged a"], ["ap of mtg-instrument"])):
         record["data"]["marks"] = marks
-        board = make_board([Stored(path, from_json(record))], Asked("marble", mini=True))
-        told = {cell.metric: cell.basis for cell in board.cells}
+        board = build_board([Stored(path, from_json(record))], BoardFilter("marble", mini=True))
+        told = {cell.metric: cell.uncertainty.basis for cell in board.cells}
         strange = "facts not known here: model 'one'"
         assert told["roc_auc"] == f"over 60 test clips, mean of 3 seeds; {strange}"
         assert told["ap"].partition("; ")[2].removesuffix(strange) == (
@@ -222,7 +225,7 @@ def test_ties_are_what_the_paired_test_and_holm_leave(tmp_path, bench):
     assert (cells["good"]["rank"], cells["same"]["rank"], cells["poor"]["rank"]) == (1, 1, 3)
     # the same by hand: pairs, Holm
     stored = read_stored(tmp_path / "results")
-    answers = [predicted(each, "accuracy") for each in stored]
+    answers = [read_predictions(each, "accuracy") for each in stored]
     made = replicated(answers[0].metric, [a.outputs for a in answers], answers[0].truth, answers[0].groups)
     p = [difference(made[i], made[j]).p for i, j in ((0, 1), (0, 2), (1, 2))]
     names = [each.record.model.name for each in stored]
@@ -308,7 +311,9 @@ def test_equal_best_scores_are_all_bold(tmp_path):
     for digit in "ab":
         make(tmp_path / "results", f"best-{digit}", skill=3, weights=digit * 64)
     make(tmp_path / "results", "poor", skill=1, seed=1)
-    lines = latex(make_board(read_stored(tmp_path / "results"), Asked("marble", models=("best-a", "best-b", "poor"))))
+    lines = latex(
+        build_board(read_stored(tmp_path / "results"), BoardFilter("marble", models=("best-a", "best-b", "poor")))
+    )
     assert [line.split(" &")[0] for line in lines.splitlines() if r"\textbf" in line] == ["best-a", "best-b"]
 
 

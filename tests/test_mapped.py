@@ -38,7 +38,9 @@ def stored(tmp_path):
 
 
 def _mapped(store, spans):
-    found = pooled.load(store, spans, held_bytes=0)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pooled, "HELD_BYTES", 0)
+        found = pooled.load(store, spans)
     assert all(isinstance(layer, MappedLayer) for layer in found.layers)
     return found
 

@@ -11,6 +11,7 @@ import pytest
 import soundfile
 import torch
 from marble_bench.probes.grid import grid
+from museval_alone import museval_measures
 
 from marble_bench import audio
 from marble_bench.core import plugins
@@ -19,14 +20,14 @@ from marble_bench.data import corpus
 from marble_bench.data.inspection import inspect
 from marble_bench.errors import DataError, UsageError
 from marble_bench.metrics import stem_metrics
-from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians, museval_measures
+from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.runs import reproduce
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Stems
 from marble_bench.separation import mixing, stems
-from marble_bench.separation.bsseval_pool import OnDisk, measure, rounded
+from marble_bench.separation.bsseval_pool import SignalFile, measure, round_to_16_bits
 
 VALID = """
 Actions - One Minute Smile; Clara Berry And Wooldog - Waltz For My Victims; Johnny Lokke - Promises & Lies;
@@ -45,8 +46,8 @@ def musdb18():
 
 
 @pytest.fixture(scope="module")
-def root(tmp_path_factory, musdb18):
-    return corpus.ensure_mini(musdb18.MUSDB18, tmp_path_factory.mktemp("cache"))
+def root(miniatures, musdb18):
+    return corpus.ensure_mini(musdb18.MUSDB18, miniatures)
 
 
 @pytest.fixture(scope="module")
@@ -239,7 +240,7 @@ def _by_hand(mixture, songs):
     for name, part in zip(songs[0].names, mixture.parts, strict=True):
         sound = songs[part.track].read(name, part.start, 2 * 44100)
         turned = (sound[::-1] if part.swap else sound).T
-        stems.append(part.gain * audio.resampled(np.ascontiguousarray(turned), 44100, 24000).T)
+        stems.append(part.gain * audio.resample(np.ascontiguousarray(turned), 44100, 24000).T)
     return np.stack(stems)
 
 
@@ -260,7 +261,7 @@ def test_mixtures_in_a_file_are_what_was_drawn(songs, made):
 def test_files_of_signals_are_read_a_stretch_at_a_time(tmp_path):
     signals = np.random.default_rng(0).normal(size=(3, 2, 100)).astype(np.float32)
     signals.tofile(tmp_path / "signals")
-    on_disk = OnDisk(tmp_path / "signals", (3, 100, 2))
+    on_disk = SignalFile(tmp_path / "signals", (3, 100, 2))
     assert (on_disk[:, 20:50] == np.moveaxis(signals, 2, 1)[:, 20:50]).all()
     assert on_disk[:, 90:130].shape == (3, 10, 2)
 
@@ -290,7 +291,7 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
     separating = importlib.import_module("marble_bench.separation.evaluate")
     _, chunks = made
     tracks = [mixing.make_track(song, RULES, tmp_path) for song in songs["valid"]]
-    material = probe.Material(
+    material = probe.TrainingData(
         chunks,
         Bands([chunks.mono(index, 24000) for index in range(len(chunks))]),
         tracks,
@@ -329,7 +330,7 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
 @pytest.mark.slow
 def test_a_whole_song_is_measured_as_museval_measures_it(songs, tmp_path):
     song = songs["test"][0]
-    true = np.stack([rounded(song.read(name)) for name in song.names])
+    true = np.stack([round_to_16_bits(song.read(name)) for name in song.names])
     guess = 0.7 * true + 0.2 * true.sum(axis=0) + 1e-3 * np.random.default_rng(0).normal(size=true.shape)
     guess[0, :, 1:] += 0.3 * guess[0, :, :-1]
     (tmp_path / "guess").write_bytes(guess.astype(np.float32).tobytes())

@@ -1,9 +1,9 @@
-"""Whatever goes wrong with one file counts as that file, from plan to record; what is odd about a sound is a mark."""
+"""Whatever goes wrong with one file counts as that file, from plan to record; what is odd about a sound is a warning."""
 
 import numpy as np
 import pytest
 import soundfile
-from conftest import TOY_MODEL, TOY_TASK, toy_module
+from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench import audio
 from marble_bench.features import oddities
@@ -32,7 +32,7 @@ def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, 
     stopped = toy("--data-dir", hums)
     assert stopped.code == 3
     assert "1 of 51 clips cannot be used" in stopped.err
-    allowed = toy("--data-dir", hums, "--allow-missing")
+    allowed = toy("--data-dir", hums, "--allow-missing", *THREE_EPOCHS)
     assert allowed.code == 0
     assert allowed.record["data"]["missing"] == ["hums/train03.wav"]
 
@@ -70,7 +70,7 @@ def test_a_file_that_may_not_be_opened_is_one_clip(toy, hums, monkeypatch):
     assert stopped.code == 3
     assert "1 of 51 clips cannot be used" in stopped.err
     assert "test04.wav cannot be read: Permission denied" in stopped.err
-    allowed = toy("--data-dir", hums, "--allow-missing")
+    allowed = toy("--data-dir", hums, "--allow-missing", *THREE_EPOCHS)
     assert allowed.code == 0
     assert allowed.record["data"]["missing"] == ["hums/test04.wav"]
 
@@ -83,11 +83,11 @@ def test_what_is_odd_about_sounds_is_a_mark_of_every_record_made_of_them(toy, hu
         soundfile.write(hums / f"hums/{name}.wav", wrong, rate, subtype="PCM_16")
     sound, rate = soundfile.read(hums / "hums/test00.wav")
     soundfile.write(hums / "hums/test00.wav", 32768 * sound, rate, subtype="FLOAT")
-    first = toy("--data-dir", hums)
+    first = toy("--data-dir", hums, *THREE_EPOCHS)
     marks = first.record["data"]["marks"]
     assert any(mark.startswith("2 clips whose channels cancel") and "train00, train01" in mark for mark in marks)
     assert any(mark.startswith("1 clip with samples beyond 10") and "test00" in mark for mark in marks)
-    again = toy("--data-dir", hums, "--overwrite")
+    again = toy("--data-dir", hums, "--overwrite", *THREE_EPOCHS)
     assert again.record["cost"]["cached"]
     assert again.record["data"]["marks"] == marks
 
@@ -112,5 +112,5 @@ def test_a_line_that_a_kill_cut_off_takes_no_other_with_it(tmp_path):
     file.parent.mkdir()
     file.write_text('5\n["bbbb')
     shard = Shard([span], lambda _: [], [])
-    oddities.noting(tmp_path, Cost(odd={span: ("quiet",)}), lambda _: None)(shard)
-    assert oddities.known(tmp_path, [span]) == {span: ("quiet",)}
+    oddities.save_before(tmp_path, Cost(odd={span: ("quiet",)}), lambda _: None)(shard)
+    assert oddities.load(tmp_path, [span]) == {span: ("quiet",)}

@@ -15,14 +15,13 @@ import pandas as pd
 import pytest
 from made_records import make
 
-from marble_bench.leaderboard.board import Asked
-from marble_bench.leaderboard.board import make as make_board
+from marble_bench.leaderboard.board import BoardFilter, build_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records.record import FewShotPoint
 from marble_bench.records.record_file import read_stored
 from marble_bench.records.results import paths, table_path
-from marble_bench.records.validation import judged
+from marble_bench.records.validation import keep_valid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 in_chromium = pytest.mark.skipif(CHROMIUM is None, reason="no Chromium here: apt-get install chromium")
@@ -49,8 +48,8 @@ def folder(tmp_path):
 
 
 def _board(folder, standing=False, **asked):
-    stored = judged(paths(folder)).standing if standing else read_stored(folder)
-    return make_board(stored, Asked("marble", **{"mini": True, **asked}))
+    stored = keep_valid(paths(folder)).valid if standing else read_stored(folder)
+    return build_board(stored, BoardFilter("marble", **{"mini": True, **asked}))
 
 
 def _embedded(text):
@@ -181,7 +180,7 @@ def test_a_page_of_miniatures_has_what_papers_print_in_a_table_of_its_own(folder
     only = data(_board(folder, tasks=("emo",)))
     assert [task["name"] for task in only["papers"]["tasks"]] == ["emo"]
     assert data(_board(folder, models=("good",)))["papers"] is None
-    assert data(make_board([], Asked("marble")))["papers"] is None
+    assert data(build_board([], BoardFilter("marble")))["papers"] is None
 
 
 def test_a_page_of_published_rows_alone_is_whole(bench, tmp_path):

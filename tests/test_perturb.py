@@ -62,7 +62,7 @@ def _db(samples):
 @pytest.mark.parametrize("rate", [8000, 16000, 22050, 44100, 48000])
 def test_a_change_keeps_the_length_and_is_the_same_every_time(name, rate):
     samples = _tone(440, 0.7, rate) + _hiss(0.7, rate)
-    once, again = (perturb.changed(name, samples.copy(), rate, SEED) for _ in range(2))
+    once, again = (perturb.apply_change(name, samples.copy(), rate, SEED) for _ in range(2))
     assert once.shape == samples.shape
     assert once.dtype == np.float32
     assert np.array_equal(once, again)
@@ -70,24 +70,24 @@ def test_a_change_keeps_the_length_and_is_the_same_every_time(name, rate):
 
 
 def test_gain_is_twenty_decibels_softer():
-    assert _db(perturb.changed("gain", _hiss(), RATE, SEED)) - _db(_hiss()) == pytest.approx(-20, abs=1e-4)
+    assert _db(perturb.apply_change("gain", _hiss(), RATE, SEED)) - _db(_hiss()) == pytest.approx(-20, abs=1e-4)
 
 
 def test_noise_is_white_at_twenty_decibels_and_another_for_another_file_or_start():
     samples = _tone(440, 20)
-    noise = perturb.changed("noise", samples, RATE, SEED) - samples
+    noise = perturb.apply_change("noise", samples, RATE, SEED) - samples
     assert _db(samples) - _db(noise) == pytest.approx(20, abs=0.05)
     _, power = welch(noise, RATE, nperseg=256)
     assert power[1:-1].std() / power[1:-1].mean() < 0.1
     seeds = {SEED, perturb.seed_of("6" + "5" * 63, 0.0), perturb.seed_of("5" * 64, 3.0)}
-    others = [perturb.changed("noise", samples, RATE, seed) for seed in seeds]
+    others = [perturb.apply_change("noise", samples, RATE, seed) for seed in seeds]
     assert len(seeds) == 3
     assert abs(np.corrcoef([other - samples for other in others])[np.triu_indices(3, 1)]).max() < 0.01
 
 
 def test_low_pass_takes_what_lies_above_four_kilohertz_and_nothing_below():
     hz, before = welch(_hiss(20), RATE, nperseg=2048)
-    _, after = welch(perturb.changed("low-pass", _hiss(20), RATE, SEED), RATE, nperseg=2048)
+    _, after = welch(perturb.apply_change("low-pass", _hiss(20), RATE, SEED), RATE, nperseg=2048)
     gain = 10 * np.log10(after / before)
     assert abs(gain[(hz > 50) & (hz < 3000)]).max() < 0.5
     assert gain[np.abs(hz - 4000).argmin()] == pytest.approx(-3, abs=0.4)
@@ -100,7 +100,7 @@ def test_mp3_has_the_bit_rate_stays_in_place_and_loses_what_is_masked(rate, monk
     sizes, plain = [], io.BytesIO
     monkeypatch.setattr(perturb.io, "BytesIO", lambda: sizes.append(plain()) or sizes[-1])
     samples = _tone(440, 10, rate) + 0.2 * _hiss(10, rate)
-    after = perturb.changed("mp3", samples, rate, SEED)
+    after = perturb.apply_change("mp3", samples, rate, SEED)
     assert len(sizes[0].getvalue()) * 8 / 10 == pytest.approx(perturb.MP3_BPS, rel=0.03)
     lag = np.fft.irfft(np.fft.rfft(after) * np.conj(np.fft.rfft(samples))).argmax()
     assert lag == 0
@@ -109,21 +109,21 @@ def test_mp3_has_the_bit_rate_stays_in_place_and_loses_what_is_masked(rate, monk
 
 def test_an_mp3_of_a_rate_that_it_cannot_have_is_refused():
     with pytest.raises(DataError, match=r"no rate of 96,000 Hz .* leave 'mp3' out"):
-        perturb.changed("mp3", _hiss(), 96000, SEED)
+        perturb.apply_change("mp3", _hiss(), 96000, SEED)
 
 
 def test_a_pitch_shift_moves_a_tone_by_a_semitone():
-    after = perturb.changed("pitch-shift", _tone(440), RATE, SEED)
+    after = perturb.apply_change("pitch-shift", _tone(440), RATE, SEED)
     assert 12 * np.log2(_peak_hz(after) / _peak_hz(_tone(440))) == pytest.approx(1, abs=0.03)
 
 
 def test_a_time_stretch_moves_clicks_and_keeps_the_pitch():
-    after = perturb.changed("time-stretch", _tone(440), RATE, SEED)
+    after = perturb.apply_change("time-stretch", _tone(440), RATE, SEED)
     assert 12 * np.log2(_peak_hz(after) / 440) == pytest.approx(0, abs=0.02)
     clicks = 1e-3 * _hiss(8)
     for at_s in range(1, 8):
         clicks[at_s * RATE : at_s * RATE + 400] += _hiss()[:400]
-    after = perturb.changed("time-stretch", clicks, RATE, SEED)
+    after = perturb.apply_change("time-stretch", clicks, RATE, SEED)
     energy = np.convolve(after**2, np.ones(400), "same")
     found = [np.argmax(energy * (np.abs(np.arange(len(after)) / RATE - at / 0.9) < 0.3)) / RATE for at in range(1, 7)]
     assert np.diff(found) == pytest.approx([1 / 0.9] * 5, abs=0.03)
@@ -134,13 +134,13 @@ def test_a_pitch_shift_moves_keys_and_pitches_and_nothing_else():
     assert {name for name, shifted in moves.items() if shifted} == {"gs", "nsynth-pitch"}
     for index, key in enumerate(KEYS):
         expected = KEYS[index + 1] if index % 12 < 11 else KEYS[index - 11]
-        assert perturb.moved(moves["gs"], key, "pitch-shift") == expected
-    assert perturb.moved(moves["gs"], "C major", "pitch-shift") == "Db major"
-    assert perturb.moved(moves["nsynth-pitch"], "60", "pitch-shift") == "61"
-    assert perturb.moved(moves["nsynth-pitch"], "120", "pitch-shift") is None
-    assert perturb.moved(moves["gtzan"], "blues", "pitch-shift") == "blues"
+        assert perturb.shift_target(moves["gs"], key, "pitch-shift") == expected
+    assert perturb.shift_target(moves["gs"], "C major", "pitch-shift") == "Db major"
+    assert perturb.shift_target(moves["nsynth-pitch"], "60", "pitch-shift") == "61"
+    assert perturb.shift_target(moves["nsynth-pitch"], "120", "pitch-shift") is None
+    assert perturb.shift_target(moves["gtzan"], "blues", "pitch-shift") == "blues"
     for name in perturb.CHANGES.keys() - {"pitch-shift"}:
-        assert perturb.moved(moves["gs"], "C major", name) == "C major"
+        assert perturb.shift_target(moves["gs"], "C major", name) == "C major"
 
 
 def test_a_file_is_changed_at_its_own_rate_before_all_else_whole(tmp_path):
@@ -149,10 +149,10 @@ def test_a_file_is_changed_at_its_own_rate_before_all_else_whole(tmp_path):
     change = pooled.Item(_clip(), tmp_path / "a.wav", "5" * 64, RATE, "noise")
     encoder = replace(plugins.find_encoder(TOY_MODEL), sample_rate_hz=16000)
     (windows,) = pooled._windows(change, encoder, Window(length_s=1.0, first_s=1.0))
-    expected = audio.resampled(perturb.changed("noise", samples, RATE, SEED), RATE, 16000)[:16000]
+    expected = audio.resample(perturb.apply_change("noise", samples, RATE, SEED), RATE, 16000)[:16000]
     assert np.array_equal(windows, expected[None])
-    assert pooled.span_of(change, encoder, Window(first_s=1.0)).stretch == "0:"
-    assert pooled.span_of(replace(change, change=""), encoder, Window(first_s=1.0)).stretch == "0:<1"
+    assert pooled.span_of(change, encoder, Window(first_s=1.0)).segment == "0:"
+    assert pooled.span_of(replace(change, change=""), encoder, Window(first_s=1.0)).segment == "0:<1"
 
 
 def _clip():
@@ -172,11 +172,11 @@ def test_changed_clips_have_a_store_of_their_own_and_plain_ones_the_old(tmp_path
 
 def test_a_time_stretch_moves_events_and_drops_those_behind_the_end():
     target = ((0.9, 1.8, 2.7), None)
-    assert perturb.moved_times(target, "mp3", 2.7) == ((0.9, 1.8), None)
-    (main, downbeats) = perturb.moved_times(target, "time-stretch", 2.9)
+    assert perturb.shift_times(target, "mp3", 2.7) == ((0.9, 1.8), None)
+    (main, downbeats) = perturb.shift_times(target, "time-stretch", 2.9)
     assert main == pytest.approx((1.0, 2.0))
     assert downbeats is None
-    assert perturb.moved_times(target, "time-stretch", 1.5) is None
+    assert perturb.shift_times(target, "time-stretch", 1.5) is None
 
 
 @pytest.fixture
@@ -424,9 +424,8 @@ def test_found_beats_follow_a_time_stretch(bench, tmp_path):
         (lambda p: p["mp3"]["scores"]["accuracy"].pop("drop_ci95"), "ok"),  # as of a record made before drops had one
     ],
 )
-def test_results_check_finds_what_was_made_up(toy, tmp_path, edit, kind):
-    assert toy("--mini", "--seeds", 1, "--layers", "1", "--perturb", "gain,noise,mp3").code == 0
-    (path,) = (tmp_path / "results").rglob("*.json")
+def test_results_check_finds_what_was_made_up(toy_record, edit, kind):
+    path = toy_record("--seeds", 1, "--layers", "1", "--perturb", "gain,noise,mp3")
     record = json.loads(path.read_text())
     edit(record["perturbations"])
     record["digests"]["record"] = results.digest_of(record)
@@ -465,14 +464,13 @@ def test_what_cannot_be_perturbed_is_told_before_any_work(bench, tmp_path, argum
 
 
 def test_all_stands_for_every_name():
-    assert perturb.named("all") == perturb.named("gain,all") == tuple(perturb.CHANGES)
+    assert perturb.parse_names("all") == perturb.parse_names("gain,all") == tuple(perturb.CHANGES)
     with pytest.raises(UsageError, match="there are gain, noise, mp3, low-pass, pitch-shift, time-stretch, all"):
-        perturb.named("reverb")
+        perturb.parse_names("reverb")
 
 
 def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
-    from marble_bench.leaderboard.board import Asked
-    from marble_bench.leaderboard.board import make as make_board
+    from marble_bench.leaderboard.board import BoardFilter, build_board
     from marble_bench.leaderboard.page import data
     from marble_bench.records.record_file import Stored, read_stored
 
@@ -487,7 +485,9 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
     facts = to_json(full.record)
     record = from_json({**facts, "perturbations": told, "why_not": [*facts["why_not"], "made for perturbations"]})
     stored = [*read_stored(tmp_path), Stored(full.path.with_name("gtzan.mini-perturbed.json"), record)]
-    found = {each["id"]: each["perturbed"] for each in data(make_board(stored, Asked("marble", mini=True)))["records"]}
+    found = {
+        each["id"]: each["perturbed"] for each in data(build_board(stored, BoardFilter("marble", mini=True)))["records"]
+    }
     row = {
         "name": "mp3",
         "metric": "accuracy",
@@ -543,13 +543,13 @@ def test_a_changed_score_is_judged_by_its_own_interval_where_its_predictions_are
     low, high = stored.record.scores["accuracy"].ci95
     assert 0.3 < score < 0.7
     assert high - low < 0.1  # the unchanged score's interval is far too narrow for one near a half
-    plain, row = reproduce.scores_again(stored, _again(stored.record, -0.08))
+    plain, row = reproduce.compare_scores(stored, _again(stored.record, -0.08))
     assert (plain.verdict, plain.interval, plain.basis) == ("same", (low, high), "the record")
     theirs = stats.bootstrap((per_clip,), np.mean, method="BCa", rng=np.random.default_rng(0)).confidence_interval
     assert row.metric == "accuracy, mp3"
     assert row.interval == pytest.approx(tuple(theirs), abs=0.03)
     assert (row.verdict, row.basis) == ("inside", "its predictions")
-    assert reproduce.scores_again(stored, _again(stored.record, -0.2))[1].verdict == "outside"
+    assert reproduce.compare_scores(stored, _again(stored.record, -0.2))[1].verdict == "outside"
 
 
 def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval_moved_and_says_so(fallen, capsys):
@@ -565,9 +565,9 @@ def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval
         (place.unlink, "not beside the record"),
     ):
         spoil()
-        _, row = reproduce.scores_again(stored, _again(stored.record, -0.08))
+        _, row = reproduce.compare_scores(stored, _again(stored.record, -0.08))
         assert row.interval == pytest.approx((low - moved, high - moved))
         assert row.verdict == "outside"
         assert why in row.basis
-    show.print_again([row], {"accuracy": "fraction"}, [], [])
+    show.print_reproduction([row], {"accuracy": "fraction"}, [], [])
     assert "interval of the unchanged score, moved, since" in capsys.readouterr().err

@@ -11,8 +11,7 @@ from made_records import make
 from PIL import Image
 
 from marble_bench.leaderboard import plot
-from marble_bench.leaderboard.board import Asked
-from marble_bench.leaderboard.board import make as make_board
+from marble_bench.leaderboard.board import BoardFilter, build_board
 from marble_bench.records.record_file import read_stored
 from marble_bench.records.results import table_path
 
@@ -60,13 +59,13 @@ def test_every_figure_is_written(folder, bench, tmp_path, arguments):
 
 @pytest.mark.slow
 def test_a_figure_has_the_numbers_and_letters_of_the_board(folder, bench, tmp_path):
-    board = make_board(read_stored(folder), Asked("marble", mini=True))
+    board = build_board(read_stored(folder), BoardFilter("marble", mini=True))
     bench("plot", "intervals", "figure.svg", "--mini", "--score", "gtzan")
     texts = _texts(tmp_path / "figure.svg")
     for cell in board.cells:
         if cell.task == "gtzan":
             assert cell.model in texts
-            assert cell.ties in texts
+            assert cell.position.ties in texts
     assert {"trivial", "random", "gtzan, accuracy (%)"} <= set(texts)
     bench("plot", "atlas", "figure.svg", "--mini", "--model", "good")
     texts = _texts(tmp_path / "figure.svg")
@@ -105,7 +104,7 @@ def test_names_and_ticks_of_costs_do_not_write_over_each_other(tmp_path, monkeyp
         record = json.loads(path.read_text())
         record["model"]["parameters"] = int(parameters[seed])
         path.write_text(json.dumps(record))
-    board = make_board(read_stored(tmp_path / "results"), Asked("marble", mini=True))
+    board = build_board(read_stored(tmp_path / "results"), BoardFilter("marble", mini=True))
     figure = _drawn("cost", board, monkeypatch, tmp_path, task="gtzan", cost="parameters")
     (axes,) = figure.axes
     names = _boxes([text for text in axes.texts if text.get_text().startswith("a-long")])
@@ -126,7 +125,7 @@ def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, 
     place = table_path(path, "grid")
     grid = pd.read_parquet(place)
     pd.concat([grid.assign(stem=stem) for stem in ("vocals", "drums", "bass", "other")]).to_parquet(place, index=False)
-    board = make_board(read_stored(folder), Asked("marble", mini=True))
+    board = build_board(read_stored(folder), BoardFilter("marble", mini=True))
     figure = _drawn("atlas", board, monkeypatch, tmp_path, model="good")
     (axes,) = figure.axes
     score = 100 * json.loads(path.read_text())["scores"]["accuracy"]["valid"]

@@ -83,8 +83,8 @@ def test_protocols_keep_their_hashes():
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "protocol"), RUN_KEYS)
 def test_keys_of_shipped_plug_ins_are_those_of_before_they_had_files_of_their_own(task, protocol, monkeypatch):
-    entered = shipped.with_entries(hashes.entered(), shipped.all_shipped())
-    monkeypatch.setattr(hashes, "entered", lambda: entered)
+    entered = shipped.with_entries(hashes.load_digests(), shipped.all_shipped())
+    monkeypatch.setattr(hashes, "load_digests", lambda: entered)
     named, rules = plugins.find_task(task), plugins.find_protocol(protocol)
     origins = sources.origins_of_run(named, plugins.find_encoder("mfcc"), rules)
     key = RunKey(
@@ -94,7 +94,7 @@ def test_keys_of_shipped_plug_ins_are_those_of_before_they_had_files_of_their_ow
         corpus="c",
         spans="s",
         task=keys.task_hash(named),
-        sources=keys.keyed(each for each in origins if each.kind != "encoder"),
+        sources=keys.group_by_kind(each for each in origins if each.kind != "encoder"),
         seeds=3,
         variant="",
     )
@@ -221,7 +221,7 @@ def test_a_protocol_of_ones_own_is_run_and_its_record_stands_off_the_boards(benc
     refused = bench("reproduce", record, "--task", TOY_TASK, "--model", TOY_MODEL)
     assert refused.code == 2
     assert "no protocol 'mine'" in refused.err
-    assert "if it is one of your own, give its file: --protocol FILE.py" in refused.err
+    assert "if it is one of your own, give its file: --protocol NAME or FILE.py" in refused.err
     again = bench("reproduce", record, "--task", TOY_TASK, "--model", TOY_MODEL, "--protocol", "rules.py")
     assert again.code == 0, again.err
 
@@ -233,11 +233,25 @@ def test_a_record_never_opens_the_file_that_its_protocol_is_called_after(bench, 
     (tmp_path / "rules.py").write_text("open('opened', 'w')")
     with pytest.raises(UsageError, match="no head"):
         plugins.head_of(replace(plugins.registered_protocol("marble"), head=str(tmp_path / "rules.py")))
+    for name in ("marble+rules.py", f"marble+{tmp_path / 'rules.py'}", f"{tmp_path / 'rules.py'}+mlp"):
+        with pytest.raises(UsageError, match=r"no (protocol|head)"):
+            plugins.recorded_protocol(name)
     assert not (tmp_path / "opened").exists()
 
 
+def test_a_record_names_a_protocol_with_another_head_and_both_are_looked_up(tmp_path):
+    (tmp_path / "zero.py").write_text(OWN_HEAD)
+    for protocol, head in (("marble", "linear"), ("marble-bidirectional", "linear"), ("marble", "mlp")):
+        asked = plugins.find_protocol(protocol, head)
+        assert plugins.recorded_protocol(asked.name) == asked
+    with pytest.raises(UsageError, match=r"no head 'from-zero' \(bench list heads\)"):
+        plugins.recorded_protocol(plugins.find_protocol("marble", str(tmp_path / "zero.py")).name)
+    with pytest.raises(UsageError, match="which only training by gradient fits"):
+        plugins.recorded_protocol("linear+mlp")
+
+
 @pytest.mark.slow
-def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, tmp_path):
+def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, bench, tmp_path):
     (tmp_path / "zero.py").write_text(OWN_HEAD)
     record = toy("--mini", "--head", tmp_path / "zero.py", "--seeds", 1).record
     assert record["protocol"]["name"] == "marble+from-zero"
@@ -245,6 +259,15 @@ def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, tmp_
     assert shipped_head["protocol"]["name"] == "marble+linear"
     (head,) = (each for each in shipped_head["identity"]["sources"] if each["kind"] == "head")
     assert (head["name"], head["shipped"]) == ("linear", True)
+    again = ("--task", TOY_TASK, "--model", TOY_MODEL)
+    (path,) = (tmp_path / "results").rglob("marble%2Blinear/*.json")
+    ended = bench("reproduce", path, *again)
+    assert ended.code == 0, ended.err
+    (path,) = (tmp_path / "results").rglob("marble%2Bfrom-zero/*.json")
+    ended = bench("reproduce", path, *again)
+    assert ended.code == 2
+    assert "give its file: --protocol NAME or FILE.py, --head NAME or FILE.py" in ended.err
+    assert bench("reproduce", path, *again, "--protocol", "marble", "--head", "zero.py").code == 0
     assert plugins.find_protocol("marble", "mlp") == plugins.registered_protocol("marble")
     assert plugins.find_protocol("linear", "linear") == plugins.registered_protocol("linear")
     first, moved = (plugins.find_protocol("marble", str(tmp_path / "zero.py")) for _ in range(2))
@@ -285,7 +308,7 @@ def test_all_mistakes_of_a_protocol_are_told_at_once(told):
     said = told(text)
     for words in (
         "own.py:",
-        "name 'my rules' cannot stand in a record",
+        "name 'my rules' cannot be used in a record",
         "version is 0: give a whole number from 1 on",
         "dropout is 1.5: give shares from 0 to below 1",
         "learning_rates is empty",

@@ -107,7 +107,7 @@ def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch):
 
     (tmp_path / "gtzan.py").write_text(Path(TOY_TASK).read_text())
     monkeypatch.setattr(marble_bench.tasks, "__path__", [*marble_bench.tasks.__path__, str(tmp_path)])
-    with pytest.raises(UsageError, match="two files stand for task 'gtzan'"):
+    with pytest.raises(UsageError, match="two files are named for task 'gtzan'"):
         plugins.find_task("gtzan")
 
 
@@ -133,7 +133,7 @@ def test_check_says_what_a_plug_in_gives(bench):
     ("old", "new", "words"),
     [
         ("stack(3, BANDS", "stack(4, BANDS", "gives 3 layers and declares 4"),
-        ('name="toy"', 'name="a b"', "name 'a b' cannot stand in a record"),
+        ('name="toy"', 'name="a b"', "name 'a b' cannot be used in a record"),
         ("stack(3, BANDS", "stack(3, 17", "declared (2, frames, 17)"),
         ("40.0", "75.0", "declared 2250.0: correct its frame rate, or raise min_s"),
         ("[pool(bands)", "[pool(bands - bands.mean())", "depends on what else is in the batch"),
@@ -266,8 +266,8 @@ def test_frames_beyond_half_precision_are_a_mark_as_means_over_time_can_be_store
     model = f"{tmp_path}/click.py:TOY"
     ended = bench("check", model)
     assert ended.code == 0
-    assert "mark: layer '0' has frames beyond half precision (65504)" in ended.out
-    assert ended.out.count("mark: ") == 1  # though two lengths are tried
+    assert "warning: layer '0' has frames beyond half precision (65504)" in ended.out
+    assert ended.out.count("warning: ") == 1  # though two lengths are tried
     extract = ("features", "extract", "--model", model, "--mini", "--device", "cpu", "--limit", 1, "--task")
     assert bench(*extract, TOY_TASK).code == 0
     ended = bench(*extract, "gtzan-rhythm")

@@ -1,4 +1,4 @@
-"""What surrounds the grid: going on after a run that died, few-shot curves, the control, marks and memory."""
+"""What surrounds the grid: going on after a run that died, few-shot curves, the control, warnings and memory."""
 
 import json
 from dataclasses import replace
@@ -15,6 +15,7 @@ from marble_bench.probes import inputs as features
 from marble_bench.core import plugins
 from marble_bench.core.task import Clip, Schedule
 from marble_bench.data import checks
+from marble_bench.data.examples import Examples
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features.types import Features
 from marble_bench.metrics import accuracy, ap, roc_auc
@@ -53,19 +54,19 @@ def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_res
     train, valid = _splits()
     recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
     whole = trainer.fit(probes, train, valid, recipe, states="best")
-    kept = probe_cache.Folder(tmp_path, "key")
+    kept = probe_cache.ProbeCacheFolder(tmp_path, "key")
 
     def dies(done, *_):
         if done >= 15:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(probes, train, valid, recipe, progress=dies, states="best", shelf=kept)
+        trainer.fit(probes, train, valid, recipe, progress=dies, states="best", probe_cache=kept)
     files = set(kept.root.iterdir())
     assert files
     alive = []
     again = trainer.fit(
-        probes, train, valid, recipe, progress=lambda *now: alive.append(now), states="best", shelf=kept
+        probes, train, valid, recipe, progress=lambda *now: alive.append(now), states="best", probe_cache=kept
     )
     assert alive[0][:2] == (6, len(probes))  # the first block was there
     assert set(kept.root.iterdir()) > files
@@ -78,7 +79,7 @@ def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_res
     for spoilt in (b"half", content[:-1] + bytes([content[-1] ^ 1])):  # cut short; one bit of a weight or of a score
         damaged.write_bytes(spoilt)
         with pytest.raises(DataError, match=damaged.name):
-            trainer.fit(probes, train, valid, recipe, states="best", shelf=kept)
+            trainer.fit(probes, train, valid, recipe, states="best", probe_cache=kept)
 
 
 def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
@@ -108,13 +109,13 @@ def test_a_block_that_fails_ends_those_beside_it(monkeypatch):
         trainer.fit(trainer.grid(MARBLE, (0, 1), True, 2), train, valid, _recipe(), progress=dies)
 
 
-def test_a_shelf_is_another_for_other_labels_or_facts():
+def test_the_key_of_a_probe_cache_is_another_for_other_labels_or_facts():
     train, valid = _splits()
     keys = {
         probe_cache.digest({"protocol": "a"}, train, valid),
         probe_cache.digest({"protocol": "b"}, train, valid),
-        probe_cache.digest({"protocol": "a"}, few_shot.shuffled(train), valid),
-        probe_cache.digest({"protocol": "a"}, few_shot.share_of(train, 0.5, 0), valid),
+        probe_cache.digest({"protocol": "a"}, few_shot.shuffle_labels(train), valid),
+        probe_cache.digest({"protocol": "a"}, few_shot.take_share(train, 0.5, 0), valid),
     }
     assert len(keys) == 4
 
@@ -129,14 +130,14 @@ def test_shares_are_nested_and_keep_clips_whole():
     train = trainer.Split([torch.arange(90.0)[:, None]], torch.arange(30).repeat_interleave(3), torch.arange(30))
     before: set[int] = set()
     for share in (*few_shot.SHARES, 1.0):
-        part = few_shot.share_of(train, share, 4)
+        part = few_shot.take_share(train, share, 4)
         held = set(part.truth.tolist())
         assert len(held) == max(1, int(np.ceil(share * 30)))
         assert before <= held
         rows = train.layers[0][part.rows][:, 0]
         assert torch.equal(part.truth[part.clip], (rows // 3).long())  # a window's label is still its clip's
         before = held
-    assert few_shot.share_of(train, 0.1, 5).truth.tolist() != few_shot.share_of(train, 0.1, 4).truth.tolist()
+    assert few_shot.take_share(train, 0.1, 5).truth.tolist() != few_shot.take_share(train, 0.1, 4).truth.tolist()
 
 
 def test_features_scale_by_the_rows_of_their_own_split():
@@ -176,7 +177,7 @@ def test_a_few_shot_curve_ends_in_the_run_itself_and_has_a_file_of_its_own(toy, 
     assert curve["scores"] == plain["scores"]
     assert "few-shot" in curve["why_not"][-1]
     assert plain["scores"]["accuracy"]["std"] == pytest.approx(stdev(plain["scores"]["accuracy"]["per_seed"]))
-    assert not list((tmp_path / "cache/probes").rglob("*.safetensors"))  # the record stands
+    assert not list((tmp_path / "cache/probes").rglob("*.safetensors"))  # the record is saved
 
 
 @pytest.mark.slow
@@ -213,7 +214,9 @@ def test_a_record_marks_fewer_windows_than_a_batch(toy):
 
 def _clips(names):
     splits = ("train", "train", "valid", "test")
-    return [Clip(f"c{index}", split, "", name) for index, (split, name) in enumerate(zip(splits, names, strict=True))]
+    return Examples.of_clips(
+        Clip(f"c{index}", split, "", name) for index, (split, name) in enumerate(zip(splits, names, strict=True))
+    )
 
 
 def test_nan_and_infinity_are_told_by_layer_and_clip():
@@ -230,8 +233,8 @@ def test_nan_and_infinity_are_told_by_layer_and_clip():
 
 def test_constant_layers_and_absent_labels_are_marked():
     layers = [np.full((4, 3), 2.0, np.float32), np.random.default_rng(0).normal(size=(4, 3))]
-    marks = checks.check_features(Features(("0", "1"), layers, np.arange(4)), _clips("xyxy"))
-    assert marks == ["layer '0' is constant: it is the same for every clip"]
+    warnings = checks.check_features(Features(("0", "1"), layers, np.arange(4)), _clips("xyxy"))
+    assert warnings == ["layer '0' is constant: it is the same for every clip"]
     assert checks.check_labels(Classes(("x", "y", "z")), _clips("xyxy")) == [
         "no train clip is labelled z",
         "no valid clip is labelled y, z",
@@ -245,11 +248,11 @@ def test_tags_that_few_test_clips_carry_are_marked_for_the_metric_whose_interval
     clips = [Clip(f"c{i}", "test", f"c{i}.wav", ("rare",) * (i < 4) + ("often",) * (i < 5)) for i in range(9)]
     both, tags = (roc_auc, ap), Tags(("rare", "often"))
     told = "ap: its interval is rough, since fewer than 5 test clips carry rare"
-    assert checks.check_carriers(both, tags, clips) == [told]
-    assert checks.check_carriers((roc_auc,), tags, clips) == []
+    assert checks.check_carriers(both, tags, Examples.of_clips(clips)) == [told]
+    assert checks.check_carriers((roc_auc,), tags, Examples.of_clips(clips)) == []
     grouped = [replace(clip, group=str(index // 2)) for index, clip in enumerate(clips)]
-    (mark,) = checks.check_carriers(both, tags, grouped)
-    assert mark.endswith("groups of test clips carry rare, often")
+    (warning,) = checks.check_carriers(both, tags, Examples.of_clips(grouped))
+    assert warning.endswith("groups of test clips carry rare, often")
     assert checks.check_carriers((accuracy,), Classes(("x",)), _clips("xyxy")) == []
 
 

@@ -33,7 +33,7 @@ def _commit(folder):
 
 
 @pytest.fixture
-def upstream(tmp_path, toy):
+def upstream(tmp_path, shared_runs):
     """A repository of this suite's code with a record of its base branch; the checkout of a workflow beside it."""
     folder = tmp_path / "upstream"
     for name in CODE:
@@ -42,7 +42,7 @@ def upstream(tmp_path, toy):
             shutil.copytree(source, folder / name, ignore=shutil.ignore_patterns("__pycache__"))
         else:
             shutil.copy(source, folder / name)
-    toy("--mini", "--protocol", "linear", "--results-dir", folder / "results")
+    shutil.copytree(shared_runs() / "results", folder / "results", dirs_exist_ok=True)
     _git(tmp_path, "init", "-q", "-b", "main", folder)
     _commit(folder)
     return folder
@@ -175,7 +175,7 @@ def test_a_hostile_branch_is_judged_by_the_base_and_nothing_of_it_runs(upstream,
         ("alone.grid.parquet'", "is a table without its record"),
         ("musdb.bsseval.parquet'", "holds BSSEval's windows"),
         ("large.json'", "has 5242880 bytes; at most 4194304"),
-        (f"{standing.name}'", "stands on the base already"),
+        (f"{standing.name}'", "is on the base already"),
         (".grid.parquet'", "is deleted"),
     ):
         assert [line for line in lines if line.startswith("no: ") and what in line and why in line], (what, said)

@@ -22,7 +22,7 @@ from marble_bench.records import claims, origins, results, schema, validation
 from marble_bench.records import record as classes
 from marble_bench.records.record import Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
-from marble_bench.runs.reproduce import differences_of
+from marble_bench.runs.reproduce import find_differences
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -253,7 +253,7 @@ def test_a_board_reads_each_record_once(tmp_path, monkeypatch):
     read = []
     text_of = results.read_text
     monkeypatch.setattr(results, "read_text", lambda path: read.append(path) or text_of(path))
-    validation.judged([place])
+    validation.keep_valid([place])
     assert read == [place]
 
 
@@ -405,7 +405,7 @@ def test_reasons_of_a_later_version_are_not_judged():
 def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path):
     paths = [make(tmp_path / name, "mfcc", mini=True, few_shot=copy.deepcopy(POINTS)) for name in ("record", "rerun")]
     old, again = (results.read(path) for path in paths)
-    assert not differences_of(old, again)
+    assert not find_differences(old, again)
     (point,) = old.record.few_shot
     for changed, kind in (
         ({"few_shot": (msgspec.structs.replace(point, test=(0.1, 0.2, 0.1)),)}, "few-shot"),
@@ -414,4 +414,4 @@ def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path
         ({"identity": msgspec.structs.replace(old.record.identity, run="sha256:" + "1" * 64)}, "identity"),
     ):
         forged = results.Stored(old.path, msgspec.structs.replace(old.record, **changed))
-        assert {each.kind for each in differences_of(forged, again)} == {kind}
+        assert {each.kind for each in find_differences(forged, again)} == {kind}

@@ -21,7 +21,7 @@ from marble_bench.features.store import Span
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import identity
 from marble_bench.runs.config import RunConfig
-from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs
 from marble_bench.runs.kinds import frames, stems
 from marble_bench.separation import probe as separation
 
@@ -37,25 +37,25 @@ class _Steps:
     """A block whose probes end after two rounds; a probe's score is its learning rate and its seed."""
 
     def __init__(self, probes):
-        self.book = SimpleNamespace(alive=list(probes), best=-math.inf)
+        self.tracker = SimpleNamespace(alive=list(probes), best=-math.inf)
         self.probes, self.rounds = probes, 0
         BEGUN.append(probes)
 
-    def round(self):
+    def run_round(self):
         self.rounds += 1
-        self.book.best = max(probe.learning_rate + probe.seed for probe in self.probes)
-        self.book.alive = [] if self.rounds == 2 else self.book.alive
+        self.tracker.best = max(probe.learning_rate + probe.seed for probe in self.probes)
+        self.tracker.alive = [] if self.rounds == 2 else self.tracker.alive
 
-    def finished(self):
-        return [grid.Fitted(p, p.learning_rate + p.seed, 0, (0.0,), False, {}) for p in self.probes]
+    def results(self):
+        return [grid.TrainedProbe(p, p.learning_rate + p.seed, 0, (0.0,), False, {}) for p in self.probes]
 
 
-def test_progress_tells_the_best_of_all_blocks_and_what_the_shelf_had(tmp_path):
+def test_progress_tells_the_best_of_all_blocks_and_what_the_cache_had(tmp_path):
     BEGUN.clear()
     blocks = [_probes(3)[start : start + 2] for start in (4, 0, 2)]
-    kept, told = probe_cache.Folder(tmp_path, "key"), []
-    training_loop.in_turn(blocks[:1], _Steps, None, kept)
-    found = training_loop.in_turn(blocks, _Steps, lambda *now: told.append(now), kept)
+    kept, told = probe_cache.ProbeCacheFolder(tmp_path, "key"), []
+    training_loop.train_blocks(blocks[:1], _Steps, None, kept)
+    found = training_loop.train_blocks(blocks, _Steps, lambda *now: told.append(now), kept)
     assert [one.probe for one in found] == [probe for block in blocks for probe in block]
     assert blocks == BEGUN  # the first of them only once
     assert told == [(2, 6, 2.2, 0), (2, 6, 2.2, 2), (4, 6, 2.2, 0), (4, 6, 2.2, 2), (6, 6, 2.2, 0)]
@@ -63,7 +63,7 @@ def test_progress_tells_the_best_of_all_blocks_and_what_the_shelf_had(tmp_path):
 
 def _dies_after(blocks, monkeypatch):
     """Make the disk refuse what comes after so many blocks; returns the probes of every block that was kept."""
-    put, kept = probe_cache.Folder.put, []
+    put, kept = probe_cache.ProbeCacheFolder.put, []
 
     def some(self, fitted):
         if len(kept) == blocks:
@@ -71,7 +71,7 @@ def _dies_after(blocks, monkeypatch):
         put(self, fitted)
         kept.append([one.probe for one in fitted])
 
-    monkeypatch.setattr(probe_cache.Folder, "put", some)
+    monkeypatch.setattr(probe_cache.ProbeCacheFolder, "put", some)
     return kept
 
 
@@ -135,7 +135,7 @@ def test_separators_go_on_after_the_last_finished_block(bench, tmp_path, monkeyp
 CLIP = Clip("a", "train", "a.wav", ((0.5, 1.0), None))
 MODEL = {"name": "m", "version": 1, "weights_sha256": "0"}
 FRAMES = Frames([], [Sound("a", Span("a", "0:"), 10.0, None)], [])
-INPUTS = Inputs(Examples([Example(CLIP, None, "d")]), FRAMES, Source(MODEL, {}), Coverage(False, []))
+INPUTS = Inputs(Examples([Example(CLIP, None, "d")]), FRAMES, FeatureSource(MODEL, {}), Coverage(False, []))
 
 
 def _asked(**more):
@@ -165,11 +165,11 @@ def _stored(tmp_path, dtype="float32", change="", made="2026"):
 
 def _from(store):
     """Inputs whose features are in a store."""
-    return replace(INPUTS, source=Source(MODEL, {}, [store]))
+    return replace(INPUTS, source=FeatureSource(MODEL, {}, [store]))
 
 
 def _key(inputs=INPUTS, config=None, rules=None):
-    return probe_cache.digest(identity.of_probes(inputs, config or _asked(), rules))
+    return probe_cache.digest(identity.probe_cache_facts(inputs, config or _asked(), rules))
 
 
 @pytest.mark.parametrize(
@@ -177,7 +177,7 @@ def _key(inputs=INPUTS, config=None, rules=None):
     [
         {"inputs": replace(INPUTS, examples=Examples([Example(replace(CLIP, target=((0.5, 1.1), None)), None, "d")]))},
         {"inputs": replace(INPUTS, examples=Examples([Example(CLIP, None, "other")]))},
-        {"inputs": replace(INPUTS, source=Source({**MODEL, "weights_sha256": "1"}, {}))},
+        {"inputs": replace(INPUTS, source=FeatureSource({**MODEL, "weights_sha256": "1"}, {}))},
         {"inputs": replace(INPUTS, summable=(1, 2))},
         {"config": _asked(protocol=replace(MARBLE, hidden=8))},
         {"config": _asked(device="cuda")},

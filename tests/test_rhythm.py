@@ -27,7 +27,7 @@ from marble_bench.metrics.beats import COLUMNS, measure, steady
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs import frame_labels, frame_layers, inputs
 from marble_bench.runs.config import RunConfig
-from marble_bench.runs.inputs import Coverage, Inputs, Source
+from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs
 from marble_bench.runs.kinds import frames as kind
 from marble_bench.scoring.targets import Events
 
@@ -109,7 +109,7 @@ def _config(task=None, **more):
 def _inputs(clips, sounds=()):
     """Inputs of a run on frames that nothing is stored of."""
     model = {"name": "m", "version": 1, "weights_sha256": "0"}
-    return Inputs(Examples.of_clips(clips), Frames([], sounds, []), Source(model, {}), Coverage(False, []))
+    return Inputs(Examples.of_clips(clips), Frames([], sounds, []), FeatureSource(model, {}), Coverage(False, []))
 
 
 def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
@@ -130,11 +130,11 @@ def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_
     data = _inputs(clips, sounds)
     monkeypatch.setattr(inputs, "encoder_frames", lambda *_: data)
     said = []
-    found, marks = kind.read_inputs(_config(), SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
+    found, warnings = kind.read_inputs(_config(), SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
     assert [target[0] for target in found.examples.targets] == [(0.5, 1.0), (0.5, 1.0)]
     assert found.coverage.faults == []
-    assert marks == ["clip 'a': 1 events behind the end at 10.00 s left out"]
-    assert said == [f"mark: {marks[0]}"]
+    assert warnings == ["clip 'a': 1 events behind the end at 10.00 s left out"]
+    assert said == [f"warning: {warnings[0]}"]
 
 
 def _tapped(beats, downbeats):
@@ -149,7 +149,7 @@ class _Probe:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Fitted:
+class _TrainedProbe:
     probe: _Probe
     valid: float = -1.0
 
@@ -182,9 +182,9 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         asked_for.append(parts)
         return [[[dict(list(found[one.probe.name].items())[:parts])] for one in able]]
 
-    fitted = [_Fitted(probe) for probe in probes]
+    fitted = [_TrainedProbe(probe) for probe in probes]
     monkeypatch.setattr(kind, "framesets", lambda target, found, scale: {"train": None, "valid": None})
-    monkeypatch.setattr(frame_labels.Decoder, "found", decoded)
+    monkeypatch.setattr(frame_labels.Decoder, "decode", decoded)
     monkeypatch.setattr(framewise, "fit", lambda *_: fitted)
     task = plugins.find_task("gtzan-rhythm").task
     for name, best in (("f1", "gappy"), ("amlt", "doubled")):
@@ -205,7 +205,7 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
         Clip("none", "train", "none.wav", (None, (0.5,))),
     ]
     found = Examples(Example(clip, Path("x"), "0") for clip in clips)
-    ready = inputs.ToEncode(found, Coverage(False, []), None, None)
+    ready = inputs.EncodingInputs(found, Coverage(False, []), None, None)
     monkeypatch.setattr(inputs, "to_encode", lambda *_: ready)
     config = _config()
     with pytest.raises(DataError) as caught:
@@ -218,7 +218,7 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
     ]
     assert "--allow-missing" in told[3]
     allowing = _config(allow_missing=True)
-    assert list(inputs._badly_labelled(allowing.data, found)) == ["back", "none"]
+    assert list(inputs._check_labels(allowing.data, found)) == ["back", "none"]
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():

@@ -7,7 +7,7 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TOY_MODEL, TOY_TASK, toy_module
+from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, toy_module
 
 from marble_bench.features import pipeline
 from marble_bench.protocols.linear import PROTOCOL as LINEAR
@@ -44,8 +44,8 @@ def test_a_run_writes_a_record_of_the_declared_form_with_grid_and_predictions(to
 
 
 @pytest.mark.slow
-def test_scores_can_be_recomputed_from_the_predictions_beside_the_record(toy, tmp_path):
-    record = toy("--mini").record
+def test_scores_can_be_recomputed_from_the_predictions_beside_the_record(toy_record, tmp_path):
+    record = json.loads(toy_record().read_text())
     (path,) = (tmp_path / "results").rglob("*.predictions.parquet")
     table = pd.read_parquet(path)
     right = table.outputs.map(np.argmax) == table.truth.str[0]
@@ -56,8 +56,8 @@ def test_scores_can_be_recomputed_from_the_predictions_beside_the_record(toy, tm
 
 
 @pytest.mark.slow
-def test_the_chosen_probe_is_the_best_of_the_grid_on_validation(toy, tmp_path):
-    record = toy("--mini").record
+def test_the_chosen_probe_is_the_best_of_the_grid_on_validation(toy_record, tmp_path):
+    record = json.loads(toy_record().read_text())
     (path,) = (tmp_path / "results").rglob("*.grid.parquet")
     grid = pd.read_parquet(path)
     assert len(grid) == record["selection"]["probes"]
@@ -66,8 +66,8 @@ def test_the_chosen_probe_is_the_best_of_the_grid_on_validation(toy, tmp_path):
 
 
 @pytest.mark.slow
-def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(toy, tmp_path, monkeypatch):
-    first = toy("--mini")
+def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(toy, toy_record, tmp_path, monkeypatch):
+    first = json.loads(toy_record().read_text())
 
     def never(*_):
         raise AssertionError("the encoder was run again")
@@ -75,9 +75,9 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
     monkeypatch.setattr(pipeline, "run", never)
     second = toy("--mini", "--results-dir", tmp_path / "other")
     assert second.code == 0, second.err
-    scores = [json.dumps(ended.record["scores"]) for ended in (first, second)]
+    scores = [json.dumps(record["scores"]) for record in (first, second.record)]
     assert scores[0] == scores[1]
-    assert first.record["cost"]["cached"] is False
+    assert first["cost"]["cached"] is False
     assert second.record["cost"]["cached"] is True
     tables = [sorted((tmp_path / name).rglob("*.parquet")) for name in ("results", "other")]
     for one, other in zip(*tables, strict=True):
@@ -86,7 +86,10 @@ def test_the_same_run_twice_gives_the_same_bytes_of_scores_and_no_encoder_work(t
 
 @pytest.mark.slow
 def test_the_encoders_precision_is_in_the_record_and_has_features_of_its_own(toy, tmp_path):
-    made = [toy("--mini", "--dtype", each, "--results-dir", tmp_path / each).record for each in ("float32", "bfloat16")]
+    made = [
+        toy("--mini", *THREE_EPOCHS, "--dtype", each, "--results-dir", tmp_path / each).record
+        for each in ("float32", "bfloat16")
+    ]
     assert [record["environment"]["dtype"] for record in made] == ["float32", "bfloat16"]
     assert [record["cost"]["cached"] for record in made] == [False, False]
 
@@ -115,18 +118,16 @@ def test_an_edited_miniature_is_made_anew(bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_rerun_that_agrees_leaves_the_record_alone(toy, tmp_path):
-    toy("--mini")
-    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+def test_a_rerun_that_agrees_leaves_the_record_alone(toy, toy_record):
+    path = toy_record()
     before = path.stat().st_mtime_ns
     assert toy("--mini").code == 0
     assert path.stat().st_mtime_ns == before
 
 
 @pytest.mark.slow
-def test_a_rerun_that_would_change_a_record_is_refused_with_the_difference(toy, tmp_path):
-    toy("--mini")
-    (path,) = (tmp_path / "results").glob("*/*/*/*.json")
+def test_a_rerun_that_would_change_a_record_is_refused_with_the_difference(toy, toy_record):
+    path = toy_record()
     record = json.loads(path.read_text())
     record["scores"]["accuracy"]["test"] = 0.123
     path.write_text(json.dumps(record))
@@ -151,8 +152,8 @@ def test_shuffled_test_labels_do_not_change_the_chosen_probe(toy, corpus_dir, tm
 
 
 @pytest.mark.slow
-def test_a_probe_chosen_alone_scores_as_in_the_grid(toy):
-    whole = toy("--mini").record
+def test_a_probe_chosen_alone_scores_as_in_the_grid(toy, toy_record):
+    whole = json.loads(toy_record().read_text())
     for choice in whole["selection"]["per_seed"][:1]:
         alone = toy("--mini", "--layers", choice["layer"]).record
         same = alone["selection"]["per_seed"][choice["seed"]]
@@ -170,14 +171,15 @@ def test_a_full_run_is_comparable_and_what_is_less_says_why_not(toy, corpus_dir)
         (("--seeds", 1), "1 seeds"),
         (("--layers", "1-2"), "only layers 1-2"),
     ):
-        less = toy("--data-dir", corpus_dir, *arguments).record
+        less = toy("--data-dir", corpus_dir, *THREE_EPOCHS, *arguments).record
         assert not less["comparable"]
         assert reason in less["why_not"][0]
 
 
 @pytest.mark.slow
 def test_limit_takes_so_many_clips_of_each_split(toy):
-    assert toy("--mini", "--limit", 10).record["data"]["clips"] == {"train": 10, "valid": 10, "test": 10}
+    record = toy("--mini", "--limit", 10, *THREE_EPOCHS).record
+    assert record["data"]["clips"] == {"train": 10, "valid": 10, "test": 10}
 
 
 @pytest.mark.slow
@@ -198,7 +200,7 @@ def test_a_missing_clip_stops_the_run_by_name_unless_allowed(toy, corpus_dir):
     assert "1 of 51 clips of Hums are missing" in stopped.err
     assert "hums/train03.wav" in stopped.err
     assert "--allow-missing" in stopped.err
-    allowed = toy("--data-dir", corpus_dir, "--allow-missing")
+    allowed = toy("--data-dir", corpus_dir, "--allow-missing", *THREE_EPOCHS)
     assert allowed.code == 0
     assert allowed.record["data"]["missing"] == ["hums/train03.wav"]
     assert not allowed.record["comparable"]
@@ -218,16 +220,16 @@ def test_damaged_clips_are_all_named_and_nothing_is_written(toy, corpus_dir, tmp
         assert name in ended.err
     assert "3 of 51 clips cannot be used" in ended.err
     assert not list((tmp_path / "results").rglob("*.json"))
-    allowed = toy("--data-dir", corpus_dir, "--allow-missing")
+    allowed = toy("--data-dir", corpus_dir, "--allow-missing", *THREE_EPOCHS)
     assert allowed.code == 0
     assert len(allowed.record["data"]["missing"]) == 3
 
 
 @pytest.mark.slow
-def test_a_miniature_given_as_data_is_known_for_one(toy, tmp_path):
-    toy("--mini")
+def test_a_miniature_given_as_data_is_known_for_one(toy, bench, tmp_path):
+    assert bench("check", TOY_TASK).code == 0  # which makes the miniature
     (folder,) = (tmp_path / "cache/mini").iterdir()
-    record = toy("--data-dir", folder).record
+    record = toy("--data-dir", folder, *THREE_EPOCHS).record
     assert record["data"]["mini"]
     assert record["why_not"] == ["made on the miniature corpus"]
 
@@ -239,7 +241,7 @@ def test_annotations_that_list_less_than_was_published_stop_the_run_unless_allow
     stopped = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py")
     assert "'train': 24" in stopped.err
     assert "'train': 30" in stopped.err
-    allowed = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing")
+    allowed = toy("--data-dir", corpus_dir, "--task", tmp_path / "toy_task.py", "--allow-missing", *THREE_EPOCHS)
     assert json.loads(allowed.out.splitlines()[-1])["data"]["missing"] == []
     assert json.loads(allowed.out.splitlines()[-1])["data"]["absent"] == 6
     (tmp_path / "toy_task.py").write_text(text.replace('"train": 30', '"train": 3'))
@@ -256,7 +258,7 @@ def test_a_known_fault_is_left_out_and_recorded(toy, corpus_dir, tmp_path):
     text = text.replace("Corpus, Schedule,", "Corpus, Fault, Schedule,")
     (tmp_path / "faulty.py").write_text(text)
     (corpus_dir / "hums/train05.wav").write_bytes(b"nothing of use")
-    ended = toy("--data-dir", corpus_dir, "--task", tmp_path / "faulty.py")
+    ended = toy("--data-dir", corpus_dir, "--task", tmp_path / "faulty.py", *THREE_EPOCHS)
     faulty = json.loads(ended.out.splitlines()[-1])
     assert faulty["data"]["faults"] == [{"clip": "train05", "why": "cut"}]
     assert faulty["data"]["clips"]["train"] == 23
@@ -345,10 +347,10 @@ def test_several_runs_go_on_after_one_fails_and_end_with_4(bench, tmp_path):
 
 
 def test_equal_scores_go_to_the_first_of_the_grid():
-    from marble_bench.probes.trainer import Fitted, Probe
+    from marble_bench.probes.trainer import Probe, TrainedProbe
 
     grid = [
-        Fitted(Probe(layer, 0.1, 0.0, 0), valid, 0, (valid,), False, {})
+        TrainedProbe(Probe(layer, 0.1, 0.0, 0), valid, 0, (valid,), False, {})
         for layer, valid in ((0, 0.5), (1, 0.8), (2, 0.8))
     ]
     assert choose(grid, 1)[0].probe.layer == 1
@@ -388,11 +390,11 @@ def test_what_is_not_there_is_told_with_the_next_step(bench, tmp_path, arguments
 @pytest.mark.slow
 def test_one_of_something_is_told_in_the_singular(bench, toy, tmp_path):
     assert toy("--mini", "--seeds", 1, "--layers", "0").code == 0
-    assert "1 record, 0 do not stand" in bench("results", "check").err
+    assert "1 record, 0 invalid" in bench("results", "check").err
     (path,) = (tmp_path / "results").rglob("*.json")
     path.write_text(path.read_text()[:-9])
-    assert "1 record, 1 does not stand" in bench("results", "check").err
-    assert "1 record that does not stand is left off" in bench("list", "results").err
+    assert "1 record, 1 invalid" in bench("results", "check").err
+    assert "1 invalid record is left off" in bench("list", "results").err
     path.with_name("other.json").write_text("{}")
-    assert "2 records, 2 do not stand" in bench("results", "check").err
-    assert "2 records that do not stand are left off" in bench("list", "results").err
+    assert "2 records, 2 invalid" in bench("results", "check").err
+    assert "2 invalid records are left off" in bench("list", "results").err

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import torch
 from marble_bench.probes import grid
+from museval_alone import museval_measures
 
 from marble_bench.core.task import Clip, Separation
 from marble_bench.data.examples import Example, Examples
@@ -24,7 +25,6 @@ from marble_bench.metrics._bsseval import (
     bss_eval_systems,
     global_sdr,
     median_of_medians,
-    museval_measures,
 )
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.runs.kinds import stems as separation
@@ -188,11 +188,11 @@ def _state(golden, tag, probe):
 def test_the_network_is_open_unmixs(probe, golden, tag):
     rules = Separation(n_fft=32, hidden=8, bidirectional=tag == "two")
     state = _state(golden, tag, probe)
-    assert set(state) == set(probe.start(17, 0, rules, torch.Generator().manual_seed(0)))
+    assert set(state) == set(probe.init_state(17, 0, rules, torch.Generator().manual_seed(0)))
     x = golden[f"{tag}:input"].transpose(1, 2)
     for mode in ("eval", "train"):
-        squashed = probe.squash(state, x, training=mode == "train")
-        made = probe.mask(state, probe.remember(state, squashed, rules), training=mode == "train") * x
+        squashed = probe.encode_frames(state, x, training=mode == "train")
+        made = probe.mask(state, probe.run_lstm(state, squashed, rules), training=mode == "train") * x
         torch.testing.assert_close(made.transpose(1, 2), golden[f"{tag}:{mode}"], atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(state["bn1.mean"], golden[f"{tag}:bn1_after"], atol=1e-6, rtol=1e-5)
 
@@ -231,10 +231,10 @@ def test_features_are_put_on_the_spectrograms_frames_by_time(probe):
     ramp = np.arange(60, dtype=np.float16)[:, None]
     frames = Frames([[ramp], [ramp[:25]]], [100.0, 40.0])
     # 100 frames a second on both sides; beyond the last one it is repeated
-    assert probe.on_frames(frames, 0, 0, 55, 63, RULES)[:, 0].tolist() == [55, 56, 57, 58, 59, 59, 59, 59]
-    assert probe.on_frames(frames, 1, 0, 0, 7, RULES)[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
+    assert probe.align_frames(frames, 0, 0, 55, 63, RULES)[:, 0].tolist() == [55, 56, 57, 58, 59, 59, 59, 59]
+    assert probe.align_frames(frames, 1, 0, 0, 7, RULES)[:, 0].tolist() == [0, 0, 1, 1, 2, 2, 2]
     with pytest.raises(DataError, match="no frames in layer 0"):
-        probe.on_frames(Frames([[ramp[:0]]], [100.0]), 0, 0, 0, 5, RULES)
+        probe.align_frames(Frames([[ramp[:0]]], [100.0]), 0, 0, 0, 5, RULES)
 
 
 @pytest.fixture(scope="module")
@@ -263,7 +263,7 @@ def material(probe, spectra, tmp_path_factory):
         tracks.append(Track(folder / f"track{index}", f"song{index}", ("mixture", "low", "high"), 6400))
     sides = [[list(layer) for layer in zip(*map(features, part), strict=True)] for part in (chunks, songs)]
     train, valid = (Frames(side, [100.0, 100.0]) for side in sides)
-    return probe.Material(Chunks(folder / "chunks", 12, 2, RULES), train, tracks, valid, (0, 1))
+    return probe.TrainingData(Chunks(folder / "chunks", 12, 2, RULES), train, tracks, valid, (0, 1))
 
 
 @pytest.fixture(scope="module")
@@ -306,10 +306,10 @@ def test_a_sum_of_layers_has_learnt_weights(probe, fitted):
 
 def test_targets_are_the_same_kept_in_memory_or_made_anew(probe, material, monkeypatch):
     kept = probe._Targets(material.chunks, "cpu")
-    monkeypatch.setattr(probe, "KEEP_BYTES", 0)
+    monkeypatch.setattr(probe, "CACHE_BYTES", 0)
     anew = probe._Targets(material.chunks, "cpu")
-    assert kept.kept is not None
-    assert anew.kept is None
+    assert kept.cached is not None
+    assert anew.cached is None
     for _ in range(2):
         assert torch.equal(kept.batch([3, 1]), anew.batch([3, 1]))
 
@@ -333,7 +333,7 @@ def test_a_bidirectional_separator_trains_too(probe, material):
 
 
 def test_separators_that_all_diverge_are_an_error(probe):
-    lost = grid.Fitted(grid.Probe(0, 1e-3, 0.0, 0, stem=0), math.nan, -1, (), True, {})
+    lost = grid.TrainedProbe(grid.Probe(0, 1e-3, 0.0, 0, stem=0), math.nan, -1, (), True, {})
     with pytest.raises(DataError, match="diverged at once"):
         probe.choose([lost], 1, 1)
 
@@ -358,7 +358,7 @@ def test_a_song_that_could_not_be_read_a_moment_ago_is_not_used_without_its_dige
     found = Examples([Example(Clip("song", "train", "song.stem.mp4", None), Path("song.stem.mp4"), "")])
     monkeypatch.setattr(separation.stems, "digest", lambda *_: "0" * 64)
     monkeypatch.setattr(separation.stems, "open_song", lambda *_: "open")
-    assert separation._opened(found, ("drums",)) == (
+    assert separation._open_songs(found, ("drums",)) == (
         {},
         {"song": "song.stem.mp4 could not be read a moment ago: run again"},
     )

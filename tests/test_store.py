@@ -12,7 +12,7 @@ import pytest
 
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manage, manifest
-from marble_bench.features.store import Span, Spent, Store, fault, spent_on
+from marble_bench.features.store import Span, Spent, Store, find_fault, spent_on
 
 FACTS = {"encoder": "toy", "weights_sha256": "0" * 64, "window_s": None}
 LAYERS = [("0", 4), ("wide", 6)]
@@ -181,7 +181,7 @@ def test_two_writers_of_other_bytes_leave_a_shard_that_one_of_their_entries_name
     assert first != second
     for content in (first, second):
         shard.write_bytes(content)
-        assert not [why for _, why in manage.faults(manage._held(one.folder)) if why]
+        assert not [why for _, why in manage.find_faults(manage._describe_store(one.folder)) if why]
         Store(tmp_path, FACTS, LAYERS).read(0, [Span("a", "0:")])
 
 
@@ -201,7 +201,7 @@ def test_a_writer_killed_between_entry_and_shard_is_named_and_the_next_pass_mend
         done = subprocess.run([sys.executable, "-c", code, str(tmp_path), how], capture_output=True)
         assert done.returncode == code_of_exit, done.stderr
         (folder,) = tmp_path.iterdir()
-        named = [why for _, why in manage.faults(manage._held(folder)) if why]
+        named = [why for _, why in manage.find_faults(manage._describe_store(folder)) if why]
         assert [("is not there" in why) for why in named] == ([True] if how == "dies" else [])
         again = Store(tmp_path, {"encoder": "toy"}, [("0", 4)])
         assert list(again.rows) == ([] if how == "dies" else [Span("b", "0:")])
@@ -220,8 +220,8 @@ def test_a_store_of_an_earlier_format_is_not_read(tmp_path):
     (store.folder / "about.json").write_bytes(manifest.seal(facts))
     with pytest.raises(DataError, match=r"is of the format marble-bench.features/3; this version reads"):
         Store(tmp_path / "features", FACTS, LAYERS)
-    (held,) = manage.held(tmp_path)
-    assert [path for path, why in manage.faults(held) if why] == [store.folder]
+    (held,) = manage.list_stores(tmp_path)
+    assert [path for path, why in manage.find_faults(held) if why] == [store.folder]
 
 
 def test_what_spans_took_is_kept_beside_the_shards_and_adds_up(tmp_path):
@@ -253,7 +253,7 @@ def test_a_file_of_the_manifest_has_one_form_only(tmp_path, change):
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=path.name):
         Store(tmp_path, FACTS, LAYERS)
-    entry = fault(store.rows[Span("a", "0:")].shard)
+    entry = find_fault(store.rows[Span("a", "0:")].shard)
     assert path.name in entry
 
 
@@ -269,7 +269,7 @@ def test_a_flipped_bit_in_the_name_of_the_format_does_not_cost_the_store(tmp_pat
     store = _stored(tmp_path / "features", "a")
     about = store.folder / "about.json"
     about.write_bytes(about.read_bytes().replace(b"features/4", b"features/5"))
-    (held,) = manage.held(tmp_path)
-    assert [path for path, why in manage.faults(held) if why] == [about]
-    manage.remove(manage.removals([held], [], None, True, 0.0))
+    (held,) = manage.list_stores(tmp_path)
+    assert [path for path, why in manage.find_faults(held) if why] == [about]
+    manage.remove(manage.plan_removals([held], [], None, True, 0.0))
     assert len(Store(tmp_path / "features", FACTS, LAYERS).read(0, [Span("a", "0:")])) == 3

@@ -40,8 +40,11 @@ APART = {"mtt", "nsynth-instrument", "nsynth-pitch"}
 
 
 @pytest.fixture(scope="module")
-def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("cache")
+def cache(tmp_path_factory, miniatures):
+    """A cache of this module, in which the shared miniatures stand."""
+    folder = tmp_path_factory.mktemp("cache")
+    (folder / "mini").symlink_to(miniatures / "mini")
+    return folder
 
 
 @pytest.fixture(params=TASKS)

@@ -5,8 +5,8 @@ from dataclasses import replace
 
 import pytest
 import torch
-from marble_bench.probes import kernels, rng, trainer
-from marble_bench.probes.block import Block, group_of
+from marble_bench.probes import kernels, memory, rng, trainer
+from marble_bench.probes.block import Block, blocks, group_of, threads_of
 from marble_bench.probes.inputs import Features
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
@@ -209,8 +209,8 @@ def test_a_block_of_several_layers_and_seeds_gives_what_small_blocks_give(protoc
         sorted(wanted, key=lambda p: group_of(p, recipe)), Features(train, valid, (0, 1), "cpu"), recipe, "cpu"
     )
     while together.alive:
-        together.round(lambda: False)
-    for one in together.finished():
+        together.run_round(lambda: False)
+    for one in together.results():
         assert one.history == apart[one.probe].history
         for name, value in one.state.items():
             assert (value - apart[one.probe].state[name]).abs().max() < TOLERANCE
@@ -266,13 +266,16 @@ def test_a_diverging_probe_is_marked_and_touches_no_neighbour():
 
 
 @pytest.mark.slow
-def test_blocks_split_by_memory_change_nothing():
+def test_blocks_split_by_memory_change_nothing(monkeypatch):
     train, valid, _ = _data()
     recipe = _recipe()
     probes = trainer.grid(MARBLE, (0, 1, 2), True, 2)
     whole = trainer.fit(probes, train, valid, recipe)
-    for block_bytes in (1, 4 * 4 * 512 * 16 * 4):
-        parts = trainer.fit(probes, train, valid, recipe, block_bytes=block_bytes)
+    count = len(blocks(probes, train, valid, recipe))
+    for size in (1, 4 * 4 * 512 * 16 * 4):
+        monkeypatch.setattr(memory, "CACHE_BYTES", size * threads_of("cpu"))
+        assert len(blocks(probes, train, valid, recipe)) > count
+        parts = trainer.fit(probes, train, valid, recipe)
         assert [one.history for one in parts] == [one.history for one in whole]
 
 

@@ -17,8 +17,8 @@ from made_records import CURVE, make
 
 from marble_bench.errors import UsageError
 from marble_bench.files import names
-from marble_bench.leaderboard.board import Asked, Board, coverage
-from marble_bench.leaderboard.rows import Cell
+from marble_bench.leaderboard.board import Board, BoardFilter, coverage
+from marble_bench.leaderboard.rows import Cell, MetricReading, Provenance
 from marble_bench.records import comparable, results, validation
 from marble_bench.records.record_file import metric_of, table
 from marble_bench.records.schema import from_json, schema
@@ -101,7 +101,7 @@ def test_a_task_file_that_names_what_no_record_may_say_is_refused_before_any_wor
     (tmp_path / "mine.py").write_text(f"{Path(TOY_TASK).read_text()}\n{imports}{line}\n")
     ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")
     assert ended.code == 2
-    assert "cannot stand in a record" in ended.err or "without control characters" in ended.err
+    assert "cannot be used in a record" in ended.err or "without control characters" in ended.err
     assert "\x1b" not in ended.err
 
 
@@ -231,7 +231,7 @@ def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_
     path = tmp_path / "results" / honest.relative_to(honest.parents[3])
     assert [each.kind for each in validation.check([path])] == ["ok"]
     found = validation.check([_forge(path, record, grid, predictions)])
-    assert kind in {each.kind for each in found if not each.stands}, found
+    assert kind in {each.kind for each in found if not each.is_valid}, found
     assert "edited" not in {each.kind for each in found}
 
 
@@ -267,10 +267,10 @@ def test_a_hostile_text_is_shown_as_text_in_every_output():
     from marble_bench.leaderboard.page import data, html
 
     cells = [
-        Cell(HOSTILE, "measured", "marble", f"task{HOSTILE}", f"{HOSTILE}", 0.5, "fraction", why_not=(HOSTILE,), mini=True,
-             source=f"=cmd|{HOSTILE}", weights="0" * 12)
+        Cell(HOSTILE, "measured", "marble", f"task{HOSTILE}", f"{HOSTILE}", 0.5, MetricReading("fraction"), weights="0" * 12,
+             mini=True, origin=Provenance(f"=cmd|{HOSTILE}", why_not=(HOSTILE,)))
     ]  # fmt: skip
-    board = Board(Asked("marble", True), cells, [], [], coverage(cells), [], [], [])
+    board = Board(BoardFilter("marble", True), cells, [], [], coverage(cells), [], [], [])
     out = io.StringIO()
     console = Console(file=out, width=300, force_terminal=False)
     for each in printing.tables(board, f"protocol {HOSTILE}", 300):

@@ -40,8 +40,8 @@ def vocalset():
 
 
 @pytest.fixture(scope="module")
-def mini(tmp_path_factory, vocalset):
-    return corpus.ensure_mini(vocalset.VOCALSET, tmp_path_factory.mktemp("cache"))
+def mini(miniatures, vocalset):
+    return corpus.ensure_mini(vocalset.VOCALSET, miniatures)
 
 
 @pytest.mark.parametrize("case", range(len(TORCHAUDIO)))

@@ -19,7 +19,7 @@ from hub_server import HubServer
 from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.encoders import _hub, weights
 from marble_bench.errors import DataError, UsageError
-from marble_bench.files.download import Talk
+from marble_bench.files.download import DownloadCallbacks
 from marble_bench.files.source import Source
 
 ARCHIVE = b"what the package index hands out"
@@ -321,7 +321,10 @@ def test_weights_in_several_files_below_one_address(web, tmp_path):
         weights=Source(url=f"{url}/model/", files=(".index", "b.bin"), sha256=f"{DIGEST[:8]}..{DIGEST[-8:]}")
     )
     found = weights.resolve(encoder, tmp_path)
-    assert weights.kept(encoder, tmp_path)[1].files == {".index": hashlib.sha256(b"index").hexdigest(), "b.bin": DIGEST}
+    assert weights.find_cached(encoder, tmp_path)[1].files == {
+        ".index": hashlib.sha256(b"index").hexdigest(),
+        "b.bin": DIGEST,
+    }
     assert weights.verify(encoder, tmp_path) == []
     (place,) = (tmp_path / "weights/downloads").glob("*/b.bin")
     place.write_bytes(b"rot")
@@ -353,7 +356,7 @@ def test_where_no_digest_is_known_the_first_download_counts(web, tmp_path):
     files["/tiny.ckpt"] = ARCHIVE
     encoder = _web_encoder(url)
     path = weights.resolve(encoder, tmp_path).path
-    assert weights.kept(encoder, tmp_path)[1].files == {"tiny.ckpt": DIGEST}
+    assert weights.find_cached(encoder, tmp_path)[1].files == {"tiny.ckpt": DIGEST}
     (download,) = (tmp_path / "weights/downloads").glob("*/tiny.ckpt")
     for gone in (path, download):
         gone.unlink()
@@ -405,9 +408,9 @@ class Hub:
         self.server.use(self.monkeypatch, self.tmp_path / home, token)
         facts.setdefault("files", ("config.json", "model.safetensors|pytorch_model.bin"))
         encoder, said = _encoder(weights=Source(url=url, **facts), convert=convert), []
-        talk = Talk(said.append, lambda *_: None, lambda _: None)
-        found = weights.resolve(encoder, self.tmp_path / cache, offline=offline, talk=talk)
-        return Had(found, weights.kept(encoder, self.tmp_path / cache)[1].files, said)
+        talk = DownloadCallbacks(said.append, lambda *_: None, lambda _: None)
+        found = weights.resolve(encoder, self.tmp_path / cache, offline=offline, callbacks=talk)
+        return Had(found, weights.find_cached(encoder, self.tmp_path / cache)[1].files, said)
 
     def refuses(self, *args, **facts) -> str:
         with pytest.raises(DataError) as told:

@@ -17,7 +17,7 @@ from marble_bench.audio.files import (
     shape,
 )
 from marble_bench.audio.sizes import Size, measure
-from marble_bench.audio.waveform import ODDITIES, Normalize, cut, normalize, resampled
+from marble_bench.audio.waveform import ODDITIES, Normalize, cut, normalize, resample
 
 __all__ = [
     "AGAIN",
@@ -34,6 +34,6 @@ __all__ = [
     "normalize",
     "read",
     "read_channels",
-    "resampled",
+    "resample",
     "shape",
 ]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from marble_bench.audio import mpeg
 from marble_bench.audio.sizes import Size, measure
-from marble_bench.audio.waveform import Collected, Heard, Resampler, Unusable, mean_of_channels
+from marble_bench.audio.waveform import Levels, Resampler, SampleBuffer, Unusable, mean_of_channels
 from marble_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -45,7 +45,7 @@ FAULTS = (OSError, MemoryError, RuntimeError, ValueError, ArithmeticError, Index
 
 
 @dataclass(frozen=True)
-class Source:
+class OpenFile:
     """A file, or one stream of an mp4, that is open.
 
     streams: how many the file has. blocks: `(start, stop) -> (samples, channels)` float32, one after another, from sample
@@ -79,38 +79,38 @@ def read(
     Raises DataError naming the file if it is missing, empty, no audio, truncated, silent, not finite, of another rate,
     shorter than the span, or of a span that is too long to be held.
     """
-    with _blamed(path), _opened(path, 0, native_rate_hz) as source:
-        rate, heard, kept = source.rate_hz, Heard(), Collected()
+    with _name_file_in_errors(path), _open(path, 0, native_rate_hz) as source:
+        rate, levels, buffer = source.rate_hz, Levels(), SampleBuffer()
         resampler = Resampler(rate, sample_rate_hz, 1)
         for block in _span(source, *_in_samples(rate, start_s, duration_s, at_most_s)):
             mono = mean_of_channels(block)
-            heard.add(block, mono)
-            kept.add(mono if change else resampler.add(mono))
-            _check_span(kept)
-        _check_heard(heard, "" if not start_s and duration_s is None else f" from {start_s} s on")
+            levels.add(block, mono)
+            buffer.add(mono if change else resampler.add(mono))
+            _check_span(buffer)
+        _check_silence(levels, "" if not start_s and duration_s is None else f" from {start_s} s on")
         if change:
-            changed = _changed(change, kept.all(), rate)
-            kept = Collected()
-            kept.add(resampler.add(changed, last=True))
+            changed = _apply_change(change, buffer.all(), rate)
+            buffer = SampleBuffer()
+            buffer.add(resampler.add(changed, last=True))
         else:
-            kept.add(resampler.add(mono[:0], last=True))
+            buffer.add(resampler.add(mono[:0], last=True))
         if oddities is not None:
-            oddities += [*source.size.notes, *heard.oddities]
-        samples = kept.all()
+            oddities += [*source.size.notes, *levels.oddities]
+        samples = buffer.all()
         if not len(samples):
             raise Unusable(f"is too short: nothing is left of it at {sample_rate_hz:,} Hz")
         return samples
 
 
-def _check_heard(heard: Heard, where: str) -> None:
+def _check_silence(levels: Levels, where: str) -> None:
     """Raise DataError for silence. where: of what stretch, for the message."""
-    if not heard.mono_peak:
-        if heard.peak:
+    if not levels.mono_peak:
+        if levels.peak:
             raise Unusable(f"has channels that cancel each other: their mean is silent{where}; use one of them")
         raise DataError(f"is silent{where}")
 
 
-def _changed(
+def _apply_change(
     change: Callable[[NDArray[np.float32], int], NDArray[np.float32]], samples: NDArray[np.float32], rate_hz: int
 ) -> NDArray[np.float32]:
     try:
@@ -134,15 +134,15 @@ def read_channels(
     """
     import numpy as np
 
-    with _blamed(path), _opened(path, stream, native_rate_hz) as source:
-        rate, heard, kept = source.rate_hz, Heard(), Collected()
+    with _name_file_in_errors(path), _open(path, stream, native_rate_hz) as source:
+        rate, levels, buffer = source.rate_hz, Levels(), SampleBuffer()
         resampler = Resampler(rate, sample_rate_hz or rate, source.channels)
         for block in _span(source, *_in_samples(rate, start_s, duration_s, None)):
-            heard.add(block, block[:, 0])
-            kept.add(resampler.add(block))
-            _check_span(kept)
-        kept.add(resampler.add(block[:0], last=True))
-        return np.ascontiguousarray(kept.all().reshape(-1, source.channels).T)
+            levels.add(block, block[:, 0])
+            buffer.add(resampler.add(block))
+            _check_span(buffer)
+        buffer.add(resampler.add(block[:0], last=True))
+        return np.ascontiguousarray(buffer.all().reshape(-1, source.channels).T)
 
 
 @dataclass(frozen=True)
@@ -171,7 +171,7 @@ def shape(path: Path, stream: int = 0, *, whole: bool = False, native_rate_hz: i
     """
     if whole and path.suffix.lower() in CONTAINERS:
         check_header(path, native_rate_hz)
-    with _blamed(path), _opened(path, stream, native_rate_hz) as source:
+    with _name_file_in_errors(path), _open(path, stream, native_rate_hz) as source:
         if whole:
             _check_whole(source.size)
         samples = source.size.samples
@@ -193,10 +193,10 @@ def check_header(path: Path, native_rate_hz: int | None = None) -> None:
     What is wrong inside the frames of a flac, ogg or mp3 only decoding tells.
     """
     if path.suffix.lower() in CONTAINERS:
-        with _blamed(path), _container(path) as container:
+        with _name_file_in_errors(path), _open_container(path) as container:
             _check_packets(container, native_rate_hz)
         return
-    with _blamed(path), _opened(path, 0, native_rate_hz) as source:
+    with _name_file_in_errors(path), _open(path, 0, native_rate_hz) as source:
         _check_whole(source.size)
         if source.size.samples == 0:
             raise DataError("has no samples")
@@ -220,8 +220,8 @@ def digest(path: Path) -> str:
 
 
 @contextmanager
-def _blamed(path: Path) -> Iterator[None]:
-    """Whatever goes wrong is told of this file."""
+def _name_file_in_errors(path: Path) -> Iterator[None]:
+    """Name this file in whatever goes wrong."""
     try:
         yield
     except UsageError:
@@ -237,13 +237,13 @@ def _blamed(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _opened(path: Path, stream: int, native_rate_hz: int | None) -> Iterator[Source]:
-    """A file that is open. Raises DataError, without its name, for one that cannot be used."""
+def _open(path: Path, stream: int, native_rate_hz: int | None) -> Iterator[OpenFile]:
+    """Open a file. Raises DataError, without its name, for one that cannot be used."""
     with ExitStack() as stack:
         if path.suffix.lower() in CONTAINERS:
-            source = _of_container(stack.enter_context(_container(path)), stream)
+            source = _open_with_av(stack.enter_context(_open_container(path)), stream)
         else:
-            source = _of_file(path, stack)
+            source = _open_with_libsndfile(path, stack)
         if not RATES_HZ[0] <= source.rate_hz <= RATES_HZ[1]:
             raise DataError(f"has {source.rate_hz:,} Hz; believed are {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
         if not 1 <= source.channels <= CHANNELS_MOST:
@@ -252,17 +252,17 @@ def _opened(path: Path, stream: int, native_rate_hz: int | None) -> Iterator[Sou
         yield source
 
 
-def _of_file(path: Path, stack: ExitStack) -> Source:
-    """A file that libsndfile decodes."""
+def _open_with_libsndfile(path: Path, stack: ExitStack) -> OpenFile:
+    """Open a file that libsndfile decodes."""
     _check_there(path)
     size = measure(path)
     seen: Any = path
     if size.stream is not None:
-        seen = mpeg.View(stack.enter_context(path.open("rb")), size.stream)
-    elif size.mended is not None:
-        seen = Mended(stack.enter_context(path.open("rb")), *size.mended)
+        seen = mpeg.FrameView(stack.enter_context(path.open("rb")), size.stream)
+    elif size.patched is not None:
+        seen = PatchedFile(stack.enter_context(path.open("rb")), *size.patched)
     try:
-        file = stack.enter_context(_sound_file(seen))
+        file = stack.enter_context(_open_forward_only(seen))
     except RuntimeError:
         _check_whole(size)
         raise
@@ -290,10 +290,10 @@ def _of_file(path: Path, stack: ExitStack) -> Source:
             if first < len(block):
                 yield block[first:]
 
-    return Source(file.samplerate, file.channels, size, 1, blocks)
+    return OpenFile(file.samplerate, file.channels, size, 1, blocks)
 
 
-class Mended(io.RawIOBase):
+class PatchedFile(io.RawIOBase):
     """A file of which some bytes are seen as others."""
 
     def __init__(self, file: BinaryIO, place: int, content: bytes) -> None:
@@ -315,7 +315,7 @@ class Mended(io.RawIOBase):
         return self.file.tell()
 
 
-def _sound_file(file: Any) -> Any:
+def _open_forward_only(file: Any) -> Any:
     """A file opened by libsndfile, which soundfile is kept from seeking in: it does so after every block, to where it is."""
     import soundfile
 
@@ -351,15 +351,15 @@ def _in_samples(
     return round(start_s * rate), count, most
 
 
-def _check_span(kept: Collected) -> None:
-    if 4 * kept.count > SPAN_BYTES_MOST:
+def _check_span(buffer: SampleBuffer) -> None:
+    if 4 * buffer.count > SPAN_BYTES_MOST:
         raise Unusable(
             f"is too long to be read at once: its samples take more than {SPAN_BYTES_MOST >> 20:,} MB; give clips a "
             "duration, or the task's window a first_s"
         )
 
 
-def _span(source: Source, start: int, count: int | None, most: int | None) -> Iterator[NDArray[np.float32]]:
+def _span(source: OpenFile, start: int, count: int | None, most: int | None) -> Iterator[NDArray[np.float32]]:
     """Blocks of `count` samples, or of all to the end but no more than `most`.
 
     The file's promise is checked as far as that reaches, at the end. Raises DataError if a sample is missing.
@@ -382,7 +382,7 @@ def _span(source: Source, start: int, count: int | None, most: int | None) -> It
 
 
 @contextmanager
-def _container(path: Path) -> Iterator[Any]:
+def _open_container(path: Path) -> Iterator[Any]:
     """An mp4 opened by PyAV, which brings its own decoders."""
     try:
         import av
@@ -400,7 +400,7 @@ def _container(path: Path) -> Iterator[Any]:
         raise DataError(f"cannot be decoded ({error.strerror})") from error
 
 
-def _of_container(container: Any, stream: int) -> Source:
+def _open_with_av(container: Any, stream: int) -> OpenFile:
     """One audio stream of an mp4."""
     if stream >= len(container.streams.audio):
         raise DataError(f"has {len(container.streams.audio)} audio streams, and number {stream} is asked for")
@@ -431,7 +431,7 @@ def _of_container(container: Any, stream: int) -> Source:
             if stop is not None and at >= stop:
                 return
 
-    return Source(one.rate, channels, Size(promised), len(container.streams.audio), blocks, f" of stream {stream}")
+    return OpenFile(one.rate, channels, Size(promised), len(container.streams.audio), blocks, f" of stream {stream}")
 
 
 def _check_packets(container: Any, native_rate_hz: int | None) -> None:

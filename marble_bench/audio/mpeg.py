@@ -3,14 +3,14 @@
 An mp3 has no length of its own. It is a row of frames, each with a header that tells its size; encoders put a first frame
 in front (Xing, Info or VBRI) that is no sound and may tell how many follow. libsndfile believes that count, and where there
 is none it divides the file's size by the size of the first frame, which is wrong for a variable bit rate. So the frames are
-counted here, and the decoder is given a `View` that holds these frames only and that it reads to the end.
+counted here, and the decoder is given a `FrameView` that holds these frames only and that it reads to the end.
 
 What is taken off is what ffmpeg takes off. If the header frame was written by LAME or libavformat it tells the encoder's
 delay and padding: delay + 529 samples at the start (529 is the decoder's own delay), padding - 529 at the end. The padding
 is left on where the count of frames is missing or is not that of the frames that are there, since the end is then another
 one. Without such a header nothing is taken off: the sound begins about 1,105 samples late (25 ms at 44.1 kHz), in every
 decoder. A last frame that is cut is decoded as if zeros followed, as ffmpeg does. Tags (ID3, APE) and bytes that belong to
-no frame are left out wherever they stand.
+no frame are left out wherever they are.
 
 Departs from ffmpeg in three damaged cases. Bytes that are no frame in the middle of a file cost ffmpeg the next frame, here
 none. Where a header frame tells too few frames, ffmpeg takes the padding out of the middle. Bytes before a header frame make
@@ -30,7 +30,7 @@ from marble_bench.errors import DataError
 CHUNK = 1 << 20
 DECODER_DELAY = 529  # samples that an mp3 decoder itself is late
 GAPLESS = (b"LAME", b"Lavf", b"Lavc")  # who writes delay and padding, as ffmpeg knows them
-FAR = 1 << 50  # where a `View` says that its bytes end
+FAR = 1 << 50  # where a `FrameView` says that its bytes end
 STARTS = re.compile(rb"\xff[\xe2-\xff][\x00-\xef]|ID3|APETAGEX")  # what may begin a frame or a tag
 LONGEST_START = 8
 TAG_BYTES = 128  # an ID3v1 tag, which a decoder looks for at the end
@@ -63,7 +63,7 @@ class Header:
         return 384 if self.layer == 1 else 576 if self.layer == 3 and not self.mpeg1 else 1152
 
     def like(self, other: Header) -> bool:
-        """Whether both can stand in one stream."""
+        """Whether both can be in one stream."""
         return (self.mpeg1, self.layer, self.rate_hz, self.channels) == (
             other.mpeg1,
             other.layer,
@@ -116,7 +116,7 @@ class Stream:
         return None if self.claimed is None else self._left(self.claimed)
 
 
-class View(io.RawIOBase):
+class FrameView(io.RawIOBase):
     """The frames of a file and nothing else, as a file that seems to have no end.
 
     A decoder that guesses the count of frames by the file's size then guesses too many, and reads on until none is left.
@@ -196,7 +196,7 @@ def scan(file: BinaryIO, size: int) -> Stream:
 
     Raises DataError, without the file's name, if there are none, or if rate or channels change on the way.
     """
-    walk = _Walk(file, size)
+    walk = _Scanner(file, size)
     first_at = walk.next_frame(0)
     if first_at is None:
         raise DataError("holds no frame of an mp3")
@@ -211,7 +211,7 @@ def scan(file: BinaryIO, size: int) -> Stream:
     return Stream(header, tuple(walk.segments), walk.frames, claimed, delay, padding, walk.lacking, walk.foreign)
 
 
-class _Walk:
+class _Scanner:
     """Goes over a file from frame to frame."""
 
     def __init__(self, file: BinaryIO, size: int) -> None:
@@ -292,9 +292,9 @@ class _Walk:
                 if found.like(self.header):
                     return at
                 raise DataError(
-                    f"changes from {_told(self.header)} to {_told(found)} at byte {at:,}: several files in one"
+                    f"changes from {_describe(self.header)} to {_describe(found)} at byte {at:,}: several files in one"
                 )
-            self.bytes_at(at, LONGEST_START)  # the buffer now holds what stands here
+            self.bytes_at(at, LONGEST_START)  # the buffer now holds what is here
             start, end = STARTS.search(self.buffer, at + 1 - self.base), self.base + len(self.buffer)
             to = self.base + start.start() if start else end if end >= self.size else max(at + 1, end - LONGEST_START)
             passed = self.buffer[at - self.base : to - self.base]
@@ -326,7 +326,7 @@ class _Walk:
         return at
 
     def _tag(self, at: int) -> int:
-        """The size of a tag that stands here, 0 for none."""
+        """The size of a tag that begins here, 0 for none."""
         head = self.bytes_at(at, 32)
         if head[:3] == b"ID3" and len(head) >= 10 and all(byte < 0x80 for byte in head[6:10]):
             footer = 10 if head[5] & 0x10 else 0
@@ -340,7 +340,7 @@ class _Walk:
         return 0
 
 
-def _told(header: Header) -> str:
+def _describe(header: Header) -> str:
     return f"{header.rate_hz:,} Hz with {header.channels} channel{'s' if header.channels > 1 else ''}"
 
 

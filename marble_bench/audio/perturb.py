@@ -57,7 +57,7 @@ class Change:
     rate: float = 1.0
 
 
-def changed(name: str, samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def apply_change(name: str, samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     """`(samples,)` float32 after a change. Raises DataError for a rate that an mp3 cannot have."""
     import numpy as np
 
@@ -67,10 +67,10 @@ def changed(name: str, samples: NDArray[np.float32], rate_hz: int, seed: int) ->
     return made
 
 
-def named(text: str) -> tuple[str, ...]:
+def parse_names(text: str) -> tuple[str, ...]:
     """The changes that `--perturb` asks for: names with commas, or `all`; in the order of `CHANGES`, each once.
 
-    >>> named("noise,gain")
+    >>> parse_names("noise,gain")
     ('gain', 'noise')
 
     Raises UsageError for a name that is none.
@@ -85,13 +85,13 @@ def named(text: str) -> tuple[str, ...]:
     return tuple(CHANGES) if "all" in asked else tuple(name for name in CHANGES if name in asked)
 
 
-def moved(shifted: Callable[[Any, int], Any] | None, target: Any, name: str) -> Any:
+def shift_target(shifted: Callable[[Any, int], Any] | None, target: Any, name: str) -> Any:
     """A clip's target after a change; None where it has left the labels. shifted: as `Task.shifted`."""
     semitones = CHANGES[name].semitones
     return shifted(target, semitones) if shifted and semitones else target
 
 
-def moved_times(target: Sequence[Sequence[float] | None], name: str, length_s: float) -> Any:
+def shift_times(target: Sequence[Sequence[float] | None], name: str, length_s: float) -> Any:
     """A target of `Events` after a change, without what is then behind the end of its audio.
 
     None where fewer than two of the main kind are left, which tell no tempo.

@@ -52,7 +52,7 @@ class Size:
     """Samples per channel of a file.
 
     promised: by its header, None for nothing. there: by its bytes, None where only decoding tells. stream: the frames, of an
-    mp3. notes: what is odd without being wrong, by the names of `waveform.ODDITIES`. mended: bytes that the
+    mp3. notes: what is odd without being wrong, by the names of `waveform.ODDITIES`. patched: bytes that the
     decoder shall see in place of the file's, `(place, bytes)`.
     """
 
@@ -60,7 +60,7 @@ class Size:
     there: int | None = None
     stream: mpeg.Stream | None = None
     notes: tuple[str, ...] = ()
-    mended: tuple[int, bytes] | None = None
+    patched: tuple[int, bytes] | None = None
 
     @property
     def samples(self) -> int | None:
@@ -274,12 +274,12 @@ def _data(
         notes = notes or ("surplus",)  # a part of a sample frame
     there = min(here, inside) // coding.bytes * coding.samples
     # libsndfile believes a size of 0
-    mended = (
+    patched = (
         None
         if length or not unknown
         else (at - 4, struct.pack(">I" if order == "big" else "<I", min(here, 0xFFFFFFFF)))
     )
-    return Size(None if unknown else promised, promised if there >= promised else there, notes=notes, mended=mended)
+    return Size(None if unknown else promised, promised if there >= promised else there, notes=notes, patched=patched)
 
 
 def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
@@ -347,7 +347,7 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
 
 
 def _w64(file: BinaryIO, begin: int, size: int) -> Size:
-    at, coding, fact, mended = begin + 40, None, None, None
+    at, coding, fact, patched = begin + 40, None, None, None
     while at + 24 <= size:
         head = _at(file, at, 24)
         name, length = head[:4], struct.unpack("<Q", head[16:])[0]
@@ -355,7 +355,7 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
             fmt = _at(file, at + 24, min(length - 24, 64)) if length > 24 else b""
             coding, kind = _coding(fmt, "little"), _kind(fmt, "<")
             if kind != struct.unpack("<H", fmt[:2])[0] and kind != PCM:
-                mended = at + 24, struct.pack("<H", kind)  # libsndfile takes every extensible W64 for integers
+                patched = at + 24, struct.pack("<H", kind)  # libsndfile takes every extensible W64 for integers
         elif head[4:16] == W64_TAIL and name == b"fact" and length >= 28:
             fact = struct.unpack("<I", _at(file, at + 24, 4))[0]
         elif head[4:16] == W64_TAIL and name == b"data":
@@ -371,7 +371,7 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
                 () if unknown or here < inside else _left_over(size - _w64_end(file, at + length + -length % 8, size))
             )
             there = promised if there >= promised else there
-            return Size(None if unknown else promised, there, notes=notes, mended=mended)
+            return Size(None if unknown else promised, there, notes=notes, patched=patched)
         if length < 24:
             break
         at += length + -length % 8
@@ -379,7 +379,7 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
 
 
 def _w64_end(file: BinaryIO, at: int, size: int) -> int:
-    """Where the chunks end that stand one after another from a place on."""
+    """Where the chunks end that follow one another from a place on."""
     while at + 24 <= size and (head := _at(file, at, 24))[4:16] == W64_TAIL:
         length = max(24, struct.unpack("<Q", head[16:])[0])
         at += length + -length % 8

@@ -43,7 +43,7 @@ def mean_of_channels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     return mean
 
 
-def resampled(samples: NDArray[np.float32], rate_hz: int, to_hz: int) -> NDArray[np.float32]:
+def resample(samples: NDArray[np.float32], rate_hz: int, to_hz: int) -> NDArray[np.float32]:
     """`(samples,)` or `(samples, channels)` float32 at another rate, by soxr (HQ)."""
     import soxr
 
@@ -54,7 +54,7 @@ def resampled(samples: NDArray[np.float32], rate_hz: int, to_hz: int) -> NDArray
 
 
 class Resampler:
-    """Resamples a sound block by block: the same numbers, to the bit, as `resampled` gives of the whole."""
+    """Resamples a sound block by block: the same numbers, to the bit, as `resample` gives of the whole."""
 
     def __init__(self, rate_hz: int, to_hz: int, channels: int) -> None:
         import soxr
@@ -71,8 +71,8 @@ class Resampler:
         return done
 
 
-class Collected:
-    """Samples that are added block by block and stand in memory once: the array grows where it is."""
+class SampleBuffer:
+    """Samples that are added block by block, in memory once: the array grows in place."""
 
     def __init__(self) -> None:
         import numpy as np
@@ -95,8 +95,8 @@ class Collected:
 
 
 @dataclass
-class Heard:
-    """What is measured of a sound on the way: its largest magnitudes, and the powers of its channels and of their mean."""
+class Levels:
+    """Measures of a sound, taken while it is read: largest magnitudes, powers of its channels and of their mean."""
 
     peak: float = 0.0
     mono_peak: float = 0.0

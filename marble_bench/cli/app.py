@@ -20,7 +20,7 @@ from marble_bench.cli import board, data
 from marble_bench.cli import features as cli_features
 from marble_bench.cli import models as cli_models
 from marble_bench.cli import results as cli_results
-from marble_bench.cli.each import do_each
+from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
     AsJson,
     Cache,
@@ -35,8 +35,8 @@ from marble_bench.cli.options import (
     RunOptions,
     WeightsPath,
     named_path,
-    taking,
-    tell_of_other_stores,
+    warn_of_other_stores,
+    with_options,
 )
 from marble_bench.errors import DONE, FAILED, BenchError
 from marble_bench.records.escape import visible, visible_lines
@@ -70,7 +70,7 @@ class Control(str, Enum):
     shuffle = "shuffle"
 
 
-class What(str, Enum):
+class Listed(str, Enum):
     """What can be listed."""
 
     tasks = "tasks"
@@ -83,7 +83,7 @@ class What(str, Enum):
 
 
 @app.command()
-@taking(RunOptions)
+@with_options(RunOptions)
 def run(
     asked: RunOptions,
     protocol: Rules = "marble",
@@ -112,11 +112,11 @@ def run(
     debug: Debug = False,
 ) -> None:
     """Score models on tasks and write a record for each pair."""
-    from marble_bench.audio.perturb import named as named_changes
+    from marble_bench.audio.perturb import parse_names as parse_changes
     from marble_bench.cli.show import print_outcome, print_plan
     from marble_bench.runs import run as running
 
-    wanted = asked.configs(
+    wanted = asked.build_configs(
         protocol=protocol,
         head=head,
         features=features,
@@ -126,7 +126,7 @@ def run(
         results_dir=results_dir,
         few_shot=few_shot,
         control=control.value if control else "",
-        perturb=named_changes(perturb) if perturb is not None else (),
+        perturb=parse_changes(perturb) if perturb is not None else (),
         fresh_features=fresh_features,
         overwrite=overwrite,
         keep_audio=keep_audio.expanduser() if keep_audio else None,
@@ -136,15 +136,17 @@ def run(
             print_plan(running.plan(config), as_json)
         return
     if not (quiet or as_json):
-        tell_of_other_stores(wanted)
-    kept = "finished features, and probes of whole clips, are kept: the same command goes on from there"
+        warn_of_other_stores(wanted)
+    resume_hint = "finished features, and probes of whole clips, are kept: the same command goes on from there"
     show, quiet = partial(print_outcome, as_json=as_json), quiet or as_json
-    raise typer.Exit(do_each(wanted, running.run, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug))
+    raise typer.Exit(
+        run_each(wanted, running.run, show, resume_hint, fresh_features=fresh_features, quiet=quiet, debug=debug)
+    )
 
 
 @app.command("list")
 def list_(
-    what: Annotated[What, typer.Argument(help="What to list.")] = What.tasks,
+    what: Annotated[Listed, typer.Argument(help="What to list.")] = Listed.tasks,
     results_dir: Results = Path("results"),
     as_json: AsJson = False,
     debug: Debug = False,
@@ -152,14 +154,14 @@ def list_(
     """List tasks, models, protocols, heads, metrics, task sets or results."""
     from marble_bench.cli.show import print_table
 
-    lists: dict[What, Callable[[], list[dict[str, Any]]]] = {
-        What.tasks: _tasks,
-        What.models: _models,
-        What.protocols: _protocols,
-        What.heads: _heads,
-        What.metrics: _metrics,
-        What.sets: _sets,
-        What.results: lambda: _results(results_dir),
+    lists: dict[Listed, Callable[[], list[dict[str, Any]]]] = {
+        Listed.tasks: _tasks,
+        Listed.models: _models,
+        Listed.protocols: _protocols,
+        Listed.heads: _heads,
+        Listed.metrics: _metrics,
+        Listed.sets: _sets,
+        Listed.results: lambda: _results(results_dir),
     }
     rows = lists[what]()
     if as_json:
@@ -261,11 +263,11 @@ def _sets() -> list[dict[str, Any]]:
 def _results(folder: Path) -> list[dict[str, Any]]:
     from marble_bench.cli.show import print_left_off
     from marble_bench.records import results
-    from marble_bench.records.validation import judged
+    from marble_bench.records.validation import keep_valid
 
-    rows, found = [], judged(results.paths(folder))
+    rows, found = [], keep_valid(results.paths(folder))
     print_left_off(found.left_off)
-    for record in (each.record for each in found.standing):
+    for record in (each.record for each in found.valid):
         metric, score = next(iter(record.main_scores.items()))
         rows.append(
             {
@@ -304,8 +306,10 @@ def check(
         from marble_bench.files.download import in_lines
 
         encoder = plugins.find_encoder(plugin)
-        talk = in_lines(lambda text: print(text, file=sys.stderr))
-        lines = check_encoder(encoder, resolve(encoder, cache_root(cache_dir), override=weights, talk=talk).path, "cpu")
+        downloads = in_lines(lambda text: print(text, file=sys.stderr))
+        lines = check_encoder(
+            encoder, resolve(encoder, cache_root(cache_dir), override=weights, callbacks=downloads).path, "cpu"
+        )
     else:
         lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
     for line in lines:

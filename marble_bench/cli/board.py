@@ -14,7 +14,7 @@ from marble_bench.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from marble_bench.leaderboard.board import Asked, Board
+    from marble_bench.leaderboard.board import Board, BoardFilter
     from marble_bench.records.record import Record
     from marble_bench.records.record_file import Stored
 
@@ -50,15 +50,15 @@ class Kind(str, Enum):
     intervals = "intervals"
 
 
-def _standing(folder: Path) -> list[Stored]:
-    """The records of a folder that stand; each other file is a line on stderr, and ends nothing."""
+def _valid_records(folder: Path) -> list[Stored]:
+    """The valid records of a folder; each other file is a line on stderr, and ends nothing."""
     from marble_bench.cli.show import print_left_off
     from marble_bench.records.results import paths
-    from marble_bench.records.validation import judged
+    from marble_bench.records.validation import keep_valid
 
-    found = judged(paths(folder))
+    found = keep_valid(paths(folder))
     print_left_off(found.left_off)
-    return found.standing
+    return found.valid
 
 
 def _board(
@@ -66,26 +66,26 @@ def _board(
 ) -> tuple[Board, str]:
     """The board, and the option that shows the folder's records if it shows none of them; see `_hint`."""
     from marble_bench.files.cache import cache_root
-    from marble_bench.leaderboard.board import Asked, make
+    from marble_bench.leaderboard.board import BoardFilter, build_board
 
     folder = results_dir.expanduser()
     if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
         raise UsageError(f"--results-dir: {folder} is not there")
-    asked, stored = Asked(protocol, mini, tuple(task or ()), tuple(model or ())), _standing(folder)
+    asked, stored = BoardFilter(protocol, mini, tuple(task or ()), tuple(model or ())), _valid_records(folder)
     _known(asked, [each.record for each in stored])
-    return make(stored, asked, cache_root(cache) / "statistics"), _hint(stored, asked)
+    return build_board(stored, asked, cache_root(cache) / "statistics"), _hint(stored, asked)
 
 
-def _hint(stored: Sequence[Stored], asked: Asked) -> str:
+def _hint(stored: Sequence[Stored], asked: BoardFilter) -> str:
     """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
-    from marble_bench.leaderboard.rows import elsewhere
+    from marble_bench.leaderboard.rows import hint_at_other_boards
 
     of = [each for each in stored if not asked.tasks or each.record.task.name in asked.tasks]
     of = [each for each in of if not asked.models or each.record.model.name in asked.models]
-    return elsewhere(of, asked.protocol, asked.mini)
+    return hint_at_other_boards(of, asked.protocol, asked.mini)
 
 
-def _known(asked: Asked, records: Sequence[Record]) -> None:
+def _known(asked: BoardFilter, records: Sequence[Record]) -> None:
     """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
     from marble_bench.core import plugins
     from marble_bench.errors import did_you_mean
@@ -149,7 +149,7 @@ def compare(
     a: Annotated[
         str, typer.Argument(help="A model's name (NAME/DIGEST if it has several weights), or a record's path.")
     ],
-    b: Annotated[str, typer.Argument(help="The model or record that it is held against.")],
+    b: Annotated[str, typer.Argument(help="The model or record that it is compared with.")],
     task: Tasks = None,
     protocol: RuleName = "marble",
     mini: Mini = False,
@@ -161,7 +161,6 @@ def compare(
 ) -> None:
     """A against B on the same test clips: difference with interval and p, by task, by class, by clip."""
     import json
-    from dataclasses import asdict
 
     from marble_bench.cli.show import print_comparison, print_words
     from marble_bench.errors import did_you_mean, listing
@@ -169,7 +168,7 @@ def compare(
     from marble_bench.leaderboard.compare import is_path, records_of
 
     folder = results_dir.expanduser()
-    here = [] if is_path(a) and is_path(b) else _standing(folder)
+    here = [] if is_path(a) and is_path(b) else _valid_records(folder)
     sides = [records_of(name, folder, here, protocol, mini) for name in (a, b)]
     if task:
         every, sides = sides, [[each for each in side if each.record.task.name in task] for side in sides]
@@ -179,7 +178,7 @@ def compare(
             raise UsageError(f"not both have a record on {', '.join(task)}{hint}")
     found = compared(sides[0], sides[1], clips or 5)
     if as_json:
-        print(json.dumps(asdict(found), indent=1))
+        print(json.dumps(found.as_json(), indent=1))
     else:
         print_comparison(found, classes, clips > 0)
     print_words(*(f"not compared: {line}" for line in found.apart))

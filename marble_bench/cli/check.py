@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 from marble_bench import audio
 from marble_bench.core import contract
-from marble_bench.core.encoder import Encode, Encoder, ready
+from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
 from marble_bench.data.checks import behind_the_end, check_frames, check_ids, measure
+from marble_bench.data.examples import Examples, find
 from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.features import fingerprint, frames
 from marble_bench.scoring.targets import Frames
@@ -31,28 +32,26 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     """
     task = named.task
     root = corpus.ensure_mini(task.corpus, cache) if data_dir is None else data_dir.expanduser()
-    there = corpus.on_disk(named, root)
-    target = task.target.encode([clip.target for clip in there.clips], [clip.id for clip in there.clips])
-    marks = check_ids(there.clips)
+    there = find(named, root).examples
+    target = there.truth(task.target)
+    warnings = check_ids(there)
     shapes = measure(there.paths, whole=True, native_rate_hz=task.corpus.sample_rate_hz)
     if isinstance(task.target, Frames):
-        if wrong := behind_the_end(task.target, there.clips, there.paths, shapes):
+        if wrong := behind_the_end(task.target, there, shapes):
             raise DataError("\n  ".join([f"{counted(len(wrong), 'clip')} cannot be used:", *wrong[:10]]))
-        marks += check_frames(task.target, there.clips)
-    counts = {split: sum(clip.split == split for clip in there.clips) for split in SPLITS}
-    empty = [split for split, count in counts.items() if not count]
-    if empty:
+        warnings += check_frames(task.target, there)
+    if empty := there.empty_splits():
         raise UsageError(f"the corpus of '{named.name}' in {root} has no clip in {', '.join(empty)}")
+    what = "miniature" if corpus.is_mini(root) else "corpus"
     lines = [
         f"{named.name}: {task.title}",
-        f"{'miniature' if corpus.is_mini(root) else 'corpus'} {root}: {counts} clips, truth {target.shape} {target.dtype}",
+        f"{what} {root}: {there.counts()} clips, truth {target.shape} {target.dtype}",
     ]
     lines.append(_lengths(named, there, shapes))
     for split in SPLITS:
-        at = next(index for index, clip in enumerate(there.clips) if clip.split == split)
-        clip, rate = there.clips[at], task.corpus.sample_rate_hz
+        clip, rate = there.of(split).clips[0], task.corpus.sample_rate_hz
         waveform = audio.read(
-            there.paths[at],
+            there.of(split).paths[0],
             sample_rate_hz=rate or 22050,
             start_s=clip.start_s,
             duration_s=clip.duration_s,
@@ -60,14 +59,14 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         )
         length = len(waveform) / (rate or 22050)
         lines.append(f"{split}: {clip.id}, {length:.2f} s, target {_cut(repr(clip.target))}")
-    return lines + [f"mark: {mark}" for mark in marks]
+    return lines + [f"warning: {warning}" for warning in warnings]
 
 
 def _cut(text: str) -> str:
     return text if len(text) <= MOST else f"{text[:MOST]}..."
 
 
-def _lengths(named: Named, there: corpus.OnDisk, shapes: Mapping[Path, audio.Shape | DataError]) -> str:
+def _lengths(named: Named, there: Examples, shapes: Mapping[Path, audio.Shape | DataError]) -> str:
     """A line with the shortest and the longest clip. shapes: what each file holds.
 
     Raises DataError with the clips that cannot be opened, or are shorter than one window.
@@ -98,24 +97,24 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
     Raises UsageError naming every difference once, also if features depend on what else is in the batch, or are others when
     the encoder is loaded a second time.
     """
-    encode = ready(encoder.name, encoder.load(weights, device))
-    problems, marks, lines = [], [], [f"{encoder.name}: {encoder.description}"]
+    encode = check_callable(encoder.name, encoder.load(weights, device))
+    problems, warnings, lines = [], [], [f"{encoder.name}: {encoder.description}"]
     for length_s in sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)}):
-        wrong, found = contract.tried(encoder, encode, device, length_s)
+        wrong, found = contract.try_on_noise(encoder, encode, device, length_s)
         problems += wrong
         lines.append(
             f"{length_s:.2f} s: "
             + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, found, strict=True))
         )
-        marks += [] if wrong else _out_of_range(encoder, found)
+        warnings += [] if wrong else _out_of_range(encoder, found)
     if not problems:
         problems += _loaded_again(encoder, encode, weights, device)
     contract.refuse(encoder.name, problems)
-    return lines + [f"mark: {mark}" for mark in dict.fromkeys(marks)]
+    return lines + [f"warning: {warning}" for warning in dict.fromkeys(warnings)]
 
 
 def _out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
-    """Marks of layers whose means over time can be stored and whose frames cannot.
+    """Warnings of layers whose means over time can be stored and whose frames cannot.
 
     found: by layer, `(windows, frames, width)`.
     """
@@ -124,12 +123,12 @@ def _out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
         f"layer '{layer.name}' has frames beyond half precision ({contract.HALF_MAX:g}): a task that is asked frame by "
         "frame refuses them, others store means over time"
         for layer, values in layers
-        if not float(frames.averaged(values, layer).abs().max()) <= contract.HALF_MAX
+        if not float(frames.average_frames(values, layer).abs().max()) <= contract.HALF_MAX
     ]
 
 
 def _loaded_again(encoder: Encoder, encode: Encode, weights: Path | None, device: str) -> list[str]:
     """What is wrong if an encoder gives other features when it is loaded a second time."""
-    first = fingerprint.make(encoder, encode, device)
-    found = fingerprint.differing(fingerprint.make(encoder, encoder.load(weights, device), device), first)
-    return [fingerprint.unsteady(encoder.name, *found)] if found else []
+    first = fingerprint.compute(encoder, encode, device)
+    found = fingerprint.compare(fingerprint.compute(encoder, encoder.load(weights, device), device), first)
+    return [fingerprint.describe_unsteady(encoder.name, *found)] if found else []

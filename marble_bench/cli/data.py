@@ -72,7 +72,7 @@ def check(
     corpus, tasks = find_corpus(name)
     report = inspect(corpus, tasks, folder_of(corpus.name, cache_root(cache_dir), data_dir, corpus.beside), deep)
     if as_json:
-        print(json.dumps({**asdict(report), "sound": report.sound}, indent=1))
+        print(json.dumps({**asdict(report), "valid": report.valid}, indent=1))
     else:
         if counts := [
             {"task": task, "split": split, **count}
@@ -85,10 +85,10 @@ def check(
         depth = "every file was decoded" if deep else "headers were read, --deep decodes every file"
         for why in report.annotations:
             print(f"annotations: {why}", file=sys.stderr)  # whole, where a table would break its lines
-        found = "whole" if report.sound else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
+        found = "whole" if report.valid else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
         found += f", {len(report.annotations)} faults of annotations" if report.annotations else ""
         print(f"{corpus.title} in {report.folder}: {found} ({depth})", file=sys.stderr)
-    if not report.sound:
+    if not report.valid:
         raise typer.Exit(MISSING)
 
 
@@ -118,7 +118,7 @@ def get(
 ) -> None:
     """Fetch a corpus from its makers or a mirror; goes on where it stopped, and checks what was published of it."""
     from marble_bench.cli.progress import Transfers
-    from marble_bench.data.fetch import Talk, get
+    from marble_bench.data.fetch import DownloadCallbacks, get
     from marble_bench.data.inspection import find_corpus
     from marble_bench.files.cache import cache_root
     from marble_bench.files.cache import data_dir as folder_of
@@ -127,6 +127,6 @@ def get(
     corpus, _ = find_corpus(name)
     folder = folder_of(corpus.name, cache_root(cache_dir), data_dir)
     with Transfers(quiet) as shown:
-        get(corpus, folder, Talk(shown.say, shown.transfer), mirror, offline or offline_asked())
+        get(corpus, folder, DownloadCallbacks(shown.say, shown.transfer), mirror, offline or offline_asked())
     print(folder)
     print(f"next: bench data check {corpus.name} --data-dir {folder}", file=sys.stderr)

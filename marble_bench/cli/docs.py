@@ -11,7 +11,7 @@ from marble_bench.core.task import SPLITS
 HEAD = """# Tasks
 
 Made from the task files by `python -m marble_bench.cli.docs > docs/tasks.md`; a test compares. What each one means, its
-sources, conventions and departures stand at the head of its file in `tasks/`.
+sources, conventions and departures are at the head of its file in `tasks/`.
 
 """
 
@@ -48,16 +48,16 @@ def tasks_page() -> str:
 ENCODERS_HEAD = """# Encoders
 
 Made from the encoder files by `python -m marble_bench.cli.docs encoders > docs/encoders.md`; a test compares. What each
-one is, its sources, conventions and departures stand at the head of its file in `marble_bench/encoders/`.
+one is, its sources, conventions and departures are at the head of its file in `marble_bench/encoders/`.
 
 Weights are never shipped. `bench models get NAME` has them from their makers, `bench models ls` says which are here, `bench
 models verify` reads them again and compares digests, and `--weights PATH` takes a file or a folder of yours: for a model of
 the hub, its folder (`config.json` with `model.safetensors` or `pytorch_model.bin`). Only tensors are read, nobody's code is
 run, and a record holds the commit that was got and the digest of what was loaded.
 
-A model of the hub is taken at the commit that stands here, and every file is compared with the digest that the hub states,
-and with the one that stands here where it is known. Of a model that is unpinned, the first download counts: later ones must
-give the same files, or the same tensors in another kind of file. `config.json` and `preprocessor_config.json` are held
+A model of the hub is downloaded at the commit given here, and every file is compared with the digest that the hub states,
+and with the one given here where it is known. Of a model that is unpinned, the first download counts: later ones must give
+the same files, or the same tensors in another kind of file. `config.json` and `preprocessor_config.json` are verified
 against what is declared, for a folder of yours too: a model of another kind, architecture, sampling rate or normalisation is
 refused. A lone file of tensors has neither; then only names and shapes are compared, and that is said. A gated model wants
 `HF_TOKEN`.

@@ -18,11 +18,11 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 
 
-def do_each(
+def run_each(
     wanted: Sequence[RunConfig],
     work: Callable[[RunConfig, Progress], T],
     show: Callable[[T], None],
-    kept: str,
+    resume_hint: str,
     *,
     fresh_features: bool,
     quiet: bool,
@@ -30,7 +30,7 @@ def do_each(
 ) -> int:
     """Do the work of each and show what comes out. Returns the exit code of them all.
 
-    kept: what is said when it is interrupted. A fault of the only one, or with `debug`, is raised.
+    resume_hint: what is said when it is interrupted. A fault of the only one, or with `debug`, is raised.
     """
     from marble_bench.cli.progress import Progress
     from marble_bench.core.user_files import fault_of
@@ -42,7 +42,7 @@ def do_each(
                 done = work(config, progress)
         except KeyboardInterrupt:
             again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
-            print(f"interrupted; {kept}{again}", file=sys.stderr)
+            print(f"interrupted; {resume_hint}{again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except Exception as error:
             told = error if isinstance(error, BenchError) else fault_of(error)

@@ -12,19 +12,19 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from marble_bench.cli.each import do_each
+from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
     AsJson,
-    Asked,
     Cache,
     Debug,
     Engine,
+    FeatureOptions,
     Fresh,
     OtherHead,
     Quiet,
     Rules,
-    taking,
-    tell_of_other_stores,
+    warn_of_other_stores,
+    with_options,
 )
 from marble_bench.errors import DONE, MISSING, UsageError, counted
 from marble_bench.records.escape import visible
@@ -39,9 +39,9 @@ Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these enc
 
 
 @app.command()
-@taking(Asked)
+@with_options(FeatureOptions)
 def extract(
-    asked: Asked,
+    asked: FeatureOptions,
     layers: LayersOf = "all",
     engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster (docs/extraction.md).")] = Engine.local,
     workers: Annotated[
@@ -61,28 +61,31 @@ def extract(
     """Make the features that runs will read, without probing; what is stored is not made again."""
     from marble_bench.runs import plan as prepare
 
-    how: dict[str, Any] = {"engine": engine.value, "workers": workers, "elsewhere": store}
-    configs = asked.configs(layers=layers, fresh_features=fresh_features, **how)
+    how: dict[str, Any] = {"engine": engine.value, "workers": workers, "remote_url": store}
+    configs = asked.build_configs(layers=layers, fresh_features=fresh_features, **how)
     if not (quiet or as_json):
-        tell_of_other_stores(configs)
-    kept, show = "finished shards are kept, the same command goes on from there", partial(_print_made, as_json=as_json)
+        warn_of_other_stores(configs)
+    resume_hint, show = (
+        "finished shards are kept, the same command goes on from there",
+        partial(_print_extraction, as_json=as_json),
+    )
     quiet = quiet or as_json
     raise typer.Exit(
-        do_each(configs, prepare.extract, show, kept, fresh_features=fresh_features, quiet=quiet, debug=debug)
+        run_each(configs, prepare.extract, show, resume_hint, fresh_features=fresh_features, quiet=quiet, debug=debug)
     )
 
 
-def _print_made(made: dict[str, Any], as_json: bool) -> None:
+def _print_extraction(made: dict[str, Any], as_json: bool) -> None:
     from marble_bench.cli.show import print_table
 
     if as_json:
         print(json.dumps(made))
     else:
-        print_table([_made(made)])
+        print_table([_format_extraction(made)])
         print("\n".join(made["stores"]), file=sys.stderr)
 
 
-def _made(made: dict[str, Any]) -> dict[str, Any]:
+def _format_extraction(made: dict[str, Any]) -> dict[str, Any]:
     """What `extract` made, as people read it."""
     from marble_bench.cli.progress import span
 
@@ -118,7 +121,7 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
             "last_use": time.strftime("%Y-%m-%d %H:%M", time.localtime(store.used_s)),
             "problem": store.problem,
         }
-        for store in _held(cache_dir, model)
+        for store in _list_stores(cache_dir, model)
     ]
     if as_json:
         print(json.dumps(rows, indent=1))
@@ -129,11 +132,11 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
         )
 
 
-def _held(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
-    from marble_bench.features.manage import held
+def _list_stores(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
+    from marble_bench.features.manage import list_stores
     from marble_bench.files.cache import cache_root
 
-    return [store for store in held(cache_root(cache_dir)) if not models or store.encoder in models]
+    return [store for store in list_stores(cache_root(cache_dir)) if not models or store.encoder in models]
 
 
 @app.command()
@@ -143,25 +146,25 @@ def verify(
     """Compare every byte of every store with the digests it was written with; exit code 3 if anything differs.
 
     Each shard's file is compared with the manifest beside it, and what is in it with its inner digest: features, clips,
-    layers and the store that they belong to. A shard that is missing, or that stands in another's place, is named.
+    layers and the store that they belong to. A shard that is missing, or that lies in another's place, is named.
     """
-    from marble_bench.features.manage import faults
+    from marble_bench.features.manage import find_faults
 
     good, bad = 0, []
-    for store in _held(cache_dir, model):
-        for path, problem in faults(store):
+    for store in _list_stores(cache_dir, model):
+        for path, problem in find_faults(store):
             good += not problem and path.suffix == ".arrow"
             if problem:
                 bad.append({"path": str(path), "problem": problem})
         if not quiet and not as_json:
             print(f"{store.key}: {counted(store.shards, 'shard', 'shards')} read", file=sys.stderr)
     if as_json:
-        print(json.dumps({"sound": good, "damaged": bad}, indent=1))
+        print(json.dumps({"valid": good, "damaged": bad}, indent=1))
     else:
         for each in bad:
             print(visible(each["problem"]))
         print(
-            f"{counted(good, 'shard is', 'shards are')} sound, {len(bad)} not"
+            f"{counted(good, 'shard is', 'shards are')} valid, {len(bad)} not"
             + (": bench features prune --damaged" if bad else "")
         )
     raise typer.Exit(MISSING if bad else DONE)
@@ -178,13 +181,13 @@ def prune(
 ) -> None:
     """Remove features by encoder, by last use, or damaged ones; asks first."""
     from marble_bench.cli.show import print_table
-    from marble_bench.features.manage import held, removals, remove
+    from marble_bench.features.manage import list_stores, plan_removals, remove
     from marble_bench.files.cache import cache_root
 
     if not model and unused_days is None and not damaged:
         raise UsageError("say what to remove: --model NAME, --unused-days N or --damaged")
     seconds = None if unused_days is None else unused_days * 86400
-    what = removals(held(cache_root(cache_dir)), model or [], seconds, damaged, time.time())
+    what = plan_removals(list_stores(cache_root(cache_dir)), model or [], seconds, damaged, time.time())
     if not what:
         print("nothing to remove", file=sys.stderr)
         return
@@ -197,25 +200,25 @@ def prune(
 
 
 @app.command()
-@taking(Asked)
+@with_options(FeatureOptions)
 def export(
     place: Annotated[Path, typer.Argument(help="A file.parquet, or the folder of a Hugging Face dataset.")],
-    asked: Asked,
+    asked: FeatureOptions,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Write one model's features of one task for others, as `bench run --features` reads them."""
     config = _one(asked)
-    rows = _exported(config, place.expanduser(), quiet)
+    rows = _export_whole(config, place.expanduser(), quiet)
     print(f"{rows} rows of {config.features.model} on {config.data.named.name}", file=sys.stderr)
     print(place)
 
 
 @app.command()
-@taking(Asked)
+@with_options(FeatureOptions)
 def push(
     destination: Annotated[str, typer.Argument(help="hf:OWNER/NAME, or a URL such as s3://bucket/path.")],
-    asked: Asked,
+    asked: FeatureOptions,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
@@ -226,30 +229,30 @@ def push(
     config = _one(asked)
     say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
     with scratch_folder(config.features.cache, say) as folder:
-        _exported(config, folder / "dataset", quiet)
+        _export_whole(config, folder / "dataset", quiet)
         print(push(folder / "dataset", destination, say))
 
 
-def _one(asked: Asked) -> RunConfig:
-    configs = asked.configs()
+def _one(asked: FeatureOptions) -> RunConfig:
+    configs = asked.build_configs()
     if len(configs) != 1:
         raise UsageError(f"these are {len(configs)} pairs of model and task: give one --model and one --task")
     return configs[0]
 
 
-def _exported(config: RunConfig, place: Path, quiet: bool) -> int:
+def _export_whole(config: RunConfig, place: Path, quiet: bool) -> int:
     from marble_bench.cli.progress import Progress
     from marble_bench.runs import plan as prepare
 
     if not quiet:
-        tell_of_other_stores([config])
+        warn_of_other_stores([config])
     with Progress(config.title, quiet) as progress:
         return prepare.export(config, progress, place)
 
 
-@taking(Asked)
+@with_options(FeatureOptions)
 def plan(
-    asked: Asked,
+    asked: FeatureOptions,
     layers: LayersOf = "all",
     protocol: Rules = "marble",
     head: OtherHead = None,
@@ -265,10 +268,12 @@ def plan(
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
 
-    configs = replace(asked, offline=True).configs(layers=layers, protocol=protocol, head=head, results_dir=results_dir)
+    configs = replace(asked, offline=True).build_configs(
+        layers=layers, protocol=protocol, head=head, results_dir=results_dir
+    )
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     passes: set[Any] = set()
-    measured: dict[tuple[str, float], prepare.Pace] = {}
+    measured: dict[tuple[str, float], prepare.Throughput] = {}
     rows = []
     for config in configs:
         row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.same_pass(config)
@@ -280,7 +285,7 @@ def plan(
     if as_json:
         print(json.dumps({"total": total, "each": rows}, indent=1))
         return
-    print_table([_planned(row) for row in rows])
+    print_table([_format_plan(row) for row in rows])
     for source in dict.fromkeys(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
@@ -320,7 +325,7 @@ def _summary(total: dict[str, Any], device: str, protocol: str, ignore_stored: b
     )
 
 
-def _planned(row: dict[str, Any]) -> dict[str, Any]:
+def _format_plan(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a plan as people read it."""
     from marble_bench.cli.progress import span
 

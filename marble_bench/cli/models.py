@@ -37,13 +37,15 @@ def get(
     from marble_bench.core import plugins
     from marble_bench.encoders.weights import resolve
     from marble_bench.files.cache import cache_root
-    from marble_bench.files.download import Talk
+    from marble_bench.files.download import DownloadCallbacks
     from marble_bench.runs.config import offline_asked
 
     encoder = plugins.find_encoder(name)
     with Transfers(quiet) as shown:
-        talk = Talk(shown.say, shown.transfer)
-        found = resolve(encoder, cache_root(cache_dir), override=weights, offline=offline or offline_asked(), talk=talk)
+        downloads = DownloadCallbacks(shown.say, shown.transfer)
+        found = resolve(
+            encoder, cache_root(cache_dir), override=weights, offline=offline or offline_asked(), callbacks=downloads
+        )
     if as_json:
         facts = {"path": str(found.path) if found.path else None, "sha256": found.sha256}
         print(json.dumps({"name": encoder.name, **facts, "source": found.source, "revision": found.revision}, indent=1))
@@ -64,12 +66,12 @@ def _chosen(names: list[str] | None) -> list[Encoder]:
 def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """The encoders whose weights are in the cache: where from, which commit, which digest."""
     from marble_bench.cli.show import print_table
-    from marble_bench.encoders.weights import kept
+    from marble_bench.encoders.weights import find_cached
     from marble_bench.files.cache import cache_root
 
     rows: list[dict[str, Any]] = []
     for encoder in _chosen(names):
-        if there := kept(encoder, cache_root(cache_dir)):
+        if there := find_cached(encoder, cache_root(cache_dir)):
             path, receipt = there
             rows.append(
                 {
@@ -93,7 +95,7 @@ def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, de
 def verify(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """Read every file of weights again and compare it with the digest it had at first; exit code 3 if one differs."""
     from marble_bench.cli.show import print_table
-    from marble_bench.encoders.weights import kept
+    from marble_bench.encoders.weights import find_cached
     from marble_bench.encoders.weights import verify as problems_of
     from marble_bench.files.cache import cache_root
 
@@ -103,7 +105,7 @@ def verify(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False
         if encoder.weights is None:
             continue
         try:
-            there = kept(encoder, cache) is not None
+            there = find_cached(encoder, cache) is not None
             problems = problems_of(encoder, cache)
         except BenchError as error:  # a receipt that cannot be read
             there, problems = True, [str(error)]

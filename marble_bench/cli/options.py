@@ -98,7 +98,7 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @dataclass(frozen=True)
-class Asked:
+class FeatureOptions:
     """Whose features of what are asked for, and how they are made: the options of all commands that make features ahead."""
 
     model: Models = None
@@ -113,17 +113,17 @@ class Asked:
     cache_dir: Cache = None
     offline: Offline = False
 
-    def configs(self, **more: Any) -> list[RunConfig]:
-        """A configuration for every model with every task. more: what else `configs` takes."""
+    def build_configs(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: see `_build_configs`."""
         if not self.model and not self.task:
             raise UsageError(
                 "say whose features: --model NAME (bench list models), and of what: --task NAME (bench list tasks)"
             )
         if not self.model:
             raise UsageError("say whose features: --model NAME (bench list models)")
-        return self._configs(**more)
+        return self._build_configs(**more)
 
-    def _configs(
+    def _build_configs(
         self,
         *,
         protocol: str = "marble",
@@ -139,14 +139,14 @@ class Asked:
         from marble_bench.core.plugins import find_protocol
         from marble_bench.files.cache import cache_root
         from marble_bench.files.locks import keep_compiled
-        from marble_bench.runs.config import RunConfig, corpus_root, offline_asked, pairs
+        from marble_bench.runs.config import RunConfig, corpus_root, list_pairs, offline_asked
 
         if self.mini and self.data_dir:
             raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
         started_s = time.time()
         rules, cache, where = find_protocol(protocol, head), cache_root(self.cache_dir), device_of(self.device)
         keep_compiled(cache)
-        chosen = pairs(self.model or [], self.task or [], features, self.weights)
+        chosen = list_pairs(self.model or [], self.task or [], features, self.weights)
         if self.data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
             raise UsageError(
                 "--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all"
@@ -180,7 +180,7 @@ class Asked:
 
 
 @dataclass(frozen=True)
-class RunOptions(Asked):
+class RunOptions(FeatureOptions):
     """The same of a run, which may bring its own features instead of a model."""
 
     model: Annotated[
@@ -193,18 +193,18 @@ class RunOptions(Asked):
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False
 
-    def configs(self, **more: Any) -> list[RunConfig]:
-        """A configuration for every model with every task. more: what else `configs` takes."""
-        return self._configs(**more)
+    def build_configs(self, **more: Any) -> list[RunConfig]:
+        """A configuration for every model with every task. more: see `_build_configs`."""
+        return self._build_configs(**more)
 
 
-def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """A command whose parameter `asked` stands for the options that a dataclass declares, so that they are written once.
+def with_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """A command whose parameter `asked` is replaced by the options that a dataclass declares, so that they are written once.
 
-    They come where `asked` stands among its own.
+    They take the place of `asked` among its own.
     """
 
-    def made(command: Callable[..., None]) -> Callable[..., None]:
+    def decorate(command: Callable[..., None]) -> Callable[..., None]:
         kinds = typing.get_type_hints(options, include_extras=True)
         defaults = {field.name: field.default for field in fields(options) if field.default is not MISSING}
         own = typing.get_type_hints(command, localns={options.__name__: options}, include_extras=True)
@@ -219,22 +219,22 @@ def taking(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., 
                 kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own[parameter.name])
                 shown.append(kept)
 
-        def called(**given: Any) -> None:
+        def wrapped(**given: Any) -> None:
             asked = options(**{name: given.pop(name) for name in kinds})
             command(asked=asked, **given)
 
-        called.__name__, called.__doc__ = command.__name__, command.__doc__
-        called.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
-        called.__annotations__ = {each.name: each.annotation for each in shown}
-        return called
+        wrapped.__name__, wrapped.__doc__ = command.__name__, command.__doc__
+        wrapped.__signature__ = inspect.Signature(shown)  # type: ignore[attr-defined]
+        wrapped.__annotations__ = {each.name: each.annotation for each in shown}
+        return wrapped
 
-    return made
+    return decorate
 
 
-def tell_of_other_stores(asked: Sequence[RunConfig]) -> None:
+def warn_of_other_stores(asked: Sequence[RunConfig]) -> None:
     """Say on stderr, once for a command, that its cache has stores that other versions of the suite wrote."""
-    from marble_bench.features.manage import of_other_formats
+    from marble_bench.features.manage import describe_other_formats
 
     for cache in dict.fromkeys(config.features.cache for config in asked if config.features.encoder):
-        if told := of_other_formats(cache):
+        if told := describe_other_formats(cache):
             print(visible_lines(told), file=sys.stderr)

@@ -29,7 +29,7 @@ def span(seconds: float) -> str:
     return f"{minutes}:{rest:02} min" if minutes < 60 else f"{minutes // 60}:{minutes % 60:02} h"
 
 
-class _Shown:
+class _Display:
     """Bars on a terminal, and lines; a context that begins and ends them."""
 
     def __init__(self, quiet: bool, *columns: ProgressColumn) -> None:
@@ -61,7 +61,7 @@ class _Shown:
         self.bars.update(known[name], completed=done, total=total, rate=rate)
 
 
-class Progress(_Shown):
+class Progress(_Display):
     """A `marble_bench.runs.config.Callbacks` for people."""
 
     def __init__(self, label: str, quiet: bool) -> None:
@@ -103,7 +103,7 @@ class Progress(_Shown):
             print(visible(f"{self.label} {stage}: {text}"), file=sys.stderr, flush=True)
 
 
-class Transfers(_Shown):
+class Transfers(_Display):
     """Says how downloads go on."""
 
     def __init__(self, quiet: bool) -> None:

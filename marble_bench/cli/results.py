@@ -1,4 +1,4 @@
-"""`bench results`: are records whole, and in other tools' formats; `bench reproduce`: does a record come out again."""
+"""`bench results`: are records valid, and in other tools' formats; `bench reproduce`: does a record come out again."""
 
 from __future__ import annotations
 
@@ -40,35 +40,36 @@ def check(
     ] = None,
     task: Annotated[str | None, typer.Option(help="A task's file.py, if no name reaches it.")] = None,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also how each score stands to what papers print of the same model.")
+        bool, typer.Option("--reference", help="Also how each score compares with what papers print of the same model.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one does not stand."""
+    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one is invalid."""
     from marble_bench.cli.show import print_table, print_verdicts
     from marble_bench.core.plugins import find_task
     from marble_bench.leaderboard.board import beside_reference
     from marble_bench.records.corpus_facts import Corpora
     from marble_bench.records.validation import check as judge
-    from marble_bench.records.validation import readable, record_files
+    from marble_bench.records.validation import read_all, record_files
 
     files = record_files([path.expanduser() for path in paths or [results_dir]])
     root = data_dir.expanduser() if data_dir else None
     verdicts = judge(files, Corpora(root, find_task(task) if task else None))
-    beside = beside_reference(readable(files)) if reference else []
+    beside = beside_reference(read_all(files)) if reference else []
     if as_json:
         print(
-            json.dumps({"verdicts": [asdict(each) | {"stands": each.stands} for each in verdicts], "reference": beside})
+            json.dumps(
+                {"validation": [asdict(each) | {"valid": each.is_valid} for each in verdicts], "reference": beside}
+            )
         )
     else:
         print_verdicts(verdicts)
         if reference:
             print_table(beside)
-    fallen = {each.path for each in verdicts if not each.stands}
-    do = "does" if len(fallen) == 1 else "do"
-    print(f"{counted(len(files), 'record')}, {len(fallen)} {do} not stand", file=sys.stderr)
-    raise typer.Exit(MISSING if fallen else 0)
+    invalid = {each.path for each in verdicts if not each.is_valid}
+    print(f"{counted(len(files), 'record')}, {len(invalid)} invalid", file=sys.stderr)
+    raise typer.Exit(MISSING if invalid else 0)
 
 
 @app.command()
@@ -114,7 +115,7 @@ def reproduce(
 ) -> None:
     """Run a record again and report what differs. 0 if nothing does and every score is the same or inside its interval."""
     from marble_bench.cli.progress import Progress
-    from marble_bench.cli.show import print_again
+    from marble_bench.cli.show import print_reproduction
     from marble_bench.files.cache import cache_root
     from marble_bench.files.scratch import scratch_folder
     from marble_bench.records.record import to_json
@@ -134,22 +135,19 @@ def reproduce(
             cache_root(cache_dir),
             folder,
             where,
-            model,
-            task,
+            reproducing.PlugIns(model, task, protocol, head),
             data_dir,
             weights,
             offline or offline_asked(),
-            protocol,
-            head,
         )
         with Progress(config.title, quiet or as_json) as progress:
             outcome = running.run(config, progress)
-        differing = reproducing.differences_of(stored, read(outcome.path))
+        differing = reproducing.find_differences(stored, read(outcome.path))
     new = outcome.record
-    rows, changed = reproducing.scores_again(stored, new), reproducing.changed_facts(old, new)
+    rows, changed = reproducing.compare_scores(stored, new), reproducing.changed_facts(old, new)
     if as_json:
         print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
                           "changed": changed, "record": to_json(new)}))  # fmt: skip
     else:
-        print_again(rows, old.units, differing, changed)
+        print_reproduction(rows, old.units, differing, changed)
     raise typer.Exit(FAILED if differing or any(row.verdict == "outside" for row in rows) else 0)

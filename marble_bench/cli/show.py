@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marble_bench.records.record import Choice, FewShotPoint, Perturbation
     from marble_bench.records.validation import Verdict
     from marble_bench.runs.config import Outcome
-    from marble_bench.runs.reproduce import Again, Difference
+    from marble_bench.runs.reproduce import Difference, ScoreComparison
 
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
 
@@ -57,8 +57,8 @@ def print_left_off(lines: Sequence[str]) -> None:
     """Records that are not shown, with what is wrong with each."""
     print_words(*(f"left off: {line}" for line in lines))
     if lines:
-        does = "that does not stand is" if len(lines) == 1 else "that do not stand are"
-        print_words(f"{counted(len(lines), 'record')} {does} left off (bench results check)")
+        are = "is" if len(lines) == 1 else "are"
+        print_words(f"{counted(len(lines), 'invalid record')} {are} left off (bench results check)")
 
 
 def _text(value: object) -> str:
@@ -85,7 +85,7 @@ def _layers_by_seed(chosen: Sequence[Choice]) -> str:
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """A record: as one line of JSON, or its scores as a table and where it was written."""
-    from marble_bench.leaderboard.table import shown
+    from marble_bench.leaderboard.table import format_score
     from marble_bench.records.record import to_json
 
     record = outcome.record
@@ -98,7 +98,9 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     layers = _layers_by_seed(record.selection.per_seed)
     for metric, score in record.scores.items():
         values = [score.test, *score.ci95, score.valid, score.trivial]
-        test, low, high, valid, trivial = ("n/a" if value is None else shown(value, score.unit) for value in values)
+        test, low, high, valid, trivial = (
+            "n/a" if value is None else format_score(value, score.unit) for value in values
+        )
         names = (record.model.name, record.task.name, metric)
         texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score.main else "")
         table.add_row(*map(_plain, texts))
@@ -108,18 +110,18 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print_table([_point(each, name, score.unit) for each in record.few_shot])
     if record.perturbations:
         print_perturbed(record.perturbations, record.units)
-    print_words(str(outcome.path) if outcome.written else f"{outcome.path} stood there already, the same")
+    print_words(str(outcome.path) if outcome.written else f"{outcome.path} was there already, the same")
     if record.why_not:
         print_words(f"not comparable: {'; '.join(record.why_not)}")
 
 
 def _point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
     """A point of a few-shot curve: clips trained on, and the mean over those seeds whose score is a number."""
-    from marble_bench.leaderboard.table import shown
+    from marble_bench.leaderboard.table import format_score
 
     def mean(values: Sequence[float | None]) -> str:
         known = [value for value in values if value is not None]
-        return shown(sum(known) / len(known), unit) if known else "n/a"
+        return format_score(sum(known) / len(known), unit) if known else "n/a"
 
     share = f"{100 * point.share:g} %"
     return {
@@ -130,10 +132,10 @@ def _point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
 
 def print_perturbed(changed: dict[str, Perturbation], units: dict[str, str]) -> None:
     """What the scores are on changed test clips, and what was lost."""
-    from marble_bench.leaderboard.table import shown
+    from marble_bench.leaderboard.table import format_score
 
     def text(value: float | None, metric: str) -> str:
-        return "n/a" if value is None else shown(value, units[metric])
+        return "n/a" if value is None else format_score(value, units[metric])
 
     print_table(
         [
@@ -162,18 +164,21 @@ def print_board(board: Board, cost: bool) -> None:
 
 def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
     """Two models' scores side by side, in percent or decibels; class by class and clip by clip where asked for."""
-    from marble_bench.leaderboard.table import shown
+    from marble_bench.leaderboard.table import format_score
 
     console = _console()
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
         table.add_column(_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
     for each in found.compared:
-        a, b, value, low, high = (shown(x, each.unit) for x in (each.a, each.b, each.value, each.low, each.high))
+        apart = each.difference
+        a, b, value, low, high = (
+            format_score(x, each.unit) for x in (each.a, each.b, apart.value, apart.low, apart.high)
+        )
         corrected = "" if each.holm is None else f"{each.holm:.4f}"
-        verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if each.value > 0 else found.b)
+        verdict = "" if each.holm is None or each.holm >= 0.05 else (found.a if apart.value > 0 else found.b)
         texts = (
-            each.task, each.metric, a, b, value if value[0] in "-n" else f"+{value}", f"{low} to {high}", f"{each.p:.4f}",
+            each.task, each.metric, a, b, value if value[0] in "-n" else f"+{value}", f"{low} to {high}", f"{apart.p:.4f}",
             corrected, verdict and f"{verdict} is better",
         )  # fmt: skip
         table.add_row(*map(_plain, texts), style="bold" if each.main else "dim")
@@ -184,8 +189,8 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
             console.print("\n", _plain(f"{each.task}, {each.metric}", "bold"), sep="", highlight=False)
             print_table(
                 [
-                    {"part": part.name, "test clips": part.clips, found.a: shown(part.a, each.unit),
-                     found.b: shown(part.b, each.unit), "difference": shown(part.difference, each.unit)}
+                    {"part": part.name, "test clips": part.clips, found.a: format_score(part.a, each.unit),
+                     found.b: format_score(part.b, each.unit), "difference": format_score(part.difference, each.unit)}
                     for part in rows
                 ]
             )  # fmt: skip
@@ -208,19 +213,19 @@ def print_verdicts(verdicts: Sequence[Verdict]) -> None:
         if each.path != before:
             console.print(_plain(each.path, "bold"), highlight=False, soft_wrap=True)
         before = each.path
-        style = "green" if each.kind == "ok" else ("yellow" if each.stands else "red")
+        style = "green" if each.kind == "ok" else ("yellow" if each.is_valid else "red")
         line = Text(f"  {each.kind}: ", style=style).append(visible(each.words), style="default")
         console.print(line, highlight=False, soft_wrap=True)
 
 
-def print_again(
-    rows: Sequence[Again], units: dict[str, str], differing: Sequence[Difference], changed: Sequence[str]
+def print_reproduction(
+    rows: Sequence[ScoreComparison], units: dict[str, str], differing: Sequence[Difference], changed: Sequence[str]
 ) -> None:
     """The scores of a record and of its rerun, what speaks against the record, and what else is not the same."""
-    from marble_bench.leaderboard.table import shown
+    from marble_bench.leaderboard.table import format_score
 
     def text(value: float | None, metric: str) -> str:
-        return "n/a" if value is None else shown(value, units[metric.partition(",")[0]])
+        return "n/a" if value is None else format_score(value, units[metric.partition(",")[0]])
 
     print_table(
         [

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from marble_bench.audio import normalize
-from marble_bench.core.encoder import Encode, Encoder, Layer, checked
+from marble_bench.core.encoder import Encode, Encoder, Layer, check_layers
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -26,7 +26,7 @@ CPU_APART, GPU_APART = 1e-3, 1e-2  # of a layer's largest value: other batch siz
 
 def require(encoder: Encoder, encode: Encode, device: str) -> None:
     """Try an encoder on noise of its shortest window. Raises UsageError naming everything that is not as declared."""
-    problems, _ = tried(encoder, encode, device, encoder.min_s)
+    problems, _ = try_on_noise(encoder, encode, device, encoder.min_s)
     refuse(encoder.name, problems)
 
 
@@ -37,7 +37,9 @@ def refuse(name: str, problems: Sequence[str]) -> None:
         raise UsageError(f"encoder '{name}':\n{lines}")
 
 
-def tried(encoder: Encoder, encode: Encode, device: str, length_s: float) -> tuple[list[str], Sequence[torch.Tensor]]:
+def try_on_noise(
+    encoder: Encoder, encode: Encode, device: str, length_s: float
+) -> tuple[list[str], Sequence[torch.Tensor]]:
     """What is wrong with an encoder on noise of `length_s` seconds, and its layers, `(2, frames, width)` if all is well.
 
     Raises UsageError for what is not even a list of tensors.
@@ -51,7 +53,7 @@ def tried(encoder: Encoder, encode: Encode, device: str, length_s: float) -> tup
 
     def layers_of(windows: torch.Tensor, pool: object) -> Sequence[torch.Tensor]:
         with torch.inference_mode():
-            return checked(encoder.name, encoder.layers, encode(windows, pool))  # type: ignore[arg-type]
+            return check_layers(encoder.name, encoder.layers, encode(windows, pool))  # type: ignore[arg-type]
 
     frames = layers_of(noise, lambda each: each)
     again = layers_of(noise, lambda each: each)

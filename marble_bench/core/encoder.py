@@ -93,7 +93,7 @@ class Encoder:
             f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
         ]
         if self.name and not is_name(self.name):
-            problems.append(f"name {self.name!r} cannot stand in a record: give {RULE}")
+            problems.append(f"name {self.name!r} cannot be used in a record: give {RULE}")
         problems += [
             f"layer {layer.name!r}: give a name on one line, without control characters"
             for layer in self.layers
@@ -130,7 +130,7 @@ class Encoder:
         return inner if len(inner) > 1 and same else ()
 
 
-def ready(name: str, encode: object) -> Encode:
+def check_callable(name: str, encode: object) -> Encode:
     """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""
     import inspect
 
@@ -149,7 +149,7 @@ def ready(name: str, encode: object) -> Encode:
     return found
 
 
-def checked(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch.Tensor]:
+def check_layers(name: str, layers: Sequence[Layer], found: object) -> Sequence[torch.Tensor]:
     """What `encode` of encoder `name` returned, if it is a list or tuple of floating-point tensors, one for each layer.
 
     Raises UsageError that says what it is instead; shapes and values are for the caller to look at.

@@ -1,4 +1,4 @@
-"""Which code stands for which version: `hashes.json` keeps the digests of every shipped plug-in's code, by version.
+"""Which code belongs to which version: `hashes.json` keeps the digests of every shipped plug-in's code, by version.
 
 The first digest of a version is the one that keys hold, so that code that was only written differently moves no cache. A
 record made with any digest of a version is valid under it; code under a shipped name that has another digest is unknown.
@@ -17,14 +17,14 @@ FILE = "hashes.json"
 
 
 @lru_cache(maxsize=1)
-def entered() -> Entered:
-    """What is entered."""
+def load_digests() -> Entered:
+    """The digests that are entered."""
     found: Entered = json.loads((files("marble_bench.core") / FILE).read_text(encoding="utf-8"))
     return found
 
 
 def _digests(kind: str, name: str, version: int) -> list[str]:
-    return entered().get(kind, {}).get(name, {}).get(str(version), [])
+    return load_digests().get(kind, {}).get(name, {}).get(str(version), [])
 
 
 def known(kind: str, name: str, version: int, digest: str) -> bool:
@@ -34,7 +34,7 @@ def known(kind: str, name: str, version: int, digest: str) -> bool:
 
 def shipped_name(kind: str, name: str) -> bool:
     """Whether a plug-in of this name is, or was, shipped."""
-    return name in entered().get(kind, {})
+    return name in load_digests().get(kind, {})
 
 
 def first(kind: str, name: str, version: int) -> str | None:

@@ -66,7 +66,7 @@ class Head:
     code: str = ""
 
     def __post_init__(self) -> None:
-        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot stand in a record: give {RULE}"]
+        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot be used in a record: give {RULE}"]
         if not self.description:
             problems.append("description is empty: give a line that says what it computes")
         given = {name for name in ("init", "fit", "predict") if getattr(self, name) is not None}

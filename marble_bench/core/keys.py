@@ -1,6 +1,6 @@
 """What decides a number, as exact facts: the key of stored features, that of a run, and the one function that hashes facts.
 
-Folders of features, kept probes and records are known by these. Nothing measured stands in a key: floating point differs
+Folders of features, kept probes and records are known by these. Nothing measured is in a key: floating point differs
 between machines. What a key cannot know, weights that an encoder reads or draws by itself, the fingerprint beside each
 store is for (`marble_bench.features.fingerprint`).
 """
@@ -89,7 +89,7 @@ class FeatureKey:
         )
 
     def facts(self) -> dict[str, Any]:
-        """What stands in it, by name, without what is not set."""
+        """Its facts, by name, without what is not set."""
         return {key: value for key, value in asdict(self).items() if value not in (None, "", {})}
 
     @property
@@ -119,7 +119,7 @@ class RunKey:
     variant: str
 
     def facts(self) -> dict[str, Any]:
-        """What stands in it, by name."""
+        """Its facts, by name."""
         return {each.name: getattr(self, each.name) for each in fields(self)}
 
     @property
@@ -136,7 +136,7 @@ class RunKey:
         return {**facts, **more}
 
 
-def keyed(origins: Iterable[Origin]) -> dict[str, Any]:
+def group_by_kind(origins: Iterable[Origin]) -> dict[str, Any]:
     """Origins as keys hold them: by kind, name, version and digest of each."""
     found: dict[str, Any] = {}
     for each in origins:
@@ -150,7 +150,7 @@ def spans_digest(clips: Iterable[Clip]) -> str:
 
 
 def facts_digest(encoder: Encoder) -> str:
-    """sha256 of what decides the features of an encoder without weights; it stands where a digest of weights would."""
+    """sha256 of what decides the features of an encoder without weights; it takes the place of a digest of weights."""
     facts = {
         "name": encoder.name,
         "version": encoder.version,

@@ -26,7 +26,7 @@ Plugin = TypeVar("Plugin", Protocol, Head, TaskSet)
 
 
 def files_by_name(package: str) -> dict[str, list[Path]]:
-    """Name -> the files in a plug-in package's folders that stand for it."""
+    """Name -> the files in a plug-in package's folders that declare it."""
     found: dict[str, list[Path]] = {}
     for folder in importlib.import_module(package).__path__:
         if not Path(folder).is_dir():
@@ -50,8 +50,8 @@ def _unknown_keywords(path: Path, call: str, known: set[str]) -> list[str]:
 
 
 def load(path: Path, module: str | None) -> ModuleType:
-    """Import a plug-in, by module name if it stands in a package, else from its path. UsageError says what is wrong."""
-    theirs = user_files.is_theirs(path.resolve())
+    """Import a plug-in, by module name if it is in a package, else from its path. UsageError says what is wrong."""
+    theirs = user_files.is_user_file(path.resolve())
     before = set(sys.modules)
     if theirs:
         user_files.forget_edited_helpers()
@@ -97,7 +97,7 @@ class Kind(Generic[Plugin]):
             raise UsageError(f"no {self.word} '{name}'{did_you_mean(name, files)} (bench list {self.word}s)")
         if len(files[name]) > 1:
             raise UsageError(
-                f"two files stand for {self.word} '{name}': {', '.join(map(str, files[name]))}; rename one"
+                f"two files are named for {self.word} '{name}': {', '.join(map(str, files[name]))}; rename one"
             )
         path = files[name][0]
         found = self.declared(load(path, f"{self.package}.{path.stem}"), path)

@@ -74,7 +74,7 @@ def registered_task(name: str) -> Named:
     if name not in files:
         raise UsageError(f"no task '{name}'{did_you_mean(name, files)} (bench list tasks)")
     if len(files[name]) > 1:
-        raise UsageError(f"two files stand for task '{name}': {', '.join(map(str, files[name]))}; rename one")
+        raise UsageError(f"two files are named for task '{name}': {', '.join(map(str, files[name]))}; rename one")
     path = files[name][0]
     _check_file_name(path)
     return Named(name, _task_of(load(path, f"marble_bench.tasks.{path.stem}"), path), path)
@@ -160,7 +160,7 @@ def registered_protocol(name: str) -> Protocol:
 def find_protocol(name: str, head: str | None = None) -> Protocol:
     """The protocol that a user asks for, by its name or by the path of its file; head: another one than its own, likewise.
 
-    Only for words of a command line; what a record names goes to `registered_protocol`.
+    Only for words of a command line; what a record names goes to `recorded_protocol`.
     """
     if is_path(name):
         found = PROTOCOLS.from_file(name)
@@ -168,11 +168,25 @@ def find_protocol(name: str, head: str | None = None) -> Protocol:
             found = replace(found, head=_as_declared(_own_head(found.head, Path(name))))
     else:
         found = registered_protocol(name)
+    return _with_head(found, None if head is None else find_head(head))
+
+
+def recorded_protocol(name: str) -> Protocol:
+    """The protocol that a record names, `PROTOCOL` or `PROTOCOL+HEAD`; both are looked up, no path is ever opened.
+
+    Raises UsageError with the closest name.
+    """
+    rules, _, head = name.partition("+")
+    return _with_head(registered_protocol(rules), registered_head(head) if head else None)
+
+
+def _with_head(protocol: Protocol, head: Head | None) -> Protocol:
+    """A protocol with another head than its own, if one is given. Raises UsageError where the two do not go together."""
     if head is not None:
-        other = find_head(head)
-        found = (found if other.hidden_layer else found.without_hidden_layer()).with_head(_as_declared(other))
-    _check_head(found)
-    return found
+        able = protocol if head.hidden_layer else protocol.without_hidden_layer()
+        protocol = able.with_head(_as_declared(head))
+    _check_head(protocol)
+    return protocol
 
 
 def find_head(name: str) -> Head:

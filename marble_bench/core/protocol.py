@@ -16,7 +16,7 @@ from marble_bench.core.head import Head
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name
 
-# Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stand.
+# Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stay valid.
 LATER = frozenset(
     "hiddens dropouts batch_sizes standardizing input_dropout validate_steps stop_evaluations max_evaluations "
     "solver penalties both_ways".split()
@@ -34,7 +34,7 @@ class Protocol:
     seeds: how many; fewer makes a record not comparable.
     plateau_factor: what the learning rate is multiplied with on a plateau of the validation score.
 
-    More axes of the grid, for protocols that have them; an axis that is empty stands at the one value above:
+    More axes of the grid, for protocols that have them; an axis that is empty has the one value above:
     hiddens (0: no hidden layer), dropouts, batch_sizes, standardizing.
 
     input_dropout: dropout strikes the features too. validate_steps: validate before the first step and after every so
@@ -77,7 +77,7 @@ class Protocol:
 
     def _problems(self) -> Iterator[str]:
         if not is_name(self.name):
-            yield f"name {self.name!r} cannot stand in a record: give {RULE}"
+            yield f"name {self.name!r} cannot be used in a record: give {RULE}"
         if not self.description:
             yield "description is empty: give a line that says what its probes are"
         if not isinstance(self.head, (str, Head)):

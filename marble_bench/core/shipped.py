@@ -35,7 +35,7 @@ def all_shipped() -> list[Origin]:
     return list(dict.fromkeys(origin(kind, each) for kind, plugs in shipped.items() for each in plugs))
 
 
-def lacking(origins: Iterable[Origin]) -> list[Origin]:
+def find_missing(origins: Iterable[Origin]) -> list[Origin]:
     """Those whose digest is not entered under their version."""
     return [each for each in origins if not hashes.known(each.kind, each.name, each.version, each.digest)]
 
@@ -56,12 +56,12 @@ def main(arguments: list[str]) -> int:
         print(f"{' '.join(sorted(unknown))} is no option; there are --enter and --reset", file=sys.stderr)
         return 2
     origins = all_shipped()
-    missing = origins if "--reset" in arguments else lacking(origins)
+    missing = origins if "--reset" in arguments else find_missing(origins)
     for each in missing:
         print(f"{each.kind} {each.name} version {each.version}: {each.digest}")
     if not arguments:
         return 1 if missing else 0
-    made = with_entries({} if "--reset" in arguments else hashes.entered(), missing)
+    made = with_entries({} if "--reset" in arguments else hashes.load_digests(), missing)
     place = Path(str(files("marble_bench.core") / hashes.FILE))
     write_whole(place, (json.dumps(made, indent=1, sort_keys=True) + "\n").encode())
     return 0

@@ -25,7 +25,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Corpus
 from marble_bench.core.trees import ROOMS, room_of
-from marble_bench.core.user_files import digest_of_file, is_theirs
+from marble_bench.core.user_files import digest_of_file, is_user_file
 from marble_bench.scoring.metric import Metric
 
 
@@ -137,23 +137,23 @@ def machinery_digest() -> str:
 
 
 def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callable[..., Any] | None]) -> Origin:
-    """Where something comes from that is facts and functions, by the files in which the functions stand."""
+    """Where something comes from that is facts and functions, by the files that define the functions."""
     return Origin(kind, name, version, *_digest_of_functions(functions, kind))
 
 
 def _digest_of_functions(functions: Sequence[Callable[..., Any] | None], kind: str) -> tuple[str, bool]:
-    """The digest of some functions and of the files in which they stand, and whether all of these are shipped."""
+    """The digest of some functions and of the files that define them, and whether all of these are shipped."""
     given = [each for each in functions if each is not None]
     files = sorted({file for each in given for file in files_of(each)})
     own = tuple(file for file in files if room_of(kind).holds(file))
-    theirs = [file for file in files if is_theirs(file)]
-    told = [held_by(each) for each in functions]
-    parts = [_shipped_digest(kind, own) if own else "", [digest_of_file(file) for file in theirs], told]
+    theirs = [file for file in files if is_user_file(file)]
+    described = [describe_function(each) for each in functions]
+    parts = [_shipped_digest(kind, own) if own else "", [digest_of_file(file) for file in theirs], described]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest(), bool(own) and not theirs
 
 
 def files_of(function: Any) -> Iterator[Path]:
-    """The files in which a function stands, and those of the functions that a partial one holds."""
+    """The files that define a function, and those of the functions that a partial one holds."""
     if isinstance(function, partial):
         for each in (function.func, *function.args, *function.keywords.values()):
             yield from files_of(each)
@@ -164,11 +164,11 @@ def files_of(function: Any) -> Iterator[Path]:
             yield Path(place).resolve()
 
 
-def held_by(function: Any) -> Any:
+def describe_function(function: Any) -> Any:
     """A function by its name, a partial one with what it holds."""
     if isinstance(function, partial):
-        held = {key: held_by(each) for key, each in function.keywords.items()}
-        return ["partial", held_by(function.func), [held_by(each) for each in function.args], held]
+        held = {key: describe_function(each) for key, each in function.keywords.items()}
+        return ["partial", describe_function(function.func), [describe_function(each) for each in function.args], held]
     if callable(function):
         return getattr(function, "__qualname__", type(function).__qualname__)
     return ascii(function)

@@ -278,13 +278,13 @@ class Task:
         ]
 
     def _unnameable(self) -> list[str]:
-        """Which names cannot stand in a record."""
+        """Which names cannot be used in a record."""
         named = {"metric": [metric.name for metric in self.metrics]}
         named["group_name"] = [self.group_name] if self.group_name else []
         named["corpus"] = [self.corpus.name] if isinstance(self.corpus, Corpus) else []
         labels = getattr(self.target, "names", ())
         return [
-            f"{what} {name!r} cannot stand in a record: give {RULE}"
+            f"{what} {name!r} cannot be used in a record: give {RULE}"
             for what, names in named.items()
             for name in names
             if not is_name(name)
@@ -327,7 +327,7 @@ def _positive(count: object) -> bool:
 
 
 def task_name(path: Path | str) -> str:
-    """The name that a task file stands for.
+    """The name of a task file.
 
     >>> task_name("tasks/gtzan_rhythm.py")
     'gtzan-rhythm'

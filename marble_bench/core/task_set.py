@@ -14,11 +14,11 @@ from marble_bench.files.names import RULE, is_name, is_text
 class TaskSet:
     """What is declared of a set. Every mistake found in it is reported in one error.
 
-    members: each task's name and the names of its metrics that count, as they stand in records.
+    members: each task's name and the names of its metrics that count, as they are in records.
     averaging: `tasks`: the mean over tasks, each the mean of its metrics, in points (percent; dB as they are), and only of a
         model that has every task; `none`: the source prints no mean, so there is none.
     mixed_units: True where the source itself takes a mean over metrics of several units.
-    source: where the list and the averaging stand. version: raised whenever members, metrics or averaging change.
+    source: where the list and the averaging are published. version: raised whenever members, metrics or averaging change.
     """
 
     name: str
@@ -30,7 +30,7 @@ class TaskSet:
     version: int = 1
 
     def __post_init__(self) -> None:
-        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot stand in a record: give {RULE}"]
+        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot be used in a record: give {RULE}"]
         problems += [f"{f} is empty: give a line" for f in ("title", "source") if not getattr(self, f)]
         problems += [f"{f} is not on one line" for f in ("title", "source") if not is_text(getattr(self, f))]
         if not self.members:

@@ -1,4 +1,4 @@
-"""Digests of Python code that stand for what it computes: of its syntax tree, not of its text.
+"""Digests of what Python code computes: of its syntax tree, not of its text.
 
 Left out are docstrings and other bare strings, comments, positions, blocks for type checkers, and the paths of this
 suite's own imports. So a mended docstring, another line length or a moved module gives the same digest, and a changed
@@ -67,11 +67,11 @@ def digest_with_imports(files: Sequence[Path], room: Room) -> str:
     Where in the room a module lies, and what it is called, does not count.
     """
     own = sorted(digest_of(read(path)) for path in dict.fromkeys(files))
-    others = sorted(digest_of(read(path)) for path in reached(files, room) if path not in files)
+    others = sorted(digest_of(read(path)) for path in find_imported(files, room) if path not in files)
     return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest()
 
 
-def reached(files: Sequence[Path], room: Room) -> list[Path]:
+def find_imported(files: Sequence[Path], room: Room) -> list[Path]:
     """The modules of a room that some files import, directly or not, the files among them."""
     found: dict[Path, None] = {}
     waiting = list(files)

@@ -51,7 +51,7 @@ def import_file(path: Path) -> ModuleType:
 
 def note_sources(path: Path, brought: set[str], module: str) -> None:
     """Keep the digest of a user's file that was just imported. brought: modules that its import brought in. module: its
-    name, where it stands in a package.
+    name, where it is in a package.
 
     Raises UsageError if it imports a module beside it, and another folder's module of that name was there already.
     """
@@ -60,7 +60,7 @@ def note_sources(path: Path, brought: set[str], module: str) -> None:
         beside = trees.module_file(path.parent / name.partition(".")[0])
         if beside and "." not in name and beside.resolve() not in (place, path):
             raise UsageError(
-                f"imports '{name}' and got {place}, which was imported before; {beside} stands beside it: rename one of them"
+                f"imports '{name}' and got {place}, which was imported before; {beside} lies beside it: rename one of them"
             )
         _HELPERS[name] = place, _sha256(place)
     _DIGESTS[path] = user_digest(path, helpers)
@@ -92,7 +92,7 @@ def user_digest(path: Path, helpers: Mapping[str, Path]) -> str:
 
 
 @cache
-def _not_theirs() -> tuple[Path, ...]:
+def _library_folders() -> tuple[Path, ...]:
     """The folders of Python's own modules and of this suite's."""
     python = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib")]
     suite = (importlib.util.find_spec(f"{OWN}.{part}") for part in ("tasks", "probes"))
@@ -103,10 +103,10 @@ def _not_theirs() -> tuple[Path, ...]:
     )
 
 
-def is_theirs(path: Path) -> bool:
+def is_user_file(path: Path) -> bool:
     """Whether a module's file is a user's own: not Python's, not an installed package's, not this suite's."""
     above = set(path.parents)
-    return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_not_theirs()))
+    return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_library_folders()))
 
 
 def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dict[str, Path]:
@@ -119,7 +119,7 @@ def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dic
     found: dict[str, Path] = {}
     for name in brought:
         place = _loaded_from(name)
-        if place is not None and place != path and is_theirs(place):
+        if place is not None and place != path and is_user_file(place):
             found[name] = place
     waiting = [(module, path), *found.items()]
     seen = {path}
@@ -152,7 +152,7 @@ def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
         parts = [*whole.split("."), *([name] if name else [])] if whole else []
         for each in (".".join(parts[:end]) for end in range(1, len(parts) + 1)):  # packages above it run too
             place = _place_of(each)
-            if place is not None and is_theirs(place):
+            if place is not None and is_user_file(place):
                 yield each, place
 
 
@@ -186,24 +186,24 @@ def fault_of(error: Exception) -> UsageError | None:
 
     None where no such file was running: then it is no fault of the user's.
     """
-    is_theirs = _theirs()
+    is_user_file = _user_file_test()
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
-        if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_theirs(file):
-            if _is_ours(file):
+        if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
+            if _is_suite_file(file):
                 continue
             what = f"{type(error).__name__}: {error}".rstrip(": ")
             return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
     return None
 
 
-def _is_ours(file: Path) -> bool:
-    """Whether a file is of this suite: its package, its tasks or its heads, wherever they stand."""
+def _is_suite_file(file: Path) -> bool:
+    """Whether a file is of this suite: its package, its tasks or its heads, wherever they are."""
     packages = (importlib.import_module(f"marble_bench{part}").__file__ for part in ("", ".tasks", ".probes"))
     return any(Path(each or "").parent in file.parents for each in packages)
 
 
-def _theirs() -> Callable[[Path], bool]:
+def _user_file_test() -> Callable[[Path], bool]:
     """Whether a file is one that a user's plug-in is made of: it lies beside it, or the plug-in took something out of it.
 
     What is installed, Python's own library, and this suite are not.
@@ -218,10 +218,10 @@ def _theirs() -> Callable[[Path], bool]:
     files = {getattr(sys.modules.get(name), "__file__", None) for name in taken}
     library = {Path(sysconfig.get_path(name)) for name in ("stdlib", "platstdlib", "purelib", "platlib")}
 
-    def is_theirs(file: Path) -> bool:
+    def is_user_file(file: Path) -> bool:
         installed = any(each in file.parents for each in library) or "site-packages" in file.parts
         return (
             (str(file) in files or any(each in file.parents for each in folders)) and not installed and file.is_file()
         )
 
-    return is_theirs
+    return is_user_file

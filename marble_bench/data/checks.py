@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from marble_bench import audio
 from marble_bench.audio import Shape
-from marble_bench.core.task import SPLITS, Clip
+from marble_bench.core.task import SPLITS
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, listing
 from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Tags
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.targets import Target
 
 FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
-ROUGH = "its interval is rough"  # so a mark says it, and a board finds it
+ROUGH = "its interval is rough"  # so a warning says it, and a board finds it
 GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 tracks have such a gap
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 
@@ -31,11 +31,11 @@ def check_splits(found: Examples, task: str) -> None:
         raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{task}'")
 
 
-def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
-    """Marks of layers that are the same for every clip. Raises DataError with all layers that have NaN or infinity."""
+def check_features(features: Features, found: Examples) -> list[str]:
+    """Warnings of layers that are the same for every clip. Raises DataError with all layers that have NaN or infinity."""
     import numpy as np
 
-    bad, marks = [], []
+    bad, warnings = [], []
     for name, layer in zip(features.names, features.layers, strict=True):
         sound, low, high = [], np.inf, -np.inf
         for start in range(0, len(layer), ROWS):
@@ -44,49 +44,49 @@ def check_features(features: Features, clips: Sequence[Clip]) -> list[str]:
                 part = part.astype(np.float32)
             sound.append(np.isfinite(part).all(axis=1))
             low, high = np.minimum(low, part.min(axis=0)), np.maximum(high, part.max(axis=0))
-        wrong = [clips[index].id for index in np.unique(features.clip[~np.concatenate(sound)])]
+        wrong = [found.ids[index] for index in np.unique(features.clip[~np.concatenate(sound)])]
         if wrong:
-            bad.append(f"layer '{name}' has NaN or infinity in {len(wrong)} of {len(clips)} clips: {listing(wrong)}")
+            bad.append(f"layer '{name}' has NaN or infinity in {len(wrong)} of {len(found)} clips: {listing(wrong)}")
         elif np.array_equal(low, high):
-            marks.append(f"layer '{name}' is constant: it is the same for every clip")
+            warnings.append(f"layer '{name}' is constant: it is the same for every clip")
     if bad:
         raise DataError("\n".join([*bad, "Compute these clips' features anew; no probe can be trained on them"]))
-    return marks
+    return warnings
 
 
-def check_labels(target: Target, clips: Sequence[Clip]) -> list[str]:
-    """Marks of classes that a split lacks, of tags that no training clip carries, and of numbers that are the same for
+def check_labels(target: Target, found: Examples) -> list[str]:
+    """Warnings of classes that a split lacks, of tags that no training clip carries, and of numbers that are the same for
     all clips."""
-    marks = []
+    warnings = []
     for split in SPLITS:
-        targets = [clip.target for clip in clips if clip.split == split]
+        own = found.of(split)
         if isinstance(target, Scalars) and split != "train":
-            columns = target.encode(targets, [clip.id for clip in clips if clip.split == split]).T
-            marks += [
+            columns = own.truth(target).T
+            warnings += [
                 f"every {split} clip has the same {name}, {values[0]:g}: what compares clips by it has no value"
                 for name, values in zip(target.names, columns, strict=True)
                 if (values == values[0]).all()
             ]
             continue
         if isinstance(target, Classes):
-            held = set(targets)
+            held = set(own.targets)
         elif isinstance(target, Tags) and split == "train":  # valid and test need all tags, or have no score
-            held = {name for tags in targets for name in tags}
+            held = {name for tags in own.targets for name in tags}
         else:
             continue
         absent = [name for name in target.names if name not in held]
         if absent:
             kind = "labelled" if isinstance(target, Classes) else "tagged"
-            marks.append(f"no {split} clip is {kind} {listing(absent)}")
-    return marks
+            warnings.append(f"no {split} clip is {kind} {listing(absent)}")
+    return warnings
 
 
-def check_ids(clips: Sequence[Clip]) -> list[str]:
-    """A mark of clips whose number is out of order where all others ascend: it may have been changed, and no list
+def check_ids(found: Examples) -> list[str]:
+    """A warning of clips whose number is out of order where all others ascend: it may have been changed, and no list
     would tell."""
-    if not all(clip.id.isascii() and clip.id.isdigit() for clip in clips):
+    if not all(each.isascii() and each.isdigit() for each in found.ids):
         return []
-    ids = [int(clip.id) for clip in clips]
+    ids = [int(each) for each in found.ids]
     odd = [
         str(here)
         for before, here, after in zip(ids, ids[1:], ids[2:], strict=False)
@@ -96,23 +96,23 @@ def check_ids(clips: Sequence[Clip]) -> list[str]:
     return [f"clip ids ascend, but not at {listing(odd)}: was a number changed?"] if few else []
 
 
-def check_frames(target: Frames, clips: Sequence[Clip]) -> list[str]:
-    """Marks of parts that no clip of a split has annotated, so that what is scored of them has no value, and of gaps
+def check_frames(target: Frames, found: Examples) -> list[str]:
+    """Warnings of parts that no clip of a split has annotated, so that what is scored of them has no value, and of gaps
     between events."""
-    marks = []
+    warnings = []
     for split in SPLITS:
-        targets = [clip.target for clip in clips if clip.split == split]
+        targets = found.of(split).targets
         for kind in range(len(target.parts)):
             if targets and not any(each[kind] for each in targets):
                 named = target.column(target.parts[kind])
                 what = f"scores of {named} have no value" if split != "train" else f"nothing is learnt of {named}"
-                marks.append(f"no {split} clip has {named} annotated: {what}")
-    gaps = [clip.id for clip in clips if isinstance(target, Events) and _has_gap(clip.target[0])]
+                warnings.append(f"no {split} clip has {named} annotated: {what}")
+    gaps = [clip.id for clip in found.clips if isinstance(target, Events) and _has_gap(clip.target[0])]
     if gaps:
         main = target.names[0]
         what = f"gaps of {GAP} periods and more lie between {main}s of {len(gaps)} clips"
-        marks.append(f"{what}: {listing(gaps)}; is one missing?")
-    return marks
+        warnings.append(f"{what}: {listing(gaps)}; is one missing?")
+    return warnings
 
 
 def _has_gap(times: Sequence[float]) -> bool:
@@ -139,18 +139,15 @@ def measure(
 
 
 def behind_the_end(
-    target: Frames,
-    clips: Sequence[Clip],
-    paths: Sequence[Path],
-    shapes: Mapping[Path, Shape | DataError] | None = None,
+    target: Frames, found: Examples, shapes: Mapping[Path, Shape | DataError] | None = None
 ) -> list[str]:
     """What is wrong with the annotations of clips, a line each, by how long their files last; a damaged file is not judged.
 
     shapes: of `measure`, where the files were measured already.
     """
-    shapes = measure(paths) if shapes is None else shapes
+    shapes = measure(found.paths) if shapes is None else shapes
     wrong = []
-    for clip, path in zip(clips, paths, strict=True):
+    for clip, path in zip(found.clips, found.paths, strict=True):
         shape = shapes[path]
         if isinstance(shape, DataError) or shape.truncated:
             continue  # is told as a damaged file
@@ -162,14 +159,14 @@ def behind_the_end(
     return wrong
 
 
-def check_carriers(metrics: Sequence[Metric], target: Target, clips: Sequence[Clip]) -> list[str]:
-    """A mark for each metric whose interval rests on tags that fewer than `FEW` test clips carry, or groups of them.
+def check_carriers(metrics: Sequence[Metric], target: Target, found: Examples) -> list[str]:
+    """A warning for each metric whose interval rests on tags that fewer than `FEW` test clips carry, or groups of them.
 
     It opens with the metric's name, by which a board finds it.
     """
     if not isinstance(target, Tags):
         return []
-    test = [clip for clip in clips if clip.split == "test"]
+    test = found.of("test").clips
     carried = {name: {clip.group or clip.id for clip in test if name in clip.target} for name in target.names}
     rare = [name for name, groups in carried.items() if len(groups) < FEW]
     what = "groups of test clips" if any(clip.group for clip in test) else "test clips"
@@ -181,7 +178,7 @@ def check_carriers(metrics: Sequence[Metric], target: Target, clips: Sequence[Cl
 
 
 def check_batches(windows: int, sizes: Sequence[int]) -> list[str]:
-    """A mark where the training windows are fewer than a batch."""
+    """A warning where the training windows are fewer than a batch."""
     short = [size for size in sizes if windows < size]
     return (
         [f"{windows} training windows are fewer than a batch of {max(short)}: every epoch is one batch of all of them"]

@@ -18,13 +18,13 @@ from marble_bench.audio import synth
 from marble_bench.core import sources
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
-from marble_bench.core.user_files import digest_of_file, is_theirs
+from marble_bench.core.user_files import digest_of_file, is_user_file
 from marble_bench.errors import DataError, UsageError, counted, listing
-from marble_bench.files.atomic import sweep, walk, whole
+from marble_bench.files.atomic import atomic_path, sweep, walk
 from marble_bench.files.names import is_text
 from marble_bench.files.tables import brief, fault, read_lines
 
-MARKER = "MINIATURE.txt"  # stands in every miniature's folder, so that it is never taken for the corpus
+MARKER = "MINIATURE.txt"  # is in every miniature's folder, so that it is never taken for the corpus
 
 
 @dataclass(frozen=True)
@@ -78,9 +78,9 @@ def _code_of(corpus: Corpus) -> str:
     total = hashlib.sha256(Path(synth.__file__).read_bytes())
     made_by = _mini_of(corpus)
     for path in sorted(set(sources.files_of(made_by))):
-        total.update(digest_of_file(path).encode() if is_theirs(path) else path.read_bytes())
+        total.update(digest_of_file(path).encode() if is_user_file(path) else path.read_bytes())
     if isinstance(made_by, partial):
-        total.update(json.dumps(sources.held_by(made_by)).encode())
+        total.update(json.dumps(sources.describe_function(made_by)).encode())
     return total.hexdigest()
 
 
@@ -96,7 +96,7 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
         raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
     sweep(folder.parent, f".{corpus.name}-*.tmp")
     try:
-        with whole(folder) as building:
+        with atomic_path(folder) as building:
             building.mkdir(parents=True)
             _mini_of(corpus)(building)
             made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}

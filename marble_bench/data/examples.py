@@ -37,7 +37,7 @@ class Examples(Sequence[Example]):
     def __init__(self, rows: Iterable[Example]) -> None:
         self.rows = tuple(rows)
         self._splits: dict[str, Examples] = {}
-        self._whole: tuple[Examples, list[int]] | None = None  # of a split: the table, and where it stands there
+        self._whole: tuple[Examples, list[int]] | None = None  # of a split: the table, and its places there
         self._truth: tuple[Target, NDArray[Any]] | None = None  # of the target asked for last
 
     @classmethod
@@ -86,7 +86,7 @@ class Examples(Sequence[Example]):
         return {row.clip.id: row.path for row in self.rows if row.path is not None}
 
     def places(self, split: str) -> list[int]:
-        """Where the examples of a split stand."""
+        """The places of a split's examples."""
         return [place for place, row in enumerate(self.rows) if row.clip.split == split]
 
     def of(self, split: str) -> Examples:
@@ -98,7 +98,7 @@ class Examples(Sequence[Example]):
         return self._splits[split]
 
     def only(self, places: Iterable[int]) -> Examples:
-        """Some of them, by where they stand."""
+        """Some of them, by their places."""
         return Examples(self.rows[place] for place in places)
 
     def without(self, ids: Collection[str]) -> Examples:
@@ -131,7 +131,7 @@ class Examples(Sequence[Example]):
 
 
 @dataclass(frozen=True)
-class Found:
+class FoundExamples:
     """The examples of a task in a corpus's folder, not yet with digests.
 
     missing: clips that are listed and not there, by their `audio`. unlisted: how many published clips the annotations do
@@ -144,7 +144,7 @@ class Found:
     mini: bool
 
 
-def find(named: Named, root: Path, limit: int | None = None, allow_missing: bool = False) -> Found:
+def find(named: Named, root: Path, limit: int | None = None, allow_missing: bool = False) -> FoundExamples:
     """Find every clip's file, at most `limit` of a split. Raises DataError as `corpus.on_disk` does."""
     there = corpus.on_disk(named, root, allow_missing)
     drawn = {clip.id for clip in corpus.limited(there.clips, limit)} if limit else None
@@ -153,4 +153,4 @@ def find(named: Named, root: Path, limit: int | None = None, allow_missing: bool
         for clip, path in zip(there.clips, there.paths, strict=True)
         if drawn is None or clip.id in drawn
     ]
-    return Found(Examples(rows), list(there.missing), there.unlisted, corpus.is_mini(root))
+    return FoundExamples(Examples(rows), list(there.missing), there.unlisted, corpus.is_mini(root))

@@ -28,7 +28,7 @@ from marble_bench.files.archives import tar_of
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.download import (
     PART,
-    Talk,
+    DownloadCallbacks,
     check_protected,
     download,
     fits,
@@ -40,7 +40,7 @@ from marble_bench.files.download import (
 )
 from marble_bench.files.source import Source
 
-__all__ = ["Talk", "by_hand", "get", "unpack"]
+__all__ = ["DownloadCallbacks", "by_hand", "get", "unpack"]
 
 UNPACKED = 2.2  # how much larger than its archive a corpus is expected to get
 # What an archive may hold: files, and bytes for each of its own or in all. NSynth's training set has 289,205 files; texts
@@ -52,7 +52,9 @@ DAMAGED = (zipfile.BadZipFile, tarfile.TarError, zlib.error, lzma.LZMAError, EOF
 AGAIN = "delete it, with its parts if it was joined from some, and fetch again"
 
 
-def get(corpus: Corpus, folder: Path, talk: Talk, mirror: str = "", offline: bool = False) -> list[Path]:
+def get(
+    corpus: Corpus, folder: Path, callbacks: DownloadCallbacks, mirror: str = "", offline: bool = False
+) -> list[Path]:
     """Fetch a corpus's public sources of one mirror ("" is the makers' own) into a folder; returns the archives or files.
 
     Raises DataError where nothing public is there (with every source and what to do by hand), where there is no room, and
@@ -63,17 +65,17 @@ def get(corpus: Corpus, folder: Path, talk: Talk, mirror: str = "", offline: boo
         raise DataError(f"{corpus.title} is not fetched offline; put it into {folder} by hand: {corpus.layout}")
     web = [source for source in sources if not source.url.startswith("hf:")]
     try:
-        _check_room(corpus, web, folder, talk)
-        got = [download(each, _target(each, folder), folder / ".fetch", talk, by_hand(corpus)) for each in web]
+        _check_room(corpus, web, folder, callbacks)
+        got = [download(each, _target(each, folder), folder / ".fetch", callbacks, by_hand(corpus)) for each in web]
         for joined in dict.fromkeys(source.joined for source in web if source.joined):
             parts = [path for source, path in zip(web, got, strict=True) if source.joined == joined]
-            _unpack_once(_join(parts, folder / ".fetch" / joined), folder, talk)
+            _unpack_once(_join(parts, folder / ".fetch" / joined), folder, callbacks)
         for source, path in zip(web, got, strict=True):
             if source.unpack and not source.joined:
-                _unpack_once(path, folder, talk)
+                _unpack_once(path, folder, callbacks)
     except OSError as error:  # what the network did is told where it happens; this is the disk
         raise DataError(f"{folder} cannot be written: {error}; see to it, and the same command goes on") from error
-    return got + [_from_hub(corpus, source, folder, talk) for source in sources if source not in web]
+    return got + [_from_hub(corpus, source, folder, callbacks) for source in sources if source not in web]
 
 
 def _chosen(corpus: Corpus, mirror: str) -> list[Source]:
@@ -107,11 +109,11 @@ def by_hand(corpus: Corpus) -> str:
     )
 
 
-def _from_hub(corpus: Corpus, source: Source, folder: Path, talk: Talk) -> Path:
+def _from_hub(corpus: Corpus, source: Source, folder: Path, callbacks: DownloadCallbacks) -> Path:
     from huggingface_hub import HfApi, snapshot_download
 
     name = source.url.removeprefix("hf:")
-    talk.say(f"fetching {name} from the hub")
+    callbacks.say(f"fetching {name} from the hub")
     try:
         with hub_errors(name, "datasets/"):
             found = HfApi().dataset_info(name, revision=source.revision or None, files_metadata=True)
@@ -137,7 +139,7 @@ def _target(source: Source, folder: Path) -> Path:
     return (folder / ".fetch" if _packed(source) else folder) / name_of(source)
 
 
-def _check_room(corpus: Corpus, sources: Sequence[Source], folder: Path, talk: Talk) -> None:
+def _check_room(corpus: Corpus, sources: Sequence[Source], folder: Path, callbacks: DownloadCallbacks) -> None:
     """Raise DataError if what is still to fetch, to join and to unpack does not fit."""
     needed = 0
     for source in sources:
@@ -146,7 +148,7 @@ def _check_room(corpus: Corpus, sources: Sequence[Source], folder: Path, talk: T
         if target.is_file():
             size, left = target.stat().st_size, 0
         else:
-            size = source.size_bytes or size_of(source, talk) or 0
+            size = source.size_bytes or size_of(source, callbacks) or 0
             left = max(size - (partial.stat().st_size if partial.is_file() else 0), 0)
         joining = size if source.joined and not archive.is_file() else 0
         unpacking = UNPACKED * size if _packed(source) and not _is_unpacked(archive, folder) else 0
@@ -177,9 +179,9 @@ def _join(parts: Sequence[Path], archive: Path) -> Path:
     return archive
 
 
-def _unpack_once(archive: Path, folder: Path, talk: Talk) -> None:
+def _unpack_once(archive: Path, folder: Path, callbacks: DownloadCallbacks) -> None:
     if not _is_unpacked(archive, folder):
-        talk.say(f"unpacking {archive.name}")
+        callbacks.say(f"unpacking {archive.name}")
         names = unpack(archive, folder)
         # written last, so its existence means that everything was in its place
         write_whole(_marker(archive), "\n".join([_version(archive), *names]).encode())
@@ -208,7 +210,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
 
     All is unpacked into a folder in `<folder>/.fetch` first, and moved in file by file once everything is whole. Raises
     DataError, with nothing put into its place, for a member that would leave the folder, a link or a device; for a damaged
-    archive; and for a file that stands there already with other bytes. Raises OSError for what the disk does.
+    archive; and for a file that is there already with other bytes. Raises OSError for what the disk does.
     """
     scratch = folder / ".fetch" / f"{archive.name}.unpacking"
     if scratch.exists():
@@ -217,7 +219,9 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         names = _unzip(archive, scratch, folder) if zipfile.is_zipfile(archive) else _untar(archive, scratch, folder)
         for name in names:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
-                raise DataError(f"{folder / name} stands there with other bytes than {archive} has; move it away first")
+                raise DataError(
+                    f"{folder / name} is there already, with other bytes than {archive} has; move it away first"
+                )
         for name in names:
             if not (folder / name).exists():
                 (folder / name).parent.mkdir(parents=True, exist_ok=True)

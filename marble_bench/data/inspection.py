@@ -14,6 +14,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.data import corpus
 from marble_bench.data.checks import behind_the_end, check_frames, check_ids
+from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import DataError, UsageError, did_you_mean
 from marble_bench.files.atomic import walk
 from marble_bench.scoring.targets import Frames
@@ -24,10 +25,12 @@ SOUNDS = (".wav", ".au", ".flac", ".ogg", ".mp3", ".mp4")
 
 @dataclass
 class Report:
-    """What was found. counts: by task, clips listed, published and there per split; annotations: what is wrong with
-    labels; marks:
-    what of them is only odd; the rest by the file's path. filtered: files of the whole corpus that no split has, and
-    why. hints: files that are there instead of missing ones."""
+    """What was found.
+
+    counts: by task, clips listed, published and there per split. annotations: what is wrong with labels. warnings: what of
+    them is only odd. filtered: files of the whole corpus that no split has, and why. hints: files that are there instead of
+    missing ones. The rest is by the file's path.
+    """
 
     corpus: str
     folder: str
@@ -40,10 +43,10 @@ class Report:
     annotations: list[str] = field(default_factory=list)
     filtered: dict[str, str] = field(default_factory=dict)
     hints: dict[str, str] = field(default_factory=dict)
-    marks: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
 
     @property
-    def sound(self) -> bool:
+    def valid(self) -> bool:
         """Whether nothing is missing, damaged or wrong in the annotations; unexpected and filtered files do no harm."""
         return not (self.missing or self.damaged or self.annotations)
 
@@ -85,7 +88,7 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool) -> Report
     for path in walk(root):
         name = path.relative_to(root).as_posix()
         if name in instead:
-            continue  # is told with the file that it stands for
+            continue  # is reported with the file that it replaces
         if expected is not None:
             if name not in expected and name != corpus.MARKER:
                 report.unexpected.append(name)
@@ -139,19 +142,20 @@ def _labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report:
     """Try every label as a run does: of each clip by itself only if they do not all fit together. files: of the clips
     there."""
     target = named.task.target
-    there, wrong = [clip for clip in clips if clip.audio in files], []
+    there = Examples(Example(clip, files[clip.audio]) for clip in clips if clip.audio in files)
+    wrong = []
     try:
-        target.encode([clip.target for clip in there], [clip.id for clip in there])
+        there.truth(target)
     except DataError:
-        for clip in there:
+        for clip in there.clips:
             try:
                 target.encode([clip.target], [clip.id])
             except DataError as error:
                 wrong.append(str(error))
-    report.marks += [f"{named.name}: {mark}" for mark in check_ids(there)]
+    report.warnings += [f"{named.name}: {warning}" for warning in check_ids(there)]
     if isinstance(target, Frames) and not wrong:
-        wrong += behind_the_end(target, there, [files[clip.audio] for clip in there])
-        report.marks += [f"{named.name}: {mark}" for mark in check_frames(target, there)]
+        wrong += behind_the_end(target, there)
+        report.warnings += [f"{named.name}: {warning}" for warning in check_frames(target, there)]
     report.annotations += wrong[:MOST] + (
         [f"{named.name}: and {len(wrong) - MOST} labels more"] if len(wrong) > MOST else []
     )
@@ -169,7 +173,7 @@ def _manifest(root: Path, report: Report) -> dict[str, str]:
 
 
 def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report) -> None:
-    """Open every file, or decode it whole, in threads; what is wrong with it stands in the report."""
+    """Open every file, or decode it whole, in threads; what is wrong with it goes into the report."""
 
     def faults(path: Path) -> dict[Path, str]:
         found = {}
@@ -208,7 +212,7 @@ def as_rows(report: Report) -> list[dict[str, Any]]:
     rows += [{"what": "annotations", "name": "", "why": why} for why in report.annotations]
     rows += [{"what": "known fault", "name": name, "why": why} for name, why in report.known_faults.items()]
     rows += [{"what": "unexpected", "name": name, "why": "no task lists it"} for name in report.unexpected]
-    rows += [{"what": "mark", "name": "", "why": mark} for mark in report.marks]
+    rows += [{"what": "warning", "name": "", "why": warning} for warning in report.warnings]
     for why in dict.fromkeys(report.filtered.values()):
         names = [name for name, other in report.filtered.items() if other == why]
         rows.append({"what": "filtered", "name": f"{len(names)} files, such as {names[0]}", "why": why})

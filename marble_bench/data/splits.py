@@ -28,26 +28,36 @@ def draw_splits(
     >>> draw_splits(["blues"] * 5 + ["rock"] * 5).count("test")
     2
     """
+    import numpy as np
     from sklearn.model_selection import StratifiedGroupKFold
 
-    count, together = sum(folds), list(range(len(labels)) if groups is None else groups)
-    if len(folds) != len(SPLITS) or min(folds) < 1:
-        raise UsageError(f"folds are {folds}: give at least one for each of {', '.join(SPLITS)}")
-    if len(together) != len(labels):
-        raise UsageError(f"{len(labels)} labels and {len(together)} groups: give one of each for every clip")
-    of_class: dict[Hashable, set[Hashable]] = defaultdict(set)
-    for label, group in zip(labels, together, strict=True):
-        of_class[label].add(group)
-    if few := [f"'{label}' has {len(own)}" for label, own in of_class.items() if len(own) < count]:
-        raise UsageError(f"{count} folds need {count} groups of each class: {listing(few)}; give fewer folds")
+    together = list(range(len(labels)) if groups is None else groups)
+    _check(labels, together, folds)
     names = [split for split, share in zip(SPLITS, folds, strict=True) for _ in range(share)]
     codes, numbers = _codes(labels), _codes(together)
+    # the groups are put in a drawn order here: scikit-learn's own shuffling does not keep the classes even before 1.8
+    order = np.random.default_rng(seed).permutation(max(numbers) + 1)
     drawn = [""] * len(labels)
-    folding = StratifiedGroupKFold(count, shuffle=True, random_state=seed)
-    for name, (_, places) in zip(names, folding.split(codes, codes, numbers), strict=True):
+    for name, (_, places) in zip(
+        names, StratifiedGroupKFold(len(names)).split(codes, codes, order[numbers]), strict=True
+    ):
         for place in places:
             drawn[place] = name
     return drawn
+
+
+def _check(labels: Sequence[Hashable], groups: Sequence[Hashable], folds: tuple[int, int, int]) -> None:
+    """Raise UsageError for what cannot be divided."""
+    if len(folds) != len(SPLITS) or min(folds) < 1:
+        raise UsageError(f"folds are {folds}: give at least one for each of {', '.join(SPLITS)}")
+    if len(groups) != len(labels):
+        raise UsageError(f"{len(labels)} labels and {len(groups)} groups: give one of each for every clip")
+    of_class: dict[Hashable, set[Hashable]] = defaultdict(set)
+    for label, group in zip(labels, groups, strict=True):
+        of_class[label].add(group)
+    count = sum(folds)
+    if few := [f"'{label}' has {len(own)}" for label, own in of_class.items() if len(own) < count]:
+        raise UsageError(f"{count} folds need {count} groups of each class: {listing(few)}; give fewer folds")
 
 
 def _codes(values: Sequence[Hashable]) -> list[int]:

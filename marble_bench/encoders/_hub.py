@@ -123,7 +123,7 @@ def load(path: Path, prefix: str = "") -> tuple[dict[str, Any] | None, Tensors]:
 def read(place: Path, prefix: str = "") -> tuple[dict[str, Any], Tensors]:
     """Configuration and tensors of a hub's folder, or of one file of tensors, which has no configuration ({}).
 
-    A preprocessor's configuration, if there is one, stands under PREPROCESSOR.
+    A preprocessor's configuration, if there is one, is under PREPROCESSOR.
     """
     facts = read_json(place / "config.json") if place.is_dir() else {}
     if (place / PREPROCESSOR_FILE).is_file():

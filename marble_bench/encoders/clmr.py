@@ -5,7 +5,7 @@ github.com/Spijkervet/CLMR, release 2.1, trained for 10,000 epochs on MagnaTagAT
 
 22,050 Hz mono, as it is. A window is cut into frames of 59,049 samples (3^10, 2.678 s) one after another; what remains is
 dropped. A frame passes a convolution of 3 samples at every third and ten more, of which nine are followed by a maximum
-over three: 512 numbers are left, those that stand before the projection.
+over three: 512 numbers are left, those before the projection.
 
 Departs from JukeMIR and MARBLE, whose frames have 59,409 samples, two digits of 59,049 exchanged: its pools leave the
 last 360 of them out, and each frame begins 360 samples later than here. MARBLE takes the mean over the frames of each

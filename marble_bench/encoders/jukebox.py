@@ -157,7 +157,7 @@ def codes(waveform: torch.Tensor, tensors: Tensors, context: int) -> list[torch.
 
 
 def conditioning(size: Size, tensors: Tensors) -> tuple[torch.Tensor, torch.Tensor]:
-    """What is added at each place `(context, width)` and what stands in place of the code before the first `(width,)`."""
+    """What is added at each place `(context, width)` and what is used in place of the code before the first `(width,)`."""
     import torch
 
     total, offset, length, artist, *genres = size.conditioning

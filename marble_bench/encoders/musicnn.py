@@ -3,7 +3,7 @@
 Sources: Pons and Serra, "musicnn: pre-trained convolutional neural networks for music audio tagging" (ISMIR 2019 late
 breaking); the weights are those of the PyPI package `musicnn` 0.1.0 (ISC licence), and MSD_musicnn_big, which only the
 repository github.com/jordipons/musicnn holds. Its `mean_max_pool`, 4194 numbers, is the feature that JukeMIR and MARBLE
-take, `musicnn` in the published tables; here it is had as `musicnn` and as `musicnn-msd-big`, one encoder by two names.
+take, `musicnn` in the published tables; here it is `musicnn` and `musicnn-msd-big`, one encoder by two names.
 
 Front end: 16 kHz mono, power spectrogram (512 samples, hop 256, periodic Hann, centred, reflected at the ends), 96
 Slaney mel bands to 8 kHz, rounded to half floats, log10(10000 x + 1). A window is cut into patches of 187 frames
@@ -13,7 +13,7 @@ MusiCNN layers: `timbral`, `temporal`, `cnn1`, `cnn2`, `cnn3` at 62.5 frames a s
 together as `mean_max_pool`, and `penultimate`, one frame a patch. A window shorter than one patch is taken whole as a
 shorter patch, which MusiCNN allows (the package offers other lengths for it too). VGG layers: the five max-pooled maps
 averaged over frequency; its patches are of one length only. The trained VGG graphs pool otherwise than the package's
-Python code says; what stands here is what the graphs do.
+Python code says; what is written here is what the graphs do.
 
 `random-musicnn` is the graph of `musicnn-mtt`, front end and all, with weights from a seed: what of MusiCNN is its
 architecture. That untrained convolutions shaped after music are features worth a comparison is known from Pons and Serra,

@@ -5,7 +5,7 @@ facebook on the hub, Apache-2.0); Li et al., MAP-Music2Vec, ISMIR 2022 late brea
 a data2vec on music). All at 16 kHz mono, a frame every 320 samples, clips normalised to mean 0 and variance 1 whole, as
 MARBLE does.
 
-`hubert-music` and `data2vec-music` stand in MARBLE's table; their weights were never published. Who has such a model in
+`hubert-music` and `data2vec-music` are in MARBLE's table; their weights were never published. Who has such a model in
 the hub's form gives its folder by --weights.
 """
 
@@ -38,20 +38,6 @@ def _encoder(
     do_normalize: bool | None = None,
 ) -> Encoder:
     maker = _hub.Maker(SAMPLE_RATE_HZ, graph.family, do_normalize)
-    public = Source(
-        url=f"hf:{hub}",
-        files=_hub.FILES,
-        optional=(_hub.PREPROCESSOR_FILE,),
-        revision=revision,
-        digests=digests,
-    )
-    private = Source(
-        url=f"unpublished:{name}",
-        files=_hub.FILES,
-        optional=(_hub.PREPROCESSOR_FILE,),
-        status="dead",
-        note=f"they were never published: get a folder with {_hub.NEEDED} from the model's makers",
-    )
     data2vec = graph == DATA2VEC
     return Encoder(
         name=name,
@@ -66,8 +52,30 @@ def _encoder(
         parameters=93_164_288 if data2vec else 94_371_712,
         training_data=(training_data,),
         gflop_per_s=14.7 if data2vec else 14.8,
-        weights=public if hub else private,
+        weights=_public(hub, revision, digests) if hub else _unpublished(name),
         convert=partial(_hub.convert, partial(_speech.prepare, graph, maker=maker)),
+    )
+
+
+def _public(hub: str, revision: str, digests: tuple[tuple[str, str], ...]) -> Source:
+    """Weights on the hub."""
+    return Source(
+        url=f"hf:{hub}",
+        files=_hub.FILES,
+        optional=(_hub.PREPROCESSOR_FILE,),
+        revision=revision,
+        digests=digests,
+    )
+
+
+def _unpublished(name: str) -> Source:
+    """Weights that only the model's makers have."""
+    return Source(
+        url=f"unpublished:{name}",
+        files=_hub.FILES,
+        optional=(_hub.PREPROCESSOR_FILE,),
+        status="dead",
+        note=f"they were never published: get a folder with {_hub.NEEDED} from the model's makers",
     )
 
 

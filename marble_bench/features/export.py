@@ -15,7 +15,7 @@ from typing import Any
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
-from marble_bench.files.atomic import walk, whole
+from marble_bench.files.atomic import atomic_path, walk
 
 AT_ONCE = 256  # clips in a row group
 TRACK, SPLIT, WINDOW = "track", "split", "window"
@@ -52,10 +52,10 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
 
 @contextmanager
 def _writing(path: Path) -> Iterator[Path]:
-    """As `whole`, its folder made. Raises BenchError if the disk refuses."""
+    """As `atomic_path`, its folder made. Raises BenchError if the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with whole(path) as temporary:
+        with atomic_path(path) as temporary:
             yield temporary
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -116,7 +116,7 @@ def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
             say(f"pushed {target}")
     except BenchError:
         raise
-    except Exception as error:  # each file system has exceptions of its own; see `elsewhere`
+    except Exception as error:  # each file system has exceptions of its own; see `remote`
         raise BenchError(f"features cannot be pushed to {destination}: {type(error).__name__}: {error}") from error
     return destination
 

@@ -37,7 +37,7 @@ MOST_UNNAMED = 100  # layers that are believed without names; Jukebox, the deepe
 
 
 @dataclass(frozen=True)
-class Own:
+class BroughtFeatures:
     """The layers of each track that is there, the layers' names, and how they were read.
 
     named: whether somebody gave the names, or there is one layer only. unread: arrays of other tracks beside them.
@@ -48,7 +48,7 @@ class Own:
     named: bool
     unread: int = 0
 
-    def reading(self) -> str:
+    def describe(self) -> str:
         """How the arrays were read, for the user and the record: layers, windows of a track, width."""
         first = next(iter(self.tracks.values()))
         counts = {len(layers[0]) for layers in self.tracks.values()}
@@ -63,7 +63,7 @@ class Own:
         )
 
 
-def read_own(place: Path, tracks: Sequence[str]) -> Own:
+def read_brought(place: Path, tracks: Sequence[str]) -> BroughtFeatures:
     """The features of those of the tracks that are there.
 
     Raises UsageError for a place that holds no features, DataError
@@ -85,7 +85,7 @@ def read_own(place: Path, tracks: Sequence[str]) -> Own:
 
 
 def digest_of(found: dict[str, Layers]) -> str:
-    """sha256 over tracks and values: what stands in for a weights digest."""
+    """sha256 over tracks and values, used in place of a weights digest."""
     total = hashlib.sha256()
     for track in sorted(found):
         total.update(f"{track} {[layer.shape for layer in found[track]]}\n".encode())
@@ -94,7 +94,7 @@ def digest_of(found: dict[str, Layers]) -> str:
     return total.hexdigest()
 
 
-def as_features(found: dict[str, Layers], names: tuple[str, ...], tracks: Sequence[str]) -> Features:
+def stack_tracks(found: dict[str, Layers], names: tuple[str, ...], tracks: Sequence[str]) -> Features:
     """The features of some tracks, in their order."""
     import numpy as np
 
@@ -103,7 +103,7 @@ def as_features(found: dict[str, Layers], names: tuple[str, ...], tracks: Sequen
     return Features(names, layers, clip)
 
 
-def _sound(array: Any, what: str) -> NDArray[np.float32]:
+def _check_array(array: Any, what: str) -> NDArray[np.float32]:
     """An array in the form `(windows, layers, width)`, or DataError."""
     import numpy as np
 
@@ -160,7 +160,7 @@ def _array(path: Path) -> Any:
     return array
 
 
-def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
+def _from_folder(folder: Path, tracks: Sequence[str]) -> BroughtFeatures:
     import numpy as np
 
     names = _names(folder)
@@ -171,7 +171,7 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
         if not path.is_file():
             continue
         array = _array(path)
-        sound = _sound(array, str(path))
+        sound = _check_array(array, str(path))
         shape = shape or sound.shape[1:]
         if sound.shape[1:] != shape:
             raise DataError(
@@ -191,10 +191,10 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> Own:
         found[track] = [np.ascontiguousarray(sound[:, index]) for index in range(shape[0])]
     others = sum(path.suffix == ".npy" for path in folder.iterdir()) - len(found)
     numbers = tuple(str(index) for index in range(shape[0] if shape else 0))
-    return Own(found, names or numbers, names is not None or len(numbers) < 2, others)
+    return BroughtFeatures(found, names or numbers, names is not None or len(numbers) < 2, others)
 
 
-def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> Own:
+def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> BroughtFeatures:
     import numpy as np
 
     table, names = _table(place, paths, tracks)
@@ -212,7 +212,7 @@ def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> 
             if not np.isfinite(layer[its]).all():
                 raise DataError(f"{place} track '{track}' has NaN or infinity in layer {name}")
         found[track] = [layer[its] for layer in layers]
-    return Own(found, names, True)
+    return BroughtFeatures(found, names, True)
 
 
 def _table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[Any, tuple[str, ...]]:

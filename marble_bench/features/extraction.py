@@ -36,9 +36,9 @@ class Extraction:
     def encode(self, jobs: Sequence[Job], kind: Kind) -> None:
         """Encode all jobs and write what they give, shard by shard."""
         started = time.perf_counter()
-        self.guard.before_encoding(self.stores)
-        write = oddities.noting(self.cache, self.cost, partial(_write, self.stores))
-        loaded = partial(self.guard.loaded, self.stores)
+        self.guard.check_before_encoding(self.stores)
+        write = oddities.save_before(self.cache, self.cost, partial(_write, self.stores))
+        loaded = partial(self.guard.check_loaded, self.stores)
         pipeline.run(
             jobs, self.encoder, self.load, kind, write, self.settings, self.cost, self.progress, self.say, loaded
         )
@@ -46,7 +46,7 @@ class Extraction:
 
     def account(self, spans: Sequence[Span]) -> Cost:
         """The cost, with what is known of all these spans, whenever they were encoded."""
-        self.cost.odd = oddities.known(self.cache, spans)
+        self.cost.odd = oddities.load(self.cache, spans)
         self.cost.feature_bytes = sum(store.size_bytes() for store in self.stores)
         self.cost.whole_audio_s, self.cost.whole_extract_s = spent_on(self.stores, spans)
         return self.cost

@@ -1,6 +1,6 @@
-"""What an encoder gives for two fixed signals, kept beside its stores: does it still give what is stored?
+"""What an encoder gives for two fixed signals, stored beside its features: does it still give what is stored?
 
-Weights that `load` reads from somewhere, or draws at random, stand in no key. So each store has a fingerprint: every layer's
+Weights that `load` reads from somewhere, or draws at random, are in no key. So each store has a fingerprint: every layer's
 mean and root mean square over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer
 (the mean alone may be nothing but rounding, where a layer is normalised over time). Whenever an encoder is loaded it is made
 again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `tolerance` says.
@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
 from marble_bench.core import contract
-from marble_bench.core.encoder import Encode, Encoder, checked, ready
+from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features.precision import exact
 
@@ -72,7 +72,7 @@ def signals(sample_rate_hz: int, samples: int) -> NDArray[np.float32]:
     return np.stack([0.4 * noise, 0.1 * chords]).astype(np.float32)
 
 
-def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
+def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
     """The fingerprint of an encoder that was loaded."""
     import numpy as np
     import torch
@@ -88,13 +88,13 @@ def make(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
         values = frames.float()
         return torch.cat([values.mean(dim=1), values.square().mean(dim=1).sqrt()], dim=-1)
 
-    run = ready(encoder.name, encode)
+    run = check_callable(encoder.name, encode)
     found = []
     with exact(device), torch.inference_mode():
         for wave in signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
             batch = torch.from_numpy(audio.normalize(wave, encoder.normalize))[None].to(device)
             try:
-                found.append(checked(encoder.name, encoder.layers, run(batch, moments)))
+                found.append(check_layers(encoder.name, encoder.layers, run(batch, moments)))
             except torch.OutOfMemoryError as error:
                 raise BenchError(
                     f"{encoder.name}: one window of {length_s:.1f} s does not fit the memory of {device}: "
@@ -114,7 +114,7 @@ def tolerance(one: Fingerprint, other: Fingerprint) -> float:
     return SAME_DEVICE if same else OTHER_DEVICE
 
 
-def differing(now: Fingerprint, then: Fingerprint) -> tuple[str, float] | None:
+def compare(now: Fingerprint, then: Fingerprint) -> tuple[str, float] | None:
     """The first layer that differs by more than is allowed, and its relative error; None if none does."""
     import numpy as np
 
@@ -142,14 +142,16 @@ def read(folder: Path) -> Fingerprint | None:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        told = json.loads(_metadata(content)["fingerprint"])
+        facts = json.loads(_metadata(content)["fingerprint"])
         layers = load(content)
-        digest = told.pop("digest")
-        if digest != _digest(told, layers):
+        digest = facts.pop("digest")
+        if digest != _digest(facts, layers):
             raise ValueError("its digest is another")
-        if told["store"] != folder.name:
-            raise ValueError(f"it belongs to {told['store']}")
-        return Fingerprint({name: layers[name] for name in told["layers"]}, told["made"], told["device"], told["half"])
+        if facts["store"] != folder.name:
+            raise ValueError(f"it belongs to {facts['store']}")
+        return Fingerprint(
+            {name: layers[name] for name in facts["layers"]}, facts["made"], facts["device"], facts["half"]
+        )
     except (SafetensorError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise DataError(f"{path} is damaged ({error}): delete {folder} and run again") from error
 
@@ -166,16 +168,16 @@ def pack(store: str, found: Fingerprint, names: Sequence[str]) -> bytes:
     from safetensors.numpy import save
 
     layers = {name: found.layers[name] for name in names}
-    told: dict[str, Any] = {"layers": list(names), "made": found.made, "device": found.device, "half": found.half}
-    told["store"] = store
-    told["digest"] = _digest(told, layers)
-    packed: bytes = save(layers, {"fingerprint": json.dumps(told)})
+    facts: dict[str, Any] = {"layers": list(names), "made": found.made, "device": found.device, "half": found.half}
+    facts["store"] = store
+    facts["digest"] = _digest(facts, layers)
+    packed: bytes = save(layers, {"fingerprint": json.dumps(facts)})
     return packed
 
 
-def _digest(told: Mapping[str, Any], layers: Mapping[str, NDArray[np.float32]]) -> str:
-    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
-    for name in told["layers"]:
+def _digest(facts: Mapping[str, Any], layers: Mapping[str, NDArray[np.float32]]) -> str:
+    total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
+    for name in facts["layers"]:
         total.update(layers[name].tobytes())
     return total.hexdigest()
 
@@ -196,49 +198,49 @@ class Guard:
     now: Fingerprint | None = field(default=None, init=False)
 
     @property
-    def theirs(self) -> bool:
+    def is_users(self) -> bool:
         """Whether the encoder is of a user's file, whose weights no key may know."""
         return bool(self.encoder.code)
 
-    def before_encoding(self, stores: Sequence[Store]) -> None:
+    def check_before_encoding(self, stores: Sequence[Store]) -> None:
         """Load a user's encoder once and try its contract, if nothing is stored yet that it could be compared with.
 
         What gives the stored fingerprint again has been tried when that was made.
         """
-        if self.theirs and self.now is None and any(not store.rows or read(store.folder) is None for store in stores):
+        if self.is_users and self.now is None and any(not store.rows or read(store.folder) is None for store in stores):
             self._load()
 
-    def loaded(self, stores: Sequence[Store], now: Fingerprint) -> None:
+    def check_loaded(self, stores: Sequence[Store], now: Fingerprint) -> None:
         """Compare an encoder that was loaded with an earlier load, and with what is stored; keep it where nothing is.
 
         Raises BenchError naming the layer, the error, both dates, and what can be done; UsageError for an encoder that gives
         something else at every load.
         """
-        if self.now is not None and (found := differing(now, self.now)):
-            raise UsageError(unsteady(self.encoder.name, *found))
+        if self.now is not None and (found := compare(now, self.now)):
+            raise UsageError(describe_unsteady(self.encoder.name, *found))
         self.now = now
         for store in stores:
             then = read(store.folder)
             if then is None or not store.rows:  # the latter was left by a run that was killed before its first shard
                 store.put_beside(FILE, pack(store.folder.name, now, [name for name, _ in store.layers]))
-            elif found := differing(now, then):
-                raise BenchError(_changed(self.encoder, store.folder, now, then, *found))
+            elif found := compare(now, then):
+                raise BenchError(_describe_change(self.encoder, store.folder, now, then, *found))
 
-    def all_stored(self, stores: Sequence[Store]) -> None:
+    def check_stored(self, stores: Sequence[Store]) -> None:
         """Compare a user's encoder, of which everything is stored, with what is stored; nothing is written."""
-        if self.theirs:
+        if self.is_users:
             kept = [store for store in stores if read(store.folder) is not None]
-            self.loaded(kept, self.now or self._load())
+            self.check_loaded(kept, self.now or self._load())
 
     def _load(self) -> Fingerprint:
-        encode = ready(self.encoder.name, self.load())
-        if self.theirs:  # its mistakes in plain words, before anything is compared
+        encode = check_callable(self.encoder.name, self.load())
+        if self.is_users:  # its mistakes in plain words, before anything is compared
             with exact(self.device):
                 contract.require(self.encoder, encode, self.device)
-        self.now = make(self.encoder, encode, self.device)
+        self.now = compute(self.encoder, encode, self.device)
         return self.now
 
-    def open(self, root: Path, name: str) -> None:
+    def set_aside(self, root: Path, name: str) -> None:
         """Set a store's folder aside, if features are to be fresh and it is older than that."""
         folder = root / name
         if self.fresh_before is None or not folder.is_dir():
@@ -263,24 +265,26 @@ def _seconds(found: Fingerprint | None) -> float | None:
     return datetime.fromisoformat(found.made).timestamp()
 
 
-def made(folder: Path) -> str:
+def read_date(folder: Path) -> str:
     """When the features in a store's folder were first made; empty where that is not known."""
     found = read(folder)
     return found.made if found else ""
 
 
-def unsteady(name: str, layer: str, error: float) -> str:
+def describe_unsteady(name: str, layer: str, error: float) -> str:
     """What is said of an encoder that gave other features when it was loaded again."""
     return (
-        f"{name}: loaded twice, layer '{layer}' differs by {_shown(error)} for the same audio. Weights drawn at random at "
-        "every load, or dropout that is not switched off, make features that cannot be made again: read weights from a "
-        "file, draw them from a fixed seed, call model.eval()"
+        f"{name}: loaded twice, layer '{layer}' differs by {_format_error(error)} for the same audio. Weights drawn at "
+        "random at every load, or dropout that is not switched off, make features that cannot be made again: read weights "
+        "from a file, draw them from a fixed seed, call model.eval()"
     )
 
 
-def _changed(encoder: Encoder, folder: Path, now: Fingerprint, then: Fingerprint, layer: str, error: float) -> str:
+def _describe_change(
+    encoder: Encoder, folder: Path, now: Fingerprint, then: Fingerprint, layer: str, error: float
+) -> str:
     return (
-        f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_shown(error)} "
+        f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_format_error(error)} "
         f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; allowed is "
         f"{tolerance(now, then):g}. Name, version, code and declared weights are the same, so something has changed that "
         "they do not tell, such as weights that load reads. If that is meant, raise the encoder's version (it is "
@@ -288,5 +292,5 @@ def _changed(encoder: Encoder, folder: Path, now: Fingerprint, then: Fingerprint
     )
 
 
-def _shown(error: float) -> str:
+def _format_error(error: float) -> str:
     return "its shape or by values that are no numbers" if error == float("inf") else f"{error:.2g} (relative)"

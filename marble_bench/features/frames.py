@@ -2,8 +2,8 @@
 
 Each layer has a store of its own, so that asking for another layer later adds it and encodes nothing else again, and
 reading one never touches the others. A row is a frame. A sound longer than `piece_s`, or than the encoder takes, goes
-through it in pieces one after another, and their frames stand one behind the other; a rest that is shorter than the
-encoder can take gives no frames. Frame j of a layer stands for time j / rate, in later pieces too: an encoder hears `min_s`
+through it in pieces one after another, and their frames follow one another; a rest that is shorter than the
+encoder can take gives no frames. Frame j of a layer is at time j / rate, in later pieces too: an encoder hears `min_s`
 beyond a piece, so that none lacks its last frame, and what comes out beyond it is left out. An encoder that cuts what it is
 given into stretches and drops what remains gets pieces of whole stretches, and what remains of a sound as a piece.
 
@@ -144,7 +144,7 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
-    elsewhere: str = "",
+    remote_url: str = "",
     guard: Guard | None = None,
 ) -> tuple[Frames, Cost]:
     """Make sure that the frames of every sound are stored, and hand them out.
@@ -152,7 +152,7 @@ def extract(
     layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound): fields of
     `FeatureKey`. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
-    and what changes on the way. dtype, batch_s, workers, engine: see `jobs.Settings`. elsewhere: see `Store`.
+    and what changes on the way. dtype, batch_s, workers, engine: see `jobs.Settings`. remote_url: see `Store`.
     guard: as for `extract.extract`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
@@ -164,8 +164,8 @@ def extract(
     stores = []
     for index in layers:
         key = key_of(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
-        guard.open(root, folder_name(key))
-        stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], elsewhere))
+        guard.set_aside(root, folder_name(key))
+        stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], remote_url))
     settings = Settings(device, dtype, batch_s, workers, engine)
     work = Extraction(stores, encoder, load, guard, cache, settings, progress, say)
     spans = [sound.span for sound in sounds]
@@ -178,7 +178,7 @@ def extract(
         broken = work.cost.broken
         work.cost.damaged = {sound.name: broken[sound.span] for sound in sounds if sound.span in broken}
     else:
-        guard.all_stored(stores)
+        guard.check_stored(stores)
     cost = work.account(spans)
     rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
@@ -295,10 +295,10 @@ def _rows(piece_s: float | None, frames: Any, layer: Layer) -> Any:
     """`(windows, frames, width)` of a piece without what came out behind it, averaged by the layer's `reduction`."""
     if piece_s is not None:
         frames = frames[:, : round(piece_s * (layer.frame_rate_hz or 0))]
-    return averaged(frames, layer)
+    return average_frames(frames, layer)
 
 
-def averaged(frames: Any, layer: Layer) -> Any:
+def average_frames(frames: Any, layer: Layer) -> Any:
     """`(windows, frames, width)` averaged by the layer's `reduction`; a rest is left out."""
     many = reduction(layer)
     if many == 1:

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 Halves: TypeAlias = "list[NDArray[np.float16]]"  # per layer
 
 
-class Unfit(DataError):
+class UnfitWindow(DataError):
     """A window that the encoder cannot take. No fault of a file: it ends the pass."""
 
 

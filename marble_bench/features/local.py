@@ -12,7 +12,7 @@ from marble_bench.core.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import fingerprint
 from marble_bench.features.fingerprint import Fingerprint
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
 from marble_bench.features.runner import Runner
 
 AHEAD_BYTES = 1 << 30  # of samples that are read ahead, by what their files tell
@@ -32,7 +32,7 @@ def on_this_machine(
     """This machine: what reads, and what encodes."""
     encode = load()
     if loaded:
-        loaded(fingerprint.make(encoder, encode, settings.device))
+        loaded(fingerprint.compute(encoder, encode, settings.device))
     runner = Runner(encoder, encode, kind, settings, cost, say)
     with closing(read_ahead(jobs, settings.workers or os.cpu_count() or 1, cost)) as read:
         yield read, runner
@@ -59,7 +59,7 @@ def read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tuple
             held -= job.nbytes
             try:
                 groups = future.result()
-            except Unfit:
+            except UnfitWindow:
                 raise
             except DataError as error:
                 cost.broken[job.span] = str(error)

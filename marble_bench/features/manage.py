@@ -12,12 +12,12 @@ from typing import Any
 from marble_bench.errors import BenchError, DataError, counted
 from marble_bench.features import fingerprint
 from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
-from marble_bench.features.store import FORMAT, fault, index, read_about, shards
+from marble_bench.features.store import FORMAT, find_fault, index, read_about, shards
 from marble_bench.files.atomic import sweep
 
 
 @dataclass(frozen=True)
-class Held:
+class StoredFeatures:
     """One store. facts: what its key is made of. used_s: when it was last opened, in seconds since 1970. problem: why it
     cannot be read; rows and spans are then 0."""
 
@@ -41,19 +41,19 @@ class Held:
         return str(self.facts.get("encoder", self.key.rpartition("-")[0]))
 
 
-def held(cache: Path) -> list[Held]:
+def list_stores(cache: Path) -> list[StoredFeatures]:
     """Every store under a cache root, by name. Folders without features are left out."""
     root = cache / "features"
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [_held(folder) for folder in folders if (folder / ABOUT).is_file() or shards(folder)]
+    return [_describe_store(folder) for folder in folders if (folder / ABOUT).is_file() or shards(folder)]
 
 
-def _held(folder: Path) -> Held:
+def _describe_store(folder: Path) -> StoredFeatures:
     about = folder / ABOUT
     facts: dict[str, Any] = {}
     problem, spans, rows = "", 0, 0
     try:
-        facts = _claimed(folder)
+        facts = _read_claimed(folder)
         problem = _of_another_format(folder, facts)
         if not problem:
             facts = read_about(folder)
@@ -63,10 +63,10 @@ def _held(folder: Path) -> Held:
         problem = str(error)
     sizes = [shard.stat().st_size for shard in shards(folder)]
     used_s = (about if about.is_file() else folder).stat().st_mtime
-    return Held(folder, facts, sum(sizes), len(sizes), spans, rows, used_s, problem)
+    return StoredFeatures(folder, facts, sum(sizes), len(sizes), spans, rows, used_s, problem)
 
 
-def _claimed(folder: Path) -> dict[str, Any]:
+def _read_claimed(folder: Path) -> dict[str, Any]:
     """What `about.json` says, not checked; nothing if it cannot be read at all."""
     try:
         facts = json.loads((folder / ABOUT).read_text())
@@ -86,14 +86,14 @@ def _of_another_format(folder: Path, claimed: dict[str, Any]) -> str:
     return f"{folder} is of the format {found}; this version reads {FORMAT}"
 
 
-def faults(store: Held) -> Iterator[tuple[Path, str]]:
+def find_faults(store: StoredFeatures) -> Iterator[tuple[Path, str]]:
     """Each file of a store with what is wrong with it, or an empty string; every byte of a shard is read, twice.
 
     The path is what to remove: `about.json` or the fingerprint, which the next run writes again; an entry; a shard; or the
     whole folder where it is of another format.
     """
     folder = store.folder
-    if other := _of_another_format(folder, _claimed(folder)):
+    if other := _of_another_format(folder, _read_claimed(folder)):
         yield folder, other
         return
     yield folder / ABOUT, _why(read_about, folder)
@@ -109,7 +109,7 @@ def faults(store: Held) -> Iterator[tuple[Path, str]]:
         if not why:
             named.add(shard)
     for shard in sorted(there):
-        yield shard, fault(shard) if shard in named else _why(_named, shard)
+        yield shard, find_fault(shard) if shard in named else _why(_named, shard)
 
 
 def _named(shard: Path) -> None:
@@ -124,12 +124,12 @@ def _why(check: Callable[[Path], Any], path: Path) -> str:
     return ""
 
 
-def of_other_formats(cache: Path) -> str:
+def describe_other_formats(cache: Path) -> str:
     """What is said of stores that other versions of the suite wrote, which are not read; empty if there are none."""
     root = cache / "features"
     folders = root.iterdir() if root.is_dir() else ()
     found = [
-        folder for folder in folders if _of_another_format(folder, _claimed(folder))
+        folder for folder in folders if _of_another_format(folder, _read_claimed(folder))
     ]  # `verify` names damaged ones
     if not found:
         return ""
@@ -150,8 +150,8 @@ class Removal:
     why: str
 
 
-def removals(
-    stores: Sequence[Held], encoders: Sequence[str], unused_s: float | None, damaged: bool, now_s: float
+def plan_removals(
+    stores: Sequence[StoredFeatures], encoders: Sequence[str], unused_s: float | None, damaged: bool, now_s: float
 ) -> list[Removal]:
     """Stores of these encoders and those not used for so long; with `damaged`, single shards and stores of other formats.
 
@@ -167,7 +167,7 @@ def removals(
         if not damaged:
             chosen.append(Removal(store.folder, store.size_bytes, f"last used {days:.0f} days ago"))
         else:
-            for path, why in faults(store):
+            for path, why in find_faults(store):
                 if why and path.exists():
                     size = store.size_bytes if path == store.folder else path.stat().st_size
                     chosen.append(Removal(path, size, why))

@@ -29,11 +29,11 @@ MEND = "bench features prune --damaged removes it, and the same command makes it
 
 @dataclass(frozen=True)
 class Span:
-    """What was decoded of an audio file: its content's sha256, and the stretch in seconds: `"0:"` is all of it,
+    """What was decoded of an audio file: its content's sha256, and the segment in seconds: `"0:"` is all of it,
     `"3:1.5"` from 3 s on for 1.5 s, `"0:<30"` all of it but at most 30 s."""
 
     audio: str
-    stretch: str
+    segment: str
 
 
 @dataclass(frozen=True)
@@ -69,7 +69,7 @@ class Entry:
 
     def sealed(self) -> bytes:
         """The content of its file."""
-        spans = [[span.audio, span.stretch, rows] for span, rows in zip(self.spans, self.rows, strict=True)]
+        spans = [[span.audio, span.segment, rows] for span, rows in zip(self.spans, self.rows, strict=True)]
         spent = [[each.batch, each.audio_s, each.extract_s] for each in self.spent]
         facts = {"store": self.store, "sha256": self.sha256, "bytes": self.size_bytes, "spans": spans, "spent": spent}
         return seal(facts)
@@ -77,7 +77,7 @@ class Entry:
 
 def listing(spans: Sequence[Span], rows: Sequence[int]) -> str:
     """The spans of a shard with their counts of rows, as its metadata has them."""
-    return json.dumps([[span.audio, span.stretch, count] for span, count in zip(spans, rows, strict=True)])
+    return json.dumps([[span.audio, span.segment, count] for span, count in zip(spans, rows, strict=True)])
 
 
 def seal(facts: dict[str, Any]) -> bytes:
@@ -110,7 +110,7 @@ def read_entry(path: Path) -> Entry:
             store=facts["store"],
             sha256=facts["sha256"],
             size_bytes=facts["bytes"],
-            spans=tuple(Span(audio, stretch) for audio, stretch, _ in facts["spans"]),
+            spans=tuple(Span(audio, segment) for audio, segment, _ in facts["spans"]),
             rows=tuple(rows for _, _, rows in facts["spans"]),
             spent=tuple(Spent(*each) for each in facts["spent"]),
         )
@@ -155,7 +155,7 @@ def sha256_of(path: Path) -> str:
     return total.hexdigest()
 
 
-def matching(shard: Path, content: Path | None = None) -> Entry:
+def match_entry(shard: Path, content: Path | None = None) -> Entry:
     """The entry that has the sha256 of a shard's file. content: where the file lies, if not in its place yet.
 
     Raises DataError naming the shard if no entry has, or if the file cannot be read.
@@ -171,7 +171,7 @@ def matching(shard: Path, content: Path | None = None) -> Entry:
     raise DataError(f"feature shard {shard} is not what was written (its sha256 differs from the manifest's): {MEND}")
 
 
-def whole(folder: Path) -> Iterator[tuple[Path, Entry]]:
+def read_manifest(folder: Path) -> Iterator[tuple[Path, Entry]]:
     """The shards of a store that are there, each with an entry; no shard is read. A shard that is missing is left out.
 
     Raises DataError naming a shard that is not in the manifest or of another length, or an entry that is damaged.

@@ -1,7 +1,7 @@
 """What is odd about the sounds whose features are stored, kept beside them.
 
 A run that finds all features stored reads no sound, and its record shall say what the first one's said. So what was odd is
-noted in one file of the cache, a line for each span, before the features are written. Only odd spans stand in it.
+noted in one file of the cache, a line for each span, before the features are written. It lists odd spans only.
 """
 
 from __future__ import annotations
@@ -18,11 +18,11 @@ def _file(cache: Path) -> Path:
     return cache / "audio" / "oddities.jsonl"
 
 
-def noting(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Callable[[Shard], None]:
+def save_before(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Callable[[Shard], None]:
     """`write`, which first notes what `cost.odd` has of a shard's spans."""
 
     def both(shard: Shard) -> None:
-        lines = [json.dumps([s.audio, s.stretch, *cost.odd[s]]) + "\n" for s in shard.spans if s in cost.odd]
+        lines = [json.dumps([s.audio, s.segment, *cost.odd[s]]) + "\n" for s in shard.spans if s in cost.odd]
         if lines:
             path = _file(cache)
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -33,7 +33,7 @@ def noting(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Callable[
     return both
 
 
-def known(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
+def load(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
     """What was noted of some spans, now or by an earlier run; a line that is not whole is left out."""
     path, wanted = _file(cache), set(spans)
     found: dict[Span, tuple[str, ...]] = {}
@@ -41,15 +41,15 @@ def known(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
         return found
     for line in path.read_text(errors="replace").splitlines():
         try:
-            audio, stretch, *odd = json.loads(line)
+            audio, segment, *odd = json.loads(line)
         except (ValueError, TypeError, RecursionError):
-            continue  # cut by a kill while it was written; the features it stands for were not written either
-        if (span := Span(audio, stretch)) in wanted:
+            continue  # cut by a kill while it was written; the features it belongs to were not written either
+        if (span := Span(audio, segment)) in wanted:
             found[span] = tuple(odd)
     return found
 
 
-def by_kind(odd: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, list[str]]:
+def group_by_kind(odd: Iterable[tuple[str, tuple[str, ...]]]) -> dict[str, list[str]]:
     """Names of clips by what is odd about them. odd: each clip's name with that."""
     kinds: dict[str, list[str]] = {}
     for name, those in odd:

@@ -17,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from marble_bench.core.encoder import Encode, Encoder
-from marble_bench.features.batches import Close, Made, batches
+from marble_bench.features.batches import EncodedBatch, ShardEnd, batches
 from marble_bench.features.fingerprint import Fingerprint
 from marble_bench.features.jobs import Cost, Halves, Job, Kind, Settings, Shard
 from marble_bench.features.local import on_this_machine
@@ -46,33 +46,33 @@ def run(
     engine = on_this_machine
     if settings.engine == "ray":
         from marble_bench.features.ray import on_ray as engine
-    unwritten = _Unwritten(jobs, encoder.sample_rate_hz)
+    open_shards = _OpenShards(jobs, encoder.sample_rate_hz)
     with (
         ThreadPoolExecutor(1, "write") as writer,
         engine(jobs, encoder, load, kind, settings, cost, say or (lambda _: None), loaded) as (read, runner),
     ):
-        shards = _Behind(writer, write)
+        shards = _BackgroundWriter(writer, write)
         for step in runner.over(batches(read, kind, encoder.sample_rate_hz, runner.step)):
-            if isinstance(step, Close):
+            if isinstance(step, ShardEnd):
                 shards.wait()  # at most one shard waits, whatever the disk does
-                shards.hand_in(unwritten.close(step.jobs))
+                shards.submit(open_shards.close(step.jobs))
                 continue
-            unwritten.add(step)
+            open_shards.add(step)
             cost.audio_s += step.samples / encoder.sample_rate_hz
             if progress:
-                progress(unwritten.begun + len(cost.broken), len(jobs), cost.audio_s)
+                progress(open_shards.begun + len(cost.broken), len(jobs), cost.audio_s)
             shards.check()  # a full disk is told now, not a shard later
         shards.wait()
 
 
-class _Behind:
+class _BackgroundWriter:
     """Writes shards in another thread, one at a time."""
 
     def __init__(self, thread: ThreadPoolExecutor, write: Callable[[Shard], None]) -> None:
         self.thread, self.write = thread, write
         self.writing: Future[None] | None = None
 
-    def hand_in(self, shard: Shard) -> None:
+    def submit(self, shard: Shard) -> None:
         """Begin to write a shard."""
         self.writing = self.thread.submit(self.write, shard)
 
@@ -87,8 +87,8 @@ class _Behind:
             self.writing.result()
 
 
-class _Unwritten:
-    """What has been encoded of shards that are not closed yet. begun: jobs of which something was encoded, in all."""
+class _OpenShards:
+    """Encoded windows of shards that are not closed yet. begun: jobs of which something was encoded, in all."""
 
     def __init__(self, jobs: Sequence[Job], sample_rate_hz: int) -> None:
         self.jobs, self.sample_rate_hz = jobs, sample_rate_hz
@@ -97,7 +97,7 @@ class _Unwritten:
         self.begun = 0
         self.closed = time.perf_counter()
 
-    def add(self, made: Made) -> None:
+    def add(self, made: EncodedBatch) -> None:
         """Take what a batch gave."""
         each_s = made.samples / len(made.places) / self.sample_rate_hz
         for row, (number, group, window) in enumerate(made.places):

@@ -21,7 +21,7 @@ from marble_bench.features import batches, mapped
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
 from marble_bench.features.precision import mean_over_time
 from marble_bench.features.store import Span, Store, check_room, folder_name
 from marble_bench.features.types import Features
@@ -82,15 +82,15 @@ def open_store(
     window: Window,
     cache: Path,
     dtype: str = "float32",
-    elsewhere: str = "",
+    remote_url: str = "",
     change: str = "",
     guard: Guard | None = None,
 ) -> Store:
     """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
     facts, root = key_of(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
     if guard:
-        guard.open(root, folder_name(facts))
-    return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], elsewhere)
+        guard.set_aside(root, folder_name(facts))
+    return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], remote_url)
 
 
 def key_of(
@@ -184,7 +184,7 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
-    elsewhere: str = "",
+    remote_url: str = "",
     say: Callable[[str], None] | None = None,
     change: str = "",
     guard: Guard | None = None,
@@ -192,7 +192,7 @@ def extract(
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers, engine: see `jobs.Settings`. elsewhere: see `Store`. change: what is done to every item, see
+    dtype, batch_s, workers, engine: see `jobs.Settings`. remote_url: see `Store`. change: what is done to every item, see
     `Item`. guard: compares the encoder with what it gave when the store was made; a run has one for all its stores.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
@@ -201,7 +201,7 @@ def extract(
     check_window(encoder, window)
     load = partial(encoder.load, weights.path, device)
     guard = guard or Guard(encoder, load, device)
-    store = open_store(encoder, weights, window, cache, dtype, elsewhere, change, guard)
+    store = open_store(encoder, weights, window, cache, dtype, remote_url, change, guard)
     settings = Settings(device, dtype, batch_s, workers, engine)
     work = Extraction([store], encoder, load, guard, cache, settings, progress, say)
     items = [replace(item, change=change) for item in items]
@@ -217,7 +217,7 @@ def extract(
         broken = work.cost.broken
         work.cost.damaged = {i.clip.id: broken[span] for span, i in zip(spans, items, strict=True) if span in broken}
     else:
-        guard.all_stored([store])
+        guard.check_stored([store])
     work.cost.damaged |= unread
     return store, spans, work.account(spans)
 
@@ -273,14 +273,14 @@ def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
         return 1  # decoding it will say what is wrong
 
 
-def load(store: Store, spans: Sequence[Span], held_bytes: int = HELD_BYTES) -> Features:
-    """The features of some spans, in their order. held_bytes: what they may take in memory; more than that is mapped."""
+def load(store: Store, spans: Sequence[Span]) -> Features:
+    """The features of some spans, in their order: read into memory up to `HELD_BYTES`; more than that is mapped."""
     import numpy as np
 
     counts = [store.rows[span].count for span in spans]
     clip = np.repeat(np.arange(len(spans)), counts)
     layers: Sequence[NDArray[np.float16] | mapped.MappedLayer]
-    if 2 * sum(counts) * sum(width for _, width in store.layers) <= held_bytes:
+    if 2 * sum(counts) * sum(width for _, width in store.layers) <= HELD_BYTES:
         layers = [store.read(index, spans) for index in range(len(store.layers))]
     else:
         layers = mapped.layers(store, spans)
@@ -290,7 +290,7 @@ def load(store: Store, spans: Sequence[Span], held_bytes: int = HELD_BYTES) -> F
 def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
     """One group, `(windows, samples)`, of a clip at the encoder's rate.
 
-    Raises DataError for a file that cannot be used, Unfit for a window that the encoder cannot take.
+    Raises DataError for a file that cannot be used, UnfitWindow for a window that the encoder cannot take.
     """
     rate = encoder.sample_rate_hz
     odd: list[str] = []
@@ -321,7 +321,7 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
 
 
 def _changed(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
-    return perturb.changed(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
+    return perturb.apply_change(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
 
 
 def unfit(length_s: float, encoder: Encoder) -> str:
@@ -337,9 +337,9 @@ def unfit(length_s: float, encoder: Encoder) -> str:
 
 
 def check_window(encoder: Encoder, window: Window) -> None:
-    """Raise Unfit if a task's windows are of a length that the encoder cannot take: no file could be used."""
+    """Raise UnfitWindow if a task's windows are of a length that the encoder cannot take: no file could be used."""
     if window.length_s is not None and (why := unfit(window.length_s, encoder)):
-        raise Unfit(f"the task {why}")
+        raise UnfitWindow(f"the task {why}")
 
 
 def too_short(length_s: float, encoder: Encoder, window: Window) -> str:

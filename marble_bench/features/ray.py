@@ -22,9 +22,9 @@ from typing import Any
 from marble_bench.core.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features import fingerprint
-from marble_bench.features.batches import Batch, Close, Made
+from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.fingerprint import Fingerprint
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, Unfit
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
 from marble_bench.features.runner import Runner
 
 ATTEMPTS = 4  # a task or actor that is lost so often is given up
@@ -69,7 +69,7 @@ def _read(read: Callable[[], Groups]) -> tuple[Any, Groups]:
     try:
         groups = read()
     except (BenchError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        kind = next((kind for kind in (Unfit, DataError, BenchError) if isinstance(error, kind)), None)
+        kind = next((kind for kind in (UnfitWindow, DataError, BenchError) if isinstance(error, kind)), None)
         return (kind.__name__ if kind else "", str(error) if kind else f"{type(error).__name__}: {error}"), Groups()
     return ([group.shape for group in groups], groups.oddities), groups
 
@@ -84,7 +84,7 @@ class _Encoding:
 
     def fingerprint(self) -> Fingerprint:
         """What the encoder here gives for fixed signals."""
-        return fingerprint.make(self.encoder, self.loaded, self.device)
+        return fingerprint.compute(self.encoder, self.loaded, self.device)
 
     def encode(
         self, places: list[tuple[int, int, int]], names: list[str], *groups: Groups
@@ -115,19 +115,19 @@ class _Remote:
         """How many windows of so many samples go together."""
         return self.plan.step(length)
 
-    def over(self, batches: Iterable[Batch | Close]) -> Iterator[Made | Close]:
+    def over(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
         """What each batch gives; several are under way."""
-        under_way: deque[tuple[Batch, Any] | Close] = deque()
+        under_way: deque[tuple[Batch, Any] | ShardEnd] = deque()
         sent = 0
         for batch in batches:
-            if isinstance(batch, Close):
+            if isinstance(batch, ShardEnd):
                 under_way.append(batch)
             else:
                 under_way.append((batch, self._sent(batch, self.actors[sent % len(self.actors)])))
                 sent += 1
             while under_way and (
-                isinstance(under_way[0], Close)
-                or sum(not isinstance(each, Close) for each in under_way) > PER_ENCODER * len(self.actors)
+                isinstance(under_way[0], ShardEnd)
+                or sum(not isinstance(each, ShardEnd) for each in under_way) > PER_ENCODER * len(self.actors)
             ):
                 yield self._taken(under_way.popleft())
         while under_way:
@@ -140,10 +140,10 @@ class _Remote:
         where = [(place[id(window.groups)], window.group, window.row) for window in windows]
         return actor.encode.remote(where, batch.names, *refs.values())
 
-    def _taken(self, step: tuple[Batch, Any] | Close) -> Made | Close:
+    def _taken(self, step: tuple[Batch, Any] | ShardEnd) -> EncodedBatch | ShardEnd:
         import ray
 
-        if isinstance(step, Close):
+        if isinstance(step, ShardEnd):
             return step
         batch, ref = step
         try:
@@ -158,7 +158,7 @@ class _Remote:
         self.cost.again += again
         if isinstance(layers, str):
             raise BenchError(layers)
-        return Made(layers, batch.places, len(batch.windows) * len(batch.windows[0]))
+        return EncodedBatch(layers, batch.places, len(batch.windows) * len(batch.windows[0]))
 
 
 def _no_kind() -> Kind:
@@ -264,7 +264,7 @@ def _reading(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tuple
             if kind in ("DataError", ""):
                 cost.broken[job.span] = text if kind else f"reading {job.name} failed: {text}"
                 continue
-            raise Unfit(text) if kind == "Unfit" else BenchError(text)
+            raise UnfitWindow(text) if kind == "UnfitWindow" else BenchError(text)
         if shapes[1]:
             cost.odd[job.span] = shapes[1]
         yield number, job, [_Group(groups, index, shape) for index, shape in enumerate(shapes[0])]

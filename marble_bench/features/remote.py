@@ -1,4 +1,4 @@
-"""A second place for the shards of a store, anywhere fsspec reaches: `s3://bucket/features`, `file:///mnt/features`.
+"""A remote store of features, anywhere fsspec reaches: `s3://bucket/features`, `file:///mnt/features`.
 
 Before a pass, what only one side has is copied to the other; behind every shard that is written, it is put there too. So a
 pass on a machine whose disk does not last goes on where the last one stopped, and other machines have the features by asking
@@ -15,8 +15,8 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.features.manifest import matching, unseal
-from marble_bench.files.atomic import whole
+from marble_bench.features.manifest import match_entry, unseal
+from marble_bench.files.atomic import atomic_path
 
 KINDS = (".arrow", ".json", "fingerprint.safetensors")  # the files of a store, by how their names end
 
@@ -26,7 +26,7 @@ def _manifest_first(name: str) -> tuple[bool, str]:
 
 
 @dataclass(frozen=True)
-class Place:
+class RemoteStore:
     """A folder of features at a URL."""
 
     url: str
@@ -35,13 +35,13 @@ class Place:
         if "://" not in self.url:
             raise UsageError(f"'{self.url}' is no place for features: give a URL such as s3://bucket/features")
 
-    def both(self, folder: Path) -> tuple[int, int]:
+    def sync(self, folder: Path) -> tuple[int, int]:
         """Copy what one side lacks of a store's folder. Returns the files fetched and sent.
 
         The folder is made if only the URL has it. Raises BenchError naming the URL, DataError naming a file that is not
         what was written.
         """
-        with self._told():
+        with self._name_url_in_errors():
             files, root = self._files(folder.name)
             files.invalidate_cache()
             known = files.ls(root, detail=False) if files.exists(root) else []
@@ -50,7 +50,7 @@ class Place:
             if there:
                 folder.mkdir(parents=True, exist_ok=True)
             for name in sorted(there - here, key=_manifest_first):
-                with whole(folder / name) as temporary:
+                with atomic_path(folder / name) as temporary:
                     files.get_file(f"{root}/{name}", str(temporary))
                     self._compare(folder / name, temporary, f"delete {self.url}/{folder.name}/{name} and run again")
         for name in sorted(here - there, key=_manifest_first):
@@ -65,7 +65,7 @@ class Place:
         """
         try:
             if place.suffix == ".arrow":
-                matching(place, content)
+                match_entry(place, content)
             elif place.suffix == ".json":
                 unseal(content)
         except DataError as error:
@@ -73,11 +73,11 @@ class Place:
 
     def put(self, path: Path) -> None:
         """Send one file of a store, whole or not at all. Raises BenchError naming the URL."""
-        with self._told():
+        with self._name_url_in_errors():
             files, root = self._files(path.parent.name)
             files.makedirs(root, exist_ok=True)
             if "file" in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol):
-                with whole(Path(root) / path.name) as temporary:
+                with atomic_path(Path(root) / path.name) as temporary:
                     files.put_file(str(path), str(temporary))
             else:  # object stores show an object when it is whole
                 files.put_file(str(path), f"{root}/{path.name}")
@@ -89,13 +89,13 @@ class Place:
         return files, f"{root.rstrip('/')}/{key}"
 
     @contextmanager
-    def _told(self) -> Iterator[None]:
+    def _name_url_in_errors(self) -> Iterator[None]:
         try:
             yield
         except BenchError:
             raise
         except Exception as error:  # each file system has its own: botocore's have nothing in common with OSError
             raise BenchError(
-                f"features cannot be kept at {self.url}: {type(error).__name__}: {error}. What is written here is kept, and "
+                f"features cannot be stored at {self.url}: {type(error).__name__}: {error}. What is written here stays, and "
                 "the same command goes on from there"
             ) from error

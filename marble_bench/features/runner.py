@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.contract import HALF_MAX
-from marble_bench.core.encoder import Encode, Encoder, checked, ready
+from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
 from marble_bench.errors import BenchError
-from marble_bench.features.batches import Batch, Close, Made
+from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.jobs import Cost, Halves, Kind, Settings
 from marble_bench.features.precision import exact
 
@@ -62,7 +62,7 @@ class Runner:
         cost: Cost,
         say: Callable[[str], None],
     ) -> None:
-        self.encoder, self.encode, self.kind = encoder, ready(encoder.name, encode), kind
+        self.encoder, self.encode, self.kind = encoder, check_callable(encoder.name, encode), kind
         self.settings, self.cost, self.say = settings, cost, say
         self.cuda = settings.device.startswith("cuda")
         self.batch_s = settings.batch_s or BATCH_S
@@ -72,7 +72,7 @@ class Runner:
         """How many windows of so many samples go together."""
         return max(1, int((self.batch_s * self.encoder.sample_rate_hz + 0.5) // length))
 
-    def over(self, batches: Iterable[Batch | Close]) -> Iterator[Made | Close]:
+    def over(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
         """What each batch gives. On CUDA the next one is already under way when one is fetched."""
         under_way: deque[tuple[Batch, list[_Part]]] = deque()
         for batch in batches:
@@ -80,7 +80,7 @@ class Runner:
                 under_way.append((batch, self.launched(batch)))
             while len(under_way) > (1 if self.cuda and isinstance(batch, Batch) else 0):
                 yield self.fetched(*under_way.popleft())
-            if isinstance(batch, Close):
+            if isinstance(batch, ShardEnd):
                 yield batch
         while under_way:
             yield self.fetched(*under_way.popleft())
@@ -120,7 +120,7 @@ class Runner:
         with exact(self.settings.device), torch.inference_mode(), precision:
             found = self.encode(batch, self.kind.pool)
         layers = self.encoder.layers
-        checked(self.encoder.name, layers, found)
+        check_layers(self.encoder.name, layers, found)
         with torch.inference_mode():
             chosen = [self.kind.rows(found[index], layers[index]) for index in self.kind.layers]
             for index, each in zip(self.kind.layers, chosen, strict=True):
@@ -140,7 +140,7 @@ class Runner:
             ready.record(torch.cuda.current_stream(self.settings.device))
             return _Part(windows, largest, halves, ready)
 
-    def fetched(self, batch: Batch, parts: list[_Part]) -> Made:
+    def fetched(self, batch: Batch, parts: list[_Part]) -> EncodedBatch:
         import numpy as np
 
         made: list[Halves] = []
@@ -164,7 +164,7 @@ class Runner:
             made.append(halves)
             first += len(windows)
         whole = made[0] if len(made) == 1 else [np.concatenate(each) for each in zip(*made, strict=True)]
-        return Made(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
+        return EncodedBatch(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
 
     def _alone(self, window: NDArray[np.float32]) -> tuple[NDArray[np.float32], Halves]:
         """One window in float32. Raises BenchError if it does not fit the memory."""

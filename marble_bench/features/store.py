@@ -2,12 +2,12 @@
 
 A folder holds the features of one key: encoder, its version and weights digest, preprocessing, sample rate, window and
 precision. A row is one window, or in a store of frames one frame; rows are known by the audio file's digest, the span of it
-that was decoded, and their order. All rows of a span stand in one shard, so a span is there wholly or not at all. A shard is
+that was decoded, and their order. All rows of a span are in one shard, so a span is there wholly or not at all. A shard is
 named by the spans it lists, and is written under a temporary name, synced and renamed: what exists is whole. Two processes
 that write the same rows only put the same file in its place twice.
 
 What is stored is checked when a shard is first read, by two digests. The manifest beside the shards (`manifest`) has the
-sha256 of each whole shard file. Inside each shard stands a digest over everything that a row means: the folder's name, which
+sha256 of each whole shard file. Inside each shard is a digest over everything that a row means: the folder's name, which
 is the key's, the spans and their counts of rows, the names, widths and types of the layers, and every value.
 """
 
@@ -27,8 +27,8 @@ from marble_bench.core import keys
 from marble_bench.core.contract import HALF_MAX
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
-from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, matching, seal, unseal, whole
-from marble_bench.features.remote import Place
+from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, match_entry, read_manifest, seal, unseal
+from marble_bench.features.remote import RemoteStore
 from marble_bench.files.atomic import sweep, write_whole
 
 if TYPE_CHECKING:
@@ -37,11 +37,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Span",
+    "SpanRows",
     "Spent",
     "Store",
-    "Stored",
     "check_room",
-    "fault",
+    "find_fault",
     "folder_name",
     "index",
     "shards",
@@ -58,7 +58,7 @@ STORE = b"store"  # key of a shard's metadata: the name of the folder it was wri
 
 
 @dataclass(frozen=True)
-class Stored:
+class SpanRows:
     """Where the rows of a span lie: a shard, and the rows `first ... first + count - 1` of it.
 
     spent: what making them took.
@@ -98,23 +98,23 @@ def check_room(folder: Path, needed: int, what: str, hint: str, say: Callable[[s
 class Store:
     """The features of one key. `layers`: names and widths, in order. `rows`: where each span lies.
 
-    key: digest of the facts. elsewhere: a URL where the shards are kept too; see `Place`. Nothing stands on the disk
+    key: digest of the facts. remote_url: a URL where the shards are stored too; see `RemoteStore`. Nothing is on the disk
     before the first shard, so a pass that is refused before it leaves nothing.
     """
 
     def __init__(
-        self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], elsewhere: str = ""
+        self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], remote_url: str = ""
     ) -> None:
         self.folder, self.key = root / folder_name(facts), keys.digest(facts)
-        self.elsewhere = Place(elsewhere) if elsewhere else None
+        self.remote = RemoteStore(remote_url) if remote_url else None
         self.layers = tuple(layers)
         self._beside: dict[str, bytes] = {}
         self._about = seal({"format": FORMAT, **facts, "layers": self.layers})
         self._pending: list[tuple[Span, list[NDArray[np.float16]], Spent]] = []
         self._checked: set[Path] = set()
         _check_writable(self.folder)
-        if self.elsewhere:
-            self.elsewhere.both(self.folder)
+        if self.remote:
+            self.remote.sync(self.folder)
         if self.folder.is_dir():
             if not (self.folder / ABOUT).is_file():
                 self._write(ABOUT, self._about)
@@ -131,14 +131,14 @@ class Store:
             self._beside[name] = content
 
     def _write(self, name: str, content: bytes) -> None:
-        """Write a file of the folder, elsewhere too. Raises BenchError if the disk refuses."""
+        """Write a file of the folder, and of the remote store. Raises BenchError if the disk refuses."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             write_whole(self.folder / name, content)
         except OSError as error:
             raise BenchError(f"the feature cache {self.folder} cannot be written: {error.strerror}") from error
-        if self.elsewhere:
-            self.elsewhere.put(self.folder / name)
+        if self.remote:
+            self.remote.put(self.folder / name)
 
     def add(self, span: Span, layers: Sequence[NDArray[np.floating[Any]]], spent: Spent = NOT_KNOWN) -> None:
         """Keep the rows of one span, per layer `(rows, width)`, until `flush` writes them. spent: what making them took.
@@ -161,7 +161,7 @@ class Store:
     def flush(self) -> None:
         """Write what was added as one shard, named by its spans, the bytes decided by key, spans and values alone.
 
-        What stands beside it and its entry in the manifest are written first. Raises BenchError if the disk refuses;
+        The files beside it and its entry in the manifest are written first. Raises BenchError if the disk refuses;
         finished shards stay.
         """
         if not self._pending:
@@ -186,11 +186,11 @@ class Store:
                 f"features cannot be written to {shard}: {error.strerror}; finished shards are kept, and the same "
                 "command goes on from there once there is room"
             ) from error
-        if self.elsewhere:
-            self.elsewhere.put(self.folder / entry.name)
-            self.elsewhere.put(shard)
+        if self.remote:
+            self.remote.put(self.folder / entry.name)
+            self.remote.put(shard)
         self._checked.discard(shard)
-        for span, stored in _placed(shard, entry):
+        for span, stored in _place_spans(shard, entry):
             self.rows.setdefault(span, stored)
         self._pending = []
 
@@ -204,7 +204,7 @@ class Store:
             name: pa.DictionaryArray.from_arrays(row, pa.array(values, pa.string()))
             for name, values in (
                 ("audio", [span.audio for span in spans]),
-                ("stretch", [span.stretch for span in spans]),
+                ("stretch", [span.segment for span in spans]),
             )
         }
         for place, (name, width) in enumerate(self.layers):
@@ -223,7 +223,7 @@ class Store:
         """A layer's column of a shard, mapped. Raises DataError naming the shard if it is not what was written."""
         name, width = self.layers[layer]
         self._check(shard)
-        with _opened(shard) as table:
+        with _open(shard) as table:
             if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
                 raise DataError(f"feature shard {shard} has the layers {found}, not '{name}' of width {width}: {MEND}")
             return table.column(f"layer:{name}")
@@ -231,7 +231,7 @@ class Store:
     def _check(self, shard: Path) -> None:
         """Raise DataError for a shard that is not what was written. It is read once."""
         if shard not in self._checked:
-            if why := fault(shard):
+            if why := find_fault(shard):
                 raise DataError(why)
             self._checked.add(shard)
 
@@ -321,33 +321,33 @@ def read_about(folder: Path) -> dict[str, Any]:
     return about
 
 
-def index(folder: Path) -> dict[Span, Stored]:
+def index(folder: Path) -> dict[Span, SpanRows]:
     """Where the spans of a store lie, by its manifest; no shard is read.
 
     Raises DataError naming a shard or an entry that is damaged.
     """
-    rows: dict[Span, Stored] = {}
-    for shard, entry in whole(folder):
-        for span, stored in _placed(shard, entry):
+    rows: dict[Span, SpanRows] = {}
+    for shard, entry in read_manifest(folder):
+        for span, stored in _place_spans(shard, entry):
             rows.setdefault(span, stored)
     return rows
 
 
-def _placed(shard: Path, entry: Entry) -> Iterator[tuple[Span, Stored]]:
+def _place_spans(shard: Path, entry: Entry) -> Iterator[tuple[Span, SpanRows]]:
     first = 0
     for span, count, spent in zip(entry.spans, entry.rows, entry.spent, strict=True):
-        yield span, Stored(shard, first, count, spent)
+        yield span, SpanRows(shard, first, count, spent)
         first += count
 
 
-def fault(shard: Path) -> str:
+def find_fault(shard: Path) -> str:
     """What is wrong with a shard: nothing, or a sentence that names it and the next step. Every byte is read, twice.
 
     The file is compared with the manifest before anything of it is parsed.
     """
     try:
-        entry = matching(shard)
-        with _opened(shard) as table:
+        entry = match_entry(shard)
+        with _open(shard) as table:
             facts = table.schema.metadata or {}
             if (store := facts.get(STORE, b"").decode()) != shard.parent.name:
                 return f"feature shard {shard} belongs to the store '{store}', not to {shard.parent.name}: {MEND}"
@@ -387,7 +387,7 @@ def _layers_of(table: Any) -> list[list[Any]]:
 
 
 @contextmanager
-def _opened(shard: Path) -> Iterator[Any]:
+def _open(shard: Path) -> Iterator[Any]:
     """A shard's table, mapped. Raises DataError naming a shard that is no Arrow file of such a table."""
     import pyarrow as pa
 

@@ -25,7 +25,7 @@ MOST_VISITS = 8  # of one folder that several links lead to
 
 
 @contextmanager
-def whole(path: Path) -> Iterator[Path]:
+def atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, to write a file or a folder to: whole or not at all, it comes to `path`.
 
     It is synced (a file) and renamed when the block ends, and removed if anything fails, which leaves `path` as it was.
@@ -46,11 +46,11 @@ def whole(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: Any) -> None:
     """Write `content` (bytes or a buffer), whole or not at all. Raises OSError."""
-    with whole(path) as temporary:
+    with atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
-def left_behind(path: Path, older_than_s: float = STALE_S) -> bool:
+def is_stale(path: Path, older_than_s: float = STALE_S) -> bool:
     """Whether a temporary file or folder is so old that its writer must have been killed."""
     try:
         return time.time() - path.stat().st_mtime > older_than_s
@@ -62,7 +62,7 @@ def sweep(folder: Path, pattern: str = ".*.tmp") -> int:
     """Remove what killed writers left: old temporary files and folders. Returns the bytes of the files."""
     gone = 0
     for left in folder.glob(pattern):
-        if not left_behind(left):
+        if not is_stale(left):
             continue
         if left.is_dir():
             shutil.rmtree(left, ignore_errors=True)

@@ -45,7 +45,7 @@ class _BrokenOff(Exception):
 
 
 @dataclass(frozen=True)
-class Talk:
+class DownloadCallbacks:
     """Who is told what happens, and how long is waited between tries (a test does not wait)."""
 
     say: Callable[[str], None]
@@ -53,8 +53,8 @@ class Talk:
     wait: Callable[[float], None] = time.sleep
 
 
-def in_lines(say: Callable[[str], None]) -> Talk:
-    """A Talk without bars: now and then a line of how far a download is."""
+def in_lines(say: Callable[[str], None]) -> DownloadCallbacks:
+    """Callbacks without bars: now and then a line of how far a download is."""
     last = [time.monotonic()]
 
     def progress(name: str, done: int, total: int | None) -> None:
@@ -62,7 +62,7 @@ def in_lines(say: Callable[[str], None]) -> Talk:
             last[0] = time.monotonic()
             say(f"{name}: {done / 1e6:,.0f}" + (f" of {total / 1e6:,.0f} MB" if total else " MB"))
 
-    return Talk(say, progress)
+    return DownloadCallbacks(say, progress)
 
 
 def name_of(source: Source) -> str:
@@ -88,8 +88,8 @@ def check_protected(source: Source) -> None:
 class _Redirects(urllib.request.HTTPRedirectHandler):
     """Follows redirects to http and https, tells of another host, and never leaves https for http."""
 
-    def __init__(self, talk: Talk) -> None:
-        self.talk = talk
+    def __init__(self, callbacks: DownloadCallbacks) -> None:
+        self.callbacks = callbacks
 
     def redirect_request(  # type: ignore[no-untyped-def]
         self, req, fp, code, msg, headers, newurl
@@ -99,37 +99,37 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
             fp.close()
             raise DataError(f"{req.full_url} redirects to {newurl}, which is not followed: only https is from there on")
         if was.netloc != will.netloc:
-            self.talk.say(f"{was.netloc} hands {req.full_url} out from {will.scheme}://{will.netloc}")
+            self.callbacks.say(f"{was.netloc} hands {req.full_url} out from {will.scheme}://{will.netloc}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
-def _opened(request: urllib.request.Request, talk: Talk) -> http.client.HTTPResponse:
+def _open(request: urllib.request.Request, callbacks: DownloadCallbacks) -> http.client.HTTPResponse:
     """The answer to a request, after redirects."""
     # with an instance of its own, build_opener leaves the usual handler of redirects away
-    found: http.client.HTTPResponse = urllib.request.build_opener(_Redirects(talk)).open(request, timeout=60)
+    found: http.client.HTTPResponse = urllib.request.build_opener(_Redirects(callbacks)).open(request, timeout=60)
     return found
 
 
-def size_of(source: Source, talk: Talk) -> int | None:
+def size_of(source: Source, callbacks: DownloadCallbacks) -> int | None:
     """The size that the server gives, in bytes; None, with a word why, where it gives none."""
     try:
-        with _opened(urllib.request.Request(source.url, method="HEAD"), talk) as answer:
+        with _open(urllib.request.Request(source.url, method="HEAD"), callbacks) as answer:
             length = _length(answer.headers)
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
-        talk.say(f"the size of {source.url} is not known beforehand ({_shown(error)})")
+        callbacks.say(f"the size of {source.url} is not known beforehand ({_describe_error(error)})")
         return None
     if length is None:
-        talk.say(f"the size of {source.url} is not known beforehand (the server does not say)")
+        callbacks.say(f"the size of {source.url} is not known beforehand (the server does not say)")
     return length
 
 
-def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: str = "") -> Path:
-    """One file of a web address, whole and checked, at `target`; what stands there is checked, and not fetched again.
+def download(source: Source, target: Path, scratch: Path, callbacks: DownloadCallbacks, by_hand: str = "") -> Path:
+    """One file of a web address, whole and checked, at `target`; what is there is checked, and not fetched again.
 
-    by_hand: what to do if it cannot be had, for the error. Raises DataError for what the server does or for bytes that
-    are not the published ones, OSError for what the disk does.
+    by_hand: what to do if it cannot be downloaded, for the error. Raises DataError for what the server does or for bytes
+    that are not the published ones, OSError for what the disk does.
     """
     if target.is_file():
         _verify(source, target, scratch)
@@ -139,7 +139,7 @@ def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: s
     scratch.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, TRIES + 1):
         try:
-            _fetch(source, partial, talk)
+            _fetch(source, partial, callbacks)
             break
         except urllib.error.HTTPError as error:
             error.close()  # it holds the connection
@@ -150,8 +150,8 @@ def download(source: Source, target: Path, scratch: Path, talk: Talk, by_hand: s
             why = str(error)
         if attempt == TRIES:
             raise DataError(f"{source.url} broke off {TRIES} times, last: {why}; the same command goes on from there")
-        talk.say(f"{source.url}: {why}; trying again ({attempt} of {TRIES - 1})")
-        talk.wait(2.0**attempt)
+        callbacks.say(f"{source.url}: {why}; trying again ({attempt} of {TRIES - 1})")
+        callbacks.wait(2.0**attempt)
     _tag(partial).unlink(missing_ok=True)
     _verify(source, partial, scratch)
     target.parent.mkdir(parents=True, exist_ok=True)
@@ -163,17 +163,17 @@ def _tag(partial: Path) -> Path:
     return partial.with_name(f"{partial.name}.tag")
 
 
-def _fetch(source: Source, partial: Path, talk: Talk) -> None:
+def _fetch(source: Source, partial: Path, callbacks: DownloadCallbacks) -> None:
     """Go on with a partial file; start anew where the server does not do ranges or has another version by now."""
     have, tag = partial.stat().st_size if partial.is_file() else 0, _tag(partial)
     if have and not tag.is_file() and not (source.sha256 or source.md5):
-        talk.say(f"{source.url}: nothing tells whether {partial} is of the server's present file; starting anew")
+        callbacks.say(f"{source.url}: nothing tells whether {partial} is of the server's present file; starting anew")
         have = 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     if have and tag.is_file():
         headers["If-Range"] = tag.read_text(encoding="latin-1")
     try:
-        answer = _opened(urllib.request.Request(source.url, headers=headers), talk)
+        answer = _open(urllib.request.Request(source.url, headers=headers), callbacks)
     except urllib.error.HTTPError as error:
         if error.code != 416 or not have:
             raise
@@ -182,9 +182,9 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
             return  # nothing behind what is there, so it is whole; a digest will say
         raise _start_over(partial, f"the {have:,} bytes that were there are no part of the server's file") from error
     except (http.client.HTTPException, OSError) as error:
-        raise _BrokenOff(_shown(error)) from error
+        raise _BrokenOff(_describe_error(error)) from error
     except ValueError as error:  # an address that it redirects to
-        raise DataError(f"{source.url} gives an answer that cannot be read: {_shown(error)}") from error
+        raise DataError(f"{source.url} gives an answer that cannot be read: {_describe_error(error)}") from error
     with answer:
         total = _length(answer.headers)
         if going_on := answer.status == 206:
@@ -192,12 +192,14 @@ def _fetch(source: Source, partial: Path, talk: Talk) -> None:
                 raise _start_over(partial, f"the server sent another range than the asked one from {have:,} on")
             total = None if total is None else total + have
         else:
-            partial.unlink(missing_ok=True)  # before its tag, which must never stand beside bytes of another version
+            partial.unlink(missing_ok=True)  # before its tag, which must never lie beside bytes of another version
             _keep_tag(answer.headers, tag)
-        _write(answer, source, partial, "ab" if going_on else "wb", total, talk)
+        _write(answer, source, partial, "ab" if going_on else "wb", total, callbacks)
 
 
-def _write(answer: Any, source: Source, partial: Path, mode: str, total: int | None, talk: Talk) -> None:
+def _write(
+    answer: Any, source: Source, partial: Path, mode: str, total: int | None, callbacks: DownloadCallbacks
+) -> None:
     """Write an answer's bytes to a partial file. total: what the file is to have; None where the server does not tell."""
     most = source.size_bytes
     if most is not None and total is not None and total > most:
@@ -208,7 +210,7 @@ def _write(answer: Any, source: Source, partial: Path, mode: str, total: int | N
             if most is not None and file.tell() + len(part) > most:
                 raise _too_large(source, partial, file.tell() + len(part))
             file.write(part)
-            talk.progress(name_of(source), file.tell(), total)
+            callbacks.progress(name_of(source), file.tell(), total)
         file.flush()
         os.fsync(file.fileno())
         found = file.tell()
@@ -230,7 +232,7 @@ def _start_over(partial: Path, why: str) -> _BrokenOff:
     return _BrokenOff(f"{why}; starting anew")
 
 
-def _shown(error: Exception) -> str:
+def _describe_error(error: Exception) -> str:
     """What an error says, which may be the server's own bytes: on one short line, without control characters."""
     words = " ".join(str(error).split())[:200] or type(error).__name__
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
@@ -256,7 +258,7 @@ def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
         try:
             part = answer.read(PART)
         except (http.client.HTTPException, OSError) as error:
-            raise _BrokenOff(_shown(error)) from error
+            raise _BrokenOff(_describe_error(error)) from error
         if not part:
             return
         yield part
@@ -273,7 +275,7 @@ def _verify(source: Source, path: Path, scratch: Path) -> None:
     for kind, published, had in found:
         if agrees(published, had):
             continue
-        if path.parent != scratch:  # it stood there before, and may be the user's own
+        if path.parent != scratch:  # it was there before, and may be the user's own
             raise DataError(
                 f"{path} has {kind} {had}, {source.url} published {published}; move it away and fetch again"
             )

@@ -1,4 +1,4 @@
-"""Which texts may be a name in a record, and the folder that a name stands for.
+"""Which texts may be a name in a record, and the folder of a name.
 
 A record's names (of tasks, models, protocols, metrics) may come from anybody. They are looked up among what is registered,
 and never opened. The rule keeps a name from being a path to code, a hidden file or a way out of a folder.
@@ -38,7 +38,7 @@ def is_name(text: str) -> bool:
 
 
 def is_text(text: str) -> bool:
-    """Whether a text may stand in a record at all: on one line, of characters that are shown as themselves.
+    """Whether a text may be in a record at all: on one line, of characters that are shown as themselves.
 
     >>> is_text("chroma, 12 bins"), is_text("two\\nlines"), is_text("\\x1b[31mred")
     (True, False, False)

@@ -1,6 +1,6 @@
 """Folders for what one process needs while it works: gone when it ends, and at the latest when the next one begins.
 
-Each stands in `<cache>/scratch` and has a lock that its process holds. However the process ends, the system lets go of the
+Each is in `<cache>/scratch` and has a lock that its process holds. However the process ends, the system lets go of the
 lock. So a folder whose lock is free belongs to nobody, and whoever makes a new folder removes it. A cache may be shared by
 machines whose locks do not reach each other, so only folders of this machine are looked at.
 """
@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from marble_bench.errors import BenchError
-from marble_bench.files.atomic import FULL, left_behind
+from marble_bench.files.atomic import FULL, is_stale
 
 if TYPE_CHECKING:
     from filelock import BaseFileLock
@@ -31,7 +31,7 @@ OLD_S = 7 * 86400.0  # a folder without a lock is of an earlier version; it is l
 def scratch_folder(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """A new folder that is gone at the end. What killed processes left is removed first.
 
-    Where the cache cannot be written, the folder stands in the system's place for temporary files, and `say` is told. Raises
+    Where the cache cannot be written, the folder is in the system's place for temporary files, and `say` is told. Raises
     BenchError if a disk fills up while it is in use.
     """
     from filelock import FileLock
@@ -90,7 +90,7 @@ def _sweep(root: Path) -> None:
             continue  # its process is at work
         _remove(path.with_suffix(""), lock)
     for path in root.iterdir():
-        if path.is_dir() and not path.with_name(f"{path.name}.lock").exists() and left_behind(path, OLD_S):
+        if path.is_dir() and not path.with_name(f"{path.name}.lock").exists() and is_stale(path, OLD_S):
             shutil.rmtree(path, ignore_errors=True)
 
 

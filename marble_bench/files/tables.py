@@ -109,7 +109,7 @@ def read_lines(path: Path, *, byte_order_mark: bool = True) -> list[str]:
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """A row of a table: its fields by column, with the file and line that they stand in."""
+    """A row of a table: its fields by column, with the file and line that they come from."""
 
     path: Path
     line: int
@@ -140,40 +140,34 @@ def read_table(
     delimiter: str = ",",
     unique: Sequence[str] = (),
     strip: bool = False,
-    rest: str = "",
 ) -> Iterator[Row]:
     """The rows of a table with a head.
 
-    columns: those that must be there; others may be. unique: columns in which no value may stand twice. strip: take
-    blanks and tabs off names and fields. rest: the name of the last column where a row may have any number of fields
-    from there on: they are given as one field, joined by the delimiter. Raises DataError naming the line of the first fault.
+    columns: those that must be there; others may be. unique: columns in which no value may occur twice. strip: take
+    blanks and tabs off names and fields. Raises DataError naming the line of the first fault.
     """
     lines = read_lines(path)
     if not lines:
         raise fault(path, f"is empty; it should have the columns {listing(columns)}")
     head = _fields(path, 1, lines[0], delimiter, strip)
     _check_head(path, head, columns)
-    if rest and head[-1] != rest:
-        raise fault(path, f"has {brief(head[-1])} as its last column, not {rest}", 1)
     seen: dict[str, dict[str, int]] = {column: {} for column in unique}
     for number, line in enumerate(lines[1:], 2):
         fields = _fields(path, number, line, delimiter, strip)
-        if rest and len(fields) > len(head):
-            fields[len(head) - 1 :] = [delimiter.join(fields[len(head) - 1 :])]
         if len(fields) != len(head):
             raise fault(path, f"has {len(fields)} fields, the head {len(head)}", number)
         row = Row(path, number, dict(zip(head, fields, strict=True)))
         for column, lines_of in seen.items():
             first = lines_of.setdefault(row[column], number)
             if first != number:
-                raise row.fault(f"{column} {brief(row[column])} stands in line {first} already; which one is right?")
+                raise row.fault(f"{column} {brief(row[column])} is already in line {first}; which one is right?")
         yield row
 
 
 def _fields(path: Path, number: int, line: str, delimiter: str, strip: bool) -> list[str]:
     """The fields of one line: no field of a label table goes on in the next line, so a quotation mark that does is
     astray."""
-    if strip:  # what stands between a quotation mark and the delimiter is no part of the field
+    if strip:  # what is between a quotation mark and the delimiter is no part of the field
         cut = re.escape(delimiter)
         line = re.sub(rf'"[ \t]+(?={cut}|$)', '"', re.sub(rf'(^|{cut})[ \t]+"', r'\1"', line))
     try:
@@ -222,7 +216,7 @@ def _constant(word: str) -> NoReturn:
 
 
 def read_json(path: Path) -> Any:
-    """What a JSON file holds. Raises DataError for what is no JSON, a name that stands twice in one object, NaN,
+    """What a JSON file holds. Raises DataError for what is no JSON, a name that occurs twice in one object, NaN,
     infinity, and
     brackets that go too deep. JSON is UTF-8 without a byte order mark, as its standard asks."""
     text = read_text(path, byte_order_mark=False)

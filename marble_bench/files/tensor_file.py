@@ -1,4 +1,4 @@
-"""A safetensors file by what it holds: one digest for the same tensors, whatever file they stand in.
+"""A safetensors file by what it holds: one digest for the same tensors, whatever file holds them.
 
 The format (github.com/huggingface/safetensors) is the header's length in eight bytes, a JSON header with each tensor's type,
 shape and place, then the tensors' bytes. The header's order, its blanks and its metadata differ between writers, and so does

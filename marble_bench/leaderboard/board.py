@@ -22,8 +22,18 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.leaderboard.rows import Against, Cell, published_cells, record_cells, task_of
-from marble_bench.records.record_file import Predicted, Stored, alike, predicted
+from marble_bench.leaderboard.rows import (
+    Cell,
+    MetricReading,
+    Position,
+    Provenance,
+    PublishedDifference,
+    Uncertainty,
+    published_cells,
+    record_cells,
+    task_of,
+)
+from marble_bench.records.record_file import Predicted, Stored, alike, read_predictions
 from marble_bench.scoring import statistics
 from marble_bench.scoring.scores import number
 
@@ -40,7 +50,7 @@ PLAUSIBLE = (
 
 
 @dataclass(frozen=True)
-class Asked:
+class BoardFilter:
     """Which part of all is shown: one protocol; miniatures or not; some tasks and models, all if empty."""
 
     protocol: str
@@ -62,7 +72,7 @@ class Board:
     perturbed: records with scores of changed test clips, shown or not.
     """
 
-    asked: Asked
+    asked: BoardFilter
     cells: list[Cell]
     floors: list[Cell]
     averages: list[Cell]
@@ -74,7 +84,7 @@ class Board:
     @property
     def columns(self) -> list[tuple[str, str]]:
         """Task and metric of each column: tasks by name, the main metric of each first."""
-        seen = dict.fromkeys((cell.task, not cell.main, cell.metric) for cell in self.cells)
+        seen = dict.fromkeys((cell.task, not cell.measure.main, cell.metric) for cell in self.cells)
         return list(dict.fromkeys((task, metric) for task, _, metric in sorted(seen, key=lambda each: each[:2])))
 
     def everything(self) -> list[Cell]:
@@ -82,7 +92,7 @@ class Board:
         return [*self.cells, *self.averages, *self.floors]
 
 
-def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> Board:
+def build_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path | None = None) -> Board:
     """The board of some records and, where they are asked for, of what papers print.
 
     cache: a folder that keeps the jackknife of each record's scores, which full test splits need a minute for.
@@ -91,17 +101,17 @@ def make(stored: Sequence[Stored], asked: Asked, cache: Path | None = None) -> B
     cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
     answers = _Answers(by_path, cache)
     cells = [_with_own_interval(cell, answers) for cell in cells]
-    cells = against_published(_ranked(cells, answers)) + (
+    cells = against_published(_rank(cells, answers)) + (
         [] if asked.mini else [c for c in published_cells() if asked.shows(c)]
     )
-    used = [by_path[path] for path in dict.fromkeys(cell.source for cell in cells if cell.mark == "measured")]
+    used = [by_path[path] for path in dict.fromkeys(cell.origin.source for cell in cells if cell.mark == "measured")]
     floors = _floors(cells, answers)
     curves = [each for each in stored if each.record.few_shot and _asked_for(each, asked)]
     perturbed = [each for each in stored if each.record.perturbations and _asked_for(each, asked)]
     return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves, perturbed)
 
 
-def _asked_for(each: Stored, asked: Asked) -> bool:
+def _asked_for(each: Stored, asked: BoardFilter) -> bool:
     return any(asked.shows(cell) for cell in record_cells([each]))
 
 
@@ -127,43 +137,43 @@ class _Answers:
 
     def of(self, cell: Cell) -> Predicted | None:
         """The predictions behind a measured cell; None where there are none."""
-        key = (cell.source, cell.metric)
+        key = (cell.origin.source, cell.metric)
         if key not in self._read:
-            self._read[key] = predicted(self.stored[cell.source], cell.metric)
+            self._read[key] = read_predictions(self.stored[cell.origin.source], cell.metric)
         return self._read[key]
 
     def jackknife(self, cell: Cell) -> tuple[float, NDArray[Any]]:
         """Score, and the scores `(blocks,)` with one block of clips left out, both the mean over seeds."""
-        key = (cell.source, cell.metric)
+        key = (cell.origin.source, cell.metric)
         if key not in self._cut:
-            self._cut[key] = self._kept(cell)
+            self._cut[key] = self._load_or_compute(cell)
         return self._cut[key]
 
-    def _kept(self, cell: Cell) -> tuple[float, NDArray[Any]]:
+    def _load_or_compute(self, cell: Cell) -> tuple[float, NDArray[Any]]:
         import numpy as np
 
         from marble_bench.files.atomic import write_whole
 
         answers = self.of(cell)
         assert answers is not None
-        digests = self.stored[cell.source].record.digests
+        digests = self.stored[cell.origin.source].record.digests
         digest = digests.predictions if digests else ""
-        kept = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.f64" if self.cache and digest else None
-        if kept is not None and (values := _read_kept(kept)) is not None:
+        cached = self.cache / f"{digest}-{cell.metric}-{statistics.BLOCKS}.f64" if self.cache and digest else None
+        if cached is not None and (values := _read_cached(cached)) is not None:
             return float(values[0]), values[1:]
         metric, outputs, truth = answers.metric, answers.outputs, answers.truth
         ones = np.ones((1, len(answers.groups)), dtype=np.float32)
         score = statistics.rescored(metric, outputs, truth, ones).mean()
         cut = statistics.rescored(metric, outputs, truth, statistics.left_out(answers.groups)).mean(axis=1)
-        if kept is not None:
+        if cached is not None:
             content = np.concatenate([[score], cut]).astype("<f8").tobytes()
             with suppress(OSError):  # a cache that cannot be written only costs the same time again
-                kept.parent.mkdir(parents=True, exist_ok=True)
-                write_whole(kept, hashlib.sha256(content).digest() + content)
+                cached.parent.mkdir(parents=True, exist_ok=True)
+                write_whole(cached, hashlib.sha256(content).digest() + content)
         return float(score), cut
 
 
-def _read_kept(path: Path) -> NDArray[Any] | None:
+def _read_cached(path: Path) -> NDArray[Any] | None:
     """What was kept in the statistics cache; None if nothing was, or if it is not what was written."""
     import numpy as np
 
@@ -186,11 +196,13 @@ def _with_own_interval(cell: Cell, answers: _Answers) -> Cell:
         return cell
     low, high = statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
     made = (number(low), number(high))
-    told = cell.interval or (None, None)
+    told = cell.uncertainty.interval or (None, None)
     if all(one is other or _equal(one, other) for one, other in zip(told, made, strict=True)):
         return cell
     words = "interval made again from the predictions, which do not give the record's"
-    return replace(cell, interval=made, basis=f"{cell.basis}; {words}")
+    return replace(
+        cell, uncertainty=replace(cell.uncertainty, interval=made, basis=f"{cell.uncertainty.basis}; {words}")
+    )
 
 
 def _equal(one: float | None, other: float | None) -> bool:
@@ -199,7 +211,7 @@ def _equal(one: float | None, other: float | None) -> bool:
 
 def _is_plausible(cell: Cell, answers: _Answers) -> bool:
     """Whether an interval holds its score and is about as wide as the jackknife's."""
-    low, high = cell.interval or (None, None)
+    low, high = cell.uncertainty.interval or (None, None)
     if low is None or high is None or not low <= cell.value <= high or not _smooth(cell, answers):
         return False
     score, cut = answers.jackknife(cell)
@@ -208,7 +220,7 @@ def _is_plausible(cell: Cell, answers: _Answers) -> bool:
     return least <= high - low <= most
 
 
-def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
+def _rank(cells: list[Cell], answers: _Answers) -> list[Cell]:
     """Cells with rank and letters, column by column."""
     columns: dict[tuple[str, str], list[Cell]] = {}
     for cell in cells:
@@ -220,8 +232,8 @@ def _ranked(cells: list[Cell], answers: _Answers) -> list[Cell]:
             (one, other): _p(answers.jackknife(able[one]), answers.jackknife(able[other]))
             for one, other in combinations(range(len(able)), 2)
         }
-        for cell, (rank, ties) in zip(able, standings(able, apart), strict=True):
-            done[id(cell)] = replace(cell, rank=rank, ties=ties)
+        for cell, (rank, ties) in zip(able, rank_cells(able, apart), strict=True):
+            done[id(cell)] = replace(cell, position=Position(rank, ties))
     return [done.get(id(cell), cell) for cell in cells]
 
 
@@ -234,7 +246,7 @@ def _p(a: tuple[float, NDArray[Any]], b: tuple[float, NDArray[Any]]) -> float:
     return statistics.paired_p(a[0] - b[0], a[1] - b[1])
 
 
-def standings(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[tuple[int, str]]:
+def rank_cells(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[tuple[int, str]]:
     """Rank and letters of each cell of one column, from the p of every pair of their indices.
 
     Letters go from the best score to the worst.
@@ -254,7 +266,7 @@ def standings(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[tu
 
 
 def _worse_first(cell: Cell) -> float:
-    return cell.value if cell.higher_is_better else -cell.value
+    return cell.value if cell.measure.higher_is_better else -cell.value
 
 
 def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
@@ -284,9 +296,12 @@ def against_published(cells: Sequence[Cell]) -> list[Cell]:
         if cell.mini
         else replace(
             cell,
-            against=tuple(
-                Against(each.mark, each.value, cell.value - each.value, _verdict(cell, each.value))
-                for each in printed.get((cell.model, cell.protocol, *cell.column), ())
+            position=replace(
+                cell.position,
+                against=tuple(
+                    PublishedDifference(each.mark, each.value, cell.value - each.value, _verdict(cell, each.value))
+                    for each in printed.get((cell.model, cell.protocol, *cell.column), ())
+                ),
             ),
         )
         for cell in cells
@@ -294,71 +309,83 @@ def against_published(cells: Sequence[Cell]) -> list[Cell]:
 
 
 def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
-    """How each score of some records stands to what papers print of the same model, protocol, task and metric."""
+    """How each score of some records compares with what papers print of the same model, protocol, task and metric."""
     return [
-        {"model": cell.model, "task": cell.task, "metric": cell.metric, "measured": cell.value, "interval": cell.interval,
+        {"model": cell.model, "task": cell.task, "metric": cell.metric,
+         "measured": cell.value, "interval": cell.uncertainty.interval,
          "source": each.mark, "published": each.value, "difference": each.difference, "verdict": each.verdict}
         for cell in against_published(record_cells(stored))
-        for each in cell.against
+        for each in cell.position.against
     ]  # fmt: skip
 
 
 def _verdict(cell: Cell, published: float) -> str:
-    low, high = cell.interval or (None, None)
+    low, high = cell.uncertainty.interval or (None, None)
     if low is None or high is None:
         return "no interval"
     return "inside" if low <= published <= high else ("above" if cell.value > published else "below")
 
 
 def _floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
-    """Two rows: the constant answer (`trivial`), and answers made by chance (`random`), of each measured column.
-
-    Random: classes and tags get outputs drawn alike for all clips; scalars get the truth of another clip. The mean of 200
-    draws; None for other kinds of answer.
-    """
-    import numpy as np
-    import torch
-
+    """Two rows: the constant answer (`trivial`), and answers made by chance (`random`), of each measured column."""
     floors: dict[tuple[str, str, str], Cell] = {}
     for cell in cells:
         if cell.mark != "measured":
             continue
-        bare = replace(
-            cell, mark="floor", source="", weights="", interval=None, spread=None, rank=None, ties="", against=(),
-            contaminated="", comparable=True, why_not=(), trivial=None,
-        )  # fmt: skip
-        if cell.trivial is not None:
-            made = replace(
-                bare, model="trivial", value=cell.trivial, basis="the best constant answer made of training labels"
-            )
-            floors.setdefault(("trivial", *cell.column), made)
+        if (trivial := cell.measure.trivial) is not None:
+            basis = "the best constant answer made of training labels"
+            floors.setdefault(("trivial", *cell.column), _floor(cell, "trivial", trivial, basis))
         if ("random", *cell.column) in floors:
             continue
-        found = answers.of(cell)
-        if found is None or found.metric.kind not in ("classes", "tags", "scalars"):
-            continue
-        random = np.random.default_rng(0)
-        if found.metric.kind == "scalars":
-            guesses = torch.stack([found.truth[random.permutation(len(found.truth))] for _ in range(SHUFFLES)])
-        else:
-            guesses = torch.from_numpy(random.normal(size=(SHUFFLES, *found.outputs.shape[1:])))
-        value = float((found.metric.on_resample or found.metric.compute)(guesses, found.truth).mean())
-        floors[("random", *cell.column)] = replace(
-            bare, model="random", value=value, basis=f"answers by chance, mean of {SHUFFLES} draws"
-        )
+        if (value := _score_by_chance(answers.of(cell))) is not None:
+            basis = f"answers by chance, mean of {SHUFFLES} draws"
+            floors[("random", *cell.column)] = _floor(cell, "random", value, basis)
     return sorted(floors.values(), key=lambda cell: cell.model, reverse=True)
+
+
+def _floor(cell: Cell, model: str, value: float, basis: str) -> Cell:
+    """A cell of a row of floors, in the column of a measured one."""
+    return replace(
+        cell,
+        model=model,
+        mark="floor",
+        value=value,
+        measure=replace(cell.measure, trivial=None),
+        weights="",
+        uncertainty=Uncertainty(basis=basis),
+        origin=Provenance(),
+        position=Position(),
+    )
+
+
+def _score_by_chance(found: Predicted | None) -> float | None:
+    """The mean score of `SHUFFLES` random answers to the clips of some predictions. None for other kinds of answer.
+
+    Classes and tags get outputs drawn alike for all clips; scalars get the truth of another clip.
+    """
+    import numpy as np
+    import torch
+
+    if found is None or found.metric.kind not in ("classes", "tags", "scalars"):
+        return None
+    random = np.random.default_rng(0)
+    if found.metric.kind == "scalars":
+        guesses = torch.stack([found.truth[random.permutation(len(found.truth))] for _ in range(SHUFFLES)])
+    else:
+        guesses = torch.from_numpy(random.normal(size=(SHUFFLES, *found.outputs.shape[1:])))
+    return float((found.metric.on_resample or found.metric.compute)(guesses, found.truth).mean())
 
 
 def points(cell: Cell) -> float:
     """A score as MARBLE's mean takes it: percent, or decibels as they are."""
-    return cell.value * (1 if cell.unit == "dB" else 100)
+    return cell.value * cell.measure.scale
 
 
 def averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
     """MARBLE's overall mean, in points, of every row that covers all tasks of the cells (see the module)."""
     by_row: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for cell in cells:
-        if cell.averaged:
+        if cell.measure.averaged:
             by_row.setdefault(cell.row, {}).setdefault(cell.task, []).append(points(cell))
     tasks = {cell.task for cell in cells}
     wanted = {task: max(len(row.get(task, ())) for row in by_row.values()) for task in tasks} if by_row else {}
@@ -378,7 +405,7 @@ def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
         return []
     of_row: dict[tuple[str, str, str], list[Cell]] = {row: [] for row in found}
     for cell in cells:
-        if cell.row in of_row and cell.averaged:
+        if cell.row in of_row and cell.measure.averaged:
             of_row[cell.row].append(cell)
     made = [_mean(value, of_row[row], tasks) for row, value in found.items()]
     able = [cell for cell in made if cell.mark == "measured" and all(answers.of(part) for part in of_row[cell.row])]
@@ -387,37 +414,45 @@ def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
         p[one, other] = _p_of_means(of_row[able[one].row], of_row[able[other].row], answers)
     if any(value is None for value in p.values()):
         return made  # some pair was not scored on the same clips
-    stands = dict(
-        zip((cell.row for cell in able), standings(able, {k: v for k, v in p.items() if v is not None}), strict=True)
+    ranks = dict(
+        zip((cell.row for cell in able), rank_cells(able, {k: v for k, v in p.items() if v is not None}), strict=True)
     )
-    return [
-        replace(cell, rank=stands[cell.row][0], ties=stands[cell.row][1]) if cell.row in stands else cell
-        for cell in made
-    ]
+    return [replace(cell, position=Position(*ranks[cell.row])) if cell.row in ranks else cell for cell in made]
 
 
 def _mean(value: float, parts: Sequence[Cell], tasks: int) -> Cell:
     """The cell of an overall mean. value: in points. parts: the cells that it is the mean of."""
     first = parts[0]
-    half = _together(parts, _half_width) / tasks if first.mark == "measured" else math.nan
+    half = _combine_widths(parts, _half_width) / tasks if first.mark == "measured" else math.nan
     known = math.isfinite(half)
     return replace(
-        first, task=AVERAGE, metric=AVERAGE, value=value / 100, unit="fraction", source="", main=True,
-        averaged=False, borrowed=any(cell.borrowed for cell in parts), spread=None, trivial=None, rank=None, ties="",
-        against=(), contaminated=", ".join(sorted({cell.contaminated for cell in parts} - {""})),
-        interval=((value - half) / 100, (value + half) / 100) if known else None,
-        basis=f"mean of {tasks} tasks" + ("; normal, from the tasks' intervals" if known else ""),
-        comparable=all(cell.comparable for cell in parts),
-    )  # fmt: skip
+        first,
+        task=AVERAGE,
+        metric=AVERAGE,
+        value=value / 100,
+        measure=MetricReading("fraction", first.measure.higher_is_better),
+        uncertainty=Uncertainty(
+            ((value - half) / 100, (value + half) / 100) if known else None,
+            f"mean of {tasks} tasks" + ("; normal, from the tasks' intervals" if known else ""),
+        ),
+        origin=replace(
+            first.origin,
+            source="",
+            borrowed=any(cell.origin.borrowed for cell in parts),
+            comparable=all(cell.origin.comparable for cell in parts),
+            contaminated=", ".join(sorted({cell.origin.contaminated for cell in parts} - {""})),
+        ),
+        position=Position(),
+    )
 
 
 def _half_width(cell: Cell) -> float:
     """Half a 95 % interval, in points."""
-    low, high = cell.interval or (None, None)
-    return float("nan") if low is None or high is None else (high - low) / 2 * (1 if cell.unit == "dB" else 100)
+    low, high = cell.uncertainty.interval or (None, None)
+    return math.nan if low is None or high is None else (high - low) / 2 * cell.measure.scale
 
 
-def _together(cells: Sequence[Cell], width: Callable[[Cell], float]) -> float:
+def _combine_widths(cells: Sequence[Cell], width: Callable[[Cell], float]) -> float:
     """The width of a sum over tasks: metrics of a task are averaged, tasks of a corpus added, corpora squared and added."""
     by_task: dict[str, list[float]] = {}
     for cell in cells:
@@ -445,11 +480,11 @@ def _p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> floa
             return None
         apart = answers.jackknife(cell)[1] - answers.jackknife(other[cell.column])[1]
         blocks = len(apart)
-        scale = 1 if cell.unit == "dB" else 100
-        errors[cell.column] = float(np.sqrt((blocks - 1) / blocks * ((apart - apart.mean()) ** 2).sum())) * scale
-    error = _together(a, lambda cell: errors[cell.column])
+        error = float(np.sqrt((blocks - 1) / blocks * ((apart - apart.mean()) ** 2).sum()))
+        errors[cell.column] = error * cell.measure.scale
+    whole = _combine_widths(a, lambda cell: errors[cell.column])
     tasks: dict[str, list[float]] = {}
     for cell in a:
         tasks.setdefault(cell.task, []).append(points(cell) - points(other[cell.column]))
     value = sum(sum(each) / len(each) for each in tasks.values())
-    return float(2 * norm.sf(abs(value) / error)) if error > 0 else 1.0
+    return float(2 * norm.sf(abs(value) / whole)) if whole > 0 else 1.0

@@ -8,17 +8,17 @@ because who looks at hundreds of them finds some.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, did_you_mean, listing
-from marble_bench.leaderboard.rows import elsewhere, is_control, standing
+from marble_bench.leaderboard.rows import display_order, hint_at_other_boards, is_control
 from marble_bench.records.record import Score
-from marble_bench.records.record_file import Predicted, Stored, alike, predicted
+from marble_bench.records.record_file import Predicted, Stored, alike, read_predictions
 from marble_bench.records.results import read
-from marble_bench.records.validation import judged
+from marble_bench.records.validation import keep_valid
 from marble_bench.scoring import statistics
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class Part:
 
 
 @dataclass(frozen=True)
-class Moved:
+class ClipDifference:
     """A clip, its truth as text, and the gain of A over B on it by the metric's own measure of a clip."""
 
     clip: str
@@ -49,7 +49,7 @@ class Moved:
 
 @dataclass(frozen=True)
 class Compared:
-    """One score of two records. value: A minus B. p: two-sided; holm: corrected, for main scores only."""
+    """One score of two records. difference: A minus B. holm: its p corrected, for main scores only."""
 
     task: str
     metric: str
@@ -57,13 +57,10 @@ class Compared:
     unit: str
     a: float
     b: float
-    value: float
-    low: float
-    high: float
-    p: float
+    difference: statistics.Difference
     holm: float | None
     parts: tuple[Part, ...]
-    moved: tuple[Moved, ...]
+    moved: tuple[ClipDifference, ...]
 
 
 @dataclass(frozen=True)
@@ -75,17 +72,29 @@ class Comparison:
     compared: list[Compared]
     apart: list[str]
 
+    def as_json(self) -> dict[str, Any]:
+        """All of it as plain values, those of a difference beside the scores that it is of."""
+        return {**asdict(self), "compared": [_flat(asdict(each)) for each in self.compared]}
+
+
+def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+    """A comparison's facts with its difference's value, low, high and p in the difference's place."""
+    found: dict[str, Any] = {}
+    for name, value in facts.items():
+        found |= value if name == "difference" else {name: value}
+    return found
+
 
 def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, mini: bool) -> list[Stored]:
-    """The records that a path or a model's name stands for: of each task the one that the board shows, last.
+    """The records of a path or of a model's name: of each task the one that the board shows, last.
 
     A model whose weights changed has its name once for each: `name/digest`, as their folders do. Controls are no scores of a
-    model; a path reaches them. here: the records that stand in `folder`. Raises UsageError with the closest name, or the
-    digests to choose from, and DataError for the path of a record that does not stand.
+    model; a path reaches them. here: the valid records in `folder`. Raises UsageError with the closest name, or the
+    digests to choose from, and DataError for the path of an invalid record.
     """
     if is_path(name):
         found = [read(Path(name).expanduser())]
-        if off := judged([each.path for each in found], placed=False).left_off:
+        if off := keep_valid([each.path for each in found], placed=False).left_off:
             raise DataError(f"{off[0]} (bench results check)")
         return found
     every = here
@@ -105,10 +114,12 @@ def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, m
         where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
         of_it = [each for each in every if each.record.model.name == model]
         hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
-        if other := elsewhere(of_it, protocol, mini) or ("" if names else elsewhere(every, protocol, mini)):
-            hint = f"; {other}"
+        other = hint_at_other_boards(of_it, protocol, mini)
+        if not (other or names):
+            other = hint_at_other_boards(every, protocol, mini)
+        hint = f"; {other}" if other else hint
         raise UsageError(f"no record of model '{name}' in {where}{hint}")
-    return sorted(found, key=standing)
+    return sorted(found, key=display_order)
 
 
 def is_path(name: str) -> bool:
@@ -136,7 +147,7 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
     if not compared:
         raise DataError(f"{names[0]} and {names[1]} cannot be compared:\n  " + "\n  ".join(apart))
     main = [index for index, each in enumerate(compared) if each.main]
-    for index, p in zip(main, statistics.holm([compared[index].p for index in main]), strict=True):
+    for index, p in zip(main, statistics.holm([compared[index].difference.p for index in main]), strict=True):
         compared[index] = replace(compared[index], holm=p)
     return Comparison(names[0], names[1], compared, apart)
 
@@ -154,19 +165,18 @@ def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str
     for name, score in one.record.scores.items():
         if name not in other.record.scores:
             continue
-        sides = [predicted(each, name) for each in (one, other)]
+        sides = [read_predictions(each, name) for each in (one, other)]
         a, b = sides
         if a is None or b is None:
             continue
         if not alike([a, b]):
             return [], "they were scored on different test clips"
-        made.append(_compared(one, name, score, a, b, clips))
+        made.append(_compare_score(one, name, score, a, b, clips))
     return made, "" if made else "their predictions are not beside them"
 
 
-def _compared(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, clips: int) -> Compared:
+def _compare_score(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, clips: int) -> Compared:
     first, second = statistics.replicated(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
-    found = statistics.difference(first, second, a.metric.smooth)
     labels = _labels(one, a)
     return Compared(
         task=one.record.task.name,
@@ -175,13 +185,10 @@ def _compared(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, 
         unit=score.unit,
         a=first.score,
         b=second.score,
-        value=found.value,
-        low=found.low,
-        high=found.high,
-        p=found.p,
+        difference=statistics.difference(first, second, a.metric.smooth),
         holm=None,
         parts=_parts(a, b, labels),
-        moved=_moved(a, b, labels, clips),
+        moved=_most_changed_clips(a, b, labels, clips),
     )
 
 
@@ -209,7 +216,7 @@ def _parts(a: Predicted, b: Predicted, labels: Sequence[str]) -> tuple[Part, ...
     elif kind in ("tags", "scalars") and a.outputs.shape[-1] == len(labels) > 1 and _splits(a):
         for index, name in enumerate(labels):
             count = int(a.truth[:, index].sum()) if kind == "tags" else len(a.truth)
-            rows.append((name, count, _alone(a, index), _alone(b, index)))
+            rows.append((name, count, _score_column(a, index), _score_column(b, index)))
     return tuple(Part(name, count, first, second, first - second) for name, count, first, second in rows)
 
 
@@ -228,15 +235,15 @@ def _columns(found: Predicted, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     return found.outputs[..., [index]], found.truth[..., [index]]
 
 
-def _alone(found: Predicted, index: int) -> float:
+def _score_column(found: Predicted, index: int) -> float:
     return float(found.metric.compute(*_columns(found, index)).mean())
 
 
-def _moved(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tuple[Moved, ...]:
+def _most_changed_clips(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tuple[ClipDifference, ...]:
     """The clips on which A gained and lost most, `count` of each, by the metric's measure of a clip; best first."""
     each = [side.metric.per_clip(side.outputs, side.truth).mean(dim=0).tolist() for side in (a, b)]
     rows = [
-        Moved(clip, _said(a, index, labels), one, other, one - other)
+        ClipDifference(clip, _describe_truth(a, index, labels), one, other, one - other)
         for index, (clip, one, other) in enumerate(zip(a.items, *each, strict=True))
     ]
     rows = [row for row in rows if row.gain == row.gain]  # a clip without a score of its own
@@ -245,7 +252,7 @@ def _moved(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tup
     return tuple(row for row in kept if row.gain)
 
 
-def _said(found: Predicted, index: int, labels: Sequence[str]) -> str:
+def _describe_truth(found: Predicted, index: int, labels: Sequence[str]) -> str:
     """A clip's truth in words."""
     truth = found.truth[index]
     if found.metric.kind == "classes":

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.errors import BenchError, DataError, UsageError, did_you_mean, listing
 from marble_bench.leaderboard.board import AVERAGE, Board, points
 from marble_bench.leaderboard.rows import Cell
-from marble_bench.leaderboard.table import COSTS, cost_of, shown
+from marble_bench.leaderboard.table import COSTS, cost_of, format_score
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -57,7 +57,7 @@ def write(path: Path, board: Board, kind: str, model: str = "", task: str = "", 
             figure.axes[0].annotate(
                 "made on miniatures",
                 (1, 0),
-                (0, -86 if kind == "atlas" else -46),  # below the names of tasks, which stand aslant
+                (0, -86 if kind == "atlas" else -46),  # below the names of tasks, which are slanted
                 "axes fraction",
                 "offset points",
                 ha="right",
@@ -118,7 +118,7 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
                 best = scores[row, column] == high[column]
                 count = picked[row][column]  # a separator has a probe for each stem too: more dots than a cell holds
                 dots = " •" * count if count <= DOTS else f" • {count}"
-                text = shown(scores[row, column], _unit(board, tasks[column])) + dots
+                text = format_score(scores[row, column], _unit(board, tasks[column])) + dots
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, weight="bold" if best else "normal")
     axes.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right")
     axes.set_yticks(range(len(layers)), layers)
@@ -131,12 +131,12 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
 
 
 def _unit(board: Board, task: str) -> str:
-    return next(cell.unit for cell in board.cells if cell.task == task and cell.main)
+    return next(cell.measure.unit for cell in board.cells if cell.task == task and cell.measure.main)
 
 
 def _column(board: Board, task: str) -> list[Cell]:
     """The measured cells of a task's main score, or of the overall mean for an empty name; best first."""
-    cells = [cell for cell in board.cells if cell.task == task and cell.main] if task else board.averages
+    cells = [cell for cell in board.cells if cell.task == task and cell.measure.main] if task else board.averages
     cells = [cell for cell in cells if cell.mark == "measured"]
     if not cells and task:
         tasks = {cell.task for cell in board.cells if cell.mark == "measured"}
@@ -145,19 +145,19 @@ def _column(board: Board, task: str) -> list[Cell]:
         )
     if not cells:
         raise UsageError("no model covers every task of the board, so none has a mean: choose --task")
-    return sorted(cells, key=lambda cell: cell.value, reverse=cells[0].higher_is_better)
+    return sorted(cells, key=lambda cell: cell.value, reverse=cells[0].measure.higher_is_better)
 
 
 def _bars(cell: Cell) -> tuple[float, float] | None:
     """How far the interval reaches below and above a score, in points."""
-    low, high = cell.interval or (None, None)
-    scale = 1 if cell.unit == "dB" else 100
+    low, high = cell.uncertainty.interval or (None, None)
+    scale = cell.measure.scale
     return None if low is None or high is None else ((cell.value - low) * scale, (high - cell.value) * scale)
 
 
 def _heading(task: str, cell: Cell) -> str:
     what = "mean of all tasks" if cell.task == AVERAGE else f"{task}, {cell.metric}"
-    return f"{what} ({'dB' if cell.unit == 'dB' else '%'})"
+    return f"{what} ({'dB' if cell.measure.unit == 'dB' else '%'})"
 
 
 def _cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
@@ -181,7 +181,7 @@ def _cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
 
 
 def _scale(axes: Axes, values: Sequence[float]) -> None:
-    """A logarithmic axis of costs. Zero stands a decade left of the least that is more, with no ticks between."""
+    """A logarithmic axis of costs. Zero is a decade left of the least that is more, with no ticks between."""
     from math import ceil, floor, log10
 
     from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, NullLocator
@@ -205,7 +205,7 @@ def _plain(value: float) -> str:
 
 
 def _name(axes: Axes, drawn: Sequence[tuple[Cell, float]]) -> None:
-    """Each point's name right of it; where another's stands there, further down with a line to its point."""
+    """Each point's name right of it; where another's is there, further down with a line to its point."""
     size, line = 8, 10  # points of print
     at = axes.transData.transform([(value, points(cell)) for cell, value in drawn]) * (72 / axes.figure.dpi)
     ends = [x + 8 + 0.6 * size * len(cell.model) for (x, _), (cell, _) in zip(at, drawn, strict=True)]
@@ -251,7 +251,7 @@ def _intervals(board: Board, task: str, make: type[Figure]) -> Figure:
         error = [[bars[0]], [bars[1]]] if bars else None
         axes.errorbar([points(cell)], [place], xerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", markersize=5)
         axes.annotate(
-            cell.ties, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35"
+            cell.position.ties, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35"
         )
     for floor, dash in (("trivial", "--"), ("random", ":")):
         for cell in board.floors:

@@ -22,11 +22,11 @@ UNKNOWN = "facts not known here"  # of names that are not registered: somebody's
 
 
 @dataclass(frozen=True)
-class Against:
+class PublishedDifference:
     """A published score of the same model: by whom, how far the measured one is from it, and the verdict.
 
     verdict: `inside` if the published score lies in the measured one's 95 % interval, else `above` or `below`: where the
-    measured one stands.
+    measured one is.
     """
 
     mark: str
@@ -36,14 +36,66 @@ class Against:
 
 
 @dataclass(frozen=True)
+class MetricReading:
+    """How a value of a metric is read. trivial: what the best constant answer gets, None where that is not known.
+
+    main: whether it is the task's first metric. averaged: whether it is part of the overall mean.
+    """
+
+    unit: str
+    higher_is_better: bool = True
+    trivial: float | None = None
+    main: bool = True
+    averaged: bool = False
+
+    @property
+    def scale(self) -> int:
+        """What a value is multiplied with to be in points: percent, or decibels as they are."""
+        return 1 if self.unit == "dB" else 100
+
+
+@dataclass(frozen=True)
+class Uncertainty:
+    """How sure a score is. interval: 95 %, None where there is none; basis: what it rests on, or why there is none.
+
+    spread: standard deviation over seeds, None where there are no seeds.
+    """
+
+    interval: tuple[float | None, float | None] | None = None
+    basis: str = ""
+    spread: float | None = None
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """Where a score is from, and what speaks against it. source: the record's file, or the citation.
+
+    borrowed: that source took the number from another paper. contaminated: the training data of the model that names the
+    corpus.
+    """
+
+    source: str = ""
+    borrowed: bool = False
+    comparable: bool = True
+    why_not: tuple[str, ...] = ()
+    contaminated: str = ""
+
+
+@dataclass(frozen=True)
+class Position:
+    """How a score stands to others: rank and ties among measured ones (see `board`), and against published ones."""
+
+    rank: int | None = None
+    ties: str = ""
+    against: tuple[PublishedDifference, ...] = ()
+
+
+@dataclass(frozen=True)
 class Cell:
     """One score.
 
-    mark: `measured` for a record, `floor` for a row of floors, else the published source's letter. source: the record's
-    file, or the citation. weights: 12 hex of the digest. borrowed: that source took the number from another paper.
-    interval: 95 %, None where there is none; basis: what it rests on, or why there is none. spread: standard deviation over
-    seeds. rank, ties: among measured ones, see `board.rank_cells`. mini: made on a miniature, ranked apart. main: the task's
-    first metric. averaged: part of the overall mean. contaminated: the training data of the model that names the corpus.
+    mark: `measured` for a record, `floor` for a row of floors, else the published source's letter. weights: 12 hex of the
+    digest. mini: made on a miniature, ranked apart.
     """
 
     model: str
@@ -52,39 +104,27 @@ class Cell:
     task: str
     metric: str
     value: float
-    unit: str
-    source: str = ""
+    measure: MetricReading
     weights: str = ""
-    borrowed: bool = False
-    interval: tuple[float | None, float | None] | None = None
-    basis: str = ""
-    spread: float | None = None
-    trivial: float | None = None
-    higher_is_better: bool = True
-    rank: int | None = None
-    ties: str = ""
-    comparable: bool = True
-    why_not: tuple[str, ...] = ()
     mini: bool = False
-    main: bool = True
-    averaged: bool = False
-    contaminated: str = ""
-    against: tuple[Against, ...] = ()
+    uncertainty: Uncertainty = Uncertainty()
+    origin: Provenance = Provenance()
+    position: Position = Position()
 
     @property
     def row(self) -> tuple[str, str, str]:
-        """What stands in one row: model, mark, weights."""
+        """What identifies a row: model, mark, weights."""
         return self.model, self.mark, self.weights
 
     @property
     def column(self) -> tuple[str, str]:
-        """What stands in one column: task, metric."""
+        """What identifies a column: task, metric."""
         return self.task, self.metric
 
 
 @dataclass(frozen=True)
 class PublishedSource:
-    """A paper's table: its letter on the board, the protocol it stands for, its citation."""
+    """A paper's table: its letter on the board, the protocol it belongs to, its citation."""
 
     source: str
     mark: str
@@ -92,8 +132,8 @@ class PublishedSource:
     citation: str
 
 
-def elsewhere(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
-    """Where records stand when none is of the protocol and kind asked for, and the option that shows them.
+def hint_at_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
+    """Where records are when none is of the protocol and kind asked for, and the option that shows them.
 
     mini: whether records of miniatures were asked for. Empty if some are as asked, or if there is no record at all.
     """
@@ -142,14 +182,17 @@ def published_cells() -> list[Cell]:
                 task=row["task"],
                 metric=row["metric"],
                 value=value,
-                unit="dB" if decibels else "fraction",
-                source=source.citation,
-                borrowed=row["origin"] == "borrowed",
-                interval=interval,
-                basis=basis,
-                main=task_of(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
-                averaged=row["metric"] in averaged.get(row["task"], ()),
-                contaminated=_contaminated(_training_data(row["model"]), row["task"]),
+                measure=MetricReading(
+                    "dB" if decibels else "fraction",
+                    main=task_of(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
+                    averaged=row["metric"] in averaged.get(row["task"], ()),
+                ),
+                uncertainty=Uncertainty(interval, basis),
+                origin=Provenance(
+                    source.citation,
+                    borrowed=row["origin"] == "borrowed",
+                    contaminated=_contaminated(_training_data(row["model"]), row["task"]),
+                ),
             )
         )
     return cells
@@ -211,7 +254,7 @@ def _words(text: str) -> str:
 def names_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> str:
     """The first entry of a model's training data that names a corpus by one of its names; empty for none.
 
-    An entry names it if it has the name's words next to each other, whatever the case and what stands between them.
+    An entry names it if it has the name's words next to each other, whatever the case and what is between them.
 
     >>> names_corpus(["Million Song Dataset", "MTG-Jamendo (train)"], ["mtg-jamendo"])
     'MTG-Jamendo (train)'
@@ -234,55 +277,66 @@ def is_control(record: Record) -> bool:
 
 
 def _measured_basis(record: Record, metric: str, seeds: int) -> str:
-    """What a measured interval rests on, with what the record marks about this metric."""
+    """What a measured interval rests on, with what the record warns about this metric."""
     told = f"{record.data.clips.test:,} test clips, mean of {seeds} seeds"
-    marks = [mark.partition(": ")[2] for mark in record.data.marks if mark.startswith(f"{metric}: ")]
+    warnings = [text.partition(": ")[2] for text in record.data.marks if text.startswith(f"{metric}: ")]
     strange = claims.unknown(record)
-    return "; ".join([f"over {told}", *marks, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
+    return "; ".join([f"over {told}", *warnings, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
 
 
 def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     """Every score of some records, controls left out.
 
-    Of two that would stand in one place: the comparable one, else the one with fewer reasons not to be, else that of more
+    Of two for the same place: the comparable one, else the one with fewer reasons not to be, else that of more
     clips.
     """
     averaged = averaged_columns()
     place: dict[tuple[str, str, str, str, bool], Stored] = {}
-    for each in sorted((each for each in stored if not is_control(each.record)), key=standing):
+    for each in sorted((each for each in stored if not is_control(each.record)), key=display_order):
         record = each.record
         model, protocol, task = record.model, record.protocol.name, record.task.name
         place[model.name, model.weights_sha256, protocol, task, record.data.mini] = each
     return [
-        Cell(
-            model=record.model.name,
-            mark="measured",
-            protocol=record.protocol.name,
-            task=record.task.name,
-            metric=metric,
-            value=score.test,
-            unit=score.unit,
-            source=str(each.path),
-            weights=record.model.weights,
-            interval=score.ci95,
-            basis=_measured_basis(record, metric, len(score.per_seed)),
-            spread=spread([value for value in score.per_seed if value is not None]),
-            trivial=score.trivial,
-            higher_is_better=score.higher_is_better,
-            comparable=record.comparable,
-            why_not=record.why_not,
-            mini=record.data.mini,
-            main=score.main,
-            averaged=metric in averaged.get(record.task.name, record.main_scores),
-            contaminated=_contaminated(record.model.training_data, record.task.name, record.data.corpus),
-        )
+        _measured(each, metric, value, averaged)
         for each in place.values()
-        for record in [each.record]
-        for metric, score in record.scores.items()
-        if score.test is not None
+        for metric, score in each.record.scores.items()
+        if (value := score.test) is not None
     ]
 
 
-def standing(each: Stored) -> tuple[bool, int, int]:
+def _measured(stored: Stored, metric: str, value: float, averaged: dict[str, tuple[str, ...]]) -> Cell:
+    """The cell of a record's score. averaged: of each task the metrics that papers print."""
+    record, score = stored.record, stored.record.scores[metric]
+    return Cell(
+        model=record.model.name,
+        mark="measured",
+        protocol=record.protocol.name,
+        task=record.task.name,
+        metric=metric,
+        value=value,
+        measure=MetricReading(
+            score.unit,
+            score.higher_is_better,
+            score.trivial,
+            score.main,
+            averaged=metric in averaged.get(record.task.name, record.main_scores),
+        ),
+        weights=record.model.weights,
+        mini=record.data.mini,
+        uncertainty=Uncertainty(
+            score.ci95,
+            _measured_basis(record, metric, len(score.per_seed)),
+            spread([each for each in score.per_seed if each is not None]),
+        ),
+        origin=Provenance(
+            str(stored.path),
+            comparable=record.comparable,
+            why_not=record.why_not,
+            contaminated=_contaminated(record.model.training_data, record.task.name, record.data.corpus),
+        ),
+    )
+
+
+def display_order(each: Stored) -> tuple[bool, int, int]:
     record = each.record
     return record.comparable, -len(record.why_not), record.data.clips.total

@@ -6,7 +6,8 @@ import csv
 import io
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from rich.table import Table
 from rich.text import Text
@@ -31,6 +32,24 @@ SHORT = {
     "sdr_other": "other",
     AVERAGE: "mean",
 }
+FACTS = (  # of a cell and its parts, as JSON and CSV have them
+    *(
+        "model",
+        "mark",
+        "protocol",
+        "task",
+        "metric",
+        "value",
+        "unit",
+        "source",
+        "weights",
+        "borrowed",
+        "interval",
+        "basis",
+    ),
+    *("spread", "trivial", "higher_is_better", "rank", "ties", "comparable", "why_not", "mini", "main", "averaged"),
+    *("contaminated", "against"),
+)
 COSTS = {
     "parameters": "parameters",
     "real_time_factor": "audio s per s",
@@ -40,12 +59,12 @@ COSTS = {
 }
 
 
-def shown(value: float, unit: str) -> str:
+def format_score(value: float, unit: str) -> str:
     """A score as papers print it: percent with one decimal, decibels with two.
 
-    >>> shown(0.7483, "fraction"), shown(5.5, "dB")
+    >>> format_score(0.7483, "fraction"), format_score(5.5, "dB")
     ('74.8', '5.50')
-    >>> shown(-0.0001, "fraction"), shown(float("nan"), "dB")
+    >>> format_score(-0.0001, "fraction"), format_score(float("nan"), "dB")
     ('0.0', 'n/a')
     """
     if value != value:
@@ -56,12 +75,13 @@ def shown(value: float, unit: str) -> str:
 
 def cell_text(cell: Cell, interval: bool = True) -> str:
     """A score with its marks, interval and tie letters."""
-    text = shown(cell.value, cell.unit) + ("°" if cell.borrowed else "") + ("" if cell.comparable or cell.mini else "*")
-    text += "†" if cell.contaminated else ""
-    if interval and cell.interval and cell.mark == "measured":
-        bounds = ["n/a" if bound is None else shown(bound, cell.unit) for bound in cell.interval]
-        text += f" [{bounds[0]}, {bounds[1]}]"
-    return text + (f" {cell.ties}" if cell.ties else "")
+    unit, origin, bounds = cell.measure.unit, cell.origin, cell.uncertainty.interval
+    text = format_score(cell.value, unit) + ("°" if origin.borrowed else "")
+    text += ("" if origin.comparable or cell.mini else "*") + ("†" if origin.contaminated else "")
+    if interval and bounds and cell.mark == "measured":
+        low, high = ("n/a" if bound is None else format_score(bound, unit) for bound in bounds)
+        text += f" [{low}, {high}]"
+    return text + (f" {cell.position.ties}" if cell.position.ties else "")
 
 
 def cost_of(board: Board) -> dict[tuple[str, str, str], dict[str, float | None]]:
@@ -127,7 +147,7 @@ def matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
     place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
     for cell in board.everything():
         place.setdefault(cell.row, {})[cell.column] = cell
-    units = {cell.column: cell.unit for cell in board.everything()}
+    units = {cell.column: cell.measure.unit for cell in board.everything()}
     heads = [("", "tasks")] if len({cell.task for cell in board.cells}) > 1 else []
     heads += [
         (task, SHORT.get(metric, metric) + (" dB" if units[task, metric] == "dB" else " %")) for task, metric in columns
@@ -224,7 +244,7 @@ def latex(board: Board, cost: bool = False) -> str:
         if cell.mark != "measured":
             continue
         held = best.setdefault(cell.column, [])
-        if held and cell.value != held[0].value and (cell.value > held[0].value) == cell.higher_is_better:
+        if held and cell.value != held[0].value and (cell.value > held[0].value) == cell.measure.higher_is_better:
             held.clear()
         if not held or cell.value == held[0].value:
             held.append(cell)
@@ -250,50 +270,58 @@ def latex(board: Board, cost: bool = False) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _facts(cell: Cell) -> dict[str, Any]:
+    """The facts of a cell and its parts, by their names."""
+    found = asdict(cell)
+    for part in ("measure", "uncertainty", "origin", "position"):
+        found |= found.pop(part)
+    return {name: found[name] for name in FACTS}
+
+
 def as_json(board: Board) -> str:
     """Every cell, floors and means too, as a list of objects."""
-    return json.dumps([asdict(cell) for cell in board.everything()], indent=1)
+    return json.dumps([_facts(cell) for cell in board.everything()], indent=1)
 
 
 def as_csv(board: Board) -> str:
     """Every cell, floors and means too, a line each."""
     buffer = io.StringIO()
-    names = [spec.name for spec in fields(Cell) if spec.name != "interval"]
+    names = [name for name in FACTS if name != "interval"]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*names, "low", "high"])
     for cell in board.everything():
-        facts = asdict(cell)
-        facts["why_not"] = "; ".join(cell.why_not)
-        facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in cell.against)
-        low, high = cell.interval or (None, None)
+        facts, against = _facts(cell), cell.position.against
+        facts["why_not"] = "; ".join(cell.origin.why_not)
+        facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in against)
+        low, high = cell.uncertainty.interval or (None, None)
         row = ["" if facts[name] is None else facts[name] for name in names]
         writer.writerow([*map(escape.csv_cell, row), low, high])
     return buffer.getvalue()
 
 
 def notes(board: Board) -> list[str]:
-    """What the marks of a board mean, a line each, and how its records stand to what papers print of the same models."""
+    """What the marks of a board mean, a line each, and how its records compare with what papers print of the same models."""
     cells = board.everything()
     lines = []
     used = {cell.mark for cell in cells}
     if "measured" in used:
         lines.append("measured: a record of this suite, mean over seeds, 95 % interval over test clips in brackets")
-    if any(cell.ties for cell in cells):
+    if any(cell.position.ties for cell in cells):
         lines.append("letters: two records that share one in a column cannot be told apart (paired test, Holm, 5 %)")
-    rough = dict.fromkeys(f"{cell.metric} of {cell.task}" for cell in board.cells if ROUGH in cell.basis)
+    rough = dict.fromkeys(f"{cell.metric} of {cell.task}" for cell in board.cells if ROUGH in cell.uncertainty.basis)
     if rough:
         lines.append(f"rough intervals, since few test clips carry some of the tags: {', '.join(rough)}")
     lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
     strange = dict.fromkeys(
-        name for cell in board.cells for name in cell.basis.partition(f"{UNKNOWN}: ")[2].split(", ") if name
+        name for cell in board.cells for name in cell.uncertainty.basis.partition(f"{UNKNOWN}: ")[2].split(", ") if name
     )
     if strange:
         lines.append(f"{UNKNOWN}, as the record says them: {', '.join(strange)}")
-    if any(cell.borrowed for cell in cells):
+    if any(cell.origin.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
-    if any(not cell.comparable and not cell.mini for cell in cells):
+    if any(not cell.origin.comparable and not cell.mini for cell in cells):
         lines.append("*: not comparable; its record says why")
-    if any(cell.contaminated for cell in cells):
+    if any(cell.origin.contaminated for cell in cells):
         lines.append("†: the model was trained on the corpus that this task tests on")
     if board.averages:
         lines.append(
@@ -301,13 +329,12 @@ def notes(board: Board) -> list[str]:
         )
     if board.floors:
         lines.append("trivial: the best constant answer; random: answers by chance")
-    for cell in board.cells:
-        lines += [
-            f"{cell.model} on {cell.task}, {cell.metric}: {each.difference * (1 if cell.unit == 'dB' else 100):+.2f} to "
-            f"{shown(each.value, cell.unit)} of {each.mark}, which is {_place(each.verdict)}"
-            for each in cell.against
-        ]
-    return lines
+    return lines + [
+        f"{cell.model} on {cell.task}, {cell.metric}: {each.difference * cell.measure.scale:+.2f} to "
+        f"{format_score(each.value, cell.measure.unit)} of {each.mark}, which is {_place(each.verdict)}"
+        for cell in board.cells
+        for each in cell.position.against
+    ]
 
 
 def _place(verdict: str) -> str:

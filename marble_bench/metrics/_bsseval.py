@@ -10,8 +10,7 @@ A stem that is silent all through has no SDR: it is NaN here and left out of eve
 BSSEval is computed here by blocks: the filters need only correlations of up to 511 samples' lag, which are summed block by
 block, and each window is projected by itself. That gives `museval`'s values in the memory of one system of equations
 (128 MB for four stereo stems) instead of several spectra of the whole track. `museval` is the authority it is tested
-against; importing it as a package asks for ffmpeg and ffprobe on the PATH, because it imports `musdb` and `stempeg` to read
-stems. Its measures need neither, so the module that holds them is loaded by itself.
+against; importing it asks for ffmpeg and ffprobe on the PATH, because it imports `musdb` and `stempeg` to read stems.
 
 Source: F.-R. Stöter, A. Liutkus and N. Ito, The 2018 Signal Separation Evaluation Campaign, LVA/ICA 2018; `museval`;
 Y. Mitsufuji et al., Music Demixing Challenge 2021, Frontiers in Signal Processing 1, 2022.
@@ -19,12 +18,7 @@ Y. Mitsufuji et al., Music Demixing Challenge 2021, Frontiers in Signal Processi
 
 from __future__ import annotations
 
-import importlib.util
-import sys
 from collections.abc import Sequence
-from functools import lru_cache
-from pathlib import Path
-from types import ModuleType
 from typing import TYPE_CHECKING, Any, Protocol
 
 from marble_bench.errors import UsageError
@@ -47,22 +41,6 @@ class Sources(Protocol):
 
     def __getitem__(self, where: tuple[Any, slice]) -> Any:
         """`[which, first:last]` -> `(sources, samples, channels)`."""
-
-
-@lru_cache(maxsize=1)
-def museval_measures() -> ModuleType:
-    """`museval.metrics` without `museval`'s own import, so without ffmpeg."""
-    package = importlib.util.find_spec("museval")
-    if package is None or not package.submodule_search_locations:
-        raise UsageError("separation is scored with museval, which is not installed: pip install museval")
-    path = Path(package.submodule_search_locations[0]) / "metrics.py"
-    spec = importlib.util.spec_from_file_location("_museval_metrics", path)
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[spec.name] = module
-    spec.loader.exec_module(module)
-    return module
 
 
 def global_sdr(reference: NDArray[Any], estimate: NDArray[Any]) -> float:

@@ -1,6 +1,6 @@
 """How well outputs rank clips, tag by tag: the area under the ROC curve and the average precision, macro-averaged.
 
-Both ask of each tag whether clips that carry it stand above clips that do not; a tie counts half for the ROC curve, and
+Both ask of each tag whether clips that carry it rank above clips that do not; a tie counts half for the ROC curve, and
 is one step of the precision-recall curve. A tag that every clip of the split carries, or none, has no such order: that
 is an error naming the tag, not a tag left out, because leaving it out would make scores of different splits look alike.
 Sources: `sklearn.metrics.roc_auc_score` and `average_precision_score` (macro), against which both are tested. MARBLE
@@ -82,7 +82,7 @@ def macro_average_precision(outputs: torch.Tensor, truth: torch.Tensor) -> torch
 
 
 def well_ordered(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    """`(probes, clips)`: for each clip, how its own tags stand against the tags it lacks (its own ROC area).
+    """`(probes, clips)`: for each clip, how its own tags rank against the tags it lacks (its own ROC area).
 
     A clip that carries all tags or none has no order and gets 0.5.
     """

@@ -1,1 +1,1 @@
-"""What stands in a record, how it is written and read, and whether it is valid."""
+"""What is in a record, how it is written and read, and whether it is valid."""

@@ -1,8 +1,8 @@
 """BSSEval window by window: the table that a separation run leaves beside its record, and museval's own files made of it.
 
 `<task>.bsseval.parquet` has a row for each seed, test song and stem, and the windows' SDR, ISR, SIR and SAR in decibels as
-lists; a value is NaN where a reference or an estimate is silent. The medians that score stand in the predictions, so a
-record is whole without this table, and the table is held against them when it is read.
+lists; a value is NaN where a reference or an estimate is silent. The medians that score are in the predictions, so a
+record is whole without this table, and the table is verified against them when it is read.
 
 `export_museval` writes what `museval.TrackStore.save` writes: a JSON for each song under `test/`, by the schema that museval
 ships, values to five decimals, infinity as NaN. `museval.EvalStore().add_eval_dir(FOLDER)` and `MethodStore` read it.
@@ -59,7 +59,7 @@ def save_table(path: Path, frame: pd.DataFrame) -> None:
         write_whole(place, frame.to_parquet(index=False))
     except OSError as error:
         raise BenchError(
-            f"the table {place} cannot be written: {error.strerror}; its record stands, and the run again writes it"
+            f"the table {place} cannot be written: {error.strerror}; its record is written; run again to write the table"
         ) from error
 
 
@@ -82,7 +82,7 @@ def _disagreement(stored: Stored, frame: pd.DataFrame) -> str:
 
     predictions = table(stored, "predictions")
     if predictions is None:
-        return "the predictions that it is held against are not there"
+        return "the predictions that it is verified against are not there"
     stems = list(dict.fromkeys(frame["stem"]))
     test = predictions[predictions["split"] == "test"]
     scored = {
@@ -106,7 +106,7 @@ def export_museval(stored: Stored, folder: Path) -> list[Path]:
     """Write museval's file of every test song, in a folder for each seed; returns those folders.
 
     `<folder>/<model>-seed<N>/test/<song>.json`. Raises DataError without the table of windows, BenchError where another
-    evaluation stands already, before anything is written.
+    evaluation exists already, before anything is written.
     """
     frame = read_table(stored)
     model = results.file_stem(stored.record.model.name)  # museval takes a folder's name up to its last dot

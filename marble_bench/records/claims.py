@@ -167,16 +167,16 @@ def _data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
 def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
     """Whether the faults of a record are those that the corpus is known for, each once.
 
-    clips: the list of the task's clips, which tells of which file a clip is; none where that stands in the corpus alone.
+    clips: the list of the task's clips, which tells of which file a clip is; none where only the corpus says it.
     """
     claimed, audio_of = record.data.faults, {clip.id: clip.audio for clip in clips}
     if twice := [clip for clip, count in Counter(each.clip for each in claimed).items() if count > 1]:
-        yield "facts", f"the fault of {listing(twice, most=3)} is told twice"
+        yield "facts", f"the fault of {listing(twice, most=3)} is listed twice"
     left, strange = Counter(fault.what for fault in task.corpus.faults), []
     for each in claimed:
         fault = task.corpus.known_fault(audio_of.get(each.clip, each.clip))
         known = fault is not None and fault.what == each.why
-        if not known and (audio_of or left[each.why] < 1):  # else which file a clip is stands in the corpus alone
+        if not known and (audio_of or left[each.why] < 1):  # else only the corpus says which file a clip is
             strange.append(f"'{each.clip}': {short(each.why)}")
         left[each.why] -= 1
     if strange:
@@ -330,7 +330,7 @@ def valid_scores(record: Record) -> Iterator[tuple[str, str]]:
     if score is None or score.valid is None or len(found) < len(chosen):
         return
     mean = sum(found) / len(found)
-    apart = max(CLOSE_VALID, 1 / max(1, record.data.clips.valid))  # an answer may stand between two classes
+    apart = max(CLOSE_VALID, 1 / max(1, record.data.clips.valid))  # an answer may lie between two classes
     if abs(mean - score.valid) > apart:
         yield (
             "scores",

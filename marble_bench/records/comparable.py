@@ -82,22 +82,22 @@ def of_record(record: Record, asked: int | None) -> Departures:
     asked: the seeds that its protocol asks for, None where the protocol is not known here.
     """
 
-    def told(pattern: str) -> str:
+    def find_reason(pattern: str) -> str:
         found = (re.fullmatch(pattern, reason) for reason in record.why_not)
         return next((match.group(1) for match in found if match), "")
 
-    limit = told(r"limited to ([1-9][0-9]{0,8}) clips a split")
-    by_protocol = told(r"\d+ seeds, the protocol asks for ([1-9][0-9]{0,5})")
+    limit = find_reason(r"limited to ([1-9][0-9]{0,8}) clips a split")
+    by_protocol = find_reason(r"\d+ seeds, the protocol asks for ([1-9][0-9]{0,5})")
     return Departures(
         mini=record.data.mini,
         limit=int(limit) if limit else None,
         missing=record.data.absent,
         unnamed=UNNAMED in record.why_not,
-        layers=told(r"only layers (.+)") or "all",
+        layers=find_reason(r"only layers (.+)") or "all",
         seeds=record.selection.seeds,
         asked=int(by_protocol) if asked is None and by_protocol else asked,
         dtype=record.environment.dtype,
-        control=told(r"a control: training labels by (\w+)"),
+        control=find_reason(r"a control: training labels by (\w+)"),
         few_shot=bool(record.few_shot),
         perturbed=tuple(record.perturbations),
     )

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.records.claims import encoder_of
-from marble_bench.records.record_file import Predicted, Stored, predicted
+from marble_bench.records.record_file import Predicted, Stored, read_predictions
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -30,15 +30,15 @@ NUMBERS = 4096  # of a seed that are compared, so that a board of many records i
 
 @dataclass
 class Answers:
-    """What the records so far have answered, by task and test clips. fallen: those of them that do not stand."""
+    """What the records so far have answered, by task and test clips. fallen: those of them that are invalid."""
 
     known: dict[str, list[tuple[Stored, Any]]] = field(default_factory=dict)
-    fallen: set[Path] = field(default_factory=set)
+    invalid: set[Path] = field(default_factory=set)
 
     def copied(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         """Whether a record's predictions are those of a record before it that is of another model."""
         main = next(iter(stored.record.main_scores), "")
-        found = predicted(stored, main) if main else None
+        found = read_predictions(stored, main) if main else None
         if found is None:
             return
         if found.metric.kind in ("classes", "tags", "scalars"):
@@ -51,17 +51,17 @@ class Answers:
         before = self.known.setdefault(f"{stored.record.task.name}\n{where}", [])
         others = [(_nearness(own, theirs), other) for other, theirs in before if _model(other) != _model(stored)]
         before.append((stored, own))
-        standing = [each for each in others if each[1].path not in self.fallen and each[0] >= SAME]
-        most, other = max(standing or others, key=lambda each: each[0], default=(0.0, stored))
-        if standing and _another_state(stored, other):
+        valid = [each for each in others if each[1].path not in self.invalid and each[0] >= SAME]
+        most, other = max(valid or others, key=lambda each: each[0], default=(0.0, stored))
+        if valid and _another_state(stored, other):
             yield (
                 "near answers",
                 f"its predictions are those of {other.name} with other code or weights under the same name ({other.path}); "
                 "keep one of the two",
             )
-        elif standing:
+        elif valid:
             yield "same answers", f"its predictions are those of {other.name}, another model ({other.path})"
-        elif most >= NEAR:  # or the same as those of one that does not stand, which takes no other with it
+        elif most >= NEAR:  # or the same as those of an invalid one, which takes no other with it
             yield (
                 "near answers",
                 f"its predictions go with those of {other.name}, another model, at {most:.4f} of 1 ({other.path})",

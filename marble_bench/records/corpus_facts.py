@@ -193,7 +193,7 @@ def _rows(
             )
         apart = [clip for clip, group in told.items() if clip in known and group != (known[clip].group or clip)]
         if apart:
-            yield "splits", f"{len(apart)} {split} clips stand in another group: {listing(sorted(apart), most=5)}"
+            yield "splits", f"{len(apart)} {split} clips are in another group: {listing(sorted(apart), most=5)}"
 
 
 def _truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:

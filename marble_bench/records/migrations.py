@@ -15,7 +15,7 @@ from typing import Any
 from marble_bench.records.record import mean_and_spread
 
 
-def migrated(facts: Any) -> Any:
+def migrate(facts: Any) -> Any:
     """The JSON of a record in today's form. Copies what it changes; what is no record is given back as it is."""
     if not isinstance(facts, dict):
         return facts

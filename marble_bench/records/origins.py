@@ -164,7 +164,7 @@ def run_of(record: Record, identity: Identity, features: Sequence[str], here: At
         corpus=record.data.fingerprint,
         spans=keys.spans_digest(used),
         task=record.task.hash,
-        sources=keys.keyed(_origin(each) for each in identity.sources if each.kind != "encoder"),
+        sources=keys.group_by_kind(_origin(each) for each in identity.sources if each.kind != "encoder"),
         seeds=record.selection.seeds,
         variant=claims.variant_of(record) or "",
     ).digest

@@ -1,7 +1,7 @@
 """The record of one run as frozen classes: what it holds and which values are allowed.
 
 The classes are the one description of a record. `record.schema.json` is generated from them (`marble_bench.records.schema`),
-the fields stand in the order of the JSON, and what the JSON may leave out is `UNSET`, or empty, here. A record is checked
+the fields are in the order of the JSON, and what the JSON may leave out is `UNSET`, or empty, here. A record is checked
 when it is built from JSON and again before it is written; records of older versions are brought to today's form first
 (`marble_bench.records.migrations`).
 

@@ -74,7 +74,7 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
     """The `grid`, the `predictions` or the `bsseval` windows beside a record; None if there is none.
 
     Raises DataError if it cannot be read or is not of the form that a run writes. Rows, values and columns are counted by
-    the file's footer before anything is unpacked: 300 kB of Parquet can stand for 100 million rows.
+    the file's footer before anything is unpacked: 300 kB of Parquet can hold 100 million rows.
     """
     import pyarrow as pa
     import pyarrow.parquet as pq
@@ -154,7 +154,7 @@ def _misshapen(schema: Any, kind: str) -> str:
         ),
     }
     for name, form in zip(names, schema.types, strict=True):
-        # of events, the times that were found of each kind stand in a column of the kind's name
+        # of events, the times that were found of each kind are in a column of the kind's name
         expected = forms.get(name) or ("numbers" if kind == "predictions" and is_name(name) else None)
         if expected is None:
             return f"a column {ascii(name)[:80]}, which no run writes"
@@ -219,7 +219,7 @@ def _own_metric(record: Record, name: str) -> bool:
     return any(each.kind == "metric" and each.name == name and not each.shipped for each in sources)
 
 
-def predicted(stored: Stored, name: str, split: str = "test") -> Predicted | None:
+def read_predictions(stored: Stored, name: str, split: str = "test") -> Predicted | None:
     """What the score `name` of a record was made of; None where that is not stored. Raises DataError for a broken table."""
     found = metric_of(stored.record, name)
     frame = table(stored, "predictions") if found else None
@@ -260,7 +260,7 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     truth = torch.from_numpy(_rectangle(first["truth"]))
     if answers:
         if metric.kind != "classes" and truth.shape[-1] != outputs.shape[-1]:
-            raise ValueError(f"{outputs.shape[-1]} outputs are held against a truth of {truth.shape[-1]}")
+            raise ValueError(f"{outputs.shape[-1]} outputs, and the truth has {truth.shape[-1]}")
         if metric.kind == "classes" and not torch.equal(truth, truth.floor()):
             raise ValueError("a truth is no whole number of a class")
         truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()

@@ -33,7 +33,7 @@ LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywher
 
 @dataclass(frozen=True)
 class Stored:
-    """A record and its file. digest: of the JSON that stands in the file (`digest_of`)."""
+    """A record and its file. digest: of the JSON in the file (`digest_of`)."""
 
     path: Path
     record: Record
@@ -48,7 +48,7 @@ class Stored:
 def record_path(results: Path, record: Record, variant: str = "") -> Path:
     """`<results>/<model>/<weights digest, 12 hex>/<protocol>/<task>[.<variant>].json`.
 
-    variant: what makes a record not comparable (`mini`, `limit20`), so that it never stands in a full run's place.
+    variant: what makes a record not comparable (`mini`, `limit20`), so that it never takes a full run's place.
     Names are escaped (`files.names.folder_name`), so that none is a way out of the folder and no two share a file.
     """
     model = record.model
@@ -56,7 +56,7 @@ def record_path(results: Path, record: Record, variant: str = "") -> Path:
 
 
 def place_of(results: Path, model: str, weights_sha256: str, protocol: str, task: str, variant: str) -> Path:
-    """Where the record of these names stands; see `record_path`."""
+    """The path of the record of these names; see `record_path`."""
     stem = file_stem(task) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
     return of_model(results, model) / folder_name(weights_sha256[:12]) / folder_name(protocol) / f"{stem}.json"
 
@@ -160,10 +160,10 @@ def save(
 ) -> tuple[Record, bool]:
     """Write a record, its grid and its predictions.
 
-    Returns the record with the digests of the three, and whether they were written: they are not if the same record stands
-    there already, whole. Where it stands there but is not whole, all three are written again, and `say` is told why. Raises
-    BenchError with the differences if another record stands there and `overwrite` is not set, or with the fields if this
-    one is not valid; DataError if what stands there cannot be read. The JSON is written last, so its existence means that
+    Returns the record with the digests of the three, and whether they were written: they are not if the same record is
+    there already, whole. Where it is there but not whole, all three are written again, and `say` is told why. Raises
+    BenchError with the differences if another record is there and `overwrite` is not set, or with the fields if this
+    one is not valid; DataError if what is there cannot be read. The JSON is written last, so its existence means that
     all three are whole.
     """
     tables = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}

@@ -14,7 +14,7 @@ import msgspec
 
 from marble_bench.errors import listing
 from marble_bench.files.names import LONGEST_TEXT, RULE
-from marble_bench.records.migrations import migrated
+from marble_bench.records.migrations import migrate
 from marble_bench.records.record import Digest, Name, Record, Sha256, Text
 
 FILE = Path(__file__).with_name("record.schema.json")
@@ -32,7 +32,7 @@ class InvalidRecord(ValueError):
 def from_json(facts: Any) -> Record:
     """The record of some JSON, of whatever version. Raises InvalidRecord that says of each wrong field what is wrong."""
     try:
-        return _converted(migrated(facts))
+        return _converted(migrate(facts))
     except RecursionError:
         raise InvalidRecord(["the record: its values are nested deeper than any record's"]) from None
 

@@ -15,7 +15,7 @@ In the order in which they are asked, and the first that stops further questions
   `old protocol`, `old model`: its task, protocol or model is not the one that is here.
 - `splits`, `truth`, `trivial`, `fingerprint` (and `counts`): other than the task's list of clips and the corpus
   at hand say; see `marble_bench.records.corpus_facts`.
-- `duplicate`: the same run stands in another file; `same answers`: predictions that are another model's; see
+- `duplicate`: the same run is in another file; `same answers`: predictions that are another model's; see
   `marble_bench.records.copies`.
 - `below floor`, `no digests`, `no identity`, `later version`, `not recomputed`, `interval`, `fault not here`,
   `near answers`: warnings; the record is valid, somebody should look.
@@ -41,7 +41,7 @@ from marble_bench.records import claims, copies, corpus_facts, origins, results,
 from marble_bench.records.claims import CLOSE
 from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record import SCHEMA, Record, mean_and_spread
-from marble_bench.records.record_file import Predicted, Stored, metric_of, predicted, table
+from marble_bench.records.record_file import Predicted, Stored, metric_of, read_predictions, table
 from marble_bench.records.schema import InvalidRecord, from_json
 from marble_bench.scoring.scores import drop, number, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
@@ -69,13 +69,13 @@ class Verdict:
     words: str
 
     @property
-    def stands(self) -> bool:
+    def is_valid(self) -> bool:
         """Whether the record may stay as it is."""
         return self.kind == "ok" or self.kind in WARNINGS
 
 
 def record_files(places: Sequence[Path]) -> list[Path]:
-    """The records that paths stand for: files, or folders with records below. Raises DataError for a path that is not."""
+    """The records that paths mean: files, or folders with records below. Raises DataError for a path that is not."""
     found: list[Path] = []
     for place in places:
         if not place.exists():
@@ -107,10 +107,10 @@ def _verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, inter
             of[path] = [stored]
             continue
         verdicts = [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
-        stands = all(each.stands for each in verdicts)
-        if not stands:
-            answers.fallen.add(path)
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, stands)]
+        valid = all(each.is_valid for each in verdicts)
+        if not valid:
+            answers.invalid.add(path)
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, valid)]
         of[path] = verdicts or [Verdict(str(path), "ok", _in_order(stored))]
     return [verdict for path in read for verdict in of[path]]
 
@@ -280,7 +280,7 @@ def _tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     protocol, task, encoder = claims.protocol_of(record), claims.task_of(record), claims.encoder_of(record)
     keys = [name for name in grid.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     if grid.duplicated(keys).any():
-        yield "counts", "a probe stands in the grid twice"
+        yield "counts", "a probe is in the grid twice"
     seeds = set(range(record.selection.seeds))
     if set(grid["seed"]) != seeds:
         yield (
@@ -334,10 +334,10 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
     yield from _items(record, frame)
     yield from _perturbed(stored, frame)
     for name, score in record.scores.items():
-        found = predicted(stored, name)
+        found = read_predictions(stored, name)
         if found is not None:
             yield from _score(name, record, found, intervals)
-            chosen = predicted(stored, name, "valid")
+            chosen = read_predictions(stored, name, "valid")
             valid = mean_and_spread(_scored(chosen))[0] if chosen else score.valid
             if not _close(valid, score.valid):
                 told, made = _numbers([score.valid]), _numbers([valid])
@@ -412,7 +412,7 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
         if found.clips + found.left_out != clips:
             yield "counts", f"{name}: {found.clips} clips and {found.left_out} left out; there are {clips}"
         for metric, score in found.scores.items():
-            after, before = predicted(stored, metric, split_of(name)), predicted(stored, metric)
+            after, before = read_predictions(stored, metric, split_of(name)), read_predictions(stored, metric)
             if after is None or before is None:
                 yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
                 continue
@@ -442,8 +442,8 @@ def _numbers(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _twice(stored: Stored, runs: dict[Run, Path], stands: bool) -> Iterator[tuple[str, str]]:
-    """Whether a run was met before, in a record that stands."""
+def _twice(stored: Stored, runs: dict[Run, Path], valid: bool) -> Iterator[tuple[str, str]]:
+    """Whether a run was met before, in a valid record."""
     record = stored.record
     run = (
         record.protocol.hash,
@@ -455,33 +455,33 @@ def _twice(stored: Stored, runs: dict[Run, Path], stands: bool) -> Iterator[tupl
         record.selection.seeds,
     )
     if run in runs:
-        yield "duplicate", f"the same run stands in {runs[run]}"
-    if stands:
+        yield "duplicate", f"the same run is in {runs[run]}"
+    if valid:
         runs.setdefault(run, stored.path)
 
 
-def readable(paths: Sequence[Path]) -> list[Stored]:
+def read_all(paths: Sequence[Path]) -> list[Stored]:
     """The records of the right form among some files; the others' verdicts say what is wrong with them."""
     return [found for found in map(_read, paths) if isinstance(found, Stored)]
 
 
 @dataclass(frozen=True)
-class Judged:
-    """The records of a folder: those that stand, and a line for each other file, that says what is wrong with it."""
+class ValidRecords:
+    """The records of a folder: the valid ones, and a line for each other file that says what is wrong with it."""
 
-    standing: list[Stored]
+    valid: list[Stored]
     left_off: list[str]
 
 
-def judged(paths: Sequence[Path], placed: bool = True) -> Judged:
-    """Records by what `check` finds: boards, lists and comparisons show those that stand, and name the others.
+def keep_valid(paths: Sequence[Path], placed: bool = True) -> ValidRecords:
+    """Records by what `check` finds: boards, lists and comparisons show the valid ones, and name the others.
 
     placed: whether a record has to lie where it belongs; one that somebody names by its path need not.
     """
     read = {path: _read(path) for path in paths}
-    fallen: dict[str, Verdict] = {}
+    invalid: dict[str, Verdict] = {}
     for verdict in _verdicts(read, None, intervals=False):
-        if not verdict.stands and (placed or verdict.kind != "misplaced"):
-            fallen.setdefault(verdict.path, verdict)
-    standing = [each for each in read.values() if isinstance(each, Stored) and str(each.path) not in fallen]
-    return Judged(standing, [f"{each.path}: {each.kind}: {each.words}" for each in fallen.values()])
+        if not verdict.is_valid and (placed or verdict.kind != "misplaced"):
+            invalid.setdefault(verdict.path, verdict)
+    valid = [each for each in read.values() if isinstance(each, Stored) and str(each.path) not in invalid]
+    return ValidRecords(valid, [f"{each.path}: {each.kind}: {each.words}" for each in invalid.values()])

@@ -1,4 +1,4 @@
-"""Which version of the suite a record says it was made by: whether it is one, and how it stands to the one that is here."""
+"""Which version a record says it was made by: whether it is one, and how it compares with the one that is here."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ from marble_bench.errors import DataError, listing
 from marble_bench.features.jobs import Cost
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.runs.config import DataConfig, FeatureConfig, RunConfig
-from marble_bench.runs.inputs import Coverage, Inputs, Source, cost_of
+from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs, cost_of
 
 
 def brought_features(config: RunConfig) -> Inputs:
@@ -23,10 +23,10 @@ def brought_features(config: RunConfig) -> Inputs:
     place = config.features.brought
     assert place is not None
     clips, mini, unlisted = _listed(config.data)
-    brought = external.read_own(place, [clip.id for clip in clips])
+    brought = external.read_brought(place, [clip.id for clip in clips])
     missing = _not_brought(clips, brought.tracks, place, config.data.allow_missing)
     clips = [clip for clip in clips if clip.id in brought.tracks]
-    features = external.as_features(brought.tracks, brought.names, [clip.id for clip in clips])
+    features = external.stack_tracks(brought.tracks, brought.names, [clip.id for clip in clips])
     widths = [layer.shape[1] for layer in features.layers]
     inner = tuple(range(1, len(brought.names)))
     summed = len(inner) > 1 and len(set(widths[1:])) == 1
@@ -35,10 +35,10 @@ def brought_features(config: RunConfig) -> Inputs:
     return Inputs(
         examples=Examples.of_clips(clips),
         features=features,
-        source=Source(model, cost_of(Cost(feature_bytes=nbytes)), unnamed=not brought.named),
+        source=FeatureSource(model, cost_of(Cost(feature_bytes=nbytes)), unnamed=not brought.named),
         coverage=Coverage(mini, missing, unlisted=unlisted),
         summable=inner if summed else (),
-        marks=[brought.reading(), *_other_windows(clips, brought.tracks, config.task.window)],
+        warnings=[brought.describe(), *_other_windows(clips, brought.tracks, config.task.window)],
     )
 
 
@@ -85,7 +85,7 @@ def _brought_facts(ours: FeatureConfig, digest: str, widths: Sequence[int]) -> d
 
 
 def _other_windows(clips: Sequence[Clip], found: dict[str, list[Any]], window: Window) -> list[str]:
-    """A mark where clips have more or fewer windows than the task cuts, as far as that is known without their audio."""
+    """A warning where clips have more or fewer windows than the task cuts, as far as that is known without their audio."""
     from marble_bench.features.pooled import rows_of
 
     apart = []

@@ -41,7 +41,7 @@ from marble_bench.scoring.scores import number
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.probes.grid import Fitted
+    from marble_bench.probes.grid import TrainedProbe
 
 Made = TypeVar("Made")
 
@@ -49,18 +49,18 @@ Made = TypeVar("Made")
 def build(
     config: RunConfig,
     inputs: Inputs,
-    fitted: Sequence[Fitted],
-    chosen: Sequence[Fitted],
+    fitted: Sequence[TrainedProbe],
+    chosen: Sequence[TrainedProbe],
     scores: dict[str, Any],
     probe_s: float,
     of_choices: Sequence[dict[str, Any]] = (),
-    marks: Sequence[str] = (),
+    warnings: Sequence[str] = (),
     few_shot: Sequence[dict[str, Any]] = (),
     perturbations: dict[str, Any] | None = None,
 ) -> Record:
     """The record of a run, all but its digests, which follow from its tables when it is saved.
 
-    of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. marks: what is odd
+    of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. warnings: what is odd
     about features or labels. few_shot, perturbations: as the record has them, where they were asked for.
     """
     departures = departures_of(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
@@ -71,18 +71,12 @@ def build(
         protocol=Versioned(name=protocol.name, version=protocol.version, hash=protocol.hash),
         model=_part(inputs.source.model, Model),
         task=Versioned(name=named.name, version=named.task.version, hash=task_hash(named)),
-        data=_data(named.task, inputs, marks),
-        selection=Selection(
-            split="valid",
-            metric=named.task.metrics[0].name,
-            probes=len(fitted),
-            diverged=sum(one.diverged for one in fitted),
-            per_seed=_choices(chosen, inputs.features.names, of_choices),
-        ),
+        data=_data(named.task, inputs, warnings),
+        selection=_selection(named.task, fitted, _choices(chosen, inputs.features.names, of_choices)),
         scores=_part(scores, dict[str, Score]),
         cost=_part({**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": peak_memory_mb()}, Cost),
         environment=_environment(config),
-        identity=_part(identity.told(inputs, config, departures.variant()), Identity),
+        identity=_part(identity.record_facts(inputs, config, departures.variant()), Identity),
         comparable=not why_not,
         why_not=tuple(why_not),
         few_shot=_part(few_shot, tuple[FewShotPoint, ...]),
@@ -98,7 +92,7 @@ def _part(facts: Any, kind: type[Made]) -> Made:
         raise BenchError(f"this run cannot be written as a record: {error}") from error
 
 
-def _data(task: Task, inputs: Inputs, marks: Sequence[str]) -> Data:
+def _data(task: Task, inputs: Inputs, warnings: Sequence[str]) -> Data:
     """Which clips were used and which were not."""
     found, coverage = inputs.examples, inputs.coverage
     return Data(
@@ -109,12 +103,23 @@ def _data(task: Task, inputs: Inputs, marks: Sequence[str]) -> Data:
         absent=coverage.absent,
         faults=_part(coverage.faults, tuple[KnownFault, ...]),
         mini=coverage.mini,
-        marks=tuple(marks),
+        marks=tuple(warnings),
+    )
+
+
+def _selection(task: Task, fitted: Sequence[TrainedProbe], choices: tuple[Choice, ...]) -> Selection:
+    """How validation chose among all probes."""
+    return Selection(
+        split="valid",
+        metric=task.metrics[0].name,
+        probes=len(fitted),
+        diverged=sum(one.diverged for one in fitted),
+        per_seed=choices,
     )
 
 
 def _choices(
-    chosen: Sequence[Fitted], names: Sequence[str], of_choices: Sequence[dict[str, Any]]
+    chosen: Sequence[TrainedProbe], names: Sequence[str], of_choices: Sequence[dict[str, Any]]
 ) -> tuple[Choice, ...]:
     """What validation chose, a probe for each seed, or for each seed and stem. names: of the layers."""
     return tuple(
@@ -154,17 +159,17 @@ def peak_memory_mb() -> float:
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kilobytes elsewhere
 
 
-def _layer_name(one: Fitted, names: Sequence[str]) -> str:
+def _layer_name(one: TrainedProbe, names: Sequence[str]) -> str:
     return "sum" if one.probe.layer is None else names[one.probe.layer]
 
 
-def _more_axes(one: Fitted) -> dict[str, Any]:
+def _more_axes(one: TrainedProbe) -> dict[str, Any]:
     """The probe's place on axes that only some protocols have."""
     values = {name: getattr(one.probe, name) for name in ("hidden", "batch_size", "dropout", "standardize")}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def grid_table(fitted: Sequence[Fitted], names: Sequence[str]) -> pd.DataFrame:
+def grid_table(fitted: Sequence[TrainedProbe], names: Sequence[str]) -> pd.DataFrame:
     """Every probe of the grid: a row each."""
     import pandas as pd
 

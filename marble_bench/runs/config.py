@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
-from typing import Protocol as Shape
+from typing import Protocol as Interface
 
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
@@ -46,7 +46,7 @@ class DataConfig:
 class FeatureConfig:
     """Where the features of a run are from. encoder: None where features are `brought`, from that file or folder.
 
-    cache: where they are stored; elsewhere: a URL where they are stored too. device, dtype, engine, workers: see
+    cache: where they are stored; remote_url: a URL where they are stored too. device, dtype, engine, workers: see
     `features.pipeline.Settings`. offline: fetch no weights. fresh_before: features stored before that, in seconds since
     1970, are set aside; None for none.
     """
@@ -60,16 +60,17 @@ class FeatureConfig:
     dtype: str = "float32"
     engine: str = "local"
     workers: int | None = None
-    elsewhere: str = ""
+    remote_url: str = ""
     offline: bool = False
     fresh_before: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
-    """Which probes are trained. layers: as `--layers` is written. cache: where finished probes stay until the record stands.
+    """Which probes are trained.
 
-    few_shot: also on shares of the training clips. control: how the training labels are spoilt; empty for not at all.
+    layers: as `--layers` is written. cache: where finished probes stay until the record is saved. few_shot:
+    also on shares of the training clips. control: how the training labels are spoilt; empty for not at all.
     """
 
     protocol: Protocol
@@ -122,14 +123,14 @@ class RunConfig:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a run gave. written: False if the same record stood there already."""
+    """What a run gave. written: False if the same record was there already."""
 
     record: Record
     path: Path
     written: bool
 
 
-class Callbacks(Shape):
+class Callbacks(Interface):
     """Who is told how a run goes on."""
 
     def features(self, done: int, todo: int, audio_s: float) -> None:
@@ -142,7 +143,7 @@ class Callbacks(Shape):
         """A line for the user."""
 
 
-def pairs(
+def list_pairs(
     models: list[str], tasks: list[str], features: Path | None, weights: Path | None
 ) -> list[tuple[str, Encoder | None, Named]]:
     """Every model with every task, all names looked up before any work begins; `all` means every task.

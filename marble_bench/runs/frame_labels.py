@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marble_bench.probes.framewise import Frameset, Recipe
-    from marble_bench.probes.grid import Fitted
+    from marble_bench.probes.grid import TrainedProbe
     from marble_bench.scoring.metric import Measure, Metric
 
 HELD_BYTES = 256 << 20  # of activations that are decoded together
@@ -45,12 +45,12 @@ class Scale:
                 found[part.name] = mean, deviation or 1.0
         return cls(found)
 
-    def learnt(self, part: LabelPart, labels: NDArray[np.float32]) -> NDArray[np.float32]:
+    def normalize(self, part: LabelPart, labels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Labels of a part as a probe learns them."""
         mean, deviation = self.by_part.get(part.name, (0.0, 1.0))
         return part.spread((labels - mean) / deviation if part.name in self.by_part else labels)
 
-    def answered(self, part: LabelPart, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def denormalize(self, part: LabelPart, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs of a part in the unit of its labels."""
         mean, deviation = self.by_part.get(part.name, (0.0, 1.0))
         return outputs * deviation + mean if part.name in self.by_part else outputs
@@ -90,7 +90,7 @@ def labels(
             made[:, column : column + part.columns] = (
                 part.at_frames(own, frames, rate_hz)
                 if isinstance(part, MomentPart)
-                else (scale or Scale()).learnt(part, _nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
+                else (scale or Scale()).normalize(part, _nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
             )
         column += part.columns
     return made
@@ -120,8 +120,12 @@ class Decoder:
         """The values of the free parameter; None alone where there is none."""
         return self.target.settings or (None,)
 
-    def found(
-        self, fitted: Sequence[Fitted], split: Frameset, settings: Sequence[float | None], parts: int | None = None
+    def decode(
+        self,
+        fitted: Sequence[TrainedProbe],
+        split: Frameset,
+        settings: Sequence[float | None],
+        parts: int | None = None,
     ) -> list[list[list[Found]]]:
         """By setting, probe and clip what is found. All probes read one layer. parts: how many, the first; None: all."""
         made: list[list[list[Found]]] = [[[] for _ in fitted] for _ in settings]
@@ -133,7 +137,7 @@ class Decoder:
         return made
 
     def _batches(
-        self, fitted: Sequence[Fitted], split: Frameset, parts: int | None
+        self, fitted: Sequence[TrainedProbe], split: Frameset, parts: int | None
     ) -> Iterator[tuple[float, list[Activations]]]:
         """Activations clip by clip, and within it probe by probe, at a rate; as many clips at once as may be held."""
         from marble_bench.probes import framewise
@@ -167,29 +171,29 @@ class Decoder:
         found = {}
         for part in self.target.parts[:parts]:
             columns = outputs[:, first : first + part.width]
-            found[part.name] = columns.copy() if isinstance(part, MomentPart) else self.scale.answered(part, columns)
+            found[part.name] = columns.copy() if isinstance(part, MomentPart) else self.scale.denormalize(part, columns)
             first += part.width
         return found
 
-    def judge(
-        self, fitted: Sequence[Fitted], split: Frameset, targets: Sequence[Any], main: Metric
+    def choose_settings(
+        self, fitted: Sequence[TrainedProbe], split: Frameset, targets: Sequence[Any], main: Metric
     ) -> list[tuple[float, float | None]]:
         """Of each probe the main score on a split at its best setting, and that setting; of equals, the first."""
-        measure = main.chooses or measured_by(main)
-        every = self.found(fitted, split, self.settings, measure.parts)
-        judged = []
+        measure = main.chooses or measure_of(main)
+        every = self.decode(fitted, split, self.settings, measure.parts)
+        chosen = []
         for place in range(len(fitted)):
             scores = [score(main, measure, of_setting[place], targets) for of_setting in every]
             best = scores.index(max(scores, key=_known))
-            judged.append((scores[best], self.settings[best]))
-        return judged
+            chosen.append((scores[best], self.settings[best]))
+        return chosen
 
 
 def _known(value: float) -> float:
     return value if value == value else float("-inf")
 
 
-def measured_by(metric: Metric) -> Measure:
+def measure_of(metric: Metric) -> Measure:
     """What makes the rows that a metric of frames reads."""
     assert metric.measure is not None  # see `Task`
     return metric.measure
@@ -202,7 +206,7 @@ def score(metric: Metric, measure: Measure, found: Sequence[Found], targets: Seq
     return float(metric.compute(measure.rows(found, targets)[None], torch.zeros(len(targets)))[0])
 
 
-def shown(target: Frames, found: Sequence[Found]) -> dict[str, list[list[float]]]:
+def to_columns(target: Frames, found: Sequence[Found]) -> dict[str, list[list[float]]]:
     """Columns of a table of predictions: of each part what was found in each clip, as a list of numbers."""
     return {target.column(part): [_numbers(part, each[part.name]) for each in found] for part in target.parts}
 

@@ -29,12 +29,12 @@ class Layers:
 
     @property
     def places(self) -> list[int]:
-        """Where those with probes of their own stand among the stored ones."""
+        """The places of those with probes of their own among the stored ones."""
         return [self.stored.index(index) for index in self.single]
 
     @property
     def summable(self) -> tuple[int, ...]:
-        """Where those of the weighted sum stand among the stored ones."""
+        """The places of those of the weighted sum among the stored ones."""
         return tuple(self.stored.index(index) for index in self.summed)
 
 

@@ -22,13 +22,13 @@ def run_key(inputs: Inputs, config: RunConfig, variant: str = "") -> RunKey:
         corpus=inputs.examples.fingerprint(),
         spans=keys.spans_digest(inputs.examples.clips),
         task=keys.task_hash(config.data.named),
-        sources=keys.keyed(each for each in origins if each.kind != "encoder"),  # that is in the features' keys
+        sources=keys.group_by_kind(each for each in origins if each.kind != "encoder"),  # that is in the features' keys
         seeds=config.probes.seeds,
         variant=variant,
     )
 
 
-def of_probes(inputs: Inputs, config: RunConfig, rules: dict[str, Any] | None = None) -> dict[str, Any]:
+def probe_cache_facts(inputs: Inputs, config: RunConfig, rules: dict[str, Any] | None = None) -> dict[str, Any]:
     """The facts that identify kept probes. rules: how they are trained, where that is not in the run's key.
 
     Beside the run's key these are the device, the code of the suite, and when the features were made: features that were
@@ -37,12 +37,12 @@ def of_probes(inputs: Inputs, config: RunConfig, rules: dict[str, Any] | None = 
     return run_key(inputs, config).of_probes(
         device=config.probes.device,
         code=machinery_digest(),
-        made=[fingerprint.made(store.folder) for store in inputs.source.stores],
+        made=[fingerprint.read_date(store.folder) for store in inputs.source.stores],
         rules=rules or {},
     )
 
 
-def told(inputs: Inputs, config: RunConfig, variant: str) -> dict[str, Any]:
+def record_facts(inputs: Inputs, config: RunConfig, variant: str) -> dict[str, Any]:
     """What a record says of its identity."""
     key = run_key(inputs, config, variant)
     features = key.features[0] if len(key.features) == 1 else keys.digest(list(key.features))

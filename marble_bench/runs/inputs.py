@@ -51,7 +51,7 @@ class Coverage:
 
 
 @dataclass(frozen=True)
-class Source:
+class FeatureSource:
     """Where features are from. model, cost: as the record has them.
 
     stores: where they are kept; none where they were brought. this_pass: what was encoded now, which is nothing where all
@@ -66,7 +66,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Changed:
+class PerturbedExamples:
     """The test examples after a perturbation, with the labels that they then have, and their features when asked for.
 
     One whose label has left the task's labels is not among them.
@@ -80,21 +80,21 @@ class Changed:
 class Inputs:
     """The examples of a run with their features, pooled or frame by frame.
 
-    summable: the layers of `features` that a weighted sum can run over. marks: what is odd about the sounds, or how features
-    that the user brought were read. changed: by name of the perturbation.
+    summable: the layers of `features` that a weighted sum can run over. warnings: what is odd about the sounds, or how
+    features that the user brought were read. perturbed: by name of the perturbation.
     """
 
     examples: Examples
     features: Features | Frames
-    source: Source
+    source: FeatureSource
     coverage: Coverage
     summable: tuple[int, ...] = ()
-    marks: list[str] = field(default_factory=list)
-    changed: dict[str, Changed] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+    perturbed: dict[str, PerturbedExamples] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
-class ToEncode:
+class EncodingInputs:
     """The examples of a run whose files are there, and the encoder's weights.
 
     coverage: what is known before any file is decoded. guard: compares the encoder with its stored features.
@@ -107,21 +107,21 @@ class ToEncode:
 
 
 @dataclass(frozen=True)
-class Pooled:
+class PooledInputs:
     """The usable examples of a run, each with its span in the store of an encoder's pooled features."""
 
     examples: Examples
     store: Store
     spans: list[Span]
-    ready: ToEncode
+    ready: EncodingInputs
     coverage: Coverage
     cost: Cost
-    marks: list[str]
+    warnings: list[str]
 
 
 def to_encode(
     config: RunConfig, callbacks: Callbacks, digests: Callable[[Sequence[Path]], list[str]] | None = None
-) -> ToEncode:
+) -> EncodingInputs:
     """Find the files of a run's clips, and fetch the encoder's weights if they are not in the cache.
 
     digests: makes the digests that identify clips from their paths; by default the sha256 of each file.
@@ -134,27 +134,27 @@ def to_encode(
     assert root is not None
     assert ours.encoder is not None
     found = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
-    talk = in_lines(callbacks.say)
-    loaded = weights.resolve(ours.encoder, ours.cache, override=ours.weights, offline=ours.offline, talk=talk)
+    downloads = in_lines(callbacks.say)
+    loaded = weights.resolve(ours.encoder, ours.cache, override=ours.weights, offline=ours.offline, callbacks=downloads)
     load = partial(ours.encoder.load, loaded.path, ours.device)
     guard = Guard(ours.encoder, load, ours.device, ours.fresh_before, callbacks.say)
     known_by = (digests or partial(pooled.digests, allow_unread=True))(found.examples.paths)
     rows = [replace(row, digest=digest) for row, digest in zip(found.examples, known_by, strict=True)]
-    return ToEncode(Examples(rows), Coverage(found.mini, found.missing, [], found.unlisted), loaded, guard)
+    return EncodingInputs(Examples(rows), Coverage(found.mini, found.missing, [], found.unlisted), loaded, guard)
 
 
-def pooled(config: RunConfig, callbacks: Callbacks, check: Check | None = None) -> Pooled:
+def ensure_pooled(config: RunConfig, callbacks: Callbacks, check: Check | None = None) -> PooledInputs:
     """See that the pooled features of every clip on disk are stored."""
     ready = to_encode(config, callbacks)
     if check:
         check(ready.examples)
     items = _items(config, ready.examples)
-    store, spans, cost = _extract_pooled(config, callbacks, ready, items, elsewhere=config.features.elsewhere)
+    store, spans, cost = _extract_pooled(config, callbacks, ready, items, remote_url=config.features.remote_url)
     usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks)
     kept = ready.examples.only(usable)
     spans = [spans[place] for place in usable]
-    marks = marks_of([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, spans, strict=True)])
-    return Pooled(kept, store, spans, ready, coverage, cost, marks)
+    warnings = describe_oddities([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, spans, strict=True)])
+    return PooledInputs(kept, store, spans, ready, coverage, cost, warnings)
 
 
 def _items(config: RunConfig, found: Examples) -> list[Item]:
@@ -166,9 +166,9 @@ def _items(config: RunConfig, found: Examples) -> list[Item]:
 
 
 def _extract_pooled(
-    config: RunConfig, callbacks: Callbacks, ready: ToEncode, items: Sequence[Item], **more: Any
+    config: RunConfig, callbacks: Callbacks, ready: EncodingInputs, items: Sequence[Item], **more: Any
 ) -> tuple[Store, list[Span], Cost]:
-    """See that the pooled features of some items are stored. more: `change` or `elsewhere` of `pooled.extract`."""
+    """See that the pooled features of some items are stored. more: `change` or `remote_url` of `pooled.extract`."""
     from marble_bench.features import pooled as extract
 
     ours = config.features
@@ -190,11 +190,11 @@ def _extract_pooled(
     )
 
 
-def marks_of(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
+def describe_oddities(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
     """A line for each thing that is odd about some clips' sounds. odd: clips by their ids, with the names of `ODDITIES`."""
     return [
         f"{len(ids)} {'clip' if len(ids) == 1 else 'clips'} {audio.ODDITIES.get(kind, kind)}: {listing(ids)}"
-        for kind, ids in sorted(oddities.by_kind(odd).items())
+        for kind, ids in sorted(oddities.group_by_kind(odd).items())
     ]
 
 
@@ -204,19 +204,19 @@ def encoder_features(config: RunConfig, callbacks: Callbacks, check: Check) -> I
 
     encoder = config.features.encoder
     assert encoder is not None
-    found = pooled(config, callbacks, check)
+    found = ensure_pooled(config, callbacks, check)
     return Inputs(
         examples=found.examples,
         features=extract.load(found.store, found.spans),
-        source=Source(model_facts(encoder, found.ready.weights), cost_of(found.cost), [found.store], found.cost),
+        source=FeatureSource(model_facts(encoder, found.ready.weights), cost_of(found.cost), [found.store], found.cost),
         coverage=found.coverage,
         summable=encoder.summable,
-        marks=found.marks,
-        changed={name: _changed(config, callbacks, found, name) for name in config.data.perturb},
+        warnings=found.warnings,
+        perturbed={name: _perturb(config, callbacks, found, name) for name in config.data.perturb},
     )
 
 
-def _changed(config: RunConfig, callbacks: Callbacks, found: Pooled, name: str) -> Changed:
+def _perturb(config: RunConfig, callbacks: Callbacks, found: PooledInputs, name: str) -> PerturbedExamples:
     """See that the features of the test clips after a perturbation are stored; no other clip is changed.
 
     Raises DataError naming the clips that cannot be changed.
@@ -224,15 +224,15 @@ def _changed(config: RunConfig, callbacks: Callbacks, found: Pooled, name: str) 
     from marble_bench.features import pooled as extract
 
     test = found.examples.of("test")
-    moved = [(row, perturb.moved(config.task.shifted, row.clip.target, name)) for row in test]
-    kept = Examples(_relabelled(row, target) for row, target in moved if target is not None)
+    moved = [(row, perturb.shift_target(config.task.shifted, row.clip.target, name)) for row in test]
+    kept = Examples(_relabel(row, target) for row, target in moved if target is not None)
     _say_left_out(callbacks, name, len(test) - len(kept))
     store, spans, cost = _extract_pooled(config, callbacks, found.ready, _items(config, kept), change=name)
-    _check_changed(cost.damaged)
-    return Changed(kept, partial(extract.load, store, spans))
+    _check_perturbed(cost.damaged)
+    return PerturbedExamples(kept, partial(extract.load, store, spans))
 
 
-def _relabelled(row: Example, target: Any) -> Example:
+def _relabel(row: Example, target: Any) -> Example:
     return replace(row, clip=replace(row.clip, target=target))
 
 
@@ -241,7 +241,7 @@ def _say_left_out(callbacks: Callbacks, name: str, count: int) -> None:
         callbacks.say(f"{name}: left out {counted(count, 'test clip')} whose label moves out of the task's labels")
 
 
-def _check_changed(damaged: dict[str, str]) -> None:
+def _check_perturbed(damaged: dict[str, str]) -> None:
     if damaged:
         raise DataError(f"{counted(len(damaged), 'test clip')} cannot be changed: {listing(damaged.values())}")
 
@@ -252,46 +252,47 @@ def encoder_frames(
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
 
     `summable` is empty: which of the layers a sum runs over is the caller's to say.
-    Raises DataError for a clip whose frames cannot be had, or whose annotation goes on behind the end of its audio, before
+    Raises DataError for a clip whose frames cannot be made, or whose annotation goes on behind the end of its audio, before
     any is encoded, unless the user allows it.
     """
     encoder = config.features.encoder
     assert encoder is not None
     ready = to_encode(config, callbacks)
-    damaged = _badly_labelled(config.data, ready.examples)
+    damaged = _check_labels(config.data, ready.examples)
     if check:
         check(ready.examples.without(damaged))
     sounds, unheard = _sounds(config, ready.examples.without(damaged))
     damaged |= unheard
     _check_known(config.data, ready.examples, damaged)
     window = config.task.window
-    facts, too = {"clip_normalize": window.normalize}, config.features.elsewhere
+    facts, too = {"clip_normalize": window.normalize}, config.features.remote_url
     found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s, too)
     usable, coverage = leave_out(config.data, ready, damaged | cost.damaged, callbacks)
     kept = ready.examples.only(usable)
     of_test = [found.lengths_s[place] for place in kept.places("test")]
     test = list(zip(kept.of("test"), of_test, strict=True))
+    odd = [(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, found.spans, strict=True)]
     return Inputs(
         examples=kept,
         features=found,
-        source=Source(model_facts(encoder, ready.weights), cost_of(cost), found.stores, cost),
+        source=FeatureSource(model_facts(encoder, ready.weights), cost_of(cost), found.stores, cost),
         coverage=coverage,
-        marks=marks_of([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, found.spans, strict=True)]),
-        changed={name: _changed_frames(config, callbacks, ready, layers, test, name) for name in config.data.perturb},
+        warnings=describe_oddities(odd),
+        perturbed={name: _perturb_frames(config, callbacks, ready, layers, test, name) for name in config.data.perturb},
     )
 
 
 def extract_frames(
     config: RunConfig,
     callbacks: Callbacks,
-    ready: ToEncode,
+    ready: EncodingInputs,
     sounds: Sequence[Sound],
     layers: Sequence[int],
     facts: dict[str, Any],
     piece_s: float | None,
-    elsewhere: str = "",
+    remote_url: str = "",
 ) -> tuple[Frames, Cost]:
-    """See that the frames of some sounds are stored. facts, piece_s, elsewhere: see `frames.extract`."""
+    """See that the frames of some sounds are stored. facts, piece_s, remote_url: see `frames.extract`."""
     from marble_bench.features import frames
 
     ours = config.features
@@ -310,7 +311,7 @@ def extract_frames(
         dtype=ours.dtype,
         workers=ours.workers,
         engine=ours.engine,
-        elsewhere=elsewhere,
+        remote_url=remote_url,
         guard=ready.guard,
     )
 
@@ -333,7 +334,7 @@ def _sounds(config: RunConfig, found: Examples) -> tuple[list[Sound], dict[str, 
     return sounds, damaged
 
 
-def _badly_labelled(data: DataConfig, found: Examples) -> dict[str, str]:
+def _check_labels(data: DataConfig, found: Examples) -> dict[str, str]:
     """What is wrong with clips' targets, by clip. Raises DataError before any is encoded, unless the user allows it."""
     wrong: dict[str, str] = {}
     for row in found:
@@ -353,39 +354,39 @@ def _check_known(data: DataConfig, found: Examples, wrong: dict[str, str]) -> No
         raise DataError(_cannot_be_used(unknown, len(found)))
 
 
-def _changed_frames(
+def _perturb_frames(
     config: RunConfig,
     callbacks: Callbacks,
-    ready: ToEncode,
+    ready: EncodingInputs,
     layers: Sequence[int],
     test: Sequence[tuple[Example, float]],
     name: str,
-) -> Changed:
-    """As `_changed`, frame by frame. test: the test examples, and how many seconds each lasts."""
+) -> PerturbedExamples:
+    """As `_perturb`, frame by frame. test: the test examples, and how many seconds each lasts."""
     from marble_bench.features import pooled as extract
 
-    moved = [(row, _moved_frames(config.task, row.clip.target, name, length_s)) for row, length_s in test]
-    kept = Examples(_relabelled(row, target) for row, target in moved if target is not None)
+    moved = [(row, _shift_target(config.task, row.clip.target, name, length_s)) for row, length_s in test]
+    kept = Examples(_relabel(row, target) for row, target in moved if target is not None)
     _say_left_out(callbacks, name, len(test) - len(kept))
     window = config.task.window
     sounds = [extract.sound_of(replace(item, change=name), window) for item in _items(config, kept)]
     facts = {"clip_normalize": window.normalize, "change": extract.change_of(name)}
     found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s)
-    _check_changed(cost.damaged)
-    return Changed(kept, lambda: found)
+    _check_perturbed(cost.damaged)
+    return PerturbedExamples(kept, lambda: found)
 
 
-def _moved_frames(task: Task, target: Any, name: str, length_s: float) -> Any:
+def _shift_target(task: Task, target: Any, name: str, length_s: float) -> Any:
     """A clip's target after a perturbation; None where it has left the labels, or nothing is left of it."""
     assert isinstance(task.target, targets.Frames)
-    moved = perturb.moved(task.shifted, target, name)
+    moved = perturb.shift_target(task.shifted, target, name)
     return None if moved is None else task.target.changed(moved, name, length_s)
 
 
 def leave_out(
-    data: DataConfig, ready: ToEncode, damaged: Mapping[str, str], callbacks: Callbacks
+    data: DataConfig, ready: EncodingInputs, damaged: Mapping[str, str], callbacks: Callbacks
 ) -> tuple[list[int], Coverage]:
-    """Where the usable examples stand, and what the run then has of the corpus.
+    """The places of the usable examples, and what the run then has of the corpus.
 
     damaged: why clips cannot be used, by their ids. Raises DataError for one without a known fault, unless the user
     allows it.

@@ -27,7 +27,7 @@ from marble_bench.scoring.targets import Classes, Scalars, Stems, Tags
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
-UNREAD = "0" * 64  # stands for a digest where none is needed
+UNREAD = "0" * 64  # in place of a digest where none is needed
 READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
 
 
@@ -54,7 +54,7 @@ def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
     run.check_fresh(config.features)
     facts: dict[str, Any] = {"model": config.features.model, "task": config.data.named.name}
     if is_pooled(config):
-        found = inputs.pooled(config, callbacks)
+        found = inputs.ensure_pooled(config, callbacks)
         stores, used, coverage, cost = [found.store], found.examples, found.coverage, found.cost
     elif isinstance(config.task.target, Stems):
         raise UsageError(
@@ -88,7 +88,7 @@ def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
             "Arrow tool opens (bench features ls, docs/extraction.md)"
         )
     assert config.features.encoder is not None
-    found = inputs.pooled(config, callbacks)
+    found = inputs.ensure_pooled(config, callbacks)
     if place.suffix == ".parquet":
         return writing.to_parquet(found.store, found.examples.clips, found.spans, place)
     window = config.task.window
@@ -109,7 +109,7 @@ def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
 
 
 @dataclass(frozen=True)
-class Pace:
+class Throughput:
     """How fast features come: seconds of audio a second, where that is from, and the memory the process then took.
 
     reading: whether reading audio is in it.
@@ -123,7 +123,7 @@ class Pace:
 
 def plan(
     config: RunConfig,
-    measured: dict[tuple[str, float], Pace],
+    measured: dict[tuple[str, float], Throughput],
     stored: bool = True,
     say: Callable[[str], None] = _silent,
 ) -> dict[str, Any]:
@@ -137,8 +137,8 @@ def plan(
     assert encoder is not None
     work = _work(config, encoder, stored, say)
     typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
-    pace = _pace(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
-    pace = pace if pace.reading else _with_reading(pace, config, work.examples)
+    throughput = _throughput(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
+    throughput = throughput if throughput.reading else _with_reading(throughput, config, work.examples)
     return {
         "model": config.features.model,
         "task": config.data.named.name,
@@ -149,10 +149,10 @@ def plan(
         "stored_h": None if work.stored_s is None else round(work.stored_s / 3600, 3),
         "features_gb": round(work.needed / 1e9, 4),
         "passes": int(work.left_s > 0),
-        "rate": round(pace.rate, 1),
-        "rate_from": pace.source,
-        "hours": round(work.left_s / 3600 / pace.rate, 3),
-        "memory_mb": pace.memory_mb,
+        "rate": round(throughput.rate, 1),
+        "rate_from": throughput.source,
+        "hours": round(work.left_s / 3600 / throughput.rate, 3),
+        "memory_mb": throughput.memory_mb,
         "probes": run.plan(config)["probes"],
         "probe_hours": _probe_hours(config),
         "device": config.features.device,
@@ -281,7 +281,9 @@ def _bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], audio_
     return sum(pooled.rows_of(length, window) for length in lengths) * pooled.row_bytes(encoder)
 
 
-def _pace(config: RunConfig, encoder: Encoder, window_s: float, measured: dict[tuple[str, float], Pace]) -> Pace:
+def _throughput(
+    config: RunConfig, encoder: Encoder, window_s: float, measured: dict[tuple[str, float], Throughput]
+) -> Throughput:
     known = _recorded(config)
     if known:
         return known
@@ -300,7 +302,7 @@ def _records(config: RunConfig) -> Iterator[Record]:
             continue  # not a record; `bench results check` says what is wrong with it
 
 
-def _recorded(config: RunConfig) -> Pace | None:
+def _recorded(config: RunConfig) -> Throughput | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
     for made in _records(config):
@@ -311,7 +313,7 @@ def _recorded(config: RunConfig) -> Pace | None:
     if not found:
         return None
     factors, memories = zip(*found, strict=True)
-    return Pace(
+    return Throughput(
         statistics.median(factors),
         f"{counted(len(found), 'record')} in {config.output.results}",
         max(memories),
@@ -319,7 +321,7 @@ def _recorded(config: RunConfig) -> Pace | None:
     )
 
 
-def _with_reading(pace: Pace, config: RunConfig, found: Examples) -> Pace:
+def _with_reading(throughput: Throughput, config: RunConfig, found: Examples) -> Throughput:
     """A pace of encoding, made one of a pass: with some of the files read as a pass reads them, digest included.
 
     On a CPU readers and encoder share the cores, so their times add up; beside a GPU the slower of both decides.
@@ -328,7 +330,7 @@ def _with_reading(pace: Pace, config: RunConfig, found: Examples) -> Pace:
 
     assert config.features.encoder is not None
     if isinstance(config.task.target, Stems):
-        return replace(pace, source=f"{pace.source}; reading is not counted")
+        return replace(throughput, source=f"{throughput.source}; reading is not counted")
     rate = config.task.corpus.sample_rate_hz
     seconds, taken, files = 0.0, 0.0, 0
     for row in found[:: max(1, len(found) // READ_FILES)][:READ_FILES]:
@@ -347,13 +349,15 @@ def _with_reading(pace: Pace, config: RunConfig, found: Examples) -> Pace:
         taken += time.perf_counter() - began
         files += 1
     if not seconds:
-        return replace(pace, source=f"{pace.source}; reading is not counted, as no file could be read")
+        return replace(throughput, source=f"{throughput.source}; reading is not counted, as no file could be read")
     cores = os.cpu_count() or 1
     reading = seconds / taken * cores
-    together = min(pace.rate, reading) if config.features.device != "cpu" else 1 / (1 / pace.rate + 1 / reading)
+    together = (
+        min(throughput.rate, reading) if config.features.device != "cpu" else 1 / (1 / throughput.rate + 1 / reading)
+    )
     read = f"{counted(files, 'file')} read ({reading:,.0f} s/s in {counted(cores, 'thread')})"
-    source = f"{pace.source} ({pace.rate:,.0f} s/s) and {read}"
-    return replace(pace, rate=together, source=source)
+    source = f"{throughput.source} ({throughput.rate:,.0f} s/s) and {read}"
+    return replace(throughput, rate=together, source=source)
 
 
 def _read(item: Any, config: RunConfig) -> float:
@@ -365,7 +369,7 @@ def _read(item: Any, config: RunConfig) -> float:
     return len(pooled.sound_of(item, config.task.window).read(rate)) / rate
 
 
-def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Pace:
+def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Throughput:
     """Encode noise for a few seconds. Reading audio is not in it. Raises DataError if the weights are not in the cache."""
     import numpy as np
     import torch
@@ -394,6 +398,6 @@ def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Pace:
         taken += once(waves[:step])
         seconds += min(step, many) * samples / encoder.sample_rate_hz
         step = min(2 * step, many)
-    return Pace(
+    return Throughput(
         seconds / taken, f"noise through the encoder for {taken:.1f} s", build_record.peak_memory_mb(), reading=False
     )

@@ -1,4 +1,4 @@
-"""What chosen probes answer, beside what is right, and the table of it that stands beside a record."""
+"""What chosen probes answer, beside what is right, and the table of it beside a record."""
 
 from __future__ import annotations
 

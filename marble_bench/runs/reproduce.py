@@ -1,6 +1,6 @@
 """Runs a record again, the same model, task, protocol, layers, seeds and limit, and says what comes out otherwise.
 
-Scores are held against the record's intervals. That alone would let an edit pass that stays inside them, so facts, the
+Scores are verified against the record's intervals. That alone would let an edit pass that stays inside them, so facts, the
 whole grid, the choice and every prediction are compared too. On one machine with one torch a rerun is the same to the last
 digit, whatever the number of threads (`SAME`); elsewhere sums are rounded otherwise, and training amplifies that (`APART`:
 one in a hundred features moved to the next number of half precision moves outputs by up to 0.0013).
@@ -8,7 +8,7 @@ one in a hundred features moved to the next number of half precision moves outpu
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -20,11 +20,12 @@ from marble_bench.audio import perturb
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
+from marble_bench.core.protocol import Protocol
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Data, PerturbedScore, Record, Score, to_json
-from marble_bench.records.record_file import Stored, predicted, table
+from marble_bench.records.record_file import Stored, read_predictions, table
 from marble_bench.records.results import VOLATILE, differences, table_path
 from marble_bench.runs.config import RunConfig, corpus_root
 from marble_bench.scoring.scores import number, split_of
@@ -43,7 +44,7 @@ Found = TypeVar("Found")
 
 
 @dataclass(frozen=True)
-class Again:
+class ScoreComparison:
     """One score of a record and of its rerun. verdict: `same`, `inside` the interval, or `outside`.
 
     interval: 95 %, what the rerun is judged by. basis: where that is from, `the record`, `its predictions`, or why neither.
@@ -58,35 +59,58 @@ class Again:
     verdict: str
 
 
+@dataclass(frozen=True)
+class PlugIns:
+    """How a user names the plug-ins of a record: names or files; None for those that the record's own names reach.
+
+    head: with `protocol`, the rules that it was put into.
+    """
+
+    model: str | None = None
+    task: str | None = None
+    protocol: str | None = None
+    head: str | None = None
+
+    def encoder_of(self, record: Record) -> Encoder:
+        """The encoder. Raises UsageError for a record of features that somebody brought, which are not in it."""
+        facts = record.model
+        if facts.source.startswith(BROUGHT):
+            raise UsageError(f"{facts.name} was scored from features ({facts.source}), which a record does not hold")
+        if self.model:
+            return plugins.find_encoder(self.model)
+        return _find(plugins.registered_encoder, facts.name, "--model FILE.py:NAME")
+
+    def task_of(self, record: Record) -> Named:
+        """The task."""
+        if self.task:
+            return plugins.find_task(self.task)
+        return _find(plugins.registered_task, record.task.name, "--task FILE.py")
+
+    def protocol_of(self, record: Record) -> Protocol:
+        """The protocol, with the head that was put into it."""
+        if self.protocol:
+            return plugins.find_protocol(self.protocol, self.head)
+        ways = "--protocol NAME or FILE.py, --head NAME or FILE.py"
+        return _find(plugins.recorded_protocol, record.protocol.name, ways)
+
+
 def config_of(
     record: Record,
     cache: Path,
     results: Path,
     device: str,
-    model: str | None = None,
-    task: str | None = None,
+    given: PlugIns = PlugIns(),
     data_dir: Path | None = None,
     weights: Path | None = None,
     offline: bool = False,
-    protocol: str | None = None,
-    head: str | None = None,
 ) -> RunConfig:
-    """The configuration that would make a record. model, task, protocol, head: files of plug-ins that no name reaches.
+    """The configuration that would make a record.
 
-    Raises UsageError for a record of features that somebody brought, which are not in it.
+    Raises UsageError where a plug-in is not found, and DataError for perturbations that are not known here.
     """
-    encoder, named = _plugins_of(record, model, task)
-    if protocol:
-        rules = plugins.find_protocol(protocol, head)
-    else:
-        rules = _named(plugins.registered_protocol, record.protocol.name, "--protocol FILE.py, --head FILE.py")
-    mini = record.data.mini
+    encoder, named, rules = given.encoder_of(record), given.task_of(record), given.protocol_of(record)
     apart = comparable.of_record(record, rules.seeds)
-    if strange := sorted(set(apart.perturbed) - set(perturb.CHANGES)):
-        raise DataError(
-            f"the record has perturbations that this version does not know: {listing(map(ascii, strange))} (there are "
-            f"{listing(perturb.CHANGES)}); see bench results check"
-        )
+    _check_perturbations(apart.perturbed)
     return RunConfig.of(
         named=named,
         protocol=rules,
@@ -94,8 +118,8 @@ def config_of(
         model=encoder.name,
         cache=cache,
         results=results,
-        root=None if mini else corpus_root(named, cache, data_dir, None),
-        mini=mini,
+        root=None if record.data.mini else corpus_root(named, cache, data_dir, None),
+        mini=record.data.mini,
         weights=weights,
         layers=apart.layers,
         seeds=apart.seeds,
@@ -110,19 +134,16 @@ def config_of(
     )
 
 
-def _plugins_of(record: Record, model: str | None, task: str | None) -> tuple[Encoder, Named]:
-    """The encoder and the task of a record, by name or from the files that are given."""
-    facts = record.model
-    if facts.source.startswith(BROUGHT):
-        raise UsageError(f"{facts.name} was scored from features ({facts.source}), which a record does not hold")
-    encoder = (
-        plugins.find_encoder(model) if model else _named(plugins.registered_encoder, facts.name, "--model FILE.py:NAME")
-    )
-    named = plugins.find_task(task) if task else _named(plugins.registered_task, record.task.name, "--task FILE.py")
-    return encoder, named
+def _check_perturbations(names: Sequence[str]) -> None:
+    """Raise DataError for perturbations that this version does not make."""
+    if strange := sorted(set(names) - set(perturb.CHANGES)):
+        raise DataError(
+            f"the record has perturbations that this version does not know: {listing(map(ascii, strange))} (there are "
+            f"{listing(perturb.CHANGES)}); see bench results check"
+        )
 
 
-def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
+def _find(find: Callable[[str], Found], name: str, option: str) -> Found:
     """What a record names. Raises UsageError that says how a file of one's own is given, where no name reaches it."""
     try:
         return find(name)
@@ -130,21 +151,21 @@ def _named(find: Callable[[str], Found], name: str, option: str) -> Found:
         raise UsageError(f"{error}; if it is one of your own, give its file: {option}") from error
 
 
-def scores_again(old: Stored, again: Record) -> list[Again]:
+def compare_scores(old: Stored, again: Record) -> list[ScoreComparison]:
     """Every score of a record beside that of its rerun; `accuracy, mp3` is one under a perturbation.
 
     A record has intervals of plain scores and of drops. That of a score under a perturbation is made here, of the
-    predictions beside the record; where they do not give that score, the plain score's is moved to where it stands.
+    predictions beside the record; where they do not give that score, the plain score's is moved to it.
     """
     rows = [
-        _again(name, score.test, _test(again.scores, name), score.ci95, "the record")
+        _compare_score(name, score.test, _test(again.scores, name), score.ci95, "the record")
         for name, score in old.record.scores.items()
     ]
     for change, found in old.record.perturbations.items():
         after = again.perturbations[change].scores if change in again.perturbations else {}
         for name, lost in found.scores.items():
             interval, basis = _interval(old, name, change)
-            rows.append(_again(f"{name}, {change}", lost.test, _test(after, name), interval, basis))
+            rows.append(_compare_score(f"{name}, {change}", lost.test, _test(after, name), interval, basis))
     return rows
 
 
@@ -157,7 +178,7 @@ def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, 
     """The 95 % interval of a score under a perturbation, and what it is from."""
     plain, score = old.record.scores[name], old.record.perturbations[change].scores[name].test
     try:
-        found = predicted(old, name, split_of(change))
+        found = read_predictions(old, name, split_of(change))
     except DataError as error:
         found, why = None, str(error)
     else:
@@ -168,23 +189,25 @@ def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, 
             low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
             return (number(low), number(high)), "its predictions"
         why = "they give another score"
-    below, above = (_moved(bound, plain.test, score) for bound in plain.ci95)
+    below, above = (_shift(bound, plain.test, score) for bound in plain.ci95)
     return (below, above), f"the unchanged score, moved, since its predictions cannot be taken: {why}"
 
 
-def _moved(bound: float | None, base: float | None, to: float | None) -> float | None:
+def _shift(bound: float | None, base: float | None, to: float | None) -> float | None:
     return None if bound is None or base is None or to is None else bound - base + to
 
 
-def _again(
+def _compare_score(
     name: str, old: float | None, new: float | None, interval: tuple[float | None, float | None], basis: str
-) -> Again:
+) -> ScoreComparison:
     if old is None or new is None:
-        return Again(name, old, new, None, interval, basis, "same" if old == new else "outside")
+        return ScoreComparison(name, old, new, None, interval, basis, "same" if old == new else "outside")
     low, high = interval
     same = abs(new - old) <= 1e-9 * max(1, abs(old))
     inside = low is not None and high is not None and low <= new <= high
-    return Again(name, old, new, new - old, interval, basis, "same" if same else "inside" if inside else "outside")
+    return ScoreComparison(
+        name, old, new, new - old, interval, basis, "same" if same else "inside" if inside else "outside"
+    )
 
 
 def changed_facts(record: Record, again: Record) -> list[str]:
@@ -203,7 +226,7 @@ class Difference:
     words: str
 
 
-def differences_of(old: Stored, again: Stored) -> list[Difference]:
+def find_differences(old: Stored, again: Stored) -> list[Difference]:
     """All that speaks against a record, each in plain words. again: the rerun's record, its tables beside it.
 
     Raises DataError where the record has no tables, or broken ones.
@@ -247,7 +270,7 @@ def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
     for name, score in old.scores.items():
         made = new.scores[name].trivial if name in new.scores else None
         if not _near(score.trivial, made, 10 * CLOSE):
-            yield "trivial", f"{name}: a constant answer gets {_shown(made)}, the record says {_shown(score.trivial)}"
+            yield "trivial", f"{name}: a constant answer gets {_format(made)}, the record says {_format(score.trivial)}"
 
 
 def _keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:
@@ -279,7 +302,7 @@ def _few_shot(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]
         for split in ("valid", "test"):
             before, here = (getattr(each, split) for each in (told, made))
             if len(before) != len(here) or not all(map(partial(_near, apart=most), before, here)):
-                shown = [", ".join(map(_shown, each)) for each in (before, here)]
+                shown = [", ".join(map(_format, each)) for each in (before, here)]
                 yield "few-shot", f"{where}: {split} is {shown[0]} in the record, {shown[1]} here"
 
 
@@ -319,7 +342,7 @@ def _grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> 
             yield (
                 "grid",
                 f"seed {seed}: {len(other)} of {len(rows)} probes have another validation score, layer {worst['layer']!r} "
-                f"{_shown(worst['valid'])} in the record and {_shown(worst['valid_again'])} here",
+                f"{_format(worst['valid'])} in the record and {_format(worst['valid_again'])} here",
             )
     for choice in record.selection.per_seed:
         rivals = both[both["seed"] == choice.seed]
@@ -334,7 +357,7 @@ def _grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> 
             yield (
                 "choice",
                 f"seed {choice.seed}: the record chose layer {choice.layer!r}, which gets "
-                f"{_shown(own['valid_again'].max())} on validation; layer {layer!r} gets {_shown(best)}",
+                f"{_format(own['valid_again'].max())} on validation; layer {layer!r} gets {_format(best)}",
             )
 
 
@@ -383,5 +406,5 @@ def _near(one: float | None, other: float | None, apart: float) -> bool:
     return one is other if one is None or other is None else abs(one - other) <= apart * max(1, abs(one))
 
 
-def _shown(value: float | None) -> str:
+def _format(value: float | None) -> str:
     return "none" if value is None else f"{value:.4g}"

@@ -16,16 +16,16 @@ from marble_bench.scoring.metric import Metric
 from marble_bench.scoring.scores import drop
 
 if TYPE_CHECKING:
-    from marble_bench.probes.grid import Fitted
+    from marble_bench.probes.grid import TrainedProbe
 
 
-def score(job: Job, chosen: Sequence[Fitted], before: Predictions) -> tuple[dict[str, Any], list[Predictions]]:
+def score(job: Job, chosen: Sequence[TrainedProbe], before: Predictions) -> tuple[dict[str, Any], list[Predictions]]:
     """The record's `perturbations`, and the predictions behind them. before: of the test clips unchanged."""
     told, tables = {}, []
-    for name, changed in job.inputs.changed.items():
+    for name, changed in job.inputs.perturbed.items():
         scores = {}
         if changed.examples:
-            after = job.predict_changed(chosen, name, changed)
+            after = job.predict_perturbed(chosen, name, changed)
             tables.append(after)
             scores = _drops(job.config.task.metrics, before, after)
         left_out = len(before.examples) - len(changed.examples)

@@ -15,7 +15,7 @@ from marble_bench.runs import build_record, predictions, robustness
 from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, departures_of
 from marble_bench.runs.inputs import Inputs
 from marble_bench.runs.kinds import Job, kind_of
-from marble_bench.runs.kinds.kind import Scored
+from marble_bench.runs.kinds.kind import RunScores
 from marble_bench.scoring.scores import number
 from marble_bench.scoring.targets import Stems
 
@@ -23,44 +23,44 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from marble_bench.probes import probe_cache
-    from marble_bench.probes.grid import Fitted
+    from marble_bench.probes.grid import TrainedProbe
 
 
 def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
     check(config)
     check_folders(config)
-    tell_of_record(config, callbacks)
+    warn_of_existing_record(config, callbacks)
     with kind_of(config.task.target).prepare(config, callbacks) as job:
         started = time.perf_counter()
         fitted = job.fit()
         chosen = job.choose(fitted)  # by validation alone
         found = job.predict(chosen)
         curve = job.few_shot() if config.probes.few_shot else []
-        probe_s = time.perf_counter() - started + sum(kept.earlier_s for kept in job.kept)
+        probe_s = time.perf_counter() - started + sum(cache.earlier_s for cache in job.probe_caches)
 
         scored = score(job, found, chosen)
         if curve:
             curve.append(_full_share(scored, chosen, len(job.inputs.examples.of("train"))))
         lost, changed = robustness.score(job, chosen, found["test"])
         record = build_record.build(
-            config, job.inputs, fitted, chosen, scored.scores, probe_s, scored.choices, job.marks, curve, lost
+            config, job.inputs, fitted, chosen, scored.scores, probe_s, scored.choices, job.warnings, curve, lost
         )
-        check_kept(record, job.kept)
+        check_cached_probes(record, job.probe_caches)
         table = predictions.table([*found.values(), *changed])
         outcome = _save(config, job.inputs, callbacks, record, job.grid(fitted), table)
         job.save_more(outcome.path)
-        for kept in job.kept:
-            kept.clear()
+        for cache in job.probe_caches:
+            cache.clear()
     return outcome
 
 
-def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[Fitted]) -> Scored:
-    """The scores of a run; what is said of them is added to its marks, and told."""
+def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[TrainedProbe]) -> RunScores:
+    """The scores of a run; what is said of them is added to its warnings, and reported."""
     scored = job.score(found, chosen)
-    for mark in scored.marks:
-        job.callbacks.say(f"mark: {mark}")
-    job.marks += scored.marks
+    for warning in scored.warnings:
+        job.callbacks.say(f"warning: {warning}")
+    job.warnings += scored.warnings
     return scored
 
 
@@ -90,15 +90,15 @@ def check_fresh(features: FeatureConfig) -> None:
     """Raise UsageError if features are to be made anew that are not in the cache."""
     if features.fresh_before is not None and features.encoder is None:
         raise UsageError("--fresh-features makes features anew, and --features brings them: leave it out")
-    if features.fresh_before is not None and features.elsewhere:
+    if features.fresh_before is not None and features.remote_url:
         raise UsageError(
-            f"--fresh-features sets features in the cache aside, not those at {features.elsewhere}: give another "
+            f"--fresh-features sets features in the cache aside, not those at {features.remote_url}: give another "
             "--store URL"
         )
 
 
-def tell_of_record(config: RunConfig, callbacks: Callbacks) -> None:
-    """Say before any work that a record stands where this run's would be written, unless it is to be replaced.
+def warn_of_existing_record(config: RunConfig, callbacks: Callbacks) -> None:
+    """Say before any work that there is a record where this run's would be written, unless it is to be replaced.
 
     It cannot be known of features that were brought, of weights that are not here yet, and of clips that turn out to be
     damaged: the end of the run tells of those. Raises UsageError where features are to be made anew, which may give another
@@ -121,20 +121,20 @@ def tell_of_record(config: RunConfig, callbacks: Callbacks) -> None:
         return
     if features.fresh_before is not None:
         raise UsageError(
-            f"{path} stands already, and --fresh-features may change it: give --overwrite too, or another --results-dir"
+            f"{path} exists already, and --fresh-features may change it: give --overwrite too, or another --results-dir"
         )
     callbacks.say(
-        f"{path} stands already; if this run finds another result, it will not be replaced without --overwrite"
+        f"{path} exists already; if this run finds another result, it will not be replaced without --overwrite"
     )
 
 
-def check_kept(made: Record, kept: Sequence[probe_cache.Folder]) -> None:
-    """Raise BenchError, and take kept probes away, if they score otherwise on valid than when they were kept.
+def check_cached_probes(made: Record, caches: Sequence[probe_cache.ProbeCacheFolder]) -> None:
+    """Raise BenchError, and delete cached probes, if they score otherwise on valid than when they were cached.
 
     A file that an own metric reads, for one, is in no key.
     """
-    if any(each.earlier_s for each in kept) and (wrong := [words for _, words in claims.valid_scores(made)]):
-        for each in kept:
+    if any(each.earlier_s for each in caches) and (wrong := [words for _, words in claims.valid_scores(made)]):
+        for each in caches:
             each.clear()
         raise BenchError(
             f"probes kept of an interrupted run score otherwise now than then ({wrong[0]}): something has changed that "
@@ -156,7 +156,7 @@ def _save(
     return Outcome(record, path, written)
 
 
-def _full_share(scored: Scored, chosen: Sequence[Fitted], clips: int) -> dict[str, Any]:
+def _full_share(scored: RunScores, chosen: Sequence[TrainedProbe], clips: int) -> dict[str, Any]:
     """The last point of a few-shot curve, which is the run itself."""
     main = next(score for score in scored.scores.values() if score["main"])
     return {"share": 1.0, "clips": clips, "valid": [number(one.valid) for one in chosen], "test": main["per_seed"]}

@@ -1,7 +1,7 @@
 """From a curve of beat activations to the times of beats: the dynamic Bayesian network that MARBLE's code decodes with.
 
 A hidden Markov chain walks around rings of frames. A ring of n frames is a beat period of n frames; its first sixteenth
-stands on the beat. Within a ring every step leads to the next frame; at its end the period may change, the less likely the
+is the beat. Within a ring every step leads to the next frame; at its end the period may change, the less likely the
 more it changes: exp(-100 |n'/n - 1|). A frame on the beat has the activation as its likelihood, any other frame
 (1 - activation) / 15. The most likely walk is found, and in each of its stretches on the beat the frame with the highest
 activation is a beat.
@@ -16,7 +16,7 @@ not import as installed and carries 25 MB of models under another licence, and `
 beats alone.
 
 Here a walk is known by the frames at which it enters its rings, so that only these are searched: in blocks as long as the
-shortest ring, for many curves at once, in torch. Times are seconds, frame j of a curve stands for time j / rate.
+shortest ring, for many curves at once, in torch. Times are seconds, frame j of a curve is at time j / rate.
 """
 
 from __future__ import annotations

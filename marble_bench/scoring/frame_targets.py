@@ -324,7 +324,7 @@ class Frames:
         return tuple(moved) if any(map(_held, moved)) else None
 
     def labels_in(self, length_s: float) -> int:
-        """How many labels stand for times before `length_s`."""
+        """How many labels are of times before `length_s`."""
         assert self.rate_hz is not None
         return max(0, math.ceil(length_s * self.rate_hz - 1e-6))
 
@@ -360,7 +360,7 @@ class Frames:
             found.append("target has settings and no decode that takes them")
         if strange := [name for name in self.stops_by if name not in self.names]:
             found.append(f"stops_by names {', '.join(strange)}: the parts are {', '.join(self.names)}")
-        found += [f"part {name!r} cannot stand in a record: give {RULE}" for name in self.names if not is_name(name)]
+        found += [f"part {name!r} cannot be used in a record: give {RULE}" for name in self.names if not is_name(name)]
         found += [f"part '{part.name}' has fewer than two labels" for part in self.parts if _too_few(part)]
         return found
 
@@ -389,7 +389,7 @@ def _numbers(labels: Sequence[Any], name: str, clip: str) -> NDArray[np.float32]
         raise DataError(f"clip '{clip}' has a {name} that is no number; give numbers, and None for no label") from error
     bad = [label for label, value in zip(labels, made, strict=True) if label is not None and not math.isfinite(value)]
     if bad:
-        raise DataError(f"clip '{clip}' has the {name} {brief(bad[0])}, which is not finite; None stands for no label")
+        raise DataError(f"clip '{clip}' has the {name} {brief(bad[0])}, which is not finite; None means no label")
     return made.astype(np.float32).reshape(-1, 1)
 
 

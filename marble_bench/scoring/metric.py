@@ -57,7 +57,7 @@ class Metric:
     on_resample: the same for clips drawn again, where a tag may be left with one kind of clip: the mean over the tags that
         still have an order. None where `compute` will do.
     weighted: `(outputs, truth, weights (replicates, clips)) -> (replicates, probes)`: what `on_resample` gives for clips of
-        which each stands there `weights` times, for many replicates at once. None: replicates are scored one by one.
+        which each occurs `weights` times, for many replicates at once. None: replicates are scored one by one.
     smooth: False for a median or the like, which hardly moves when one clip is left out: a jackknife says nothing of it.
     compares: True for a score that compares clips with each other (how well a clip's neighbours are of its class), and not
         an average over clips, where clips count alone: then clips are left out one by one and never drawn twice, for a
@@ -91,7 +91,7 @@ class Metric:
     chooses: Measure | None = None
 
     def __post_init__(self) -> None:
-        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot stand in a record: give {RULE}"]
+        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot be used in a record: give {RULE}"]
         if self.kind not in get_args(Kind):
             problems.append(f"kind is {self.kind!r}: give one of {', '.join(get_args(Kind))}")
         problems += [

@@ -35,12 +35,12 @@ def scores(
     constant: torch.Tensor,
     suffix: str = "",
     main: bool = True,
-    marks: list[str] | None = None,
+    warnings: list[str] | None = None,
 ) -> dict[str, Any]:
     """Every metric on the test split, with interval, seeds, validation and the score of the constant answer.
 
     constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names.
-    main: the first of them is the task's main score. marks: where it is noted why a score has no interval.
+    main: the first of them is the task's main score. warnings: where it is noted why a score has no interval.
     """
     outputs, truth = answers.outputs, answers.truth
     trivial = constant.expand(1, len(truth["test"]), -1)
@@ -48,8 +48,8 @@ def scores(
     for index, metric in enumerate(metrics):
         per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
         interval = interval_of(metric, outputs["test"], truth["test"], answers.groups)
-        if interval.why and marks is not None:
-            marks.append(f"{metric.name}{suffix}: no interval, {interval.why}")
+        if interval.why and warnings is not None:
+            warnings.append(f"{metric.name}{suffix}: no interval, {interval.why}")
         found[metric.name + suffix] = {
             "main": main and index == 0,
             "higher_is_better": metric.higher_is_better,

@@ -189,7 +189,7 @@ class Events(Frames):
 
     def changed(self, target: Any, change: str, length_s: float) -> Any:
         """As `Frames.changed`; None too where fewer than two of the main kind are left, which tell no tempo."""
-        return perturb.moved_times(target, change, length_s)
+        return perturb.shift_times(target, change, length_s)
 
     def problems(self) -> list[str]:
         """What is wrong with the declaration, a line each."""

@@ -37,7 +37,7 @@ WORKER_GB = 0.35  # of one process, on four stereo stems of four minutes and fou
 
 
 @dataclass(frozen=True)
-class OnDisk:
+class SignalFile:
     """Signals in a file, float32, one channel after another: what `marble_bench.metrics._bsseval.Sources` asks for."""
 
     path: Path
@@ -64,24 +64,24 @@ def measure(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) ->
     """
     with tempfile.TemporaryDirectory(dir=scratch) as folder:
         shape = (len(song.names), song.samples, CHANNELS)
-        true = OnDisk(Path(folder) / "true", shape)
+        true = SignalFile(Path(folder) / "true", shape)
         with true.path.open("wb") as file:
             for name in song.names:
-                write_array(file, rounded(song.read(name)))
-        guesses = [OnDisk(Path(folder) / f"system{index}", shape) for index in range(len(systems))]
+                write_array(file, round_to_16_bits(song.read(name)))
+        guesses = [SignalFile(Path(folder) / f"system{index}", shape) for index in range(len(systems))]
         for guess, path in zip(guesses, systems, strict=True):
             _resample(path, guess, rate_hz, song.rate_hz)
         return bss_eval_systems(true, guesses, song.rate_hz)
 
 
-def rounded(sound: NDArray[Any]) -> NDArray[Any]:
+def round_to_16_bits(sound: NDArray[Any]) -> NDArray[Any]:
     """A sound with 16 bits, still float32."""
     import numpy as np
 
     return (np.clip(np.rint(sound * np.float32(32768)), -32768, 32767) / np.float32(32768)).astype(np.float32)
 
 
-def _resample(path: Path, into: OnDisk, rate_hz: int, to_hz: int) -> None:
+def _resample(path: Path, into: SignalFile, rate_hz: int, to_hz: int) -> None:
     """Write every channel at another rate, cut or filled with silence to the samples that are asked for."""
     import numpy as np
 
@@ -89,7 +89,7 @@ def _resample(path: Path, into: OnDisk, rate_hz: int, to_hz: int) -> None:
     each = path.stat().st_size // (4 * sources * channels)
     with into.path.open("wb") as file:
         for index in range(sources * channels):
-            sound = audio.resampled(np.fromfile(path, np.float32, each, offset=4 * each * index), rate_hz, to_hz)
+            sound = audio.resample(np.fromfile(path, np.float32, each, offset=4 * each * index), rate_hz, to_hz)
             fitted = np.zeros(samples, np.float32)
             fitted[: len(sound)] = sound[:samples]
             write_array(file, fitted)
@@ -120,7 +120,7 @@ def end_with_parent() -> None:
     threading.Thread(target=watch, daemon=True).start()
 
 
-class Jury:
+class BssevalPool:
     """Measures songs in `workers` processes, in the order handed in; the files of a song are deleted when it is done."""
 
     def __init__(self, workers: int, rate_hz: int, scratch: Path) -> None:
@@ -139,13 +139,13 @@ class Jury:
     ) -> None:
         self.pool.shutdown(cancel_futures=True)
 
-    def hand_in(self, song: Song, systems: Sequence[Path]) -> None:
+    def submit(self, song: Song, systems: Sequence[Path]) -> None:
         """Have a song measured; waits for the oldest if as many wait as there are workers."""
         while len(self.waiting) > self.workers:
             self._take()
         self.waiting.append((self.pool.submit(_work, song, systems, self.rate_hz, self.scratch), systems))
 
-    def verdicts(self) -> list[list[dict[str, NDArray[Any]]]]:
+    def results(self) -> list[list[dict[str, NDArray[Any]]]]:
         """For each song, for each system, by measure `(stems, windows)`."""
         while self.waiting:
             self._take()

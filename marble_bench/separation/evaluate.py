@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.files.atomic import write_array
 from marble_bench.metrics._bsseval import MEASURES, global_sdr, median_of_medians
 from marble_bench.separation import mixing, probe, spectra
-from marble_bench.separation.bsseval_pool import Jury
+from marble_bench.separation.bsseval_pool import BssevalPool
 from marble_bench.separation.stems import MIXTURE, Song
 
 if TYPE_CHECKING:
@@ -27,13 +27,13 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from marble_bench.core.task import Separation
-    from marble_bench.probes.grid import Fitted
+    from marble_bench.probes.grid import TrainedProbe
     from marble_bench.separation.mixing import Track
     from marble_bench.separation.probe import Features
 
 
 @dataclass
-class Measured:
+class SeparationMeasures:
     """What was measured of some songs, in dB; NaN where a stem is silent.
 
     sdr: global, `(seeds, songs, stems)`. mixture, oracle: the same of the trivial estimate and of the ideal ratio mask,
@@ -75,7 +75,7 @@ def _song_median(windows: NDArray[Any]) -> NDArray[Any]:
 
 
 def measure(
-    chosen: Sequence[Sequence[Fitted]],
+    chosen: Sequence[Sequence[TrainedProbe]],
     songs: Sequence[Song],
     features: Features,
     summable: Sequence[int],
@@ -84,7 +84,7 @@ def measure(
     device: str = "cpu",
     workers: int = 0,
     keep_audio: Path | None = None,
-) -> Measured:
+) -> SeparationMeasures:
     """Separate every song with every seed's separators and measure it.
 
     chosen: `[seed][stem]`. features: of the songs, in their order. workers: processes for BSSEval, 0 to leave it out.
@@ -93,35 +93,35 @@ def measure(
     import numpy as np
 
     shape = (len(songs), len(songs[0].names))
-    result = Measured(np.full((len(chosen), *shape), np.nan), np.full(shape, np.nan), np.full(shape, np.nan))
+    result = SeparationMeasures(np.full((len(chosen), *shape), np.nan), np.full(shape, np.nan), np.full(shape, np.nan))
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, _jury(workers, rules, Path(folder)) as jury:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, _bsseval_pool(workers, rules, Path(folder)) as pool:
         for item, song in enumerate(songs):
             track = mixing.make_track(song, rules, Path(folder))
             files = _separate_song(chosen, track, features, summable, item, rules, device, Path(folder), result)
             track.path.unlink()
             if keep_audio is not None:
                 _keep(files, song, rules, keep_audio)
-            if jury is not None:
-                jury.hand_in(song, files)
+            if pool is not None:
+                pool.submit(song, files)
             else:
                 for path in files:
                     path.unlink()
-        if jury is not None:
-            verdicts = jury.verdicts()
+        if pool is not None:
+            measured = pool.results()
             for name in MEASURES:
-                result.bss[name] = [[song[seed][name] for song in verdicts] for seed in range(len(chosen))]
-                result.mixture_bss[name] = [song[-1][name] for song in verdicts]
+                result.bss[name] = [[song[seed][name] for song in measured] for seed in range(len(chosen))]
+                result.mixture_bss[name] = [song[-1][name] for song in measured]
     return result
 
 
-def _jury(workers: int, rules: Separation, folder: Path) -> AbstractContextManager[Jury | None]:
-    """What measures by BSSEval, in so many processes; None for none."""
-    return Jury(workers, rules.sample_rate_hz, folder) if workers else nullcontext()
+def _bsseval_pool(workers: int, rules: Separation, folder: Path) -> AbstractContextManager[BssevalPool | None]:
+    """The pool that measures BSSEval in so many processes; None for none."""
+    return BssevalPool(workers, rules.sample_rate_hz, folder) if workers else nullcontext()
 
 
 def _separate_song(
-    chosen: Sequence[Sequence[Fitted]],
+    chosen: Sequence[Sequence[TrainedProbe]],
     track: Track,
     features: Features,
     summable: Sequence[int],
@@ -129,7 +129,7 @@ def _separate_song(
     rules: Separation,
     device: str,
     folder: Path,
-    result: Measured,
+    result: SeparationMeasures,
 ) -> list[Path]:
     """Enter a song's global SDRs; returns a file of `(stems, channels, samples)` for each seed, and one of the mixture."""
     import torch

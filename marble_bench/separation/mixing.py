@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from marble_bench import audio
 from marble_bench.core.task import Separation
 from marble_bench.errors import DataError
-from marble_bench.files.atomic import sweep, whole, write_array, write_whole
+from marble_bench.files.atomic import atomic_path, sweep, write_array, write_whole
 from marble_bench.separation.stems import CHANNELS, MIXTURE, Song
 
 if TYPE_CHECKING:
@@ -82,12 +82,12 @@ def draw_mixtures(songs: Sequence[Song], count: int, rules: Separation) -> list[
     return [Mixture(tuple(part() for _ in songs[0].names)) for _ in range(count)]
 
 
-def _shaped(sound: NDArray[np.float32], part: Part, rate_hz: int, rules: Separation) -> NDArray[np.float32]:
+def _render_part(sound: NDArray[np.float32], part: Part, rate_hz: int, rules: Separation) -> NDArray[np.float32]:
     """A stretch of a stem, `(channels, samples)`, resampled, with its gain and its channels as drawn."""
     import numpy as np
 
     turned = sound[::-1] if part.swap else sound
-    there = audio.resampled(np.ascontiguousarray(turned.T), rate_hz, rules.sample_rate_hz).T
+    there = audio.resample(np.ascontiguousarray(turned.T), rate_hz, rules.sample_rate_hz).T
     return np.float32(part.gain) * there[:, : rules.chunk]
 
 
@@ -113,7 +113,7 @@ class Chunks:
 
     def mono(self, index: int, sample_rate_hz: int) -> NDArray[np.float32]:
         """`(samples,)`: what an encoder hears of a mixture, the mean of its channels."""
-        return audio.resampled(self.read(index).sum(axis=0).mean(axis=0), self.rules.sample_rate_hz, sample_rate_hz)
+        return audio.resample(self.read(index).sum(axis=0).mean(axis=0), self.rules.sample_rate_hz, sample_rate_hz)
 
 
 def chunk_bytes(count: int, stems: int, rules: Separation) -> int:
@@ -125,7 +125,7 @@ def _digest_of(path: Path) -> Path:
     return path.with_name(f"{path.name}.sha256")
 
 
-def are_made(path: Path) -> bool:
+def is_complete(path: Path) -> bool:
     """Whether mixtures lie at `path`, with their digest."""
     return path.is_file() and _digest_of(path).is_file()
 
@@ -144,13 +144,13 @@ def make_chunks(
     names = songs[0].names
     chunks = Chunks(path, len(mixtures), len(names), rules)
     beside = _digest_of(path)
-    if are_made(path):
+    if is_complete(path):
         if audio.digest(path) != beside.read_text(encoding="utf-8", errors="replace"):
             raise DataError(f"the training mixtures {path} are not what was written: delete the file and run again")
         return chunks
     path.parent.mkdir(parents=True, exist_ok=True)
     sweep(path.parent)
-    with whole(path) as building:  # its digest first, so that the file's existence means that both are whole
+    with atomic_path(path) as building:  # its digest first, so that the file's existence means that both are whole
         _write_mixtures(building, mixtures, songs, rules)
         write_whole(beside, audio.digest(building).encode())
     return chunks
@@ -171,7 +171,7 @@ def _write_mixtures(path: Path, mixtures: Sequence[Mixture], songs: Sequence[Son
                 for index, part in wanted:
                     assert sound is not None
                     stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
-                    made = np.clip(_shaped(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
+                    made = np.clip(_render_part(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
                     file.seek(stem_bytes * (index * len(names) + stem))
                     write_array(file, made.astype(np.float16))
 
@@ -224,6 +224,6 @@ def song_mono(song: Song, sample_rate_hz: int, rules: Separation) -> NDArray[np.
     """`(samples,)`: what an encoder hears of a whole song: the mean of the mixture's channels at the spectrograms' rate,
     resampled to its own."""
     mono = song.read(MIXTURE).mean(axis=0)
-    return audio.resampled(
-        audio.resampled(mono, song.rate_hz, rules.sample_rate_hz), rules.sample_rate_hz, sample_rate_hz
+    return audio.resample(
+        audio.resample(mono, song.rate_hz, rules.sample_rate_hz), rules.sample_rate_hz, sample_rate_hz
     )

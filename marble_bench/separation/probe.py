@@ -26,13 +26,13 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
-from typing import Protocol as Shape
+from typing import Protocol as Interface
 
 from marble_bench.errors import DataError
 from marble_bench.metrics._bsseval import global_sdr
 from marble_bench.probes import adam, network, schedule
-from marble_bench.probes.grid import Fitted, Probe, Progress, Shelf
-from marble_bench.probes.training_loop import in_turn
+from marble_bench.probes.grid import Probe, ProbeCache, Progress, TrainedProbe
+from marble_bench.probes.training_loop import train_blocks
 from marble_bench.separation import spectra
 from marble_bench.separation.stems import MIXTURE
 
@@ -47,12 +47,12 @@ if TYPE_CHECKING:
     State = dict[str, torch.Tensor]
 
 BLOCK_BYTES = 2 << 30  # parameters, gradients, Adam's moments and best weights of the separators that train together
-KEEP_BYTES = 256 << 20  # magnitudes of training mixtures that are kept from epoch to epoch, if all fit
+CACHE_BYTES = 256 << 20  # magnitudes of training mixtures that are cached from epoch to epoch, if all fit
 PIECE = 600  # frames of a track that are worked on at once
 RUNNING = (".mean", ".var")  # endings of what batch norm remembers, which is not trained
 
 
-class Features(Shape):
+class Features(Interface):
     """Frames of some sounds: `rates` (frames a second) and `widths` of the layers."""
 
     rates: list[float]
@@ -68,7 +68,7 @@ class Features(Shape):
 # The network ------------------------------------------------------------------------------------------------------------
 
 
-def start(width: int, layers: int, rules: Separation, generator: torch.Generator) -> State:
+def init_state(width: int, layers: int, rules: Separation, generator: torch.Generator) -> State:
     """Initial weights as torch's own layers draw them, from a generator. layers: of the sum, 0 for a single layer."""
     import torch
 
@@ -111,7 +111,7 @@ def _norm(state: State, name: str, x: torch.Tensor, training: bool) -> torch.Ten
     return done.view(x.shape)
 
 
-def squash(state: State, x: torch.Tensor, training: bool = False) -> torch.Tensor:
+def encode_frames(state: State, x: torch.Tensor, training: bool = False) -> torch.Tensor:
     """`(..., width)` features -> `(..., hidden)`, what the LSTM reads."""
     from torch.nn import functional
 
@@ -119,10 +119,12 @@ def squash(state: State, x: torch.Tensor, training: bool = False) -> torch.Tenso
     return _norm(state, "bn1", functional.linear(shifted, state["fc1"]), training).tanh()
 
 
-def remember(state: State, x: torch.Tensor, rules: Separation, keep: Sequence[torch.Tensor] = ()) -> torch.Tensor:
+def run_lstm(
+    state: State, x: torch.Tensor, rules: Separation, dropout_masks: Sequence[torch.Tensor] = ()
+) -> torch.Tensor:
     """`(batch, frames, hidden)` -> `(batch, frames, 2 * hidden)`: the input, and what the LSTM layers make of it.
 
-    keep: a dropout mask, `(batch, frames, hidden)`, for each layer but the last; none in use.
+    dropout_masks: `(batch, frames, hidden)` for each layer but the last; none in use.
     """
     import torch
 
@@ -134,8 +136,8 @@ def remember(state: State, x: torch.Tensor, rules: Separation, keep: Sequence[to
         weights = [state[f"lstm{layer}{way}.{name}"] for way in ways for name in ("ih", "hh", "bi", "bh")]
         zero = x.new_zeros(len(ways), x.shape[0], each)
         out = torch.lstm(out, (zero, zero), weights, True, 1, 0.0, training, rules.bidirectional, True)[0]
-        if layer < len(keep):
-            out = out * keep[layer]
+        if layer < len(dropout_masks):
+            out = out * dropout_masks[layer]
     return torch.cat([x, out], dim=-1)
 
 
@@ -151,7 +153,7 @@ def mask(state: State, x: torch.Tensor, training: bool = False) -> torch.Tensor:
 # Features on the spectrogram's frames -----------------------------------------------------------------------------------
 
 
-def on_frames(
+def align_frames(
     features: Features, layer: int, item: int, first: int, last: int, rules: Separation
 ) -> NDArray[np.float16]:
     """`(last - first, width)`: a layer's frames on the spectrogram's frames `first` to `last`."""
@@ -167,13 +169,15 @@ def on_frames(
     return placed
 
 
-def _mixed(state: State, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
+def _mix_layers(state: State, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
     """The one layer, or the softmax-weighted sum of several, float32."""
     import torch
 
     if "mix" not in state:
         return inputs[0].float()
-    mixed: torch.Tensor = network.mixed({"mix": state["mix"][None]}, torch.stack([each.float() for each in inputs]))
+    mixed: torch.Tensor = network.mix_layers(
+        {"mix": state["mix"][None]}, torch.stack([each.float() for each in inputs])
+    )
     return mixed[0]
 
 
@@ -181,7 +185,7 @@ def _mixed(state: State, inputs: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 @dataclass(frozen=True)
-class Material:
+class TrainingData:
     """What separators are trained and chosen on.
 
     chunks, train: the training mixtures and their features, in one order. tracks, valid: the validation songs and theirs.
@@ -197,25 +201,27 @@ class Material:
 
 def fit(
     probes: Sequence[Probe],
-    material: Material,
+    material: TrainingData,
     rules: Separation,
     device: str = "cpu",
     progress: Progress | None = None,
-    shelf: Shelf | None = None,
-) -> list[Fitted]:
+    probe_cache: ProbeCache | None = None,
+) -> list[TrainedProbe]:
     """Train every separator and return them in the order given. `valid` of the results is the mean SDR in dB.
 
     progress: called after each epoch with (separators finished, in all, best validation score so far, in training), and
-    for each block that the shelf had. shelf: where finished blocks are looked up and kept.
+    for each block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
     targets = _Targets(material.chunks, device)
     blocks = _blocks(probes, material, rules)
-    done = in_turn(blocks, lambda members: _Block(members, material, rules, targets, device), progress, shelf)
+    done = train_blocks(
+        blocks, lambda members: _Block(members, material, rules, targets, device), progress, probe_cache
+    )
     by_probe = {one.probe: one for one in done}
     return [by_probe[probe] for probe in probes]
 
 
-def choose(fitted: Sequence[Fitted], seeds: int, stems: int) -> list[list[Fitted]]:
+def choose(fitted: Sequence[TrainedProbe], seeds: int, stems: int) -> list[list[TrainedProbe]]:
     """For each seed the best separator of each stem by validation; of equal ones, the first in the grid's order.
 
     A stem that no validation track has a score for takes the first one. Raises DataError if all of a seed and stem diverged.
@@ -234,7 +240,7 @@ def choose(fitted: Sequence[Fitted], seeds: int, stems: int) -> list[list[Fitted
     return chosen
 
 
-def _blocks(probes: Sequence[Probe], material: Material, rules: Separation) -> list[list[Probe]]:
+def _blocks(probes: Sequence[Probe], material: TrainingData, rules: Separation) -> list[list[Probe]]:
     """Separators that train together: of one seed, and within the memory for one block."""
     blocks: list[list[Probe]] = []
     for seed in dict.fromkeys(probe.seed for probe in probes):
@@ -254,13 +260,13 @@ def _blocks(probes: Sequence[Probe], material: Material, rules: Separation) -> l
 
 
 class _Targets:
-    """Magnitudes of training mixtures, `(parts, frames, bins)` float16, the mixture first; kept where all fit."""
+    """Magnitudes of training mixtures, `(parts, frames, bins)` float16, the mixture first; cached where all fit."""
 
     def __init__(self, chunks: Chunks, device: str) -> None:
         self.chunks, self.device = chunks, device
         rules = chunks.rules
         size = 2 * len(chunks) * (1 + chunks.stems) * rules.frames(rules.chunk) * rules.bins
-        self.kept: dict[int, torch.Tensor] | None = {} if size <= KEEP_BYTES else None
+        self.cached: dict[int, torch.Tensor] | None = {} if size <= CACHE_BYTES else None
 
     def batch(self, indices: Sequence[int]) -> torch.Tensor:
         """`(batch, parts, frames, bins)` float32."""
@@ -271,12 +277,12 @@ class _Targets:
     def _one(self, index: int) -> torch.Tensor:
         import torch
 
-        if self.kept is not None and index in self.kept:
-            return self.kept[index]
+        if self.cached is not None and index in self.cached:
+            return self.cached[index]
         stems = torch.from_numpy(self.chunks.read(index)).to(self.device)
         made = spectra.magnitudes(torch.cat([stems.sum(dim=0, keepdim=True), stems]), self.chunks.rules).half()
-        if self.kept is not None:
-            self.kept[index] = made.cpu()
+        if self.cached is not None:
+            self.cached[index] = made.cpu()
         return made
 
 
@@ -284,14 +290,14 @@ class _Block:
     """Separators of one seed that train together."""
 
     def __init__(
-        self, probes: Sequence[Probe], material: Material, rules: Separation, targets: _Targets, device: str
+        self, probes: Sequence[Probe], material: TrainingData, rules: Separation, targets: _Targets, device: str
     ) -> None:
         import torch
 
         self.material, self.rules, self.targets, self.device = material, rules, targets, device
         seed = probes[0].seed
         self.order, self.dropout = (torch.Generator().manual_seed(3 * seed + part) for part in range(2))
-        self.book = schedule.Book(
+        self.tracker = schedule.ProbeTracker(
             probes,
             [probe.learning_rate for probe in probes],
             schedule.Rules(rules.stop_patience, rules.max_epochs, rules.lr_patience, rules.plateau_factor),
@@ -301,30 +307,32 @@ class _Block:
         for probe in probes:
             layers = probe.reads(material.summable)
             generator = torch.Generator().manual_seed(3 * seed + 2)
-            state = start(material.train.widths[layers[0]], len(layers) if probe.layer is None else 0, rules, generator)
+            state = init_state(
+                material.train.widths[layers[0]], len(layers) if probe.layer is None else 0, rules, generator
+            )
             self.states[probe] = {name: value.to(device) for name, value in state.items()}
             self.steps[probe] = adam.Adam(
                 {name: value[None] for name, value in self.states[probe].items() if not name.endswith(RUNNING)},
                 [probe.weight_decay],
             )
 
-    def round(self) -> None:
+    def run_round(self) -> None:
         """One pass over the training mixtures, one validation, and what follows from it for each separator."""
         import torch
 
         indices = torch.randperm(len(self.material.chunks), generator=self.order).tolist()
         size = self.rules.batch_size
         losses = [self._step(indices[first : first + size]) for first in range(0, len(indices), size)]
-        sound = torch.stack(losses).isfinite().all(dim=0).tolist()  # asked once: a GPU waits each time it is asked
-        finite = dict(zip(self.book.alive, sound, strict=True))
-        scores = self._validate([probe for probe in self.book.alive if finite[probe]])
-        alive = list(self.book.alive)
-        self.book.judge(
+        is_finite = torch.stack(losses).isfinite().all(dim=0).tolist()  # asked once: a GPU waits each time it is asked
+        finite = dict(zip(self.tracker.alive, is_finite, strict=True))
+        scores = self._validate([probe for probe in self.tracker.alive if finite[probe]])
+        alive = list(self.tracker.alive)
+        self.tracker.update(
             [scores.get(probe, math.nan) for probe in alive],
             [finite[probe] for probe in alive],
             lambda index: {name: value.detach().clone() for name, value in self.states[alive[index]].items()},
         )
-        for probe in set(alive) - set(self.book.alive):
+        for probe in set(alive) - set(self.tracker.alive):
             del self.states[probe], self.steps[probe]
 
     def _step(self, indices: Sequence[int]) -> torch.Tensor:
@@ -333,18 +341,20 @@ class _Block:
 
         magnitudes = self.targets.batch(indices)
         frames = magnitudes.shape[2]
-        keep = self._keep(len(indices), frames)
+        dropout_masks = self._draw_dropout_masks(len(indices), frames)
         inputs = {
             layer: self._inputs(layer, indices, frames)
-            for layer in dict.fromkeys(x for probe in self.book.alive for x in probe.reads(self.material.summable))
+            for layer in dict.fromkeys(x for probe in self.tracker.alive for x in probe.reads(self.material.summable))
         }
         losses = []
-        for probe, rate in zip(self.book.alive, self.book.rates, strict=True):
+        for probe, rate in zip(self.tracker.alive, self.tracker.rates, strict=True):
             step, state = self.steps[probe], self.states[probe]
             leaves = {name: value.requires_grad_(True) for name, value in step.parameters.items()}
             live = {**state, **{name: value[0] for name, value in leaves.items()}}
-            x = squash(live, _mixed(live, [inputs[i] for i in probe.reads(self.material.summable)]), training=True)
-            guess = mask(live, remember(live, x, self.rules, keep), training=True) * magnitudes[:, 0]
+            x = encode_frames(
+                live, _mix_layers(live, [inputs[i] for i in probe.reads(self.material.summable)]), training=True
+            )
+            guess = mask(live, run_lstm(live, x, self.rules, dropout_masks), training=True) * magnitudes[:, 0]
             assert probe.stem is not None
             loss = (guess - magnitudes[:, 1 + probe.stem]).square().mean()
             gradients = torch.autograd.grad(loss, list(leaves.values()))
@@ -359,10 +369,10 @@ class _Block:
         import numpy as np
         import torch
 
-        read = [on_frames(self.material.train, layer, index, 0, frames, self.rules) for index in indices]
+        read = [align_frames(self.material.train, layer, index, 0, frames, self.rules) for index in indices]
         return torch.from_numpy(np.stack(read)).to(self.device)
 
-    def _keep(self, batch: int, frames: int) -> list[torch.Tensor]:
+    def _draw_dropout_masks(self, batch: int, frames: int) -> list[torch.Tensor]:
         """Dropout masks, `(batch, frames, hidden)`, of each LSTM layer but the last."""
         import torch
 
@@ -393,11 +403,13 @@ class _Block:
 
         return torch.from_numpy(sound).to(self.device)
 
-    def finished(self) -> list[Fitted]:
+    def results(self) -> list[TrainedProbe]:
         """Every separator of the block at its best, weights on the CPU."""
         return [
-            Fitted(p, k.valid, k.best_round, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()})
-            for p, k in self.book.kept.items()
+            TrainedProbe(
+                p, k.valid, k.best_round, tuple(k.history), k.diverged, {n: v.cpu() for n, v in k.state.items()}
+            )
+            for p, k in self.tracker.tracked.items()
         ]
 
 
@@ -423,12 +435,14 @@ def separate(
     frames = rules.frames(mixture.shape[1])
     back = spectra.Resynthesis(mixture.shape[1], mixture.shape[0], rules, device)
     with torch.inference_mode():
-        squashed = [squash(state, part) for part in _track_inputs(state, features, layers, item, frames, rules, device)]
-        told = remember(state, torch.cat(squashed)[None], rules)[0]
+        squashed = [
+            encode_frames(state, part) for part in _track_inputs(state, features, layers, item, frames, rules, device)
+        ]
+        hidden = run_lstm(state, torch.cat(squashed)[None], rules)[0]
         length = rules.wiener_frames if with_wiener else PIECE
         parts = zip(spectra.pieces(frames, length), spectra.spectra(mixture, rules, length), strict=True)
         for (first, last), spectrum in parts:
-            magnitude = mask(state, told[first:last]) * spectrum.abs().mean(dim=-1)
+            magnitude = mask(state, hidden[first:last]) * spectrum.abs().mean(dim=-1)
             back.add(first, (spectra.wiener if with_wiener else spectra.with_phase)(magnitude, spectrum))
         found: NDArray[np.float32] = back.finish().cpu().numpy()
     return found
@@ -447,5 +461,5 @@ def _track_inputs(
     import torch
 
     for first, last in spectra.pieces(frames, PIECE):
-        read = [on_frames(features, layer, item, first, last, rules) for layer in layers]
-        yield _mixed(state, [torch.from_numpy(part).to(device) for part in read])
+        read = [align_frames(features, layer, item, first, last, rules) for layer in layers]
+        yield _mix_layers(state, [torch.from_numpy(part).to(device) for part in read])

@@ -4,7 +4,7 @@
 confident and names one key, artists kept apart by a hash; `giantsteps-key-dataset` (604) is the test split. On disk, as
 the makers' two repositories with their downloaded audio: `<collection>-dataset/audio/<id>.LOFI.mp3` and the annotations
 beside; all mp3s in one folder `audio/` are found too. The shipped list has the keys; annotation files that are at hand are
-held against it.
+verified against it.
 
 Beatport's and JKU's audio links are reported dead since 2026; GiantSteps+ (Zenodo 1095691) has other labels and is another
 task.

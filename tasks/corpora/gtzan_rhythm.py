@@ -125,7 +125,7 @@ def _jams_times(path: Path, annotation: dict[str, Any], where: str) -> Iterator[
 
 
 def _held(path: Path, whole: Any, key: str, kind: type | tuple[type, ...], where: str) -> Any:
-    """What stands under a key, where it is of a kind. Raises DataError naming the place if it is not."""
+    """The value of a key, where it is of a kind. Raises DataError naming the place if it is not."""
     value = whole.get(key) if isinstance(whole, dict) else None
     if not isinstance(value, kind):
         raise fault(path, f"{where} has no {key} as JAMS writes it; it is {brief(whole)}")
@@ -196,7 +196,7 @@ def _whole(fields: Sequence[str]) -> list[int] | None:
 def _are_places(places: Sequence[int]) -> bool:
     """Whether numbers count the beats of bars: each is one more than that before it, or 1, and a bar has two beats or more.
 
-    Where every number is 1 or 2, 2 may also stand for all beats but the first.
+    Where every number is 1 or 2, 2 may also mean all beats but the first.
     """
     neighbours = list(pairwise(places))
     counted = all(after in (before + 1, 1) for before, after in neighbours)

@@ -11,7 +11,7 @@ the rest; BKS - Bulldozer (test) has a cowbell there; in Hop Along - Sister Citi
 others bleed into the vocals; Leaf - Wicked (train) has a guitar in drums and vocals. Source: the errata of the corpus's own
 page.
 
-The shipped list has the songs' names as they stand in the archives; the makers' table writes two of them otherwise.
+The shipped list has the songs' names as they are in the archives; the makers' table writes two of them otherwise.
 """
 
 from __future__ import annotations

@@ -39,7 +39,7 @@ def _kept(time_s: float) -> float:
 
 @dataclass
 class _Meter:
-    """The smoothed spectrum and the noise under it, as they stand after the measures so far."""
+    """The smoothed spectrum and the noise under it, as they are after the measures so far."""
 
     rate_hz: int
 

@@ -1,7 +1,7 @@
 """The fourteen tasks of MARBLE's constrained track, as MERT's table prints them: the field's overall mean.
 
 Several metrics of a task are averaged first, then the tasks, and only for a model that has all of them. MUSDB18's decibels
-stand in this mean beside percent, as they do in MARBLE's.
+are in this mean beside percent, as they do in MARBLE's.
 """
 
 from marble_bench import TaskSet

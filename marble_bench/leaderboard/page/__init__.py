@@ -16,9 +16,9 @@ from typing import TYPE_CHECKING, Any
 from marble_bench._version import version
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
-from marble_bench.leaderboard.board import AVERAGE, Board, make, points
+from marble_bench.leaderboard.board import AVERAGE, Board, build_board, points
 from marble_bench.leaderboard.rows import Cell, published_sources, task_of
-from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, order, shown
+from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, format_score, order
 from marble_bench.records.escape import json_in_html
 from marble_bench.records.record import Record, to_json
 from marble_bench.records.record_file import Stored, table
@@ -50,7 +50,7 @@ def html(facts: dict[str, Any]) -> str:
 def data(board: Board) -> dict[str, Any]:
     """All that the page shows, ready for JSON."""
     # what papers print is of the full corpora: a board of miniatures has it in a table of its own, ranked with nothing
-    papers = make([], replace(board.asked, mini=False)) if board.asked.mini else None
+    papers = build_board([], replace(board.asked, mini=False)) if board.asked.mini else None
     used = {cell.mark for each in (board, papers) if each for cell in each.cells}
     return {
         "protocol": board.asked.protocol,
@@ -112,11 +112,11 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
                 "id": column_id(column),
                 "metric": cell.metric,
                 "short": SHORT.get(cell.metric, cell.metric),
-                "unit": "dB" if cell.unit == "dB" else "%",
+                "unit": "dB" if cell.measure.unit == "dB" else "%",
                 "main": _main(column, board),
                 "lead": False,
-                "averaged": any(each.averaged for each in board.cells if each.column == column),
-                "higher": cell.higher_is_better,
+                "averaged": any(each.measure.averaged for each in board.cells if each.column == column),
+                "higher": cell.measure.higher_is_better,
             }
         )
     for task in found.values():
@@ -126,13 +126,13 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
 
 
 def _main(column: tuple[str, str], board: Board) -> bool:
-    return any(each.main for each in board.cells if each.column == column)
+    return any(each.measure.main for each in board.cells if each.column == column)
 
 
 def _printed_otherwise(task: str, board: Board) -> bool:
     """Whether papers print other scores of a task than its main one, which would leave their rows blank there."""
     printed = [cell for cell in board.cells if cell.task == task and cell.mark != "measured"]
-    return bool(printed) and not any(cell.main for cell in printed)
+    return bool(printed) and not any(cell.measure.main for cell in printed)
 
 
 def _row(
@@ -156,35 +156,36 @@ def _row(
 
 def _cell(cell: Cell) -> dict[str, Any]:
     """A score: its value in points, the text shown, and what is known of it. What is not known is left out."""
-    scale = 1 if cell.unit == "dB" else 100
-    made: dict[str, Any] = {"v": points(cell), "t": shown(cell.value, cell.unit), "basis": cell.basis}
-    if cell.interval and None not in cell.interval:
-        bounds = [bound for bound in cell.interval if bound is not None]
-        made["ci"] = [bound * scale for bound in bounds]
-        made["ci_t"] = [shown(bound, cell.unit) for bound in bounds]
-    if cell.spread is not None:
-        made["sd_t"] = shown(cell.spread, cell.unit)
+    measure, uncertainty, origin, position = cell.measure, cell.uncertainty, cell.origin, cell.position
+    unit, digits = measure.unit, 2 if measure.unit == "dB" else 1
+    made: dict[str, Any] = {"v": points(cell), "t": format_score(cell.value, unit), "basis": uncertainty.basis}
+    if uncertainty.interval and None not in uncertainty.interval:
+        bounds = [bound for bound in uncertainty.interval if bound is not None]
+        made["ci"] = [bound * measure.scale for bound in bounds]
+        made["ci_t"] = [format_score(bound, unit) for bound in bounds]
+    if uncertainty.spread is not None:
+        made["sd_t"] = format_score(uncertainty.spread, unit)
     more = {
-        "ties": cell.ties, "rank": cell.rank, "borrowed": cell.borrowed, "contaminated": cell.contaminated,
-        "record": record_id(Path(cell.source)) if cell.mark == "measured" and cell.source else "",
-        "why_not": list(cell.why_not),
+        "ties": position.ties, "rank": position.rank, "borrowed": origin.borrowed, "contaminated": origin.contaminated,
+        "record": record_id(Path(origin.source)) if cell.mark == "measured" and origin.source else "",
+        "why_not": list(origin.why_not),
     }  # fmt: skip
     made |= {key: value for key, value in more.items() if value}
-    if cell.against:
+    if position.against:
         made["against"] = [
             {
                 "mark": each.mark,
-                "t": shown(each.value, cell.unit),
-                "d_t": f"{each.difference * scale:+.{2 if cell.unit == 'dB' else 1}f}",
+                "t": format_score(each.value, unit),
+                "d_t": f"{each.difference * measure.scale:+.{digits}f}",
                 "verdict": each.verdict,
             }
-            for each in cell.against
+            for each in position.against
         ]
     return made
 
 
 def _record(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any]:
-    """A record for the drill-down: itself, its grid, its layers, and where what it loses under perturbations stands."""
+    """A record for the drill-down: itself, its grid, its layers, and what it loses under perturbations."""
     record = stored.record
     grid = table(stored, "grid")
     return {
@@ -228,7 +229,7 @@ def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | 
 
 
 def _text(value: float | None, unit: str) -> str | None:
-    return None if value is None else shown(value, unit)
+    return None if value is None else format_score(value, unit)
 
 
 def _row_of(record: Record) -> str:
@@ -236,7 +237,7 @@ def _row_of(record: Record) -> str:
 
 
 def _curves(board: Board) -> list[dict[str, Any]]:
-    """The curves of few shots: of each row and task the one that stands in the record shown, else another."""
+    """The curves of few shots: of each row and task the one of the record shown, else another."""
     shown_first = sorted(board.curves, key=lambda each: each not in board.stored)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for each in shown_first:

@@ -133,7 +133,7 @@ function drawCost() {
   const [left, right, top, tall] = [56, 150, 22, 300];
   const width = Math.max(560, Math.min(1000, $("cost").clientWidth - 4)), wide = width - left - right, height = top + tall + 56;
   if (!points.length) { $("cost-chart").replaceChildren(h("p", { class: "say", style: "padding:1rem" }, "No record has both.")); return; }
-  /* zero parameters stand at the left end of a logarithmic axis, on a place of their own */
+  /* zero parameters are at the left end of a logarithmic axis, on a place of their own */
   const positive = points.map((point) => point.x).filter((value) => value > 0);
   const zero = positive.length < points.length;
   const [least, most] = positive.length ? [Math.min(...positive), Math.max(...positive)] : [1, 10];
@@ -160,7 +160,7 @@ function drawCost() {
     s("text", { class: "name", x: left + wide / 2, y: top + tall + 42, "text-anchor": "middle" }, COST_WORDS[COST.x]),
     s("text", { class: "name", x: left, y: 12 }, `${column.task}, ${column.short} ${column.unit}`),
   ];
-  /* a name stands right of its point, or left, above, below: where it meets no other name and no point */
+  /* a name is right of its point, or left, above, below: where it meets no other name and no point */
   const boxes = points.map((point) => [x(point.x) - 7, y(point.cell.v) - 7, x(point.x) + 7, y(point.cell.v) + 7]);
   const meets = (box) => boxes.some((other) => box[0] < other[2] && other[0] < box[2] && box[1] < other[3] && other[1] < box[3]);
   const drawn = [...points].sort((a, b) => y(a.cell.v) - y(b.cell.v)).map((point) => {

@@ -94,7 +94,7 @@ function openDetail(id) {
       ["Licence", record.model.license], ["Trained on", record.model.training_data.join(", ") || "not stated"],
       ["Corpus", record.data.corpus], ["Data fingerprint", record.data.fingerprint], ["Clips", clips],
       ["Left out", [...record.data.missing, ...record.data.faults.map((fault) => `${fault.clip}: ${fault.why}`)].join("; ")],
-      ["Marks", (record.data.marks || []).join("; ")],
+      ["Warnings", (record.data.marks || []).join("; ")],
       ["Audio encoded", `${plain(record.cost.audio_s)} s in ${plain(record.cost.extract_s)} s`], ["Peak memory", `${plain(record.cost.peak_memory_mb)} MB`],
       ["Features", `${plain(record.cost.feature_mb)} MB`], ["Probes", `${plain(record.cost.probe_s)} s`],
       ["Suite", record.suite.version + (record.suite.git ? `, ${record.suite.git.slice(0, 12)}${record.suite.dirty ? " and changes" : ""}` : "")],

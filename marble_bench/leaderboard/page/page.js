@@ -9,12 +9,12 @@ function reading() {
   const measured = ROWS.some((row) => row.kind === "measured"), list = [];
   if (measured) {
     list.push(["Score", "Mean over seeds of the probe that validation chose, on the test split, which is read once. Percent, or decibels."],
-      ["Interval", "95 %, over test clips; clips of one recording go together. A bootstrap’s (BCa), of average precision a jackknife’s, which takes off the bias of few clips, so that the score can stand at its upper end. The bar shows it on the column’s range."],
+      ["Interval", "95 %, over test clips; clips of one recording go together. A bootstrap’s (BCa), of average precision a jackknife’s, which takes off the bias of few clips, so that the score can be at its upper end. The bar shows it on the column’s range."],
       ["Small letters", "Tie groups. Two records that share a letter in a column cannot be told apart by a paired test on the same clips, corrected for all pairs of the column (Holm, 5 %)."],
       ["Floors", "trivial: the best constant answer made from training labels. random: answers made by chance."]);
   }
   if (DATA.means) list.push(["Mean", "Over tasks, after averaging the several scores of one task, decibels taken as they are, which is MARBLE’s rule. Only rows that cover every task on this board have one."]);
-  if (DATA.papers || ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval stands below the score in italics; its tooltip says what it rests on."]);
+  if (DATA.papers || ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval is below the score in italics; its tooltip says what it rests on."]);
   const any = (key) => [...DATA.rows, ...(DATA.papers ? DATA.papers.rows : [])].some((row) => Object.values(row.cells).some((cell) => cell[key]));
   if (any("borrowed")) list.push(["°", "That source took the number from another paper."]);
   if (any("contaminated")) list.push(["†", "The model was trained on the corpus that this task tests on."]);

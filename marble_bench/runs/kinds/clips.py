@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.task import SPLITS, Task
 from marble_bench.data import checks
-from marble_bench.data.examples import Examples, Found
+from marble_bench.data.examples import Examples, FoundExamples
 from marble_bench.errors import DataError, listing
 from marble_bench.features.mapped import Tensors
 from marble_bench.features.types import Features
 from marble_bench.runs import build_record, identity, inputs
 from marble_bench.runs.brought import brought_features
 from marble_bench.runs.config import Callbacks, RunConfig
-from marble_bench.runs.inputs import Changed, Inputs
-from marble_bench.runs.kinds.kind import Scored, choose
+from marble_bench.runs.inputs import Inputs, PerturbedExamples
+from marble_bench.runs.kinds.kind import RunScores, choose
 from marble_bench.runs.layers import chosen_layers
 from marble_bench.runs.predictions import Predictions, Windows, answers
 from marble_bench.scoring import scores as scoring
@@ -43,7 +43,7 @@ def check(config: RunConfig) -> None:
         chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
 
 
-def plan(config: RunConfig, found: Found) -> dict[str, Any]:
+def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     """The names of the layers and the count of the probes."""
     from marble_bench.probes.grid import grid
 
@@ -80,11 +80,11 @@ class ClipJob:
 
         assert isinstance(found.features, Features)
         self.config, self.callbacks, self.inputs = config, callbacks, found
-        self.kept: list[probe_cache.Folder] = []
+        self.probe_caches: list[probe_cache.ProbeCacheFolder] = []
         self.splits, self.units = _splits(found, config)
-        self.marks = _marks(found, config.task, self.splits["train"], config)
-        for mark in self.marks:
-            callbacks.say(f"mark: {mark}")
+        self.warnings = _find_warnings(found, config.task, self.splits["train"], config)
+        for warning in self.warnings:
+            callbacks.say(f"warning: {warning}")
         target, probes = config.task.target, config.probes
         assert isinstance(target, (Classes, Tags, Scalars))
         self.recipe = trainer.Recipe(
@@ -101,34 +101,36 @@ class ClipJob:
     @cached_property
     def _facts(self) -> dict[str, Any]:
         """What finished probes are known by."""
-        return identity.of_probes(self.inputs, self.config)
+        return identity.probe_cache_facts(self.inputs, self.config)
 
-    def fit(self) -> list[trainer.Fitted]:
+    def fit(self) -> list[trainer.TrainedProbe]:
         """All probes, with the weights of each seed's best."""
         return self._fit(self.probes, self.splits["train"])
 
-    def _fit(self, probes: Sequence[trainer.Probe], train: trainer.Split) -> list[trainer.Fitted]:
+    def _fit(self, probes: Sequence[trainer.Probe], train: trainer.Split) -> list[trainer.TrainedProbe]:
         from marble_bench.probes import probe_cache, trainer
 
         ours, valid, callbacks = self.config.probes, self.splits["valid"], self.callbacks
         key = probe_cache.digest(self._facts, train, valid)
-        kept = probe_cache.Folder(ours.cache / "probes", key, callbacks.say)
-        self.kept.append(kept)
-        fitted: list[trainer.Fitted] = trainer.fit(
-            probes, train, valid, self.recipe, ours.device, callbacks.probes, states="best", shelf=kept
+        cache = probe_cache.ProbeCacheFolder(ours.cache / "probes", key, callbacks.say)
+        self.probe_caches.append(cache)
+        fitted: list[trainer.TrainedProbe] = trainer.fit(
+            probes, train, valid, self.recipe, ours.device, callbacks.probes, states="best", probe_cache=cache
         )
         return fitted
 
-    def choose(self, fitted: Sequence[trainer.Fitted]) -> list[trainer.Fitted]:
+    def choose(self, fitted: Sequence[trainer.TrainedProbe]) -> list[trainer.TrainedProbe]:
         """The probe of each seed with the best validation score."""
         return choose(fitted, self.config.probes.seeds)
 
-    def predict(self, chosen: Sequence[trainer.Fitted]) -> dict[str, Predictions]:
+    def predict(self, chosen: Sequence[trainer.TrainedProbe]) -> dict[str, Predictions]:
         """What the chosen probes answer to the valid and test splits."""
         found = self.inputs.examples
         return {split: self._answers(chosen, self.splits[split], found.of(split), split) for split in ("valid", "test")}
 
-    def predict_changed(self, chosen: Sequence[trainer.Fitted], name: str, changed: Changed) -> Predictions:
+    def predict_perturbed(
+        self, chosen: Sequence[trainer.TrainedProbe], name: str, changed: PerturbedExamples
+    ) -> Predictions:
         """What they answer to test clips after a perturbation."""
         import torch
 
@@ -140,7 +142,7 @@ class ClipJob:
         return self._answers(chosen, rows, changed.examples, split_of(name))
 
     def _answers(
-        self, chosen: Sequence[trainer.Fitted], rows: trainer.Split, found: Examples, split: str
+        self, chosen: Sequence[trainer.TrainedProbe], rows: trainer.Split, found: Examples, split: str
     ) -> Predictions:
         """What chosen probes answer to some examples, in the label's own units, averaged over each clip's windows."""
         import torch
@@ -167,7 +169,7 @@ class ClipJob:
         for share in few_shot.SHARES:
             point: dict[str, Any] = {"share": share, "valid": [], "test": []}
             for seed in range(self.config.probes.seeds):
-                part = few_shot.share_of(self.splits["train"], share, seed)
+                part = few_shot.take_share(self.splits["train"], share, seed)
                 own = [probe for probe in self.probes if probe.seed == seed]
                 (best,) = choose(self._fit(own, part), [seed])
                 outputs = trainer.predict(best, test, recipe, self.config.probes.device)
@@ -177,32 +179,34 @@ class ClipJob:
             points.append(point)
         return points
 
-    def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.Fitted]) -> Scored:
+    def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.TrainedProbe]) -> RunScores:
         """Scores clip by clip, by the best ensemble of windows, and by group, as the task asks."""
         import torch
 
-        task, marks = self.config.task, list[str]()
+        task, warnings = self.config.task, list[str]()
         assert isinstance(task.target, (Classes, Tags, Scalars))
         main, plain = task.metrics[:1], answers(found)
         train = self.inputs.examples.of("train").truth(task.target)
         constant = torch.from_numpy(task.target.trivial(train))
-        scored = Scored(scoring.scores(task.metrics, plain, constant, marks=marks), marks=marks)
+        scored = RunScores(scoring.scores(task.metrics, plain, constant, warnings=warnings), warnings=warnings)
         if task.ensemble:
             windows = {split: each.windows for split, each in found.items() if each.windows is not None}
             outputs = {split: each.outputs for split, each in windows.items()}
             clip = {split: each.clip for split, each in windows.items()}
             best, names = scoring.best_ensemble(task.metrics[0], outputs, clip, plain)
-            scored.scores |= scoring.scores(main, best, constant, "_ensemble", main=False, marks=marks)
+            scored.scores |= scoring.scores(main, best, constant, "_ensemble", main=False, warnings=warnings)
             scored.choices = [{"ensemble": name} for name in names]
         if task.group_name:
             grouped = scoring.by_group(plain, {split: each.groups for split, each in found.items()})
-            scored.scores |= scoring.scores(main, grouped, constant, f"_{task.group_name}", main=False, marks=marks)
+            scored.scores |= scoring.scores(
+                main, grouped, constant, f"_{task.group_name}", main=False, warnings=warnings
+            )
         return scored
 
     def save_more(self, path: Path) -> None:
         """Nothing: grid and predictions are all."""
 
-    def grid(self, fitted: Sequence[trainer.Fitted]) -> pd.DataFrame:
+    def grid(self, fitted: Sequence[trainer.TrainedProbe]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
         return build_record.grid_table(fitted, self.inputs.features.names)
 
@@ -227,17 +231,17 @@ def _check_examples(config: RunConfig, found: Examples) -> None:
             )
 
 
-def _marks(found: Inputs, task: Task, train: trainer.Split, config: RunConfig) -> list[str]:
+def _find_warnings(found: Inputs, task: Task, train: trainer.Split, config: RunConfig) -> list[str]:
     """What is odd about features and labels."""
     assert isinstance(found.features, Features)
-    clips, protocol = found.examples.clips, config.probes.protocol
-    marks = [*found.marks, *checks.check_features(found.features, clips)]
-    marks += checks.check_labels(task.target, clips)
-    marks += checks.check_ids(clips)
-    marks += checks.check_carriers(task.metrics, task.target, clips)
+    examples, protocol = found.examples, config.probes.protocol
+    warnings = [*found.warnings, *checks.check_features(found.features, examples)]
+    warnings += checks.check_labels(task.target, examples)
+    warnings += checks.check_ids(examples)
+    warnings += checks.check_carriers(task.metrics, task.target, examples)
     if protocol.solver == "adam":
-        marks += checks.check_batches(len(train.clip), protocol.batch_sizes or (protocol.batch_size,))
-    return marks
+        warnings += checks.check_batches(len(train.clip), protocol.batch_sizes or (protocol.batch_size,))
+    return warnings
 
 
 @dataclass(frozen=True)
@@ -289,5 +293,5 @@ def _splits(found: Inputs, config: RunConfig) -> tuple[dict[str, trainer.Split],
             layers, torch.from_numpy(place), torch.from_numpy(truth[members]), torch.from_numpy(rows)
         )
     if config.probes.control == "shuffle":
-        splits["train"] = few_shot.shuffled(splits["train"])
+        splits["train"] = few_shot.shuffle_labels(splits["train"])
     return splits, units

@@ -13,16 +13,16 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.task import SPLITS, Schedule
 from marble_bench.data import checks, corpus
-from marble_bench.data.examples import Examples, Found
+from marble_bench.data.examples import Examples, FoundExamples
 from marble_bench.data.times import within_clip
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, estimate_bytes
 from marble_bench.runs import build_record, frame_layers, identity, inputs
 from marble_bench.runs.config import Callbacks, RunConfig
-from marble_bench.runs.frame_labels import Decoder, Scale, frameset, measured_by, shown
+from marble_bench.runs.frame_labels import Decoder, Scale, frameset, measure_of, to_columns
 from marble_bench.runs.frame_layers import Layers, frames_of, layers_asked
-from marble_bench.runs.inputs import Changed, Inputs
-from marble_bench.runs.kinds.kind import Scored, choose
+from marble_bench.runs.inputs import Inputs, PerturbedExamples
+from marble_bench.runs.kinds.kind import RunScores, choose
 from marble_bench.runs.predictions import Predictions, answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring import targets
@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from marble_bench.probes import framewise as probing
-    from marble_bench.probes import probe_cache, trainer
+    from marble_bench.probes import trainer
 
 CROP_S = 10.0  # seconds of a training crop, as MARBLE's
 
@@ -46,7 +46,7 @@ def check(config: RunConfig) -> None:
     layers_asked(config)
 
 
-def plan(config: RunConfig, found: Found) -> dict[str, Any]:
+def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     """The names of the layers, the count of the probes, and what the frames take on disk."""
     from marble_bench.probes.grid import grid
 
@@ -65,47 +65,47 @@ def plan(config: RunConfig, found: Found) -> dict[str, Any]:
 def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[FrameJob]:
     """The run with the frames of all clips."""
     layers = layers_asked(config)
-    found, marks = read_inputs(config, callbacks, layers)
+    found, warnings = read_inputs(config, callbacks, layers)
     checks.check_splits(found.examples, config.data.named.name)
-    yield FrameJob(config, callbacks, found, layers, marks)
+    yield FrameJob(config, callbacks, found, layers, warnings)
 
 
 def read_inputs(config: RunConfig, callbacks: Callbacks, layers: Layers) -> tuple[Inputs, list[str]]:
-    """The clips with their frames, and marks: what is annotated behind the end of the audio is taken off a clip's target.
+    """The clips with their frames, and warnings: what is annotated behind the end of the audio is taken off a clip's target.
 
     Raises DataError as `inputs.encoder_frames` does, which leaves out clips whose annotation is not of their audio.
     """
-    target, marks = target_of(config), list[str]()
+    target, warnings = target_of(config), list[str]()
 
-    def mark(text: str) -> None:
-        marks.append(text)
-        callbacks.say(f"mark: {text}")
+    def warn(text: str) -> None:
+        warnings.append(text)
+        callbacks.say(f"warning: {text}")
 
     def looks(found: Examples) -> None:
-        for text in checks.check_frames(target, found.clips):
-            mark(text)
+        for text in checks.check_frames(target, found):
+            warn(text)
 
     found = inputs.encoder_frames(config, callbacks, layers.stored, looks)
-    for text in found.marks:
-        mark(text)
+    for text in found.warnings:
+        warn(text)
     rows = []
     for row, length_s in zip(found.examples, frames_of(found).lengths_s, strict=True):
         clip, beyond = within_clip(target, row.clip, length_s)
         rows.append(replace(row, clip=clip))
         if beyond:
-            mark(f"clip '{clip.id}': {beyond} {target.unit} behind the end at {length_s:.2f} s left out")
-    return replace(found, examples=Examples(rows), summable=layers.summable), marks
+            warn(f"clip '{clip.id}': {beyond} {target.unit} behind the end at {length_s:.2f} s left out")
+    return replace(found, examples=Examples(rows), summable=layers.summable), warnings
 
 
 class FrameJob:
     """One run on frames."""
 
     def __init__(
-        self, config: RunConfig, callbacks: Callbacks, found: Inputs, layers: Layers, marks: list[str]
+        self, config: RunConfig, callbacks: Callbacks, found: Inputs, layers: Layers, warnings: list[str]
     ) -> None:
         from marble_bench.probes import framewise, probe_cache, trainer
 
-        self.config, self.callbacks, self.inputs, self.marks = config, callbacks, found, marks
+        self.config, self.callbacks, self.inputs, self.warnings = config, callbacks, found, warnings
         target = target_of(config)
         scale = Scale.of(target, [row.clip.target for row in found.examples if row.clip.split != "test"])
         self.sets = framesets(target, found, scale)
@@ -115,39 +115,39 @@ class FrameJob:
         self.settings: dict[trainer.Probe, float | None] = {}  # of each probe the best on the validation split
         self.probes = trainer.grid(probes.protocol, layers.places, bool(layers.summed), probes.seeds)
         rules = {"schedule": asdict(schedule), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
-        key = probe_cache.digest(identity.of_probes(found, config, rules))
-        self.kept: list[probe_cache.Folder] = [
-            probe_cache.Folder(probes.cache / "probes", key, callbacks.say),
-        ]
+        key = probe_cache.digest(identity.probe_cache_facts(found, config, rules))
+        self.probe_caches = [probe_cache.ProbeCacheFolder(probes.cache / "probes", key, callbacks.say)]
 
-    def fit(self) -> list[trainer.Fitted]:
+    def fit(self) -> list[trainer.TrainedProbe]:
         """Every probe at its best, `valid` being the main metric on the decoded validation split."""
         from marble_bench.probes import framewise as probing
 
         device, say, sets = self.config.probes.device, self.callbacks.say, self.sets
-        progress, kept = self.callbacks.probes, self.kept[0]
-        fitted = probing.fit(self.probes, sets["train"], sets["valid"], self.recipe, device, progress, kept)
+        progress, cache = self.callbacks.probes, self.probe_caches[0]
+        fitted = probing.fit(self.probes, sets["train"], sets["valid"], self.recipe, device, progress, cache)
         say(f"decoding the validation split for {len(fitted)} probes")
         annotated, main = self.inputs.examples.of("valid").targets, self.config.task.metrics[0]
         judged: dict[trainer.Probe, float] = {}
         for layer in dict.fromkeys(one.probe.layer for one in fitted):
             able = [one for one in fitted if one.probe.layer == layer and one.valid == one.valid]
             if able:
-                found = self.decoder.judge(able, sets["valid"], annotated, main)
+                found = self.decoder.choose_settings(able, sets["valid"], annotated, main)
                 for one, (valid, setting) in zip(able, found, strict=True):
                     judged[one.probe], self.settings[one.probe] = valid, setting
         return [replace(one, valid=judged.get(one.probe, float("nan"))) for one in fitted]
 
-    def choose(self, fitted: Sequence[trainer.Fitted]) -> list[trainer.Fitted]:
+    def choose(self, fitted: Sequence[trainer.TrainedProbe]) -> list[trainer.TrainedProbe]:
         """The probe of each seed with the best validation score."""
         return choose(fitted, self.config.probes.seeds)
 
-    def predict(self, chosen: Sequence[trainer.Fitted]) -> dict[str, Predictions]:
+    def predict(self, chosen: Sequence[trainer.TrainedProbe]) -> dict[str, Predictions]:
         """What each seed's probe finds in the valid and test splits, and what is measured of that."""
         found = self.inputs.examples
         return {split: self._answers(chosen, self.sets[split], found.of(split), split) for split in ("valid", "test")}
 
-    def predict_changed(self, chosen: Sequence[trainer.Fitted], name: str, changed: Changed) -> Predictions:
+    def predict_perturbed(
+        self, chosen: Sequence[trainer.TrainedProbe], name: str, changed: PerturbedExamples
+    ) -> Predictions:
         """What they find in test clips after a perturbation."""
         frames = changed.load()
         assert isinstance(frames, Frames)
@@ -155,35 +155,35 @@ class FrameJob:
         return self._answers(chosen, held, changed.examples, split_of(name))
 
     def _answers(
-        self, chosen: Sequence[trainer.Fitted], held: probing.Frameset, found: Examples, split: str
+        self, chosen: Sequence[trainer.TrainedProbe], held: probing.Frameset, found: Examples, split: str
     ) -> Predictions:
         import torch
 
-        target, measure = self.decoder.target, measured_by(self.config.task.metrics[0])
-        answers = [self.decoder.found([one], held, [self.settings[one.probe]])[0][0] for one in chosen]
+        target, measure = self.decoder.target, measure_of(self.config.task.metrics[0])
+        answers = [self.decoder.decode([one], held, [self.settings[one.probe]])[0][0] for one in chosen]
         outputs = torch.stack([measure.rows(of_seed, found.targets) for of_seed in answers])
         truth = [target.first_of(each) for each in found.targets]
-        columns = [shown(target, of_seed) for of_seed in answers]
+        columns = [to_columns(target, of_seed) for of_seed in answers]
         return Predictions(split, found, outputs, torch.zeros(len(found)), truth, columns)
 
     def few_shot(self) -> list[dict[str, Any]]:
         """None: `check` refuses it."""
         raise UsageError("--few-shot is for tasks of whole clips: leave it out")
 
-    def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.Fitted]) -> Scored:
+    def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.TrainedProbe]) -> RunScores:
         """Scores of what was found, beside those of the trivial answer."""
         examples, lengths_s = self.inputs.examples, frames_of(self.inputs).lengths_s
         ends = [lengths_s[place] for place in examples.places("test")]
-        measure, marks = measured_by(self.config.task.metrics[0]), list[str]()
+        measure, warnings = measure_of(self.config.task.metrics[0]), list[str]()
         trivial = measure.rows(measure.trivial(examples.of("train").targets, ends), examples.of("test").targets)
-        scores = scoring.scores(self.config.task.metrics, answers(found), trivial, marks=marks)
+        scores = scoring.scores(self.config.task.metrics, answers(found), trivial, warnings=warnings)
         settings = [self.settings[one.probe] for one in chosen]
-        return Scored(scores, [{} if value is None else {"setting": value} for value in settings], marks)
+        return RunScores(scores, [{} if value is None else {"setting": value} for value in settings], warnings)
 
     def save_more(self, path: Path) -> None:
         """Nothing: grid and predictions are all."""
 
-    def grid(self, fitted: Sequence[trainer.Fitted]) -> pd.DataFrame:
+    def grid(self, fitted: Sequence[trainer.TrainedProbe]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
         return build_record.grid_table(fitted, self.inputs.features.names)
 

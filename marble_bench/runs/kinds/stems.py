@@ -20,7 +20,7 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Separation, Task
 from marble_bench.data import corpus
-from marble_bench.data.examples import Examples, Found
+from marble_bench.data.examples import Examples, FoundExamples
 from marble_bench.errors import BenchError, DataError, UsageError, counted
 from marble_bench.features.frames import Frames, Sound, estimate_bytes
 from marble_bench.features.store import Span
@@ -30,8 +30,8 @@ from marble_bench.records import bsseval
 from marble_bench.runs import build_record, frame_layers, identity, inputs
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.frame_layers import Layers, layers_asked
-from marble_bench.runs.inputs import Changed, Inputs, Source, ToEncode
-from marble_bench.runs.kinds.kind import Scored
+from marble_bench.runs.inputs import EncodingInputs, FeatureSource, Inputs, PerturbedExamples
+from marble_bench.runs.kinds.kind import RunScores
 from marble_bench.runs.predictions import Predictions, answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring.scores import number
@@ -43,8 +43,7 @@ from marble_bench.separation.stems import Song, digests_of
 if TYPE_CHECKING:
     import pandas as pd
 
-    from marble_bench.probes import probe_cache
-    from marble_bench.probes.grid import Fitted, Probe
+    from marble_bench.probes.grid import Probe, TrainedProbe
     from marble_bench.separation import evaluate
 
 DECODERS = 4  # songs decoded at once to see that they are whole: one part of one takes 200 MB
@@ -62,7 +61,7 @@ def check(config: RunConfig) -> None:
     layers_asked(config)
 
 
-def plan(config: RunConfig, found: Found) -> dict[str, Any]:
+def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     """The names of the layers, the count of the separators, and what mixtures and frames take on disk."""
     layers, probes, encoder = layers_asked(config), config.probes, config.features.encoder
     assert encoder is not None
@@ -81,7 +80,7 @@ def plan(config: RunConfig, found: Found) -> dict[str, Any]:
 
 
 @dataclass(frozen=True)
-class Prepared:
+class SeparationInputs:
     """What separators are trained and measured on. songs: by split, in the order of the run's clips. frames: of the training
     mixtures (`train`) and of the songs of the other splits. scratch: a folder that is gone when the run ends."""
 
@@ -120,7 +119,7 @@ def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[StemJob]:
     encoder = config.features.encoder
     assert encoder is not None
     _check_length(rules, encoder)
-    songs, damaged = _opened(ready.examples, names)
+    songs, damaged = _open_songs(ready.examples, names)
     digests = dict(zip(ready.examples.ids, ready.examples.digests, strict=True))
     damaged |= _undecodable(songs, digests, config.features.cache, callbacks)
     usable, coverage = inputs.leave_out(config.data, ready, damaged, callbacks)
@@ -132,7 +131,7 @@ def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[StemJob]:
     source, frames, split_frames = _frames(config, callbacks, ready, found, songs, mixed, rules, layers)
     run_inputs = Inputs(found, frames, source, coverage, layers.summable)
     with scratch_folder(config.features.cache, callbacks.say) as folder:
-        prepared = Prepared(rules, of_split, chunks, split_frames, folder)
+        prepared = SeparationInputs(rules, of_split, chunks, split_frames, folder)
         yield StemJob(config, callbacks, run_inputs, prepared, layers)
 
 
@@ -158,13 +157,13 @@ def _mixtures(
 def _frames(
     config: RunConfig,
     callbacks: Callbacks,
-    ready: ToEncode,
+    ready: EncodingInputs,
     found: Examples,
     songs: dict[str, Song],
     mixed: list[Sound],
     rules: Separation,
     layers: Layers,
-) -> tuple[Source, Frames, dict[str, Frames]]:
+) -> tuple[FeatureSource, Frames, dict[str, Frames]]:
     """Where the frames are from, all of them, and by split: of the mixtures, and of the songs of the other splits."""
     rest = [row for row in found if row.clip.split != "train"]
     sounds = mixed + [_of_song(row.clip, row.digest, songs[row.clip.id], rules) for row in rest]
@@ -177,11 +176,11 @@ def _frames(
         places[split] = [len(mixed) + at for at, row in enumerate(rest) if row.clip.split == split]
     encoder = config.features.encoder
     assert encoder is not None
-    source = Source(inputs.model_facts(encoder, ready.weights), inputs.cost_of(cost), frames.stores, cost)
+    source = FeatureSource(inputs.model_facts(encoder, ready.weights), inputs.cost_of(cost), frames.stores, cost)
     return source, frames, {split: frames.only(items) for split, items in places.items()}
 
 
-def _opened(found: Examples, names: Sequence[str]) -> tuple[dict[str, Song], dict[str, str]]:
+def _open_songs(found: Examples, names: Sequence[str]) -> tuple[dict[str, Song], dict[str, str]]:
     """Every song that can be used and why the others cannot, by clip."""
     songs, damaged = {}, {}
     for row, path in zip(found, found.paths, strict=True):
@@ -208,7 +207,7 @@ def _undecodable(opened: dict[str, Song], digests: dict[str, str], cache: Path, 
     if untried:
         callbacks.say(f"decoding {counted(len(untried), 'song')} with all stems, to see that every file is whole")
 
-    def tried(clip: str) -> str:
+    def try_decoding(clip: str) -> str:
         try:
             for part in opened[clip].parts:
                 opened[clip].read(part)
@@ -219,7 +218,7 @@ def _undecodable(opened: dict[str, Song], digests: dict[str, str], cache: Path, 
         return ""
 
     with ThreadPoolExecutor(min(os.cpu_count() or 1, DECODERS)) as pool:
-        why = dict(zip(untried, pool.map(tried, untried), strict=True))
+        why = dict(zip(untried, pool.map(try_decoding, untried), strict=True))
     return {clip: words for clip, words in why.items() if words}
 
 
@@ -238,7 +237,7 @@ def _chunks(
         path.parent.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise _no_mixtures(path.parent, error) from error
-    kept = 0 if mixing.are_made(path) else mixing.chunk_bytes(len(drawn), len(names), rules)
+    kept = 0 if mixing.is_complete(path) else mixing.chunk_bytes(len(drawn), len(names), rules)
     needed = kept + mixing.track_bytes(songs["valid"], rules)
     free = shutil.disk_usage(path.parent).free - SPARE_BYTES
     if needed > free:
@@ -271,7 +270,7 @@ def _of_song(clip: Clip, digest: str, song: Song, rules: Separation) -> Sound:
     return Sound(clip.id, Span(digest, "song"), song.length_s, read)
 
 
-def workers() -> int:
+def count_workers() -> int:
     """Processes for BSSEval: as many as there are cores, and as their memory allows."""
     cores = os.cpu_count() or 1
     try:
@@ -284,53 +283,55 @@ def workers() -> int:
 class StemJob:
     """One run on songs. measured: by split, what was measured of the chosen separators."""
 
-    def __init__(self, config: RunConfig, callbacks: Callbacks, found: Inputs, ready: Prepared, layers: Layers) -> None:
+    def __init__(
+        self, config: RunConfig, callbacks: Callbacks, found: Inputs, ready: SeparationInputs, layers: Layers
+    ) -> None:
         from marble_bench.probes import probe_cache
         from marble_bench.probes.grid import grid
 
         self.config, self.callbacks, self.inputs, self.ready = config, callbacks, found, ready
-        self.marks: list[str] = []
-        self.measured: dict[str, evaluate.Measured] = {}
+        self.warnings: list[str] = []
+        self.measured: dict[str, evaluate.SeparationMeasures] = {}
         probes, self.stems = config.probes, tuple(config.task.target.names)
         protocol = replace(probes.protocol, learning_rates=ready.rules.learning_rates)
         self.probes = grid(protocol, layers.places, bool(layers.summed), probes.seeds, len(self.stems))
         rules = {"separation": asdict(ready.rules), "mixtures": ready.chunks.path.name}
-        key = probe_cache.digest(identity.of_probes(found, config, rules))
-        self.kept: list[probe_cache.Folder] = [probe_cache.Folder(probes.cache / "probes", key, callbacks.say)]
+        key = probe_cache.digest(identity.probe_cache_facts(found, config, rules))
+        self.probe_caches = [probe_cache.ProbeCacheFolder(probes.cache / "probes", key, callbacks.say)]
 
-    def fit(self) -> list[Fitted]:
+    def fit(self) -> list[TrainedProbe]:
         """Every separator."""
         from marble_bench.separation import probe as probing
 
         ready, ours = self.ready, self.config.probes
         tracks = [mixing.make_track(song, ready.rules, ready.scratch) for song in ready.songs["valid"]]
         frames, summable = ready.frames, self.inputs.summable
-        material = probing.Material(ready.chunks, frames["train"], tracks, frames["valid"], summable)
-        fitted: list[Fitted] = probing.fit(
-            self.probes, material, ready.rules, ours.device, self.callbacks.probes, self.kept[0]
+        material = probing.TrainingData(ready.chunks, frames["train"], tracks, frames["valid"], summable)
+        fitted: list[TrainedProbe] = probing.fit(
+            self.probes, material, ready.rules, ours.device, self.callbacks.probes, self.probe_caches[0]
         )
         return fitted
 
-    def choose(self, fitted: Sequence[Fitted]) -> list[Fitted]:
+    def choose(self, fitted: Sequence[TrainedProbe]) -> list[TrainedProbe]:
         """The best separator of each seed and stem, stem by stem within a seed."""
         from marble_bench.separation import probe as probing
 
         of_seed = probing.choose(fitted, self.config.probes.seeds, len(self.stems))
         return [one for row in of_seed for one in row]
 
-    def predict(self, chosen: Sequence[Fitted]) -> dict[str, Predictions]:
+    def predict(self, chosen: Sequence[TrainedProbe]) -> dict[str, Predictions]:
         """Separate and measure the validation songs (without BSSEval) and the test songs."""
         import torch
 
         found = {}
-        for split, many in (("valid", 0), ("test", workers())):
+        for split, many in (("valid", 0), ("test", count_workers())):
             self.callbacks.say(f"separating the {len(self.ready.songs[split])} songs of the {split} split")
             self.measured[split] = self._measured(chosen, split, many)
             outputs, examples = torch.from_numpy(self.measured[split].rows()), self.inputs.examples.of(split)
             found[split] = Predictions(split, examples, outputs, torch.zeros(len(examples)), [[] for _ in examples])
         return found
 
-    def _measured(self, chosen: Sequence[Fitted], split: str, many: int) -> evaluate.Measured:
+    def _measured(self, chosen: Sequence[TrainedProbe], split: str, many: int) -> evaluate.SeparationMeasures:
         """Separate and measure the songs of a split. many: processes for BSSEval; 0 to leave it out."""
         from marble_bench.separation import evaluate
 
@@ -348,7 +349,7 @@ class StemJob:
             keep_audio=self.config.output.keep_audio if split == "test" else None,
         )
 
-    def predict_changed(self, chosen: Sequence[Fitted], name: str, changed: Changed) -> Predictions:
+    def predict_perturbed(self, chosen: Sequence[TrainedProbe], name: str, changed: PerturbedExamples) -> Predictions:
         """None: `check` refuses it."""
         raise UsageError("--perturb is not for tasks of stems: leave it out")
 
@@ -356,14 +357,14 @@ class StemJob:
         """None: `check` refuses it."""
         raise UsageError("--few-shot is for tasks of whole clips: leave it out")
 
-    def score(self, found: dict[str, Predictions], chosen: Sequence[Fitted]) -> Scored:
+    def score(self, found: dict[str, Predictions], chosen: Sequence[TrainedProbe]) -> RunScores:
         """Scores beside those of the mixture as the estimate of every stem, and those of the ideal ratio mask."""
         import torch
 
-        test, metrics, marks = self.measured["test"], self.config.task.metrics, list[str]()
-        self.marks += silent_stems(test)
+        test, metrics, warnings = self.measured["test"], self.config.task.metrics, list[str]()
+        self.warnings += silent_stems(test)
         trivial = torch.from_numpy(test.trivial_rows())
-        scored = Scored(scoring.scores(metrics, answers(found), trivial, marks=marks), marks=marks)
+        scored = RunScores(scoring.scores(metrics, answers(found), trivial, warnings=warnings), warnings=warnings)
         for name, value in oracle_scores(metrics, test).items():
             scored.scores[name]["oracle"] = value
         scored.choices = [{"stem": self._stem(one.probe)} for one in chosen]
@@ -380,14 +381,14 @@ class StemJob:
         table = bsseval.make_table(self.inputs.examples.of("test").ids, self.stems, self.measured["test"].bss)
         bsseval.save_table(path, table)
 
-    def grid(self, fitted: Sequence[Fitted]) -> pd.DataFrame:
+    def grid(self, fitted: Sequence[TrainedProbe]) -> pd.DataFrame:
         """Every separator: a row each."""
         made = build_record.grid_table(fitted, self.inputs.features.names)
         made.insert(1, "stem", [self._stem(one.probe) for one in fitted])
         return made
 
 
-def oracle_scores(metrics: Sequence[Metric], measured: evaluate.Measured) -> dict[str, float]:
+def oracle_scores(metrics: Sequence[Metric], measured: evaluate.SeparationMeasures) -> dict[str, float]:
     """What the ideal ratio mask reaches, by metric; a metric that was not measured of it is left out."""
     import numpy as np
     import torch
@@ -398,6 +399,6 @@ def oracle_scores(metrics: Sequence[Metric], measured: evaluate.Measured) -> dic
     return {name: value for name, value in found.items() if value is not None}
 
 
-def silent_stems(measured: evaluate.Measured) -> list[str]:
+def silent_stems(measured: evaluate.SeparationMeasures) -> list[str]:
     """Stems that have no score, a line each."""
     return [f"{stem} is silent in '{song}': no SDR, left out of the mean" for song, stem in measured.silent]

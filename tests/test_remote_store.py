@@ -23,14 +23,14 @@ def _moves(items, tmp_path, url):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        _extract(items, tmp_path / "first", elsewhere=url, progress=stop)
+        _extract(items, tmp_path / "first", remote_url=url, progress=stop)
     begun = len(_bytes(tmp_path / "first"))
     assert 0 < begun < 4
     shutil.rmtree(tmp_path / "first")
-    _, _, cost = _extract(items, tmp_path / "second", elsewhere=url)
+    _, _, cost = _extract(items, tmp_path / "second", remote_url=url)
     assert 0 < cost.audio_s < 16
     assert _bytes(tmp_path / "second") == _bytes(tmp_path / "whole")
-    _, _, cost = _extract(items, tmp_path / "third", elsewhere=url)
+    _, _, cost = _extract(items, tmp_path / "third", remote_url=url)
     assert cost.audio_s == 0
     assert _bytes(tmp_path / "third") == _bytes(tmp_path / "whole")
 
@@ -43,16 +43,16 @@ def test_a_folder_keeps_the_shards_for_the_next_machine(items, tmp_path):
 
 def test_what_was_made_without_it_is_sent_later(items, tmp_path):
     _extract(items, tmp_path / "here")
-    _, _, cost = _extract(items, tmp_path / "here", elsewhere=f"file://{tmp_path}/far")
+    _, _, cost = _extract(items, tmp_path / "here", remote_url=f"file://{tmp_path}/far")
     assert cost.audio_s == 0
     assert _bytes(tmp_path / "far") == _bytes(tmp_path / "here")
 
 
 def test_a_place_that_cannot_be_had_is_named(items, tmp_path):
     with pytest.raises(UsageError, match="'far' is no place"):
-        _extract(items, tmp_path, elsewhere="far")
-    with pytest.raises(BenchError, match=r"kept at nosuch://far: ValueError"):
-        _extract(items, tmp_path, elsewhere="nosuch://far")
+        _extract(items, tmp_path, remote_url="far")
+    with pytest.raises(BenchError, match=r"stored at nosuch://far: ValueError"):
+        _extract(items, tmp_path, remote_url="nosuch://far")
 
 
 def _damage(shard):
@@ -63,17 +63,17 @@ def _damage(shard):
 
 def test_a_shard_that_is_damaged_there_is_not_fetched_and_one_damaged_here_is_not_sent(items, tmp_path):
     url = f"file://{tmp_path}/far"
-    _extract(items, tmp_path / "here", elsewhere=url)
+    _extract(items, tmp_path / "here", remote_url=url)
     there = sorted((tmp_path / "far").rglob("*.arrow"))
     _damage(there[0])
     with pytest.raises(DataError, match=rf"delete {url}/.*{there[0].name} and run again"):
-        _extract(items, tmp_path / "other", elsewhere=url)
+        _extract(items, tmp_path / "other", remote_url=url)
     assert there[0].name not in _bytes(tmp_path / "other")
     shutil.rmtree(tmp_path / "far")
     here = sorted((tmp_path / "here").rglob("*.arrow"))
     _damage(here[1])
     with pytest.raises(DataError, match=rf"nothing was sent.*{here[1].name} is not what was written"):
-        _extract(items, tmp_path / "here", elsewhere=url)
+        _extract(items, tmp_path / "here", remote_url=url)
     assert here[1].name not in _bytes(tmp_path / "far")
 
 
@@ -111,5 +111,5 @@ def test_an_exception_that_only_one_file_system_knows_is_told_too(items, tmp_pat
         raise Unreachable("could not connect")
 
     monkeypatch.setattr("fsspec.url_to_fs", refused)
-    with pytest.raises(BenchError, match=r"kept at s3://far/x: Unreachable: could not connect"):
-        _extract(items, tmp_path, elsewhere="s3://far/x")
+    with pytest.raises(BenchError, match=r"stored at s3://far/x: Unreachable: could not connect"):
+        _extract(items, tmp_path, remote_url="s3://far/x")

@@ -1,6 +1,6 @@
 """A second device for machines without a GPU: tensors on it have shapes, types and strides, and no numbers.
 
-It is torch's PrivateUse1 device under the name `elsewhere`, with fake tensors. Work on it fails where a GPU would: where an
+It is torch's PrivateUse1 device under the name `fake`, with fake tensors. Work on it fails where a GPU would: where an
 operation is given tensors of two devices. What it cannot show is anything that asks for a number (`.item()`, `.numpy()`).
 """
 
@@ -15,7 +15,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._pytree import tree_leaves, tree_map
 from torch.utils.backend_registration import _setup_privateuseone_for_python_backend
 
-NAME = "elsewhere"
+NAME = "fake"
 
 
 def _register() -> None:
@@ -84,7 +84,7 @@ def _module_to(module: torch.nn.Module, device: str) -> torch.nn.Module:
 
 
 @contextmanager
-def elsewhere(monkeypatch) -> Iterator[str]:
+def fake_device(monkeypatch) -> Iterator[str]:
     """The device's name; inside, tensors and modules can be sent there."""
     import safetensors.torch
 

@@ -1,4 +1,4 @@
-"""Stored predictions come back as the metric reads them, whatever kind of answer they are."""
+"""Predictions in a record's files come back as the metric reads them, whatever kind of answer they are."""
 
 import numpy as np
 import pandas as pd
@@ -48,7 +48,7 @@ def one(tmp_path):
 def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch):
     monkeypatch.setattr(record_file, "metric_of", lambda record, name: (POOLED_F, "clip"))
     _table(one.path, lambda i: [0.5 * k for k in range(20 + i)], lambda s, i: [15.0 + i - s, 20.0, 20.0 + i])
-    found = record_file.predicted(one, "f1")
+    found = record_file.read_predictions(one, "f1")
     assert found.outputs.shape == (2, 12, 3)
     assert found.items == [f"t{i:02}" for i in range(12)]
     hits = np.array([[15 + i - s for i in range(12)] for s in range(2)])
@@ -62,7 +62,7 @@ def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch
 def test_a_silent_stem_has_no_score_and_a_mixture_no_truth(one, monkeypatch):
     monkeypatch.setattr(record_file, "metric_of", lambda record, name: (MEAN_DB, "clip"))
     _table(one.path, lambda i: [], lambda s, i: [float("nan") if i == 3 else 4.0 + i / 10])
-    found = record_file.predicted(one, "sdr")
+    found = record_file.read_predictions(one, "sdr")
     assert found.truth.shape == (12, 0)
     expected = np.mean([4.0 + i / 10 for i in range(12) if i != 3])
     assert found.metric.compute(found.outputs, found.truth).tolist() == pytest.approx([expected] * 2)
@@ -75,12 +75,12 @@ def test_tracks_with_other_beats_are_not_the_same_tracks(one, monkeypatch):
     found = []
     for shift in (0.0, 0.1):
         _table(one.path, lambda i, shift=shift: [shift + k for k in range(9)], lambda s, i: [5.0, 9.0, 9.0])
-        found.append(record_file.predicted(one, "f1"))
+        found.append(record_file.read_predictions(one, "f1"))
     assert not record_file.alike(found)
 
 
 def test_answers_come_back_to_the_last_digit(one):
-    found = record_file.predicted(one, "accuracy")
+    found = record_file.read_predictions(one, "accuracy")
     score = one.record.scores["accuracy"]
     assert found.metric.compute(found.outputs, found.truth).tolist() == list(score.per_seed)
     assert found.outputs.dtype == torch.float32
@@ -93,14 +93,14 @@ def test_seeds_with_other_clips_are_an_error(one):
     frame = pd.read_parquet(results.table_path(one.path, "predictions"))
     frame.iloc[:-1].to_parquet(results.table_path(one.path, "predictions"), index=False)
     with pytest.raises(DataError, match="seeds have not the same clips"):
-        record_file.predicted(one, "accuracy")
+        record_file.read_predictions(one, "accuracy")
 
 
 def test_what_is_not_stored_is_none(one):
     assert record_file.metric_of(one.record, "weighted_ensemble") is None
-    assert record_file.predicted(one, "no_such_score") is None
+    assert record_file.read_predictions(one, "no_such_score") is None
     results.table_path(one.path, "predictions").unlink()
-    assert record_file.predicted(one, "accuracy") is None
+    assert record_file.read_predictions(one, "accuracy") is None
 
 
 @pytest.mark.slow
@@ -115,7 +115,7 @@ def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_pat
     first = frame.drop_duplicates("group").set_index("group")["truth"]
     frame["truth"] = frame["group"].map(first)
     frame.to_parquet(table, index=False)
-    found = record_file.predicted(results.read(path), "accuracy_recording")
+    found = record_file.read_predictions(results.read(path), "accuracy_recording")
     assert found.outputs.shape[1] == 30
     one_seed = frame[frame["seed"] == 0]
     means = one_seed.groupby("group")["outputs"].apply(lambda rows: np.mean(np.stack(list(rows)), axis=0))
