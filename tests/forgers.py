@@ -121,11 +121,12 @@ class Draft:
         return outputs, torch.tensor([int(each[0]) for each in seeds[0]["truth"]])
 
     def lower(self, rows: Any, most: float) -> None:
-        """Validation scores of some probes, and all that came before them, are at most this."""
-        self.grid.loc[rows, "valid"] = self.grid.loc[rows, "valid"].clip(upper=most)
-        self.grid.loc[rows, "history"] = self.grid.loc[rows, "history"].map(
-            lambda told: np.minimum(told, most).tolist()
-        )
+        """Validation scores of some probes, and all that came before them, are less by what makes the best this at most."""
+        for row in self.grid.index[rows & (self.grid["valid"] > most)]:
+            held = np.asarray(self.grid.at[row, "history"])
+            best = self.grid.at[row, "valid"]
+            self.grid.at[row, "history"] = np.where(held == best, most, held - (best - most)).tolist()
+            self.grid.at[row, "valid"] = most
 
     def seal(self, folder: Path, world: World, trivial: bool = False) -> Path:
         """Make scores, counts and digests follow from the tables and write all three; the path of the record.

@@ -11,12 +11,12 @@ import msgspec
 import numpy as np
 import pandas as pd
 import torch
-from marble_bench.probes.few_shot import clips_of
+from marble_bench.probes.few_shot import SHARES, clips_of
 
 from marble_bench import _version
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
-from marble_bench.core.keys import PIPELINE, digest, task_hash
+from marble_bench.core.keys import PIPELINE, digest, facts_digest, task_hash
 from marble_bench.core.plugins import Named
 from marble_bench.core.sources import origins_of_run
 from marble_bench.core.task import Clip
@@ -35,7 +35,7 @@ from marble_bench.scoring import scores as scoring
 COUNTS = {"train": 40, "valid": 30, "test": 60}  # of a record whose clips the suite does not list
 CONTROL = "a control: training labels by shuffle"
 CURVE = "made for a few-shot curve; the full run is a record of its own"
-POINTS = [{"share": 0.1, "valid": [0.1] * 3, "test": [0.1] * 3}]  # of a curve; `make` counts the clips
+POINTS = [{"share": share} for share in (*SHARES, 1.0)]  # of a curve; `make` counts the clips and adds the run's scores
 
 
 def _clips(task: Any, mini: bool) -> list[Clip]:
@@ -90,6 +90,11 @@ def _identity(named: Named, known: Encoder | None, record: Record, clips: list[C
     return facts
 
 
+def _history(valid: float, task: Any) -> list[float]:
+    """Scores after each round of a probe whose fourth round was its best."""
+    return [valid - 1.0] * 3 + [valid] + [valid - 1.0] * task.schedule.stop_patience
+
+
 def make(
     folder: Path,
     model: str,
@@ -127,16 +132,19 @@ def make(
     if known and not known.summable:
         layers.pop()
     best = named.task.metrics[0].compute(outputs["valid"], truth["valid"]).tolist()
+    least = -np.inf if named.task.metrics[0].name.startswith("r2") else 0.0
     grid = pd.DataFrame(
         [
             {"layer": layer, "learning_rate": rate, "weight_decay": 0.0, "seed": s, "best_epoch": 3, "diverged": False,
-             "valid": (valid := best[s] - 0.1 * (len(layers) - 1 - place) - 0.01 * (5 - step)), "history": [-2.0, valid]}
+             "valid": (valid := max(least, best[s] - 0.1 * (len(layers) - 1 - place) - 0.01 * (5 - step))),
+             "history": _history(valid, named.task)}
             for place, layer in enumerate(layers) for step, rate in enumerate(MARBLE.learning_rates) for s in range(3)
         ]
     )  # fmt: skip
+    digest_of_weights = facts_digest(known) if known and not known.weights else weights or f"{seed:064x}"
     facts = {
         "name": model, "version": 1, "source": "made", "revision": "", "parameters": 1000 * (1 + seed), "states": 3,
-        "weights_sha256": weights or f"{seed:064x}", "width": 8, "sample_rate_hz": 8000, "frame_rate_hz": 10.0,
+        "weights_sha256": digest_of_weights, "width": 8, "sample_rate_hz": 8000, "frame_rate_hz": 10.0,
         "normalize": "none", "license": "CC0-1.0", "training_data": list(training_data),
     }  # fmt: skip
     if known:
@@ -172,8 +180,12 @@ def make(
         "why_not": list(why_not) or (["made on the miniature corpus"] if mini else []),
         **extra,
     }  # fmt: skip
-    for point in record.get("few_shot", ()):
-        point.setdefault("clips", clips_of(point["share"], len(truth["train"])))
+    if "few_shot" in record:
+        of_run = {"valid": best, "test": scores[named.task.metrics[0].name]["per_seed"]}
+        train = len(truth["train"])
+        record["few_shot"] = [
+            {"clips": clips_of(point["share"], train), **of_run, **point} for point in record["few_shot"]
+        ]
     found = Examples.of_clips(clips)
     predicted = [Predictions(split, found.of(split), outputs[split], truth[split]) for split in outputs]
     apart = [each for each in of_record(from_json(record), MARBLE.seeds).reasons() if each not in record["why_not"]]

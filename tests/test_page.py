@@ -13,7 +13,7 @@ import msgspec
 import numpy as np
 import pandas as pd
 import pytest
-from made_records import make
+from made_records import POINTS, make
 
 from marble_bench.leaderboard.board import BoardFilter, build_board
 from marble_bench.leaderboard.page import data, few_shot, html, layers
@@ -33,10 +33,7 @@ HOSTILE = "</script><script>document.title='owned'</script>"
 def folder(tmp_path):
     """Records of three models on two tasks; one has no record on the second, one a curve of few shots."""
     place = tmp_path / "results"
-    few = [
-        {"share": n / 16, "clips": n, "valid": [0.3] * 3, "test": [0.1 + n / 100, 0.2 + n / 100, 0.3 + n / 100]}
-        for n in (1, 4, 16)
-    ]
+    few = [*POINTS[:3], {**POINTS[3], "test": [0.1, 0.2, 0.3]}, *POINTS[4:]]
     lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
     changed = {"mp3": {"clips": 39, "left_out": 1, "scores": {"r2": lost}}}
     make(place, "good", skill=3.0, mini=True, few_shot=few)

@@ -365,6 +365,16 @@ def test_a_perturbation_that_nobody_has_is_a_fact_that_is_not_so():
     assert any("no perturbation is called 'x'" in words for _, words in claims.disagreements(from_json(facts)))
 
 
+def test_the_digest_of_an_encoder_without_weights_is_that_of_its_facts():
+    facts = json.loads(NEWEST.read_text())
+    assert facts["model"]["name"] == "mfcc"
+    assert not [words for _, words in origins.disagreements(from_json(facts), None) if "weights_sha256" in words]
+    facts["model"]["weights_sha256"] = "ab" * 32
+    assert [kind for kind, words in origins.disagreements(from_json(facts), None) if "weights_sha256" in words] == [
+        "facts"
+    ]
+
+
 def _kinds(facts):
     return {kind for kind, _ in origins.disagreements(from_json(facts), None)}
 
@@ -406,11 +416,11 @@ def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path
     paths = [make(tmp_path / name, "mfcc", mini=True, few_shot=copy.deepcopy(POINTS)) for name in ("record", "rerun")]
     old, again = (results.read(path) for path in paths)
     assert not find_differences(old, again)
-    (point,) = old.record.few_shot
+    point, *others = old.record.few_shot
     for changed, kind in (
-        ({"few_shot": (msgspec.structs.replace(point, test=(0.1, 0.2, 0.1)),)}, "few-shot"),
-        ({"few_shot": (msgspec.structs.replace(point, clips=5),)}, "few-shot"),
-        ({"few_shot": (point, point)}, "few-shot"),
+        ({"few_shot": (msgspec.structs.replace(point, test=(0.1, 0.2, 0.1)), *others)}, "few-shot"),
+        ({"few_shot": (msgspec.structs.replace(point, clips=5), *others)}, "few-shot"),
+        ({"few_shot": (point, point, *others)}, "few-shot"),
         ({"identity": msgspec.structs.replace(old.record.identity, run="sha256:" + "1" * 64)}, "identity"),
     ):
         forged = results.Stored(old.path, msgspec.structs.replace(old.record, **changed))

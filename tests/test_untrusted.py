@@ -13,7 +13,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
-from made_records import CURVE, make
+from made_records import CURVE, POINTS, make
+from marble_bench.probes.few_shot import clips_of
 
 from marble_bench.errors import UsageError
 from marble_bench.files import names
@@ -130,11 +131,17 @@ def _fewer(record):
     record["selection"]["probes"] -= 18
 
 
-def _curve(record, **changes):
-    """Gives a record a few-shot curve of one point, and its reason; the curve."""
-    point = {"share": 0.1, "clips": 45, "valid": [0.1] * 3, "test": [0.1] * 3, **changes}
-    record.update(few_shot=[point], why_not=[CURVE], comparable=False)
-    return record["few_shot"]
+def _curve(record, place=3, **changes):
+    """Gives a record a few-shot curve, the run's scores at every share but for one point's changes, and its reason."""
+    of_run = {
+        "valid": [choice["valid"] for choice in record["selection"]["per_seed"]],
+        "test": record["scores"]["accuracy"]["per_seed"],
+    }
+    train = record["data"]["clips"]["train"]
+    curve = [{**point, "clips": clips_of(point["share"], train), **of_run} for point in POINTS]
+    curve[place].update(changes)
+    record.update(few_shot=curve, why_not=[CURVE], comparable=False)
+    return curve
 
 
 def _interval(record, width):
@@ -144,6 +151,7 @@ def _interval(record, width):
     record["data"].update(marks=["accuracy: no interval, as I say"] if width is None else [])
 
 
+ANOTHER = "0.dev351+gaaaaaaa"  # a version that is not the one here
 CLAIMS = {
     "license": ("facts", lambda r: r["model"].update(license="CC0-1.0"), None, None),
     "training data": ("facts", lambda r: r["model"].update(training_data=[]), None, None),
@@ -179,6 +187,11 @@ CLAIMS = {
     "clips of a few-shot share": ("counts", lambda r: _curve(r, clips=4), None, None),
     "few-shot shares that do not ascend": ("counts", lambda r: r.update(few_shot=_curve(r) * 2), None, None),
     "a few-shot score": ("impossible", lambda r: _curve(r, test=[0.1, 7, 0.1]), None, None),
+    "a few-shot curve of one point": ("counts", lambda r: r.update(few_shot=_curve(r)[:1]), None, None),
+    "a few-shot share that no run has": ("counts", lambda r: _curve(r, share=0.2, clips=89), None, None),
+    "a few-shot score of all clips": ("scores", lambda r: _curve(r, 6, test=[1.0, 1.0, 1.0]), None, None),
+    "a few-shot score of half clips": ("scores", lambda r: _curve(r, test=[0.123456, 0.1, 0.1]), None, None),
+    "no few-shot score": ("scores", lambda r: _curve(r, valid=[None, None, None]), None, None),
     "a setting of no decoder": ("choice", lambda r: r["selection"]["per_seed"][0].update(setting=0.5), None, None),
     "an ensemble of no score": (
         "impossible",
@@ -214,6 +227,52 @@ CLAIMS = {
     ),
     "a narrow interval": ("scores", lambda r: _interval(r, 0.01), None, None),
     "an interval taken away": ("scores", lambda r: _interval(r, None), None, None),
+    "an interval beside its score": (
+        "impossible",
+        lambda r: (r["scores"]["accuracy"].update(ci95=[0.0, 0.001]), r["suite"].update(version=ANOTHER)),
+        None,
+        None,
+    ),
+    "an interval of everything": (
+        "scores",
+        lambda r: (r["scores"]["accuracy"].update(ci95=[0.0, 1.0]), r["suite"].update(version=ANOTHER)),
+        None,
+        None,
+    ),
+    "code named twice": (
+        "facts",
+        lambda r: (
+            r["identity"]["sources"].append(r["identity"]["sources"][0]),
+            r["identity"].update(features="sha256:" + "0" * 64, run="sha256:" + "0" * 64),
+        ),
+        None,
+        None,
+    ),
+    "no score of any probe": ("choice", None, lambda g: g.assign(valid=np.nan), None),
+    "an epoch behind all rounds": (
+        "choice",
+        lambda r: [choice.update(epoch=10**9) for choice in r["selection"]["per_seed"]],
+        lambda g: g.assign(best_epoch=10**9),
+        None,
+    ),
+    "no rounds told": ("tables", None, lambda g: g.drop(columns="history"), None),
+    "more rounds than the task has": (
+        "choice",
+        None,
+        lambda g: g.assign(history=[[*h, *[-3.0] * 99] for h in g.history]),
+        None,
+    ),
+    "fewer rounds than the task waits": ("choice", None, lambda g: g.assign(history=[h[:9] for h in g.history]), None),
+    "a whole training that diverged": (
+        "choice",
+        lambda r: r["selection"].update(diverged=r["selection"]["probes"]),
+        lambda g: g.assign(diverged=True),
+        None,
+    ),
+    "a score on valid that none is": ("impossible", None, lambda g: g.assign(valid=[*g.valid[:-1], -0.5]), None),
+    "columns of another task": ("tables", None, None, lambda p: p.assign(beats=[[1.0, 2.0]] * len(p))),
+    "outputs of no class": ("tables", None, None, lambda p: p.assign(outputs=[[*row, -99.0] for row in p.outputs])),
+    "a truth of three values": ("tables", None, None, lambda p: p.assign(truth=[[*row, 5.0, 6.0] for row in p.truth])),
     "speed": ("facts", lambda r: r["cost"].update(real_time_factor=1e6), None, None),
 }
 
@@ -233,6 +292,19 @@ def test_what_a_careful_forger_claims_is_compared_with_what_the_suite_knows(tmp_
     found = validation.check([_forge(path, record, grid, predictions)])
     assert kind in {each.kind for each in found if not each.is_valid}, found
     assert "edited" not in {each.kind for each in found}
+
+
+def test_the_intervals_of_all_scores_are_made_again(tmp_path):
+    path = make(tmp_path / "results", "mfcc", task="emo", mini=True)
+    assert [each.kind for each in validation.check([path])] == ["ok"]
+
+    def narrow(record):
+        score = record["scores"]["r2_arousal"]
+        score["ci95"] = [score["test"] - 0.001, score["test"] + 0.001]
+
+    (found,) = validation.check([_forge(path, narrow)])
+    assert found.kind == "scores"
+    assert "interval of r2_arousal" in found.words
 
 
 @pytest.mark.slow

@@ -27,7 +27,7 @@ from marble_bench.metrics import Metric
 from marble_bench.probes import few_shot
 from marble_bench.records import comparable, versions
 from marble_bench.records.comparable import BROUGHT
-from marble_bench.records.record import Record
+from marble_bench.records.record import FewShotPoint, Interval, Record, Score
 from marble_bench.scoring.targets import Frames, Stems
 
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
@@ -376,18 +376,42 @@ def _curves(record: Record) -> Iterator[tuple[str, str]]:
     seeds, train, task = record.selection.seeds, record.data.clips.train, task_of(record)
     if record.few_shot and task is not None and isinstance(task.target, Frames | Stems):
         yield "facts", "it has a few-shot curve, which runs of whole clips alone have"
-    shares = [point.share for point in record.few_shot]
-    if shares != sorted(set(shares)):
-        yield "counts", f"few shots: shares of {listing(f'{100 * share:g} %' for share in shares)} do not ascend"
+    shares, fixed = [point.share for point in record.few_shot], [*few_shot.SHARES, 1.0]
+    if shares and shares != fixed and not versions.is_later(record):
+        own, right = (listing(f"{100 * share:g} %" for share in each) for each in (shares, fixed))
+        yield "counts", f"few shots: shares of {own}, and a curve has {right}"
+    main = record.scores.get(record.selection.metric)
     for point in record.few_shot:
         where, clips = f"few shots, {100 * point.share:g} %", few_shot.clips_of(point.share, train)
         if not len(point.valid) == len(point.test) == seeds:
             yield "counts", f"{where}: {len(point.test)} scores on test, {len(point.valid)} on valid, for {seeds} seeds"
         if point.clips != clips:
             yield "counts", f"{where}: {point.clips} clips, and of {train} train clips that share is {clips}"
-        main = record.scores.get(record.selection.metric)
         if main is not None:
             yield from out_of_range(where, record.selection.metric, main.unit, [*point.valid, *point.test])
+            yield from _point(record, task, where, point, main)
+
+
+def _point(
+    record: Record, task: Task | None, where: str, point: FewShotPoint, main: Score
+) -> Iterator[tuple[str, str]]:
+    """Whether the values of a point can be: those of all clips are the run's, and a share of clips is one of whole clips."""
+    of_run = {"valid": [choice.valid for choice in record.selection.per_seed], "test": list(main.per_seed)}
+    accuracy = task is not None and task.metrics[0].name == record.selection.metric == "accuracy"
+    for split, right in of_run.items():
+        told = list(point.valid if split == "valid" else point.test)
+        if point.share == 1 and told != right:
+            yield "scores", f"{where}: {_values(told)} on {split}, and the run itself has {_values(right)}"
+        if None in told and None not in right and not record.selection.metric.startswith("r2"):
+            yield "scores", f"{where}: no score on {split}, and the run has one on the same clips"
+        clips = record.data.clips.of(split)
+        broken = [each for each in told if each is not None and abs(each * clips - round(each * clips)) > 1e-3]
+        if accuracy and broken:
+            yield "scores", f"{where}: {broken[0]:.6g} on {split} is no share of {clips} whole clips"
+
+
+def _values(values: Iterable[float | None]) -> str:
+    return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
 def _marks(record: Record) -> Iterator[tuple[str, str]]:
@@ -431,6 +455,19 @@ def out_of_range(where: str, metric: str, unit: str, values: Iterable[float | No
         yield "impossible", f"{where}: {max(known):.4g} is more than the best there is, 1"
     if not metric.startswith("r2") and min(known) < -CLOSE:
         yield "impossible", f"{where}: {min(known):.4g} is less than the least there is, 0"
+
+
+def no_interval_of(where: str, value: float | None, bounds: Interval) -> Iterator[tuple[str, str]]:
+    """Why bounds are no interval of a value: one alone, upside down, or without it. where: what they are, for people."""
+    low, high = bounds
+    if low is None and high is None:
+        return
+    shown = ", ".join("none" if each is None else f"{each:.4g}" for each in (low, high))
+    if low is None or high is None or low > high:
+        yield "impossible", f"{where}: its interval runs from {shown.replace(', ', ' to ')}"
+    elif value is None or not low - CLOSE <= value <= high + CLOSE:
+        told = "no value" if value is None else f"{value:.4g}"
+        yield "impossible", f"{where}: its interval, {shown}, is of {told}, which it does not hold"
 
 
 def trivial_is_possible(metric: Metric, outputs: int, truth: Any, score: float) -> bool:

@@ -7,6 +7,7 @@ left alone: the keys of a separation task rest on its mixtures, those of chosen 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 
@@ -31,8 +32,21 @@ def disagreements(record: Record, here: AtHand | None) -> Iterator[tuple[str, st
     yield from _suite(record)
     yield from _named_sources(record)
     yield from _sources(record)
+    yield from _no_weights(record)
     if record.identity:
         yield from _keys(record, record.identity, here)
+
+
+def _no_weights(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether an encoder without weights has the digest of its declared facts, which stands in the place of theirs."""
+    encoder, model = claims.encoder_of(record), record.model
+    if encoder is None or encoder.weights is not None or encoder.version != model.version:
+        return
+    if model.weights_sha256 != (made := keys.facts_digest(encoder)):
+        yield (
+            "facts",
+            f"model.weights_sha256 is {model.weights}..., and '{encoder.name}', without weights, has {made[:12]}...",
+        )
 
 
 def _keys(record: Record, identity: Identity, here: AtHand | None) -> Iterator[tuple[str, str]]:
@@ -90,6 +104,9 @@ def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
         return
     if identity.pipeline > keys.PIPELINE:
         yield "facts", f"its features went through pipeline {identity.pipeline}, and this version has {keys.PIPELINE}"
+    counts = Counter((each.kind, each.name) for each in identity.sources)
+    if twice := [f"{kind} '{name}'" for (kind, name), count in counts.items() if count > 1]:
+        yield "facts", f"its identity names the {listing(twice, most=3)} twice"
     for kind, right in _expected(record, task, protocol).items():
         versions = {version for _, version in right} != {None}
         found = {(each.name, each.version if versions else None) for each in identity.sources if each.kind == kind}

@@ -5,10 +5,10 @@ In the order in which they are asked, and the first that stops further questions
 - `truncated` (stops): no whole JSON. `no record` (stops): JSON, but not of a record. `newer schema` (stops): made by a
   later version of the suite. `form` (stops): not as `record.schema.json` asks, or with NaN, which is no JSON.
 - `misplaced`: the path does not say what the record says. `edited`: its digest, or that of a table beside it, is another
-  than was written. `tables`: a table is missing or cannot be read.
+  than was written. `tables`: a table is missing, cannot be read, or has other columns or lengths than its task's.
 - `counts`: clips of the predictions, probes of the grid or seeds are not as many as the record says. `scores`: a score
-  made again from the predictions (test and valid, mean and spread over seeds) is another. `choice`: the chosen probe is
-  not in the grid, or not its best on valid.
+  made again from the predictions (test and valid, mean and spread over seeds), or what was measured of a clip, is another.
+  `choice`: the chosen probe is not in the grid, or not its best on valid, or the rounds of a probe are those of no training.
 - `impossible`: a score out of its range, an interval upside down; a score that the task has not, or reads otherwise; a
   record that calls itself comparable and is not.
 - `facts`: what the record says of a registered model, corpus or fault is not what the suite knows of it. `old task`,
@@ -37,7 +37,7 @@ from marble_bench.core import plugins
 from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
 from marble_bench.files.names import folder_name
-from marble_bench.records import claims, copies, corpus_facts, origins, results, versions
+from marble_bench.records import claims, copies, corpus_facts, grid_facts, origins, predictions_facts, results, versions
 from marble_bench.records.claims import CLOSE
 from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record import SCHEMA, Record, mean_and_spread
@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 FAR = 0.25  # of an interval's width: twenty other draws of the clips moved bounds by at most 0.19 of it
+FAR_OF_ANY = 3.0  # the same of other versions, whose bounds were at most 0.5 of it away
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
 BROKEN = (KeyError, IndexError, TypeError, ValueError, AttributeError, RuntimeError)
 Run = tuple[str | int | tuple[str, ...], ...]  # what makes two records those of one run
@@ -181,6 +182,7 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
     asked: list[tuple[str, Callable[[Stored, pd.DataFrame], Iterator[tuple[str, str]]]]] = [
         ("grid", _grid),
         ("predictions", partial(_predictions, intervals=intervals)),
+        ("predictions", partial(predictions_facts.disagreements, task=task, thorough=intervals)),
         ("predictions", listed),
         ("predictions", answers.copied),
     ]
@@ -235,9 +237,7 @@ def _ranges(record: Record) -> Iterator[tuple[str, str]]:
             yield "scores", f"{name}: test is {_numbers([score.test])}, the mean of its seeds {_numbers([mean])}"
         if not _close(std, score.std):
             yield "scores", f"{name}: std is {_numbers([score.std])}, the spread of its seeds {_numbers([std])}"
-        low, high = score.ci95
-        if low is not None and high is not None and low > high:
-            yield "impossible", f"{name}: its interval runs from {low:.4g} to {high:.4g}"
+        yield from claims.no_interval_of(name, score.test, score.ci95)
         if score.main and score.test is not None and score.trivial is not None:
             below = (score.test < score.trivial) == score.higher_is_better and score.test != score.trivial
             if below:
@@ -255,6 +255,7 @@ def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
         )
     yield from _tried(stored.record, grid)
     yield from _histories(stored.record, grid)
+    yield from grid_facts.disagreements(stored, grid)
     for choice in selection.per_seed:
         same, stem = grid, {"stem": choice.stem} if choice.stem else {}
         places = {"seed": choice.seed, "layer": choice.layer, "best_epoch": choice.epoch, **stem, **choice.axes}
@@ -352,7 +353,7 @@ def _score(name: str, record: Record, found: Predicted, intervals: bool) -> Iter
     again = _scored(found)
     if not all(_close(*pair) for pair in zip_longest(again, score.per_seed)):
         yield "scores", f"{name}: {_numbers(score.per_seed)} in the record, {_numbers(again)} by its predictions"
-    elif score.main and intervals:
+    elif intervals:
         bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
         yield from _interval(name, score.ci95, [number(bound) for bound in bounds], record)
     told, width = score.trivial, found.outputs.shape[-1]
@@ -367,11 +368,12 @@ def _interval(
     if all(_close(*pair, 1e-4) for pair in zip(told, made, strict=True)):
         return
     words = f"{what} {_numbers(told)} in the record, {_numbers(made)} with this version"
-    low, high = (bound or 0.0 for bound in made)
-    far = (None in told) != (None in made) or any(
-        abs((one or 0.0) - (other or 0.0)) > FAR * (high - low) for one, other in zip(told, made, strict=True)
-    )
-    if far and versions.is_this(record):
+    known = [bound for bound in (*told, *made) if bound is not None]
+    if len(known) < 4:
+        widths = math.inf if versions.is_this(record) else 0.0
+    else:
+        widths = max(abs(known[0] - known[2]), abs(known[1] - known[3])) / (known[3] - known[2])
+    if widths > (FAR if versions.is_this(record) else FAR_OF_ANY):
         yield "scores", f"interval of {words}"
     else:
         yield "interval", words
