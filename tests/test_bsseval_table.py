@@ -14,7 +14,9 @@ from msgspec.structs import replace
 
 from marble_bench.errors import BenchError, DataError
 from marble_bench.metrics._bsseval import MEASURES, median_of_medians
-from marble_bench.records import bsseval, results
+from marble_bench.records import bsseval, results, validation
+from marble_bench.records.copies import Answers
+from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record import SplitCounts
 from marble_bench.records.record_file import Stored
 from marble_bench.records.schema import from_json
@@ -143,13 +145,54 @@ def test_the_table_of_another_run_is_refused(measured, tmp_path):
     stored = _stored(tmp_path, measured)
     other = {name: [[each + 1e-3 for each in songs] for songs in values] for name, values in measured.items()}
     for songs, values, why in (
-        (SONGS, other, "the median SDR of vocals in 'AM Contra"),
-        (SONGS[::-1], measured, "the median SDR"),
-        (["x", "y", "z"], measured, "its seeds, songs and stems are not those of the predictions"),
+        (SONGS, other, "of vocals in 'AM Contra.* the median SDR is"),
+        (SONGS[::-1], measured, ".* the median SDR is"),
+        (["x", "y", "z"], measured, "its seeds, songs and stems are not those of the record"),
     ):
         bsseval.save_table(stored.path, bsseval.make_table(songs, STEMS, values))
         with pytest.raises(DataError, match=f"is not the table of this record: {why}"):
             bsseval.read_table(stored)
+
+
+FORGED = {
+    "an empty isr": (lambda f: f.assign(isr=[[]] * len(f)), "0 of isr, and the song has"),
+    "one long sir": (lambda f: f.assign(sir=[[0.0] * 9, *f["sir"][1:]]), "9 of sir, and the song has"),
+    "songs of two lengths": (
+        lambda f: pd.concat([f[:-1], f[-1:].assign(**{n: [[*f[n].iloc[-1], np.nan]] for n in MEASURES})]),
+        "9 of sdr, 9 of isr",
+    ),
+    "a loud sir": (
+        lambda f: f.assign(sir=[[1e308 if v == v else v for v in row] for row in f["sir"]]),
+        "sir is 1e[+]308 dB",
+    ),
+    "nothing known": (
+        lambda f: f.assign(**{n: [[None] * len(r) for r in f[n]] for n in MEASURES}),
+        "median SDR is nan",
+    ),
+    "isr of silence": (lambda f: f.assign(isr=[[1.0] * len(row) for row in f["isr"]]), "isr and sdr are not unknown"),
+    "a stem of no task": (
+        lambda f: f.assign(stem=f["stem"].replace("vocals", "kazoo")),
+        "songs and stems are not those",
+    ),
+}
+
+
+@pytest.mark.parametrize("forged", FORGED)
+def test_windows_that_no_run_measures_are_named_by_the_check_and_by_the_export(stored, tmp_path, forged):
+    change, words = FORGED[forged]
+    bsseval.save_table(stored.path, change(pd.read_parquet(results.table_path(stored.path, "bsseval"))))
+    with pytest.raises(DataError, match=words):
+        bsseval.export_museval(stored, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    found = [told for kind, told in validation._questions(stored, Corpora(), Answers(), False) if kind == "tables"]
+    assert any("bsseval.parquet is not the table" in told for told in found)
+
+
+def test_a_run_whose_every_window_is_silent_has_its_table(tmp_path, measured):
+    silent = {name: [[each * np.nan for each in songs] for songs in values] for name, values in measured.items()}
+    stored = _stored(tmp_path, silent)
+    bsseval.save_table(stored.path, bsseval.make_table(SONGS, STEMS, silent))
+    assert bsseval.export_museval(stored, tmp_path / "out")
 
 
 def test_another_evaluation_in_the_folder_is_left_alone(stored, tmp_path):

@@ -22,7 +22,7 @@ from marble_bench.records import claims, origins, results, schema, validation
 from marble_bench.records import record as classes
 from marble_bench.records.record import Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
-from marble_bench.runs.reproduce import find_differences
+from marble_bench.runs.reproduce import _check_perturbed_scores, find_differences
 
 ROOT = Path(__file__).parent.parent
 GOLDEN = Path(__file__).parent / "golden"
@@ -425,3 +425,52 @@ def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path
     ):
         forged = results.Stored(old.path, msgspec.structs.replace(old.record, **changed))
         assert {each.kind for each in find_differences(forged, again)} == {kind}
+
+
+def _point(share):
+    return {"share": share, "clips": 4, "valid": [0.1], "test": [0.1]}
+
+
+MANY = {
+    "choices": lambda r, more: r["selection"].update(per_seed=r["selection"]["per_seed"][:1] * (1000 + more)),
+    "scores of seeds": lambda r, more: r["scores"]["accuracy"].update(per_seed=[0.5] * (1000 + more)),
+    "scores": lambda r, more: r["scores"].update({f"m{i}": r["scores"]["accuracy"] for i in range(199 + more)}),
+    "marks": lambda r, more: r["data"].update(marks=["a"] * (100_000 + more)),
+    "points of a curve": lambda r, more: r.update(few_shot=[_point(0.1)] * (20 + more)),
+    "perturbations": lambda r, more: r.update(
+        perturbations={f"p{i}": {"clips": 0, "left_out": 0, "scores": {}} for i in range(20 + more)}
+    ),
+}
+
+
+@pytest.mark.parametrize("what", MANY)
+def test_a_record_tells_of_no_more_than_can_be_asked_about(what):
+    facts = json.loads(NEWEST.read_text())
+    MANY[what](facts, 0)
+    assert schema.faults(facts) == []
+    MANY[what](facts, 1)
+    (line,) = schema.faults(facts)
+    assert "of them, and no record has more" in line
+
+
+def test_of_a_long_record_the_first_fault_is_told_and_jsonschema_is_not_asked(monkeypatch):
+    monkeypatch.setattr(schema, "_validator", lambda: pytest.fail("it would take minutes"))
+    facts = json.loads(NEWEST.read_text())
+    facts["data"]["missing"] = ["a"] * 30_000 + ["\x1b"]
+    assert schema.faults(facts) == ["data.missing[30000]: a name, text or digest that no record has"]
+
+
+def test_a_perturbed_score_is_a_score_of_the_record():
+    facts = json.loads(NEWEST.read_text())
+    lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
+    facts["perturbations"] = {"noise": {"clips": 9, "left_out": 0, "scores": {"super": lost}}}
+    record = from_json(facts)
+    words = "super is scored on changed clips, and is no score of the record"
+    assert [kind for kind, told in claims.disagreements(record) if words in told] == ["impossible"]
+    with pytest.raises(DataError, match="super on changed clips, and no such score"):
+        _check_perturbed_scores(record)
+
+
+def test_of_many_faults_of_one_kind_the_first_are_told_and_the_others_counted():
+    found = list(validation._shortened([("counts", str(i)) for i in range(40_000)] + [("facts", "x")] * 2))
+    assert found == [*(("counts", str(i)) for i in range(5)), ("facts", "x"), ("counts", "and 39,995 more")]

@@ -4,6 +4,7 @@ import csv
 import hashlib
 import io
 import json
+import os
 import shutil
 from pathlib import Path
 
@@ -16,12 +17,14 @@ from conftest import TOY_MODEL, TOY_TASK
 from made_records import CURVE, POINTS, make
 from marble_bench.probes.few_shot import clips_of
 
-from marble_bench.errors import UsageError
+from marble_bench.errors import DataError, UsageError
 from marble_bench.files import names
 from marble_bench.leaderboard.board import Board, BoardFilter, coverage
 from marble_bench.leaderboard.rows import Cell, MetricReading, Provenance
-from marble_bench.records import comparable, results, validation
-from marble_bench.records.record_file import metric_of, table
+from marble_bench.metrics import accuracy
+from marble_bench.records import claims, comparable, results, validation
+from marble_bench.records.escape import visible
+from marble_bench.records.record_file import _rectangle, metric_of, table
 from marble_bench.records.schema import from_json, schema
 
 COMMANDS = (
@@ -466,6 +469,85 @@ def test_a_table_that_unpacks_to_far_more_than_its_record_tells_of_is_refused_un
         table(results.read(path), "predictions")
 
 
+def test_a_long_text_in_a_thousand_rows_is_held_once(tmp_path):
+    path = make(tmp_path / "results", "evil", mini=True)
+    place, held = results.table_path(path, "grid"), pq.read_table(results.table_path(path, "grid"))
+    many = held.take([0] * 1000)
+    many = many.set_column(many.column_names.index("layer"), "layer", pa.array(["x" * 200_000] * 1000))
+    pq.write_table(many, place)
+    assert place.stat().st_size < 300_000
+    pool, before = pa.proxy_memory_pool(pa.default_memory_pool()), pa.default_memory_pool()
+    pa.set_memory_pool(pool)
+    try:
+        with pytest.raises(DataError, match=r"column layer has 'xxx.* is no text on one line"):
+            table(results.read(path), "grid")
+        assert pool.max_memory() < 20e6  # bytes; 200 million were taken
+    finally:
+        pa.set_memory_pool(before)
+
+
+@pytest.mark.parametrize(("columns", "groups"), [(1001, 1), (1, 101)])
+def test_a_table_of_very_many_columns_or_groups_is_refused_unread(tmp_path, columns, groups):
+    path = make(tmp_path / "results", "evil", mini=True)
+    held = pa.table({f"c{index}": pa.array([], pa.int8()) for index in range(columns)})
+    with pq.ParquetWriter(results.table_path(path, "grid"), held.schema) as writer:
+        for _ in range(groups):
+            writer.write_table(held)
+    with pytest.raises(DataError, match=r"columns in .* groups of rows"):
+        table(results.read(path), "grid")
+
+
+def test_a_table_that_is_larger_than_any_is_refused_unread(tmp_path, monkeypatch):
+    path = make(tmp_path / "results", "evil", mini=True)
+    os.truncate(results.table_path(path, "grid"), 3 << 30)  # a sparse file takes no room
+    monkeypatch.setattr(results, "digest", lambda place: pytest.fail("it was read") if "grid" in place.name else "")
+    found = validation.check([path])
+    assert any(each.kind == "tables" and "has 3.22 GB" in each.words for each in found)
+
+
+def test_one_long_truth_among_many_is_refused_before_the_others_are_filled_up():
+    with pytest.raises(ValueError, match="one of 901 items has 400,000 values"):
+        _rectangle([[0.0] * 400_000, *[[0.0]] * 900])
+    assert _rectangle([[0.0] * 300, *[[0.0]] * 900]).shape == (901, 300)
+
+
+def test_no_constant_answer_is_tried_of_very_many_classes(monkeypatch):
+    import torch
+
+    truth, width = torch.zeros(30, dtype=torch.long), 20_000
+    monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *_: pytest.fail("it was tried"))
+    assert claims.trivial_is_possible(accuracy, width, truth, 0.123)
+
+
+def test_a_folder_whose_name_is_not_utf_8_has_records_as_any_other(tmp_path):
+    path = make(tmp_path / os.fsdecode(b"bad\xff") / "results", "good", mini=True)
+    assert [each.kind for each in validation.check([path])] == ["ok"]
+
+
+@pytest.mark.slow
+def test_the_name_of_a_file_that_is_written_controls_no_terminal(tmp_path, bench):
+    make(tmp_path / "results", "good", mini=True)
+    for command in (
+        ("leaderboard", "--mini", "--html", "a\x1b[31m.html"),
+        ("plot", "atlas", "a\x1b[31m.svg", "--mini"),
+    ):
+        ended = bench(*command)
+        assert ended.code == 0
+        assert "wrote a\\x1b[31m" in ended.err
+        assert "\x1b" not in ended.out + ended.err
+
+
+def test_more_seeds_or_metrics_than_a_record_holds_are_refused_before_any_work(tmp_path, toy, bench):
+    ended = toy("--mini", "--seeds", "1001")
+    assert ended.code == 2
+    assert "1001 seeds: a record holds 1000 at most" in ended.err
+    more = "from dataclasses import replace\nTASK = replace(TASK, metrics=TASK.metrics * 199)\n"
+    (tmp_path / "mine.py").write_text(f"{Path(TOY_TASK).read_text()}\n{more}")
+    ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")
+    assert ended.code == 2
+    assert "metrics: give at most 198" in ended.err
+
+
 @pytest.mark.parametrize(
     ("text", "words"),
     [
@@ -501,6 +583,10 @@ def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored(tmp_pa
     assert metric_of(record, "sdr_drums") is None
 
 
+UNSEEN = ("mfcc\u200b", "\ufeffmfcc", "mfcc\U000e0041\U000e007f", "a\u2060b", "e" + "\u0301" * 3000, "e" + "\u0e47" * 9)
+SEEN = ("Beyonce\u0301", "a\u0302\u0323", "می\u200cخواهم", "क्\u200dष", "🎸")
+
+
 def test_names_in_the_schema_are_those_of_the_rule():
     import jsonschema
 
@@ -525,8 +611,10 @@ def test_names_in_the_schema_are_those_of_the_rule():
         "\x1b",
     ]
     assert [name.is_valid(each) for each in tried] == [names.is_name(each) for each in tried]
-    tried += ["\u202e", "\x85", "\u2028", "é 音", "x" * 5000]
+    tried += ["\u202e", "\x85", "\u2028", "é 音", "x" * 5000, *UNSEEN, *SEEN]
     assert [text.is_valid(each) for each in tried] == [names.is_text(each) for each in tried]
+    assert [names.is_text(each) for each in (*UNSEEN, *SEEN)] == [False] * len(UNSEEN) + [True] * len(SEEN)
+    assert all(visible(each).isascii() for each in UNSEEN)
 
 
 def test_a_folder_that_is_no_name_is_refused_by_the_api():

@@ -131,7 +131,7 @@ def leaderboard(
         from marble_bench.leaderboard.page import write_page
 
         write_page(html.expanduser(), board)
-        print(f"wrote {html}", file=sys.stderr)
+        print_words(f"wrote {html}")
         if cost or wanted is not Format.table:
             print("the page has all scores and costs; --cost and --format say how text is printed", file=sys.stderr)
     elif wanted is Format.table:
@@ -201,10 +201,11 @@ def plot(
     debug: Debug = False,
 ) -> None:
     """A figure of the board through matplotlib (extra: plot)."""
+    from marble_bench.cli.show import print_words
     from marble_bench.leaderboard.plot import write
 
     board, hint = _board(results_dir, protocol, mini, task, None, cache_dir)
     if hint:
         raise UsageError(f"nothing to draw: {hint}")
     write(out.expanduser(), board, kind.value, model, score, cost)
-    print(f"wrote {out}", file=sys.stderr)
+    print_words(f"wrote {out}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -11,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import MISSING
+from marble_bench.records.escape import visible
 
 if TYPE_CHECKING:
     from marble_bench.core.task import Corpus
@@ -64,7 +64,7 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Say by name what of a corpus is missing, damaged or unexpected; exit code 3 if anything is missing or damaged."""
-    from marble_bench.cli.show import print_table
+    from marble_bench.cli.show import print_table, print_words
     from marble_bench.data.inspection import as_rows, find_corpus, inspect
     from marble_bench.files.cache import cache_root
     from marble_bench.files.cache import data_dir as folder_of
@@ -84,10 +84,10 @@ def check(
             print_table(findings)
         depth = "every file was decoded" if deep else "headers were read, --deep decodes every file"
         for why in report.annotations:
-            print(f"annotations: {why}", file=sys.stderr)  # whole, where a table would break its lines
+            print_words(f"annotations: {why}")  # whole, where a table would break its lines
         found = "whole" if report.valid else f"{len(report.missing)} missing, {len(report.damaged)} damaged"
         found += f", {len(report.annotations)} faults of annotations" if report.annotations else ""
-        print(f"{corpus.title} in {report.folder}: {found} ({depth})", file=sys.stderr)
+        print_words(f"{corpus.title} in {report.folder}: {found} ({depth})")
     if not report.valid:
         raise typer.Exit(MISSING)
 
@@ -103,7 +103,7 @@ def mini(
     from marble_bench.data.inspection import find_corpus
 
     write_mini(find_corpus(name)[0], folder.expanduser())
-    print(folder)
+    print(visible(str(folder)))
 
 
 @app.command()
@@ -118,6 +118,7 @@ def get(
 ) -> None:
     """Fetch a corpus from its makers or a mirror; goes on where it stopped, and checks what was published of it."""
     from marble_bench.cli.progress import Transfers
+    from marble_bench.cli.show import print_words
     from marble_bench.data.fetch import DownloadCallbacks, get
     from marble_bench.data.inspection import find_corpus
     from marble_bench.files.cache import cache_root
@@ -128,5 +129,5 @@ def get(
     folder = folder_of(corpus.name, cache_root(cache_dir), data_dir)
     with Transfers(quiet) as shown:
         get(corpus, folder, DownloadCallbacks(shown.say, shown.transfer), mirror, offline or offline_asked())
-    print(folder)
-    print(f"next: bench data check {corpus.name} --data-dir {folder}", file=sys.stderr)
+    print(visible(str(folder)))
+    print_words(f"next: bench data check {corpus.name} --data-dir {folder}")

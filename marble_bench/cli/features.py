@@ -211,7 +211,7 @@ def export(
     config = _one(asked)
     rows = _export_whole(config, place.expanduser(), quiet)
     print(f"{rows} rows of {config.features.model} on {config.data.named.name}", file=sys.stderr)
-    print(place)
+    print(visible(str(place)))
 
 
 @app.command()

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import MISSING, BenchError
+from marble_bench.records.escape import visible
 
 if TYPE_CHECKING:
     from marble_bench.core.encoder import Encoder
@@ -52,7 +53,7 @@ def get(
     elif found.path is None:
         print(f"{encoder.name} needs no weights", file=sys.stderr)
     else:
-        print(found.path)
+        print(visible(str(found.path)))
         print(f"sha256 {found.sha256}, from {found.source} {found.revision}".rstrip(), file=sys.stderr)
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, cast
 from marble_bench import audio
 from marble_bench.audio import Normalize
 from marble_bench.errors import UsageError
-from marble_bench.files.names import RULE, is_name, is_text
+from marble_bench.files.names import MOST_SCORES, RULE, is_name, is_text
 from marble_bench.files.source import Source
 
 if TYPE_CHECKING:
@@ -240,6 +240,10 @@ class Task:
             problems.append(f"clips is {clips!r}: give a function (root) -> clips")
         if not self.metrics:
             problems.append("metrics is empty: give at least one, the main one first")
+        if len(self.metrics) > MOST_SCORES - 2:  # an ensemble's and a group's are scores besides
+            problems.append(
+                f"{len(self.metrics)} metrics: give at most {MOST_SCORES - 2}, for a record holds {MOST_SCORES}"
+            )
         problems += self._unselectable()
         if set(self.counts) != set(SPLITS):
             problems.append(

@@ -17,15 +17,16 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.errors import BenchError, DataError
+from marble_bench.errors import BenchError, DataError, listing
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.names import folder_name
 from marble_bench.metrics._bsseval import MEASURES, median_of_medians
 from marble_bench.records import results
+from marble_bench.records.claims import LOUDEST_DB
 from marble_bench.records.record_file import Stored, table
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     import pandas as pd
     from numpy.typing import NDArray
@@ -71,19 +72,16 @@ def read_table(stored: Stored) -> pd.DataFrame:
             f"{path} is not there: the run separated no songs, or was made before runs left this table, or its record was "
             "copied without it. The same `bench run` again writes the table beside the record"
         )
-    if wrong := _disagreement(stored, frame):
+    if wrong := disagreement(stored, frame):
         raise DataError(f"{path} is not the table of this record: {wrong}; the same `bench run` again writes it")
     return frame
 
 
-def _disagreement(stored: Stored, frame: pd.DataFrame) -> str:
-    """Where the medians over windows are not those that were scored; empty if nowhere."""
-    import numpy as np
-
-    predictions = table(stored, "predictions")
+def disagreement(stored: Stored, frame: pd.DataFrame) -> str:
+    """What of the table cannot be of the record's run: its rows, its windows, or the medians; empty if nothing."""
+    predictions, stems = table(stored, "predictions"), stored.record.selection.stems
     if predictions is None:
         return "the predictions that it is verified against are not there"
-    stems = list(dict.fromkeys(frame["stem"]))
     test = predictions[predictions["split"] == "test"]
     scored = {
         (seed, song, stem): outputs[len(stems) + place]
@@ -91,14 +89,45 @@ def _disagreement(stored: Stored, frame: pd.DataFrame) -> str:
         if len(outputs) == 2 * len(stems)
         for place, stem in enumerate(stems)
     }
-    rows = zip(frame["seed"], frame["clip"], frame["stem"], frame["sdr"], strict=True)
-    found = {(seed, song, stem): float(median_of_medians([sdr[None]])[0]) for seed, song, stem, sdr in rows}
+    found = {(seed, song, stem): row for seed, song, stem, *row in _rows(frame)}
     if len(found) < len(frame) or found.keys() != scored.keys():
-        return "its seeds, songs and stems are not those of the predictions"
-    for (seed, song, stem), value in found.items():
-        expected = scored[seed, song, stem]
-        if not np.isclose(value, expected, rtol=0, atol=CLOSE_DB, equal_nan=True):
-            return f"the median SDR of {stem} in '{song}' (seed {seed}) is {value:.6g} dB; {expected:.6g} dB was scored"
+        return "its seeds, songs and stems are not those of the record and its predictions"
+    windows: dict[str, int] = {}
+    for (seed, song, stem), row in found.items():
+        of_song = windows.setdefault(song, len(row[0]))
+        if wrong := _wrong_windows(row, of_song, scored[seed, song, stem]):
+            return f"of {stem} in '{song}' (seed {seed}) {wrong}"
+    return ""
+
+
+def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+    """Seed, song, stem and the windows of each measure; of a column in which all is unknown, Parquet gives None for NaN."""
+    import numpy as np
+
+    measured = ([np.asarray(values, dtype=np.float64) for values in frame[name]] for name in MEASURES)
+    return zip(frame["seed"], frame["clip"], frame["stem"], *measured, strict=True)
+
+
+def _wrong_windows(row: Sequence[NDArray[Any]], windows: int, scored_db: float) -> str:
+    """What is wrong with a stem's windows; empty if nothing is.
+
+    row: `(windows,)` of each measure in dB. windows: how many the song has. scored_db: the median SDR that was scored.
+    """
+    import numpy as np
+
+    if lengths := [
+        f"{len(values)} of {name}" for name, values in zip(MEASURES, row, strict=True) if len(values) != windows
+    ]:
+        return f"there are {listing(lengths)}, and the song has {windows} windows"
+    for name, values in zip(MEASURES, row, strict=True):
+        loud = values[np.isfinite(values) & (np.abs(values) > LOUDEST_DB)]
+        if len(loud):
+            return f"{name} is {loud[0]:.4g} dB in a window, beyond double precision ({LOUDEST_DB} dB)"
+        if (np.isnan(values) != np.isnan(row[0])).any():
+            return f"{name} and {MEASURES[0]} are not unknown in the same windows"
+    median = float(median_of_medians([row[0][None]])[0])
+    if not np.isclose(median, scored_db, rtol=0, atol=CLOSE_DB, equal_nan=True):
+        return f"the median SDR is {median:.6g} dB, and {scored_db:.6g} dB was scored"
     return ""
 
 
@@ -128,7 +157,7 @@ def export_museval(stored: Stored, folder: Path) -> list[Path]:
 def museval_json(rows: pd.DataFrame) -> str:
     """The text of a song's file. rows: of one seed and song, a stem each."""
     targets = []
-    for stem, *measured in zip(rows["stem"], *(rows[name] for name in MEASURES), strict=True):
+    for _, _, stem, *measured in _rows(rows):
         windows = [
             {name.upper(): _rounded(value) for name, value in zip(MEASURES, values, strict=True)}
             for values in zip(*measured, strict=True)

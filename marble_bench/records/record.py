@@ -17,9 +17,12 @@ from typing import Annotated, Any, Final, Literal
 import msgspec
 from msgspec import UNSET, Meta, Struct, UnsetType
 
-from marble_bench.files.names import LONGEST_NAME, LONGEST_TEXT, NAME_PATTERN, TEXT_PATTERN
+from marble_bench.files.names import LONGEST_NAME, LONGEST_TEXT, MOST_SCORES, NAME_PATTERN, TEXT_PATTERN
 
 SCHEMA: Final = "marble-bench.record/1"
+# How much a record may tell of, so that no later question takes long. A run of this suite has at most 12 choices, 12 scores,
+# 7 points of a curve and 6 perturbations, and can mark every clip once.
+MOST_CHOICES, MOST_MARKS, MOST_POINTS, MOST_PERTURBATIONS = 1000, 100_000, 20, 20
 
 Name = Annotated[
     str,
@@ -36,7 +39,8 @@ Text = Annotated[
     Meta(
         max_length=LONGEST_TEXT,
         pattern=TEXT_PATTERN,
-        description="one line, without control characters and marks that turn the direction of text",
+        description="one line, without characters of control, characters that nobody sees and marks that turn the "
+        "direction of text",
         extra_json_schema={"$comment": "text"},
     ),
 ]
@@ -49,7 +53,7 @@ Amount = Annotated[int, Meta(ge=0)] | Annotated[float, Meta(ge=0)]
 AboveZero = Annotated[int, Meta(gt=0)] | Annotated[float, Meta(gt=0)]
 Share = Annotated[int, Meta(gt=0, le=1)] | Annotated[float, Meta(gt=0, le=1)]
 Interval = tuple[Number | None, Number | None]  # a 95 % interval: its lower and its upper bound
-PerSeed = tuple[Number | None, ...]
+PerSeed = Annotated[tuple[Number | None, ...], Meta(max_length=MOST_CHOICES)]
 
 
 class Part(Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True):
@@ -153,7 +157,10 @@ class Data(Part, frozen=True, kw_only=True):
     mini: bool
     marks: Annotated[
         tuple[Text, ...],
-        Meta(description="what is odd about features or labels, such as a constant layer; absent if nothing is"),
+        Meta(
+            description="what is odd about features or labels, such as a constant layer; absent if nothing is",
+            max_length=MOST_MARKS,
+        ),
     ] = ()
 
 
@@ -202,7 +209,7 @@ class Selection(Part, frozen=True, kw_only=True):
     metric: Name
     probes: Positive
     diverged: Count
-    per_seed: Annotated[tuple[Choice, ...], Meta(min_length=1)]
+    per_seed: Annotated[tuple[Choice, ...], Meta(min_length=1, max_length=MOST_CHOICES)]
 
     @property
     def seeds(self) -> int:
@@ -288,7 +295,10 @@ class Perturbation(Part, frozen=True, kw_only=True):
 
     clips: Annotated[Count, Meta(description="test clips that were changed and scored")]
     left_out: Annotated[Count, Meta(description="test clips whose moved label is no label of the task")]
-    scores: Annotated[dict[Name, PerturbedScore], Meta(description="by metric; empty where no clip is left")]
+    scores: Annotated[
+        dict[Name, PerturbedScore],
+        Meta(description="by metric; empty where no clip is left", max_length=MOST_SCORES),
+    ]
 
 
 class Digests(Part, frozen=True, kw_only=True):
@@ -331,7 +341,7 @@ class Record(Part, frozen=True, kw_only=True):
     task: Versioned
     data: Data
     selection: Selection
-    scores: Annotated[dict[Name, Score], Meta(min_length=1, max_length=1000)]
+    scores: Annotated[dict[Name, Score], Meta(min_length=1, max_length=MOST_SCORES)]
     cost: Cost
     environment: Environment
     identity: Annotated[
@@ -348,11 +358,16 @@ class Record(Part, frozen=True, kw_only=True):
         Meta(
             description="the main metric with fewer training clips; nested subsets, drawn by each seed for itself",
             min_length=1,
+            max_length=MOST_POINTS,
         ),
     ] = ()
     perturbations: Annotated[
         dict[Name, Perturbation],
-        Meta(description="the chosen probes on changed test clips, by the change's name", min_length=1),
+        Meta(
+            description="the chosen probes on changed test clips, by the change's name",
+            min_length=1,
+            max_length=MOST_PERTURBATIONS,
+        ),
     ] = {}
     digests: Annotated[
         Digests | UnsetType,

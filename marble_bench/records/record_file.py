@@ -5,8 +5,10 @@ A record whose predictions are not beside it is still a record; what needs them 
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -47,8 +49,10 @@ MORE_COLUMNS = {
 MAY_BE_UNKNOWN = ("valid", "history", "outputs", *MEASURES)  # of a probe that diverged, of a stem that is silent
 # The largest table of an honest run has 0.4 million rows and 60 million values: a full MTG-Jamendo split, eight changes.
 MOST_ROWS, MOST_VALUES = 4_000_000, 80_000_000
+MOST_COLUMNS, MOST_ROW_GROUPS = 1000, 100  # a group has a million rows; each kind of event has a column
 # A value of an honest table takes at least half a byte: outputs do not repeat. Small tables may be of any kind.
 SPARE_ROWS, SPARE_VALUES, VALUES_PER_BYTE = 1000, 2_000_000, 4
+MOST_TIMES_THE_MEAN = 16  # how many more events than the mean the clip with most of them has
 
 
 @dataclass(frozen=True)
@@ -77,18 +81,12 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
     the file's footer before anything is unpacked: 300 kB of Parquet can hold 100 million rows.
     """
     import pyarrow as pa
-    import pyarrow.parquet as pq
 
     path = results.table_path(stored.path, kind)
     if not path.is_file():
         return None
     try:
-        with pq.ParquetFile(path, thrift_string_size_limit=1 << 24, thrift_container_size_limit=1 << 20) as file:
-            wrong = _oversized(file.metadata, path.stat().st_size, _rows_of(stored.record, kind))
-            wrong = wrong or _misshapen(file.schema_arrow, kind)
-            if wrong:
-                raise DataError(f"{path} is no table of a run: {wrong}")
-            frame: pd.DataFrame = file.read(use_threads=False).to_pandas(ignore_metadata=True)
+        frame = _read(path, kind, _rows_of(stored.record, kind))
     except (
         pa.ArrowException,
         OSError,
@@ -99,7 +97,35 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
         raise DataError(f"{path} cannot be read as a table: {error}") from error
     if wrong := _unfit(frame, kind):
         raise DataError(f"{path} is no table of a run: {wrong}")
+    for name, form in _forms(kind).items():
+        if form == "text" and name in frame:
+            frame[name] = frame[name].astype(object)
     return frame
+
+
+def _read(path: Path, kind: str, rows: int) -> pd.DataFrame:
+    """The table in a file. rows: how many its record tells of. Raises DataError if it is too large or of another form.
+
+    Columns of text are read as dictionaries, so that one long text in a thousand rows is held, and asked about, once.
+    """
+    import pyarrow.parquet as pq
+
+    limits: dict[str, Any] = {"thrift_string_size_limit": 1 << 24, "thrift_container_size_limit": 1 << 20}
+    results.check_table_size(path)
+    with path.open("rb") as held:  # pyarrow itself opens no path that is not UTF-8
+        file = pq.ParquetFile(held, **limits)
+        wrong = _oversized(file.metadata, path.stat().st_size, rows) or _misshapen(file.schema_arrow, kind)
+        if wrong:
+            raise DataError(f"{path} is no table of a run: {wrong}")
+        texts = [name for name in file.schema_arrow.names if _forms(kind).get(name) == "text"]
+        file = pq.ParquetFile(held, metadata=file.metadata, read_dictionary=texts, **limits)
+        frame: pd.DataFrame = file.read(use_threads=False).to_pandas(ignore_metadata=True)
+    return frame
+
+
+def _forms(kind: str) -> dict[str, str]:
+    """What each column of a table holds; a column of no name in it holds numbers."""
+    return COLUMNS[kind] | MORE_COLUMNS[kind]
 
 
 def _rows_of(record: Record, kind: str) -> int:
@@ -120,6 +146,11 @@ def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
     """
     if footer.num_rows > min(2 * rows + SPARE_ROWS, MOST_ROWS):
         return f"{footer.num_rows:,} rows, and its record tells of {rows:,}"
+    if footer.num_columns > MOST_COLUMNS or footer.num_row_groups > MOST_ROW_GROUPS:
+        return (
+            f"{footer.num_columns:,} columns in {footer.num_row_groups:,} groups of rows, and at most {MOST_COLUMNS:,} in "
+            f"{MOST_ROW_GROUPS} are read"
+        )
     groups = [footer.row_group(index) for index in range(footer.num_row_groups)]
     columns = [group.column(index) for group in groups for index in range(group.num_columns)]
     values = sum(column.num_values for column in columns)
@@ -137,11 +168,11 @@ def _misshapen(schema: Any, kind: str) -> str:
     import pyarrow as pa
 
     names, needed = list(schema.names), COLUMNS[kind]
-    if twice := sorted({name for name in names if names.count(name) > 1}):
+    if twice := sorted(name for name, count in Counter(names).items() if count > 1):
         return f"column {listing(map(ascii, twice))} twice"
     if absent := [name for name in needed if name not in names]:
         return f"no column {listing(absent)}"
-    forms = needed | MORE_COLUMNS[kind]
+    forms = _forms(kind)
     numeric: Callable[[Any], bool] = lambda form: pa.types.is_integer(form) or pa.types.is_floating(form)  # noqa: E731
     fits: dict[str, Callable[[Any], bool]] = {
         "text": lambda form: pa.types.is_string(form) or pa.types.is_large_string(form),
@@ -167,7 +198,7 @@ def _unfit(frame: pd.DataFrame, kind: str) -> str:
     """What is wrong with the values of a table; empty if nothing is. What may be unknown is NaN, or minus infinity."""
     import numpy as np
 
-    forms = COLUMNS[kind] | MORE_COLUMNS[kind]
+    forms = _forms(kind)
     for name in frame.columns:
         column, form = frame[name], forms.get(name, "numbers")
         if form != "number" and column.isna().any():
@@ -195,22 +226,21 @@ def metric_of(record: Record, name: str) -> tuple[Metric, str] | None:
 
     None where it cannot be made of stored predictions: an ensemble over windows, a metric of a task that is not here.
     """
-    if _own_metric(record, name):
-        return None
-    known = {name: metric for name, metric in plugins.metrics().items() if metric.kind != "stems"}
-    grouped: dict[str, Metric] = {}
+    return None if _own_metric(record, name) else _metrics_of(record.task.name, record.selection.stems).get(name)
+
+
+@lru_cache(maxsize=16)
+def _metrics_of(task_name: str, stems: tuple[str, ...]) -> dict[str, tuple[Metric, str]]:
+    """Metric and view of every score that can be made of stored predictions, by its name. stems: those of the record."""
     try:
-        task = plugins.registered_task(record.task.name).task
+        task = plugins.registered_task(task_name).task
     except UsageError:  # a user's own task: the suite's metrics may still serve, by their names
-        stems = record.selection.stems
+        known = {name: metric for name, metric in plugins.metrics().items() if metric.kind != "stems"}
         known |= {each.name: each for each in (stem_metrics(stems) if stems else ())}
-    else:
-        known = {metric.name: metric for metric in task.metrics}
-        if task.group_name:
-            grouped = {f"{task.metrics[0].name}_{task.group_name}": task.metrics[0]}
-    if name in known:
-        return known[name], "clip"
-    return (grouped[name], "group") if name in grouped else None
+        return {name: (metric, "clip") for name, metric in known.items()}
+    first = task.metrics[0]
+    grouped = {f"{first.name}_{task.group_name}": (first, "group")} if task.group_name else {}
+    return grouped | {metric.name: (metric, "clip") for metric in task.metrics}
 
 
 def _own_metric(record: Record, name: str) -> bool:
@@ -219,10 +249,16 @@ def _own_metric(record: Record, name: str) -> bool:
     return any(each.kind == "metric" and each.name == name and not each.shipped for each in sources)
 
 
-def read_predictions(stored: Stored, name: str, split: str = "test") -> Predicted | None:
-    """What the score `name` of a record was made of; None where that is not stored. Raises DataError for a broken table."""
+def read_predictions(
+    stored: Stored, name: str, split: str = "test", frame: pd.DataFrame | None = None
+) -> Predicted | None:
+    """What the score `name` of a record was made of; None where that is not stored. Raises DataError for a broken table.
+
+    frame: the record's predictions, where they were read already.
+    """
     found = metric_of(stored.record, name)
-    frame = table(stored, "predictions") if found else None
+    if found and frame is None:
+        frame = table(stored, "predictions")
     if found is None or frame is None:
         return None
     metric, view = found
@@ -234,11 +270,17 @@ def read_predictions(stored: Stored, name: str, split: str = "test") -> Predicte
 
 
 def _rectangle(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
-    """Lists of numbers as `(items, longest)` float64, shorter ones filled up with -1 (times of events are not negative)."""
+    """Lists of numbers as `(items, longest)` float64, shorter ones filled up with -1 (times of events are not negative).
+
+    Raises ValueError where one is so much longer than the others that filling them up takes far more than they hold.
+    """
     import numpy as np
 
     each = [np.asarray(row, dtype=np.float64) for row in rows]
-    made = np.full((len(each), max(map(len, each), default=0)), -1.0)
+    longest, held = max(map(len, each), default=0), sum(map(len, each))
+    if longest * len(each) > SPARE_VALUES + MOST_TIMES_THE_MEAN * held:
+        raise ValueError(f"one of {len(each):,} items has {longest:,} values, and all of them {held:,}")
+    made = np.full((len(each), longest), -1.0)
     for index, row in enumerate(each):
         made[index, : len(row)] = row
     return made

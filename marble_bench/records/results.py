@@ -16,6 +16,7 @@ import msgspec
 
 from marble_bench.errors import BenchError, DataError
 from marble_bench.files.atomic import write_whole
+from marble_bench.files.download import digest
 from marble_bench.files.names import folder_name
 from marble_bench.records.record import SCHEMA, Digests, Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
 VOLATILE = ("suite", "cost", "environment", "digests", "identity")
 TABLES = ("grid", "predictions")
 LARGEST_BYTES = 16 << 20  # of a record's JSON: 55,000 missing clips are 4 MB
+LARGEST_TABLE_BYTES = 1 << 30  # of a file: 80 million values of 8 bytes are 0.64 GB
 BRIEF_LIST, BRIEF_TEXT = 6, 40  # values of a list, characters of a text, that a line of differences shows
 LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywhere
 
@@ -97,6 +99,20 @@ def table_path(path: Path, kind: str) -> Path:
     return path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
 
 
+def check_table_size(path: Path) -> None:
+    """Raise DataError for a file that is larger than any table of a run, before any of it is read."""
+    if (size := path.stat().st_size) > LARGEST_TABLE_BYTES:
+        raise DataError(
+            f"{path} has {size / 1e9:.3g} GB, and no table of a run has more than {LARGEST_TABLE_BYTES / 1e9:.3g}"
+        )
+
+
+def digest_of_table(path: Path) -> str:
+    """sha256 of a table's file, read in blocks. Raises DataError for one that is larger than any, OSError for none."""
+    check_table_size(path)
+    return digest(path)
+
+
 def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
     """Where the JSON of two records differs, a short line each, the volatile parts left out.
 
@@ -141,11 +157,13 @@ def not_whole(stored: Stored) -> list[str]:
     found = ["its JSON was changed by hand"] if digests and digests.record != stored.digest else []
     for kind in TABLES:
         try:
-            content = table_path(stored.path, kind).read_bytes()
+            held = digest_of_table(table_path(stored.path, kind))
         except FileNotFoundError:
             found.append(f"its {kind} table was gone")
             continue
-        if digests and getattr(digests, kind) != hashlib.sha256(content).hexdigest():
+        except DataError:  # larger than any
+            held = ""
+        if digests and getattr(digests, kind) != held:
             found.append(f"its {kind} table was damaged")
     return found
 

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import re
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from marble_bench.records.migrations import migrate
 from marble_bench.records.record import Digest, Name, Record, Sha256, Text
 
 FILE = Path(__file__).with_name("record.schema.json")
+MOST_VALUES = 20_000  # of a record of which every fault is told; jsonschema takes 30 us for each of a valid one
 _SHARED = {"name": Name, "text": Text, "digest": Digest, "sha256": Sha256}
 
 
@@ -44,7 +46,8 @@ def _converted(made: Any) -> Record:
         msgspec.ValidationError,
         UnicodeEncodeError,
     ) as error:  # the second for a key with half a pair of surrogates
-        raise InvalidRecord(_faults(made) or [_of_first(error)]) from None
+        every = [] if _is_long(made) else _faults(made)
+        raise InvalidRecord(every or [_of_first(error)]) from None
 
 
 def faults(facts: Any) -> list[str]:
@@ -106,6 +109,17 @@ def _joined(made: dict[str, Any], options: list[dict[str, Any]]) -> dict[str, An
     return {"type": names[0] if len(names) == 1 else names, **rules, **rest}
 
 
+def _is_long(facts: Any) -> bool:
+    """Whether some JSON has more values than `MOST_VALUES`, which are counted no further."""
+    left, count = [facts], 0
+    while left and count <= MOST_VALUES:
+        each = left.pop()
+        inside = each.values() if isinstance(each, dict) else each if isinstance(each, list) else ()
+        count += len(inside)
+        left += inside if count <= MOST_VALUES else ()
+    return count > MOST_VALUES
+
+
 def _faults(facts: Any) -> list[str]:
     """All that the schema has against some JSON, a line each. jsonschema is loaded here alone: valid records need it not."""
     found = sorted(_validator().iter_errors(facts), key=lambda error: list(map(str, error.path)))
@@ -116,16 +130,23 @@ def _words(error: Any) -> str:
     """What is wrong with one value. Of names and texts in the words of their rule, and with nothing of theirs unescaped."""
     rule = {
         "name": f"no name: {RULE}",
-        "text": f"no text: one line of at most {LONGEST_TEXT} characters, none of control",
+        "text": f"no text: one line of at most {LONGEST_TEXT} characters, none of control or unseen",
     }
     if isinstance(error.schema, dict) and error.schema.get("$comment") in rule and error.validator != "type":
         return f"{ascii(error.instance)[:80]} is {rule[error.schema['$comment']]}"
+    if error.validator in ("maxItems", "maxProperties"):
+        return f"{len(error.instance):,} of them, and no record has more than {error.validator_value:,}"
     return str(error.message[:160])
 
 
 def _of_first(error: Exception) -> str:
-    """The first fault in msgspec's words, for the rare one that JSON Schema allows: 3.0 for a whole number."""
+    """The first fault in msgspec's words: of a long record, and where JSON Schema allows what a record may not have, 3.0 for
+    a whole number."""
     what, _, place = str(error).rpartition(" - at `$.")
+    if many := re.search(r"of length <= (\d+)$", what):
+        return f"{place.rstrip('`')}: more than {int(many[1]):,} of them, and no record has more"
+    if "matching regex" in what:
+        return f"{place.rstrip('`')}: a name, text or digest that no record has"
     return f"{place.rstrip('`')}: {what[:160]}" if what else str(error)[:160]
 
 

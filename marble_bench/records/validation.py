@@ -23,9 +23,9 @@ In the order in which they are asked, and the first that stops further questions
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -37,7 +37,17 @@ from marble_bench.core import plugins
 from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
 from marble_bench.files.names import folder_name
-from marble_bench.records import claims, copies, corpus_facts, grid_facts, origins, predictions_facts, results, versions
+from marble_bench.records import (
+    bsseval,
+    claims,
+    copies,
+    corpus_facts,
+    grid_facts,
+    origins,
+    predictions_facts,
+    results,
+    versions,
+)
 from marble_bench.records.claims import CLOSE
 from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record import SCHEMA, Record, mean_and_spread
@@ -50,6 +60,7 @@ from marble_bench.scoring.targets import Frames
 if TYPE_CHECKING:
     import pandas as pd
 
+MOST_LINES = 5  # of one kind about one record
 FAR = 0.25  # of an interval's width: twenty other draws of the clips moved bounds by at most 0.19 of it
 FAR_OF_ANY = 3.0  # the same of other versions, whose bounds were at most 0.5 of it away
 # what numpy, pandas and torch raise for columns, types and shapes that a run does not write
@@ -107,13 +118,24 @@ def _verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, inter
         if isinstance(stored, Verdict):
             of[path] = [stored]
             continue
-        verdicts = [Verdict(str(path), kind, words) for kind, words in _questions(stored, corpora, answers, intervals)]
+        found = _shortened(_questions(stored, corpora, answers, intervals))
+        verdicts = [Verdict(str(path), kind, words) for kind, words in found]
         valid = all(each.is_valid for each in verdicts)
         if not valid:
             answers.invalid.add(path)
         verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, valid)]
         of[path] = verdicts or [Verdict(str(path), "ok", _in_order(stored))]
     return [verdict for path in read for verdict in of[path]]
+
+
+def _shortened(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+    """Kinds and words, each once, of which those of one kind are only counted after the first few."""
+    counts: Counter[str] = Counter()
+    for kind, words in dict.fromkeys(found):
+        counts[kind] += 1
+        if counts[kind] <= MOST_LINES:
+            yield kind, words
+    yield from ((kind, f"and {count - MOST_LINES:,} more") for kind, count in counts.items() if count > MOST_LINES)
 
 
 def _in_order(stored: Stored) -> str:
@@ -165,15 +187,15 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
     if task := here.named.task if here else claims.task_of(stored.record):
         yield from claims.faults(stored.record, task, here.clips if here else ())
     tables: dict[str, pd.DataFrame] = {}
-    for kind in results.TABLES:
+    for kind in (*results.TABLES, bsseval.KIND):
         try:
             found = table(stored, kind)
         except DataError as error:
             yield "tables", str(error)
             continue
-        if found is None:
+        if found is None and kind != bsseval.KIND:  # a record is whole without BSSEval's windows
             yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
-        else:
+        elif found is not None:
             tables[kind] = found
 
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -185,6 +207,7 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
         ("predictions", partial(predictions_facts.disagreements, task=task, thorough=intervals)),
         ("predictions", listed),
         ("predictions", answers.copied),
+        (bsseval.KIND, _windows),
     ]
     for kind, questions in asked:
         try:
@@ -194,6 +217,11 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
             yield "tables", str(error)
         except BROKEN as error:
             yield "tables", f"the {kind} are not of the form that a run writes: {type(error).__name__}: {error}"
+
+
+def _windows(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    if wrong := bsseval.disagreement(stored, frame):
+        yield "tables", f"{results.table_path(stored.path, bsseval.KIND).name} is not the table of this record: {wrong}"
 
 
 def _place(stored: Stored) -> Iterator[tuple[str, str]]:
@@ -216,8 +244,13 @@ def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
         yield "edited", "the record was changed after it was written: its digest is another"
     for kind in results.TABLES:
         path = results.table_path(stored.path, kind)
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() != getattr(digests, kind):
-            yield "edited", f"{path.name} is not the table that was written: its digest is another"
+        try:
+            if path.is_file() and results.digest_of_table(path) != getattr(digests, kind):
+                yield "edited", f"{path.name} is not the table that was written: its digest is another"
+        except DataError as error:
+            yield "tables", str(error)
+        except OSError as error:
+            yield "tables", f"{path} cannot be read: {error.strerror}"
 
 
 def _ranges(record: Record) -> Iterator[tuple[str, str]]:
@@ -335,10 +368,10 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
     yield from _items(record, frame)
     yield from _perturbed(stored, frame)
     for name, score in record.scores.items():
-        found = read_predictions(stored, name)
+        found = read_predictions(stored, name, frame=frame)
         if found is not None:
             yield from _score(name, record, found, intervals)
-            chosen = read_predictions(stored, name, "valid")
+            chosen = read_predictions(stored, name, "valid", frame)
             valid = mean_and_spread(_scored(chosen))[0] if chosen else score.valid
             if not _close(valid, score.valid):
                 told, made = _numbers([score.valid]), _numbers([valid])
@@ -414,7 +447,8 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
         if found.clips + found.left_out != clips:
             yield "counts", f"{name}: {found.clips} clips and {found.left_out} left out; there are {clips}"
         for metric, score in found.scores.items():
-            after, before = read_predictions(stored, metric, split_of(name)), read_predictions(stored, metric)
+            after = read_predictions(stored, metric, split_of(name), frame)
+            before = read_predictions(stored, metric, frame=frame)
             if after is None or before is None:
                 yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
                 continue

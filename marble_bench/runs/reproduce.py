@@ -111,6 +111,7 @@ def config_of(
     encoder, named, rules = given.encoder_of(record), given.task_of(record), given.protocol_of(record)
     apart = comparable.of_record(record, rules.seeds)
     _check_perturbations(apart.perturbed)
+    _check_perturbed_scores(record)
     return RunConfig.of(
         named=named,
         protocol=rules,
@@ -140,6 +141,15 @@ def _check_perturbations(names: Sequence[str]) -> None:
         raise DataError(
             f"the record has perturbations that this version does not know: {listing(map(ascii, strange))} (there are "
             f"{listing(perturb.CHANGES)}); see bench results check"
+        )
+
+
+def _check_perturbed_scores(record: Record) -> None:
+    """Raise DataError for scores on changed clips that the record has not on the clips themselves."""
+    told = {metric for found in record.perturbations.values() for metric in found.scores}
+    if strange := sorted(told - set(record.scores)):
+        raise DataError(
+            f"the record has {listing(strange, most=3)} on changed clips, and no such score; see bench results check"
         )
 
 

@@ -10,7 +10,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.records import claims, results
-from marble_bench.records.record import Record
+from marble_bench.records.record import MOST_CHOICES, Record
 from marble_bench.runs import build_record, predictions, robustness
 from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, departures_of
 from marble_bench.runs.inputs import Inputs
@@ -67,6 +67,7 @@ def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[
 def check(config: RunConfig) -> None:
     """Raise UsageError for what can be refused before any work: a record must not tell of what was not done."""
     kind_of(config.task.target).check(config)
+    check_seeds(config)
     check_fresh(config.features)
     if config.features.encoder is None:
         if config.features.dtype != "float32" or config.features.engine != "local":
@@ -77,6 +78,13 @@ def check(config: RunConfig) -> None:
         raise UsageError(
             f"--keep-audio keeps separated stems, and task '{config.data.named.name}' separates nothing: leave it out"
         )
+
+
+def check_seeds(config: RunConfig) -> None:
+    """Raise UsageError for more seeds than a record holds choices of, one for each stem."""
+    stems = config.task.target.width if isinstance(config.task.target, Stems) else 1
+    if config.probes.seeds * stems > MOST_CHOICES:
+        raise UsageError(f"{config.probes.seeds} seeds: a record holds {MOST_CHOICES // stems} at most; give --seeds")
 
 
 def check_folders(config: RunConfig) -> None:
