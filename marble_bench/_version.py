@@ -30,6 +30,7 @@ DESCRIBED = re.compile(r"(?:v(?P<tag>\d+(?:\.\d+)*)-(?P<since>\d+)-g)?(?P<commit
 @lru_cache(maxsize=1)
 def version() -> str:
     """The version of this code, by PEP 440."""
+    commit()  # known from the same moment on, so that both agree whatever is committed during a run
     if described := _git("describe", "--tags", "--match", "v[0-9]*", "--long", "--always", "--dirty"):
         return of_description(described, int(_git("rev-list", "--count", "HEAD") or 0))
     if written := _first(r"^Version: (\S+)$", ROOT / "PKG-INFO"):  # an unpacked sdist
@@ -43,6 +44,7 @@ def version() -> str:
     return installed.version if installed else UNKNOWN
 
 
+@lru_cache(maxsize=1)
 def commit() -> tuple[str | None, bool | None]:
     """The commit of this code and whether files differ from it; (None, None) where that cannot be told."""
     if here := _git("rev-parse", "HEAD"):

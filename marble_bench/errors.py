@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 
 DONE, FAILED, USAGE, MISSING, PARTLY = 0, 1, 2, 3, 4
 INTERRUPTED = 130  # as shells say it
@@ -40,6 +41,17 @@ class DataError(BenchError):
     """Data or weights are missing, damaged or not what they should be."""
 
     exit_code = MISSING
+
+
+def text_of(error: BaseException) -> str:
+    """What an exception says, of which code of somebody's own may be the author.
+
+    >>> text_of(ValueError("too few")), text_of(ValueError())
+    ('too few', '')
+    """
+    with suppress(Exception):  # its `__str__` may raise in its turn
+        return str(error)
+    return "(its text cannot be read)"
 
 
 def did_you_mean(name: str, choices: Iterable[str]) -> str:

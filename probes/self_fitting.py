@@ -15,6 +15,7 @@ from marble_bench.scoring.scores import average_windows
 
 from .grid import Form, Probe, Recipe, Split, TrainedProbe
 from .inputs import Moments, chunk
+from .memory import free_bytes
 
 if TYPE_CHECKING:
     import torch
@@ -94,6 +95,15 @@ def _fit(head: Head, data: TrainingSet) -> State:
         )
     if taken := RESERVED & set(state):
         raise UsageError(f"head '{head.name}': fit returned a tensor called '{min(taken)}': give it another name")
+    if other := [name for name, value in state.items() if value.layout != torch.strided]:
+        kind = str(state[other[0]].layout).removeprefix("torch.")
+        raise UsageError(f"head '{head.name}': fit returned '{other[0]}' as a tensor of layout {kind}: make it dense")
+    needed, free = sum(value.numel() * value.element_size() for value in state.values()), free_bytes("cpu")
+    if needed > free:  # a view may be of any size, and is written out before it is kept
+        raise UsageError(
+            f"head '{head.name}': fit returned {needed / 1e6:,.0f} MB of tensors, and {free / 1e6:,.0f} MB are free: "
+            "return what predict needs alone"
+        )
     return state
 
 

@@ -5,7 +5,9 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
+import torch
 from conftest import TOY_MODEL, TOY_TASK
 
 import marble_bench.metrics
@@ -13,6 +15,7 @@ from marble_bench import Head, Metric, TaskSet
 from marble_bench.core import hashes, keys, plugins, shipped, sources
 from marble_bench.core.keys import FeatureKey, RunKey
 from marble_bench.errors import UsageError
+from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
 RULES = """
 from marble_bench import Protocol
@@ -359,6 +362,125 @@ def test_a_mistake_in_a_protocol_is_told_with_what_is_right(told, old, new, word
 def test_a_mistake_in_a_head_is_told_with_what_is_right(told, old, new, words):
     assert old in OWN_HEAD
     assert words in told(OWN_HEAD.replace(old, new), "--head")
+
+
+WRONG = {  # a field of a protocol -> values of it that no grid can be made of
+    "name": (7, None, ["q"], "x" * 121),
+    "description": (7, "", "two\nlines", "\ud800"),
+    "version": (True, 0, 2**70, "1"),
+    "seeds": (True, 0, 1.0, 10**9),
+    "batch_size": (0, "a"),
+    "hidden": (-1, 10**12),
+    "layer_sum": ("no", 1),
+    "standardize": ("yes", None),
+    "both_ways": (1,),
+    "dropout": ("a", float("nan"), 1.0, True),
+    "plateau_factor": (float("nan"), -3, 0, 1.0, "a"),
+    "solver": (["exact"], "newton"),
+    "learning_rates": (
+        (),
+        5,
+        (0.1,) * 2,
+        (-1.0,),
+        (0.0,),
+        ("a",),
+        (True,),
+        (float("inf"),),
+        (10**5000,),
+        range(2),
+        np.ones(2),
+    ),
+    "weight_decays": ((), (-1.0,), ("a",), (float("nan"),), torch.zeros(2)),
+    "penalties": ((0.0,), (-1.0,), ("x",), (float("nan"),)),
+    "hiddens": (("a",), (-1,), (1.5,)),
+    "batch_sizes": ((0,), (64, 64)),
+    "dropouts": ((1.0,), ("a",)),
+    "standardizing": (("x",), (1,), (True, True)),
+}
+
+
+@pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
+def test_a_protocol_with_a_value_that_no_grid_can_be_made_of_is_refused_where_it_is_declared(field, value):
+    with pytest.raises(UsageError) as told:
+        replace(MARBLE, **{field: value})
+    lines = str(told.value).splitlines()
+    assert len(lines) == 1
+    assert f": {field} " in lines[0] or (field == "seeds" and "6,000,000,000 probes for each layer" in lines[0])
+    assert len(lines[0]) < 500
+    assert "give" in lines[0]
+
+
+def test_a_grid_is_bounded_before_it_is_made_with_the_seeds_that_were_asked_for(bench):
+    rates = tuple(1e-6 * (1 + index) for index in range(2000))
+    with pytest.raises(UsageError, match=r"its grid has 12,000 probes for each layer.*at most 10,000"):
+        replace(MARBLE, learning_rates=rates, seeds=6)
+    assert replace(MARBLE, learning_rates=rates, seeds=5).hash
+    ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--protocol", "jukemir", "--seeds", 60)
+    assert ended.code == 2
+    assert "12,960 probes for each layer, all seeds together: give at most 10,000, or fewer --seeds" in ended.err
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("strengths", value) for value in (5, ("a",), (float("nan"),), (-1.0,), (1, 1.0), tuple(range(10**6)))),
+        *(("version", value) for value in (True, "1", 2**70)),
+        ("hidden_layer", 0),
+        ("name", 7),
+        ("description", 7),
+    ],
+)
+def test_a_head_with_a_value_that_no_probe_can_be_made_of_is_refused_where_it_is_declared(field, value):
+    with pytest.raises(UsageError) as told:
+        Head(**{"name": "a", "description": "b", "init": abs, field: value})
+    assert f": {field} " in str(told.value)
+    assert len(str(told.value)) < 500
+
+
+@pytest.mark.parametrize("name", ["marble+linear", "linear+mlp", "mine+"])
+def test_a_protocols_file_has_no_name_that_the_option_head_makes(told, name):
+    assert "has a name as --head makes them" in told(RULES.replace('"mine"', f'"{name}"'))
+
+
+RAISING = """
+class Odd({base}):
+    def __str__(self):
+        raise RuntimeError("no")
+
+
+raise Odd("x")
+"""
+FITTING = """
+import torch
+from marble_bench import Head
+
+HEAD = Head(
+    name="odd",
+    description="b",
+    fit=lambda data: {fit},
+    predict=lambda state, x: torch.zeros(len(x), 2),
+)
+"""
+
+
+@pytest.mark.parametrize("base", ["Exception", "BaseException", "ImportError"])
+def test_whatever_a_file_raises_is_told_with_the_file(told, base):
+    said = told(RAISING.format(base=base))
+    assert "own.py" in said
+    assert "its text cannot be read" in said
+
+
+@pytest.mark.parametrize(
+    ("fit", "words"),
+    [
+        ("__import__('sys').exit(0)", "own.py line 8, in <lambda>: it ends Python (SystemExit: 0)"),
+        ("{'a': torch.eye(3).to_sparse()}", "fit returned 'a' as a tensor of layout sparse_coo: make it dense"),
+        ("{'a': torch.zeros(1).expand(10**15)}", "fit returned 4,000,000,000 MB of tensors"),
+    ],
+)
+def test_a_fit_that_ends_python_or_keeps_what_cannot_be_kept_is_told_with_the_head(told, fit, words):
+    said = told(FITTING.replace("{fit}", fit), "--head", more=("--protocol", "linear"))
+    assert words in said
 
 
 def test_a_head_with_a_hidden_layer_is_refused_where_problems_are_solved(told):

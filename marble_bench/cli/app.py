@@ -38,7 +38,7 @@ from marble_bench.cli.options import (
     warn_of_other_stores,
     with_options,
 )
-from marble_bench.errors import DONE, FAILED, BenchError
+from marble_bench.errors import DONE, FAILED, BenchError, text_of
 from marble_bench.records.escape import visible, visible_lines
 
 if TYPE_CHECKING:
@@ -324,6 +324,13 @@ def _root(version: Annotated[bool, typer.Option("--version", help="Print the ver
         raise typer.Exit(DONE)
 
 
+def may_be_theirs(error: BaseException) -> bool:
+    """Whether code of a user's own may have raised it: anything but an interruption, and an end where no such code ran."""
+    if isinstance(error, SystemExit):
+        return "marble_bench.core.user_files" in sys.modules
+    return not isinstance(error, KeyboardInterrupt)
+
+
 def main() -> None:
     """The `bench` command: one clear line for an error, the traceback only with `--debug`."""
     debug = "--debug" in sys.argv
@@ -334,16 +341,18 @@ def main() -> None:
             raise
         print(visible_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
-    except Exception as error:
-        if debug:
+    except BaseException as error:  # a user's file may raise anything, and end Python
+        if debug or not may_be_theirs(error):
             raise
         from marble_bench.core.user_files import fault_of
 
         if theirs := fault_of(error):
             print(visible_lines(f"error: {theirs}"), file=sys.stderr)
             sys.exit(theirs.exit_code)
+        if not isinstance(error, Exception):
+            raise
         print(
-            visible_lines(f"internal error: {type(error).__name__}: {error}\n")
+            visible_lines(f"internal error: {type(error).__name__}: {text_of(error)}\n")
             + "This is a fault of marble-bench: run again with --debug and report it",
             file=sys.stderr,
         )

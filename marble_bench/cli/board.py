@@ -12,7 +12,7 @@ import typer
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
 
     from marble_bench.leaderboard.board import Board, BoardFilter
     from marble_bench.records.record import Record
@@ -67,11 +67,15 @@ def _board(
     """The board, and the option that shows the folder's records if it shows none of them; see `_hint`."""
     from marble_bench.files.cache import cache_root
     from marble_bench.leaderboard.board import BoardFilter, build_board
+    from marble_bench.leaderboard.rows import tell_apart
 
     folder = results_dir.expanduser()
     if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
         raise UsageError(f"--results-dir: {folder} is not there")
-    asked, stored = BoardFilter(protocol, mini, tuple(task or ()), tuple(model or ())), _valid_records(folder)
+    asked, stored = (
+        BoardFilter(protocol, mini, tuple(task or ()), tuple(model or ())),
+        tell_apart(_valid_records(folder)),
+    )
     _known(asked, [each.record for each in stored])
     return build_board(stored, asked, cache_root(cache) / "statistics"), _hint(stored, asked)
 
@@ -92,14 +96,23 @@ def _known(asked: BoardFilter, records: Sequence[Record]) -> None:
     from marble_bench.leaderboard.rows import published_cells
 
     cells = published_cells()
-    if asked.protocol not in {record.protocol.name for record in records}:
+    protocols = {record.protocol.name for record in records}
+    if asked.protocol not in protocols:
+        _several("protocol", asked.protocol, protocols)
         plugins.registered_protocol(asked.protocol)
     tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
     models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
     for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):
         for name in names:
             if name not in choices:
+                _several(what, name, choices)
                 raise UsageError(f"no {what} '{name}'{did_you_mean(name, sorted(choices))} (bench list {what}s)")
+
+
+def _several(what: str, name: str, choices: Iterable[str]) -> None:
+    """Raise UsageError where a name stands for several of somebody's own, which are shown by name and hash."""
+    if those := sorted(each for each in choices if each.rpartition("@")[0] == name):
+        raise UsageError(f"{what} '{name}' has several hashes among the records: give --{what} {' or '.join(those)}")
 
 
 @app.command()

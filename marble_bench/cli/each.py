@@ -44,7 +44,7 @@ def run_each(
             again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""
             print(f"interrupted; {resume_hint}{again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
-        except Exception as error:
+        except BaseException as error:  # a user's file may raise anything, and end Python
             told = error if isinstance(error, BenchError) else fault_of(error)
             if told is None or len(wanted) == 1 or debug:
                 raise

@@ -49,6 +49,29 @@ def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
     return tuple(Layer(str(index), width, frame_rate_hz) for index in range(states))
 
 
+def pick_layers(asked: str, names: Sequence[str]) -> tuple[list[int], bool]:
+    """The layers that `--layers` asks for, and whether `sum` is among them; `asked` is not `all`.
+
+    Names with commas, and ranges `first-last` of names. Raises UsageError for one that is not there.
+
+    >>> pick_layers("0-1,3,sum", ["0", "1", "2", "3"])
+    ([0, 1, 3], True)
+    """
+    picked: set[int] = set()
+    with_sum = False
+    for part in asked.split(","):
+        first, dash, last = part.partition("-")
+        if part == "sum":
+            with_sum = True
+        elif part in names:
+            picked.add(names.index(part))
+        elif dash and first in names and last in names and names.index(first) <= names.index(last):
+            picked.update(range(names.index(first), names.index(last) + 1))
+        else:
+            raise UsageError(f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, or sum")
+    return sorted(picked), with_sum
+
+
 @dataclass(frozen=True, kw_only=True)
 class Encoder:
     """What is declared of an encoder. Names follow the published tables.
@@ -108,6 +131,13 @@ class Encoder:
         if len({layer.name for layer in self.layers}) != len(self.layers):
             problems.append("two layers share a name")
         problems += [f"layer '{layer.name}' has width {layer.width}" for layer in self.layers if layer.width <= 0]
+        problems += [
+            f"layer '{layer.name}' has frame_rate_hz {layer.frame_rate_hz}: give frames per second, at most one per sample"
+            for layer in self.layers
+            if layer.frame_rate_hz is not None and not 0 < layer.frame_rate_hz <= self.sample_rate_hz
+        ]
+        if self.parameters < 0:
+            problems.append(f"parameters is {self.parameters}")
         if self.min_s <= 0:
             problems.append(f"min_s is {self.min_s}; state the shortest window in seconds")
         if problems:

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias
 
+from marble_bench.core.declared import axis_problem, bool_problem, is_empty, is_number, shown, whole_problem
 from marble_bench.errors import UsageError
-from marble_bench.files.names import RULE, is_name
+from marble_bench.files.names import RULE, is_name, is_text
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +44,10 @@ class TrainingSet:
     seed: int
 
 
+def _is_strength(value: Any) -> bool:
+    return is_number(value) and value >= 0
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """What is declared of a head: `init`, or `fit` and `predict`. Every mistake found in it is reported in one error.
@@ -66,23 +71,30 @@ class Head:
     code: str = ""
 
     def __post_init__(self) -> None:
-        problems = [] if is_name(self.name) else [f"name {self.name!r} cannot be used in a record: give {RULE}"]
-        if not self.description:
-            problems.append("description is empty: give a line that says what it computes")
+        problems = []
+        if not (isinstance(self.name, str) and is_name(self.name)):
+            problems.append(f"name {shown(self.name)} cannot be used in a record: give {RULE}")
+        if not (isinstance(self.description, str) and self.description and is_text(self.description)):
+            told = "is empty" if is_empty(self.description) else f"is {shown(self.description)}"
+            problems.append(f"description {told}: give a line that says what it computes")
         given = {name for name in ("init", "fit", "predict") if getattr(self, name) is not None}
         if given not in ({"init"}, {"fit", "predict"}):
             problems.append(f"it has {' and '.join(sorted(given)) or 'no function'}: give init, or fit and predict")
         problems += [
-            f"{name} is {getattr(self, name)!r}: give a function"
+            f"{name} is {shown(getattr(self, name))}: give a function"
             for name in sorted(given)
             if not callable(getattr(self, name))
         ]
-        if not self.strengths:
+        if is_empty(self.strengths):
             problems.append("strengths is empty: give what fit is tried with, or leave it out")
-        if self.version < 1:
-            problems.append(f"version is {self.version}: start at 1")
+        others = (
+            axis_problem("strengths", self.strengths, _is_strength, "finite numbers from 0 on"),
+            bool_problem("hidden_layer", self.hidden_layer),
+            whole_problem("version", self.version, 1),
+        )
+        problems += [problem for problem in others if problem]
         if problems:
-            raise UsageError("\n".join(f"head '{self.name}': {problem}" for problem in problems))
+            raise UsageError("\n".join(f"head {shown(self.name)}: {problem}" for problem in problems))
 
     @property
     def fits_itself(self) -> bool:

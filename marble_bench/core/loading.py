@@ -16,7 +16,7 @@ from marble_bench.core.head import Head
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Clip, Corpus, Fault, Schedule, Task, Window, task_name
 from marble_bench.core.task_set import TaskSet
-from marble_bench.errors import UsageError, did_you_mean
+from marble_bench.errors import UsageError, did_you_mean, text_of
 from marble_bench.files.source import Source
 from marble_bench.scoring.metric import Metric
 
@@ -63,9 +63,9 @@ def load(path: Path, module: str | None) -> ModuleType:
     except SyntaxError as error:  # of the file, or of one that it imports
         raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
     except SystemExit as error:
-        raise UsageError(f"{path} ends Python when it is imported (exit {error.code}); leave that out") from error
+        raise UsageError(f"{path} ends Python when it is imported (exit {text_of(error)}); leave that out") from error
     except UsageError as error:
-        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in str(error).splitlines())) from error
+        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in text_of(error).splitlines())) from error
     except TypeError as error:
         known = {kind.__name__: {spec.name for spec in fields(kind)} for kind in DECLARED}
         unknown = [problem for call in known for problem in _unknown_keywords(path, call, known[call])]
@@ -73,7 +73,7 @@ def load(path: Path, module: str | None) -> ModuleType:
             raise
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in unknown)) from error
     except ImportError as error:
-        raise UsageError(f"{path} cannot be imported: {error}") from error
+        raise UsageError(f"{path} cannot be imported: {text_of(error)}") from error
 
 
 def is_path(name: str) -> bool:

@@ -164,6 +164,10 @@ def find_protocol(name: str, head: str | None = None) -> Protocol:
     """
     if is_path(name):
         found = PROTOCOLS.from_file(name)
+        if "+" in found.name:
+            raise UsageError(
+                f"{name}: protocol '{found.name}' has a name as --head makes them, PROTOCOL+HEAD: give it one without '+'"
+            )
         if isinstance(found.head, Head):
             found = replace(found, head=_as_declared(_own_head(found.head, Path(name))))
     else:

@@ -8,19 +8,46 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
+from marble_bench.core.declared import (
+    MOST_VALUES,
+    axis_problem,
+    bool_problem,
+    is_empty,
+    is_number,
+    is_whole,
+    shown,
+    whole_problem,
+)
 from marble_bench.core.head import Head
 from marble_bench.errors import UsageError
-from marble_bench.files.names import RULE, is_name
+from marble_bench.files.names import RULE, is_name, is_text
 
 # Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stay valid.
 LATER = frozenset(
     "hiddens dropouts batch_sizes standardizing input_dropout validate_steps stop_evaluations max_evaluations "
     "solver penalties both_ways".split()
 )
+
+
+def _is_share(value: Any) -> bool:
+    return is_number(value) and 0 <= value < 1
+
+
+# What each axis of a grid may hold, and in words.
+AXES: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "learning_rates": (lambda value: is_number(value) and value > 0, "finite numbers above 0"),
+    "weight_decays": (lambda value: is_number(value) and value >= 0, "finite numbers from 0 on"),
+    "penalties": (lambda value: is_number(value) and value > 0, "finite numbers above 0"),
+    "hiddens": (lambda value: is_whole(value, 0), "whole numbers from 0 on"),
+    "dropouts": (_is_share, "shares from 0 to below 1"),
+    "batch_sizes": (lambda value: is_whole(value, 1), "whole numbers from 1 on"),
+    "standardizing": (lambda value: isinstance(value, bool), "True, False, or both"),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -73,33 +100,53 @@ class Protocol:
 
     def __post_init__(self) -> None:
         if problems := list(self._problems()):
-            raise UsageError("\n".join(f"protocol '{self.name}': {problem}" for problem in problems))
+            raise UsageError("\n".join(f"protocol {shown(self.name)}: {problem}" for problem in problems))
 
     def _problems(self) -> Iterator[str]:
-        if not is_name(self.name):
-            yield f"name {self.name!r} cannot be used in a record: give {RULE}"
-        if not self.description:
-            yield "description is empty: give a line that says what its probes are"
+        if not (isinstance(self.name, str) and is_name(self.name)):
+            yield f"name {shown(self.name)} cannot be used in a record: give {RULE}"
+        if not (isinstance(self.description, str) and self.description and is_text(self.description)):
+            told = "is empty" if is_empty(self.description) else f"is {shown(self.description)}"
+            yield f"description {told}: give a line that says what its probes are"
         if not isinstance(self.head, (str, Head)):
-            yield f"head is {self.head!r}: give a name (bench list heads) or a Head"
-        for name in ("version", "batch_size", "seeds"):
-            if not _whole(getattr(self, name), 1):
-                yield f"{name} is {getattr(self, name)!r}: give a whole number from 1 on"
-        for name in ("hidden", "validate_steps", "stop_evaluations", "max_evaluations"):
-            if not _whole(getattr(self, name), 0):
-                yield f"{name} is {getattr(self, name)!r}: give a whole number from 0 on"
-        for name in ("learning_rates", "weight_decays"):
-            if not getattr(self, name):
-                yield f"{name} is empty: give one value or more"
-        for name, rates in (("dropout", (self.dropout,)), ("dropouts", self.dropouts)):
-            if not all(0 <= rate < 1 for rate in rates):
-                yield f"{name} is {getattr(self, name)!r}: give shares from 0 to below 1"
-        if self.solver not in ("adam", "exact"):
-            yield f"solver is {self.solver!r}: give 'adam' or 'exact'"
-        if self.solver == "exact" and self.layer_sum:
+            yield f"head is {shown(self.head)}: give a name (bench list heads) or a Head"
+        numbers = [problem for problem in self._number_problems() if problem]
+        yield from numbers
+        if not isinstance(self.solver, str) or self.solver not in ("adam", "exact"):
+            yield f"solver is {shown(self.solver)}: give 'adam' or 'exact'"
+        if self.solver == "exact" and self.layer_sum is True:
             yield "layer_sum is True: a weighted sum of layers is trained by 'adam', and the solver is 'exact'"
-        if self.solver == "exact" and not self.strengths:
+        if self.solver == "exact" and is_empty(self.strengths):
             yield "penalties is empty: give what the solver 'exact' is tried with"
+        if not numbers and (problem := self.size_problem(self.seeds)):
+            yield problem
+
+    def _number_problems(self) -> Iterator[str | None]:
+        """What is wrong with numbers and axes, or None, one by one."""
+        for name in ("version", "batch_size", "seeds"):
+            yield whole_problem(name, getattr(self, name), 1)
+        for name in ("hidden", "validate_steps", "stop_evaluations", "max_evaluations"):
+            yield whole_problem(name, getattr(self, name), 0)
+        for name in ("layer_sum", "standardize", "input_dropout", "both_ways"):
+            yield bool_problem(name, getattr(self, name))
+        if not _is_share(self.dropout):
+            yield f"dropout is {shown(self.dropout)}: give shares from 0 to below 1"
+        if not (is_number(self.plateau_factor) and 0 < self.plateau_factor < 1):
+            yield f"plateau_factor is {shown(self.plateau_factor)}: give a share above 0 and below 1"
+        for name, (is_right, words) in AXES.items():
+            values = getattr(self, name)
+            if name in ("learning_rates", "weight_decays") and is_empty(values):
+                yield f"{name} is empty: give one value or more"
+            yield axis_problem(name, values, is_right, words)
+
+    def size_problem(self, seeds: int) -> str | None:
+        """What is said of a grid with more probes for each layer than can be trained, or None."""
+        decays = self.strengths if self.solver == "exact" else self.weight_decays
+        axes = (self.learning_rates, decays, self.hiddens, self.dropouts, self.batch_sizes, self.standardizing)
+        probes = seeds * math.prod(max(1, len(axis)) for axis in axes)
+        if probes <= MOST_VALUES:
+            return None
+        return f"its grid has {probes:,} probes for each layer, all seeds together: give at most {MOST_VALUES:,}"
 
     @property
     def strengths(self) -> tuple[float, ...]:
@@ -136,7 +183,3 @@ class Protocol:
             facts["head"] = [self.head.name, self.head.version, self.head.code]
             facts["strengths"] = self.strengths
         return "sha256:" + hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-
-
-def _whole(value: object, least: int) -> bool:
-    return isinstance(value, int) and value >= least

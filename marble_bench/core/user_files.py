@@ -21,7 +21,7 @@ from types import ModuleType
 
 from marble_bench.core import trees
 from marble_bench.core.trees import OWN
-from marble_bench.errors import UsageError
+from marble_bench.errors import UsageError, text_of
 
 FROM_PATH = "marble_bench_plugin_"  # what the modules of a user's files are called
 _DIGESTS: dict[Path, str] = {}  # of users' files, as they were when they were imported
@@ -181,7 +181,7 @@ def _place_of(name: str) -> Path | None:
     return None
 
 
-def fault_of(error: Exception) -> UsageError | None:
+def fault_of(error: BaseException) -> UsageError | None:
     """What a user's own task or encoder file raised, as an error that names file and line.
 
     None where no such file was running: then it is no fault of the user's.
@@ -192,7 +192,9 @@ def fault_of(error: Exception) -> UsageError | None:
         if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
             if _is_suite_file(file):
                 continue
-            what = f"{type(error).__name__}: {error}".rstrip(": ")
+            what = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+            if isinstance(error, SystemExit):
+                what = f"it ends Python ({what}): leave that out, or raise an error that says why"
             return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
     return None
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
 ROUGH = "its interval is rough"  # so a warning says it, and a board finds it
+ROUGH_FORM = re.compile(rf"{ROUGH}, since fewer than {FEW} (?:groups of )?test clips carry (.+?)(?: and \d+ more)?")
 GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 tracks have such a gap
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 

@@ -32,6 +32,7 @@ from marble_bench.leaderboard.rows import (
     published_cells,
     record_cells,
     task_of,
+    tell_apart,
 )
 from marble_bench.records.record_file import Predicted, Stored, alike, read_predictions
 from marble_bench.scoring import statistics
@@ -97,6 +98,7 @@ def build_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path | None
 
     cache: a folder that keeps the jackknife of each record's scores, which full test splits need a minute for.
     """
+    stored = tell_apart(stored)
     by_path = {str(each.path): each for each in stored}
     cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
     answers = _Answers(by_path, cache)

@@ -5,16 +5,18 @@ from __future__ import annotations
 import csv
 import re
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
+
+from msgspec import structs
 
 import marble_bench
 from marble_bench.core import plugins
 from marble_bench.core.task import Task
 from marble_bench.errors import UsageError, counted, listing
 from marble_bench.records import claims
-from marble_bench.records.record import Record
+from marble_bench.records.record import Record, Versioned
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring.statistics import spread, wilson
 
@@ -269,6 +271,36 @@ def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> 
     found = task_of(task)
     names = {corpus} | ({found.corpus.name, found.corpus.title} if found else set())
     return names_corpus(training_data, sorted(names - {""}))
+
+
+def tell_apart(stored: Sequence[Stored]) -> list[Stored]:
+    """Records with protocols and tasks under names that say which: where one name stands for several, `NAME@HASH`.
+
+    Somebody's own protocol or task may keep its name when its rules change; scores under other rules are not ranked with it.
+    """
+    hashes: dict[tuple[str, str], set[str]] = {}
+    for each in stored:
+        for kind in ("protocol", "task"):
+            part = getattr(each.record, kind)
+            hashes.setdefault((kind, part.name), set()).add(part.hash)
+
+    def renamed(kind: str, part: Versioned) -> Versioned:
+        several = len(hashes[kind, part.name]) > 1
+        return structs.replace(part, name=f"{part.name}@{part.hash.partition(':')[2][:7]}") if several else part
+
+    if all(len(each) == 1 for each in hashes.values()):
+        return list(stored)
+    return [
+        replace(
+            each,
+            record=structs.replace(
+                each.record,
+                protocol=renamed("protocol", each.record.protocol),
+                task=renamed("task", each.record.task),
+            ),
+        )
+        for each in stored
+    ]
 
 
 def is_control(record: Record) -> bool:

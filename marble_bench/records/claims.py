@@ -21,13 +21,14 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import task_hash
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Task
-from marble_bench.data.checks import ROUGH
+from marble_bench.data.checks import ROUGH_FORM
 from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
 from marble_bench.probes import few_shot
 from marble_bench.records import comparable, versions
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import FewShotPoint, Interval, Record, Score
+from marble_bench.scoring.statistics import WHY
 from marble_bench.scoring.targets import Frames, Stems
 
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
@@ -46,14 +47,13 @@ def disagreements(record: Record) -> Iterator[tuple[str, str]]:
     """Kind and words of every claim of a record that is not so."""
     yield from _protocol(record)
     yield from _task(record)
-    yield from _model(record)
+    yield from _absent(record)
     yield from _comparable(record)
     yield from _selection(record)
     yield from _other_kinds(record)
     yield from _curves(record)
     yield from _perturbations(record)
     yield from _marks(record)
-    yield from _cost(record)
 
 
 def _perturbations(record: Record) -> Iterator[tuple[str, str]]:
@@ -166,11 +166,21 @@ def _data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
     apart = _departures(record)
     if apart.limit and any(clips.of(split) > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
-    if data.mini or apart.limit or data.absent or more:
+    if data.mini or apart.limit or more or (data.absent and not record.identity):
         return
     short, faults = sum(task.counts.values()) - clips.total, len(data.faults)
-    if short != faults:
-        yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults"
+    if short != faults + data.absent:
+        absent = f", {data.absent} absent" if data.absent else ""
+        yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults{absent}"
+
+
+def _absent(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether as many clips are absent as are named; more may be, but not of a miniature, all of whose clips are listed."""
+    data, named = record.data, len(record.data.missing)
+    if twice := [clip for clip, count in Counter(data.missing).items() if count > 1]:
+        yield "facts", f"data.missing names {listing(map(_quoted, twice), most=3)} twice"
+    if data.absent < named or (data.mini and data.absent > named):
+        yield "counts", f"data.missing names {named} clips, and data.absent is {data.absent}"
 
 
 def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
@@ -190,43 +200,6 @@ def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[
         left[each.why] -= 1
     if strange:
         yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
-
-
-def _model(record: Record) -> Iterator[tuple[str, str]]:
-    claimed, encoder = record.model, encoder_of(record)
-    if encoder is None:
-        if claimed.name in plugins.encoders():
-            yield "facts", f"'{claimed.name}' is an encoder of the suite, and these features were brought: name them"
-        return
-    if claimed.version != encoder.version:
-        yield (
-            "old model",
-            f"version {claimed.version} of '{encoder.name}' is not the one that is here ({encoder.version})",
-        )
-        return
-    widths = [layer.width for layer in encoder.layers]
-    rates = [layer.frame_rate_hz for layer in encoder.layers]
-    facts = {
-        "parameters": encoder.parameters,
-        "states": len(encoder.layers),
-        "width": widths[0] if len(set(widths)) == 1 else widths,
-        "sample_rate_hz": encoder.sample_rate_hz,
-        "normalize": encoder.normalize,
-        "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
-        "license": encoder.license,
-        "training_data": list(encoder.training_data),
-    }
-    for key, fact in facts.items():
-        told = getattr(claimed, key)
-        told = list(told) if isinstance(told, tuple) else told
-        if told is not UNSET and told != fact:
-            yield "facts", f"model.{key} is {short(told)}, and that of '{encoder.name}' is {short(fact)}"
-    if (claimed.source == "none") != (encoder.weights is None):
-        yield "facts", f"model.source is '{claimed.source}', and '{encoder.name}' has {_weights(encoder)}"
-
-
-def _weights(encoder: Encoder) -> str:
-    return "no weights" if encoder.weights is None else f"its weights from {encoder.weights.url}"
 
 
 def short(value: object) -> str:
@@ -370,14 +343,23 @@ def _other_kinds(record: Record) -> Iterator[tuple[str, str]]:
         axes = set(axes_of(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
         if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
             yield "choice", f"a choice has {listing(strange_axes)}, which '{protocol.name}' does not try"
+    yield from _oracles(record)
+
+
+def _oracles(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether scores of separated stems, and they alone, have an oracle that can be: it knows the truth."""
+    separated = bool(record.selection.stems)
     for name, score in record.scores.items():
-        if score.oracle is not UNSET and not record.selection.stems:
+        if score.oracle is not UNSET and not separated:
             yield "impossible", f"{name} has an oracle, which scores of separated stems alone have"
-        elif score.oracle and abs(score.oracle) > LOUDEST_DB:
-            yield (
-                "impossible",
-                f"{name}: an oracle of {score.oracle:.4g} dB is beyond double precision ({LOUDEST_DB} dB)",
-            )
+        elif score.oracle is UNSET or score.oracle is None:
+            if separated and name.startswith("sdr") and score.test is not None and record.identity:
+                yield "impossible", f"{name} has no oracle, and every run of separated stems writes it"
+        elif score.trivial is not None and score.oracle < score.trivial:
+            told = f"an oracle of {score.oracle:.4g} dB is less than a constant answer gets, {score.trivial:.4g} dB"
+            yield "impossible", f"{name}: {told}"
+        else:
+            yield from out_of_range(f"{name}, oracle", name, score.unit, [score.oracle])
 
 
 def _curves(record: Record) -> Iterator[tuple[str, str]]:
@@ -429,10 +411,12 @@ def _marks(record: Record) -> Iterator[tuple[str, str]]:
     for mark in record.data.marks:
         name, _, words = mark.partition(": ")
         marks[name].append(words)
+    task = task_of(record)
     for name, score in record.scores.items():
         own = marks[name]
         without = [mark for mark in own if mark.startswith(NO_INTERVAL)]
-        if strange := [mark for mark in own if mark not in without and not mark.startswith(ROUGH)]:
+        strange = [mark for mark in own if not _is_run_mark(mark, task, name)]
+        if strange and not versions.is_later(record):
             yield "facts", f"data.marks says of {name} {listing(map(_quoted, strange), most=3)}, which no run marks"
         if record.identity and bool(without) != (None in score.ci95):
             told = (
@@ -443,25 +427,22 @@ def _marks(record: Record) -> Iterator[tuple[str, str]]:
             yield "impossible", f"{name} {told}"
 
 
-def _cost(record: Record) -> Iterator[tuple[str, str]]:
-    """Whether the speed is that of the seconds beside it, which are rounded to milliseconds."""
-    cost, half = record.cost, 0.0005
-    least = (cost.audio_s - half) / (cost.extract_s + half)
-    most = (cost.audio_s + half) / (cost.extract_s - half) if cost.extract_s > half else math.inf
-    factor = cost.real_time_factor
-    if factor is None:
-        if cost.audio_s > half and cost.extract_s > half:
-            yield "facts", "cost.real_time_factor is absent, and there are seconds of audio and of work"
-    elif not 0.99 * least - 0.01 <= factor <= 1.01 * most + 0.01:
-        yield (
-            "facts",
-            f"cost.real_time_factor is {factor:.6g}, and {cost.audio_s:g} s of audio took {cost.extract_s:g} s",
-        )
+def _is_run_mark(mark: str, task: Task | None, metric: str) -> bool:
+    """Whether a mark of a metric is of a form that runs write: no interval and why, or the rare tags it rests on."""
+    if mark.startswith(NO_INTERVAL):
+        return WHY.fullmatch(mark.removeprefix(NO_INTERVAL)) is not None
+    found = ROUGH_FORM.fullmatch(mark)
+    if found is None or task is None:
+        return found is not None
+    carried = any(each.carried for each in task.metrics if each.name == metric)
+    return carried and set(found[1].split(", ")) <= set(task.target.names)
 
 
 def out_of_range(where: str, metric: str, unit: str, values: Iterable[float | None]) -> Iterator[tuple[str, str]]:
     """Values that no score of a metric can have. where: what they are, for people."""
     known = [value for value in values if value is not None]
+    if unit == "dB" and known and (loudest := max(known, key=abs)) and abs(loudest) > LOUDEST_DB:
+        yield "impossible", f"{where}: {loudest:.4g} dB is beyond double precision ({LOUDEST_DB} dB)"
     if unit != "fraction" or not known:
         return
     if max(known) > 1 + CLOSE:

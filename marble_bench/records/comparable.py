@@ -8,11 +8,22 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
+from typing import Any
 
 from marble_bench.audio import perturb
 from marble_bench.records.record import Record
 
 BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
+BROUGHT_FACTS: dict[str, Any] = {  # what a record says of their model, of which nobody knows more
+    "version": 1,
+    "revision": "",
+    "parameters": None,
+    "sample_rate_hz": None,
+    "frame_rate_hz": None,
+    "license": "not stated",
+    "training_data": [],
+}
+CONTROLS = ("shuffle",)  # what may be done to training labels
 UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
 
 
@@ -97,7 +108,7 @@ def of_record(record: Record, asked: int | None) -> Departures:
         seeds=record.selection.seeds,
         asked=int(by_protocol) if asked is None and by_protocol else asked,
         dtype=record.environment.dtype,
-        control=find_reason(r"a control: training labels by (\w+)"),
+        control=find_reason(rf"a control: training labels by ({'|'.join(CONTROLS)})"),
         few_shot=bool(record.few_shot),
         perturbed=tuple(record.perturbations),
     )

@@ -7,6 +7,7 @@ left alone: the keys of a separation task rest on its mixtures, those of chosen 
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -71,6 +72,9 @@ def _suite(record: Record) -> Iterator[tuple[str, str]]:
         return
     if versions.is_later(record):
         yield "later version", f"made by version {version}, and this is {_version.version()}: update marble-bench"
+    committed = re.search(r"\+g([0-9a-f]+)", version)
+    if committed and record.suite.git and not record.suite.git.startswith(committed[1]):
+        yield "facts", f"suite.git is {record.suite.git[:12]}..., and suite.version {version} is of another commit"
     if not record.identity:
         words = "it names no code and no keys (identity)"
         if version == versions.UNTOLD:

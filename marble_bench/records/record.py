@@ -46,6 +46,7 @@ Text = Annotated[
 ]
 Digest = Annotated[str, Meta(pattern="^sha256:[0-9a-f]{64}$", max_length=71, extra_json_schema={"$comment": "digest"})]
 Sha256 = Annotated[str, Meta(pattern="^[0-9a-f]{64}$", max_length=64, extra_json_schema={"$comment": "sha256"})]
+Commit = Annotated[str, Meta(pattern="^[0-9a-f]{40}$", max_length=40)]
 Count = Annotated[int, Meta(ge=0)]
 Positive = Annotated[int, Meta(ge=1)]
 Number = int | float  # JSON has one kind; which of the two was written is kept
@@ -64,7 +65,7 @@ class Suite(Part, frozen=True, kw_only=True):
     """The code that made the record."""
 
     version: Text
-    git: Text | None
+    git: Commit | None
     dirty: bool | None
 
 
@@ -84,10 +85,12 @@ class Model(Part, frozen=True, kw_only=True):
     source: Text
     revision: Text
     weights_sha256: Sha256
-    parameters: int | None
+    parameters: Count | None
     states: Positive
-    width: Annotated[int | tuple[int, ...], Meta(description="one number if all layers share it, else one per layer")]
-    sample_rate_hz: int | None
+    width: Annotated[
+        Positive | tuple[Positive, ...], Meta(description="one number if all layers share it, else one per layer")
+    ]
+    sample_rate_hz: Positive | None
     normalize: Annotated[
         Literal["none", "peak", "zscore"] | UnsetType,
         Meta(
@@ -96,7 +99,7 @@ class Model(Part, frozen=True, kw_only=True):
         ),
     ] = UNSET
     frame_rate_hz: Annotated[
-        Number | tuple[Number | None, ...] | None,
+        AboveZero | tuple[AboveZero | None, ...] | None,
         Meta(description="one number if all layers share it, else one per layer; null: one vector per window"),
     ]
     license: Text
@@ -248,7 +251,7 @@ class Cost(Part, frozen=True, kw_only=True):
         Meta(description="seconds of audio that were encoded for the features, in this run or an earlier one"),
     ]
     extract_s: Annotated[Amount, Meta(description="what that took, in all passes")]
-    real_time_factor: Annotated[Number | None, Meta(description="seconds of audio per second")]
+    real_time_factor: Annotated[Amount | None, Meta(description="seconds of audio per second")]
     feature_mb: Amount
     cached: Annotated[bool, Meta(description="nothing was encoded in this run")]
     probe_s: Annotated[Amount, Meta(description="kept probes of an interrupted run included")]

@@ -43,6 +43,7 @@ from marble_bench.records import (
     copies,
     corpus_facts,
     grid_facts,
+    model_claims,
     origins,
     predictions_facts,
     results,
@@ -182,21 +183,11 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
     yield from _digests(stored)
     yield from _ranges(stored.record)
     yield from claims.disagreements(stored.record)
+    yield from model_claims.disagreements(stored.record)
     here = corpora.of(stored.record)
     yield from origins.disagreements(stored.record, here)
     if task := here.named.task if here else claims.task_of(stored.record):
         yield from claims.faults(stored.record, task, here.clips if here else ())
-    tables: dict[str, pd.DataFrame] = {}
-    for kind in (*results.TABLES, bsseval.KIND):
-        try:
-            found = table(stored, kind)
-        except DataError as error:
-            yield "tables", str(error)
-            continue
-        if found is None and kind != bsseval.KIND:  # a record is whole without BSSEval's windows
-            yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
-        elif found is not None:
-            tables[kind] = found
 
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         return corpus_facts.disagreements(stored, frame, here) if here else iter(())
@@ -209,6 +200,8 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
         ("predictions", answers.copied),
         (bsseval.KIND, _windows),
     ]
+    tables: dict[str, pd.DataFrame] = {}
+    yield from _read_tables(stored, tables)
     for kind, questions in asked:
         try:
             if kind in tables:
@@ -217,6 +210,20 @@ def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, interv
             yield "tables", str(error)
         except BROKEN as error:
             yield "tables", f"the {kind} are not of the form that a run writes: {type(error).__name__}: {error}"
+
+
+def _read_tables(stored: Stored, tables: dict[str, pd.DataFrame]) -> Iterator[tuple[str, str]]:
+    """Puts the tables beside a record into `tables`, and says which are not there or cannot be read."""
+    for kind in (*results.TABLES, bsseval.KIND):
+        try:
+            found = table(stored, kind)
+        except DataError as error:
+            yield "tables", str(error)
+            continue
+        if found is not None:
+            tables[kind] = found
+        elif kind != bsseval.KIND:  # a record is whole without BSSEval's windows
+            yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
 
 
 def _windows(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -324,6 +331,7 @@ def _tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     known = {layer.name for layer in encoder.layers} | {"sum"} if encoder else set(grid["layer"])
     if strange := sorted(set(grid["layer"]) - known):
         yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record.model.name}' has not"
+    yield from model_claims.asked_layers(record, list(dict.fromkeys(grid["layer"])))
     if protocol is None or (task is None and "stem" in grid):
         return
     for axis, values in claims.axes_of(protocol, task, record.data.mini).items():

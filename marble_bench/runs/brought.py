@@ -11,7 +11,7 @@ from marble_bench.data import corpus
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, listing
 from marble_bench.features.jobs import Cost
-from marble_bench.records.comparable import BROUGHT
+from marble_bench.records.comparable import BROUGHT, BROUGHT_FACTS
 from marble_bench.runs.config import DataConfig, FeatureConfig, RunConfig
 from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs, cost_of
 
@@ -69,18 +69,12 @@ def _brought_facts(ours: FeatureConfig, digest: str, widths: Sequence[int]) -> d
     """What a record says of the model of features that were brought."""
     assert ours.brought is not None
     return {
+        **BROUGHT_FACTS,
         "name": ours.model,
-        "version": 1,
         "source": f"{BROUGHT}{ours.brought.name}",
-        "revision": "",
         "weights_sha256": digest,
-        "parameters": None,
         "states": len(widths),
         "width": widths[0] if len(set(widths)) == 1 else list(widths),
-        "sample_rate_hz": None,
-        "frame_rate_hz": None,
-        "license": "not stated",
-        "training_data": [],
     }
 
 

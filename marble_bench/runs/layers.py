@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from marble_bench.core.encoder import pick_layers
 from marble_bench.core.protocol import Protocol
 from marble_bench.errors import UsageError
 
@@ -18,24 +19,9 @@ def chosen_layers(
     """
     if asked == "all":
         return list(range(len(names))), protocol.layer_sum and bool(summable)
-    picked: list[int] = []
-    with_sum = False
-    for part in asked.split(","):
-        first, dash, last = part.partition("-")
-        if part == "sum":
-            if protocol.solver == "exact":
-                raise UsageError(
-                    f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name"
-                )
-            if not summable:
-                raise UsageError(
-                    "--layers sum needs at least two layers of one width behind the first; this model has none"
-                )
-            with_sum = True
-        elif part in names:
-            picked.append(list(names).index(part))
-        elif dash and first in names and last in names and names.index(first) <= names.index(last):
-            picked += range(names.index(first), names.index(last) + 1)
-        else:
-            raise UsageError(f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, or sum")
-    return sorted(set(picked)), with_sum
+    picked, with_sum = pick_layers(asked, names)
+    if with_sum and protocol.solver == "exact":
+        raise UsageError(f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name")
+    if with_sum and not summable:
+        raise UsageError("--layers sum needs at least two layers of one width behind the first; this model has none")
+    return picked, with_sum

@@ -21,10 +21,11 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
+from marble_bench.core.sources import Origin
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
-from marble_bench.records.record import Data, PerturbedScore, Record, Score, to_json
+from marble_bench.records.record import Data, PerturbedScore, Record, Score, SourceCode, to_json
 from marble_bench.records.record_file import Stored, read_predictions, table
 from marble_bench.records.results import VOLATILE, differences, table_path
 from marble_bench.runs.config import RunConfig, corpus_root
@@ -275,12 +276,31 @@ def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
             more = "" if versions[0] != versions[1] else ", with other contents"
             yield kind, f"made for {versions[0]}, here is {versions[1]}{more}"
     yield from _data(old.data, new.data, close)
+    yield from _sources(old, new)
     yield from _keys(old, new)
     yield from _few_shot(old, new, close)
     for name, score in old.scores.items():
         made = new.scores[name].trivial if name in new.scores else None
         if not _near(score.trivial, made, 10 * CLOSE):
             yield "trivial", f"{name}: a constant answer gets {_format(made)}, the record says {_format(score.trivial)}"
+
+
+def _sources(old: Record, new: Record) -> Iterator[tuple[str, str]]:
+    """Whether the record names the code that the rerun was of. Of a file of one's own the digest is not compared: it may
+    have been edited, in a comment too, and what it then answers is compared."""
+    if not old.identity or not new.identity:
+        return
+    told, made = ({_code_of(each) for each in record.identity.sources} for record in (old, new) if record.identity)
+    for words, there in ((told - made, "the record"), (made - told, "the rerun")):
+        if words:
+            yield "identity", f"{there} alone is of {listing(sorted(words), most=3)}"
+
+
+def _code_of(source: SourceCode) -> str:
+    """The code of a plug-in for people: of the suite's with the digest that its version is known by."""
+    origin = Origin(source.kind, source.name, source.version, source.digest, source.shipped)
+    digest = f", code {origin.key[2][:12]}" if source.shipped else ", a file of one's own"
+    return f"{source.kind} {source.name!r} version {source.version}{digest}"
 
 
 def _keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:

@@ -68,6 +68,8 @@ def check(config: RunConfig) -> None:
     """Raise UsageError for what can be refused before any work: a record must not tell of what was not done."""
     kind_of(config.task.target).check(config)
     check_seeds(config)
+    if problem := config.probes.protocol.size_problem(config.probes.seeds):
+        raise UsageError(f"protocol '{config.probes.protocol.name}': {problem}, or fewer --seeds")
     check_fresh(config.features)
     if config.features.encoder is None:
         if config.features.dtype != "float32" or config.features.engine != "local":

@@ -54,6 +54,7 @@ curve, a pooled F or a mean over tracks are all treated alike.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -324,6 +325,13 @@ def _lessened(groups: Sequence[str], most: int = PAIR_BLOCKS) -> tuple[NDArray[A
     kept = left_out(groups, most)
     copies = 1 / (1 - LESS)
     return (1 + (copies - 1) * kept).astype(np.float32), 1 - kept.mean(axis=1)
+
+
+# The forms of `Interval.why`, by which a record's words are known.
+WHY = re.compile(
+    r"there is no score|too few groups of test clips have a value|it has the same score whichever clips are drawn|"
+    r"it would run from \S{1,20} to \S{1,20}, without the score of \S{1,20}"
+)
 
 
 @dataclass(frozen=True)
