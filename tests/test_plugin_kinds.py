@@ -424,6 +424,7 @@ def test_a_grid_is_bounded_before_it_is_made_with_the_seeds_that_were_asked_for(
     ("field", "value"),
     [
         *(("strengths", value) for value in (5, ("a",), (float("nan"),), (-1.0,), (1, 1.0), tuple(range(10**6)))),
+        *(("losses", value) for value in ("cross_entropy", ("hinge",), (3,), (["a"],), ("squared_error",) * 2, ())),
         *(("version", value) for value in (True, "1", 2**70)),
         ("hidden_layer", 0),
         ("name", 7),
@@ -481,6 +482,21 @@ def test_whatever_a_file_raises_is_told_with_the_file(told, base):
 def test_a_fit_that_ends_python_or_keeps_what_cannot_be_kept_is_told_with_the_head(told, fit, words):
     said = told(FITTING.replace("{fit}", fit), "--head", more=("--protocol", "linear"))
     assert words in said
+
+
+@pytest.mark.parametrize(
+    ("losses", "is_refused"), [("'squared_error', 'binary_cross_entropy'", True), ("'cross_entropy',", False)]
+)
+@pytest.mark.parametrize("dry", [("--dry-run",), ()])
+def test_a_target_that_a_head_does_not_learn_is_refused_before_any_work(toy, tmp_path, losses, is_refused, dry):
+    text = FITTING.replace("{fit}", "{'a': torch.zeros(1)}").replace("zeros(len(x), 2)", "ones(len(x), 3)")
+    (tmp_path / "own.py").write_text(text.replace("fit=", f"losses=({losses}), fit="))
+    ended = toy("--mini", "--protocol", "linear", "--head", tmp_path / "own.py", *dry)
+    assert ended.code == (2 if is_refused else 0), ended.err
+    words = "head 'odd' learns squared_error and binary_cross_entropy, and the target of task 'toy-task' is Classes"
+    assert (words in ended.err) is is_refused
+    if is_refused:
+        assert not list((tmp_path / "cache").rglob("*.arrow"))
 
 
 def test_a_head_with_a_hidden_layer_is_refused_where_problems_are_solved(told):

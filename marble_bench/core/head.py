@@ -9,16 +9,17 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from marble_bench.core.declared import axis_problem, bool_problem, is_empty, is_number, shown, whole_problem
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name, is_text
+from marble_bench.scoring.targets import Loss
 
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.scoring.targets import Loss
+LOSSES: tuple[Loss, ...] = get_args(Loss)
 
 # `init(width, hidden, outputs, generator)` -> the parameters of one probe: `first (width, hidden)`, `first_bias`,
 # `last (hidden, outputs)`, `last_bias`; or, without a hidden layer, `weight (width, outputs)` and `bias`. A bias is
@@ -48,6 +49,10 @@ def _is_strength(value: Any) -> bool:
     return is_number(value) and value >= 0
 
 
+def _is_loss(value: Any) -> bool:
+    return isinstance(value, str) and value in LOSSES
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """What is declared of a head: `init`, or `fit` and `predict`. Every mistake found in it is reported in one error.
@@ -56,6 +61,7 @@ class Head:
     fit: `(TrainingSet) -> state`, tensors by name; none may be called `mean` or `spread`.
     predict: `(state, x (windows, width)) -> (windows, outputs)` float32, higher where a class or tag is likelier.
     strengths: what `fit` is tried with, one probe each, such as penalties or numbers of neighbours; validation chooses.
+    losses: which kinds of target it learns, by their loss; a run on another target is refused before any work.
     version: raised whenever the same features and labels would give other outputs.
     code: the source digest of a user's file; set by the machinery.
     """
@@ -67,6 +73,7 @@ class Head:
     fit: Callable[[TrainingSet], State] | None = None
     predict: Callable[[State, torch.Tensor], torch.Tensor] | None = None
     strengths: tuple[float, ...] = (1.0,)
+    losses: tuple[Loss, ...] = LOSSES
     version: int = 1
     code: str = ""
 
@@ -87,8 +94,11 @@ class Head:
         ]
         if is_empty(self.strengths):
             problems.append("strengths is empty: give what fit is tried with, or leave it out")
+        if is_empty(self.losses):
+            problems.append("losses is empty: give those that it learns, or leave it out")
         others = (
             axis_problem("strengths", self.strengths, _is_strength, "finite numbers from 0 on"),
+            axis_problem("losses", self.losses, _is_loss, " or ".join(map(repr, LOSSES))),
             bool_problem("hidden_layer", self.hidden_layer),
             whole_problem("version", self.version, 1),
         )

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core import plugins
 from marble_bench.core.task import SPLITS, Task
 from marble_bench.data import checks
 from marble_bench.data.examples import Examples, FoundExamples
-from marble_bench.errors import DataError, listing
+from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.mapped import Tensors
 from marble_bench.features.types import Features
 from marble_bench.runs import build_record, identity, inputs
@@ -36,11 +37,27 @@ if TYPE_CHECKING:
 
 
 def check(config: RunConfig) -> None:
-    """Raise UsageError for layers that the model has not. Those of brought features are known when they are read."""
+    """Raise UsageError for a head that does not learn the task's target, and for layers that the model has not.
+
+    Layers of brought features are known when they are read.
+    """
+    _check_losses(config)
     encoder = config.features.encoder
     if encoder:
         names = [layer.name for layer in encoder.layers]
         chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+
+
+def _check_losses(config: RunConfig) -> None:
+    """Raise UsageError for a head that does not declare the loss of the task's target."""
+    head, target = plugins.head_of(config.probes.protocol), config.task.target
+    assert isinstance(target, (Classes, Tags, Scalars))
+    if target.loss not in head.losses:
+        raise UsageError(
+            f"head '{head.name}' learns {' and '.join(head.losses)}, and the target of task '{config.data.named.name}' is "
+            f"{type(target).__name__}, whose loss is {target.loss}: choose another task (bench list tasks) or another "
+            "head (bench list heads)"
+        )
 
 
 def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
