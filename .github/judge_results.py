@@ -48,16 +48,16 @@ class Change:
         return ascii(self.path)
 
 
-def git(*arguments: str, repository: Path = TREE) -> bytes:
+def run_git(*arguments: str, repository: Path = TREE) -> bytes:
     """What git prints, no configuration of a branch being read."""
     call = ["git", "-C", str(repository), *arguments]
     return subprocess.run(call, capture_output=True, check=True).stdout
 
 
-def changes(base: str, branch: str) -> list[Change]:
+def list_changes(base: str, branch: str) -> list[Change]:
     """What a branch changes since it left the base."""
-    start = git("merge-base", base, branch).decode().strip()
-    fields = git("diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", start, branch).split(b"\0")[:-1]
+    start = run_git("merge-base", base, branch).decode().strip()
+    fields = run_git("diff-tree", "-r", "-z", "--no-renames", "--no-ext-diff", start, branch).split(b"\0")[:-1]
     found = []
     for facts, path in zip(fields[::2], fields[1::2], strict=True):
         _, mode, _, blob, letter = facts.decode().split()
@@ -65,14 +65,16 @@ def changes(base: str, branch: str) -> list[Change]:
     return found
 
 
-def sizes(blobs: list[str]) -> dict[str, int]:
+def read_sizes(blobs: list[str]) -> dict[str, int]:
     """Bytes of each object, without reading it."""
     call = ["git", "-C", str(TREE), "cat-file", "--batch-check=%(objectname) %(objectsize)"]
-    told = subprocess.run(call, input="".join(f"{blob}\n" for blob in blobs).encode(), capture_output=True, check=True)
-    return {blob: int(size) for blob, size in (line.split() for line in told.stdout.decode().splitlines())}
+    output = subprocess.run(
+        call, input="".join(f"{blob}\n" for blob in blobs).encode(), capture_output=True, check=True
+    )
+    return {blob: int(size) for blob, size in (line.split() for line in output.stdout.decode().splitlines())}
 
 
-def refusal(change: Change, size: int) -> str:
+def explain_refusal(change: Change, size: int) -> str:
     """Why a changed file below `results/` is not taken, empty if it is."""
     name = NAME.fullmatch(change.path)
     if change.path.endswith(WINDOWS) and change.letter == "A":
@@ -94,37 +96,39 @@ def refusal(change: Change, size: int) -> str:
 
 def lay_out(base: str, added: list[Change], folder: Path) -> int:
     """Write the base's records and the branch's into a folder; how many records that are."""
-    entries = git("ls-tree", "-r", "-z", base, "--", "results/").decode("utf-8", "surrogateescape").split("\0")[:-1]
+    entries = run_git("ls-tree", "-r", "-z", base, "--", "results/").decode("utf-8", "surrogateescape").split("\0")[:-1]
     here = [(path, *facts.split()[::2]) for facts, path in (entry.split("\t", 1) for entry in entries)]
     blobs = {path: blob for path, mode, blob in here if mode == REGULAR and NAME.fullmatch(path)}
     blobs |= {change.path: change.blob for change in added}
     for path, blob in blobs.items():
         place = folder / path
         place.parent.mkdir(parents=True, exist_ok=True)
-        place.write_bytes(git("cat-file", "blob", blob))
+        place.write_bytes(run_git("cat-file", "blob", blob))
     return sum(path.endswith(".json") for path in blobs)
 
 
-def bench(folder: Path, *arguments: str) -> int:
-    """The exit code of this tree's `bench` in a folder, with nothing in the environment that Python or it would read."""
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BENCH_", "GIT_"))}
+def run_bench(folder: Path, *arguments: str) -> int:
+    """The exit code of this tree's `run_bench` in a folder, with nothing in the environment that Python or it would read."""
+    environment = {key: value for key, value in os.environ.items() if not key.startswith(("PYTHON", "BENCH_", "GIT_"))}
     sys.stdout.flush()
-    return subprocess.run([sys.executable, "-I", "-c", BENCH, str(TREE), *arguments], cwd=folder, env=kept).returncode
+    return subprocess.run(
+        [sys.executable, "-I", "-c", BENCH, str(TREE), *arguments], cwd=folder, env=environment
+    ).returncode
 
 
 def judge(base: str, branch: str) -> list[str]:
     """Every reason why what a branch adds may not be merged."""
-    found = changes(base, branch)
+    found = list_changes(base, branch)
     below = [change for change in found if change.path.startswith("results/")]
     records = [change for change in below if not PUBLISHED.fullmatch(change.path)]
     if elsewhere := len(found) - len(below):
         print(f"{elsewhere} files outside results/ are changed; they were not looked at and have no influence here")
     if published := len(below) - len(records):
         print(f"{published} files of published scores are changed; they were not looked at and have no influence here")
-    size = sizes([change.blob for change in records if change.mode.startswith("100") and change.letter != "D"])
+    size = read_sizes([change.blob for change in records if change.mode.startswith("100") and change.letter != "D"])
     if len(records) > MOST_FILES or sum(size.values()) > MOST_BYTES:
         return [f"{len(records)} files of {sum(size.values())} bytes; at most {MOST_FILES} of {MOST_BYTES} are taken"]
-    reasons = {change: refusal(change, size.get(change.blob, 0)) for change in records}
+    reasons = {change: explain_refusal(change, size.get(change.blob, 0)) for change in records}
     wrong = [f"{change.shown} {why}" for change, why in reasons.items() if why]
     added = [change for change, why in reasons.items() if not why]
     named = {change.path.removesuffix(".json") for change in added if change.path.endswith(".json")}
@@ -136,9 +140,9 @@ def judge(base: str, branch: str) -> list[str]:
         folder = Path(place)
         (folder / "results").mkdir()
         print(f"{lay_out(base, added, folder)} records, {len(named)} of them of this branch", flush=True)
-        if code := bench(folder, "results", "check", "--reference"):
+        if code := run_bench(folder, "results", "check", "--reference"):
             wrong.append(f"bench results check ended with {code}: a record is not valid")
-        elif code := bench(folder, "leaderboard"):
+        elif code := run_bench(folder, "leaderboard"):
             wrong.append(f"bench leaderboard ended with {code}")
     return wrong
 

@@ -22,15 +22,15 @@ from marble_bench.scoring.frame_targets import MomentPart
 EXCERPT_S = 30.0
 
 
-def activations(times, rate_hz: float) -> np.ndarray:
+def make_activations(times, rate_hz: float) -> np.ndarray:
     """`(frames,)`: the training labels of beats as a certain probe would give them."""
     count = round(max(EXCERPT_S, times[-1] + 0.2) * rate_hz)
-    curve = 0.01 + 0.49 * MomentPart("beat").at_frames(times, count, rate_hz)[:, 0].astype(np.float64)
+    curve = 0.01 + 0.49 * MomentPart("beat").mark_frames(times, count, rate_hz)[:, 0].astype(np.float64)
     curve[np.round(np.array(times) * rate_hz).astype(int)] = 0.98
     return curve + np.random.default_rng(count).uniform(0, 1e-3, count)
 
 
-def pooled(counts: list[tuple[int, int, int]]) -> float:
+def compute_pooled_f(counts: list[tuple[int, int, int]]) -> float:
     """F over all tracks from hits, found and annotated."""
     hits, found, annotated = np.sum(counts, axis=0)
     return float(2 * hits / (found + annotated))
@@ -44,9 +44,10 @@ def measure(found, truths, tolerance_s: float) -> list[tuple[int, int, int]]:
 def report(name: str, found, truths, tracks) -> None:
     """Pooled scores, and the tracks that fail."""
     print(
-        f"{name}: F {pooled(measure(found, truths, 0.07)):.4f} at 70 ms, {pooled(measure(found, truths, 0.02)):.4f} at 20 ms"
+        f"{name}: F {compute_pooled_f(measure(found, truths, 0.07)):.4f} at 70 ms, "
+        f"{compute_pooled_f(measure(found, truths, 0.02)):.4f} at 20 ms"
     )
-    by_track = [pooled([each]) for each in measure(found, truths, 0.07)]
+    by_track = [compute_pooled_f([each]) for each in measure(found, truths, 0.07)]
     bad = [index for index, score in enumerate(by_track) if score < 0.9]
     print(f"  {len(bad)} of {len(tracks)} tracks below 0.9")
     for index in sorted(bad, key=lambda index: by_track[index]):
@@ -66,13 +67,13 @@ def main() -> None:
     files = annotation_files(asked.annotations)
     tracks = sorted(files)
     truths = [read(files[track])[0] for track in tracks]
-    curves = [activations(times, asked.rate) for times in truths]
+    curves = [make_activations(times, asked.rate) for times in truths]
     found = beat_decoder.decode(curves, asked.rate)
     report(f"{len(tracks)} tracks at {asked.rate:g} frames a second", found, truths, tracks)
     late = [times + asked.shift for times in found]
     print(
-        f"the same {1000 * asked.shift:.0f} ms late: F {pooled(measure(late, truths, 0.07)):.4f} at 70 ms, "
-        f"{pooled(measure(late, truths, 0.02)):.4f} at 20 ms"
+        f"the same {1000 * asked.shift:.0f} ms late: F {compute_pooled_f(measure(late, truths, 0.07)):.4f} at 70 ms, "
+        f"{compute_pooled_f(measure(late, truths, 0.02)):.4f} at 20 ms"
     )
     try:
         from madmom.features.beats import DBNBeatTrackingProcessor
@@ -83,7 +84,7 @@ def main() -> None:
     theirs = [processor(curve) for curve in curves]
     same = sum(np.array_equal(mine, their) for mine, their in zip(found, theirs, strict=True))
     print(
-        f"madmom's own decoder: F {pooled(measure(theirs, truths, 0.07)):.4f} at 70 ms; "
+        f"madmom's own decoder: F {compute_pooled_f(measure(theirs, truths, 0.07)):.4f} at 70 ms; "
         f"the same beats in {same} of {len(tracks)} tracks"
     )
 

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 
 from marble_bench.core import plugins
-from marble_bench.features.frames import framewise
+from marble_bench.features.frames import find_framewise_layers
 from marble_bench.scoring.targets import Frames, Stems
 
 MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "random-musicnn", "choi")
@@ -29,10 +29,12 @@ def main() -> int:
     parser.add_argument("--model", action="append", help="a model; repeatable")
     parser.add_argument("--task", action="append", help="a task; repeatable")
     asked = parser.parse_args()
-    pairs = [(task, model) for task in asked.task or plugins.task_names() for model in asked.model or MODELS]
+    pairs = [(task, model) for task in asked.task or plugins.list_task_names() for model in asked.model or MODELS]
     named = {model: plugins.find_encoder(model) for _, model in pairs}  # a wrong name is told before any work
     framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Frames, Stems))}
-    unable = [(task, model) for task, model in pairs if task in framed and not framewise(named[model].layers)]
+    unable = [
+        (task, model) for task, model in pairs if task in framed and not find_framewise_layers(named[model].layers)
+    ]
     for task, model in unable:
         print(f"{model} has no frames, which {task} asks for", file=sys.stderr)
     pairs = [pair for pair in pairs if pair not in unable]

@@ -23,12 +23,12 @@ CLIPS = 8
 ONE = "local, 1 thread"
 
 
-def digests(cache: Path) -> dict[str, str]:
+def compute_digests(cache: Path) -> dict[str, str]:
     """sha256 of every shard by name."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(cache.rglob("*.arrow"))}
 
 
-def encoders() -> list[int]:
+def find_encoder_processes() -> list[int]:
     """Process ids of the encoders on this machine's cluster."""
     found = []
     for entry in Path("/proc").iterdir():
@@ -54,15 +54,15 @@ def main() -> None:
     from marble_bench.core.task import Clip, Window
     from marble_bench.encoders import weights
     from marble_bench.features import pooled
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
     encoder = plugins.find_encoder("musicnn-mtt")
-    found = weights.resolve(encoder, cache_root())
+    found = weights.resolve(encoder, find_cache_root())
     ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     with tempfile.TemporaryDirectory() as work:
         paths = write_audio(Path(work), CLIPS)
         items = [
-            pooled.Item(Clip(path.stem, "train", path.name, "x"), path, pooled.digests([path])[0], None)
+            pooled.Item(Clip(path.stem, "train", path.name, "x"), path, pooled.compute_digests([path])[0], None)
             for path in paths
         ]
 
@@ -74,7 +74,7 @@ def main() -> None:
                 first.append(time.perf_counter())
                 rates.append(audio_s)
                 if kill and not gone and done > todo / 3:
-                    gone.append(encoders()[0])
+                    gone.append(find_encoder_processes()[0])
                     os.kill(gone[0], signal.SIGKILL)
 
             rates: list[float] = []
@@ -85,7 +85,7 @@ def main() -> None:
             total = time.perf_counter() - began
             pace = (rates[-1] - rates[0]) / (first[-1] - first[0])  # behind the first batch, all is loaded
             shown = f"{name:20}{pace:8.1f} s of audio a second{total:8.1f} s in all{', one killed' * bool(gone)}"
-            alike = digests(Path(work) / name) == digests(Path(work) / ONE)
+            alike = compute_digests(Path(work) / name) == compute_digests(Path(work) / ONE)
             print(f"{shown}, {'same bytes' if alike else f'differs by {apart(store, spans):.2g} at most'}", flush=True)
 
         def apart(store: Any, spans: Any) -> float:

@@ -41,9 +41,9 @@ def write(folder: Path, layers: int) -> None:
 
     size = jukebox.Size(width=WIDTH, heads=8, context=CONTEXT, parts=8, depth=2 * layers)
     shapes = size.shapes()
-    made = {name: torch.full(shape, 0.5, dtype=torch.float16) for name, shape in shapes.items()}
-    coder = {name: value for name, value in made.items() if not name.startswith(("prior.", "y_emb."))}
-    prior = {name: value for name, value in made.items() if name not in coder}
+    tensors = {name: torch.full(shape, 0.5, dtype=torch.float16) for name, shape in shapes.items()}
+    coder = {name: value for name, value in tensors.items() if not name.startswith(("prior.", "y_emb."))}
+    prior = {name: value for name, value in tensors.items() if name not in coder}
     for name, model in zip(jukebox.FILES, (coder, prior), strict=True):
         torch.save({"model": model, "step": 0}, folder / name, _use_new_zipfile_serialization=False)
 

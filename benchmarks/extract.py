@@ -60,7 +60,7 @@ def write_audio(folder: Path, clips: int) -> list[Path]:
     return paths
 
 
-def mert() -> Any:
+def build_mert() -> Any:
     """A HubertModel of the size of MERT-v1-95M (12 layers of 768, 320 samples a frame at 24 kHz), random weights."""
     from marble_bench.core.encoder import Encoder, stack
 
@@ -101,27 +101,27 @@ def mert() -> Any:
     )
 
 
-def cases(cache: Path, only: list[str], share: float) -> list[Case]:
+def list_cases(cache: Path, only: list[str], share: float) -> list[Case]:
     """What is measured. MusiCNN's weights come from PyPI, once."""
     from marble_bench.core import plugins
     from marble_bench.encoders import weights
 
-    made = []
+    found = []
     for name, window_s, clips in (("musicnn-mtt", 10.0, 16), ("mert-95m-random", 5.0, 2), ("mfcc", 10.0, 32)):
         if name in only:
-            encoder = mert() if name == "mert-95m-random" else plugins.find_encoder(name)
-            made.append(Case(encoder, weights.resolve(encoder, cache), window_s, max(1, round(share * clips))))
-    return made
+            encoder = build_mert() if name == "mert-95m-random" else plugins.find_encoder(name)
+            found.append(Case(encoder, weights.resolve(encoder, cache), window_s, max(1, round(share * clips))))
+    return found
 
 
-def clock(work: Callable[[], object]) -> tuple[float, float]:
+def measure_seconds(work: Callable[[], object]) -> tuple[float, float]:
     """Seconds that something takes by the clock, and of processor time in all threads."""
     began, used = time.perf_counter(), time.process_time()
     work()
     return time.perf_counter() - began, time.process_time() - used
 
 
-def loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: Path, device: str) -> None:
+def run_loop(encode: Any, encoder: Any, window_s: float, paths: list[Path], folder: Path, device: str) -> None:
     """The common loop."""
     import librosa
     import numpy as np
@@ -146,7 +146,7 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
 
     from marble_bench.core.task import Clip, Window
     from marble_bench.features import pooled, runner
-    from marble_bench.features.precision import mean_over_time
+    from marble_bench.features.precision import average_over_time
 
     paths = write_audio(work, case.clips)
     encoder, window = case.encoder, Window(length_s=case.window_s)
@@ -156,34 +156,36 @@ def measure(case: Case, rounds: int, work: Path, device: str) -> dict[str, tuple
     audio_s = case.clips * CLIP_S
 
     def ours(cache: Path, most: int | None = None) -> None:
-        found = zip(clips[:most], paths[:most], pooled.digests(paths[:most]), strict=True)
+        found = zip(clips[:most], paths[:most], pooled.compute_digests(paths[:most]), strict=True)
         pooled.extract([pooled.Item(*each, None) for each in found], ready, case.weights, window, cache, device)
 
     items = [pooled.Item(clip, path, "", None) for clip, path in zip(clips, paths, strict=True)]
 
     def decode() -> None:
         with ThreadPoolExecutor(os.cpu_count()) as pool:
-            for _ in pool.map(partial(pooled._windows, encoder=encoder, window=window), items):
+            for _ in pool.map(partial(pooled._cut_windows, encoder=encoder, window=window), items):
                 pass
 
-    waves = torch.cat([torch.from_numpy(pooled._windows(item, encoder, window)[0]) for item in items])
+    waves = torch.cat([torch.from_numpy(pooled._cut_windows(item, encoder, window)[0]) for item in items])
     step = int(runner.BATCH_S // case.window_s)
 
     def alone() -> None:
         with torch.inference_mode():
             for batch in torch.split(waves, step):
-                for layer in encode(batch.to(device), mean_over_time):
+                for layer in encode(batch.to(device), average_over_time):
                     layer.cpu().numpy()
 
     (work / "npy").mkdir()
     ours(work / "warm", 1)  # imports and compiles what all need
-    loop(encode, encoder, case.window_s, paths[:1], work / "npy", device)
+    run_loop(encode, encoder, case.window_s, paths[:1], work / "npy", device)
     taken: dict[str, list[tuple[float, float]]] = {"ours": [], "loop": [], "alone": [], "decode": []}
     for number in range(rounds):
-        taken["ours"].append(clock(partial(ours, work / f"cache{number}")))
-        taken["alone"].append(clock(alone))
-        taken["decode"].append(clock(decode))
-        taken["loop"].append(clock(partial(loop, encode, encoder, case.window_s, paths, work / "npy", device)))
+        taken["ours"].append(measure_seconds(partial(ours, work / f"cache{number}")))
+        taken["alone"].append(measure_seconds(alone))
+        taken["decode"].append(measure_seconds(decode))
+        taken["loop"].append(
+            measure_seconds(partial(run_loop, encode, encoder, case.window_s, paths, work / "npy", device))
+        )
     middle = {name: [statistics.median(each) for each in zip(*runs, strict=True)] for name, runs in taken.items()}
     return {name: (audio_s / wall, audio_s / used) for name, (wall, used) in middle.items()}
 
@@ -199,14 +201,14 @@ def main() -> None:
     parser.add_argument("--share", type=float, default=1.0, help="this part of the clips, for a busy machine")
     parser.add_argument("--device", default="cpu")
     asked = parser.parse_args()
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
     print(
         f"{asked.device}, {os.cpu_count()} cores, torch {torch.__version__}, {torch.get_num_threads()} threads; audio s/s"
     )
     heads = ("ours", "(a) loop", "(b) alone", "decode", "ours/(a)", "of the lower", "of both")
     print(f"{'':26}" + "".join(f"{head:>13}" for head in heads))
-    for case in cases(cache_root(), asked.only, asked.share):
+    for case in list_cases(find_cache_root(), asked.only, asked.share):
         work = Path(tempfile.mkdtemp(prefix="bench-extract-"))
         try:
             rates = measure(case, asked.rounds, work, asked.device)

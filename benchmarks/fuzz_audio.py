@@ -62,12 +62,12 @@ ODD_RATES = (0, 1, 8000, 44100, 192000, 2**31 - 1)
 ODD_CHANNELS = (0, 1, 2, 3, 255, 1024, 65535)
 
 
-def sounds(folder: Path) -> list[Path]:
+def write_sounds(folder: Path) -> list[Path]:
     """A file of each kind, mono and stereo, and an mp4 where PyAV is there."""
     import numpy as np
     import soundfile
 
-    made = []
+    paths = []
     seconds = np.arange(round(SECONDS * RATE_HZ)) / RATE_HZ
     noise = np.random.default_rng(0).normal(size=(len(seconds), 2))
     sound = 0.3 * np.sin(2 * np.pi * np.array([220, 330]) * seconds[:, None]) + 0.05 * noise
@@ -75,11 +75,11 @@ def sounds(folder: Path) -> list[Path]:
         for channels in (1, 2) if subtype != "GSM610" else (1,):
             path = folder / f"{form}-{subtype}-{channels}.{suffix}"
             soundfile.write(path, sound[:, :channels], RATE_HZ, format=form, subtype=subtype)
-            made.append(path)
+            paths.append(path)
     try:
         import av
     except ImportError:
-        return made
+        return paths
     path = folder / "MP4-AAC-2.mp4"
     with av.open(str(path), "w") as container:
         stream = container.add_stream("aac", rate=RATE_HZ, layout="stereo")
@@ -87,7 +87,7 @@ def sounds(folder: Path) -> list[Path]:
         frame.rate = RATE_HZ
         for packet in [*stream.encode(frame), *stream.encode(None)]:
             container.mux(packet)
-    return [*made, path]
+    return [*paths, path]
 
 
 def _flip_header(content: bytes, draw: random.Random, others: Sequence[bytes]) -> bytes:
@@ -164,7 +164,7 @@ MUTATIONS: dict[str, Callable[[bytes, random.Random, Sequence[bytes]], bytes]] =
 }
 
 
-def facts(path: Path) -> dict[str, Any]:
+def read_facts(path: Path) -> dict[str, Any]:
     """What reading a file gives: its samples' digest and count, rate, channels and oddities, or what was refused."""
     import hashlib
 
@@ -174,7 +174,7 @@ def facts(path: Path) -> dict[str, Any]:
     from marble_bench.errors import DataError
 
     try:
-        shape, odd = audio.shape(path), list[str]()
+        shape, odd = audio.read_shape(path), list[str]()
         audio.check_header(path)
         samples = audio.read_channels(path)
         mono = audio.read(path, sample_rate_hz=16000, oddities=odd)
@@ -189,7 +189,7 @@ def facts(path: Path) -> dict[str, Any]:
     }
 
 
-def child(paths: Sequence[str]) -> None:
+def run_child(paths: Sequence[str]) -> None:
     """Read files, a line of JSON for each, with a bound on memory."""
     import numpy  # noqa: F401
     import soundfile  # noqa: F401
@@ -199,14 +199,14 @@ def child(paths: Sequence[str]) -> None:
 
     soxr.resample([0.0] * 100, 8000, 16000)
     if Path(paths[0]).suffix == ".mp4":
-        facts(Path(paths[0]))
+        read_facts(Path(paths[0]))
     del audio
     taken = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (taken + MEMORY_BYTES, taken + MEMORY_BYTES))
     for path in paths:
         began = time.perf_counter()
         try:
-            found = facts(Path(path))
+            found = read_facts(Path(path))
         except BaseException as error:  # noqa: BLE001  # whatever it is, it is what is looked for
             found = {"bad": f"{type(error).__name__}: {error}"}
         print("FOUND " + json.dumps({**found, "s": time.perf_counter() - began}), flush=True)
@@ -236,7 +236,7 @@ def read_all(paths: Sequence[Path]) -> list[dict[str, Any]]:
     return found
 
 
-def untold(kind: str, content: bytes, before: dict[str, Any], after: dict[str, Any]) -> bool:
+def is_untold(kind: str, content: bytes, before: dict[str, Any], after: dict[str, Any]) -> bool:
     """Whether a change of length, rate or channels is one that no reader could see in the file itself."""
     riff = content[:4] == b"RIFF" and int.from_bytes(content[4:8], "little") + 8 == len(content)
     if riff or (content[:4] == b".snd" and sum(struct.unpack(">II", content[4:12])) == len(content)):
@@ -262,13 +262,13 @@ def judge(kind: str, content: bytes, before: dict[str, Any], after: dict[str, An
         return "unchanged" if after["digest"] == before["digest"] else "values"
     if after["odd"]:
         return "marked"
-    return "untold" if untold(kind, content, before, after) else "bad"
+    return "untold" if is_untold(kind, content, before, after) else "bad"
 
 
-def fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[tuple[str, str]], list[str], list[str]]:
+def run_fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[tuple[str, str]], list[str], list[str]]:
     """Outcomes by mutation, and a line for each that is bad, and for each that is untold."""
     draw = random.Random(seed)
-    originals = sounds(folder)
+    originals = write_sounds(folder)
     contents = [path.read_bytes() for path in originals]
     before = read_all(originals)
     if wrong := [(path.name, each) for path, each in zip(originals, before, strict=True) if "digest" not in each]:
@@ -290,7 +290,7 @@ def fuzz(count: int, seed: int, folder: Path) -> tuple[Counter[tuple[str, str]],
     return outcomes, bad, untellable
 
 
-def table(outcomes: Counter[tuple[str, str]]) -> str:
+def format_table(outcomes: Counter[tuple[str, str]]) -> str:
     """The outcomes as plain text, a row for each mutation."""
     columns = ("refused", "unchanged", "values", "marked", "untold", "bad")
     lines = [f"{'mutation':18}" + "".join(f"{column:>11}" for column in columns)]
@@ -308,13 +308,13 @@ def main() -> int:
     parser.add_argument("--child", nargs="*", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child:
-        child(options.child)
+        run_child(options.child)
         return 0
     with tempfile.TemporaryDirectory() as scratch:
         folder = options.keep or Path(scratch)
         folder.mkdir(parents=True, exist_ok=True)
-        outcomes, bad, untellable = fuzz(options.count, options.seed, folder)
-    print(table(outcomes))
+        outcomes, bad, untellable = run_fuzz(options.count, options.seed, folder)
+    print(format_table(outcomes))
     for line in untellable:
         print(f"UNTOLD {line}")
     for line in bad:

@@ -48,7 +48,7 @@ from marble_bench.core import plugins
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus, inspection
-from marble_bench.data.checks import behind_the_end
+from marble_bench.data.checks import check_ends
 from marble_bench.data.examples import find
 from marble_bench.errors import DataError
 from marble_bench.scoring.targets import Frames
@@ -84,11 +84,11 @@ class Tally:
 # ---- corpora
 
 
-def _module(name: str) -> Any:
+def _load_module(name: str) -> Any:
     return importlib.import_module(f"{CORPORA}.{name}")
 
 
-def _named(names: Sequence[str], root: Path) -> tuple[Named, ...]:
+def _make_named(names: Sequence[str], root: Path) -> tuple[Named, ...]:
     """Tasks whose counts are those of the corpus made here, so that one clip more or less is as wrong as in a whole
     corpus."""
     found = []
@@ -100,16 +100,16 @@ def _named(names: Sequence[str], root: Path) -> tuple[Named, ...]:
     return tuple(found)
 
 
-def _noise(root: Path, rate_hz: int, length_s: float) -> Path:
+def _write_noise(root: Path, rate_hz: int, length_s: float) -> Path:
     path = root / ".noise.wav"
     random_ = np.random.default_rng(0)
     soundfile.write(path, 0.1 * random_.standard_normal(round(rate_hz * length_s)), rate_hz, subtype="PCM_U8")
     return path
 
 
-def _sounds(root: Path, rate_hz: int, names: Sequence[str], length_s: float = 0.1) -> None:
+def _write_sounds(root: Path, rate_hz: int, names: Sequence[str], length_s: float = 0.1) -> None:
     """One file of noise under every name."""
-    noise = _noise(root, rate_hz, length_s)
+    noise = _write_noise(root, rate_hz, length_s)
     for name in names:
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         os.link(noise, root / name)
@@ -118,9 +118,9 @@ def _sounds(root: Path, rate_hz: int, names: Sequence[str], length_s: float = 0.
 
 def make_emomusic(root: Path) -> Made:
     """All 744 songs with the ratings of the shipped list, which a changed one is compared with."""
-    emomusic = _module("emomusic")
+    emomusic = _load_module("emomusic")
     songs = emomusic.songs()
-    _sounds(root, emomusic.RATE_HZ, [f"clips_45seconds/{row['song_id']}.mp3" for row in songs])
+    _write_sounds(root, emomusic.RATE_HZ, [f"clips_45seconds/{row['song_id']}.mp3" for row in songs])
     rated = [[r["song_id"], r["mean_arousal"], "0.5", f"{r['mean_valence']}\t", "0.5"] for r in songs]
     head = ["song_id", " mean_arousal", " std_arousal", " mean_valence", " std_valence"]
     infos = [
@@ -133,27 +133,27 @@ def make_emomusic(root: Path) -> Made:
     for name, rows in ((emomusic.RATINGS, [head, *rated]), (emomusic.SONGS, [names, *infos])):
         with (root / name).open("w", encoding="utf-8", newline="") as file:
             csv.writer(file, lineterminator="\r\n").writerows(rows)
-    return Made("emomusic", root, (emomusic.RATINGS, emomusic.SONGS), _named(["emo"], root))
+    return Made("emomusic", root, (emomusic.RATINGS, emomusic.SONGS), _make_named(["emo"], root))
 
 
 def make_giantsteps(root: Path) -> Made:
-    giantsteps = _module("giantsteps")
+    giantsteps = _load_module("giantsteps")
     songs = giantsteps.songs()
     homes = {row["track"]: giantsteps.FOLDERS[row["collection"]] for row in songs}
-    _sounds(root, 16000, [f"{homes[row['track']]}/audio/{row['track']}.LOFI.mp3" for row in songs])
+    _write_sounds(root, 16000, [f"{homes[row['track']]}/audio/{row['track']}.LOFI.mp3" for row in songs])
     labels = []
     for row in songs[::60]:
         labels.append(f"{homes[row['track']]}/annotations/key/{row['track']}.LOFI.key")
         (root / labels[-1]).parent.mkdir(parents=True, exist_ok=True)
         (root / labels[-1]).write_text(row["key"])
-    return Made("giantsteps", root, tuple(labels), _named(["gs"], root))
+    return Made("giantsteps", root, tuple(labels), _make_named(["gs"], root))
 
 
 def make_gtzan_rhythm(root: Path) -> Made:
     """Half of the tracks in JAMS, half in `.beats`, in four forms."""
-    rhythm = _module("gtzan_rhythm")
+    rhythm = _load_module("gtzan_rhythm")
     chosen = [row for split in SPLITS for row in rhythm.tracks() if row["split"] == split][::40]
-    _sounds(root, rhythm.RATE_HZ, [f"genres/{row['genre']}/{row['track']}.au" for row in chosen], rhythm.MINI_S)
+    _write_sounds(root, rhythm.RATE_HZ, [f"genres/{row['genre']}/{row['track']}.au" for row in chosen], rhythm.MINI_S)
     labels = []
     for number, row in enumerate(chosen):
         random_ = np.random.default_rng(number)
@@ -172,24 +172,24 @@ def make_gtzan_rhythm(root: Path) -> Made:
             text = "".join((f"{t}\t{p}\n", f"{t}\t{b}.{p}\n", f"{t}\t{p}\t{b}\n", f"{t}\n")[form] for t, p, b in rows)
         (root / labels[-1]).parent.mkdir(parents=True, exist_ok=True)
         (root / labels[-1]).write_text(text)
-    return Made("gtzan-rhythm", root, tuple(labels), _named(["gtzan-rhythm"], root))
+    return Made("gtzan-rhythm", root, tuple(labels), _make_named(["gtzan-rhythm"], root))
 
 
 def make_magnatagatune(root: Path) -> Made:
-    mtt = _module("magnatagatune")
+    mtt = _load_module("magnatagatune")
     random_ = random.Random(0)
     paths = [f"{'0123456789abcdef'[n % 16]}/artist-album-{n:02}-song_{n}-0-29.mp3" for n in range(64)]
-    _sounds(root, mtt.RATE_HZ, [f"mp3/{path}" for path in paths])
+    _write_sounds(root, mtt.RATE_HZ, [f"mp3/{path}" for path in paths])
     rows = [[str(7 * n + 2), *(str(int(random_.random() < 0.2)) for _ in mtt.TAGS), paths[n]] for n in range(64)]
     with (root / mtt.ANNOTATIONS).open("w", encoding="utf-8", newline="") as file:
         csv.writer(file, delimiter="\t", lineterminator="\n").writerows([["clip_id", *mtt.TAGS, "mp3_path"], *rows])
-    return Made("magnatagatune", root, (mtt.ANNOTATIONS,), _named(["mtt"], root))
+    return Made("magnatagatune", root, (mtt.ANNOTATIONS,), _make_named(["mtt"], root))
 
 
 def make_mtg_jamendo(root: Path) -> Made:
     """A miniature, since lists on disk are read in one alone; its marker has the lists' digests, which `data check`
     compares."""
-    mtg = _module("mtg_jamendo")
+    mtg = _load_module("mtg_jamendo")
     random_ = random.Random(0)
     labels = []
     chosen = [
@@ -197,7 +197,7 @@ def make_mtg_jamendo(root: Path) -> Made:
         for split in SPLITS
         for number in range(12 * SPLITS.index(split), 12 * SPLITS.index(split) + 12)
     ]
-    _sounds(root, mtg.RATE_HZ, [f"audio-low/{n % 100:02}/{n}.low.mp3" for _, n in chosen])
+    _write_sounds(root, mtg.RATE_HZ, [f"audio-low/{n % 100:02}/{n}.low.mp3" for _, n in chosen])
     for subset in mtg.SUBSETS:
         for split, makers in mtg.MAKERS_SPLITS.items():
             lines = [mtg.HEAD]
@@ -218,7 +218,7 @@ def make_mtg_jamendo(root: Path) -> Made:
 
 
 def make_nsynth(root: Path) -> Made:
-    nsynth = _module("nsynth")
+    nsynth = _load_module("nsynth")
     labels = []
     for place, split in enumerate(SPLITS):
         entries = {}
@@ -231,15 +231,15 @@ def make_nsynth(root: Path) -> Made:
                 "instrument_family": nsynth.FAMILIES.index(family), "instrument_family_str": family,
                 "pitch": pitch, "velocity": 100, "sample_rate": 16000,
             }  # fmt: skip
-        _sounds(root, nsynth.RATE_HZ, [f"nsynth-{split}/audio/{name}.wav" for name in entries])
+        _write_sounds(root, nsynth.RATE_HZ, [f"nsynth-{split}/audio/{name}.wav" for name in entries])
         labels.append(f"nsynth-{split}/examples.json")
         (root / labels[-1]).write_text(json.dumps(entries, indent=1))
-    return Made("nsynth", root, tuple(labels), _named(["nsynth-instrument", "nsynth-pitch"], root))
+    return Made("nsynth", root, tuple(labels), _make_named(["nsynth-instrument", "nsynth-pitch"], root))
 
 
 def make_lists(root: Path) -> list[Made]:
     """The shipped lists, whose digests are known: of GTZAN, VocalSet, MUSDB18, and all others."""
-    shutil.copytree(_module_lists().SPLIT_LISTS, root, dirs_exist_ok=True)
+    shutil.copytree(_load_module_lists().SPLIT_LISTS, root, dirs_exist_ok=True)
     tasks = {
         "gtzan": (["gtzan"], ["gtzan.csv"]),
         "vocalset": (["vocalset-technique", "vocalset-singer"], ["vocalset_technique.csv", "vocalset_singer.csv"]),
@@ -255,7 +255,7 @@ def make_lists(root: Path) -> list[Made]:
     ]
 
 
-def _module_lists() -> Any:
+def _load_module_lists() -> Any:
     return importlib.import_module(CORPORA)
 
 
@@ -274,7 +274,7 @@ MAKERS: dict[str, Callable[[Path], Made]] = {
 Mutation = Callable[[random.Random, str, str], str | bytes]
 
 
-def _rows(change: Callable[[random.Random, list[str]], list[str]]) -> Mutation:
+def _mutate_rows(change: Callable[[random.Random, list[str]], list[str]]) -> Mutation:
     """A change of the lines, their ends kept."""
 
     def mutate(drawn: random.Random, text: str, delimiter: str) -> str:
@@ -283,7 +283,7 @@ def _rows(change: Callable[[random.Random, list[str]], list[str]]) -> Mutation:
     return mutate
 
 
-def _cells(change: Callable[[random.Random, list[str]], list[str]], head: bool = False) -> Mutation:
+def _mutate_cells(change: Callable[[random.Random, list[str]], list[str]], head: bool = False) -> Mutation:
     """A change of the cells of one line: of the head, or of any behind it."""
 
     def mutate(drawn: random.Random, text: str, delimiter: str) -> str:
@@ -296,7 +296,7 @@ def _cells(change: Callable[[random.Random, list[str]], list[str]], head: bool =
     return mutate
 
 
-def _cell(*values: str) -> Mutation:
+def _replace_cell(*values: str) -> Mutation:
     """One cell becomes one of these; `{}` is what it was."""
 
     def change(drawn: random.Random, cells: list[str]) -> list[str]:
@@ -304,7 +304,7 @@ def _cell(*values: str) -> Mutation:
         cells[at] = drawn.choice(values).replace("{}", cells[at])
         return cells
 
-    return _cells(change)
+    return _mutate_cells(change)
 
 
 def _drop(drawn: random.Random, parts: list[str]) -> list[str]:
@@ -312,7 +312,7 @@ def _drop(drawn: random.Random, parts: list[str]) -> list[str]:
     return parts
 
 
-def _again(drawn: random.Random, parts: list[str]) -> list[str]:
+def _repeat_part(drawn: random.Random, parts: list[str]) -> list[str]:
     at = drawn.randrange(len(parts))
     return [*parts[:at], parts[at], *parts[at:]]
 
@@ -331,13 +331,13 @@ def _insert(what: str) -> Callable[[random.Random, list[str]], list[str]]:
     return change
 
 
-def _column(how: str) -> Mutation:
+def _mutate_column(how: str) -> Mutation:
     """A whole column is dropped, doubled, or exchanged with its neighbour."""
 
     def mutate(drawn: random.Random, text: str, delimiter: str) -> str:
         lines = text.splitlines(keepends=True)
         at = drawn.randrange(max(1, lines[0].count(delimiter) + 1)) if lines else 0
-        made = []
+        changed = []
         for line in lines:
             body = line.rstrip("\r\n")
             cells = body.split(delimiter)
@@ -348,13 +348,13 @@ def _column(how: str) -> Mutation:
                     cells.insert(at, cells[at])
                 else:
                     cells[at], cells[at - 1] = cells[at - 1], cells[at]
-            made.append(delimiter.join(cells) + line[len(body) :])
-        return "".join(made)
+            changed.append(delimiter.join(cells) + line[len(body) :])
+        return "".join(changed)
 
     return mutate
 
 
-def _digit(drawn: random.Random, text: str, delimiter: str) -> str:
+def _change_digit(drawn: random.Random, text: str, delimiter: str) -> str:
     places = [at for at, letter in enumerate(text) if letter.isdigit()]
     if not places:
         return text
@@ -362,12 +362,12 @@ def _digit(drawn: random.Random, text: str, delimiter: str) -> str:
     return text[:at] + drawn.choice([d for d in "0123456789" if d != text[at]]) + text[at + 1 :]
 
 
-def _letter(drawn: random.Random, text: str, delimiter: str) -> str:
+def _change_letter(drawn: random.Random, text: str, delimiter: str) -> str:
     at = drawn.randrange(max(1, len(text)))
     return text[:at] + drawn.choice("aZ\u00e9\u0301 \t\"',;.-_/\\0{}[]\n\u2028") + text[at + 1 :]
 
 
-def _spliced(*pieces: bytes) -> Mutation:
+def _splice(*pieces: bytes) -> Mutation:
     def mutate(drawn: random.Random, text: str, delimiter: str) -> bytes:
         content = text.encode()
         at = drawn.randrange(len(content) + 1)
@@ -376,19 +376,19 @@ def _spliced(*pieces: bytes) -> Mutation:
     return mutate
 
 
-def _bit(drawn: random.Random, text: str, delimiter: str) -> bytes:
+def _flip_bit(drawn: random.Random, text: str, delimiter: str) -> bytes:
     content = bytearray(text.encode())
     if content:
         content[drawn.randrange(len(content))] ^= 1 << drawn.randrange(8)
     return bytes(content)
 
 
-def _truncated(drawn: random.Random, text: str, delimiter: str) -> bytes:
+def _truncate(drawn: random.Random, text: str, delimiter: str) -> bytes:
     content = text.encode()
     return content[: drawn.randrange(max(1, len(content)))]
 
 
-def _structure(drawn: random.Random, text: str, delimiter: str) -> str:
+def _change_structure(drawn: random.Random, text: str, delimiter: str) -> str:
     """JSON of another shape; other text is put into brackets."""
     try:
         whole = json.loads(text)
@@ -440,12 +440,12 @@ def _structure(drawn: random.Random, text: str, delimiter: str) -> str:
 SHAPES = ("null", "[]", "{}", "1", '"x"', "NaN", "[NaN]", '{"annotations": [[]]}')
 MUTATIONS: dict[str, tuple[Mutation, ...]] = {
     "rows": (
-        _rows(_drop),
-        _rows(_again),
-        _rows(_exchange),
-        _rows(_insert("\n")),
-        _rows(_insert("\t\n")),
-        _rows(_insert("# a comment\n")),
+        _mutate_rows(_drop),
+        _mutate_rows(_repeat_part),
+        _mutate_rows(_exchange),
+        _mutate_rows(_insert("\n")),
+        _mutate_rows(_insert("\t\n")),
+        _mutate_rows(_insert("# a comment\n")),
         lambda drawn, text, delimiter: text + "\n\n",
         lambda drawn, text, delimiter: "".join(text.splitlines(keepends=True)[1:]),
         lambda drawn, text, delimiter: text.splitlines(keepends=True)[0] + text if text else text,
@@ -453,34 +453,34 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         lambda drawn, text, delimiter: "",
     ),
     "columns": (
-        _column("drop"),
-        _column("double"),
-        _column("exchange"),
-        _cells(_again, head=True),
-        _cells(_drop, head=True),
-        _cells(_exchange, head=True),
-        _cells(_drop),
-        _cells(_again),
-        _cells(_exchange),
+        _mutate_column("drop"),
+        _mutate_column("double"),
+        _mutate_column("exchange"),
+        _mutate_cells(_repeat_part, head=True),
+        _mutate_cells(_drop, head=True),
+        _mutate_cells(_exchange, head=True),
+        _mutate_cells(_drop),
+        _mutate_cells(_repeat_part),
+        _mutate_cells(_exchange),
     ),
     "cells": (
-        _cell("NaN", "inf", "-1", "2", "1.0", "TRUE", ""),
-        _cell(" {}", "{} ", "\u00a0{}"),
-        _cell('"{}', '{}"', '"{}"x', '""{}'),
-        _cell("{},5", "{};{}"),
-        _cell("{}" * 40_000, "x" * 200_000, "9" * 5000),
-        _cell("e\u0301{}", "\u00e9{}"),
+        _replace_cell("NaN", "inf", "-1", "2", "1.0", "TRUE", ""),
+        _replace_cell(" {}", "{} ", "\u00a0{}"),
+        _replace_cell('"{}', '{}"', '"{}"x', '""{}'),
+        _replace_cell("{},5", "{};{}"),
+        _replace_cell("{}" * 40_000, "x" * 200_000, "9" * 5000),
+        _replace_cell("e\u0301{}", "\u00e9{}"),
     ),
     "ids": (
-        _cell("../../../etc/passwd", "/etc/passwd", "con", "{}/../{}", "{}x", "X{}"),
-        _cells(lambda drawn, cells: [f"{cells[0]}0", *cells[1:]]),
-        _cells(lambda drawn, cells: [cells[0].swapcase() + "'", *cells[1:]]),
+        _replace_cell("../../../etc/passwd", "/etc/passwd", "con", "{}/../{}", "{}x", "X{}"),
+        _mutate_cells(lambda drawn, cells: [f"{cells[0]}0", *cells[1:]]),
+        _mutate_cells(lambda drawn, cells: [cells[0].swapcase() + "'", *cells[1:]]),
     ),
-    "values": (_digit, _digit, _letter),
+    "values": (_change_digit, _change_digit, _change_letter),
     "bytes": (
-        _bit,
-        _truncated,
-        _spliced(b"\0", b"\xe9", b"\xff\xfe", b"\x80\x81", b"\xed\xa0\x80", b"\r", b"\x1a", b"\x0c"),
+        _flip_bit,
+        _truncate,
+        _splice(b"\0", b"\xe9", b"\xff\xfe", b"\x80\x81", b"\xed\xa0\x80", b"\r", b"\x1a", b"\x0c"),
     ),
     "encoding": (
         lambda drawn, text, delimiter: text.encode("utf-16"),
@@ -488,15 +488,15 @@ MUTATIONS: dict[str, tuple[Mutation, ...]] = {
         lambda drawn, text, delimiter: text.encode("utf-32"),
         lambda drawn, text, delimiter: b"\xef\xbb\xbf" + text.encode(),
         lambda drawn, text, delimiter: b"\xef\xbb\xbf" * 2 + text.encode(),
-        lambda drawn, text, delimiter: _spliced("\u00e9".encode("latin-1"))(drawn, text, delimiter),
+        lambda drawn, text, delimiter: _splice("\u00e9".encode("latin-1"))(drawn, text, delimiter),
         lambda drawn, text, delimiter: text.replace("\r\n", "\n").replace("\n", "\r\n").encode(),
         lambda drawn, text, delimiter: text.replace("\r\n", "\n").replace("\n", "\r").encode(),
         lambda drawn, text, delimiter: text.encode("utf-7"),
         lambda drawn, text, delimiter: gzip.compress(text.encode()),
     ),
     "structure": (
-        _structure,
-        _structure,
+        _change_structure,
+        _change_structure,
         lambda drawn, text, delimiter: "[" * 100_000,
         lambda drawn, text, delimiter: '{"a":' * 20_000 + "1" + "}" * 20_000,
         lambda drawn, text, delimiter: drawn.choice(SHAPES),
@@ -510,9 +510,9 @@ MAY_CHANGE_VALUES = ("values", "columns", "cells", "bytes", "rows", "structure",
 
 
 @contextmanager
-def lists_at(place: Path | None) -> Iterator[None]:
+def use_lists_at(place: Path | None) -> Iterator[None]:
     """The shipped lists are read from a folder, and read again."""
-    modules = [_module_lists(), _module("mtg_jamendo")]
+    modules = [_load_module_lists(), _load_module("mtg_jamendo")]
     before = [module.SPLIT_LISTS for module in modules]
     try:
         for module in modules:
@@ -528,81 +528,85 @@ def lists_at(place: Path | None) -> Iterator[None]:
 def forget() -> None:
     """What was read of lists and folders is read again."""
     for name in ("emomusic", "giantsteps", "musdb18"):
-        _module(name).songs.cache_clear()
-    _module("vocalset")._recordings.cache_clear()
+        _load_module(name).songs.cache_clear()
+    _load_module("vocalset")._recordings.cache_clear()
 
 
-def read(made: Made, named: Named) -> list[Clip]:
+def read(made_corpus: Made, named: Named) -> list[Clip]:
     """Every clip of a task with its label, tried as `bench check` and `bench run` try it."""
     task = named.task
-    if made.lists:
-        clips = corpus.listed(named, None)
+    if made_corpus.lists:
+        clips = corpus.list_clips(named, None)
     else:
-        there = find(named, made.root).examples
+        there = find(named, made_corpus.root).examples
         clips = there.clips
-        if isinstance(task.target, Frames) and (wrong := behind_the_end(task.target, there)):
+        if isinstance(task.target, Frames) and (wrong := check_ends(task.target, there)):
             raise DataError("\n".join(wrong[:10]))
     task.target.encode([clip.target for clip in clips], [clip.id for clip in clips])
     return clips
 
 
-def look(made: Made) -> list[str]:
+def look(made_corpus: Made) -> list[str]:
     """What `bench data check` finds."""
-    if made.lists:
+    if made_corpus.lists:
         return []
     try:
-        report = inspection.inspect(made.tasks[0].task.corpus, list(made.tasks), made.root, deep=False)
+        report = inspection.inspect(
+            made_corpus.tasks[0].task.corpus, list(made_corpus.tasks), made_corpus.root, deep=False
+        )
     except DataError as error:
         return [str(error)]
     damaged = [f"{name}: {why}" for name, why in report.damaged.items()]
     return [*report.annotations, *damaged, *report.missing, *report.warnings]
 
 
-def facts(clips: Sequence[Clip]) -> dict[str, tuple[Any, ...]]:
+def read_facts(clips: Sequence[Clip]) -> dict[str, tuple[Any, ...]]:
     return {clip.id: (clip.split, clip.audio, clip.group, clip.start_s, clip.duration_s) for clip in clips}
 
 
-def _but_ids(clips: Sequence[Clip]) -> set[tuple[Any, ...]]:
+def _drop_ids(clips: Sequence[Clip]) -> set[tuple[Any, ...]]:
     return {(clip.split, clip.audio, clip.group, clip.target) for clip in clips}
 
 
-def judge(made: Made, sound: dict[str, list[Clip]], usual: list[str], label: str, kind: str) -> tuple[str, str]:
+def judge(made_corpus: Made, sound: dict[str, list[Clip]], usual: list[str], label: str, kind: str) -> tuple[str, str]:
     """The outcome of a trial, and why it is bad or what was accepted. usual: what is found of the sound corpus."""
-    started, told, found = time.perf_counter(), [], {}
+    started, messages, found = time.perf_counter(), [], {}
     try:
-        for named in made.tasks:
+        for named in made_corpus.tasks:
             try:
-                found[named.name] = read(made, named)
+                found[named.name] = read(made_corpus, named)
             except DataError as error:
-                told.append(str(error))
-        seen = [words for words in look(made) if words not in usual]
+                messages.append(str(error))
+        seen = [words for words in look(made_corpus) if words not in usual]
     except Exception as error:  # noqa: BLE001  # whatever it is: that is what is looked for
         return "bad", f"{type(error).__name__}: {str(error)[:200]}"
     lasted_s = time.perf_counter() - started
     if lasted_s > SLOWEST_S:
         return "bad", f"took {lasted_s:.1f} s"
-    if long := next((words for words in [*told, *seen] if len(words) > LONGEST), None):
+    if long := next((words for words in [*messages, *seen] if len(words) > LONGEST), None):
         return "bad", f"an error of {len(long):,} characters: {long[:200]}"
-    if told:
+    if messages:
         name = Path(label).name
-        named_it = any(name in words or Path(label).stem in words or "annotations list" in words for words in told)
-        by_path = any("missing" in words or "none of the" in words for words in told)  # a path that leads nowhere
+        named_it = any(name in words or Path(label).stem in words or "annotations list" in words for words in messages)
+        by_path = any("missing" in words or "none of the" in words for words in messages)  # a path that leads nowhere
         if not named_it and not by_path:
-            return "bad", f"the error does not name {label}: {told[0][:200]}"
+            return "bad", f"the error does not name {label}: {messages[0][:200]}"
         return (
-            ("refused", "") if seen or made.lists else ("bad", f"data check found nothing; a run says {told[0][:200]}")
+            ("refused", "")
+            if seen or made_corpus.lists
+            else ("bad", f"data check found nothing; a run says {messages[0][:200]}")
         )
     if seen:
         return "refused", ""
     for name, clips in found.items():
-        if facts(clips) != facts(sound[name]):
-            if made.name == "magnatagatune" and not _but_ids(sound[name]) ^ _but_ids(clips):
+        if read_facts(clips) != read_facts(sound[name]):
+            if made_corpus.name == "magnatagatune" and not _drop_ids(sound[name]) ^ _drop_ids(clips):
                 return "plausible", "another clip_id, which no published list has"
             return "bad", f"{name} has other clips, and nothing was said"
     changed = [
         (before, after)
         for name, clips in found.items()
-        for before, after in zip(sorted(sound[name], key=_id), sorted(clips, key=_id), strict=True)
+        for before, after in zip(sorted(sound[name], key=_get_id), sorted(clips, key=_get_id), strict=True)
         if before.target != after.target
     ]
     if not changed:
@@ -612,35 +616,35 @@ def judge(made: Made, sound: dict[str, list[Clip]], usual: list[str], label: str
     return ("plausible", words) if kind in MAY_CHANGE_VALUES else ("bad", words)
 
 
-def _id(clip: Clip) -> str:
+def _get_id(clip: Clip) -> str:
     return clip.id
 
 
-def corpora(place: Path, names: Sequence[str] = ()) -> list[Made]:
+def make_corpora(place: Path, names: Sequence[str] = ()) -> list[Made]:
     """The corpora, made in a folder. names: only these; `lists` are the shipped ones."""
-    made = []
+    found = []
     for name, maker in MAKERS.items():
         if not names or name in names:
             (place / name).mkdir(parents=True)
-            made.append(maker(place / name))
-    return made + (make_lists(place / "lists") if not names or "lists" in names else [])
+            found.append(maker(place / name))
+    return found + (make_lists(place / "lists") if not names or "lists" in names else [])
 
 
-def fuzz(place: Path, count: int, seed: int, names: Sequence[str] = ()) -> Tally:
+def run_fuzz(place: Path, count: int, seed: int, names: Sequence[str] = ()) -> Tally:
     """`count` trials over all corpora in turn, in a folder of one's own."""
-    drawn, tally, before_mb = random.Random(seed), Tally(), _peak_mb()
-    every = corpora(place, names)
+    drawn, tally, before_mb = random.Random(seed), Tally(), _measure_peak_mb()
+    every = make_corpora(place, names)
     sound: dict[str, dict[str, list[Clip]]] = {}
     usual: dict[str, list[str]] = {}
-    for made in every:
-        with lists_at(made.root if made.lists else None):
-            sound[made.name] = {named.name: read(made, named) for named in made.tasks}
-            usual[made.name] = look(made)
+    for made_corpus in every:
+        with use_lists_at(made_corpus.root if made_corpus.lists else None):
+            sound[made_corpus.name] = {named.name: read(made_corpus, named) for named in made_corpus.tasks}
+            usual[made_corpus.name] = look(made_corpus)
     kinds = list(MUTATIONS)
     for trial in range(count):
-        made, kind = every[trial % len(every)], kinds[trial // len(every) % len(kinds)]
-        label = drawn.choice(made.labels)
-        content = (made.root / label).read_bytes()
+        made_corpus, kind = every[trial % len(every)], kinds[trial // len(every) % len(kinds)]
+        label = drawn.choice(made_corpus.labels)
+        content = (made_corpus.root / label).read_bytes()
         packed = label.endswith(".gz")
         text = (gzip.decompress(content) if packed else content).decode()
         number = drawn.randrange(len(MUTATIONS[kind]))
@@ -648,30 +652,30 @@ def fuzz(place: Path, count: int, seed: int, names: Sequence[str] = ()) -> Tally
         changed = MUTATIONS[kind][number](drawn, text, delimiter)
         changed = changed.encode("utf-8", "surrogatepass") if isinstance(changed, str) else changed
         try:
-            (made.root / label).unlink()
-            (made.root / label).write_bytes(gzip.compress(changed) if packed else changed)
-            with lists_at(made.root if made.lists else None):
-                outcome, words = judge(made, sound[made.name], usual[made.name], label, kind)
+            (made_corpus.root / label).unlink()
+            (made_corpus.root / label).write_bytes(gzip.compress(changed) if packed else changed)
+            with use_lists_at(made_corpus.root if made_corpus.lists else None):
+                outcome, words = judge(made_corpus, sound[made_corpus.name], usual[made_corpus.name], label, kind)
         finally:
-            (made.root / label).write_bytes(content)
-        tally.by_corpus[made.name, outcome] += 1
+            (made_corpus.root / label).write_bytes(content)
+        tally.by_corpus[made_corpus.name, outcome] += 1
         tally.by_kind[kind, outcome] += 1
-        where = f"trial {trial}: {kind} {number} of {made.name} {label}: {words}"
+        where = f"trial {trial}: {kind} {number} of {made_corpus.name} {label}: {words}"
         if outcome == "bad":
             tally.bad.append(where)
         elif outcome == "plausible":
             tally.accepted.append(where)
-    if (peak_mb := _peak_mb()) > max(MOST_MB, before_mb):
+    if (peak_mb := _measure_peak_mb()) > max(MOST_MB, before_mb):
         tally.bad.append(f"{peak_mb:,.0f} MB of memory")
     return tally
 
 
-def _peak_mb() -> float:
+def _measure_peak_mb() -> float:
     """The most memory that this process has had so far; in one that did something else before, what came before counts."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def table(counts: Counter[tuple[str, str]], what: str) -> str:
+def format_table(counts: Counter[tuple[str, str]], what: str) -> str:
     """Outcomes as plain text, a line for each corpus or kind."""
     names = list(dict.fromkeys(name for name, _ in counts))
     out = io.StringIO()
@@ -691,9 +695,9 @@ def main() -> None:
     options = asked.parse_args()
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as place:
-        tally = fuzz(Path(place), options.count, options.seed, options.corpus)
-    print(table(tally.by_corpus, "corpus"))
-    print(table(tally.by_kind, "mutation"))
+        tally = run_fuzz(Path(place), options.count, options.seed, options.corpus)
+    print(format_table(tally.by_corpus, "corpus"))
+    print(format_table(tally.by_kind, "mutation"))
     for line in tally.accepted:
         print(f"plausible: {line}")
     for line in tally.bad:

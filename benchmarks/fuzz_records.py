@@ -64,26 +64,26 @@ STRANGE = (
 )
 
 
-def leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+def iterate_leaves(value: Any, place: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
     """The places of all values in a record that hold no others."""
     inside = value.items() if isinstance(value, dict) else enumerate(value) if isinstance(value, list) else None
     if not inside:
         yield place
         return
     for key, each in inside:
-        yield from leaves(each, (*place, key))
+        yield from iterate_leaves(each, (*place, key))
 
 
-def _parent(record: Any, place: Sequence[Any]) -> Any:
+def _find_parent(record: Any, place: Sequence[Any]) -> Any:
     for key in place[:-1]:
         record = record[key]
     return record
 
 
-def of_json(record: dict[str, Any], draw: random.Random) -> tuple[str, str]:
+def mutate_json(record: dict[str, Any], draw: random.Random) -> tuple[str, str]:
     """Change a record; the kind of change and the place."""
-    place = draw.choice([each for each in leaves(record) if each and each[0] != "digests"])
-    parent, key, name = _parent(record, place), place[-1], ".".join(map(str, place))
+    place = draw.choice([each for each in iterate_leaves(record) if each and each[0] != "digests"])
+    parent, key, name = _find_parent(record, place), place[-1], ".".join(map(str, place))
     how = draw.choice(("value", "value", "type", "removed", "added"))
     if how == "removed":
         del parent[key]
@@ -95,11 +95,11 @@ def of_json(record: dict[str, Any], draw: random.Random) -> tuple[str, str]:
     elif how == "type":
         parent[key] = draw.choice(STRANGE)
     else:
-        parent[key] = _plausible(parent[key], draw)
+        parent[key] = _draw_plausible(parent[key], draw)
     return how, name
 
 
-def _plausible(value: Any, draw: random.Random) -> Any:
+def _draw_plausible(value: Any, draw: random.Random) -> Any:
     """Another value of the same kind."""
     if isinstance(value, bool) or value is None:
         return not value
@@ -112,7 +112,7 @@ def _plausible(value: Any, draw: random.Random) -> Any:
     return f"{value}x" if isinstance(value, str) else value
 
 
-def of_table(frame: Any, kind: str, draw: random.Random) -> tuple[Any, str, str]:
+def mutate_table(frame: Any, kind: str, draw: random.Random) -> tuple[Any, str, str]:
     """A changed table, the kind of change and the place."""
     import numpy as np
 
@@ -127,11 +127,11 @@ def of_table(frame: Any, kind: str, draw: random.Random) -> tuple[Any, str, str]
         if how == "cell":
             cells[row] = draw.choice(STRANGE)
         elif isinstance(held, list):
-            cells[row] = [_plausible(float(held[0]), draw), *held[1:]] if held else [1.0]
+            cells[row] = [_draw_plausible(float(held[0]), draw), *held[1:]] if held else [1.0]
         else:
-            cells[row] = _plausible(held, draw)
+            cells[row] = _draw_plausible(held, draw)
         return frame.assign(**{column: cells}), how, name
-    made = {
+    changed = {
         "column": lambda: frame.assign(**{draw.choice(("extra", "a\x1b", "Seed")): 1}),
         "dropped": lambda: frame.drop(columns=column),
         "rows": lambda: frame.drop(index=frame.index[row : row + draw.choice((1, 5, len(frame)))]),
@@ -141,10 +141,10 @@ def of_table(frame: Any, kind: str, draw: random.Random) -> tuple[Any, str, str]
         "nothing": lambda: frame.assign(**{column: None}),
         "infinite": lambda: frame.assign(**{column: [draw.choice((float("inf"), 1e308))] * len(frame)}),
     }[how]()
-    return made, how, f"{kind}.{column}" if how not in ("rows", "twice", "column") else kind
+    return changed, how, f"{kind}.{column}" if how not in ("rows", "twice", "column") else kind
 
 
-def of_bytes(held: bytes, draw: random.Random) -> bytes:
+def mutate_bytes(held: bytes, draw: random.Random) -> bytes:
     """A file cut, with a part flipped, or with something put in."""
     at = draw.randrange(max(1, len(held)))
     how = draw.choice(("cut", "flip", "put", "empty", "encoding"))
@@ -163,17 +163,17 @@ def mutate(path: Path, draw: random.Random) -> tuple[str, str]:
 
     from marble_bench.records import results
 
-    files = {"json": path, **{kind: results.table_path(path, kind) for kind in results.TABLES}}
+    files = {"json": path, **{kind: results.find_table_path(path, kind) for kind in results.TABLES}}
     part, careful = draw.choice(("json", "json", "json", "grid", "predictions", "bytes")), draw.random() < 0.8
     if part == "bytes":
         which = draw.choice(list(files))
-        files[which].write_bytes(of_bytes(files[which].read_bytes(), draw))
+        files[which].write_bytes(mutate_bytes(files[which].read_bytes(), draw))
         return "bytes", which
     record = json.loads(path.read_text())
     if part == "json":
-        how, name = of_json(record, draw)
+        how, name = mutate_json(record, draw)
     else:
-        frame, how, name = of_table(pd.read_parquet(files[part]), part, draw)
+        frame, how, name = mutate_table(pd.read_parquet(files[part]), part, draw)
         try:
             frame.to_parquet(files[part], index=False)
         except Exception:  # noqa: BLE001 - pandas cannot write a mixture of types, so nobody can send it
@@ -181,19 +181,19 @@ def mutate(path: Path, draw: random.Random) -> tuple[str, str]:
     if careful and isinstance(record.get("digests"), dict):
         for kind in results.TABLES:
             record["digests"][kind] = hashlib.sha256(files[kind].read_bytes()).hexdigest()
-        record["digests"]["record"] = results.digest_of(record)
+        record["digests"]["record"] = results.compute_digest(record)
     path.write_text(json.dumps(record))
     return how, name
 
 
-def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[str, list[str]]:
+def check_everywhere(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[str, list[str]]:
     """The kinds of verdict of a mutated record, with commas, and what was bad when it went through every reader."""
 
+    from marble_bench.board import board as boards
+    from marble_bench.board import compare, page, plot
+    from marble_bench.board import table as printing
     from marble_bench.cli import show
     from marble_bench.errors import BenchError
-    from marble_bench.leaderboard import board as boards
-    from marble_bench.leaderboard import compare, page, plot
-    from marble_bench.leaderboard import table as printing
     from marble_bench.records import results, validation
     from marble_bench.runs import reproduce
 
@@ -212,7 +212,7 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
     kinds = {each.kind for each in found or ()}
     fallen = any(not each.is_valid for each in found or ())
     texts += [each.words for each in found or ()]
-    keep_valid = tried("list", lambda: validation.keep_valid(results.paths(folder)))
+    keep_valid = tried("list", lambda: validation.keep_valid(results.list_paths(folder)))
     texts += keep_valid.left_off if keep_valid else []
     if keep_valid and not any(each.path == honest for each in keep_valid.valid):
         bad.append("the honest record fell")
@@ -227,29 +227,31 @@ def through_all(path: Path, folder: Path, honest: Path, figure: bool) -> tuple[s
         )
         if made is None:
             continue
-        for name in ("as_csv", "as_json", "markdown", "latex"):
+        for name in ("as_csv", "as_json", "write_markdown", "write_latex"):
             texts.append(tried(name, lambda name=name, made=made: getattr(printing, name)(made)) or "")
-        tried("page", lambda made=made: page.html(page.data(made)))
+        tried("page", lambda made=made: page.write_html(page.collect_data(made)))
         if made.cells:
-            tried("table", lambda made=made: [printing.tables(made, "title", 100, True), printing.notes(made)])
+            tried(
+                "table", lambda made=made: [printing.build_tables(made, "title", 100, True), printing.list_notes(made)]
+            )
         if figure and made.cells:
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "intervals"))
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "atlas"))
     sides = [
-        tried("compare", lambda each=each: compare.records_of(str(each), folder, [], honest.parts[-2], True))
+        tried("compare", lambda each=each: compare.find_records(str(each), folder, [], honest.parts[-2], True))
         for each in (path, honest)
     ]
     if all(sides):
         tried("compare", lambda: texts.append(json.dumps(compare.compare(*sides, 2).as_json())))
     one = tried("reproduce", lambda: results.read(path))
     if one is not None:
-        tried("reproduce", lambda: reproduce.config_of(one.record, folder, folder, "cpu"))
-    if any(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", show.visible_lines(text)) for text in texts):
+        tried("reproduce", lambda: reproduce.make_config(one.record, folder, folder, "cpu"))
+    if any(re.search("[\x00-\x09\x0b-\x1f\x7f-\x9f]", show.escape_lines(text)) for text in texts):
         bad.append("a control character in an output")
     return ("fallen: " if fallen else "") + ",".join(sorted(kinds)), bad
 
 
-def fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counter[str], Counter[str], list[str]]:
+def run_fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counter[str], Counter[str], list[str]]:
     """Mutate records below `source`, `count` times: outcomes, places that cannot be told, and what was bad.
 
     figures: of how many mutations one is drawn, which takes the most time.
@@ -259,7 +261,7 @@ def fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counte
     outcomes: Counter[str] = Counter()
     quiet: Counter[str] = Counter()
     bad: list[str] = []
-    before_mb, whole = _peak_mb(), results.paths(source)
+    before_mb, whole = _measure_peak_mb(), results.list_paths(source)
     for index in range(count):
         draw = random.Random(f"{seed}-{index}")
         pick, other = draw.sample(whole, 2)
@@ -269,15 +271,15 @@ def fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counte
             for each in (pick, other):
                 place = folder.joinpath(*each.parts[-4:])
                 place.parent.mkdir(parents=True, exist_ok=True)
-                for file in (each, *(results.table_path(each, kind) for kind in results.TABLES)):
+                for file in (each, *(results.find_table_path(each, kind) for kind in results.TABLES)):
                     shutil.copy(file, place.parent)
             path, honest = (folder.joinpath(*each.parts[-4:]) for each in (pick, other))
             before = [file.read_bytes() for file in sorted(path.parent.glob(f"{path.stem}*"))]
             started = time.monotonic()
             how, where = mutate(path, draw)
             same = before == [file.read_bytes() for file in sorted(path.parent.glob(f"{path.stem}*"))]
-            unchanged = same or (how != "bytes" and _equal(path, pick))
-            kinds, wrong = through_all(path, folder, honest, index % figures == 0)
+            unchanged = same or (how != "bytes" and _is_equal(path, pick))
+            kinds, wrong = check_everywhere(path, folder, honest, index % figures == 0)
             if time.monotonic() - started > FILE_S:
                 wrong.append("too slow")
         if kinds.startswith("fallen"):
@@ -294,17 +296,17 @@ def fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Counte
             wrong.append("it came through in silence")
         outcomes["bad" if wrong else outcome] += 1
         bad += [f"{index}: {how} of {where} ({kinds}): {words}" for words in wrong]
-    if _peak_mb() > max(MEMORY_MB, before_mb):
+    if _measure_peak_mb() > max(MEMORY_MB, before_mb):
         bad.append("more than 1 GB of memory")
     return outcomes, quiet, bad
 
 
-def _peak_mb() -> float:
+def _measure_peak_mb() -> float:
     """The most memory that this process has had so far; in one that did something else before, what came before counts."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
 
 
-def _equal(path: Path, before: Path) -> bool:
+def _is_equal(path: Path, before: Path) -> bool:
     """Whether record and tables hold what they held, digests aside."""
     import pandas as pd
 
@@ -312,7 +314,7 @@ def _equal(path: Path, before: Path) -> bool:
 
     def held(each: Path) -> list[Any]:
         record = json.loads(each.read_text())
-        frames = [pd.read_parquet(results.table_path(each, kind)).to_json() for kind in results.TABLES]
+        frames = [pd.read_parquet(results.find_table_path(each, kind)).to_json() for kind in results.TABLES]
         return [{key: value for key, value in record.items() if key != "digests"}, *frames]
 
     try:
@@ -321,7 +323,7 @@ def _equal(path: Path, before: Path) -> bool:
         return False
 
 
-def honest_records(folder: Path) -> None:
+def make_honest_records(folder: Path) -> None:
     """Records of small runs of the suite on miniatures."""
     from marble_bench.cli import app
 
@@ -357,8 +359,8 @@ def main() -> int:
     with tempfile.TemporaryDirectory() as name:
         source = asked.results or Path(name)
         if asked.results is None:
-            honest_records(source)
-        outcomes, quiet, bad = fuzz(source, asked.count, asked.seed)
+            make_honest_records(source)
+        outcomes, quiet, bad = run_fuzz(source, asked.count, asked.seed)
     for outcome, count in outcomes.most_common():
         print(f"{outcome:16} {count:5}")
     print("\ncannot be told by the record alone:")

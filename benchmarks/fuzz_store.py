@@ -25,7 +25,7 @@ ENCODERS = ("one", "other")
 LAYERS = [("first", 6), ("second", 6)]
 
 
-def facts(encoder: str) -> dict[str, Any]:
+def list_facts(encoder: str) -> dict[str, Any]:
     """What the key of a store is made of."""
     return {"encoder": encoder, "weights_sha256": "0" * 64, "kind": "pooled", "window_s": None}
 
@@ -38,7 +38,7 @@ def make(cache: Path) -> list[Path]:
 
     folders = []
     for number, encoder in enumerate(ENCODERS):
-        store = Store(cache / "features", facts(encoder), LAYERS)
+        store = Store(cache / "features", list_facts(encoder), LAYERS)
         drawn = np.random.default_rng(number)
         for shard in range(3):
             for clip in range(3):
@@ -66,7 +66,7 @@ def read(cache: Path) -> str:
     outcome = "read"
     for encoder in ENCODERS:
         try:
-            store = Store(cache / "features", facts(encoder), LAYERS)
+            store = Store(cache / "features", list_facts(encoder), LAYERS)
             there = [span for span in spans if span in store.rows]
             for layer in range(len(LAYERS)):
                 store.read(layer, there)
@@ -78,62 +78,62 @@ def read(cache: Path) -> str:
     return outcome
 
 
-def _shards(folder: Path) -> list[Path]:
+def _list_shards(folder: Path) -> list[Path]:
     return sorted(folder.glob("*.arrow"))
 
 
-def _entry(shard: Path) -> Path:
+def _find_entry(shard: Path) -> Path:
     (path,) = shard.parent.glob(f"{shard.stem}.*.json")
     return path
 
 
 def _swap(one: Path, other: Path) -> None:
-    kept = one.with_name("kept")
-    one.rename(kept)
+    aside = one.with_name("kept")
+    one.rename(aside)
     other.rename(one)
-    kept.rename(other)
+    aside.rename(other)
 
 
-def _rewritten(shard: Path, change: Callable[[Any], Any], **entry: Any) -> None:
+def _rewrite(shard: Path, change: Callable[[Any], Any], **entry: Any) -> None:
     """A shard whose table was changed, its metadata kept, and a manifest whose sha256 is that of the new file."""
     import pyarrow as pa
 
-    from marble_bench.features.manifest import read_entry, sha256_of
+    from marble_bench.features.manifest import compute_sha256, read_entry
 
     table = pa.ipc.open_file(shard.read_bytes()).read_all()
-    made = change(table)
-    with pa.ipc.new_file(str(shard), made.schema) as writer:
-        writer.write_table(made)
-    path = _entry(shard)
+    changed = change(table)
+    with pa.ipc.new_file(str(shard), changed.schema) as writer:
+        writer.write_table(changed)
+    path = _find_entry(shard)
     old = read_entry(path)
-    new = replace(old, sha256=sha256_of(shard), size_bytes=shard.stat().st_size, **entry)
+    new = replace(old, sha256=compute_sha256(shard), size_bytes=shard.stat().st_size, **entry)
     path.unlink()
-    (shard.parent / new.name).write_bytes(new.sealed())
+    (shard.parent / new.name).write_bytes(new.seal_content())
 
 
-def _reversed_spans(table: Any) -> Any:
+def _reverse_spans(table: Any) -> Any:
     spans = json.loads(table.schema.metadata[b"spans"])[::-1]
     return table.replace_schema_metadata({**table.schema.metadata, b"spans": json.dumps(spans).encode()})
 
 
-def _reversed_audio(table: Any) -> Any:
+def _reverse_audio(table: Any) -> Any:
     import pyarrow as pa
 
     rows = pa.array(list(reversed(range(len(table)))))
     return table.set_column(0, "audio", table.column("audio").take(rows))
 
 
-def _exchanged_layers(table: Any) -> Any:
+def _exchange_layers(table: Any) -> Any:
     names = table.column_names
     first, second = (table.column(name) for name in names[2:])
     return table.set_column(2, names[2], second).set_column(3, names[3], first)
 
 
-def _renamed_layers(table: Any) -> Any:
+def _rename_layers(table: Any) -> Any:
     return table.rename_columns([*table.column_names[:2], *table.column_names[:1:-1]])
 
 
-def _changed_value(table: Any) -> Any:
+def _change_value(table: Any) -> Any:
     import numpy as np
     import pyarrow as pa
 
@@ -142,9 +142,9 @@ def _changed_value(table: Any) -> Any:
     return table.set_column(2, table.column_names[2], pa.FixedSizeListArray.from_arrays(pa.array(flat), LAYERS[0][1]))
 
 
-def _with_entry(one: Path, other: Path) -> None:
+def _exchange_with_entry(one: Path, other: Path) -> None:
     """Exchange two shards of one name together with their entries."""
-    entries = _entry(one), _entry(other)
+    entries = _find_entry(one), _find_entry(other)
     _swap(one, other)
     contents = entries[0].read_bytes(), entries[1].read_bytes()
     for entry in entries:
@@ -157,43 +157,47 @@ def _truncate(path: Path, size: int) -> None:
     path.write_bytes(path.read_bytes()[:size])
 
 
-def _reversed_with_manifest(folders: list[Path]) -> None:
+def _reverse_with_manifest(folders: list[Path]) -> None:
     """Spans turned round in shard, manifest and names of files: all but the inner digest agrees."""
     from marble_bench.features.manifest import read_entry
 
-    shard = _shards(folders[0])[0]
-    entry = read_entry(_entry(shard))
+    shard = _list_shards(folders[0])[0]
+    entry = read_entry(_find_entry(shard))
     turned = replace(entry, spans=entry.spans[::-1])
     place = shard.with_name(turned.shard)
-    _entry(shard).rename(place.with_name(f"{place.stem}.{entry.sha256[:16]}.json"))
+    _find_entry(shard).rename(place.with_name(f"{place.stem}.{entry.sha256[:16]}.json"))
     shard.rename(place)
     (path,) = place.parent.glob(f"{place.stem}.*.json")
-    path.write_bytes(turned.sealed())
-    _rewritten(place, _reversed_spans)
+    path.write_bytes(turned.seal_content())
+    _rewrite(place, _reverse_spans)
 
 
 EXCHANGES: dict[str, Callable[[list[Path]], Any]] = {
-    "two shards of a store exchanged": lambda f: _swap(*_shards(f[0])[:2]),
-    "a shard renamed to a name of its own": lambda f: _shards(f[0])[0].rename(f[0] / f"{'0' * 16}.arrow"),
-    "a shard copied over another's name": lambda f: shutil.copy(_shards(f[0])[0], _shards(f[0])[1]),
-    "a shard of another encoder under the same name": lambda f: shutil.copy(_shards(f[1])[0], _shards(f[0])[0]),
-    "shards of two encoders exchanged with their entries": lambda f: _with_entry(_shards(f[0])[0], _shards(f[1])[0]),
-    "an entry copied from another encoder": lambda f: shutil.copy(_entry(_shards(f[1])[0]), f[0]),
-    "two entries exchanged": lambda f: _swap(*(_entry(shard) for shard in _shards(f[0])[:2])),
+    "two shards of a store exchanged": lambda f: _swap(*_list_shards(f[0])[:2]),
+    "a shard renamed to a name of its own": lambda f: _list_shards(f[0])[0].rename(f[0] / f"{'0' * 16}.arrow"),
+    "a shard copied over another's name": lambda f: shutil.copy(_list_shards(f[0])[0], _list_shards(f[0])[1]),
+    "a shard of another encoder under the same name": lambda f: shutil.copy(
+        _list_shards(f[1])[0], _list_shards(f[0])[0]
+    ),
+    "shards of two encoders exchanged with their entries": lambda f: _exchange_with_entry(
+        _list_shards(f[0])[0], _list_shards(f[1])[0]
+    ),
+    "an entry copied from another encoder": lambda f: shutil.copy(_find_entry(_list_shards(f[1])[0]), f[0]),
+    "two entries exchanged": lambda f: _swap(*(_find_entry(shard) for shard in _list_shards(f[0])[:2])),
     "two about.json exchanged": lambda f: _swap(f[0] / "about.json", f[1] / "about.json"),
     "two folders exchanged": lambda f: _swap(*f),
     "a folder renamed": lambda f: f[0].rename(f[0].with_name("one-000000000000")),
-    "spans turned round in a shard": lambda f: _rewritten(_shards(f[0])[0], _reversed_spans),
-    "spans turned round in shard and manifest": _reversed_with_manifest,
-    "audio turned round row by row": lambda f: _rewritten(_shards(f[0])[0], _reversed_audio),
-    "the values of two layers exchanged": lambda f: _rewritten(_shards(f[0])[0], _exchanged_layers),
-    "the names of two layers exchanged": lambda f: _rewritten(_shards(f[0])[0], _renamed_layers),
-    "a value changed, sha256 made again": lambda f: _rewritten(_shards(f[0])[0], _changed_value),
-    "a shard cut short": lambda f: _truncate(_shards(f[0])[0], 300),
-    "a shard of no bytes": lambda f: _truncate(_shards(f[0])[0], 0),
-    "a shard deleted": lambda f: _shards(f[0])[0].unlink(),
-    "an entry cut short": lambda f: _truncate(_entry(_shards(f[0])[0]), 40),
-    "an entry deleted": lambda f: _entry(_shards(f[0])[0]).unlink(),
+    "spans turned round in a shard": lambda f: _rewrite(_list_shards(f[0])[0], _reverse_spans),
+    "spans turned round in shard and manifest": _reverse_with_manifest,
+    "audio turned round row by row": lambda f: _rewrite(_list_shards(f[0])[0], _reverse_audio),
+    "the values of two layers exchanged": lambda f: _rewrite(_list_shards(f[0])[0], _exchange_layers),
+    "the names of two layers exchanged": lambda f: _rewrite(_list_shards(f[0])[0], _rename_layers),
+    "a value changed, sha256 made again": lambda f: _rewrite(_list_shards(f[0])[0], _change_value),
+    "a shard cut short": lambda f: _truncate(_list_shards(f[0])[0], 300),
+    "a shard of no bytes": lambda f: _truncate(_list_shards(f[0])[0], 0),
+    "a shard deleted": lambda f: _list_shards(f[0])[0].unlink(),
+    "an entry cut short": lambda f: _truncate(_find_entry(_list_shards(f[0])[0]), 40),
+    "an entry deleted": lambda f: _find_entry(_list_shards(f[0])[0]).unlink(),
     "about.json cut short": lambda f: _truncate(f[0] / "about.json", 40),
 }
 MADE_AGAIN = ("a shard deleted", "a folder renamed")  # nothing wrong can be read: the run makes what is not there
@@ -206,7 +210,7 @@ def flip(path: Path, bit: int) -> None:
     path.write_bytes(content)
 
 
-def bits(count: int, seed: int) -> dict[str, list[str]]:
+def flip_bits(count: int, seed: int) -> dict[str, list[str]]:
     """Flip single bits; by kind of file the flips that were not named, or that did not stop a run."""
     drawn, missed = random.Random(seed), {"a bit of a shard": list[str](), "a bit of the manifest": list[str]()}
     with tempfile.TemporaryDirectory() as folder:
@@ -215,7 +219,7 @@ def bits(count: int, seed: int) -> dict[str, list[str]]:
         assert not verify(cache)
         assert read(cache) == "read"
         files = {
-            "a bit of a shard": [path for each in folders for path in _shards(each)],
+            "a bit of a shard": [path for each in folders for path in _list_shards(each)],
             "a bit of the manifest": [path for each in folders for path in sorted(each.glob("*.json"))],
         }
         for number in range(count):
@@ -230,7 +234,7 @@ def bits(count: int, seed: int) -> dict[str, list[str]]:
     return missed
 
 
-def exchanges() -> dict[str, str]:
+def try_exchanges() -> dict[str, str]:
     """Every exchange, with what was wrong with what was found; nothing if all was named."""
     found = {}
     for name, damage in EXCHANGES.items():
@@ -249,7 +253,7 @@ def main() -> int:
     parser.add_argument("--count", type=int, default=500, help="bits to flip")
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
-    missed, wrong = bits(asked.count, asked.seed), exchanges()
+    missed, wrong = flip_bits(asked.count, asked.seed), try_exchanges()
     for number, (kind, where) in enumerate(missed.items()):
         flips = asked.count // 2 + (asked.count % 2 if number == 0 else 0)
         print(f"{kind:55} {flips - len(where)} of {flips} found")

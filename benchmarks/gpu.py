@@ -19,7 +19,7 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def parts(device: str, tiny: bool) -> dict[str, tuple[int, list[str]]]:
+def list_parts(device: str, tiny: bool) -> dict[str, tuple[int, list[str]]]:
     """By name: seconds that a part may take, and what follows `python`."""
     test = ["-m", "pytest", "-q", "-p", "no:cacheprovider", "--tb=short"]
     few = ["-k", "mert-95m and not random"] if tiny else []
@@ -37,7 +37,7 @@ def parts(device: str, tiny: bool) -> dict[str, tuple[int, list[str]]]:
     }
 
 
-def machine(device: str) -> str:
+def describe_machine(device: str) -> str:
     """What it runs on, in a line."""
     import platform
 
@@ -59,18 +59,18 @@ def run(limit_s: int, command: list[str], device: str) -> tuple[str, float, str]
             [sys.executable, *command], cwd=ROOT, env=env, timeout=limit_s,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
         )  # fmt: skip
-        ended, said = "done" if done.returncode == 0 else f"failed with status {done.returncode}", done.stdout
+        ended, output = "done" if done.returncode == 0 else f"failed with status {done.returncode}", done.stdout
     except subprocess.TimeoutExpired as error:
         printed = error.stdout or b""
-        ended, said = f"stopped after {limit_s} s", printed.decode() if isinstance(printed, bytes) else printed
-    return ended, time.perf_counter() - began, said
+        ended, output = f"stopped after {limit_s} s", printed.decode() if isinstance(printed, bytes) else printed
+    return ended, time.perf_counter() - began, output
 
 
 def main() -> None:
     """Run the parts asked for; the report is written anew after each, so that what was measured is kept."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("report", type=Path)
-    parser.add_argument("--only", nargs="+", choices=list(parts("cuda", False)))
+    parser.add_argument("--only", nargs="+", choices=list(list_parts("cuda", False)))
     parser.add_argument("--device", choices=("cuda", "cpu"), default="cuda")
     parser.add_argument("--tiny", action="store_true", help="sizes that prove the script alone")
     asked = parser.parse_args()
@@ -78,15 +78,15 @@ def main() -> None:
 
     if asked.device == "cuda" and not torch.cuda.is_available():
         sys.exit("torch finds no CUDA device here; --device cpu --tiny proves the script without one")
-    lines, whole = [f"# GPU report\n\n{machine(asked.device)}\n"], True
-    known = parts(asked.device, asked.tiny)
+    lines, whole = [f"# GPU report\n\n{describe_machine(asked.device)}\n"], True
+    known = list_parts(asked.device, asked.tiny)
     for name in asked.only or known:
         limit_s, command = known[name]
-        ended, took_s, said = run(limit_s, command, asked.device)
+        ended, took_s, output = run(limit_s, command, asked.device)
         whole &= ended == "done"
         print(f"{name}: {ended}, {took_s:.0f} s", flush=True)
         lines.append(
-            f"## {name}: {ended}, {took_s:.0f} s\n\n`python {' '.join(command)}`\n\n```\n{said.strip()}\n```\n"
+            f"## {name}: {ended}, {took_s:.0f} s\n\n`python {' '.join(command)}`\n\n```\n{output.strip()}\n```\n"
         )
         asked.report.write_text("\n".join(lines), encoding="utf-8")
     sys.exit(0 if whole else 1)

@@ -47,7 +47,7 @@ VARIANTS: tuple[tuple[str, ...], ...] = (
 )  # fmt: skip
 
 
-def plans(world: Any, partial: Path) -> Iterator[tuple[str, list[str]]]:
+def draw_plans(world: Any, partial: Path) -> Iterator[tuple[str, list[str]]]:
     """Arguments of runs without end that differ, each with the name of its corpus."""
     hum = ["--model", f"{TESTS / 'plugins/hum_encoder.py'}:HUM"]
     models = [
@@ -93,15 +93,15 @@ def make(count: int, folder: Path) -> tuple[list[Path], dict[str, Path]]:
     for clip in world.clips():
         np.save(features / f"{clip.id}.npy", random.normal(size=(1, 3, 8)).astype(np.float32))
     brought = ["--task", str(world.named.path), "--data-dir", str(world.root), "--features", str(features)]
-    asked = itertools.chain([("hums", [*brought, *variant]) for variant in VARIANTS[:2]], plans(world, partial))
+    asked = itertools.chain([("hums", [*brought, *variant]) for variant in VARIANTS[:2]], draw_plans(world, partial))
     places: dict[str, Path] = {}
     used = set()
     for name, arguments in itertools.islice(asked, count):
         started = time.perf_counter()
-        bench(["run", *arguments, "--results-dir", str(folder / "results"), "--device", "cpu", "--quiet"])
+        run_bench(["run", *arguments, "--results-dir", str(folder / "results"), "--device", "cpu", "--quiet"])
         used.add(name)
         print(
-            f"{time.perf_counter() - started:5.1f} s  {' '.join(map(_short, arguments))}", file=sys.stderr, flush=True
+            f"{time.perf_counter() - started:5.1f} s  {' '.join(map(_shorten, arguments))}", file=sys.stderr, flush=True
         )
     for name in sorted(used & {"gtzan", "emo", "gs"}):
         named = plugins.find_task(name)
@@ -109,12 +109,12 @@ def make(count: int, folder: Path) -> tuple[list[Path], dict[str, Path]]:
     return sorted((folder / "results").rglob("*.json")), places
 
 
-def _short(argument: str) -> str:
+def _shorten(argument: str) -> str:
     return Path(argument).name
 
 
-def bench(arguments: list[str]) -> str:
-    """What `bench` prints. Raises SystemExit with its words where it fails."""
+def run_bench(arguments: list[str]) -> str:
+    """What `run_bench` prints. Raises SystemExit with its words where it fails."""
     import contextlib
     import io
 
@@ -133,7 +133,7 @@ def bench(arguments: list[str]) -> str:
     return out.getvalue()
 
 
-def alarms(paths: list[Path], places: dict[str, Path], folder: Path) -> list[str]:
+def find_alarms(paths: list[Path], places: dict[str, Path], folder: Path) -> list[str]:
     """What is said against the records: all alone, then those of each corpus with it at hand."""
     import forgers
 
@@ -170,8 +170,8 @@ def rerun(paths: list[Path], folder: Path) -> list[str]:
         arguments += ["--task", str(files[task])] if task in files else []
         if not mini:
             arguments += ["--data-dir", str(folder / ("partial" if record["data"]["missing"] else "world/hums"))]
-        told = json.loads(bench(arguments))
-        found += [f"{path}: {each['kind']}: {each['words']}" for each in told["differing"]]
+        report = json.loads(run_bench(arguments))
+        found += [f"{path}: {each['kind']}: {each['words']}" for each in report["differing"]]
     return found
 
 
@@ -187,7 +187,7 @@ def main() -> int:
         (folder / "world").mkdir()
         os.environ["BENCH_CACHE"] = str(given.cache_dir or folder / "cache")
         paths, places = make(given.count, folder)
-        found = alarms(paths, places, folder)
+        found = find_alarms(paths, places, folder)
         again = [path for path in paths if not json.loads(path.read_text())["model"]["source"].startswith("features:")]
         sample = again[:: max(1, len(again) // given.reproduce)][: given.reproduce] if given.reproduce else []
         found += rerun(sample, folder)

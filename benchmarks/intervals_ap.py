@@ -6,13 +6,13 @@ SEED is the first eight hex digits of the hash of the commit that froze the suit
 known while either was written, so neither can have been fitted to the laws, as the suite's interval was to the cells of
 `benchmarks/intervals.py`. After a change of the interval, the hash of the changed commit draws new laws.
 
-A cell is one law (`drawn_law`): how many clips, alone or in songs, how many tags, how often each is carried, how well it is
+A cell is one law (`draw_law`): how many clips, alone or in songs, how many tags, how often each is carried, how well it is
 ranked, what noise the scores have, and how tags, clips of a song and training seeds go together. The truth is the AP of
 millions of scores. Every simulation draws a test split, and four intervals are made of it:
 
-- ours: `marble_bench.scoring.statistics.interval_of`, the product's own path.
-- Boyd et al.: `logit_interval` for one tag, `logit_jackknife_interval` for the mean over several.
-- their variances: `logit_interval` for one tag, `combined_interval` for the mean over several.
+- ours: `marble_bench.scoring.statistics.compute_interval`, the product's own path.
+- Boyd et al.: `compute_logit_interval` for one tag, `compute_logit_jackknife_interval` for the mean over several.
+- their variances: `compute_logit_interval` for one tag, `compute_combined_interval` for the mean over several.
 - BCa: the suite's BCa, levels of t, from 1,000 bootstrap samples.
 
 `95.3±1.2 (0.7 above, 0.28 wide)`: 95.3 % hold the truth, with the Monte-Carlo standard error; 0.7 % lie above it; the mean
@@ -76,7 +76,7 @@ class Law:
     step: float
 
 
-def drawn_law(seed: int, cell: int) -> Law:
+def draw_law(seed: int, cell: int) -> Law:
     """The law of a cell, a function of seed and cell alone. Kinds of noise take turns; every third cell is of songs."""
     random = np.random.default_rng([seed, cell, 0])
     clips_of_song = int(random.integers(2, 9)) if cell % 3 == 2 else 1
@@ -103,7 +103,7 @@ def _log_uniform(random: np.random.Generator, low: float, high: float) -> float:
     return float(np.exp(random.uniform(np.log(low), np.log(high))))
 
 
-def drawn(law: Law, random: np.random.Generator, songs: int, seeds: int) -> tuple[torch.Tensor, torch.Tensor]:
+def draw_split(law: Law, random: np.random.Generator, songs: int, seeds: int) -> tuple[torch.Tensor, torch.Tensor]:
     """A test split: outputs `(seeds, clips, tags)` and truth `(clips, tags)`, the clips of a song one after another.
 
     A tag that no clip or every clip carries is drawn again: the suite refuses such a split.
@@ -134,29 +134,29 @@ def drawn(law: Law, random: np.random.Generator, songs: int, seeds: int) -> tupl
     return torch.from_numpy(scores), torch.from_numpy(truth)
 
 
-def true_score(law: Law, seed: int, cell: int) -> float:
+def compute_true_score(law: Law, seed: int, cell: int) -> float:
     """The AP of draws so large that their own error is far below a width; seeds are alike, so that one is enough."""
     songs = SCORES_OF_TRUTH // len(law.prevalence) // law.clips_of_song
-    draws = (drawn(law, np.random.default_rng([seed, cell, 1, each]), songs, 1) for each in range(DRAWS_OF_TRUTH))
+    draws = (draw_split(law, np.random.default_rng([seed, cell, 1, each]), songs, 1) for each in range(DRAWS_OF_TRUTH))
     return float(np.mean([float(ap.compute(*draw)) for draw in draws]))
 
 
-def logit_interval(score: float, positives: float) -> tuple[float, float]:
+def compute_logit_interval(score: float, positives: float) -> tuple[float, float]:
     """Boyd, Eng and Page's logit interval of one tag that so many clips carry.
 
     `expit(eta +- z tau)` with `eta = logit(score)` and `tau = (positives score (1 - score)) ** -1/2` (Area under the
     precision-recall curve: point estimates and confidence intervals, ECML PKDD 2013, section 3.2). Where clips go together,
     `positives` counts the songs. NaN for a score of 0 or 1, whose logit is infinite.
 
-    >>> [round(bound, 4) for bound in logit_interval(0.8, 25)]
+    >>> [round(bound, 4) for bound in compute_logit_interval(0.8, 25)]
     [0.6002, 0.9142]
     """
     if not 0 < score < 1:
         return float("nan"), float("nan")
-    return _around(score, (positives * score * (1 - score)) ** -0.5, norm.ppf(0.975))
+    return _compute_around(score, (positives * score * (1 - score)) ** -0.5, norm.ppf(0.975))
 
 
-def logit_jackknife_interval(score: float, left_out: Array) -> tuple[float, float]:
+def compute_logit_jackknife_interval(score: float, left_out: Array) -> tuple[float, float]:
     """The logit interval of a mean AP over tags, its error that of a jackknife.
 
     Boyd, Eng and Page speak of one tag. For the mean over tags, eta is the logit of the mean and tau its jackknife error:
@@ -169,10 +169,10 @@ def logit_jackknife_interval(score: float, left_out: Array) -> tuple[float, floa
         return float("nan"), float("nan")
     moved = logit(left_out)
     tau = np.sqrt((blocks - 1) / blocks * ((moved - moved.mean()) ** 2).sum())
-    return _around(score, float(tau), t.ppf(0.975, blocks - 1))
+    return _compute_around(score, float(tau), t.ppf(0.975, blocks - 1))
 
 
-def combined_interval(scores: Array, positives: Array, left_out: Array) -> tuple[float, float]:
+def compute_combined_interval(scores: Array, positives: Array, left_out: Array) -> tuple[float, float]:
     """The logit interval of a mean AP over tags, each with Boyd, Eng and Page's variance, their correlation a jackknife's.
 
     scores: `(tags,)`. positives: `(tags,)`, clips or songs that carry each. left_out: `(B, tags)`, each tag's AP without one
@@ -190,21 +190,21 @@ def combined_interval(scores: Array, positives: Array, left_out: Array) -> tuple
     alike = directions.T @ directions
     np.fill_diagonal(alike, 1.0)
     spread = weights * np.sqrt(scores * (1 - scores) / positives)
-    return _around(mean, float(np.sqrt(spread @ alike @ spread)) / (mean * (1 - mean)), norm.ppf(0.975))
+    return _compute_around(mean, float(np.sqrt(spread @ alike @ spread)) / (mean * (1 - mean)), norm.ppf(0.975))
 
 
-def _around(score: float, tau: float, quantile: float) -> tuple[float, float]:
+def _compute_around(score: float, tau: float, quantile: float) -> tuple[float, float]:
     low, high = expit(logit(score) + quantile * tau * np.array([-1, 1]))
     return float(low), float(high)
 
 
-def intervals(
+def compute_intervals(
     outputs: torch.Tensor, truth: torch.Tensor, groups: list[str], seed: int
 ) -> dict[str, tuple[float, float]]:
     """The interval of each of `WAYS`."""
-    cut, tags = ours.left_out(groups), range(truth.shape[1])
+    cut, tags = ours.jackknife(groups), range(truth.shape[1])
     by_tag = np.stack(
-        [ours.rescored(ap, outputs[:, :, [tag]], truth[:, [tag]], cut).mean(axis=1) for tag in tags], axis=1
+        [ours.rescore(ap, outputs[:, :, [tag]], truth[:, [tag]], cut).mean(axis=1) for tag in tags], axis=1
     )
     scores = np.array([float(ap.compute(outputs[:, :, [tag]], truth[:, [tag]]).mean()) for tag in tags])
     score, of_group = float(scores.mean()), np.unique(groups, return_inverse=True)[1]
@@ -212,14 +212,14 @@ def intervals(
     np.maximum.at(carried, of_group, truth.numpy())
     positives = carried.sum(axis=0)
     left_out = np.array([np.nan if np.isnan(row).all() else np.nanmean(row) for row in by_tag])
-    found = ours.interval_of(ap, outputs, truth, groups)
+    found = ours.compute_interval(ap, outputs, truth, groups)
     if len(tags) == 1:
-        theirs = combined = logit_interval(score, positives[0])
+        theirs = combined = compute_logit_interval(score, positives[0])
     else:
-        theirs = logit_jackknife_interval(score, left_out)
-        combined = combined_interval(scores, positives, by_tag)
-    bootstrap = ours.rescored(ap, outputs, truth, ours.drawn_again(groups, seed=seed)).mean(axis=1)
-    bca = ours.admitted(score, *ours.bca(score, bootstrap, left_out))
+        theirs = compute_logit_jackknife_interval(score, left_out)
+        combined = compute_combined_interval(scores, positives, by_tag)
+    bootstrap = ours.rescore(ap, outputs, truth, ours.resample(groups, seed=seed)).mean(axis=1)
+    bca = ours.admit_interval(score, *ours.compute_bca_interval(score, bootstrap, left_out))
     return dict(zip(WAYS, ((found.low, found.high), theirs, combined, (bca.low, bca.high)), strict=True))
 
 
@@ -239,7 +239,7 @@ class Coverage:
         return f"{shares}, {self.width:.2f} wide{none})"
 
 
-def coverage(bounds: Array, true: float) -> Coverage:
+def count_coverage(bounds: Array, true: float) -> Coverage:
     """Of `(simulations, 2)` bounds, NaN where there is no interval."""
     low, high = bounds.T
     holds = float(((low <= true) & (true <= high)).mean())
@@ -253,19 +253,19 @@ def coverage(bounds: Array, true: float) -> Coverage:
     )
 
 
-def simulated(law: Law, seed: int, cell: int, simulations: int) -> tuple[float, dict[str, Coverage]]:
+def simulate(law: Law, seed: int, cell: int, simulations: int) -> tuple[float, dict[str, Coverage]]:
     """The true score of a cell, and how often each way holds it."""
-    true = true_score(law, seed, cell)
+    true = compute_true_score(law, seed, cell)
     groups = [f"{song:05}" for song in range(law.songs) for _ in range(law.clips_of_song)]
     found: dict[str, list[tuple[float, float]]] = {way: [] for way in WAYS}
     for simulation in range(simulations):
-        split = drawn(law, np.random.default_rng([seed, cell, 2, simulation]), law.songs, law.seeds)
-        for way, bounds in intervals(*split, groups, simulation).items():
+        split = draw_split(law, np.random.default_rng([seed, cell, 2, simulation]), law.songs, law.seeds)
+        for way, bounds in compute_intervals(*split, groups, simulation).items():
             found[way].append(bounds)
-    return true, {way: coverage(np.array(bounds), true) for way, bounds in found.items()}
+    return true, {way: count_coverage(np.array(bounds), true) for way, bounds in found.items()}
 
 
-def described(cell: int, law: Law, true: float) -> str:
+def describe_cell(cell: int, law: Law, true: float) -> str:
     """The first columns of a row: cell, clips, tags, expected carriers of the rarest, noise, seeds, true score."""
     clips = f"{law.songs} x {law.clips_of_song}" if law.clips_of_song > 1 else str(law.songs)
     rarest = min(law.prevalence) * law.songs
@@ -285,12 +285,13 @@ def main() -> None:
     print("|--:|--:|--:|--:|---|--:|--:|" + "---|" * len(WAYS), flush=True)
     rows = []
     for cell in range(asked.first, asked.first + asked.cells):
-        law, started = drawn_law(asked.seed, cell), time.perf_counter()
-        true, row = simulated(law, asked.seed, cell, asked.simulations)
+        law, started = draw_law(asked.seed, cell), time.perf_counter()
+        true, row = simulate(law, asked.seed, cell, asked.simulations)
         rows.append(row)
         took = f" <!-- {time.perf_counter() - started:.0f} s -->"
         print(
-            f"| {described(cell, law, true)} | " + " | ".join(str(row[way]) for way in WAYS) + " |" + took, flush=True
+            f"| {describe_cell(cell, law, true)} | " + " | ".join(str(row[way]) for way in WAYS) + " |" + took,
+            flush=True,
         )
     print()
     for way in WAYS:

@@ -29,9 +29,9 @@ def write_clips(folder: Path) -> None:
     import numpy as np
     import soundfile
 
-    made = np.random.default_rng(0)
+    generator = np.random.default_rng(0)
     for index in range(CLIPS):
-        samples = 0.1 * made.standard_normal(RATE_HZ * (1 + index % 3))
+        samples = 0.1 * generator.standard_normal(RATE_HZ * (1 + index % 3))
         soundfile.write(folder / f"{index:04}.wav", samples, RATE_HZ)
 
 
@@ -67,21 +67,21 @@ def extract(audio: Path, cache: Path, pace_s: float) -> None:
     paths = sorted(audio.glob("*.wav"))
     clips = [Clip(path.stem, "train", path.name, "x") for path in paths]
     rates = [RATE_HZ] * len(paths)
-    items = [pooled.Item(*each) for each in zip(clips, paths, pooled.digests(paths), rates, strict=True)]
+    items = [pooled.Item(*each) for each in zip(clips, paths, pooled.compute_digests(paths), rates, strict=True)]
     found = weights.resolve(encoder, cache)
     runner.BATCH_S, batches.SHARD_JOBS = 6.0, 8
     pooled.extract(items, encoder, found, Window(), cache)
-    sounds = [pooled.sound_of(item, Window()) for item in items]
+    sounds = [pooled.make_sound(item, Window()) for item in items]
     frames.extract(sounds, encoder, found, [0, 1], cache, {"clip_normalize": "none"}, piece_s=2.0)
 
 
-def digests(cache: Path) -> dict[str, str]:
+def compute_digests(cache: Path) -> dict[str, str]:
     """sha256 of every shard, by its place."""
     found = sorted(cache.rglob("*.arrow"))
     return {str(path.relative_to(cache)): hashlib.sha256(path.read_bytes()).hexdigest() for path in found}
 
 
-def killed(kills: int, seed: int, work: Path) -> tuple[int, dict[str, str], dict[str, str]]:
+def run_killed(kills: int, seed: int, work: Path) -> tuple[int, dict[str, str], dict[str, str]]:
     """Runs that were killed, the files of the disturbed pass and of the undisturbed one."""
     audio = work / "audio"
     audio.mkdir()
@@ -104,16 +104,16 @@ def killed(kills: int, seed: int, work: Path) -> tuple[int, dict[str, str], dict
             process.send_signal(signal.SIGKILL)
             process.wait()
             done += 1
-            shards = len(digests(work / "broken"))
+            shards = len(compute_digests(work / "broken"))
             print(f"kill {done:3}: {shards} shards are whole", file=sys.stderr, flush=True)
         elif process.returncode:
             raise SystemExit(f"the pass failed with {process.returncode}")
         else:  # it came to its end: the next one begins anew
-            check(digests(work / "broken"), digests(work / "whole"))
+            check(compute_digests(work / "broken"), compute_digests(work / "whole"))
             for path in (work / "broken").rglob("*.arrow"):
                 path.unlink()
     subprocess.run([*command, str(work / "broken"), str(PACE_S)], check=True)
-    return done, digests(work / "broken"), digests(work / "whole")
+    return done, compute_digests(work / "broken"), compute_digests(work / "whole")
 
 
 def check(broken: dict[str, str], whole: dict[str, str]) -> None:
@@ -133,7 +133,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as work:
-        done, broken, whole = killed(asked.kills, asked.seed, Path(work))
+        done, broken, whole = run_killed(asked.kills, asked.seed, Path(work))
     check(broken, whole)
     print(f"killed {done} times; all {len(whole)} shards are the same bytes as in an undisturbed pass")
 

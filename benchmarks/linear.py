@@ -44,12 +44,12 @@ CASES = {
 SCORES = {"cross_entropy": accuracy, "binary_cross_entropy": roc_auc, "squared_error": r2}
 
 
-def splits_of(case: Case, layers: int) -> list[trainer.Split]:
+def make_splits(case: Case, layers: int) -> list[trainer.Split]:
     """Train and valid: features in which the label can be heard, and neighbouring features are alike."""
     generator = torch.Generator().manual_seed(0)
     centers = torch.randn(case.outputs, case.width, generator=generator)
     mixing = torch.randn(case.width, case.width, generator=generator) * torch.logspace(0, -2, case.width)
-    made = []
+    splits = []
     for clips in case.clips:
         if case.loss == "cross_entropy":
             truth = torch.randint(0, case.outputs, (clips,), generator=generator)
@@ -62,11 +62,11 @@ def splits_of(case: Case, layers: int) -> list[trainer.Split]:
             truth = torch.randn(clips, case.outputs, generator=generator)
             heard = truth @ centers
         own = [torch.randn(clips, case.width, generator=generator) @ mixing.T for _ in range(layers)]
-        made.append(trainer.Split([(each + heard / 2).half() for each in own], torch.arange(clips), truth))
-    return made
+        splits.append(trainer.Split([(each + heard / 2).half() for each in own], torch.arange(clips), truth))
+    return splits
 
 
-def reference(case: Case, x: np.ndarray, y: np.ndarray, held: np.ndarray, penalty: float) -> np.ndarray:
+def fit_reference(case: Case, x: np.ndarray, y: np.ndarray, held: np.ndarray, penalty: float) -> np.ndarray:
     """scikit-learn's answers for `held`: probabilities, or predictions."""
     if case.loss == "squared_error":
         return Ridge(alpha=penalty * len(x)).fit(x, y).predict(held)
@@ -77,7 +77,7 @@ def reference(case: Case, x: np.ndarray, y: np.ndarray, held: np.ndarray, penalt
     return np.stack([LogisticRegression(**newton).fit(x, tag).predict_proba(held)[:, 1] for tag in y.T], axis=1)
 
 
-def answered(case: Case, outputs: torch.Tensor) -> np.ndarray:
+def compute_answers(case: Case, outputs: torch.Tensor) -> np.ndarray:
     """Probabilities, or predictions, of a probe's outputs."""
     exact = outputs.double()
     if case.loss == "cross_entropy":
@@ -97,9 +97,9 @@ def main() -> None:
     for name in asked.only.split(","):
         case = CASES[name]
         layers = asked.layers or case.layers
-        train, valid = splits_of(case, layers)
+        train, valid = make_splits(case, layers)
         recipe = trainer.Recipe(LINEAR, Schedule(), case.outputs, case.loss, SCORES[case.loss].compute)
-        probes = trainer.grid(LINEAR, range(layers), False, 1)
+        probes = trainer.build_grid(LINEAR, range(layers), False, 1)
         started, used = time.perf_counter(), time.process_time()
         fitted = trainer.fit(probes, train, valid, recipe)
         took, cores = time.perf_counter() - started, time.process_time() - used
@@ -113,11 +113,11 @@ def main() -> None:
             mean, spread = x.mean(axis=0), x.std(axis=0)
             apart, started = [], time.perf_counter()
             for one in first[-asked.penalties :]:
-                theirs = reference(
+                theirs = fit_reference(
                     case, (x - mean) / spread, train.truth.numpy(), (held - mean) / spread, one.probe.weight_decay
                 )
                 if one.state:
-                    ours = answered(case, trainer.predict_windows(one, valid, recipe))
+                    ours = compute_answers(case, trainer.predict_windows(one, valid, recipe))
                     apart.append(float(np.abs(ours - theirs).max()))
             line += f"; scikit-learn, one layer, {asked.penalties} penalties: {time.perf_counter() - started:.1f} s"
             line += f", answers apart by {', '.join(f'{each:.0e}' for each in apart)}"

@@ -38,44 +38,46 @@ def main() -> None:
     found = []
     for name in names:
         x = np.array(table[name].to_pylist(), np.float32)
-        found.append(layer(x, label, track, split))
+        found.append(score_layer(x, label, track, split))
         print(f"{name:16}" + "".join(f"{100 * score:8.1f}" for score in found[-1]), flush=True)
     print(f"{'mean':16}" + "".join(f"{100 * score:8.1f}" for score in np.mean(found, axis=0)))
 
 
-def layer(x: np.ndarray, label: np.ndarray, track: np.ndarray, split: np.ndarray) -> tuple[float, float, float, float]:
+def score_layer(
+    x: np.ndarray, label: np.ndarray, track: np.ndarray, split: np.ndarray
+) -> tuple[float, float, float, float]:
     """Test accuracy of a layer: by validation, by folds of training, by folds of both, by the test split."""
     train, valid, test = (split == part for part in ("train", "valid", "test"))
     both = train | valid
     on_valid, on_test, on_folds, both_test, both_folds = [], [], [], [], []
     for penalty in LINEAR.penalties:
-        alone, more = (probe(penalty, part.sum()) for part in (train, both))
+        alone, more = (make_probe(penalty, part.sum()) for part in (train, both))
         alone.fit(x[train], label[train])
         chances = alone.predict_proba(x)
-        on_valid.append(right(chances[valid], label[valid], track[valid], alone.classes_))
-        on_test.append(right(chances[test], label[test], track[test], alone.classes_))
-        on_folds.append(folds(alone, x[train], label[train], track[train]))
+        on_valid.append(count_right(chances[valid], label[valid], track[valid], alone.classes_))
+        on_test.append(count_right(chances[test], label[test], track[test], alone.classes_))
+        on_folds.append(score_folds(alone, x[train], label[train], track[train]))
         more.fit(x[both], label[both])
-        both_test.append(right(more.predict_proba(x[test]), label[test], track[test], more.classes_))
-        both_folds.append(folds(more, x[both], label[both], track[both]))
+        both_test.append(count_right(more.predict_proba(x[test]), label[test], track[test], more.classes_))
+        both_folds.append(score_folds(more, x[both], label[both], track[both]))
     best = (on_test[np.argmax(on_valid)], on_test[np.argmax(on_folds)], both_test[np.argmax(both_folds)])
     return (*best, max(on_test))
 
 
-def probe(penalty: float, windows: int):
+def make_probe(penalty: float, windows: int):
     """Standardised logistic regression with the protocol's penalty, as `probes/exact.py` says."""
     return make_pipeline(StandardScaler(), LogisticRegression(C=1 / (penalty * windows), max_iter=1000))
 
 
-def folds(model, x: np.ndarray, label: np.ndarray, track: np.ndarray) -> float:
+def score_folds(model, x: np.ndarray, label: np.ndarray, track: np.ndarray) -> float:
     """Accuracy of five folds that keep a clip's windows together."""
     chances = cross_val_predict(
         model, x, label, groups=track, cv=GroupKFold(5, shuffle=True, random_state=0), method="predict_proba"
     )
-    return right(chances, label, track, np.unique(label))
+    return count_right(chances, label, track, np.unique(label))
 
 
-def right(chances: np.ndarray, label: np.ndarray, track: np.ndarray, classes: np.ndarray) -> float:
+def count_right(chances: np.ndarray, label: np.ndarray, track: np.ndarray, classes: np.ndarray) -> float:
     """Share of clips whose windows' mean chance is highest for their class."""
     clips, of = np.unique(track, return_inverse=True)
     total = np.zeros((len(clips), chances.shape[1]))

@@ -27,7 +27,7 @@ from itertools import groupby
 import torch
 from marble_bench.probes import rng, trainer
 from marble_bench.probes.block import group_of
-from marble_bench.probes.kernels import linear
+from marble_bench.probes.kernels import multiply_linear
 
 from marble_bench.core.plugins import find_head
 from marble_bench.core.protocol import Protocol
@@ -58,7 +58,7 @@ class Case:
     wanted: Callable[[trainer.Probe], bool] = lambda probe: True
 
 
-def cases(quick: bool) -> dict[str, list[Case]]:
+def list_cases(quick: bool) -> dict[str, list[Case]]:
     """The grids to time, by the names of `--only`."""
     gtzan = Schedule(4 if quick else 100, 6, 20)
     found = {
@@ -88,7 +88,7 @@ def cases(quick: bool) -> dict[str, list[Case]]:
     return found
 
 
-def features(case: Case) -> tuple[trainer.Split, trainer.Split]:
+def make_features(case: Case) -> tuple[trainer.Split, trainer.Split]:
     """Half-precision features in which a class or tags can be heard, more in the middle layers."""
     generator = torch.Generator().manual_seed(0)
     centers = torch.randn(case.outputs, case.width, generator=generator)
@@ -117,7 +117,7 @@ class Plain(torch.nn.Module):
     def __init__(self, probe: trainer.Probe, recipe: trainer.Recipe, train: list[torch.Tensor]) -> None:
         super().__init__()
         self.form, self.recipe = trainer.Form.of(probe, recipe.protocol), recipe
-        self.order, self.noise, init = rng.generators(probe.seed)
+        self.order, self.noise, init = rng.make_generators(probe.seed)
         head = find_head("mlp" if self.form.hidden else "linear")
         values = list(head.init(train[0].shape[1], self.form.hidden, recipe.outputs, init).values())
         self.linears = torch.nn.ModuleList()
@@ -141,7 +141,7 @@ class Plain(torch.nn.Module):
         return x if len(self.linears) == 1 else self.linears[1](self.dropped(x.relu()))
 
 
-def loop(
+def run_loop(
     probe: trainer.Probe,
     train: trainer.Split,
     valid: trainer.Split,
@@ -166,10 +166,10 @@ def loop(
     history: list[float] = []
     best = torch.empty(0)
     windows, every = len(truth), recipe.protocol.validate_steps
-    started = clock(device)
+    started = read_clock(device)
     while rules.max_rounds is None or len(history) < rules.max_rounds:
         model.train()
-        batches = rng.epoch(windows, form.batch_size, model.order) if not every else []
+        batches = rng.draw_epoch(windows, form.batch_size, model.order) if not every else []
         if every and history:
             batches = [rng.sample(windows, form.batch_size, model.order) for _ in range(every)]
         for rows in batches:
@@ -188,10 +188,10 @@ def loop(
             scheduler.step(history[-1])
         if len(history) - 1 - history.index(max(history)) >= rules.stop_patience:
             break
-    return clock(device) - started, history, best.float().cpu()
+    return read_clock(device) - started, history, best.float().cpu()
 
 
-def clock(device: str) -> float:
+def read_clock(device: str) -> float:
     """Seconds: of all cores together on the CPU, on the wall once a GPU has done its work."""
     if device == "cpu":
         return time.process_time()
@@ -199,17 +199,17 @@ def clock(device: str) -> float:
     return time.perf_counter()
 
 
-def fastest(action: Callable[[], object], device: str, tries: int = 7) -> float:
+def time_fastest(action: Callable[[], object], device: str, tries: int = 7) -> float:
     """Seconds of the fastest of some tries."""
     found = []
     for _ in range(tries):
-        started = clock(device)
+        started = read_clock(device)
         action()
-        found.append(clock(device) - started)
+        found.append(read_clock(device) - started)
     return min(found)
 
 
-def ceilings(device: str) -> dict[str, float]:
+def measure_ceilings(device: str) -> dict[str, float]:
     """Operations and bytes per second, of one core or a GPU: a large product, by oneDNN and by `mm`, and a copy."""
     cores = torch.get_num_threads()
     torch.set_num_threads(1)
@@ -217,19 +217,19 @@ def ceilings(device: str) -> dict[str, float]:
     a, b = (torch.randn(size, size, device=device) for _ in range(2))
     old, new = (torch.zeros(64 << 20, device=device) for _ in range(2))
     found = {
-        "product": 2 * size**3 / fastest(lambda: linear(a, b), device),
-        "mm": 2 * size**3 / fastest(lambda: torch.mm(a, b), device),
-        "bytes": 2 * old.nbytes / fastest(lambda: new.copy_(old), device),
-        "draws": 1e6 / fastest(lambda: torch.rand(10**6), "cpu"),  # always drawn there
+        "product": 2 * size**3 / time_fastest(lambda: multiply_linear(a, b), device),
+        "mm": 2 * size**3 / time_fastest(lambda: torch.mm(a, b), device),
+        "bytes": 2 * old.nbytes / time_fastest(lambda: new.copy_(old), device),
+        "draws": 1e6 / time_fastest(lambda: torch.rand(10**6), "cpu"),  # always drawn there
     }
     rows = torch.randint(1 << 15, (256,), device=device)
     read = torch.zeros(1 << 15, 768, dtype=torch.float16, device=device)
-    found["rows"] = 256 * 768 / fastest(lambda: read.index_select(0, rows).float(), device)
+    found["rows"] = 256 * 768 / time_fastest(lambda: read.index_select(0, rows).float(), device)
     torch.set_num_threads(cores)
     return found
 
 
-def work(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
+def count_work(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
     """Operations of all products of the grid as it was trained, and bytes of all its optimiser steps."""
     operations = nbytes = 0.0
     for one in fitted:
@@ -252,7 +252,7 @@ def work(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe)
     return operations, nbytes
 
 
-def shared(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
+def count_shared(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recipe) -> tuple[float, float]:
     """Random numbers that dropout needs, and values of batches, each once for all probes that share them."""
     drawn: dict[tuple[int, int, int], float] = {}
     read: dict[tuple[int | None, int, int, int], float] = {}
@@ -269,7 +269,7 @@ def shared(fitted: list[trainer.TrainedProbe], case: Case, recipe: trainer.Recip
     return sum(drawn.values()), sum(read.values())
 
 
-def own_shapes(
+def time_own_shapes(
     fitted: list[trainer.TrainedProbe],
     blocks: list[list[trainer.Probe]],
     case: Case,
@@ -294,8 +294,8 @@ def own_shapes(
             if shape not in known:
                 left, x = torch.randn(shape[0], case.width, device=device), torch.randn(size, case.width, device=device)
                 slope = torch.randn(shape, device=device)
-                known[shape] = fastest(lambda x=x, left=left: linear(left, x), device, 50)
-                known[shape] += fastest(lambda x=x, slope=slope: linear(slope, x.T), device, 50)
+                known[shape] = time_fastest(lambda x=x, left=left: multiply_linear(left, x), device, 50)
+                known[shape] += time_fastest(lambda x=x, slope=slope: multiply_linear(slope, x.T), device, 50)
                 known[shape] -= 4 * shape[0] * shape[1] * case.width / rate
             found += steps * known[shape]
     torch.set_num_threads(cores)
@@ -304,7 +304,7 @@ def own_shapes(
 
 def run(case: Case, top: dict[str, float], device: str) -> None:
     """Time one grid both ways and print what came of it."""
-    train, valid = features(case)
+    train, valid = make_features(case)
     recipe = trainer.Recipe(
         case.protocol,
         case.schedule,
@@ -314,15 +314,15 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
         tuple(range(1, case.layers)) if case.layers > 1 else (),
     )
     with_sum = case.protocol.layer_sum and len(recipe.summable) > 1
-    whole = trainer.grid(case.protocol, range(case.layers), with_sum, case.protocol.seeds)
+    whole = trainer.build_grid(case.protocol, range(case.layers), with_sum, case.protocol.seeds)
     probes = [probe for probe in whole if case.wanted(probe)]
     trainer.fit(probes[:1], train, valid, replace(recipe, schedule=replace(case.schedule, max_epochs=1)), device)
     ours_s = wall_s = math.inf
     tries = 0
     while tries < 1 or (tries < TRIES and ours_s < SHORT_S):
-        wall, started = time.perf_counter(), clock(device)
+        wall, started = time.perf_counter(), read_clock(device)
         fitted = trainer.fit(probes, train, valid, recipe, device, states="best")
-        ours_s, wall_s = min((ours_s, wall_s), (clock(device) - started, time.perf_counter() - wall))
+        ours_s, wall_s = min((ours_s, wall_s), (read_clock(device) - started, time.perf_counter() - wall))
         tries += 1
     rounds = sum(len(one.history) for one in fitted)
     sampled = [fitted[(2 * index + 1) * len(fitted) // (2 * case.sampled)] for index in range(case.sampled)]
@@ -330,9 +330,9 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
     cores = torch.get_num_threads()
     for one in sampled:
         torch.set_num_threads(1)
-        runs = [loop(one.probe, train, valid, recipe, device) for _ in range(tries)]
+        runs = [run_loop(one.probe, train, valid, recipe, device) for _ in range(tries)]
         seconds, history, outputs = min(runs, key=lambda each: each[0])
-        _, exact, sound = loop(one.probe, train, valid, recipe, device, torch.float64)
+        _, exact, sound = run_loop(one.probe, train, valid, recipe, device, torch.float64)
         torch.set_num_threads(cores)
         trainer_s, loop_rounds = trainer_s + seconds, loop_rounds + len(history)
         apart_scores = max(apart_scores, abs(max(history) - one.valid))
@@ -344,13 +344,13 @@ def run(case: Case, top: dict[str, float], device: str) -> None:
             for one, other in ((theirs, outputs), (theirs, sound), (outputs, sound))
         ]
     loop_s = trainer_s / loop_rounds * rounds
-    operations, nbytes = work(fitted, case, recipe)
+    operations, nbytes = count_work(fitted, case, recipe)
     flop_s, byte_s = operations / top["product"], nbytes / top["bytes"]
-    drawn, read = shared(fitted, case, recipe)
+    drawn, read = count_shared(fitted, case, recipe)
     draw_s, read_s = drawn / top["draws"], read / top["rows"]
     bound_s = flop_s + byte_s + draw_s + read_s
-    more_s = own_shapes(
-        fitted, trainer.blocks(probes, train, valid, recipe, device), case, recipe, device, top["product"]
+    more_s = time_own_shapes(
+        fitted, trainer.make_blocks(probes, train, valid, recipe, device), case, recipe, device, top["product"]
     )
     what = "evaluations" if case.protocol.validate_steps else "epochs"
     print(
@@ -383,13 +383,13 @@ def main() -> None:
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--only", default="gtzan,mtt,jukemir-768,jukemir-160")
     asked = parser.parse_args()
-    top = ceilings(asked.device)
+    top = measure_ceilings(asked.device)
     print(
         f"{asked.device}, {torch.get_num_threads()} threads, torch {torch.__version__}; of one core or the GPU: products "
         f"{top['product'] / 1e9:.0f} GFLOP/s (torch.mm {top['mm'] / 1e9:.0f}), memory {top['bytes'] / 1e9:.0f} GB/s",
         flush=True,
     )
-    known = cases(asked.quick)
+    known = list_cases(asked.quick)
     for name in asked.only.split(","):
         for each in known[name]:
             case = each

@@ -58,7 +58,7 @@ def write(folder: Path, layers: int, windows: int, width: int) -> tuple[Store, l
     return Store(folder, {"encoder": "synthetic"}, store.layers), spans
 
 
-def clips_of(count: int, names: tuple[str, ...]) -> list[Clip]:
+def make_clips(count: int, names: tuple[str, ...]) -> list[Clip]:
     """So many clips, one in fifty for validation, one in fifty for the test, with a few tags each."""
     random = np.random.default_rng(1)
     splits = random.choice(["train", "valid", "test"], count, p=[0.96, 0.02, 0.02])
@@ -66,7 +66,7 @@ def clips_of(count: int, names: tuple[str, ...]) -> list[Clip]:
     return [Clip(f"c{at}", str(splits[at]), f"{at}.mp3", tags[at]) for at in range(count)]
 
 
-def held() -> dict[str, int]:
+def read_held_bytes() -> dict[str, int]:
     """Bytes of the process: `RssAnon` its own, `RssFile` mapped from files."""
     lines = (line.split(":") for line in Path("/proc/self/status").read_text().splitlines())
     return {name: int(value.split()[0]) << 10 for name, value in lines if name in ("RssAnon", "RssFile")}
@@ -77,11 +77,11 @@ class Peak(threading.Thread):
 
     def __init__(self) -> None:
         super().__init__(daemon=True)
-        self.most, self.ended = held(), threading.Event()
+        self.most, self.ended = read_held_bytes(), threading.Event()
 
     def run(self) -> None:
         while not self.ended.wait(0.02):
-            self.most = {name: max(value, self.most[name]) for name, value in held().items()}
+            self.most = {name: max(value, self.most[name]) for name, value in read_held_bytes().items()}
 
 
 def main() -> None:
@@ -99,12 +99,12 @@ def main() -> None:
         total = store.size_bytes()
         shape = f"{asked.windows} x {asked.layers} x {asked.width}"
         print(f"{shape}: {total / 1e9:.1f} GB, {time.perf_counter() - started:.0f} s to write", flush=True)
-        examples = Examples.of_clips(clips_of(len(spans), named.task.target.names))
+        examples = Examples.of_clips(make_clips(len(spans), named.task.target.names))
         rules = replace(MARBLE, validate_steps=20, stop_evaluations=9, max_evaluations=2, learning_rates=(1e-3, 1e-2))
         given: dict[str, Any] = {"cache": Path(folder), "results": Path(folder), "model": "synthetic", "encoder": None}
         config = RunConfig.of(named=named, protocol=rules, seeds=1, **given)
         valid = len(examples.of("valid"))
-        before, watching, started = held(), Peak(), time.perf_counter()
+        before, watching, started = read_held_bytes(), Peak(), time.perf_counter()
         watching.start()
         features = pooled.load(store, spans)
         source = FeatureSource({"weights_sha256": "0" * 64}, {})

@@ -26,7 +26,7 @@ CASES = {
 }
 
 
-def _data(metric: Metric, clips: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _draw_data(metric: Metric, clips: int, width: int) -> tuple[torch.Tensor, torch.Tensor]:
     random = np.random.default_rng(0)
     outputs = torch.from_numpy(random.normal(size=(3, clips, width)).astype(np.float32))
     if metric.kind == "classes":
@@ -39,17 +39,17 @@ def _data(metric: Metric, clips: int, width: int) -> tuple[torch.Tensor, torch.T
 def main() -> None:
     """Print seconds for one score's interval and for the rival's bootstrap alone."""
     for name, (metric, clips, width) in CASES.items():
-        outputs, truth = _data(metric, clips, width)
+        outputs, truth = _draw_data(metric, clips, width)
         groups = [f"{clip:05}" for clip in range(clips)]
         started = time.perf_counter()
         statistics.bootstrap_interval(metric, outputs, truth, groups)
         ours = time.perf_counter() - started
         alone = Metric(**{**vars(metric), "weighted": None})
-        counts = statistics.drawn_again(groups, FEW)
+        counts = statistics.resample(groups, FEW)
         started = time.perf_counter()
-        scores = statistics.rescored(alone, outputs, truth, counts)
+        scores = statistics.rescore(alone, outputs, truth, counts)
         rival = (time.perf_counter() - started) / FEW * statistics.RESAMPLES
-        assert np.allclose(scores, statistics.rescored(metric, outputs, truth, counts))
+        assert np.allclose(scores, statistics.rescore(metric, outputs, truth, counts))
         print(f"{name:32} {ours:7.2f} s   one by one {rival:7.2f} s   {rival / ours:5.1f} x")
 
 

@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent / "tests"))
 RATE = 44100
 
 
-def song_of_noise(seconds: float, folder: Path) -> tuple[Path, Path]:
+def write_song_of_noise(seconds: float, folder: Path) -> tuple[Path, Path]:
     """Files of true stems and of estimates, `(4, 2, samples)` float32, made a channel at a time."""
     import numpy as np
 
@@ -36,10 +36,10 @@ def song_of_noise(seconds: float, folder: Path) -> tuple[Path, Path]:
     return paths
 
 
-def bss(who: str, folder: Path, seconds: float) -> float:
+def measure_bss(who: str, folder: Path, seconds: float) -> float:
     """Measure the song of noise; returns the first stem's median SDR."""
     import numpy as np
-    from museval_alone import museval_measures
+    from museval_alone import load_museval_measures
 
     from marble_bench.metrics._bsseval import bss_eval
     from marble_bench.separation.bsseval_pool import SignalFile
@@ -49,7 +49,7 @@ def bss(who: str, folder: Path, seconds: float) -> float:
     if who == "ours":
         return float(np.median(bss_eval(signals[0], signals[1], RATE)["sdr"][0]))
     arrays = [each[:, :].astype(np.float64) for each in signals]
-    return float(np.median(museval_measures().bss_eval(*arrays, window=RATE, hop=RATE)[0][0]))
+    return float(np.median(load_museval_measures().bss_eval(*arrays, window=RATE, hop=RATE)[0][0]))
 
 
 def run(songs: int, folder: Path) -> float:
@@ -94,18 +94,18 @@ def run(songs: int, folder: Path) -> float:
     tracks = [mixing.make_track(song, rules, folder) for song in valid]
     material = separation.TrainingData(chunks, Noise(), tracks, Noise())
     separation.KEEP_BYTES = 0  # as for a corpus whose magnitudes do not all fit
-    grid = importlib.import_module("marble_bench.probes.grid").grid
+    grid = importlib.import_module("marble_bench.probes.grid").build_grid
     probes = grid(replace(MARBLE, learning_rates=rules.learning_rates), [0], False, 1, 4)
     chosen = separation.choose(separation.fit(probes, material, rules), 1, 4)
     found = separating.measure(chosen, test, Noise(), (), rules, folder, workers=1)
     return float(found.sdr.mean())
 
 
-def alone(*arguments: object) -> str:
+def run_alone(*arguments: object) -> str:
     """A line about a call of this file in a process of its own."""
     done = subprocess.run([sys.executable, __file__, *map(str, arguments)], capture_output=True, text=True, check=True)
-    told = json.loads(done.stdout.splitlines()[-1])
-    return f"{told['peak_mb']:8,.0f} MB {told['seconds']:7.1f} s  SDR {told['sdr']:.4f} dB"
+    report = json.loads(done.stdout.splitlines()[-1])
+    return f"{report['peak_mb']:8,.0f} MB {report['seconds']:7.1f} s  SDR {report['sdr']:.4f} dB"
 
 
 def main() -> None:
@@ -118,21 +118,24 @@ def main() -> None:
     asked = parser.parse_args()
     if asked.what == "bss":
         with tempfile.TemporaryDirectory() as folder:
-            song_of_noise(asked.seconds, Path(folder))
+            write_song_of_noise(asked.seconds, Path(folder))
             for who in ("ours",) if asked.without_museval else ("ours", "museval"):
                 print(
                     f"BSSEval, {asked.seconds:g} s, four stereo stems, {who}: ".ljust(60),
-                    alone("bss-alone", who, folder, asked.seconds),
+                    run_alone("bss-alone", who, folder, asked.seconds),
                 )
         return
     if asked.what == "run":
         for songs in (16, 64, 256):
             with tempfile.TemporaryDirectory() as folder:
-                print(f"run, {songs} training songs, {songs // 4} tests: ".ljust(60), alone("run-alone", songs, folder))
+                print(
+                    f"run, {songs} training songs, {songs // 4} tests: ".ljust(60),
+                    run_alone("run-alone", songs, folder),
+                )
         return
     started = time.perf_counter()
     if asked.what == "bss-alone":
-        sdr = bss(asked.rest[0], Path(asked.rest[1]), float(asked.rest[2]))
+        sdr = measure_bss(asked.rest[0], Path(asked.rest[1]), float(asked.rest[2]))
     else:
         sdr = run(int(asked.rest[0]), Path(asked.rest[1]))
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3

@@ -27,7 +27,7 @@ RATE = 44100
 
 def main(folder: Path) -> None:
     """See the module."""
-    from museval_alone import museval_measures
+    from museval_alone import load_museval_measures
 
     path = folder / "train" / "Music Delta - 80s Rock.stem.mp4"
     parts = {
@@ -38,13 +38,13 @@ def main(folder: Path) -> None:
     old = np.random.RandomState(0)  # what museval's test draws from
     guess = np.stack([old.random_sample(true[0].shape) for _ in range(2)])
     ours = bss_eval(true, guess, RATE)
-    theirs = dict(zip(MEASURES, museval_measures().bss_eval(true, guess, window=RATE, hop=RATE)[:4], strict=True))
-    told = json.loads((folder / "museval-reference.json").read_text())
+    theirs = dict(zip(MEASURES, load_museval_measures().bss_eval(true, guess, window=RATE, hop=RATE)[:4], strict=True))
+    reference = json.loads((folder / "museval-reference.json").read_text())
     for name in MEASURES:
-        published = [[frame["metrics"][name.upper()] for frame in each["frames"]] for each in told["targets"]]
+        published = [[frame["metrics"][name.upper()] for frame in each["frames"]] for each in reference["targets"]]
         here, there = np.abs(ours[name] - theirs[name]).max(), np.abs(ours[name] - np.array(published)).max()
         print(
-            f"{name}: from museval here {here:.1e} dB, from museval {told['museval_version']}'s figures {there:.1e} dB"
+            f"{name}: from museval here {here:.1e} dB, from museval {reference['museval_version']}'s figures {there:.1e} dB"
         )
 
 

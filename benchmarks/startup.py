@@ -19,7 +19,7 @@ COMMANDS = {
 }
 
 
-def seconds(arguments: list[str]) -> float:
+def time_process(arguments: list[str]) -> float:
     """Wall seconds of one process."""
     started = time.perf_counter()
     subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
@@ -31,7 +31,7 @@ def main() -> None:
     taken: dict[str, list[float]] = {name: [] for name in COMMANDS}
     for _ in range(RUNS + 1):
         for name, arguments in COMMANDS.items():
-            taken[name].append(seconds(arguments))
+            taken[name].append(time_process(arguments))
     rival = statistics.median(taken["import torch (rival)"][1:])
     for name, runs in taken.items():
         median = statistics.median(runs[1:])  # the first run warms the disk

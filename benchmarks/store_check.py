@@ -82,7 +82,7 @@ def call(work: Path, checked: bool) -> tuple[float, float]:
     return used, time.perf_counter() - began
 
 
-def child(work: Path, how: str) -> None:
+def run_child(work: Path, how: str) -> None:
     """One `bench run`, with the check of shards or without."""
     from marble_bench.cli.app import main
     from marble_bench.features import store
@@ -109,7 +109,7 @@ def child(work: Path, how: str) -> None:
 def main() -> None:
     """Parse, measure, print."""
     if sys.argv[1:2] == ["--child"]:
-        child(Path(sys.argv[2]), sys.argv[3])
+        run_child(Path(sys.argv[2]), sys.argv[3])
         return
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clips", type=int, default=600)

@@ -32,14 +32,14 @@ def version() -> str:
     """The version of this code, by PEP 440."""
     commit()  # known from the same moment on, so that both agree whatever is committed during a run
     if described := _git("describe", "--tags", "--match", "v[0-9]*", "--long", "--always", "--dirty"):
-        return of_description(described, int(_git("rev-list", "--count", "HEAD") or 0))
-    if written := _first(r"^Version: (\S+)$", ROOT / "PKG-INFO"):  # an unpacked sdist
+        return parse_description(described, int(_git("rev-list", "--count", "HEAD") or 0))
+    if written := _find_first(r"^Version: (\S+)$", ROOT / "PKG-INFO"):  # an unpacked sdist
         return written
     packed = ROOT / ".git_archival.txt"  # git fills it in where a forge packs a commit
-    if tag := _first(r"^describe: v(\d+(?:\.\d+)*)$", packed):
+    if tag := _find_first(r"^describe: v(\d+(?:\.\d+)*)$", packed):
         return tag
-    if described := _first(r"^describe: (v\S+)$", packed) or _first(r"^commit: ([0-9a-f]{9})", packed):
-        return of_description(described, 0)
+    if described := _find_first(r"^describe: (v\S+)$", packed) or _find_first(r"^commit: ([0-9a-f]{9})", packed):
+        return parse_description(described, 0)
     installed = _installed()
     return installed.version if installed else UNKNOWN
 
@@ -51,17 +51,17 @@ def commit() -> tuple[str | None, bool | None]:
         return here, bool(_git("status", "--porcelain"))
     installed = _installed()
     # pip writes it down where it installs from a repository
-    told = installed.read_text("direct_url.json") if installed else None
-    cloned: str | None = json.loads(told).get("vcs_info", {}).get("commit_id") if told else None
+    direct_url = installed.read_text("direct_url.json") if installed else None
+    cloned: str | None = json.loads(direct_url).get("vcs_info", {}).get("commit_id") if direct_url else None
     return cloned, False if cloned else None
 
 
-def of_description(described: str, commits: int) -> str:
+def parse_description(described: str, commits: int) -> str:
     """What `git describe --tags --long --always --dirty` says, as a version. commits: in all, which count without a tag.
 
-    >>> of_description("v0.2.0-0-g1a2b3c4", 99), of_description("v0.2.0-3-g1a2b3c4-dirty", 99)
+    >>> parse_description("v0.2.0-0-g1a2b3c4", 99), parse_description("v0.2.0-3-g1a2b3c4-dirty", 99)
     ('0.2.0', '0.2.1.dev3+g1a2b3c4.dirty')
-    >>> of_description("1a2b3c4", 99)
+    >>> parse_description("1a2b3c4", 99)
     '0.dev99+g1a2b3c4'
     """
     found = DESCRIBED.fullmatch(described)
@@ -87,7 +87,7 @@ def _git(*call: str) -> str:
     return done.stdout.strip()
 
 
-def _first(pattern: str, path: Path) -> str:
+def _find_first(pattern: str, path: Path) -> str:
     """The first group where a file matches; empty if there is no such file or no match."""
     found = re.search(pattern, path.read_text(encoding="utf-8"), re.MULTILINE) if path.is_file() else None
     return found[1] if found else ""

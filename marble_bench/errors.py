@@ -14,10 +14,10 @@ DONE, FAILED, USAGE, MISSING, PARTLY = 0, 1, 2, 3, 4
 INTERRUPTED = 130  # as shells say it
 
 
-def exit_code_of(ended: Sequence[int]) -> int:
+def combine_exit_codes(ended: Sequence[int]) -> int:
     """The exit code of a command that was asked for several things, by how each of them ended.
 
-    >>> [exit_code_of(each) for each in ([0, 0], [3, 3], [2, 3], [0, 3])]
+    >>> [combine_exit_codes(each) for each in ([0, 0], [3, 3], [2, 3], [0, 3])]
     [0, 3, 1, 4]
     """
     if len(set(ended)) == 1:
@@ -43,10 +43,10 @@ class DataError(BenchError):
     exit_code = MISSING
 
 
-def text_of(error: BaseException) -> str:
+def format_error(error: BaseException) -> str:
     """What an exception says, of which code of somebody's own may be the author.
 
-    >>> text_of(ValueError("too few")), text_of(ValueError())
+    >>> format_error(ValueError("too few")), format_error(ValueError())
     ('too few', '')
     """
     with suppress(Exception):  # its `__str__` may raise in its turn
@@ -54,12 +54,12 @@ def text_of(error: BaseException) -> str:
     return "(its text cannot be read)"
 
 
-def did_you_mean(name: str, choices: Iterable[str]) -> str:
+def suggest_name(name: str, choices: Iterable[str]) -> str:
     """The closest of `choices` as a phrase to put behind an error, or an empty string.
 
-    >>> did_you_mean("gtzann", ["emo", "gtzan"])
+    >>> suggest_name("gtzann", ["emo", "gtzan"])
     "; did you mean 'gtzan'?"
-    >>> did_you_mean("qqqq", ["emo", "gtzan"])
+    >>> suggest_name("qqqq", ["emo", "gtzan"])
     ''
     """
     close = difflib.get_close_matches(name, list(choices), n=1)

@@ -35,20 +35,20 @@ class Adam:
         self.first = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.second = {name: torch.zeros_like(value) for name, value in parameters.items()}
         self.count = torch.zeros((), device=next(iter(parameters.values())).device)
-        self._regroup([])
+        self._group_again([])
 
     def step(self, gradients: dict[str, torch.Tensor], rates: Sequence[float]) -> None:
         """Move every parameter by its gradient, `(probes, ...)` like it; without autograd. rates: one for each probe."""
         self.count += 1
         if self._rates != list(rates):
-            self._regroup(rates)
+            self._group_again(rates)
         in_place = all(gradients[name] is self.gradients.get(name) for name in self.parameters)
         by_probe = {} if in_place else {name: gradients[name].unbind() for name in self.parameters}
         for (rate, decay), (members, values, own_gradients, first, second) in self._groups.items():
             own = own_gradients if in_place else [by_probe[name][index] for index in members for name in by_probe]
-            kernels.adam(values, own, first, second, self.count, rate, decay)
+            kernels.step_adam(values, own, first, second, self.count, rate, decay)
 
-    def _regroup(self, rates: Sequence[float]) -> None:
+    def _group_again(self, rates: Sequence[float]) -> None:
         """Probes of one rate and one decay take one call; `_groups` holds their positions and views of their tensors."""
         self._rates = list(rates)
         members: dict[tuple[float, float], list[int]] = {}
@@ -57,10 +57,10 @@ class Adam:
         self._groups = {
             key: (
                 indices,
-                _views(self.parameters, indices),
-                _views(self.gradients, indices),
-                _views(self.first, indices),
-                _views(self.second, indices),
+                _make_views(self.parameters, indices),
+                _make_views(self.gradients, indices),
+                _make_views(self.first, indices),
+                _make_views(self.second, indices),
             )
             for key, indices in members.items()
         }
@@ -71,8 +71,8 @@ class Adam:
             for name in list(tensors):
                 tensors[name] = tensors[name][list(staying)]
         self.decays = [self.decays[index] for index in staying]
-        self._regroup([])
+        self._group_again([])
 
 
-def _views(tensors: dict[str, torch.Tensor], indices: Sequence[int]) -> list[torch.Tensor]:
+def _make_views(tensors: dict[str, torch.Tensor], indices: Sequence[int]) -> list[torch.Tensor]:
     return [value[index] for index in indices for value in tensors.values()]

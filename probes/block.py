@@ -12,7 +12,7 @@ from functools import cached_property
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from marble_bench.core.plugins import head_of
+from marble_bench.core.plugins import get_head
 from marble_bench.errors import BenchError
 
 from . import memory, network, rng
@@ -27,31 +27,31 @@ if TYPE_CHECKING:
 ACTIVATION_BYTES = 16 << 20  # of one hidden layer when scoring: windows go through in chunks of so much
 
 
-def layers_of(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
+def list_layers(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
     """The layers that probes read."""
     return tuple(sorted({layer for probe in probes for layer in probe.reads(recipe.summable)}))
 
 
-def threads_of(device: str) -> int:
+def count_threads(device: str) -> int:
     """Blocks that train at once: on the CPU as many as torch may use threads."""
     import torch
 
     return torch.get_num_threads() if device == "cpu" else 1
 
 
-def blocks(
+def make_blocks(
     probes: Sequence[Probe], train: Split, valid: Split, recipe: Recipe, device: str = "cpu"
 ) -> list[list[Probe]]:
     """Probes that train together: of one form, and within the memory; on the CPU also of one layer and seed."""
     free = memory.free_bytes(device)
     share = int(memory.SHARE * free)
-    limit = memory.CACHE_BYTES // threads_of(device) if device == "cpu" else share
+    limit = memory.CACHE_BYTES // count_threads(device) if device == "cpu" else share
     kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
-        kinds.setdefault(_kind(probe, train, recipe, device), []).append(probe)
-    made = []
+        kinds.setdefault(_find_kind(probe, train, recipe, device), []).append(probe)
+    groups = []
     for members in kinds.values():
-        of_optimiser, beside = _bytes(members[0], train, valid, recipe)
+        of_optimiser, beside = _count_bytes(members[0], train, valid, recipe)
         if of_optimiser + beside > free:
             raise BenchError(
                 f"a single probe with {of_optimiser / 1e6:,.1f} MB of parameters, gradients and moments and "
@@ -64,11 +64,11 @@ def blocks(
             most = len(members)  # one after another, each from the last one's solution
         ordered = sorted(members, key=lambda probe: group_of(probe, recipe))
         even = math.ceil(len(ordered) / math.ceil(len(ordered) / most))
-        made += [ordered[start : start + even] for start in range(0, len(ordered), even)]
-    return made
+        groups += [ordered[start : start + even] for start in range(0, len(ordered), even)]
+    return groups
 
 
-def _kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple[object, ...]:
+def _find_kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple[object, ...]:
     """What probes must have in common to train together."""
     form = Form.of(probe, recipe.protocol)
     kind: tuple[object, ...] = (
@@ -86,7 +86,7 @@ def _kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple[obje
     return kind
 
 
-def _bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
+def _count_bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
     """Bytes of one probe: of parameters, gradients and moments; of its best weights, activations, inputs and outputs."""
     form = Form.of(probe, recipe.protocol)
     layers = probe.reads(recipe.summable)
@@ -152,7 +152,7 @@ class Block:
         self.form = Form.of(probes[0], recipe.protocol)
         self.is_sum = probes[0].layer is None
         self.tracker = ProbeTracker(probes, [probe.learning_rate for probe in probes], recipe.rules)
-        self.draws = {probe.seed: rng.generators(probe.seed) for probe in probes}
+        self.draws = {probe.seed: rng.make_generators(probe.seed) for probe in probes}
         self.rounds = 0
         starts = {seed: self._init_parameters(init) for seed, (_, _, init) in self.draws.items()}
         names = list(next(iter(starts.values())))
@@ -168,7 +168,7 @@ class Block:
         """One probe's initial parameters, in the form of `network`."""
         import torch
 
-        init = head_of(self.recipe.protocol).init
+        init = get_head(self.recipe.protocol).init
         assert init is not None  # a head that fits itself is trained elsewhere
         start = init(self.features.width, self.form.hidden, self.recipe.outputs, generator)
         if self.is_sum:
@@ -208,7 +208,7 @@ class Block:
 
         total = torch.zeros(len(self.alive), device=self.device)
         with torch.inference_mode():
-            for rows in self._batches():
+            for rows in self._make_batches():
                 if stopped():
                     raise Stopped
                 total += self._step(rows)
@@ -225,12 +225,12 @@ class Block:
                 self.adam.select(staying)
             del self._groups, self._seeds
 
-    def _batches(self) -> list[dict[int, torch.Tensor]]:
+    def _make_batches(self) -> list[dict[int, torch.Tensor]]:
         """The windows of this round's steps, by seed."""
         seeds = {seed: self.draws[seed][0] for seed in self._seeds[0]}
         windows, size, every = self.features.windows, self.form.batch_size, self.recipe.protocol.validate_steps
         if not every:
-            drawn = {seed: rng.epoch(windows, size, order) for seed, order in seeds.items()}
+            drawn = {seed: rng.draw_epoch(windows, size, order) for seed, order in seeds.items()}
         elif self.rounds:
             drawn = {s: [rng.sample(windows, size, order) for _ in range(every)] for s, order in seeds.items()}
         else:
@@ -244,9 +244,9 @@ class Block:
         counts, (seeds, of) = self._groups[1], self._seeds
         x, layers = self._inputs(rows)
         truth = torch.stack([self.features.truth(rows[seed]) for seed in seeds])
-        dropout_mask = self._dropout_mask(len(next(iter(rows.values()))))
+        dropout_mask = self._draw_dropout_mask(len(next(iter(rows.values()))))
         outputs, hidden = network.forward(self.parameters, x, counts, dropout_mask)
-        loss, output_gradient = network.loss_gradients(outputs, truth, self.recipe.loss, of)
+        loss, output_gradient = network.compute_loss_gradients(outputs, truth, self.recipe.loss, of)
         into = self.adam.gradients
         gradients = network.backward(self.parameters, x, counts, hidden, output_gradient, dropout_mask, layers, into)
         self.adam.step(gradients, self.tracker.rates)
@@ -260,7 +260,7 @@ class Block:
         masks: dict[tuple[int, float], torch.Tensor] = {}
         if self.recipe.protocol.input_dropout:
             for seed, drawn in rows.items():
-                noise = rng.uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
+                noise = rng.draw_uniform(len(drawn), self.features.width, self.draws[seed][1]).to(self.device)
                 for rate in dict.fromkeys(rate for _, own, _, rate in keys if own == seed and rate):
                     mask = torch.ge(noise, rate, out=torch.empty_like(noise))  # as float at once
                     masks[seed, rate] = mask.mul_(1 / (1 - rate))
@@ -283,7 +283,7 @@ class Block:
                 out.copy_(x)
         return inputs, None
 
-    def _dropout_mask(self, batch: int) -> torch.Tensor | None:
+    def _draw_dropout_mask(self, batch: int) -> torch.Tensor | None:
         """What dropout leaves of the hidden layer, `(1 or probes, hidden, windows)`, by the same draw for a seed."""
         import torch
 
@@ -291,11 +291,11 @@ class Block:
         if not self.form.hidden or not any(rate for *_, rate in keys):
             return None
         drawn = {
-            seed: rng.uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
+            seed: rng.draw_uniform(batch, self.form.hidden, self.draws[seed][1]).to(self.device)
             for seed in dict.fromkeys(seed for _, seed, _, _ in keys)
         }
-        made = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}
-        dropout_mask = torch.stack([made[seed, rate] for _, seed, _, rate in keys])
+        masks = {(seed, rate): ((drawn[seed] >= rate) / (1 - rate)).T.contiguous() for _, seed, _, rate in keys}
+        dropout_mask = torch.stack([masks[seed, rate] for _, seed, _, rate in keys])
         return dropout_mask if of is None else dropout_mask[of]
 
     def _state(self, index: int) -> dict[str, torch.Tensor]:
@@ -303,12 +303,12 @@ class Block:
 
     def results(self) -> list[TrainedProbe]:
         """Every probe of the block at its best, weights on the CPU."""
-        made = []
+        trained = []
         for probe, tracked in self.tracker.tracked.items():
             state = network.transpose({name: value.cpu() for name, value in tracked.state.items()})
             scaled = Form.of(probe, self.recipe.protocol).standardize
-            state = self.features.with_moments(state, layers_of([probe], self.recipe) if scaled else ())
-            made.append(
+            state = self.features.with_moments(state, list_layers([probe], self.recipe) if scaled else ())
+            trained.append(
                 TrainedProbe(probe, tracked.valid, tracked.best_round, tuple(tracked.history), tracked.diverged, state)
             )
-        return made
+        return trained

@@ -30,7 +30,7 @@ from marble_bench.errors import BenchError
 from . import network
 from .block import validate
 from .grid import Form, Probe, Recipe, TrainedProbe
-from .kernels import linear
+from .kernels import multiply_linear
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ TINY = 1e-30  # the least curvature that is divided by
 ROWS = 8192  # windows at once where a product needs a copy of them
 
 
-def device_of(device: str) -> str:
+def choose_device(device: str) -> str:
     """Where a problem is solved that shall run on a device: on MPS there is no float64."""
     return "cpu" if device == "mps" else device
 
@@ -70,11 +70,11 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     ordered = sorted(members, key=lambda probe: -probe.weight_decay)
     penalties = [probe.weight_decay for probe in ordered]
     if recipe.loss == "squared_error":
-        solutions = ridge(data, y.double(), penalties)
+        solutions = solve_ridge(data, y.double(), penalties)
     elif recipe.loss == "binary_cross_entropy":
-        solutions = tags(data, y.double(), penalties)
+        solutions = solve_tags(data, y.double(), penalties)
     else:
-        solutions = classes(data, y, recipe.outputs, penalties)
+        solutions = solve_classes(data, y, recipe.outputs, penalties)
     found = dict(zip(ordered, solutions, strict=True))
     parameters = {name: torch.stack([found[probe][name] for probe in members]) for name in ("weight", "bias")}
     outputs = validate(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
@@ -127,7 +127,7 @@ class Rotated:
         return {"weight": weight, "bias": solution[:, -1:] - weight @ self.centre[:, None]}
 
 
-def ridge(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+def solve_ridge(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
     """The probe of each penalty, by one decomposition. y: `(windows, outputs)` float64."""
     import torch
 
@@ -138,7 +138,9 @@ def ridge(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[di
     ]
 
 
-def classes(data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+def solve_classes(
+    data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[float]
+) -> list[dict[str, torch.Tensor]]:
     """The probe of each penalty, which fall. y: `(windows,)` int64. The outputs of the classes there have a mean of 0."""
     import torch
 
@@ -146,21 +148,21 @@ def classes(data: Rotated, y: torch.Tensor, outputs: int, penalties: Sequence[fl
     if len(there) == 1:
         found = [data.x.new_zeros(1, data.x.shape[1]) for _ in penalties]
     elif len(there) == 2:
-        path = _path(data.x, index[None].double(), penalties, joint=False)
+        path = _solve_path(data.x, index[None].double(), penalties, joint=False)
         found = [each * each.new_tensor([[-0.5], [0.5]]) for each in path]
     else:
         target = torch.nn.functional.one_hot(index).T.double().contiguous()
-        found = [each - each.mean(dim=0) for each in _path(data.x, target, penalties, joint=True)]
+        found = [each - each.mean(dim=0) for each in _solve_path(data.x, target, penalties, joint=True)]
     return [_scatter(data.probe(each), there, [ABSENT] * outputs) for each in found]
 
 
-def tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+def solve_tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
     """The probe of each penalty, which fall. y: `(windows, outputs)` float64 of 0 and 1."""
     carried = y.mean(dim=0)
     both = ((carried > 0) & (carried < 1)).nonzero()[:, 0]
     certain = [ABSENT if share == 0 else -ABSENT for share in carried.tolist()]
     target = y[:, both].T.contiguous()
-    return [_scatter(data.probe(each), both, certain) for each in _path(data.x, target, penalties, joint=False)]
+    return [_scatter(data.probe(each), both, certain) for each in _solve_path(data.x, target, penalties, joint=False)]
 
 
 def _scatter(
@@ -173,16 +175,16 @@ def _scatter(
     return {"weight": weight, "bias": bias}
 
 
-def _path(x: torch.Tensor, target: torch.Tensor, penalties: Sequence[float], joint: bool) -> list[torch.Tensor]:
+def _solve_path(x: torch.Tensor, target: torch.Tensor, penalties: Sequence[float], joint: bool) -> list[torch.Tensor]:
     """The solution `(outputs, rank + 1)` at each penalty, each begun at the one before."""
     found, start, single = [], x.new_zeros(len(target), x.shape[1]), x.float()
     for penalty in penalties:
-        start = logistic(x, target, penalty, joint, start, single)
+        start = solve_logistic(x, target, penalty, joint, start, single)
         found.append(start)
     return found
 
 
-def logistic(
+def solve_logistic(
     x: torch.Tensor, target: torch.Tensor, penalty: float, joint: bool, start: torch.Tensor, single: torch.Tensor
 ) -> torch.Tensor:
     """`(outputs, rank + 1)` at the minimum of mean loss + penalty / 2 * |all but the last column|^2.
@@ -199,14 +201,14 @@ def logistic(
         if not len(todo):
             return solution
         problem = _Problem.at(x, single, target[todo], penalty, joint, solution[todo])
-        gradient_norm = problem.gradient_norm()
+        gradient_norm = problem.compute_gradient_norm()
         done = (gradient_norm <= END) | ((gradient_norm <= ROUNDED) & (gradient_norm >= before / 2))
         if done.any():
             keep = (~done).nonzero()[:, 0]
             todo, before = (todo[:0] if joint else todo[keep]), before[keep]
             continue
         before = gradient_norm
-        solution[todo] = problem.line_search(problem.newton_step(gradient_norm))
+        solution[todo] = problem.search_line(problem.compute_newton_step(gradient_norm))
     raise BenchError(
         f"logistic regression at penalty {penalty:g} is {float(before.max()):.1g} from its end after {MOST_STEPS} steps: "
         "give a stronger penalty, or report it with the task and the encoder if a protocol of the suite asks for this one"
@@ -215,7 +217,7 @@ def logistic(
 
 @dataclass(frozen=True)
 class _Problem:
-    """Logistic regressions that share their windows, at one solution `(outputs, rank + 1)`; see `logistic`.
+    """Logistic regressions that share their windows, at one solution `(outputs, rank + 1)`; see `solve_logistic`.
 
     penalty: `(rank + 1,)`, 0 for the intercept. outputs, probabilities, curve: `(outputs, windows)`; curve is
     probability * (1 - probability) / windows. gradient, diagonal: `(outputs, rank + 1)`, the latter of the second
@@ -247,13 +249,13 @@ class _Problem:
         by_column = x.new_full((x.shape[1],), penalty)
         by_column[-1] = 0
         outputs = solution @ x.T
-        probabilities = _probabilities(outputs, joint)
+        probabilities = _compute_probabilities(outputs, joint)
         curve = probabilities * (1 - probabilities) / len(x)
         gradient = (probabilities - target) @ x / len(x) + by_column * solution
         diagonal = by_column.expand_as(gradient).clone()
         for first in range(0, len(x), ROWS):
             part = single[first : first + ROWS].square()
-            diagonal += linear(curve[:, first : first + ROWS].float(), part.T)
+            diagonal += multiply_linear(curve[:, first : first + ROWS].float(), part.T)
         diagonal.clamp_(min=TINY)
         return cls(x, single, target, by_column, joint, solution, outputs, probabilities, curve, gradient, diagonal)
 
@@ -261,21 +263,21 @@ class _Problem:
         """`(problems,)`: the sum over columns, and over the outputs of one problem."""
         return values.sum()[None] if self.joint else values.sum(dim=1)
 
-    def gradient_norm(self) -> torch.Tensor:
+    def compute_gradient_norm(self) -> torch.Tensor:
         """`(problems,)`: of the gradient, each entry in units of the root of its curvature."""
         return self.total(self.gradient.square() / self.diagonal).sqrt()
 
-    def curvature_times(self, step: torch.Tensor) -> torch.Tensor:
+    def multiply_curvature(self, step: torch.Tensor) -> torch.Tensor:
         """The second derivative times a step, both `(outputs, rank + 1)`, to float32's precision."""
-        moved = linear(step.float(), self.single)
+        moved = multiply_linear(step.float(), self.single)
         if self.joint:
             weighed = self.probabilities * moved
             by_output = (weighed - self.probabilities * weighed.sum(dim=0)) / len(self.x)
         else:
             by_output = self.curve * moved
-        return linear(by_output.float(), self.single.T) + self.penalty * step
+        return multiply_linear(by_output.float(), self.single.T) + self.penalty * step
 
-    def newton_step(self, gradient_norm: torch.Tensor) -> torch.Tensor:
+    def compute_newton_step(self, gradient_norm: torch.Tensor) -> torch.Tensor:
         """The step `(outputs, rank + 1)` to the minimum of the local parabola, the nearer the shorter the gradient is."""
         import torch
 
@@ -287,7 +289,7 @@ class _Problem:
         was = self.total(left * scaled)
         going = torch.ones_like(near, dtype=torch.bool)
         for _ in range(MOST_INNER):
-            curved = self.curvature_times(way)
+            curved = self.multiply_curvature(way)
             bent = self.total(way * curved)
             going &= bent > 0  # rounding: along the intercepts of all classes together there is no curvature
             size = torch.where(going, was / bent, 0)[:, None]
@@ -302,18 +304,18 @@ class _Problem:
             was = now
         return step
 
-    def line_search(self, step: torch.Tensor) -> torch.Tensor:
+    def search_line(self, step: torch.Tensor) -> torch.Tensor:
         """The solution after as much of a step as takes the slope along it to a half or less; the loss is convex."""
         import torch
 
         by_output, along = step @ self.x.T, self.penalty * step
 
         def slope(times: torch.Tensor) -> torch.Tensor:
-            apart = _probabilities(self.outputs + times[:, None] * by_output, self.joint) - self.target
+            apart = _compute_probabilities(self.outputs + times[:, None] * by_output, self.joint) - self.target
             by_penalty = self.total(along * (self.solution + times[:, None] * step))
             return self.total(apart * by_output) / len(self.x) + by_penalty
 
-        times = torch.ones_like(self.gradient_norm())
+        times = torch.ones_like(self.compute_gradient_norm())
         low, high = torch.zeros_like(times), torch.full_like(times, 2 * LONGEST)
         steepest = slope(low).abs() / 2
         for _ in range(MOST_SLOPES):
@@ -327,6 +329,6 @@ class _Problem:
         return self.solution + times[:, None] * step
 
 
-def _probabilities(outputs: torch.Tensor, joint: bool) -> torch.Tensor:
+def _compute_probabilities(outputs: torch.Tensor, joint: bool) -> torch.Tensor:
     """Probabilities of classes, whose sum is 1, or of tags, each for itself; `(outputs, windows)`."""
     return outputs.softmax(dim=0) if joint else outputs.sigmoid()

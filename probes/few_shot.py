@@ -13,7 +13,7 @@ SHARES = (0.01, 0.02, 0.05, 0.1, 0.25, 0.5)
 FIRST_SEED = 1_000_003  # apart from the generators of training
 
 
-def clips_of(share: float, clips: int) -> int:
+def count_clips(share: float, clips: int) -> int:
     """How many of some clips a share is: rounded up, at least one."""
     return max(1, math.ceil(share * clips - 1e-9))
 
@@ -23,7 +23,7 @@ def take_share(train: Split, share: float, seed: int) -> Split:
     import torch
 
     order = torch.randperm(train.clips, generator=torch.Generator().manual_seed(FIRST_SEED + seed))
-    chosen = order[: clips_of(share, train.clips)].sort().values
+    chosen = order[: count_clips(share, train.clips)].sort().values
     place = torch.full((train.clips,), -1)
     place[chosen] = torch.arange(len(chosen))
     windows = (place[train.clip] >= 0).nonzero()[:, 0]

@@ -45,7 +45,7 @@ def group_parts(parts: Sequence[Part]) -> list[_PartGroup]:
     return found
 
 
-def losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> Losses:
+def compute_losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> Losses:
     """`(probes, parts)` losses, and what gives the gradient of their sum by the outputs.
 
     counts: `(columns,)` labelled frames in all. A loss is a sum over its own count: added up over chunks, the mean.
@@ -63,7 +63,7 @@ def losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.Tensor, c
     )
 
 
-def probabilities(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
+def compute_probabilities(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
     """Outputs as probabilities, `(probes, width, frames)`: of classes, bins, tags and moments; values stay."""
     import torch
 
@@ -77,7 +77,7 @@ def probabilities(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
     return found[0] if len(found) == 1 else torch.cat(found, dim=1)
 
 
-def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
+def _compute_binary_loss(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -92,7 +92,7 @@ def _binary(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, r
     return loss, lambda: torch.where(there, outputs.sigmoid() - wanted, 0.0) / each[:, None]
 
 
-def _of_class(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
+def _compute_class_loss(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -107,7 +107,7 @@ def _of_class(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor,
     return loss, gradient
 
 
-def _of_bins(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
+def _compute_bin_loss(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
     from torch.nn import functional
 
@@ -117,7 +117,7 @@ def _of_bins(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, 
     return loss, lambda: torch.where(there, logs.exp() - wanted, 0.0) / counts[0]
 
 
-def _of_value(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
+def _compute_value_loss(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor, run: _PartGroup) -> Losses:
     import torch
 
     apart = torch.where(labels.isfinite(), outputs - labels.nan_to_num(nan=0.0), 0.0)
@@ -125,8 +125,8 @@ def _of_value(outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor,
 
 
 _FORMS: dict[FrameLoss, Callable[[torch.Tensor, torch.Tensor, torch.Tensor, _PartGroup], Losses]] = {
-    "binary": _binary,
-    "class": _of_class,
-    "bins": _of_bins,
-    "value": _of_value,
+    "binary": _compute_binary_loss,
+    "class": _compute_class_loss,
+    "bins": _compute_bin_loss,
+    "value": _compute_value_loss,
 }

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
-from marble_bench.core.plugins import head_of
+from marble_bench.core.plugins import get_head
 
 from . import frame_losses, network
 from .adam import Adam
@@ -106,13 +106,13 @@ def fit(
     progress: called after each epoch with (probes finished, in all, best score so far, probes in training), and for each
     block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
-    members = blocks(probes, device)
+    members = make_blocks(probes, device)
     done = train_blocks(members, lambda each: _Block(each, train, valid, recipe, device), progress, probe_cache)
     by_probe = {one.probe: one for one in done}
     return [by_probe[probe] for probe in probes]
 
 
-def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
+def make_blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
     """The probes that train together, seed by seed."""
     kinds: dict[tuple[int | None, ...], list[Probe]] = {}
     for probe in probes:
@@ -120,7 +120,7 @@ def blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
     return [sorted(members, key=lambda probe: probe.seed) for members in kinds.values()]
 
 
-def activations(
+def compute_activations(
     fitted: Sequence[TrainedProbe], split: Frameset, recipe: Recipe, device: str = "cpu"
 ) -> Iterator[tuple[int, NDArray[np.float32]]]:
     """Clip by clip `(clip, (probes, frames, outputs))`, of probes that read the same layer."""
@@ -132,13 +132,13 @@ def activations(
     layers = fitted[0].probe.reads(recipe.summable)
     for clip in range(len(split.features)):
         parts = [
-            frame_losses.probabilities(recipe.parts, _forward(parameters, rows)[0]).mT.cpu()
-            for rows in _read_chunks(split, layers, clip, _chunk(parameters, device), device)
+            frame_losses.compute_probabilities(recipe.parts, _forward(parameters, rows)[0]).mT.cpu()
+            for rows in _read_chunks(split, layers, clip, _count_chunk_frames(parameters, device), device)
         ]
         yield clip, torch.cat(parts, dim=1).numpy()
 
 
-def _chunk(parameters: dict[str, torch.Tensor], device: str) -> int:
+def _count_chunk_frames(parameters: dict[str, torch.Tensor], device: str) -> int:
     """Frames that go through so many probes at once."""
     room = CHUNK_BYTES if device == "cpu" else CHUNK_BYTES_GPU
     probes, hidden, width = parameters["first"].shape
@@ -205,7 +205,7 @@ class _Block:
 
         generator = torch.Generator().manual_seed(3 * seed + 2)
         width, protocol = train.features.widths[self.layers[0]], self.recipe.protocol
-        init = head_of(protocol).init
+        init = get_head(protocol).init
         assert init is not None  # a head that fits itself answers for whole clips
         start = init(width, protocol.hidden, self.recipe.outputs, generator)
         if is_sum:
@@ -224,11 +224,11 @@ class _Block:
         train, valid = self.train, self.valid
         going, size = len(self.tracker.alive), self.recipe.protocol.batch_size
         with torch.inference_mode():
-            crops = {seed: self._crops(train, seed) for seed in self._spans()}
+            crops = {seed: self._draw_crops(train, seed) for seed in self._spans()}
             total = torch.zeros(going, device=self.device)
             for start in range(0, len(train.features), size):
                 total += self._step(train, {seed: each[start : start + size] for seed, each in crops.items()})
-            losses = self._valid_losses(valid)
+            losses = self._compute_valid_losses(valid)
         finite = total.isfinite().cpu() & losses.isfinite()
         staying = self.tracker.update(
             (-losses).tolist(),
@@ -239,7 +239,7 @@ class _Block:
             with torch.inference_mode():
                 self.adam.select(staying)
 
-    def _crops(self, train: Frameset, seed: int) -> list[tuple[int, int, int]]:
+    def _draw_crops(self, train: Frameset, seed: int) -> list[tuple[int, int, int]]:
         """(clip, first frame, frames) of this epoch, in the order of training."""
         import torch
 
@@ -265,18 +265,20 @@ class _Block:
             truth = [train.truth(self.layers[0], clip)[first : first + count] for clip, first, count in batch]
             counts = torch.stack([torch.from_numpy(each).isfinite().sum(dim=0) for each in truth]).sum(dim=0)
             kept_units, at = self._draw_dropout(seed, sum(count for _, _, count in batch)), 0
-            for rows, labels in self._chunks(train, batch, truth, _chunk(own, self.device)):
+            for rows, labels in self._iterate_chunks(train, batch, truth, _count_chunk_frames(own, self.device)):
                 dropout_mask = None if kept_units is None else self._scale_mask(kept_units[at : at + len(labels)])
                 at += len(labels)
                 outputs, backward = _forward(own, rows, dropout_mask)
-                loss, loss_gradient = frame_losses.losses(self.recipe.parts, outputs, labels.T, counts.to(self.device))
+                loss, loss_gradient = frame_losses.compute_losses(
+                    self.recipe.parts, outputs, labels.T, counts.to(self.device)
+                )
                 for name, gradient in backward(loss_gradient()).items():
                     gradients[name][span] += gradient
                 total[span] += loss.sum(dim=-1)
         self.adam.step(gradients, self.tracker.rates)
         return total
 
-    def _chunks(
+    def _iterate_chunks(
         self, train: Frameset, batch: Sequence[tuple[int, int, int]], truth: Sequence[Any], step: int
     ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """A batch's frames `(layers, frames, width)` and labels `(frames, columns)`, `step` frames at once."""
@@ -311,12 +313,12 @@ class _Block:
         """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
         return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
 
-    def _valid_losses(self, valid: Frameset) -> torch.Tensor:
+    def _compute_valid_losses(self, valid: Frameset) -> torch.Tensor:
         """`(probes,)` on the CPU: the loss of these parts, over all frames of the validation split."""
         import torch
 
         parameters, parts, validated_parts = self.adam.parameters, self.recipe.parts, self.recipe.validated_parts
-        step = _chunk(parameters, self.device)
+        step = _count_chunk_frames(parameters, self.device)
         truths = [torch.from_numpy(valid.truth(self.layers[0], clip)) for clip in range(len(valid.features))]
         counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
         precise = torch.float64 if self.device != "mps" else torch.float32
@@ -325,7 +327,7 @@ class _Block:
             first = 0
             for rows in _read_chunks(valid, self.layers, clip, step, self.device):
                 labels = truth[first : first + rows.shape[1]].to(self.device)
-                loss, _ = frame_losses.losses(parts, _forward(parameters, rows)[0], labels.T, counts)
+                loss, _ = frame_losses.compute_losses(parts, _forward(parameters, rows)[0], labels.T, counts)
                 for part in validated_parts:
                     total += loss[:, part]
                 first += rows.shape[1]

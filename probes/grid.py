@@ -146,7 +146,7 @@ class ProbeCache(Interface):
         """Keep a block."""
 
 
-def grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, stems: int = 0) -> list[Probe]:
+def build_grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, stems: int = 0) -> list[Probe]:
     """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last seed and stem.
 
     stems: how many a separator each is trained for, 0 where nothing is separated.

@@ -37,9 +37,9 @@ class Moments:
         mean = torch.zeros(layer.shape[1], dtype=torch.float64, device=layer.device)
         square = mean.clone()
         for start in starts:
-            mean += chunk(layer, rows, start, MOMENT_ROWS).double().sum(dim=0) / windows
+            mean += read_chunk(layer, rows, start, MOMENT_ROWS).double().sum(dim=0) / windows
         for start in starts:
-            square += (chunk(layer, rows, start, MOMENT_ROWS).double() - mean).square_().sum(dim=0)
+            square += (read_chunk(layer, rows, start, MOMENT_ROWS).double() - mean).square_().sum(dim=0)
         spread = (square / windows).sqrt()
         # what rounding alone leaves of a constant's spread, as scikit-learn's StandardScaler counts it
         spread[spread <= windows * torch.finfo(torch.float64).eps * mean.abs()] = 1
@@ -50,7 +50,7 @@ class Moments:
         return (x - self.mean) / self.spread
 
 
-def chunk(layer: torch.Tensor, rows: torch.Tensor | None, start: int, count: int) -> torch.Tensor:
+def read_chunk(layer: torch.Tensor, rows: torch.Tensor | None, start: int, count: int) -> torch.Tensor:
     """`(count, width)`: neighbouring windows of a split, whose windows are at `rows` of the layer."""
     if rows is None:
         return layer[start : start + count]
@@ -107,7 +107,7 @@ class Features:
 
     def chunk(self, layer: int, start: int, count: int, scaled: bool, dtype: torch.dtype | None = None) -> torch.Tensor:
         """`(count, width)` on the device, float32 or another dtype: neighbouring valid windows of a layer."""
-        return self._read(chunk(self._valid[layer], self._valid_rows, start, count), layer, scaled, dtype)
+        return self._read(read_chunk(self._valid[layer], self._valid_rows, start, count), layer, scaled, dtype)
 
     def _read(self, held: torch.Tensor, layer: int, scaled: bool, dtype: torch.dtype | None) -> torch.Tensor:
         import torch

@@ -28,16 +28,16 @@ PUBLIC = "BENCH_PUBLIC_TORCH"
 BETAS, EPSILON = (0.9, 0.999), 1e-8  # torch.optim.Adam's defaults
 
 
-def linear(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def multiply_linear(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     """`(rows, inner)` times `(columns, inner)` transposed: `(rows, columns)`, float32."""
     import torch
 
     if left.device.type == "cpu" and left.dtype == torch.float32 and has_linear():
-        return _linear(left, right)
+        return _multiply_linear(left, right)
     return left @ right.T
 
 
-def adam(
+def step_adam(
     values: list[torch.Tensor],
     gradients: list[torch.Tensor],
     first: list[torch.Tensor],
@@ -50,17 +50,17 @@ def adam(
 
     count: a scalar, the number of this step, from 1. decay: Adam's L2, as in torch.
     """
-    (_adam if has_adam() else _public_adam)(values, gradients, first, second, count, rate, decay)
+    (_step_adam if has_adam() else _step_public_adam)(values, gradients, first, second, count, rate, decay)
 
 
-def _linear(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
+def _multiply_linear(left: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     import torch
 
     done: torch.Tensor = torch.ops.mkldnn._linear_pointwise(left, right, None, "none", [], "")
     return done
 
 
-def _adam(
+def _step_adam(
     values: list[torch.Tensor],
     gradients: list[torch.Tensor],
     first: list[torch.Tensor],
@@ -88,7 +88,7 @@ def _adam(
     )
 
 
-def _public_adam(
+def _step_public_adam(
     values: list[torch.Tensor],
     gradients: list[torch.Tensor],
     first: list[torch.Tensor],
@@ -129,7 +129,7 @@ def has_linear() -> bool:
         return False
     left, right = torch.arange(6.0).view(2, 3), torch.arange(12.0).view(4, 3)
     try:
-        return torch.equal(_linear(left, right), left @ right.T)
+        return torch.equal(_multiply_linear(left, right), left @ right.T)
     except (AttributeError, RuntimeError, TypeError):  # there is none in this torch, or it is called otherwise
         return False
 
@@ -142,7 +142,7 @@ def has_adam() -> bool:
     if os.environ.get(PUBLIC) == "1":
         return False
     public, private = torch.arange(3.0), torch.arange(3.0)
-    for values, step in ((public, _public_adam), (private, _adam)):
+    for values, step in ((public, _step_public_adam), (private, _step_adam)):
         gradient, first, second = torch.ones(3, 3).unbind()
         try:
             step([values], [gradient], [first], [second], torch.ones(()), 0.1, 0.01)

@@ -35,14 +35,14 @@ def free_bytes(device: str) -> int:
 
         idle = torch.cuda.memory_reserved(device) - torch.cuda.memory_allocated(device)
         return int(torch.cuda.mem_get_info(device)[0] + idle)
-    found = [_machine()]
+    found = [_measure_machine()]
     limit, used = Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory.current")
     if limit.is_file() and used.is_file() and (text := limit.read_text().strip()).isdigit():
         found.append(max(0, int(text) - int(used.read_text())))
     return min(found)
 
 
-def _machine() -> int:
+def _measure_machine() -> int:
     about = Path("/proc/meminfo")
     if about.is_file():
         for line in about.read_text().splitlines():

@@ -14,8 +14,8 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from .kernels import linear
-from .product import grouped_matmul
+from .kernels import multiply_linear
+from .product import multiply_grouped
 
 if TYPE_CHECKING:
     import torch
@@ -34,7 +34,7 @@ def transpose(parameters: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
     }
 
 
-def loss_gradients(
+def compute_loss_gradients(
     outputs: torch.Tensor, truth: torch.Tensor, loss: Loss, of: torch.Tensor | None
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`(probes,)` mean losses, and their gradient by `outputs (probes, outputs, windows)`, of the same shape.
@@ -79,8 +79,8 @@ def forward(
     import torch
 
     if "weight" in parameters:
-        return grouped_matmul(parameters["weight"], x, counts).add_(parameters["bias"]), None
-    hidden = grouped_matmul(parameters["first"], x, counts).add_(parameters["first_bias"]).relu_()
+        return multiply_grouped(parameters["weight"], x, counts).add_(parameters["bias"]), None
+    hidden = multiply_grouped(parameters["first"], x, counts).add_(parameters["first_bias"]).relu_()
     if dropout_mask is not None:
         hidden *= dropout_mask
     return torch.baddbmm(parameters["last_bias"], parameters["last"], hidden), hidden
@@ -117,9 +117,11 @@ def backward(
         inner, name = torch.bmm(parameters["last"].mT, by_last), "first"
         inner.mul_(hidden.sign())  # what relu cut has no gradient; in place: no memory anew
         found["first_bias"] = torch.sum(inner, dim=2, keepdim=True, out=before.get("first_bias"))
-    found[name] = grouped_matmul(inner, x.mT, counts, before.get(name))
+    found[name] = multiply_grouped(inner, x.mT, counts, before.get(name))
     if layers is not None:
-        by_input = torch.stack([linear(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)])
+        by_input = torch.stack(
+            [multiply_linear(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)]
+        )
         share = parameters["mix"].softmax(dim=-1)
         by_share = by_input.flatten(1) @ layers.flatten(1).T
         found["mix"] = share * (by_share - (share * by_share).sum(dim=-1, keepdim=True))

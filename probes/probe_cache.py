@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.keys import digest_with_arrays
 from marble_bench.errors import BenchError, DataError
-from marble_bench.files.atomic import REFUSED, sweep, write_whole
+from marble_bench.files.atomic import REFUSED, sweep_leftovers, write_whole
 
 from .grid import Probe, TrainedProbe
 
@@ -68,15 +68,15 @@ class ProbeCacheFolder:
             content = (
                 path.read_bytes()
             )  # at once: safetensors opens a file twice, and between that it may be another one
-            told = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
-            kept, tensors = json.loads(told["fitted"]), load(content)
-            if told["sha256"] != _content(told["fitted"], told["seconds"], tensors):
+            metadata = json.loads(content[8 : 8 + int.from_bytes(content[:8], "little")])["__metadata__"]
+            entries, tensors = json.loads(metadata["fitted"]), load(content)
+            if metadata["sha256"] != _digest_content(metadata["fitted"], metadata["seconds"], tensors):
                 raise ValueError("its digest differs")
-            states: list[dict[str, Any]] = [{} for _ in kept]
+            states: list[dict[str, Any]] = [{} for _ in entries]
             for key, tensor in tensors.items():
                 index, name = key.split(".", 1)
                 states[int(index)][name] = tensor
-            seconds = float(told["seconds"])
+            seconds = float(metadata["seconds"])
         except FileNotFoundError:
             return None
         except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -93,7 +93,7 @@ class ProbeCacheFolder:
                 one["diverged"],
                 state,
             )
-            for probe, one, state in zip(probes, kept, states, strict=True)
+            for probe, one, state in zip(probes, entries, states, strict=True)
         ]
 
     def put(self, fitted: Sequence[TrainedProbe]) -> None:
@@ -121,17 +121,17 @@ class ProbeCacheFolder:
             for one in fitted
         ]
         tensors = {f"{i}.{name}": v.contiguous() for i, one in enumerate(fitted) for name, v in one.state.items()}
-        told = {"fitted": json.dumps(facts), "seconds": f"{seconds:.6f}"}
-        told["sha256"] = _content(told["fitted"], told["seconds"], tensors)
+        metadata = {"fitted": json.dumps(facts), "seconds": f"{seconds:.6f}"}
+        metadata["sha256"] = _digest_content(metadata["fitted"], metadata["seconds"], tensors)
         try:
             self.root.mkdir(parents=True, exist_ok=True)
-            write_whole(path, save(tensors, told))
+            write_whole(path, save(tensors, metadata))
         except OSError as error:
             if self.say is None or error.errno not in REFUSED:
                 raise BenchError(f"finished probes cannot be kept in {self.root}: {error.strerror}") from error
             with self._lock:
-                said, self._closed = self._closed, True
-            if not said:
+                was_closed, self._closed = self._closed, True
+            if not was_closed:
                 self.say(f"finished probes are not kept, as {self.root} cannot be written: {error.strerror}")
 
     def clear(self) -> None:
@@ -139,10 +139,10 @@ class ProbeCacheFolder:
         for path in self.root.glob(f"{self.key}-*.safetensors"):
             with suppress(OSError):
                 path.unlink()
-        sweep(self.root)
+        sweep_leftovers(self.root)
 
 
-def _content(fitted: str, seconds: str, tensors: Mapping[str, torch.Tensor]) -> str:
+def _digest_content(fitted: str, seconds: str, tensors: Mapping[str, torch.Tensor]) -> str:
     """sha256 over what a block holds."""
     total = hashlib.sha256(f"{fitted}\n{seconds}\n".encode())
     for name, tensor in sorted(tensors.items()):

@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import TYPE_CHECKING
 
-from .kernels import linear
+from .kernels import multiply_linear
 
 if TYPE_CHECKING:
     import torch
 
 
-def grouped_matmul(
+def multiply_grouped(
     left: torch.Tensor, right: torch.Tensor, counts: Sequence[int], out: torch.Tensor | None = None
 ) -> torch.Tensor:
     """`(probes, rows, inner)` times each group's `(groups, columns, inner)` transposed: `(probes, rows, columns)`.
@@ -25,7 +25,7 @@ def grouped_matmul(
     probes, rows, inner = left.shape
     columns = right.shape[1]
     if len(counts) == 1:
-        return linear(left.view(probes * rows, inner), right[0]).view(probes, rows, columns)
+        return multiply_linear(left.view(probes * rows, inner), right[0]).view(probes, rows, columns)
     parts = []
     done = group = 0
     for count, same in groupby(counts):
@@ -34,7 +34,7 @@ def grouped_matmul(
             first = done + start * count
             of = left[first : first + together * count].reshape(together, count * rows, inner)
             by = right[group + start : group + start + together]
-            part = linear(of[0], by[0])[None] if together == 1 else torch.bmm(of, by.mT)
+            part = multiply_linear(of[0], by[0])[None] if together == 1 else torch.bmm(of, by.mT)
             parts.append(part.view(together * count, rows, columns))
         done, group = done + many * count, group + many
     return torch.cat(parts, out=out)

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def generators(seed: int) -> tuple[torch.Generator, torch.Generator, torch.Generator]:
+def make_generators(seed: int) -> tuple[torch.Generator, torch.Generator, torch.Generator]:
     """Of a seed: one for batches, one for dropout, one for initial weights."""
     import torch
 
@@ -21,7 +21,7 @@ def generators(seed: int) -> tuple[torch.Generator, torch.Generator, torch.Gener
     return order, dropout, init
 
 
-def epoch(windows: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
+def draw_epoch(windows: int, size: int, generator: torch.Generator) -> list[torch.Tensor]:
     """Batches of indices that visit every window once; the last may be shorter."""
     import torch
 
@@ -41,7 +41,7 @@ def sample(windows: int, size: int, generator: torch.Generator) -> torch.Tensor:
     return torch.tensor(list(drawn)[:size])
 
 
-def uniform(windows: int, width: int, generator: torch.Generator) -> torch.Tensor:
+def draw_uniform(windows: int, width: int, generator: torch.Generator) -> torch.Tensor:
     """`(windows, width)` in 0 to 1: where it is below the rate, dropout strikes."""
     import torch
 

@@ -9,12 +9,12 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from marble_bench.core.head import Head, State, TrainingSet
-from marble_bench.core.plugins import head_of
+from marble_bench.core.plugins import get_head
 from marble_bench.errors import UsageError
 from marble_bench.scoring.scores import average_windows
 
 from .grid import Form, Probe, Recipe, Split, TrainedProbe
-from .inputs import Moments, chunk
+from .inputs import Moments, read_chunk
 from .memory import free_bytes
 
 if TYPE_CHECKING:
@@ -30,7 +30,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     """Every probe of one layer, in the order given. A probe whose outputs or score are not finite is diverged."""
     import torch
 
-    head, layer = head_of(recipe.protocol), members[0].layer
+    head, layer = get_head(recipe.protocol), members[0].layer
     assert layer is not None
     scaled = Form.of(members[0], recipe.protocol).standardize
     rows = torch.arange(features.windows)
@@ -45,22 +45,22 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
         outputs = average_windows(answers[None], features.valid_clip.cpu(), len(features.valid_truth))
         score = float(recipe.score(outputs, features.valid_truth.cpu())[0])
         good = bool(outputs.isfinite().all()) and score == score
-        kept = {**state, **(_moments(features, layer) if scaled else {})} if good else {}
-        kept = {name: _detach(value) for name, value in kept.items()}
+        weights = {**state, **(_compute_moments(features, layer) if scaled else {})} if good else {}
+        weights = {name: _detach(value) for name, value in weights.items()}
         history = (score,) if good else ()
-        found.append(TrainedProbe(probe, score if good else float("nan"), len(history) - 1, history, not good, kept))
+        found.append(TrainedProbe(probe, score if good else float("nan"), len(history) - 1, history, not good, weights))
     return found
 
 
 def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str) -> torch.Tensor:
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
-    head, layer = head_of(recipe.protocol), fitted.probe.layer
+    head, layer = get_head(recipe.protocol), fitted.probe.layer
     assert layer is not None
     state = {name: value.to(device) for name, value in fitted.state.items() if name not in RESERVED}
 
     def windows() -> Iterator[torch.Tensor]:
         for start in range(0, len(split.clip), ROWS):
-            x = chunk(split.layers[layer], split.rows, start, ROWS).to(device).float()
+            x = read_chunk(split.layers[layer], split.rows, start, ROWS).to(device).float()
             if "mean" in fitted.state:
                 x = Moments(*(fitted.state[name][0].to(device) for name in ("mean", "spread"))).standardize(x)
             yield x
@@ -68,7 +68,7 @@ def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: 
     return _predict(head, state, windows(), recipe.outputs)
 
 
-def _moments(features: Features, layer: int) -> State:
+def _compute_moments(features: Features, layer: int) -> State:
     """What the features of a layer are scaled by, `(1, width)` float32."""
     import torch
 

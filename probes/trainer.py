@@ -28,14 +28,14 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
-from marble_bench.core.plugins import head_of
+from marble_bench.core.plugins import get_head
 from marble_bench.scoring.scores import average_windows
 
 from . import block as blocking
 from . import exact, memory, network, self_fitting
-from .block import ACTIVATION_BYTES, Block, blocks, layers_of
-from .grid import Form, Probe, ProbeCache, Progress, Recipe, Split, TrainedProbe, grid
-from .inputs import Features, Moments, chunk
+from .block import ACTIVATION_BYTES, Block, list_layers, make_blocks
+from .grid import Form, Probe, ProbeCache, Progress, Recipe, Split, TrainedProbe, build_grid
+from .inputs import Features, Moments, read_chunk
 
 if TYPE_CHECKING:
     import torch
@@ -48,9 +48,9 @@ __all__ = [
     "Recipe",
     "Split",
     "TrainedProbe",
-    "blocks",
+    "build_grid",
     "fit",
-    "grid",
+    "make_blocks",
     "predict",
     "predict_windows",
 ]
@@ -77,13 +77,13 @@ def fit(
     """
     solved = recipe.protocol.solver == "exact"
     if solved:
-        device = exact.device_of(device)
+        device = exact.choose_device(device)
     memory.keep_freed_memory()
-    todo = blocks(probes, train, valid, recipe, device)
-    threads = min(blocking.threads_of(device), len(todo))
+    todo = make_blocks(probes, train, valid, recipe, device)
+    threads = min(blocking.count_threads(device), len(todo))
     run = _Run(probes, train, valid, recipe, device, progress, states, probe_cache, threads)
     # a block for each core: cores that share every small product wait for each other
-    with _torch_threads(1 if threads > 1 or solved else None):
+    with _limit_torch_threads(1 if threads > 1 or solved else None):
         if threads < 2:
             for members in todo:
                 run.block(members)
@@ -93,7 +93,7 @@ def fit(
 
 
 @contextmanager
-def _torch_threads(count: int | None) -> Iterator[None]:
+def _limit_torch_threads(count: int | None) -> Iterator[None]:
     """torch's own threads on the CPU are so many as long as this is held; None leaves them."""
     import torch
 
@@ -161,9 +161,9 @@ class _Run:
         self._report(max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0, 0)
 
     def _train(self, members: Sequence[Probe]) -> list[TrainedProbe]:
-        features = self._features(layers_of(members, self.recipe))
+        features = self._features(list_layers(members, self.recipe))
         if self.recipe.protocol.solver == "exact":
-            solve = self_fitting.solve if head_of(self.recipe.protocol).fits_itself else exact.solve
+            solve = self_fitting.solve if get_head(self.recipe.protocol).fits_itself else exact.solve
             return solve(members, features, self.recipe)
         block = Block(members, features, self.recipe, self.device)
         while block.alive:
@@ -213,18 +213,18 @@ def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: 
 
     parts = {name: value for name, value in fitted.state.items() if name not in ("mean", "spread")}
     if recipe.protocol.solver == "exact":
-        device = exact.device_of(device)
-    if head_of(recipe.protocol).fits_itself:
+        device = exact.choose_device(device)
+    if get_head(recipe.protocol).fits_itself:
         return self_fitting.predict_windows(fitted, split, recipe, device)
     dtype = next(iter(parts.values())).dtype
     parameters = {name: value[None].to(device) for name, value in network.transpose(parts).items()}
-    layers = [split.layers[layer] for layer in layers_of([fitted.probe], recipe)]
+    layers = [split.layers[layer] for layer in list_layers([fitted.probe], recipe)]
     hidden = Form.of(fitted.probe, recipe.protocol).hidden
     step = max(1, ACTIVATION_BYTES // (4 * max(hidden, layers[0].shape[1] * len(layers))))
     done = []
     with torch.inference_mode():
         for start in range(0, len(split.clip), step):
-            read = [chunk(layer, split.rows, start, step).to(device).to(dtype) for layer in layers]
+            read = [read_chunk(layer, split.rows, start, step).to(device).to(dtype) for layer in layers]
             if "mean" in fitted.state:
                 both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
                 read = [Moments(*one).standardize(each) for one, each in zip(both, read, strict=True)]

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 
-def toy_module():
+def load_toy_module():
     """The toy task's module."""
     from marble_bench.core import plugins
 

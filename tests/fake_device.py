@@ -25,7 +25,7 @@ def _register() -> None:
         getattr(torch, NAME).get_amp_supported_dtype = lambda: [torch.bfloat16]  # asked where autocast is switched off
 
 
-def _there(values: object) -> bool:
+def _is_there(values: object) -> bool:
     """Whether a device is named among the arguments, and it is this one."""
     return any(
         (isinstance(value, str) and value.split(":")[0] == NAME)
@@ -43,7 +43,7 @@ class _Elsewhere(TorchFunctionMode):
 
     def __torch_function__(self, func, types, args=(), kwargs=None):
         kwargs = kwargs or {}
-        named = _there((args, kwargs))
+        named = _is_there((args, kwargs))
         if not named and not any(isinstance(each, FakeTensor) for each in tree_leaves((args, kwargs))):
             return func(*args, **kwargs)
         if func is torch.tensor:
@@ -71,7 +71,7 @@ class _Elsewhere(TorchFunctionMode):
         return value
 
 
-def _module_to(module: torch.nn.Module, device: str) -> torch.nn.Module:
+def _move_module(module: torch.nn.Module, device: str) -> torch.nn.Module:
     """`Module.to`, which cannot put fake tensors in the place of real ones."""
     for each in module.modules():
         for name, value in each._parameters.items():
@@ -90,7 +90,7 @@ def fake_device(monkeypatch) -> Iterator[str]:
 
     _register()
     real = safetensors.torch.load_file
-    monkeypatch.setattr(torch.nn.Module, "to", _module_to)
+    monkeypatch.setattr(torch.nn.Module, "to", _move_module)
     monkeypatch.setattr(
         safetensors.torch,
         "load_file",

@@ -23,7 +23,7 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus
-from marble_bench.features.pooled import digests
+from marble_bench.features.pooled import compute_digests
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import results
 from marble_bench.records.record import to_json
@@ -68,7 +68,7 @@ class World:
     def fingerprint(self, without: set[str] = frozenset()) -> str:
         """Of the corpus, which a forger may have too."""
         clips = [clip for clip in self.clips() if clip.id not in without]
-        return corpus.fingerprint(clips, digests([self.root / clip.audio for clip in clips]))
+        return corpus.compute_fingerprint(clips, compute_digests([self.root / clip.audio for clip in clips]))
 
     def config(self, **options: Any) -> RunConfig:
         """An honest run of the corpus; options: what is otherwise."""
@@ -92,8 +92,8 @@ def build(folder: Path, named: Named) -> World:
     for at, name in enumerate(("honest", "better")):
         drawn = torch.Generator().manual_seed(7 + at)
         shapes = {"0": (16, 12), "1": (12, 12), "2": (12, 12)}
-        made = {key: torch.randn(*shape, generator=drawn) / shape[0] ** 0.5 for key, shape in shapes.items()}
-        save_file(made, world.weights(name))
+        found = {key: torch.randn(*shape, generator=drawn) / shape[0] ** 0.5 for key, shape in shapes.items()}
+        save_file(found, world.weights(name))
     world.root.mkdir()
     named.task.clips.__globals__["write"](world.root)
     return world
@@ -110,7 +110,7 @@ class Draft:
     @classmethod
     def of(cls, outcome: Outcome) -> Draft:
         """A copy of what a run wrote."""
-        tables = [pd.read_parquet(results.table_path(outcome.path, kind)) for kind in results.TABLES]
+        tables = [pd.read_parquet(results.find_table_path(outcome.path, kind)) for kind in results.TABLES]
         return cls(to_json(outcome.record), *tables)
 
     def answers(self, split: str) -> tuple[torch.Tensor, torch.Tensor]:
@@ -143,7 +143,7 @@ class Draft:
         target = world.named.task.target
         train = [clip for clip in world.clips() if clip.split == "train"]
         labels = target.encode([clip.target for clip in train], [clip.id for clip in train])
-        made = scores.scores(world.named.task.metrics, found, torch.from_numpy(target.trivial(labels)))
+        made = scores.compute_scores(world.named.task.metrics, found, torch.from_numpy(target.trivial(labels)))
         for name, score in made.items():
             if not trivial:
                 score["trivial"] = self.record["scores"][name]["trivial"]
@@ -158,7 +158,7 @@ class Draft:
         return path
 
 
-def _hard(draft: Draft, most: int) -> list[str]:
+def _find_hard(draft: Draft, most: int) -> list[str]:
     """The test clips that most seeds answer wrongly."""
     outputs, truth = draft.answers("test")
     wrong = (outputs.argmax(dim=-1) != truth).sum(dim=0)
@@ -167,10 +167,10 @@ def _hard(draft: Draft, most: int) -> list[str]:
     return [rows["clip"].iloc[at] for at in order[:most] if wrong[at]]
 
 
-def edited_predictions(world: World, honest: Outcome, folder: Path) -> Path:
+def edit_predictions(world: World, honest: Outcome, folder: Path) -> Path:
     """Two hard clips are answered rightly, by the outputs that they had in another order."""
     draft = Draft.of(honest)
-    hard = set(_hard(draft, 2))
+    hard = set(_find_hard(draft, 2))
 
     def mended(row: Any) -> Any:
         outputs = np.array(row["outputs"], copy=True)
@@ -183,14 +183,14 @@ def edited_predictions(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def other_weights(world: World, honest: Outcome, folder: Path) -> Path:
+def exchange_weights(world: World, honest: Outcome, folder: Path) -> Path:
     """A run with other weights, under the digest of those that everybody has."""
     draft = Draft.of(world.run(weights=world.weights("better")))
     draft.record["model"] = to_json(honest.record)["model"]
     return draft.seal(folder, world)
 
 
-def layer_chosen_on_test(world: World, honest: Outcome, folder: Path) -> Path:
+def choose_layer_on_test(world: World, honest: Outcome, folder: Path) -> Path:
     """The layer that does best on test, its rivals' validation scores lowered so that validation would choose it."""
     chosen = {choice["layer"] for choice in to_json(honest.record)["selection"]["per_seed"]}
     others = [layer for layer in ("0", "1", "2", "sum") if {layer} != chosen]
@@ -205,7 +205,7 @@ def layer_chosen_on_test(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def exchanged_splits(world: World, honest: Outcome, folder: Path) -> Path:
+def exchange_splits(world: World, honest: Outcome, folder: Path) -> Path:
     """Chosen on the clips of test, scored on those of valid, which are as many."""
     turned = {"valid": "test", "test": "valid"}
 
@@ -218,7 +218,7 @@ def exchanged_splits(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def copied_model(world: World, honest: Outcome, folder: Path) -> Path:
+def copy_model(world: World, honest: Outcome, folder: Path) -> Path:
     """Another's predictions under a new name, scaled, with noise on them and the seeds in another order."""
     draft, random = Draft.of(honest), np.random.default_rng(0)
     draft.record["model"] |= {"name": "better-hum", "weights_sha256": "b" * 64, "source": "file:better.safetensors"}
@@ -233,7 +233,7 @@ def copied_model(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def leaked_training(world: World, honest: Outcome, folder: Path) -> Path:
+def leak_training(world: World, honest: Outcome, folder: Path) -> Path:
     """Trained on the test clips too; the record says nothing of them."""
 
     def clips(root: Path | None) -> list[Clip]:
@@ -250,18 +250,18 @@ def leaked_training(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def knowing_encoder(world: World) -> Encoder:
+def make_knowing_encoder(world: World) -> Encoder:
     """An encoder that was trained on the labels of every split."""
     os.environ["HUMS_TOLD"] = str(world.root)
     return plugins.find_encoder(f"{ENCODERS}:KNOWS")
 
 
-def leaked_features(world: World, honest: Outcome, folder: Path) -> Path:
+def leak_features(world: World, honest: Outcome, folder: Path) -> Path:
     """An encoder whose features carry the labels of the test clips, run honestly."""
-    return Draft.of(world.run(encoder=knowing_encoder(world))).seal(folder, world)
+    return Draft.of(world.run(encoder=make_knowing_encoder(world))).seal(folder, world)
 
 
-def miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
+def claim_miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
     """A run on the miniature, its clips given the names, labels and fingerprint of the corpus."""
     made = world.run(mini=True, root=None)
     draft = Draft.of(made)
@@ -291,17 +291,17 @@ def miniature_as_full(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def invented_faults(world: World, honest: Outcome, folder: Path) -> Path:
+def invent_faults(world: World, honest: Outcome, folder: Path) -> Path:
     """Hard test clips left out, as if their files were known to be faulty."""
     draft = Draft.of(honest)
-    hard = set(_hard(draft, 4))
+    hard = set(_find_hard(draft, 4))
     draft.predictions = draft.predictions[~draft.predictions["clip"].isin(hard)]
     draft.record["data"]["faults"] = [{"clip": clip, "why": "cut short in the first edition"} for clip in sorted(hard)]
     draft.record["data"]["fingerprint"] = world.fingerprint(hard)
     return draft.seal(folder, world, trivial=True)
 
 
-def altered_trivial(world: World, honest: Outcome, folder: Path) -> Path:
+def alter_trivial(world: World, honest: Outcome, folder: Path) -> Path:
     """The score of the worst constant answer, above which the model stands out."""
     draft = Draft.of(honest)
     _, truth = draft.answers("test")
@@ -309,23 +309,23 @@ def altered_trivial(world: World, honest: Outcome, folder: Path) -> Path:
     return draft.seal(folder, world)
 
 
-def altered_training_data(world: World, honest: Outcome, folder: Path) -> Path:
+def alter_training_data(world: World, honest: Outcome, folder: Path) -> Path:
     """The corpus of the task is not among what the model was trained on, so that no mark stands at its score."""
     draft = Draft.of(honest)
     draft.record["model"]["training_data"] = ["own recordings"]
     return draft.seal(folder, world)
 
 
-def truncated_test(world: World, honest: Outcome, folder: Path) -> Path:
+def truncate_test(world: World, honest: Outcome, folder: Path) -> Path:
     """Hard test clips left out without a word."""
     draft = Draft.of(honest)
-    hard = set(_hard(draft, 4))
+    hard = set(_find_hard(draft, 4))
     draft.predictions = draft.predictions[~draft.predictions["clip"].isin(hard)]
     draft.record["data"]["fingerprint"] = world.fingerprint(hard)
     return draft.seal(folder, world, trivial=True)
 
 
-def other_seeds(world: World, honest: Outcome, folder: Path) -> Path:
+def choose_other_seeds(world: World, honest: Outcome, folder: Path) -> Path:
     """The best three of nine seeds on test, called 0, 1 and 2."""
     draft = Draft.of(world.run(seeds=9))
     per_seed = draft.record["scores"]["accuracy"]["per_seed"]
@@ -343,17 +343,17 @@ def other_seeds(world: World, honest: Outcome, folder: Path) -> Path:
 
 
 FORGERS: dict[str, Callable[[World, Outcome, Path], Path]] = {
-    "edited predictions": edited_predictions,
-    "other weights": other_weights,
-    "layer chosen on test": layer_chosen_on_test,
-    "exchanged splits": exchanged_splits,
-    "a copied model": copied_model,
-    "leaked labels, in the features": leaked_features,
-    "miniature as full": miniature_as_full,
-    "invented faults": invented_faults,
-    "altered trivial score": altered_trivial,
-    "altered training data": altered_training_data,
-    "truncated test split": truncated_test,
-    "scores of other seeds": other_seeds,
-    "leaked labels, in training": leaked_training,  # a thirteenth: the other way of the sixth
+    "edited predictions": edit_predictions,
+    "other weights": exchange_weights,
+    "layer chosen on test": choose_layer_on_test,
+    "exchanged splits": exchange_splits,
+    "a copied model": copy_model,
+    "leaked labels, in the features": leak_features,
+    "miniature as full": claim_miniature_as_full,
+    "invented faults": invent_faults,
+    "altered trivial score": alter_trivial,
+    "altered training data": alter_training_data,
+    "truncated test split": truncate_test,
+    "scores of other seeds": choose_other_seeds,
+    "leaked labels, in training": leak_training,  # a thirteenth: the other way of the sixth
 }

@@ -21,12 +21,12 @@ TEMPLATE = "/{repo_id}/resolve/{revision}/{filename}"
 LARGE = 1000  # bytes from which on a file is handed out by the CDN
 
 
-def commit_of(number: int) -> str:
+def name_commit(number: int) -> str:
     """The name of a made-up commit."""
     return hashlib.sha1(f"commit {number}".encode()).hexdigest()
 
 
-def git_id(content: bytes) -> str:
+def compute_git_id(content: bytes) -> str:
     """Git's id of a file."""
     return hashlib.sha1(f"blob {len(content)}\0".encode() + content).hexdigest()
 
@@ -76,7 +76,7 @@ class HubServer:
 
     def publish(self, name: str, files: dict[str, bytes], number: int = 1) -> str:
         """Put files on the hub as a commit of a model (`owner/name`) or `datasets/owner/name`, which `main` then is."""
-        commit = commit_of(number)
+        commit = name_commit(number)
         self.commits[name, commit], self.heads[name] = dict(files), commit
         return commit
 
@@ -117,7 +117,7 @@ class HubServer:
             self._send(request, self.code, {}, b"")
         elif path.startswith("/cdn/"):
             _, _, digest, file = path.split("/", 3)
-            content = next(c for files in self.commits.values() for c in files.values() if _sha256(c) == digest)
+            content = next(c for files in self.commits.values() for c in files.values() if _compute_sha256(c) == digest)
             self._send_file(request, file, content, {"ETag": f'"{digest}"'})
         elif path.startswith("/api/"):
             self._api(request, path)
@@ -135,11 +135,11 @@ class HubServer:
             return
         siblings, entries = [], []
         for file, content in files.items():
-            entry = {"type": "file", "path": file, "size": len(content), "oid": git_id(content)}
-            pointer = {"lfs": {"oid": _sha256(content), "size": len(content), "pointerSize": 130}}
+            entry = {"type": "file", "path": file, "size": len(content), "oid": compute_git_id(content)}
+            pointer = {"lfs": {"oid": _compute_sha256(content), "size": len(content), "pointerSize": 130}}
             entries.append({**entry, **(pointer if len(content) >= LARGE else {})})
-            large = {"lfs": {"sha256": _sha256(content), "size": len(content), "pointerSize": 130}}
-            about = {"rfilename": file, "size": len(content), "blobId": git_id(content)}
+            large = {"lfs": {"sha256": _compute_sha256(content), "size": len(content), "pointerSize": 130}}
+            about = {"rfilename": file, "size": len(content), "blobId": compute_git_id(content)}
             siblings.append({**about, **(large if len(content) >= LARGE else {})})
         about = {
             "id": name.removeprefix("datasets/"),
@@ -165,9 +165,9 @@ class HubServer:
             return
         content, head = files[file], {"X-Repo-Commit": commit}
         if len(content) < LARGE:
-            self._send_file(request, file, content, {**head, "ETag": f'"{git_id(content)}"'})
+            self._send_file(request, file, content, {**head, "ETag": f'"{compute_git_id(content)}"'})
             return
-        digest = _sha256(content)
+        digest = _compute_sha256(content)
         # another host by name: the client hands no token on to it
         cdn = self.url.replace("127.0.0.1", "localhost")
         head |= {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(content))}
@@ -201,5 +201,5 @@ class HubServer:
             request.wfile.write(body[: len(body) - cut])
 
 
-def _sha256(content: bytes) -> str:
+def _compute_sha256(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()

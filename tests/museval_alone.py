@@ -10,7 +10,7 @@ from types import ModuleType
 
 
 @lru_cache(maxsize=1)
-def museval_measures() -> ModuleType:
+def load_museval_measures() -> ModuleType:
     """The module that holds museval's measures, which need neither."""
     package = importlib.util.find_spec("museval")
     assert package is not None

@@ -49,7 +49,7 @@ TINY_QWEN = {
 TINY_CODEC = {"encodec": {"num_filters": 4, "hidden_size": 16}, "dac": {"encoder_hidden_size": 4}}
 
 
-def drawn(model: torch.nn.Module, seed: int = 1) -> dict[str, torch.Tensor]:
+def draw_weights(model: torch.nn.Module, seed: int = 1) -> dict[str, torch.Tensor]:
     """Weights for a model, every vector stirred so that each tensor matters; what is computed and not learnt stays."""
     state = model.state_dict()
     learnt = {name: tuple(t.shape) for name, t in state.items() if t.is_floating_point() and "inv_freq" not in name}
@@ -67,37 +67,37 @@ def drawn(model: torch.nn.Module, seed: int = 1) -> dict[str, torch.Tensor]:
     }
 
 
-def _speech_tiny(encoder: Encoder, path: Path) -> Encoder:
+def _make_tiny_speech(encoder: Encoder, path: Path) -> Encoder:
     declared = encoder.load.args[0] if isinstance(encoder.load, partial) else _speech.Graph("hubert")
     graph = _speech.Graph(declared.family, tuple({**declared.facts, **TINY_SPEECH}.items()))
-    _hub.save(graph.facts, drawn(_speech.build(graph)), path)
+    _hub.save(graph.facts, draw_weights(_speech.build(graph)), path)
     return dataclasses.replace(encoder, layers=graph.layers(encoder.sample_rate_hz), load=partial(_speech.load, graph))
 
 
-def _conformer_tiny(encoder: Encoder, path: Path) -> Encoder:
+def _make_tiny_conformer(encoder: Encoder, path: Path) -> Encoder:
     statistics = {conformer.MEAN: -5.0, conformer.DEVIATION: 18.0}
-    _hub.save(statistics, drawn(conformer.build(TINY_CONFORMER, 4)), path)
+    _hub.save(statistics, draw_weights(conformer.build(TINY_CONFORMER, 4)), path)
     layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:3])
     return dataclasses.replace(encoder, layers=layers, load=partial(conformer.load, TINY_CONFORMER, 4))
 
 
-def _clap_tiny(encoder: Encoder, path: Path) -> Encoder:
+def _make_tiny_clap(encoder: Encoder, path: Path) -> Encoder:
     config = {"graph": TINY_CLAP, "low_hz": 50.0, "high_hz": 14000.0}
-    _hub.save(config, drawn(clap.build(TINY_CLAP)), path)
+    _hub.save(config, draw_weights(clap.build(TINY_CLAP)), path)
     return dataclasses.replace(encoder, layers=clap.layers(TINY_CLAP), load=partial(clap.load, TINY_CLAP))
 
 
-def _codec_tiny(family: str, width: int, encoder: Encoder, path: Path) -> Encoder:
-    _hub.save(TINY_CODEC[family], drawn(codecs.build(family, TINY_CODEC[family])), path)
+def _make_tiny_codec(family: str, width: int, encoder: Encoder, path: Path) -> Encoder:
+    _hub.save(TINY_CODEC[family], draw_weights(codecs.build(family, TINY_CODEC[family])), path)
     return dataclasses.replace(encoder, layers=(Layer("latent", width, encoder.layers[0].frame_rate_hz),))
 
 
-def _qwen_tiny(encoder: Encoder, path: Path) -> Encoder:
-    _hub.save(TINY_QWEN, drawn(qwen2_audio.build(TINY_QWEN)), path)
+def _make_tiny_qwen(encoder: Encoder, path: Path) -> Encoder:
+    _hub.save(TINY_QWEN, draw_weights(qwen2_audio.build(TINY_QWEN)), path)
     return dataclasses.replace(encoder, layers=qwen2_audio.layers(TINY_QWEN), load=partial(qwen2_audio.load, TINY_QWEN))
 
 
-def _shaped(
+def _draw_shaped(
     shapes: dict[str, tuple[int, ...]], path: Path, centre: Callable[[str], float], kernels: float = 0.0
 ) -> None:
     """Weights of some shapes: matrices spread by `kernels` or as their inputs ask, vectors a little around `centre`."""
@@ -111,32 +111,32 @@ def _shaped(
     save_file(tensors, path)
 
 
-def _choi_drawn(encoder: Encoder, path: Path) -> Encoder:
-    _shaped(
+def _draw_choi(encoder: Encoder, path: Path) -> Encoder:
+    _draw_shaped(
         choi.SHAPES, path, lambda name: float("gamma" in name), kernels=0.8
     )  # as published; fixed statistics need it
     return encoder
 
 
-def _clmr_drawn(encoder: Encoder, path: Path) -> Encoder:
-    _shaped(clmr.SHAPES, path, lambda name: float(name.endswith((".1.weight", "running_var"))))
+def _draw_clmr(encoder: Encoder, path: Path) -> Encoder:
+    _draw_shaped(clmr.SHAPES, path, lambda name: float(name.endswith((".1.weight", "running_var"))))
     return encoder
 
 
-def _musicnn_drawn(encoder: Encoder, path: Path) -> Encoder:
-    _shaped(musicnn.MSD_MUSICNN_BIG.shapes, path, lambda name: float(name.endswith(("gamma", "variance"))))
+def _draw_musicnn(encoder: Encoder, path: Path) -> Encoder:
+    _draw_shaped(musicnn.MSD_MUSICNN_BIG.shapes, path, lambda name: float(name.endswith(("gamma", "variance"))))
     return encoder
 
 
-def _jukebox_tiny(encoder: Encoder, path: Path) -> Encoder:
+def _make_tiny_jukebox(encoder: Encoder, path: Path) -> Encoder:
     size = jukebox.Size(width=32, heads=4, context=1024, parts=16, depth=3)
-    _shaped(size.shapes(), path, lambda name: float(name.endswith(("ln_0.weight", "ln_1.weight"))))
+    _draw_shaped(size.shapes(), path, lambda name: float(name.endswith(("ln_0.weight", "ln_1.weight"))))
     layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:4])
     load = partial(jukebox._load, size, "float32")
     return dataclasses.replace(encoder, layers=layers, load=load, stretch_s=size.context * jukebox.CODE / 44100)
 
 
-def _mule_drawn(encoder: Encoder, path: Path) -> Encoder:
+def _draw_mule(encoder: Encoder, path: Path) -> Encoder:
     from mule_torch import MuleModel
 
     with torch.random.fork_rng():
@@ -155,17 +155,17 @@ SPEECH = (
 )  # fmt: skip
 # name -> (encoder, where to write its weights) -> the encoder to run with them
 STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
-    **dict.fromkeys(SPEECH, _speech_tiny),
-    **dict.fromkeys(("muq", "musicfm"), _conformer_tiny),
-    "clap-music": _clap_tiny,
-    "encodec-24khz": partial(_codec_tiny, "encodec", 16),
-    "dac-44khz": partial(_codec_tiny, "dac", 64),
-    "qwen2-audio-encoder": _qwen_tiny,
-    **dict.fromkeys(("choi", "choi-fixed"), _choi_drawn),
-    "clmr": _clmr_drawn,
-    "jukebox-5b": _jukebox_tiny,
-    "musicnn": _musicnn_drawn,
-    **({"mule": _mule_drawn} if importlib.util.find_spec("mule_torch") else {}),
+    **dict.fromkeys(SPEECH, _make_tiny_speech),
+    **dict.fromkeys(("muq", "musicfm"), _make_tiny_conformer),
+    "clap-music": _make_tiny_clap,
+    "encodec-24khz": partial(_make_tiny_codec, "encodec", 16),
+    "dac-44khz": partial(_make_tiny_codec, "dac", 64),
+    "qwen2-audio-encoder": _make_tiny_qwen,
+    **dict.fromkeys(("choi", "choi-fixed"), _draw_choi),
+    "clmr": _draw_clmr,
+    "jukebox-5b": _make_tiny_jukebox,
+    "musicnn": _draw_musicnn,
+    **({"mule": _draw_mule} if importlib.util.find_spec("mule_torch") else {}),
 }
 
 
@@ -193,10 +193,12 @@ REMAINDER_S = {**dict.fromkeys(PATCHED, 3.0), "clap-music": 10.0,
 }  # fmt: skip
 
 
-def names() -> list[str]:
+def list_names() -> list[str]:
     """Every encoder that can have weights in a test."""
-    real = [name for name, encoder in plugins.encoders().items() if encoder.weights is None or _from_index(encoder)]
-    return [name for name in plugins.encoders() if name in STAND_INS or name in real]
+    real = [
+        name for name, encoder in plugins.find_encoders().items() if encoder.weights is None or _from_index(encoder)
+    ]
+    return [name for name in plugins.find_encoders() if name in STAND_INS or name in real]
 
 
 def _from_index(encoder: Encoder) -> bool:

@@ -28,7 +28,7 @@ ROOMS = [
         "features",
         "data",
     ),
-    *("probes", "separation", "tasks", "records", "runs", "analysis", "leaderboard", "cli"),
+    *("probes", "separation", "tasks", "records", "runs", "board", "cli"),
 ]
 OLD_PLACES = {  # of what plug-in authors import, for one version: the new place
     "dataset": "marble_bench.data.hf",
@@ -219,7 +219,7 @@ def test_what_plug_in_authors_import_is_the_top():
 def test_the_machinery_knows_no_task_and_no_encoder_by_name():
     from marble_bench.core import plugins
 
-    names = {*plugins.task_names(), *plugins.encoders()}
+    names = {*plugins.list_task_names(), *plugins.find_encoders()}
     for path in _modules().values():
         if {"encoders", "tasks", "probes"} & set(path.parts):
             continue
@@ -332,9 +332,9 @@ def test_the_wheel_installs_one_package_with_its_data_and_nothing_else(tmp_path)
         "published/published.csv",
         "records/record.schema.json",
         "core/hashes.json",
-        "leaderboard/page/page.html",
-        "leaderboard/page/page.js",
-        "leaderboard/page/charts.js",
+        "board/page/page.html",
+        "board/page/page.js",
+        "board/page/charts.js",
         "py.typed",
     ):
         assert f"marble_bench/{needed}" in names

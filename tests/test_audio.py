@@ -209,7 +209,7 @@ def test_duration_and_digest(tmp_path):
 
     path = tmp_path / "music.wav"
     soundfile.write(path, _music(), RATE)
-    assert audio.duration_s(path) == 1.5
+    assert audio.read_duration_s(path) == 1.5
     assert audio.digest(path) == hashlib.sha256(path.read_bytes()).hexdigest()
 
 

@@ -49,7 +49,7 @@ def test_a_vbr_mp3_without_a_header_frame_is_read_to_its_end(tmp_path, channels,
     assert len(soundfile.read(tmp_path / "bare.mp3")[0]) != len(whole) + DELAY  # what libsndfile makes of it
     bare = audio.read_channels(tmp_path / "bare.mp3").T
     assert np.abs(bare[DELAY : DELAY + len(whole)] - whole).max() < 1e-6
-    assert audio.duration_s(tmp_path / "bare.mp3") == len(bare) / rate
+    assert audio.read_duration_s(tmp_path / "bare.mp3") == len(bare) / rate
     assert len(bare) % (576 if rate == RATE else 1152) == 0
 
 
@@ -127,11 +127,11 @@ def test_tags_and_junk_around_the_frames_of_an_mp3_change_no_sample(tmp_path, wi
 def test_mp3_files_that_were_joined_are_read_to_the_end_and_those_of_two_rates_refused(tmp_path):
     content, header = _vbr(tmp_path / "whole.mp3")
     (tmp_path / "joined.mp3").write_bytes(content + _id3(100) + content)
-    one = audio.shape(tmp_path / "whole.mp3").samples
-    frames = (len(_vbr(tmp_path / "again.mp3")[0]) and mpeg.scan(io.BytesIO(content), len(content))).frames
+    one = audio.read_shape(tmp_path / "whole.mp3").samples
+    frames = (len(_vbr(tmp_path / "again.mp3")[0]) and mpeg.scan_frames(io.BytesIO(content), len(content))).frames
     assert one == 3 * RATE
     assert (
-        audio.shape(tmp_path / "joined.mp3").samples == 2 * frames * 576 - DELAY
+        audio.read_shape(tmp_path / "joined.mp3").samples == 2 * frames * 576 - DELAY
     )  # no header frame is taken for sound
     other, _ = _vbr(tmp_path / "other.mp3", 2, 44100)
     (tmp_path / "mixed.mp3").write_bytes(content[header:] + other)
@@ -183,7 +183,7 @@ def test_a_wav_of_a_streaming_writer_is_read_whole(tmp_path, size):
     struct.pack_into("<I", content, 4, min(size + 36, 0xFFFFFFFF) if size else 36)
     path.write_bytes(content)
     assert np.array_equal(audio.read(path, sample_rate_hz=RATE), whole)
-    assert audio.duration_s(path) == 1.5
+    assert audio.read_duration_s(path) == 1.5
     audio.check_header(path)
 
 
@@ -213,9 +213,9 @@ def test_every_format_is_read_whole_and_found_when_it_is_cut(tmp_path, suffix, f
     path, rate = tmp_path / f"music.{suffix}", 24000 if subtype == "OPUS" else RATE
     soundfile.write(path, _music(rate=rate), rate, format=form, subtype=subtype)
     samples = round(1.5 * rate)
-    assert audio.shape(path).samples == len(audio.read(path, sample_rate_hz=rate))
+    assert audio.read_shape(path).samples == len(audio.read(path, sample_rate_hz=rate))
     if "IMA" not in subtype:  # whose last block is filled up, which libsndfile's header does not tell
-        assert audio.shape(path).samples == samples
+        assert audio.read_shape(path).samples == samples
     start = 5000 if subtype != "OPUS" else 4800
     whole = audio.read(path, sample_rate_hz=rate)
     span = audio.read(path, sample_rate_hz=rate, start_s=start / rate, duration_s=0.5)
@@ -248,7 +248,7 @@ def test_a_flac_of_unknown_length_is_read(tmp_path):
     _flac_with_count(tmp_path / "b.flac", 0)
     assert np.array_equal(audio.read(tmp_path / "b.flac", sample_rate_hz=RATE), whole)
     assert np.array_equal(audio.read(tmp_path / "b.flac", sample_rate_hz=RATE, start_s=1.0), whole[RATE:])
-    assert audio.duration_s(tmp_path / "b.flac") == 1.5
+    assert audio.read_duration_s(tmp_path / "b.flac") == 1.5
 
 
 def test_a_flac_that_promises_too_much_or_too_little_is_told(tmp_path):
@@ -311,7 +311,7 @@ def test_what_is_no_file_or_cannot_be_opened_is_told_of_its_path(tmp_path, monke
     monkeypatch.setattr(Path, "open", refused)
     for reading in (
         audio.digest,
-        audio.duration_s,
+        audio.read_duration_s,
         audio.check_header,
         lambda path: audio.read(path, sample_rate_hz=RATE),
     ):
@@ -326,7 +326,7 @@ def test_a_lack_of_memory_is_told_of_the_file(tmp_path, monkeypatch):
     def none_left(*_):
         raise MemoryError
 
-    monkeypatch.setattr(audio.files, "mean_of_channels", none_left)
+    monkeypatch.setattr(audio.files, "average_channels", none_left)
     with pytest.raises(DataError, match=r"large\.wav needs more memory"):
         audio.read(path, sample_rate_hz=RATE)
 
@@ -344,7 +344,7 @@ def test_reading_in_blocks_gives_the_samples_of_reading_at_once_to_the_bit(tmp_p
     rate, to = rates
     soundfile.write(tmp_path / "a.wav", _music(2.0, channels, rate), rate, subtype="FLOAT")
     samples = soundfile.read(tmp_path / "a.wav", dtype="float32", always_2d=True)[0]
-    once = audio.resample(audio.waveform.mean_of_channels(samples), rate, to)
+    once = audio.resample(audio.waveform.average_channels(samples), rate, to)
     for size in (4096, 1 << 16, 1 << 20):
         monkeypatch.setattr(audio.files, "BLOCK_BYTES", size)
         assert np.array_equal(audio.read(tmp_path / "a.wav", sample_rate_hz=to), once)

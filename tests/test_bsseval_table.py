@@ -37,16 +37,16 @@ def museval():
 def measured():
     """By measure `[seed][song]`, `(stems, windows)` in dB: a stem that rests, one that is silent, a perfect window."""
     random = np.random.default_rng(0)
-    made = {
+    found = {
         name: [[random.normal(3, 4, (2, 6 + item)) for item in range(3)] for _ in range(SEEDS)] for name in MEASURES
     }
     for name in MEASURES:
         for seed in range(SEEDS):
-            made[name][seed][0][:, 2] = np.nan
-            made[name][seed][1][1] = np.nan
-    made["sir"][0][2][0, 3] = np.inf
-    made["sdr"][1][2][1, 0] = -0.000004
-    return made
+            found[name][seed][0][:, 2] = np.nan
+            found[name][seed][1][1] = np.nan
+    found["sir"][0][2][0, 3] = np.inf
+    found["sdr"][1][2][1, 0] = -0.000004
+    return found
 
 
 KEPT = Path(__file__).parent / "golden/records/8-identity.json"
@@ -73,7 +73,7 @@ def _stored(folder, measured, songs=SONGS, **predictions):
          "outputs": [1.0, 2.0, *median_of_medians([measured["sdr"][seed][item]]).tolist()]}
         for seed in range(SEEDS) for item, song in enumerate(songs)
     ]  # fmt: skip
-    pd.DataFrame(rows).assign(**predictions).to_parquet(results.table_path(path, "predictions"), index=False)
+    pd.DataFrame(rows).assign(**predictions).to_parquet(results.find_table_path(path, "predictions"), index=False)
     return Stored(path, record, "")
 
 
@@ -103,10 +103,10 @@ def test_what_is_exported_is_valid_by_the_schema_that_museval_ships(stored, tmp_
     assert [folder.name for folder in folders] == ["mfcc-1%2E5-seed0", "mfcc-1%2E5-seed1"]
     assert len(files) == SEEDS * len(SONGS)
     for path in files:
-        told = json.loads(path.read_text())
-        jsonschema.validate(told, schema)
-        assert [target["name"] for target in told["targets"]] == STEMS
-        assert list(told["targets"][0]["frames"][1]) == ["time", "duration", "metrics"]
+        facts = json.loads(path.read_text())
+        jsonschema.validate(facts, schema)
+        assert [target["name"] for target in facts["targets"]] == STEMS
+        assert list(facts["targets"][0]["frames"][1]) == ["time", "duration", "metrics"]
 
 
 def test_the_files_are_what_musevals_own_store_writes(museval, stored, measured, tmp_path):
@@ -180,11 +180,11 @@ FORGED = {
 @pytest.mark.parametrize("forged", FORGED)
 def test_windows_that_no_run_measures_are_named_by_the_check_and_by_the_export(stored, tmp_path, forged):
     change, words = FORGED[forged]
-    bsseval.save_table(stored.path, change(pd.read_parquet(results.table_path(stored.path, "bsseval"))))
+    bsseval.save_table(stored.path, change(pd.read_parquet(results.find_table_path(stored.path, "bsseval"))))
     with pytest.raises(DataError, match=words):
         bsseval.export_museval(stored, tmp_path / "out")
     assert not (tmp_path / "out").exists()
-    found = [told for kind, told in validation._questions(stored, Corpora(), Answers(), False) if kind == "tables"]
+    found = [told for kind, told in validation._ask_questions(stored, Corpora(), Answers(), False) if kind == "tables"]
     assert any("bsseval.parquet is not the table" in told for told in found)
 
 
@@ -215,9 +215,9 @@ def test_no_songs_name_leads_out_of_the_folder(measured, tmp_path):
     bsseval.save_table(stored.path, bsseval.make_table(songs, STEMS, measured))
     before = set(tmp_path.rglob("*"))
     bsseval.export_museval(stored, tmp_path / "deep" / "er" / "out")
-    made = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
-    assert len(made) == SEEDS * len(songs)
-    assert all(path.parent.name == "test" and path.parent.parent.parent.name == "out" for path in made)
+    found = {path for path in set(tmp_path.rglob("*")) - before if path.is_file()}
+    assert len(found) == SEEDS * len(songs)
+    assert all(path.parent.name == "test" and path.parent.parent.parent.name == "out" for path in found)
 
 
 def test_a_place_that_cannot_be_written_is_named(stored, tmp_path):

@@ -57,11 +57,11 @@ def test_a_cluster_makes_the_same_store(items, tmp_path, cluster, monkeypatch):
     monkeypatch.setattr(batches, "SHARD_S", 4.0)
     items[4].path.write_bytes(b"RIFF nothing")
     _extract(items, tmp_path / "local")
-    said = []
-    made = _extract(items, tmp_path / "ray", engine="ray", workers=1, batch_s=2.0, say=said.append)
+    messages = []
+    made = _extract(items, tmp_path / "ray", engine="ray", workers=1, batch_s=2.0, say=messages.append)
     assert _bytes(tmp_path / "ray") == _bytes(tmp_path / "local")
     assert list(made[2].damaged) == ["clip4"]
-    assert said == ["1 encoder on a Ray cluster of 1 machine"]
+    assert messages == ["1 encoder on a Ray cluster of 1 machine"]
 
 
 @needs_ray

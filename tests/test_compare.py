@@ -12,7 +12,7 @@ from marble_bench.records import results
 
 
 def _table(path, split="test"):
-    frame = pd.read_parquet(results.table_path(path, "predictions"))
+    frame = pd.read_parquet(results.find_table_path(path, "predictions"))
     return frame[frame.split == split].sort_values(["seed", "clip"])
 
 
@@ -119,7 +119,7 @@ def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     assert ended.code == 3
     assert "different test clips" in ended.err
     bare = make(tmp_path / "results", "bare", seed=2, mini=True)
-    results.table_path(bare, "predictions").unlink()
+    results.find_table_path(bare, "predictions").unlink()
     assert "predictions.parquet is not beside it" in bench("compare", "other", bare, "--mini").err
 
 

@@ -22,7 +22,7 @@ KIND = Kind((0,), lambda x: x, lambda x, _: x, lambda _: 0, 1, 1)
 @pytest.fixture
 def calls(monkeypatch):
     """What was called, in order; memory as a GPU of 1000 bytes would tell it, 200 used by somebody's encoder."""
-    said, events = [], []
+    messages, events = [], []
 
     class Event:
         def __init__(self, blocking):
@@ -30,21 +30,21 @@ def calls(monkeypatch):
             events.append(self)
 
         def record(self, stream):
-            said.append(f"record {self.number}")
+            messages.append(f"record {self.number}")
 
         def synchronize(self):
-            said.append(f"wait {self.number}")
+            messages.append(f"wait {self.number}")
 
     fake = {
-        "Event": Event, "current_stream": lambda device: None, "synchronize": lambda device: said.append("all"),
-        "reset_peak_memory_stats": lambda device: said.append("reset"), "memory_allocated": lambda device: 200,
+        "Event": Event, "current_stream": lambda device: None, "synchronize": lambda device: messages.append("all"),
+        "reset_peak_memory_stats": lambda device: messages.append("reset"), "memory_allocated": lambda device: 200,
         "max_memory_allocated": lambda device: 300, "memory_reserved": lambda device: 260,
-        "mem_get_info": lambda device: (740, 1000), "empty_cache": lambda: said.append("empty"),
+        "mem_get_info": lambda device: (740, 1000), "empty_cache": lambda: messages.append("empty"),
     }  # fmt: skip
     for name, value in fake.items():
         monkeypatch.setattr(torch.cuda, name, value)
     monkeypatch.setattr(torch.Tensor, "pin_memory", lambda tensor: tensor)
-    return said
+    return messages
 
 
 def _runner(calls, encode, batch_s=None):
@@ -62,14 +62,14 @@ def test_a_batch_is_waited_for_by_its_own_event_after_the_next_was_launched(call
         calls.append("encode")
         return [waveforms[:, None, :2]]
 
-    made = list(_runner(calls, encode, 60.0).over([_batch(1), _batch(2), _batch(3)]))
+    made = list(_runner(calls, encode, 60.0).encode_batches([_batch(1), _batch(2), _batch(3)]))
     assert [len(one.layers[0]) for one in made] == [1, 2, 3]
     assert calls == ["encode", "record 0", "encode", "record 1", "wait 0", "encode", "record 2", "wait 1", "wait 2"]
 
 
 def test_the_batch_is_fitted_by_what_the_first_one_took_and_not_by_what_ran_before(calls):
     runner = _runner(calls, lambda waveforms, pool: [waveforms[:, None, :2]])
-    runner.launched(_batch(10))  # 20 s took 100 bytes; 740 + 260 - 200 are to be had, of which 0.6 are taken
+    runner.launch(_batch(10))  # 20 s took 100 bytes; 740 + 260 - 200 are to be had, of which 0.6 are taken
     assert runner.batch_s == pytest.approx(0.6 * 800 / 100 * 20)
     assert calls[0] == "reset"
 
@@ -85,7 +85,7 @@ def test_memory_that_ran_out_is_free_again_before_the_cache_is_emptied(calls, mo
         return [waveforms[:, None, :2]]
 
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: calls.append(("empty", [ref() is None for ref in seen])))
-    _runner(calls, encode, 60.0).launched(_batch(2))
+    _runner(calls, encode, 60.0).launch(_batch(2))
     assert ("empty", [True]) in calls
 
 

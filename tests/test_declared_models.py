@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import transformers
-from stand_ins import TINY_CLAP, TINY_CODEC, TINY_CONFORMER, TINY_QWEN, drawn
+from stand_ins import TINY_CLAP, TINY_CODEC, TINY_CONFORMER, TINY_QWEN, draw_weights
 
 from marble_bench.core import plugins
 from marble_bench.encoders import _hub, _speech, clap, codecs, conformer, qwen2_audio, weights
@@ -41,8 +41,8 @@ def mert(tmp_path):
 
 def _change(folder, file, **changes):
     path = folder / file
-    told = json.loads(path.read_text()) if path.is_file() else {}
-    path.write_text(json.dumps({**told, **changes}))
+    facts = json.loads(path.read_text()) if path.is_file() else {}
+    path.write_text(json.dumps({**facts, **changes}))
 
 
 @pytest.mark.slow
@@ -62,11 +62,11 @@ def test_another_model_of_the_same_shapes_is_refused(mert, tmp_path, file, chang
     encoder, folder = mert
     weights.resolve(encoder, tmp_path / "fine", override=folder)
     _change(folder, file, **changes)
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         weights.resolve(encoder, tmp_path / "cache", override=folder)
-    assert "the weights of encoder 'mert-95m' cannot be converted: this is another model: " in str(told.value)
-    assert words in str(told.value)
-    assert file in str(told.value)
+    assert "the weights of encoder 'mert-95m' cannot be converted: this is another model: " in str(caught.value)
+    assert words in str(caught.value)
+    assert file in str(caught.value)
     assert not list((tmp_path / "cache").rglob("*.safetensors"))
 
 
@@ -75,13 +75,13 @@ def test_a_speech_model_does_not_pass_as_one_of_music(mert, tmp_path):
     """A HuBERT on speech has every tensor of MERT, in every shape."""
     encoder, _ = mert
     speech = transformers.HubertModel(transformers.HubertConfig(**MERT_TINY))
-    speech.load_state_dict(drawn(speech))
+    speech.load_state_dict(draw_weights(speech))
     speech.save_pretrained(tmp_path / "speech")
     transformers.Wav2Vec2FeatureExtractor(sampling_rate=16000, do_normalize=True).save_pretrained(tmp_path / "speech")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         weights.resolve(encoder, tmp_path / "cache", override=tmp_path / "speech")
     for words in ("model_type hubert, declared is mert_model", "sampling_rate 16000, declared is 24000"):
-        assert words in str(told.value)
+        assert words in str(caught.value)
     hubert = _tiny_mert(_speech.Graph("hubert", tuple(MERT_TINY.items())), _maker_of("hubert-base"))
     weights.resolve(hubert, tmp_path / "cache", override=tmp_path / "speech")
 
@@ -89,14 +89,14 @@ def test_a_speech_model_does_not_pass_as_one_of_music(mert, tmp_path):
 @pytest.mark.slow
 def test_what_a_lone_file_does_not_say_is_said(mert, tmp_path):
     encoder, folder = mert
-    said = []
-    talk = weights.DownloadCallbacks(said.append, lambda *_: None)
+    messages = []
+    talk = weights.DownloadCallbacks(messages.append, lambda *_: None)
     weights.resolve(encoder, tmp_path / "cache", override=folder / "pytorch_model.bin", callbacks=talk)
-    (line,) = said
+    (line,) = messages
     assert "pytorch_model.bin comes without config.json, preprocessor_config.json: the names and shapes of its" in line
     assert "the sampling rate and the normalisation that it was trained with are not" in line
     weights.resolve(encoder, tmp_path / "cache", override=folder, callbacks=talk)
-    assert len(said) == 1
+    assert len(messages) == 1
 
 
 def test_check_says_it_too(bench, tmp_path):
@@ -159,7 +159,7 @@ def test_other_families_compare_what_is_declared_too(tmp_path):
     audio = {"audio_config": TINY_QWEN}
     tower = qwen2_audio.build(TINY_QWEN)
     with pytest.raises(DataError, match=r"preprocessor_config\.json has sampling_rate 8000, declared is 16000"):
-        qwen2_audio.prepare(TINY_QWEN, {**audio, _hub.PREPROCESSOR: {"sampling_rate": 8000}}, drawn(tower))
+        qwen2_audio.prepare(TINY_QWEN, {**audio, _hub.PREPROCESSOR: {"sampling_rate": 8000}}, draw_weights(tower))
     for change, words in (({"hop_length": 480}, "hop_length 480"), ({"sample_rate": 16000}, "sample_rate 16000")):
         folder = Path(shutil.copytree(GOLDEN / "muq-tiny", tmp_path / words))
         _change(folder, "config.json", **change)
@@ -198,7 +198,7 @@ def test_every_public_model_says_whether_it_is_pinned(bench):
     assert rows["musicnn-mtt"] == "version 0.1.0"
     assert rows["mert-v0"] == "unpinned"
     assert rows["mfcc"] == "none"
-    public = [each for each in plugins.encoders().values() if each.weights and each.weights.status == "public"]
+    public = [each for each in plugins.find_encoders().values() if each.weights and each.weights.status == "public"]
     unpinned = {each.name for each in public if each.weights.pin == "unpinned"}
     assert unpinned == {"mert-v0", "music2vec", "data2vec-audio", "mule", "clmr", "jukebox-5b", "jukebox-5b-half"}
     for encoder in public:

@@ -8,7 +8,7 @@ from fake_device import NAME, fake_device
 from marble_bench.probes import kernels, trainer
 from marble_bench.probes.block import Block, validate
 from marble_bench.probes.inputs import Features
-from stand_ins import names, stand_in
+from stand_ins import list_names, stand_in
 
 from marble_bench.core.task import Schedule
 from marble_bench.metrics import accuracy, r2, roc_auc
@@ -36,7 +36,7 @@ def test_the_second_device_refuses_to_mix(device):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", [name for name in names() if name not in HOST | TWICE])
+@pytest.mark.parametrize("name", [name for name in list_names() if name not in HOST | TWICE])
 def test_an_encoder_stays_on_its_device(name, device, tmp_path):
     encoder, path = stand_in(name, tmp_path)
     encode = encoder.load(path, device)
@@ -84,8 +84,8 @@ def test_a_step_and_a_validation_of_every_block_stay_on_the_device(protocol, los
         monkeypatch.setattr(Features, "_settle", lambda self: None)
     train, valid = _split(40, 2, loss), _split(12, 2, loss)
     recipe = trainer.Recipe(protocol, Schedule(2, 2, 2), 3, loss, SCORES[loss].compute, (0, 1))
-    probes = trainer.grid(protocol, (0, 1, 2), protocol.layer_sum, 2)
-    kinds = trainer.blocks(probes, train, valid, recipe, device)
+    probes = trainer.build_grid(protocol, (0, 1, 2), protocol.layer_sum, 2)
+    kinds = trainer.make_blocks(probes, train, valid, recipe, device)
     assert len(kinds) > 1
     for members in kinds:
         features = Features(train, valid, (0, 1, 2), device)
@@ -93,7 +93,7 @@ def test_a_step_and_a_validation_of_every_block_stay_on_the_device(protocol, los
         block = Block(members, features, recipe, device)
         block.rounds = 1
         with torch.inference_mode():
-            losses = block._step(block._batches()[0])
+            losses = block._step(block._make_batches()[0])
             keys, counts, _ = block._groups
             outputs = validate(block.parameters, block.features, recipe, keys, counts)
             finite = losses.isfinite() & outputs.isfinite().flatten(1).all(dim=1)

@@ -20,8 +20,8 @@ from marble_bench.probes import grid, probe_cache, trainer
 from marble_bench.data import corpus
 from marble_bench.errors import BenchError
 from marble_bench.files import locks, scratch
-from marble_bench.files.atomic import atomic_path
-from marble_bench.files.scratch import scratch_folder
+from marble_bench.files.atomic import open_atomic_path
+from marble_bench.files.scratch import open_scratch_folder
 
 LOUD = print
 
@@ -114,8 +114,8 @@ def test_workers_of_a_killed_run_end_with_it(tmp_path):
 def _scratch_of_another(cache: Path) -> subprocess.Popen:
     """A process that has a scratch folder with a file in it; when it is there."""
     code = (
-        "import sys, time, pathlib\nfrom marble_bench.files.scratch import scratch_folder\n"
-        "with scratch_folder(pathlib.Path(sys.argv[1]), print) as folder:\n"
+        "import sys, time, pathlib\nfrom marble_bench.files.scratch import open_scratch_folder\n"
+        "with open_scratch_folder(pathlib.Path(sys.argv[1]), print) as folder:\n"
         "    (folder / 'large').write_bytes(bytes(1000)); print('there', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code, str(cache)], stdout=subprocess.PIPE, text=True)
@@ -130,10 +130,10 @@ def test_scratch_of_a_killed_process_is_swept_and_that_of_one_at_work_is_not(tmp
         killed.wait()
         files = list((tmp_path / "scratch").glob("*/large"))
         assert len(files) == 2
-        with scratch_folder(tmp_path, LOUD) as mine:
+        with open_scratch_folder(tmp_path, LOUD) as mine:
             assert len(list((tmp_path / "scratch").glob("*/large"))) == 1
             assert mine.is_dir()
-            with scratch_folder(tmp_path, LOUD) as another:  # one process may have two
+            with open_scratch_folder(tmp_path, LOUD) as another:  # one process may have two
                 assert mine.is_dir()
                 assert another != mine
         assert len([path for path in (tmp_path / "scratch").iterdir() if path.is_dir()]) == 1
@@ -142,7 +142,7 @@ def test_scratch_of_a_killed_process_is_swept_and_that_of_one_at_work_is_not(tmp
             process.kill()
             process.wait()
             process.stdout.close()
-    with scratch_folder(tmp_path, LOUD):
+    with open_scratch_folder(tmp_path, LOUD):
         pass
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["lock"]
 
@@ -154,7 +154,7 @@ def test_scratch_of_other_machines_and_of_earlier_versions_is_left_for_as_long_a
     (root / "elsewhere-12345678.lock").touch()
     for name in ("elsewhere-12345678", "tmpold"):
         os.utime(root / name, (0, 0))
-    with scratch_folder(tmp_path, LOUD):
+    with open_scratch_folder(tmp_path, LOUD):
         pass
     assert sorted(path.name for path in root.iterdir() if path.is_dir()) == ["elsewhere-12345678", "tmpnew"]
 
@@ -164,7 +164,7 @@ def test_a_disk_that_fills_up_under_scratch_is_told_in_a_line(tmp_path):
         raise OSError(errno.ENOSPC, "No space left on device")
 
     words = r"scratch has no room left \(No space left on device\): make room"
-    with pytest.raises(BenchError, match=words), scratch_folder(tmp_path, LOUD):
+    with pytest.raises(BenchError, match=words), open_scratch_folder(tmp_path, LOUD):
         full()
     assert [path.name for path in (tmp_path / "scratch").iterdir()] == ["lock"]
 
@@ -173,12 +173,12 @@ def test_where_the_cache_cannot_be_written_scratch_stands_elsewhere_and_that_is_
     monkeypatch.setattr(scratch.tempfile, "gettempdir", lambda: str(tmp_path / "tmp"))
     (tmp_path / "tmp").mkdir()
     (tmp_path / "cache/scratch").mkdir(parents=True)
-    said = []
-    with read_only(tmp_path / "cache/scratch"), scratch_folder(tmp_path / "cache", said.append) as folder:
+    messages = []
+    with read_only(tmp_path / "cache/scratch"), open_scratch_folder(tmp_path / "cache", messages.append) as folder:
         (folder / "file").touch()
         assert folder.is_relative_to(tmp_path / "tmp")
-    assert len(said) == 1
-    assert "scratch cannot be written" in said[0]
+    assert len(messages) == 1
+    assert "scratch cannot be written" in messages[0]
 
 
 TOY = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--json", "--mini", "--device", "cpu", "--seeds", 1)
@@ -319,7 +319,7 @@ def test_processes_wait_for_each_other_by_the_place_that_numba_writes(tmp_path, 
     monkeypatch.delenv("NUMBA_CACHE_DIR")
     monkeypatch.setattr(locks.tempfile, "gettempdir", lambda: str(tmp_path))
     for place in ("/site/librosa", "/site/librosa", "/other/librosa"):
-        monkeypatch.setattr(locks, "_beside_librosa", lambda place=place: place)
+        monkeypatch.setattr(locks, "_find_beside_librosa", lambda place=place: place)
         monkeypatch.setenv("BENCH_CACHE", str(tmp_path / str(time.monotonic_ns())))
         with locks.one_at_a_time():
             pass
@@ -328,7 +328,7 @@ def test_processes_wait_for_each_other_by_the_place_that_numba_writes(tmp_path, 
 
 
 def test_a_folder_that_the_user_gave_numba_is_kept(tmp_path, monkeypatch):
-    monkeypatch.setattr(locks, "_beside_librosa", lambda: "")
+    monkeypatch.setattr(locks, "_find_beside_librosa", lambda: "")
     monkeypatch.setenv("NUMBA_CACHE_DIR", "/of/the/user")
     locks.keep_compiled(tmp_path)
     assert os.environ["NUMBA_CACHE_DIR"] == "/of/the/user"
@@ -403,25 +403,25 @@ def test_a_block_is_kept_with_the_time_since_the_one_before_and_clearing_leaves_
 
 
 def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(tmp_path, monkeypatch):
-    said, error = [], OSError(errno.EROFS, "Read-only file system")
+    messages, error = [], OSError(errno.EROFS, "Read-only file system")
 
     def refuses(*_):
         raise error
 
     monkeypatch.setattr(probe_cache, "write_whole", refuses)
-    kept = probe_cache.ProbeCacheFolder(tmp_path, "key", said.append)
+    cache = probe_cache.ProbeCacheFolder(tmp_path, "key", messages.append)
     for seed in (0, 1):
-        kept.put(_block(seed)[1])
-    assert said == [f"finished probes are not kept, as {tmp_path} cannot be written: Read-only file system"]
+        cache.put(_block(seed)[1])
+    assert messages == [f"finished probes are not kept, as {tmp_path} cannot be written: Read-only file system"]
     error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(BenchError, match=r"cannot be kept in .*: No space left on device"):
-        probe_cache.ProbeCacheFolder(tmp_path, "key", said.append).put(_block(0)[1])
+        probe_cache.ProbeCacheFolder(tmp_path, "key", messages.append).put(_block(0)[1])
 
 
 @pytest.mark.slow
 def test_what_training_took_before_a_run_died_counts_for_the_one_that_goes_on(bench, tmp_path, monkeypatch):
     trained, put, kept = trainer._Run._train, probe_cache.ProbeCacheFolder.put, []
-    monkeypatch.setattr(trainer.blocking, "threads_of", lambda _: 1)
+    monkeypatch.setattr(trainer.blocking, "count_threads", lambda _: 1)
 
     def slow(self, members):
         time.sleep(0.5)
@@ -507,7 +507,7 @@ def test_a_record_that_is_not_whole_and_tells_other_numbers_is_left(bench, store
 
 @pytest.mark.slow
 def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, monkeypatch):
-    from conftest import toy_module
+    from conftest import load_toy_module
 
     from marble_bench.errors import DataError
     from marble_bench.runs import inputs
@@ -517,11 +517,11 @@ def test_a_record_that_stands_is_told_before_any_work(bench, stored, tmp_path, m
 
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    toy_module().write(corpus)
+    load_toy_module().write(corpus)
     next(corpus.rglob("*.wav")).unlink()
     other = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--device", "cpu", "--seeds", 1, "--data-dir", corpus)
     assert bench(*other, "--allow-missing").code == 0
-    monkeypatch.setattr(inputs, "encoder_features", no_work)
+    monkeypatch.setattr(inputs, "extract_features", no_work)
     for run, name in ((ALOUD, stored.name), ((*other, "--allow-missing"), "toy-task.partial-seeds1.json")):
         ended = bench(*run)
         told, failed = ended.err.splitlines()
@@ -580,7 +580,7 @@ def test_what_is_written_comes_whole_or_leaves_what_was_there(tmp_path, kind):
     place = tmp_path / "place"
 
     def write(text, fails):
-        with atomic_path(place) as temporary:
+        with open_atomic_path(place) as temporary:
             if kind == "folder":
                 temporary.mkdir()
             (temporary / "inside" if kind == "folder" else temporary).write_text(text)

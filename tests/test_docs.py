@@ -92,13 +92,13 @@ def test_the_metric_of_the_guide_is_scikit_learns_and_the_set_names_what_is_ther
         folder.mkdir()
         (tmp_path / name).rename(folder / name)
         monkeypatch.setattr(room, "__path__", [*room.__path__, str(folder)])
-    metric = plugins.metrics()["balanced_accuracy"]
+    metric = plugins.find_metrics()["balanced_accuracy"]
     random = np.random.default_rng(0)
     outputs, truth = random.normal(size=(2, 50, 4)), random.integers(0, 3, 50)
     expected = [balanced_accuracy_score(truth, each[:, :3].argmax(axis=1)) for each in outputs]
     found = metric.compute(torch.from_numpy(outputs[..., :3]), torch.from_numpy(truth))
     assert found.tolist() == pytest.approx(expected)
-    assert set(plugins.task_sets()["key-and-beat"].members) == {"gs", "gtzan-rhythm"}
+    assert set(plugins.find_task_sets()["key-and-beat"].members) == {"gs", "gtzan-rhythm"}
     for name in ("metrics.balanced_accuracy", "tasks.sets.key_and_beat"):
         sys.modules.pop(f"marble_bench.{name}")
 
@@ -138,15 +138,15 @@ def test_every_option_in_the_documents_exists(page, bench):
 
 
 def test_the_table_of_tasks_is_made_of_the_task_files():
-    from marble_bench.cli.docs import tasks_page
+    from marble_bench.cli.docs import write_tasks_page
 
-    assert (ROOT / "docs/tasks.md").read_text() == tasks_page()
+    assert (ROOT / "docs/tasks.md").read_text() == write_tasks_page()
 
 
 def test_the_page_of_encoders_is_made_of_the_encoder_files():
-    from marble_bench.cli.docs import encoders_page
+    from marble_bench.cli.docs import write_encoders_page
 
-    assert (ROOT / "docs/encoders.md").read_text() == encoders_page()
+    assert (ROOT / "docs/encoders.md").read_text() == write_encoders_page()
 
 
 def test_every_test_that_the_table_of_reliability_names_is_there():

@@ -43,7 +43,7 @@ def csvs(tmp_path, mini):
 
 
 def test_the_split_is_the_published_one_and_brings_its_ratings(named):
-    clips = corpus.listed(named, None)
+    clips = corpus.list_clips(named, None)
     assert Counter(clip.split for clip in clips) == {"train": 504, "valid": 115, "test": 125}
     truth = named.task.target.encode([clip.target for clip in clips], [clip.id for clip in clips])
     assert truth.shape == (744, 2)
@@ -54,7 +54,7 @@ def test_the_split_is_the_published_one_and_brings_its_ratings(named):
 def test_ratings_come_from_the_corpus_and_its_stray_tabs_are_taken_off(named, mini, emomusic):
     text = (mini / "songs_info.csv").read_text()
     assert "\t" in text
-    there = corpus.on_disk(named, mini)
+    there = corpus.find_on_disk(named, mini)
     assert Counter(clip.split for clip in there.clips) == {"train": 38, "valid": 15, "test": 19}
     for clip in there.clips[::9]:
         assert clip.target == emomusic.compose(int(clip.id))[1:]
@@ -128,7 +128,7 @@ def test_a_clip_without_a_rating_is_told(csvs, emomusic):
 
 
 def test_arousal_is_heard_in_the_miniature(named, mini):
-    there = corpus.on_disk(named, mini)
+    there = corpus.find_on_disk(named, mini)
     arousal = [clip.target[0] for clip in there.clips]
     onsets = []
     for path in there.paths:
@@ -139,7 +139,7 @@ def test_arousal_is_heard_in_the_miniature(named, mini):
 
 def test_the_miniatures_samples_are_the_same_everywhere(emomusic):
     sound, arousal, valence = emomusic.compose(2)
-    assert (hashlib.sha256(synth.sixteen_bits(sound).tobytes()).hexdigest(), arousal, valence) == (
+    assert (hashlib.sha256(synth.quantize_to_int16(sound).tobytes()).hexdigest(), arousal, valence) == (
         "e44927bf7f4cce4f4886144116e3831525bc73cee1fc41715c39b5a320a84b08",
         np.float64(7.4),
         np.float64(5.4),

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from stand_ins import FRAMES, REMAINDER_S, names, stand_in
+from stand_ins import FRAMES, REMAINDER_S, list_names, stand_in
 
 from marble_bench import audio
 from marble_bench.core import plugins
@@ -22,7 +22,7 @@ from marble_bench.features import pooled as extract
 DEVICE = os.environ.get("BENCH_TEST_DEVICE", "cpu")
 APART = 1e-5 if DEVICE == "cpu" else 1e-2  # other batches take other kernels there, and convolutions round to TF32
 HEAVY = {"random-mert-95m"}  # full size: has a test of its own
-every = pytest.mark.parametrize("name", [name for name in names() if name not in HEAVY])
+every = pytest.mark.parametrize("name", [name for name in list_names() if name not in HEAVY])
 # What of gain and offset a normalisation over the clip takes away.
 TAKEN = {"zscore": {"gain", "offset"}, "peak": {"gain"}, "none": set()}
 LEVELLED = {"choi", "choi-fixed"}  # whose decibels are counted from the loudest bin
@@ -167,7 +167,7 @@ def test_the_shortest_window_can_be_encoded(name, loaded):
 
 
 def test_every_encoder_declares_what_the_page_of_encoders_needs():
-    for name, encoder in plugins.encoders().items():
+    for name, encoder in plugins.find_encoders().items():
         if encoder.weights:
             assert encoder.training_data, name
             assert encoder.parameters > 0, name

@@ -20,7 +20,7 @@ CLOSE = 1e-6  # of a probability, or of a prediction in units of the label's spr
 def _splits(loss, windows_per_clip):
     generator = torch.Generator().manual_seed(3)
     truth_of = torch.randn(24, 4, generator=generator)
-    made = []
+    found = []
     for clips in (90, 60):
         clip = torch.arange(clips).repeat_interleave(windows_per_clip)
         x = 3 * torch.randn(clips, 24, generator=generator)[clip] + torch.randn(len(clip), 24, generator=generator) + 5
@@ -31,8 +31,8 @@ def _splits(loss, windows_per_clip):
             "binary_cross_entropy": (answer > 0).float(),
             "squared_error": answer / answer.std(dim=0),
         }[loss]
-        made.append(trainer.Split([torch.zeros(len(clip), 3), x], clip, truth))
-    return made
+        found.append(trainer.Split([torch.zeros(len(clip), 3), x], clip, truth))
+    return found
 
 
 def _recipe(loss):
@@ -41,7 +41,7 @@ def _recipe(loss):
 
 
 def _fit(train, valid, loss, layers=(1,)):
-    return trainer.fit(trainer.grid(LINEAR, layers, False, 1), train, valid, _recipe(loss))
+    return trainer.fit(trainer.build_grid(LINEAR, layers, False, 1), train, valid, _recipe(loss))
 
 
 def _answers(one, valid, loss):
@@ -131,7 +131,7 @@ def _loud(clips, seed):
 
 
 def test_no_convex_problem_diverges_and_threads_change_nothing():
-    made = {}
+    found = {}
     threads = torch.get_num_threads()
     for count in (1, 2):
         torch.set_num_threads(count)
@@ -139,8 +139,8 @@ def test_no_convex_problem_diverges_and_threads_change_nothing():
             of_seed = [_fit(_loud(60, seed), _loud(40, 9 + seed), "binary_cross_entropy", (0,)) for seed in range(4)]
         finally:
             torch.set_num_threads(threads)
-        made[count] = of_seed
-    for one, other in zip(made[1], made[2], strict=True):
+        found[count] = of_seed
+    for one, other in zip(found[1], found[2], strict=True):
         assert not [each.probe for each in one + other if each.diverged]
         assert choose(one, 1)[0].probe == choose(other, 1)[0].probe
         for a, b in zip(one, other, strict=True):
@@ -192,7 +192,7 @@ def test_a_problem_that_does_not_end_is_an_error_and_not_a_score(monkeypatch):
 
 def test_a_constant_layer_is_no_better_than_a_constant_answer_and_not_an_error():
     train, valid = _splits("squared_error", 1)
-    fitted = trainer.fit(trainer.grid(LINEAR, (0,), False, 1), train, valid, _recipe("squared_error"))
+    fitted = trainer.fit(trainer.build_grid(LINEAR, (0,), False, 1), train, valid, _recipe("squared_error"))
     for one in fitted:
         assert not one.diverged
         assert one.valid <= 1e-6  # R2 of a constant

@@ -29,8 +29,8 @@ def test_splits_keep_the_order_and_the_columns():
     assert TABLE.groups == ["a", "song", "c", "d"]
     assert TABLE.of("train") is train
     assert TABLE.without({"a", "d"}).ids == ["b", "c"]
-    assert TABLE.without({"b"}).empty_splits() == ["test"]
-    assert TABLE.fingerprint() == corpus.fingerprint(CLIPS, [f"{place}" * 64 for place in range(4)])
+    assert TABLE.without({"b"}).list_empty_splits() == ["test"]
+    assert TABLE.fingerprint() == corpus.compute_fingerprint(CLIPS, [f"{place}" * 64 for place in range(4)])
 
 
 def test_truth_is_encoded_in_the_order_of_the_table_and_names_a_strange_label():

@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TOY_MODEL, TOY_TASK, toy_module
+from conftest import TOY_MODEL, TOY_TASK, load_toy_module
 
 from marble_bench.features import export, manage, store
 from marble_bench.runs import plan
@@ -44,7 +44,7 @@ def test_extracted_features_are_what_a_run_reads(bench, made):
 def test_a_damaged_clip_is_told_and_ends_with_3_or_allowed_with_0(bench, tmp_path):
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    toy_module().write(corpus)
+    load_toy_module().write(corpus)
     (corpus / "hums/train01.wav").write_bytes(b"RIFF nothing")
     call = ("features", "extract", *OF_TOY, "--data-dir", corpus, "--json", "--device", "cpu")
     stopped = bench(*call)
@@ -241,9 +241,9 @@ def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_p
     assert (row["stored_h"], total["stored_h"]) == (0, 0)
     assert re.search(r"and \d+ files read \([\d,]+ s/s in", row["rate_from"])
     assert row["probe_hours"] is None
-    said = bench("plan", *OF_TOY, "--mini", "--device", "cpu")
-    assert "0.0 of 0.014 hours are stored; 1 pass over 0.014 h of audio on cpu" in said.out
-    assert not said.err  # no store, so no file is read for its digest
+    printed = bench("plan", *OF_TOY, "--mini", "--device", "cpu")
+    assert "0.0 of 0.014 hours are stored; 1 pass over 0.014 h of audio on cpu" in printed.out
+    assert not printed.err  # no store, so no file is read for its digest
 
 
 @pytest.mark.slow
@@ -270,13 +270,13 @@ def test_plan_takes_off_what_is_stored_and_nothing_else(bench, tmp_path, monkeyp
     monkeypatch.setattr(plan, "MEASURE_S", 0.05)
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    toy_module().write(corpus)
+    load_toy_module().write(corpus)
     of = (*OF_TOY, "--data-dir", corpus, "--device", "cpu")
     assert bench("features", "extract", *of, "--limit", 7).code == 0
     before = {path: path.stat().st_mtime_ns for path in tmp_path.rglob("*")}
-    said = bench("plan", *of)
-    assert "reading 51 files of toy-task to see which are stored" in said.err
-    assert "0.006 of 0.014 hours are stored; 1 pass over" in said.out
+    printed = bench("plan", *of)
+    assert "reading 51 files of toy-task to see which are stored" in printed.err
+    assert "0.006 of 0.014 hours are stored; 1 pass over" in printed.out
     (row,) = bench("plan", *of, "--json").record["each"]
     assert row["stored_h"] == round(21 / 3600, 3)
     assert row["features_gb"] == round(30 * 3 * 16 * 2 / 1e9, 4)

@@ -25,17 +25,17 @@ MUSIC = os.urandom(300_000)
 
 
 def _zip(**members):
-    made = io.BytesIO()
-    with zipfile.ZipFile(made, "w") as packed:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
         for name, content in members.items():
             packed.writestr(name.replace("__", "/"), content)
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 def _tar(*members):
     """(name, content or None for a link to /etc/passwd) -> a tar.gz."""
-    made = io.BytesIO()
-    with tarfile.open(fileobj=made, mode="w:gz") as packed:
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
         for name, content in members:
             info = tarfile.TarInfo(name)
             if content is None:
@@ -44,7 +44,7 @@ def _tar(*members):
             else:
                 info.size = len(content)
                 packed.addfile(info, io.BytesIO(content))
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 class Server:
@@ -124,9 +124,9 @@ class Server:
 
 @pytest.fixture
 def server():
-    made = Server()
-    yield made
-    made.close()
+    started = Server()
+    yield started
+    started.close()
 
 
 @pytest.fixture
@@ -412,8 +412,8 @@ def test_every_public_source_has_https_or_a_digest():
     """Of the corpora and of the encoders: on the way, nobody can change what is fetched."""
     from marble_bench.core import plugins
 
-    corpora = [plugins.find_task(name).task.corpus.sources for name in plugins.task_names()]
-    weights = [encoder.weights for encoder in plugins.encoders().values() if encoder.weights]
+    corpora = [plugins.find_task(name).task.corpus.sources for name in plugins.list_task_names()]
+    weights = [encoder.weights for encoder in plugins.find_encoders().values() if encoder.weights]
     for source in (*(each for sources in corpora for each in sources), *weights):
         if source.status == "public":
             download.check_protected(source)
@@ -480,26 +480,26 @@ def _sparse_tar(size):
 
 
 def _bomb(kind):
-    made = io.BytesIO()
+    buffer = io.BytesIO()
     if kind == "zip":
-        with zipfile.ZipFile(made, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("a.wav", "w") as member:
+        with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed, packed.open("a.wav", "w") as member:
             for _ in range(30):
                 member.write(bytes(1 << 20))
-        return made.getvalue()
+        return buffer.getvalue()
     if kind == "sparse tar":
         return _sparse_tar(3 << 30)
     if kind == "tar.gz":
-        with tarfile.open(fileobj=made, mode="w:gz") as packed:
+        with tarfile.open(fileobj=buffer, mode="w:gz") as packed:
             info = tarfile.TarInfo("a.wav")
             info.size = 30 << 20
             packed.addfile(info, io.BytesIO(bytes(info.size)))
-        return made.getvalue()
+        return buffer.getvalue()
     name = tarfile.TarInfo("././@LongLink")  # a header whose name has 1 GB
     name.type, name.size = tarfile.GNUTYPE_LONGNAME, 1 << 30
-    with gzip.GzipFile(fileobj=made, mode="w") as out:
+    with gzip.GzipFile(fileobj=buffer, mode="w") as out:
         out.write(name.tobuf(tarfile.GNU_FORMAT))
         out.write(bytes(20 << 20))
-    return made.getvalue()
+    return buffer.getvalue()
 
 
 @pytest.mark.parametrize("kind", ["zip", "sparse tar", "tar.gz", "long name"])
@@ -614,9 +614,9 @@ def test_nothing_is_fetched_offline(server, get):
 
 @pytest.fixture
 def hub(monkeypatch, tmp_path):
-    with HubServer() as made:
-        made.use(monkeypatch, tmp_path / "home")
-        yield made
+    with HubServer() as started:
+        started.use(monkeypatch, tmp_path / "home")
+        yield started
 
 
 TRACKS = {"a.wav": b"a sound" * 1000, "labels.csv": b"a,rock"}
@@ -645,9 +645,11 @@ def test_a_corpus_of_the_hub_writes_none_of_our_own_names(hub, get, tmp_path):
 def test_a_gated_corpus_names_its_page_and_the_token(hub, get):
     hub.publish("datasets/owner/made", TRACKS)
     hub.gated.add("datasets/owner/made")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         get(Source(url="hf:owner/made"))
-    assert f"accept its terms at {hub.url}/datasets/owner/made with your account, then set HF_TOKEN" in str(told.value)
+    assert f"accept its terms at {hub.url}/datasets/owner/made with your account, then set HF_TOKEN" in str(
+        caught.value
+    )
 
 
 def test_the_command_tells_the_manual_steps_and_ends_with_3(bench):

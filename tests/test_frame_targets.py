@@ -23,11 +23,11 @@ from marble_bench.metrics import accuracy, beat_metrics, frame_metrics
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records import corpus_facts, results
 from marble_bench.runs import frame_labels
-from marble_bench.runs.frame_labels import Decoder, Scale, labels
+from marble_bench.runs.frame_labels import Decoder, Scale, align_labels
 from marble_bench.scoring import frame_answers
 from marble_bench.scoring.frame_targets import BinPart, ClassPart, Frames, MomentPart, TagPart, ValuePart
 from marble_bench.scoring.metric import Measure, Metric
-from marble_bench.scoring.statistics import interval_of
+from marble_bench.scoring.statistics import compute_interval
 from marble_bench.scoring.targets import Events
 
 TASK = PLUGINS / "frames" / "toy_frames.py"
@@ -49,8 +49,8 @@ EVERY = Frames(PARTS, rate_hz=4.0, decode=frame_answers.decode)
 
 
 def _labels(frames, rate_hz, scale=None, target=EVERY, annotated=ANNOTATED):
-    encoded = [frame_labels._encoded(part, each) for part, each in zip(target.parts, annotated, strict=True)]
-    return labels(target, encoded, frames, rate_hz, scale)
+    encoded = [frame_labels._encode_annotation(part, each) for part, each in zip(target.parts, annotated, strict=True)]
+    return align_labels(target, encoded, frames, rate_hz, scale)
 
 
 def test_a_frame_takes_the_label_nearest_in_time_and_none_is_not_learnt():
@@ -90,7 +90,7 @@ def test_bins_are_a_gaussian_around_the_label_and_values_are_z_scores():
     assert scale.by_part["level"] == pytest.approx((known.mean(), known.std()))
     learnt = _labels(4, 4.0, scale)[:, -1]
     np.testing.assert_allclose(learnt[[0, 1, 3]], (known[:3] - known.mean()) / known.std(), rtol=1e-6)
-    back = scale.denormalize(LEVEL, learnt[:, None])[:, 0]
+    back = scale.undo_normalization(LEVEL, learnt[:, None])[:, 0]
     np.testing.assert_allclose(back[[0, 1, 3]], known[:3], rtol=1e-6)
 
 
@@ -113,7 +113,7 @@ def test_losses_and_gradients_are_torchs_own():
     truth = torch.from_numpy(_labels(9, 9.0))
     outputs = torch.randn(2, 11, 9, generator=torch.Generator().manual_seed(0)).requires_grad_()
     expected = torch.stack([torch.stack(_torchs_own(probe.T, truth)) for probe in outputs])
-    found, slope = frame_losses.losses(PARTS, outputs.detach(), truth.T, truth.isfinite().sum(dim=0))
+    found, slope = frame_losses.compute_losses(PARTS, outputs.detach(), truth.T, truth.isfinite().sum(dim=0))
     torch.testing.assert_close(found, expected.detach())
     expected.sum().backward()
     torch.testing.assert_close(slope(), outputs.grad)
@@ -124,9 +124,10 @@ def test_losses_of_chunks_add_up_to_that_of_the_whole():
     truth = torch.from_numpy(_labels(9, 9.0)).T
     outputs = torch.randn(2, 11, 9, generator=torch.Generator().manual_seed(1))
     counts = truth.isfinite().sum(dim=1)
-    whole, slope = frame_losses.losses(PARTS, outputs, truth, counts)
+    whole, slope = frame_losses.compute_losses(PARTS, outputs, truth, counts)
     parts = [
-        frame_losses.losses(PARTS, outputs[..., each], truth[:, each], counts) for each in (slice(0, 5), slice(5, 9))
+        frame_losses.compute_losses(PARTS, outputs[..., each], truth[:, each], counts)
+        for each in (slice(0, 5), slice(5, 9))
     ]
     torch.testing.assert_close(sum(loss for loss, _ in parts), whole)
     torch.testing.assert_close(torch.cat([each() for _, each in parts], dim=2), slope())
@@ -134,7 +135,7 @@ def test_losses_of_chunks_add_up_to_that_of_the_whole():
 
 def test_without_any_label_a_part_has_no_loss_and_no_gradient():
     truth = torch.full((9, 4), torch.nan)
-    loss, slope = frame_losses.losses(PARTS, torch.randn(1, 11, 4), truth, torch.zeros(9, dtype=torch.int64))
+    loss, slope = frame_losses.compute_losses(PARTS, torch.randn(1, 11, 4), truth, torch.zeros(9, dtype=torch.int64))
     assert not loss.any()
     assert not slope().any()
 
@@ -189,7 +190,7 @@ def test_a_probe_of_several_parts_is_a_plain_torch_loop():
             losses = every(range(4))
             history.append(-float(losses[0] + losses[4]))
     assert list(fitted.history) == pytest.approx(history, rel=1e-4)
-    _, outputs = next(iter(framewise.activations([fitted], held, recipe)))
+    _, outputs = next(iter(framewise.compute_activations([fitted], held, recipe)))
     sums = [outputs[0][:, part].sum(axis=1) for part in (slice(0, 3), slice(6, 10))]
     np.testing.assert_allclose(sums, 1, rtol=1e-5)
     assert ((outputs[0][:, 3:6] > 0) & (outputs[0][:, 3:6] < 1)).all()
@@ -265,7 +266,7 @@ def test_the_interval_of_few_clips_reaches_below_zero_where_the_score_of_values_
     found = [{"level": random.normal(size=(9, 1))} for _ in annotated]
     rows = metric.measure.rows(found, annotated)[None]
     score = float(metric.compute(rows, torch.zeros(3)))
-    interval = interval_of(metric, rows, torch.zeros(3), ["a", "b", "c"])
+    interval = compute_interval(metric, rows, torch.zeros(3), ["a", "b", "c"])
     assert interval.low < score < 0
 
 
@@ -281,8 +282,8 @@ def test_the_trivial_answer_is_the_commonest_class_and_the_mean_of_the_training_
 
 def test_what_goes_on_behind_the_audio_is_cut_and_far_behind_it_refused():
     target = Frames((ROOT, BEAT), rate_hz=2.0, decode=frame_answers.decode)
-    kept, beyond = target.within((("C", None, "E", "G", None), (0.2, 1.4, 1.6)), "a", 1.5)
-    assert kept == (("C", None, "E"), (0.2, 1.4))
+    inside, beyond = target.within((("C", None, "E", "G", None), (0.2, 1.4, 1.6)), "a", 1.5)
+    assert inside == (("C", None, "E"), (0.2, 1.4))
     assert beyond == 2  # a G and a beat
     assert target.within((("C", "C"), None), "a", 1.5) == ((("C", "C"), None), 0)
     assert target.within((("C", "C", *[None] * 99), None), "a", 1.0)[1] == 0  # what has no label is no annotation
@@ -326,7 +327,7 @@ def test_labels_are_counted_by_part():
 
 def test_every_mistake_of_a_declaration_is_told_at_once():
     task = plugins.find_task(str(TASK)).task
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         replace(task, target=Frames((ROOT, BEAT, ClassPart("one", ("a",))), stops_by=("rot",)), metrics=(accuracy,))
     for words in (
         "rate_hz None: give the labels a second of root, one",
@@ -335,7 +336,7 @@ def test_every_mistake_of_a_declaration_is_told_at_once():
         "part 'one' has fewer than two labels",
         "metric 'accuracy' does not fit a target of kind Frames",
     ):
-        assert words in str(told.value)
+        assert words in str(caught.value)
     with pytest.raises(UsageError, match="part 'truth' would hide a column"):
         replace(task, target=Frames((ClassPart("truth", ("a", "b")),), rate_hz=1.0))
     other = frame_metrics(Frames((ROOT,), rate_hz=1.0))
@@ -353,7 +354,7 @@ def test_what_a_part_declares_is_in_the_hash_of_its_task():
         replace(target, rate_hz=10.0),
         replace(target, stops_by=("root",)),
     ]
-    hashes = [keys.task_hash(replace(named, task=replace(named.task, target=each))) for each in (target, *others)]
+    hashes = [keys.hash_task(replace(named, task=replace(named.task, target=each))) for each in (target, *others)]
     assert len(set(hashes)) == 5
 
 
@@ -421,7 +422,7 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
                 curves[row, 12 if clip else 4, 0] = false
             yield clip, curves
 
-    monkeypatch.setattr(framewise, "activations", activations)
+    monkeypatch.setattr(framewise, "compute_activations", activations)
     split = framewise.Frameset(_Frames([20.0], [1.0, 1.0]), None)
     judged = _decoder(target).choose_settings(fitted, split, [(times,) for times in onsets], ONSETS)
     assert judged == [(1.0, 0.4), (1.0, 0.7), (1.0, 0.1)]  # of equals the first
@@ -443,7 +444,7 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
 def test_answers_are_asked_at_the_rate_of_the_labels_whatever_the_layers_is(monkeypatch):
     target = Frames((ROOT, LEVEL), rate_hz=5.0)
     outputs = np.arange(3 * 4, dtype=np.float32).reshape(1, 3, 4)  # three frames, 2 a second
-    monkeypatch.setattr(framewise, "activations", lambda *_: iter([(0, outputs)]))
+    monkeypatch.setattr(framewise, "compute_activations", lambda *_: iter([(0, outputs)]))
     one = TrainedProbe(Probe(0, 1.0, 0.0, 0), 0.0, 0, (), False, {})
     decoder = replace(_decoder(target), scale=Scale({"level": (10.0, 2.0)}))
     (((found,),),) = decoder.decode([one], framewise.Frameset(_Frames([2.0], [2.0]), None), [None])
@@ -488,9 +489,9 @@ def test_a_task_of_two_parts_is_run_whole_checked_and_reproduced(bench, tmp_path
     assert "not recomputed" not in checked.out
     stored = results.read(path)
     here = corpus_facts.Corpora(root).of(stored.record)
-    assert not list(corpus_facts.disagreements(stored, table, here))
+    assert not list(corpus_facts.find_disagreements(stored, table, here))
     table.at[table.index[table["split"] == "test"][0], "truth"] = [0.0]
-    ((kind, words),) = corpus_facts.disagreements(stored, table, here)
+    ((kind, words),) = corpus_facts.find_disagreements(stored, table, here)
     assert (kind, words[:42]) == ("truth", "1 test clips have another label in the cor")
 
     same = bench("reproduce", path, *("--task", "toy-frames"))

@@ -159,12 +159,12 @@ def test_a_disk_too_small_is_told_before_the_first_write(tmp_path, monkeypatch):
 
 
 def test_the_disk_that_is_taken_is_what_was_estimated(tmp_path):
-    said = []
-    _, cost = _extract(_sounds([20.0, 30.0]), tmp_path, say=said.append)
+    messages = []
+    _, cost = _extract(_sounds([20.0, 30.0]), tmp_path, say=messages.append)
     estimate = frames.estimate_bytes(50.0, ENCODER, [0, 1])
     assert estimate == 50 * 50 * 5 * 2 * 2
     assert estimate <= cost.feature_bytes < 2.2 * estimate  # five numbers a frame carry an index of eight bytes
-    assert "GB for every frame of 2 layers of 2 sounds" in said[0]
+    assert "GB for every frame of 2 layers of 2 sounds" in messages[0]
 
 
 def test_an_interrupted_pass_goes_on_and_leaves_each_sound_once(tmp_path, monkeypatch):
@@ -286,7 +286,7 @@ def test_a_probe_is_a_plain_torch_loop():
 def test_activations_are_those_of_the_best_weights_clip_by_clip():
     train, valid, recipe = _set(5, 0), _set(3, 1), _recipe()
     fitted = framewise.fit([Probe(1, 3e-2, 0.0, 0), Probe(1, 1e-3, 0.0, 0)], train, valid, recipe)
-    for clip, outputs in framewise.activations(fitted, valid, recipe):
+    for clip, outputs in framewise.compute_activations(fitted, valid, recipe):
         x = torch.from_numpy(valid.features.clips[clip][1]).float()
         assert outputs.shape == (2, len(x), 2)
         for one, mine in zip(fitted, outputs, strict=True):

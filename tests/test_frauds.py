@@ -59,15 +59,15 @@ def honest(world):
 @pytest.fixture(scope="module")
 def again(world):
     """`again(path)`: what `bench reproduce` finds against a record. A rerun that was made already is not made again."""
-    made = {}
+    found = {}
 
     def call(path):
         stored = read(path)
         knows = stored.record.model.name == "knows"
-        encoder = forgers.knowing_encoder(world) if knows else plugins.find_encoder(f"{forgers.ENCODERS}:HUM")
+        encoder = forgers.make_knowing_encoder(world) if knows else plugins.find_encoder(f"{forgers.ENCODERS}:HUM")
         name = f"{forgers.ENCODERS}:{'KNOWS' if knows else 'HUM'}"
         weights = None if knows else world.weights("honest")
-        config = reproduce.config_of(
+        config = reproduce.make_config(
             stored.record,
             world.folder / "cache",
             world.folder / "again",
@@ -78,11 +78,11 @@ def again(world):
         )
         assert config.features.encoder.name == encoder.name
         key = repr((replace(config.features, encoder=None), replace(config.data, named=None), config.probes))
-        if key not in made:
-            made[key] = run.run(
-                replace(config, output=OutputConfig(results=world.folder / f"again{len(made)}")), forgers.Silent()
+        if key not in found:
+            found[key] = run.run(
+                replace(config, output=OutputConfig(results=world.folder / f"again{len(found)}")), forgers.Silent()
             )
-        return reproduce.find_differences(stored, read(made[key].path))
+        return reproduce.find_differences(stored, read(found[key].path))
 
     return call
 
@@ -119,7 +119,7 @@ def test_an_honest_record_is_not_spoken_against(world, honest, again):
 
 @pytest.mark.slow
 def test_the_commands_name_a_fraud_in_plain_words(world, honest, bench, tmp_path):
-    path = forgers.edited_predictions(world, honest, tmp_path / "edited")
+    path = forgers.edit_predictions(world, honest, tmp_path / "edited")
     given = ("--data-dir", world.root, "--cache-dir", world.folder / "cache")
     model = ("--model", f"{forgers.ENCODERS}:HUM", "--weights", world.weights("honest"))
     ended = bench("reproduce", path, *given, *model, "--quiet")
@@ -129,7 +129,7 @@ def test_the_commands_name_a_fraud_in_plain_words(world, honest, bench, tmp_path
     ended = bench("reproduce", honest.path, *given, *model, "--quiet")
     assert ended.code == 0, ended.out
     assert "differs" not in ended.out
-    path = forgers.exchanged_splits(world, honest, tmp_path / "exchanged")
+    path = forgers.exchange_splits(world, honest, tmp_path / "exchanged")
     ended = bench("results", "check", path, "--data-dir", world.root)
     assert ended.code == 3
     assert "splits: 24 test clips of the record are valid clips: valid00, valid01" in ended.out

@@ -19,7 +19,7 @@ def _module():
 @pytest.mark.slow
 def test_no_mutation_of_a_label_file_passes_in_silence(tmp_path):
     fuzz = _module()
-    tally = fuzz.fuzz(tmp_path, count=60, seed=7)
+    tally = fuzz.run_fuzz(tmp_path, count=60, seed=7)
     assert not tally.bad
     assert sum(tally.by_corpus.values()) == 60
     outcomes = {
@@ -32,7 +32,7 @@ def test_no_mutation_of_a_label_file_passes_in_silence(tmp_path):
 def test_the_fuzz_sees_a_reader_that_lets_things_pass(tmp_path, monkeypatch):
     """One that ends in another exception, and one that takes what is in no cell of a row for nothing."""
     fuzz = _module()
-    mtt = fuzz._module("magnatagatune")
+    mtt = fuzz._load_module("magnatagatune")
     made = fuzz.make_magnatagatune(tmp_path)
     sound = {"mtt": fuzz.read(made, made.tasks[0])}
     strict = mtt.read_table

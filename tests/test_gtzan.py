@@ -36,7 +36,7 @@ def mini(miniatures, gtzan):
 
 
 def test_the_split_is_the_published_one(named):
-    clips = corpus.listed(named, None)
+    clips = corpus.list_clips(named, None)
     assert Counter(clip.split for clip in clips) == {"train": 443, "valid": 197, "test": 290}
     by_genre = Counter((clip.target, clip.split) for clip in clips)
     for genre, counts in PUBLISHED.items():
@@ -64,7 +64,7 @@ def test_a_changed_split_list_is_refused(tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_split(named, mini):
-    there = corpus.on_disk(named, mini)
+    there = corpus.find_on_disk(named, mini)
     assert Counter((clip.target, clip.split) for clip in there.clips) == {
         (genre, split): count for genre in PUBLISHED for split, count in {"train": 6, "valid": 4, "test": 4}.items()
     }
@@ -76,24 +76,24 @@ def test_the_miniature_lies_in_the_official_layout_with_every_genre_in_every_spl
 def test_a_run_on_a_part_of_the_corpus_names_what_is_missing(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "genres")
     with pytest.raises(DataError) as caught:
-        corpus.on_disk(named, tmp_path)
+        corpus.find_on_disk(named, tmp_path)
     assert "790 of 930 clips of GTZAN are missing" in str(caught.value)
     assert "genres/blues/blues.000" in str(caught.value)
-    assert len(corpus.on_disk(named, tmp_path, allow_missing=True).missing) == 790
+    assert len(corpus.find_on_disk(named, tmp_path, allow_missing=True).missing) == 790
 
 
 @pytest.mark.slow
 def test_kaggles_copy_gives_the_same_clips(named, mini, tmp_path):
     shutil.copytree(mini / "genres", tmp_path / "Data/genres_original")
     (tmp_path / corpus.MARKER).write_text("Made for a test.\n")
-    there = corpus.on_disk(named, tmp_path)
-    assert [c.id for c in there.clips] == [c.id for c in corpus.on_disk(named, mini).clips]
+    there = corpus.find_on_disk(named, tmp_path)
+    assert [c.id for c in there.clips] == [c.id for c in corpus.find_on_disk(named, mini).clips]
 
 
 def test_the_miniatures_samples_are_the_same_everywhere(gtzan):
     total = hashlib.sha256()
     for track in ("blues.00000", "jazz.00054", "metal.00003", "reggae.00086"):
-        total.update(synth.sixteen_bits(gtzan.compose(track, track.split(".")[0])).tobytes())
+        total.update(synth.quantize_to_int16(gtzan.compose(track, track.split(".")[0])).tobytes())
     assert total.hexdigest() == "5695039b7b1f4b07e8b069b65b96f48c8c6adafb3138d442edc7f7c551676dd5"
 
 

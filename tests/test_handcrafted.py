@@ -202,10 +202,10 @@ def test_the_decibels_of_mfcc_are_cut_below_the_loudest_bin_of_a_piece(tmp_path)
 def test_chroma_of_short_windows_is_librosas_without_its_warning(samples):
     """Below 65,473 samples librosa warns, above it does not; what it computes is what is served."""
     waveforms = _noise(1, 3.0)[:, :samples]
-    with warnings.catch_warnings(record=True) as told:
+    with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         chroma = librosa.feature.chroma_cqt(y=waveforms[0].numpy(), sr=RATE, hop_length=512)
-    assert bool(told) == (samples < 65473)
+    assert bool(caught) == (samples < 65473)
     _, ours = _encode("chroma", waveforms)
     np.testing.assert_allclose(ours[0, 0].numpy(), _moments(chroma), rtol=1e-4, atol=1e-5)
 

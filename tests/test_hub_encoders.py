@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from stand_ins import TINY_CLAP, TINY_CODEC, TINY_CONFORMER, TINY_QWEN, TINY_SPEECH, drawn
+from stand_ins import TINY_CLAP, TINY_CODEC, TINY_CONFORMER, TINY_QWEN, TINY_SPEECH, draw_weights
 
 from marble_bench.core import plugins
 from marble_bench.encoders import _hub, _mel, _pieces, _random, _speech, clap, codecs, conformer, qwen2_audio, weights
@@ -29,7 +29,7 @@ def _identity(frames):
 
 def _published(model, folder, **options):
     """A model as the hub ships it, every tensor stirred; the model, in eval mode."""
-    model.load_state_dict(drawn(model))
+    model.load_state_dict(draw_weights(model))
     model.save_pretrained(folder, **options)
     return model.eval()
 
@@ -207,7 +207,7 @@ def test_codecs_give_their_encoders_output(tmp_path, name, family, config, model
 
 def test_a_codec_of_the_familys_own_defaults_is_loaded_as_it_was_converted(tmp_path):
     """Of such a configuration nothing is kept, which is not the same as having none."""
-    tensors = {f"encoder.{name}": tensor for name, tensor in drawn(codecs.build("encodec", {})).items()}
+    tensors = {f"encoder.{name}": tensor for name, tensor in draw_weights(codecs.build("encodec", {})).items()}
     (tmp_path / "hub").mkdir()
     (tmp_path / "hub/config.json").write_text("{}")
     _hub.save({}, tensors, tmp_path / "hub/model.safetensors")
@@ -219,7 +219,7 @@ def test_a_codec_of_the_familys_own_defaults_is_loaded_as_it_was_converted(tmp_p
 
 def test_weight_norm_is_taken_in_where_a_graph_has_none(tmp_path):
     plain = codecs.build("dac", TINY_CODEC["dac"])
-    plain.load_state_dict(drawn(plain))
+    plain.load_state_dict(draw_weights(plain))
     normed = {}
     for name, tensor in plain.state_dict().items():
         if name.endswith("weight"):
@@ -243,7 +243,7 @@ def qwen_folder(tmp_path_factory):
     audio = {"model_type": "qwen2_audio_encoder", **TINY_QWEN}
     config = transformers.Qwen2AudioConfig(audio_config=audio, text_config=text, audio_token_id=3)
     tower = qwen2_audio.build(TINY_QWEN)
-    _hub.fill(tower, drawn(tower))
+    _hub.fill(tower, draw_weights(tower))
     shards = {
         "model-00001-of-00002.safetensors": {},
         "model-00002-of-00002.safetensors": {"language_model.x": torch.ones(3)},

@@ -23,7 +23,7 @@ from marble_bench.errors import BenchError, UsageError
 from marble_bench.features import fingerprint, frames, jobs, manage, pooled, ray
 from marble_bench.features.store import Span, Store
 from marble_bench.records import results, validation
-from marble_bench.records.schema import faults
+from marble_bench.records.schema import find_faults
 
 ROOT = Path(__file__).parent.parent
 ENCODER = Path(TOY_MODEL.split(":")[0]).read_text()
@@ -75,7 +75,7 @@ def width(x):
 )
 def test_another_way_to_write_the_same_code_has_the_same_digest(old, new):
     assert old in CODE
-    assert trees.digest_of(CODE.replace(old, new)) == trees.digest_of(CODE)
+    assert trees.digest_text(CODE.replace(old, new)) == trees.digest_text(CODE)
 
 
 @pytest.mark.parametrize(
@@ -96,11 +96,11 @@ def test_another_way_to_write_the_same_code_has_the_same_digest(old, new):
 )
 def test_code_that_computes_something_else_has_another_digest(old, new):
     assert old in CODE
-    assert trees.digest_of(CODE.replace(old, new)) != trees.digest_of(CODE)
+    assert trees.digest_text(CODE.replace(old, new)) != trees.digest_text(CODE)
 
 
 def test_the_form_of_code_does_not_depend_on_what_versions_of_python_add_to_it():
-    bare = trees.form_of(CODE)
+    bare = trees.compute_form(CODE)
     tree = ast.parse(CODE)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef):
@@ -121,19 +121,19 @@ def test_the_form_of_code_does_not_depend_on_what_versions_of_python_add_to_it()
             node.values = texts
         if isinstance(node, ast.FormattedValue) and node.format_spec is None:
             node.format_spec = ast.JoinedStr([])
-    assert trees._form(tree) == bare
+    assert trees._compute_form(tree) == bare
     # a form that was written down once: a change of the form itself would take every record off the board
-    assert trees.digest_of(CODE) == "bfcc293b941bcfecbe6080a9a2670a6ebb2ad9e7cf3d3f013ce448c464ea95a1"
+    assert trees.digest_text(CODE) == "bfcc293b941bcfecbe6080a9a2670a6ebb2ad9e7cf3d3f013ce448c464ea95a1"
 
 
 def _copy(tmp_path, *names):
     """A copy of rooms, with the digest of files in it."""
     for name in names:
-        source = Path(trees.room_of(name).folder)
+        source = Path(trees.find_room(name).folder)
         shutil.copytree(source, tmp_path / trees.ROOMS[name], ignore=shutil.ignore_patterns("__pycache__", "splits"))
     return lambda kind, *files: trees.digest_with_imports(
         [tmp_path / trees.ROOMS[kind] / file for file in files],
-        trees.Room(trees.room_of(kind).package, tmp_path / trees.ROOMS[kind]),
+        trees.Room(trees.find_room(kind).package, tmp_path / trees.ROOMS[kind]),
     )
 
 
@@ -192,7 +192,7 @@ def test_a_moved_encoder_with_renamed_imports_has_the_same_digest(tmp_path):
 
 @pytest.mark.slow
 def test_every_shipped_plug_in_is_entered_under_its_version():
-    missing = shipped.find_missing(shipped.all_shipped())
+    missing = shipped.find_missing(shipped.list_shipped())
     assert not missing, (
         "code changed: raise the version of what gives other numbers; where goldens, or the miniature's scores and "
         f"predictions, came out the same, `python -m marble_bench.core.shipped --enter`: {missing}"
@@ -201,20 +201,20 @@ def test_every_shipped_plug_in_is_entered_under_its_version():
 
 def test_what_is_entered_moves_no_key_and_what_is_not_entered_is_its_own(monkeypatch):
     encoder = plugins.find_encoder("mfcc")
-    origin = sources.origin("encoder", encoder)
+    origin = sources.find_origin("encoder", encoder)
     assert origin.shipped
-    assert hashes.known("encoder", "mfcc", origin.version, origin.digest)
+    assert hashes.is_known("encoder", "mfcc", origin.version, origin.digest)
     before = keys.FeatureKey.of(encoder, "0", clip_normalize="none", kind="pooled", dtype="float32").digest
     other = replace(origin, digest="f" * 64)
-    assert not hashes.known("encoder", "mfcc", other.version, other.digest)
-    monkeypatch.setattr(sources, "origin", lambda *_: other)
+    assert not hashes.is_known("encoder", "mfcc", other.version, other.digest)
+    monkeypatch.setattr(sources, "find_origin", lambda *_: other)
     assert keys.FeatureKey.of(encoder, "0", clip_normalize="none", kind="pooled", dtype="float32").digest != before
-    entered = shipped.with_entries(hashes.load_digests(), [other])
+    entered = shipped.add_entries(hashes.load_digests(), [other])
     monkeypatch.setattr(hashes, "load_digests", lambda: entered)
-    assert hashes.known("encoder", "mfcc", other.version, other.digest)
+    assert hashes.is_known("encoder", "mfcc", other.version, other.digest)
     assert keys.FeatureKey.of(encoder, "0", clip_normalize="none", kind="pooled", dtype="float32").digest == before
     assert shipped.find_missing([other, replace(origin, version=9)]) == [replace(origin, version=9)]
-    assert not hashes.shipped_name("encoder", "somebodys")
+    assert not hashes.is_shipped_name("encoder", "somebodys")
 
 
 @pytest.mark.parametrize(
@@ -242,8 +242,9 @@ from marble_bench.core import keys, plugins, sources
 from marble_bench.features import pooled
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 named, encoder = plugins.find_task("gtzan"), plugins.find_encoder("clap-music")
-store = pooled.key_of(encoder, "0" * 64, named.task.window)
-print(json.dumps([store.digest, keys.task_hash(named), keys.group_by_kind(sources.origins_of_run(named, encoder, MARBLE))]))
+store = pooled.make_key(encoder, "0" * 64, named.task.window)
+origins = sources.list_run_origins(named, encoder, MARBLE)
+print(json.dumps([store.digest, keys.hash_task(named), keys.group_by_kind(origins)]))
 """
 
 
@@ -308,7 +309,7 @@ def test_an_edited_helper_is_another_encoder_even_within_a_second_and_one_proces
     monkeypatch.setattr(sys, "dont_write_bytecode", False)
     own = _write(tmp_path / "mine.py", WITH_HELPER.format(name="idhelper"), idhelper="BANDS = 16\nGAIN = 1\n")
     first = plugins.find_encoder(f"{own}:TOY")
-    assert first.code != user_files.user_digest(own, {})
+    assert first.code != user_files.digest_user_file(own, {})
     assert plugins.find_encoder(f"{own}:TOY").code == first.code
     (tmp_path / "idhelper.py").write_text("BANDS = 10\nGAIN = 1\n")
     second = plugins.find_encoder(f"{own}:TOY")
@@ -504,17 +505,17 @@ def test_weights_drawn_at_every_load_are_refused_by_check_and_by_run(bench, tmp_
 @pytest.mark.slow
 def test_a_record_holds_its_key_and_the_code_of_every_plug_in(toy, tmp_path):
     record = toy(*QUICK).record
-    assert not faults(record)
+    assert not find_faults(record)
     told = record["identity"]
     assert {each["kind"] for each in told["sources"]} == {"encoder", "task", "corpus", "metric", "protocol", "head"}
     theirs = {each["kind"] for each in told["sources"] if not each["shipped"]}
     assert theirs == {"encoder", "task", "corpus"}
     for each in told["sources"]:
-        known = hashes.known(each["kind"], each["name"], each["version"], each["digest"])
+        known = hashes.is_known(each["kind"], each["name"], each["version"], each["digest"])
         assert known is each["shipped"]
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")
     older = {key: value for key, value in record.items() if key != "identity"}
-    assert not faults(older)
+    assert not find_faults(older)
     path.write_text(json.dumps(older))
     again = toy(*QUICK)  # a record that was made before records had it is the same record
     assert again.code == 0, again.err
@@ -533,11 +534,11 @@ def _toy(gain=1.0, load=None):
 
 
 def test_the_signals_are_the_same_on_every_machine():
-    made = fingerprint.signals(8000, 8000)
+    made = fingerprint.make_signals(8000, 8000)
     assert made.shape == (2, 8000)
     assert made[0, :3] == pytest.approx([0.15332, -0.02739, -0.18943], abs=1e-5)
     assert np.abs(made).max() < 1
-    assert np.array_equal(made, fingerprint.signals(8000, 8000))
+    assert np.array_equal(made, fingerprint.make_signals(8000, 8000))
 
 
 @pytest.mark.parametrize(
@@ -775,18 +776,18 @@ SHARED = {
 
 def test_what_all_features_go_through_gives_the_same_features_or_has_another_version(tmp_path):
     """Decoding 16-bit stereo, its mean, 44.1 to 8 kHz, peak, windows of 0.5 s, the mean over time, half precision."""
-    both = fingerprint.signals(44100, 66150).T
+    both = fingerprint.make_signals(44100, 66150).T
     soundfile.write(tmp_path / "a.wav", both, 44100, subtype="PCM_16")
     clip = Clip("a", "train", "a.wav", "a", start_s=0.1)
     encoder = replace(plugins.find_encoder(TOY_MODEL), normalize="peak")
     item = pooled.Item(clip, tmp_path / "a.wav", "0" * 64, 44100)
     window = Window(length_s=0.5, first_s=1.0)
     store, spans, _ = pooled.extract([item], encoder, Weights(None, "0" * 64, "none", ""), window, tmp_path)
-    made = {name: store.read(index, spans)[:, :5].tolist() for index, (name, _) in enumerate(store.layers[:2])}
+    found = {name: store.read(index, spans)[:, :5].tolist() for index, (name, _) in enumerate(store.layers[:2])}
     assert keys.PIPELINE == 1
     for name, expected in SHARED.items():
         words = "features changed: raise keys.PIPELINE and write these down anew"
-        assert made[name] == [pytest.approx(row, abs=4e-3) for row in expected], words
+        assert found[name] == [pytest.approx(row, abs=4e-3) for row in expected], words
 
 
 def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
@@ -797,7 +798,7 @@ def test_a_users_file_that_moved_is_the_same_encoder(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path / "there"))
     after = plugins.find_encoder(f"{tmp_path / 'there/mine.py'}:TOY")
     assert after.code == before.code
-    assert keys.facts_digest(after) == keys.facts_digest(before)
+    assert keys.digest_facts(after) == keys.digest_facts(before)
 
 
 @pytest.mark.slow
@@ -843,6 +844,6 @@ def test_an_identity_of_other_code_than_the_records_own_is_named(toy_record, kin
         of_kind["task"]["version"] += 1
     else:
         of_kind[kind]["name"] = "another"
-    record["digests"]["record"] = results.digest_of(record)
+    record["digests"]["record"] = results.compute_digest(record)
     path.write_text(json.dumps(record))
     assert [each.kind for each in validation.check([path])] == ["facts"]

@@ -72,9 +72,9 @@ def test_a_module_that_is_imported_by_a_name_in_quotation_marks_counts(tmp_path,
     monkeypatch.syspath_prepend(str(tmp_path))
     later = f"import importlib\n    return {call}.compute(outputs, truth)"
     own = _write(tmp_path / "mine.py", OWN_METRIC.replace(SCORES, later), idbystring="K = 1\n")
-    one = sources.origin("task", plugins.find_task(str(own))).digest
+    one = sources.find_origin("task", plugins.find_task(str(own))).digest
     (tmp_path / "idbystring.py").write_text("K = 2\n")
-    assert sources.origin("task", plugins.find_task(str(own))).digest != one
+    assert sources.find_origin("task", plugins.find_task(str(own))).digest != one
 
 
 @pytest.mark.slow
@@ -85,7 +85,7 @@ def test_a_helper_that_two_tasks_import_by_a_dot_counts_for_each(tmp_path):
     _write(tmp_path / "idtwo.py", text)
     code = (
         "import sys; from marble_bench.core import keys, plugins; "
-        "[plugins.find_task(name) for name in sys.argv[1:]]; print(keys.task_hash(plugins.find_task('idtwo')))"
+        "[plugins.find_task(name) for name in sys.argv[1:]]; print(keys.hash_task(plugins.find_task('idtwo')))"
     )
 
     def hashed(*before):
@@ -127,37 +127,37 @@ def test_a_folder_with_py_in_its_name_is_no_end_of_an_encoders_file(tmp_path):
 
 
 def _fingerprint(target):
-    return corpus.fingerprint([Clip("a", "train", "a.wav", target)], ["0"])
+    return corpus.compute_fingerprint([Clip("a", "train", "a.wav", target)], ["0"])
 
 
 @pytest.mark.slow
 def test_a_corpus_is_known_by_its_labels_in_full_and_alike_in_every_process():
     assert _fingerprint(torch.tensor([0.1234567])) != _fingerprint(torch.tensor([0.12345]))
     code = (
-        "from marble_bench.data.corpus import fingerprint; from marble_bench import Clip; "
-        "print(fingerprint([Clip('a', 'train', 'a.wav', {'x', 'y', 'rock', 'pop'})], ['0']))"
+        "from marble_bench.data.corpus import compute_fingerprint; from marble_bench import Clip; "
+        "print(compute_fingerprint([Clip('a', 'train', 'a.wav', {'x', 'y', 'rock', 'pop'})], ['0']))"
     )
-    made = {
+    found = {
         subprocess.run(
             [sys.executable, "-c", code], env={**os.environ, "PYTHONHASHSEED": seed}, capture_output=True, check=True
         ).stdout
         for seed in "123"
     }
-    assert len(made) == 1
+    assert len(found) == 1
 
 
 @pytest.mark.parametrize("target", ["rock", ("a",), (), ("a", "b"), (0.5, -1.25), ((0.1, 0.2), None), [1, 2], 3, None])
 def test_plain_labels_stand_in_the_fingerprint_as_they_always_did(target):
-    assert corpus._exact(target) == repr(target)
+    assert corpus._write_exact(target) == repr(target)
 
 
 def test_a_miniature_is_known_by_the_helpers_of_the_file_that_makes_it(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(str(tmp_path))
     text = TASK.replace("from pathlib import Path\n", "from pathlib import Path\n\nimport idloud\n")
     own = _write(tmp_path / "mine.py", text.replace("0.3 * np", "idloud.GAIN * np"), idloud="GAIN = 0.3\n")
-    code = corpus._code_of(plugins.find_task(str(own)).task.corpus)
+    code = corpus._digest_code(plugins.find_task(str(own)).task.corpus)
     (tmp_path / "idloud.py").write_text("GAIN = 0.1\n")
-    assert corpus._code_of(plugins.find_task(str(own)).task.corpus) != code
+    assert corpus._digest_code(plugins.find_task(str(own)).task.corpus) != code
 
 
 def test_a_miniature_may_be_made_by_a_partial_function(bench, tmp_path):
@@ -170,6 +170,6 @@ def test_a_miniature_may_be_made_by_a_partial_function(bench, tmp_path):
     assert ended.code == 0, ended.err
     toy = plugins.find_task(TOY_TASK).task.corpus
     codes = {
-        corpus._code_of(replace(toy, mini=partial(each, loud))) for each in (toy.mini, print) for loud in (0.1, 0.2)
+        corpus._digest_code(replace(toy, mini=partial(each, loud))) for each in (toy.mini, print) for loud in (0.1, 0.2)
     }
     assert len(codes) == 4

@@ -184,10 +184,10 @@ def test_a_label_file_of_gigabytes_is_refused_unread(tmp_path):
 def corpora(tmp_path_factory):
     """Small corpora of noise by name, each with the mark of a miniature: some clips of many."""
     place = tmp_path_factory.mktemp("corpora")
-    made = {one.name: one for one in FUZZ.corpora(place, list(TASK_OF))}
-    for one in made.values():
+    found = {one.name: one for one in FUZZ.make_corpora(place, list(TASK_OF))}
+    for one in found.values():
         (one.root / corpus.MARKER).write_text("Made for tests.\n")
-    return made
+    return found
 
 
 @pytest.fixture
@@ -345,10 +345,10 @@ REFUSED = [
 def test_a_faulty_label_file_is_refused_by_every_command_and_named(bench, corpora, changed, name, label, change, words):
     """words: of the error; None where the file is to be read as if nothing was."""
     named = plugins.find_task(TASK_OF[name])
-    sound = [(clip.id, clip.target) for clip in corpus.listed(named, corpora[name].root)]
+    sound = [(clip.id, clip.target) for clip in corpus.list_clips(named, corpora[name].root)]
     root = changed(name, label, change)
     if words is None:
-        assert [(clip.id, clip.target) for clip in corpus.listed(named, root)] == sound
+        assert [(clip.id, clip.target) for clip in corpus.list_clips(named, root)] == sound
         assert inspection.inspect(named.task.corpus, [named], root, deep=False).annotations == []
         return
     checked = bench("check", named.name, "--data-dir", root)
@@ -546,7 +546,7 @@ def test_check_measures_each_file_once(bench, corpora, monkeypatch):
 
 def test_the_record_checker_measures_each_clip_once(tmp_path, monkeypatch):
     measured = []
-    monkeypatch.setattr(audio, "duration_s", lambda path: measured.append(path) or 10.0)
+    monkeypatch.setattr(audio, "read_duration_s", lambda path: measured.append(path) or 10.0)
     clip = Clip("a", "test", "a.wav", ((0.5, 1.0), None), start_s=1.0)
     here = corpus_facts.AtHand(plugins.find_task("gtzan-rhythm"), tmp_path, [clip], {"a": tmp_path / "a.wav"})
     assert [here.length_s(clip), here.length_s(clip)] == [9.0, 9.0]
@@ -615,7 +615,7 @@ def test_a_name_in_another_form_of_unicode_is_found_and_another_case_is_hinted(b
     changed("magnatagatune", MTT, _line(3, "artist-album-01-song_1-0-29.mp3", decomposed))
     before.rename(after)
     try:
-        there = corpus.on_disk(plugins.find_task("mtt"), root)
+        there = corpus.find_on_disk(plugins.find_task("mtt"), root)
         assert len(there.clips) == 64
         assert after in there.paths
         after.rename(after.with_name(composed.upper()))
@@ -734,7 +734,7 @@ def test_numbers_that_are_all_the_same_have_no_r2_and_are_marked():
     outputs = torch.linspace(0, 1, 8).reshape(2, 4, 1)
     truth = {"valid": torch.tensor([[0.0], [1.0], [2.0], [3.0]]), "test": torch.ones(4, 1)}
     answers = scores.Answers({"valid": outputs, "test": outputs}, truth, list("abcd"))
-    score = scores.scores([r2], answers, torch.zeros(1))["r2"]
+    score = scores.compute_scores([r2], answers, torch.zeros(1))["r2"]
     assert [score[name] for name in ("test", "std", "trivial")] == [None] * 3
     assert score["ci95"] == [None, None]
     assert score["valid"] is not None

@@ -10,25 +10,25 @@ from made_records import CONTROL, CURVE, POINTS, make
 from msgspec.structs import replace
 from scipy import stats
 
+from marble_bench.board.board import BoardFilter, build_board, compute_averages, count_coverage
+from marble_bench.board.rows import read_published_cells, read_published_sources
+from marble_bench.board.table import list_notes, write_latex
 from marble_bench.core.task import Clip
 from marble_bench.data import checks
 from marble_bench.data.examples import Examples
-from marble_bench.leaderboard.board import BoardFilter, averages, build_board, coverage
-from marble_bench.leaderboard.rows import published_cells, published_sources
-from marble_bench.leaderboard.table import latex, notes
 from marble_bench.metrics import ap
 from marble_bench.records.record_file import Stored, read_predictions, read_stored
 from marble_bench.records.results import read
 from marble_bench.records.schema import from_json
-from marble_bench.scoring.statistics import difference, holm, replicated
+from marble_bench.scoring.statistics import compute_difference, correct_holm, replicate
 from marble_bench.scoring.targets import Tags
 
 
 def test_every_published_row_is_there_with_its_source():
-    cells = published_cells()
+    cells = read_published_cells()
     assert len(cells) == 452
     assert Counter(cell.origin.borrowed for cell in cells) == {False: 398, True: 54}
-    assert {cell.mark for cell in cells} == {source.mark for source in published_sources().values()}
+    assert {cell.mark for cell in cells} == {source.mark for source in read_published_sources().values()}
     # MARBLE, Table 3: MERT-v1-95M on GTZAN 74.8, on EMO valence 55.5
     table = {(c.model, c.task, c.metric): c.value for c in cells if c.mark == "a"}
     assert table["mert-95m", "gtzan", "accuracy"] == 0.748
@@ -75,10 +75,10 @@ def test_an_interval_that_predictions_do_not_give_is_made_again(tmp_path, told):
 
 @pytest.mark.slow
 def test_a_record_stands_beside_published_rows_of_its_protocol(toy, bench, tmp_path):
-    from conftest import toy_module
+    from conftest import load_toy_module
 
     (tmp_path / "corpus").mkdir()
-    toy_module().write(tmp_path / "corpus")
+    load_toy_module().write(tmp_path / "corpus")
     toy("--data-dir", tmp_path / "corpus")
     cells = json.loads(bench("leaderboard", "--json").out)
     assert Counter(cell["mark"] == "measured" for cell in cells)[True] == 1
@@ -89,10 +89,10 @@ def test_a_record_stands_beside_published_rows_of_its_protocol(toy, bench, tmp_p
 
 @pytest.mark.slow
 def test_a_record_that_is_not_comparable_is_marked_and_explained(toy, bench, tmp_path):
-    from conftest import toy_module
+    from conftest import load_toy_module
 
     (tmp_path / "corpus").mkdir()
-    toy_module().write(tmp_path / "corpus")
+    load_toy_module().write(tmp_path / "corpus")
     asked = ("--data-dir", tmp_path / "corpus", "--limit", 12, "--seeds", 1, "--layers", "1")
     value = toy(*asked).record["scores"]["accuracy"]["test"]
     board = bench("leaderboard", "--model", "toy").out
@@ -135,8 +135,8 @@ def test_a_file_that_is_no_record_is_named(bench, tmp_path):
 
 
 def test_marbles_overall_means_come_out_as_printed():
-    cells = [cell for cell in published_cells() if cell.protocol == "marble"]
-    found = {row: round(value, 1) for row, value in averages(cells).items()}
+    cells = [cell for cell in read_published_cells() if cell.protocol == "marble"]
+    found = {row: round(value, 1) for row, value in compute_averages(cells).items()}
     # MARBLE, Table 4, last column; the poster's table has its own scores and prints no mean
     printed = {
         "music2vec": 59.9,
@@ -151,16 +151,16 @@ def test_marbles_overall_means_come_out_as_printed():
 
 
 def test_only_rows_that_cover_every_task_have_a_mean():
-    cells = [cell for cell in published_cells() if cell.protocol == "marble" and cell.mark == "a"]
-    assert "mule" not in {row[0] for row in averages(cells)}
+    cells = [cell for cell in read_published_cells() if cell.protocol == "marble" and cell.mark == "a"]
+    assert "mule" not in {row[0] for row in compute_averages(cells)}
     few = [cell for cell in cells if cell.task in ("gtzan", "emo")]
     # (75.5 + (60.7 + 73.1) / 2) / 2
-    assert averages(few)["mule", "a", ""] == pytest.approx(71.2)
-    assert coverage(cells)["mule", "a", ""] == (12, 14)
+    assert compute_averages(few)["mule", "a", ""] == pytest.approx(71.2)
+    assert count_coverage(cells)["mule", "a", ""] == (12, 14)
 
 
 def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
-    cells = {(c.task, c.metric): c for c in published_cells() if c.mark == "a" and c.model == "mert-95m"}
+    cells = {(c.task, c.metric): c for c in read_published_cells() if c.mark == "a" and c.model == "mert-95m"}
     theirs = stats.binomtest(217, 290).proportion_ci(method="wilson")  # 217 / 290 = 74.8 %
     assert cells["gtzan", "accuracy"].uncertainty.interval == pytest.approx((theirs.low, theirs.high), abs=5e-4)
     assert "binomial (Wilson), 290 test clips" in cells["gtzan", "accuracy"].uncertainty.basis
@@ -186,7 +186,7 @@ def test_a_board_says_which_intervals_its_records_mark_as_rough(tmp_path):
         assert told["ap"].partition("; ")[2].removesuffix(strange) == (
             f"{mark.removeprefix('ap: ')}; " if marks else ""
         )
-        lines = [line for line in notes(board) if line.startswith("rough intervals")]
+        lines = [line for line in list_notes(board) if line.startswith("rough intervals")]
         assert [line.partition(": ")[2] for line in lines] == expected
 
 
@@ -209,10 +209,10 @@ def test_a_task_whose_corpus_the_model_was_trained_on_is_marked(tmp_path, bench,
 
 
 def test_published_rows_of_an_encoder_that_is_here_are_marked_too():
-    from marble_bench.leaderboard.rows import names_corpus
+    from marble_bench.board.rows import find_named_corpus
 
-    assert names_corpus(("MTG-Jamendo",), ("mtg-jamendo", "MTG-Jamendo"))
-    assert not names_corpus(("Jamendo",), ("mtg-jamendo",))
+    assert find_named_corpus(("MTG-Jamendo",), ("mtg-jamendo", "MTG-Jamendo"))
+    assert not find_named_corpus(("Jamendo",), ("mtg-jamendo",))
 
 
 @pytest.mark.slow
@@ -226,10 +226,12 @@ def test_ties_are_what_the_paired_test_and_holm_leave(tmp_path, bench):
     # the same by hand: pairs, Holm
     stored = read_stored(tmp_path / "results")
     answers = [read_predictions(each, "accuracy") for each in stored]
-    made = replicated(answers[0].metric, [a.outputs for a in answers], answers[0].truth, answers[0].groups)
-    p = [difference(made[i], made[j]).p for i, j in ((0, 1), (0, 2), (1, 2))]
+    made = replicate(answers[0].metric, [a.outputs for a in answers], answers[0].truth, answers[0].groups)
+    p = [compute_difference(made[i], made[j]).p for i, j in ((0, 1), (0, 2), (1, 2))]
     names = [each.record.model.name for each in stored]
-    apart = {frozenset((names[i], names[j])): q for (i, j), q in zip(((0, 1), (0, 2), (1, 2)), holm(p), strict=True)}
+    apart = {
+        frozenset((names[i], names[j])): q for (i, j), q in zip(((0, 1), (0, 2), (1, 2)), correct_holm(p), strict=True)
+    }
     for pair, q in apart.items():
         one, other = pair
         assert (q < 0.05) == (not set(cells[one]["ties"]) & set(cells[other]["ties"]))
@@ -311,7 +313,7 @@ def test_equal_best_scores_are_all_bold(tmp_path):
     for digit in "ab":
         make(tmp_path / "results", f"best-{digit}", skill=3, weights=digit * 64)
     make(tmp_path / "results", "poor", skill=1, seed=1)
-    lines = latex(
+    lines = write_latex(
         build_board(read_stored(tmp_path / "results"), BoardFilter("marble", models=("best-a", "best-b", "poor")))
     )
     assert [line.split(" &")[0] for line in lines.splitlines() if r"\textbf" in line] == ["best-a", "best-b"]

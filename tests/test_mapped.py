@@ -12,7 +12,7 @@ from marble_bench.core.task import Schedule
 from marble_bench.errors import DataError
 from marble_bench.features import pooled
 from marble_bench.features.mapped import MappedLayer, Tensors
-from marble_bench.features.store import Span, Store, shards
+from marble_bench.features.store import Span, Store, list_shards
 from marble_bench.metrics import accuracy
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 
@@ -74,7 +74,7 @@ def test_no_shard_is_left_open(stored):
         place for each in Path("/proc/self/fd").iterdir() if (place := _target(each)).startswith(str(store.folder))
     ]
     assert not opened  # other threads may open other files
-    assert len(found.layers[0].parts) == len(shards(store.folder)) == 6
+    assert len(found.layers[0].parts) == len(list_shards(store.folder)) == 6
 
 
 def _target(link):
@@ -87,7 +87,7 @@ def _target(link):
 
 def test_a_shard_that_is_not_what_was_written_is_named_when_it_is_mapped(stored):
     store, spans, _ = stored
-    shard = shards(store.folder)[2]
+    shard = list_shards(store.folder)[2]
     content = bytearray(shard.read_bytes())
     content[len(content) // 2] ^= 1
     shard.write_bytes(content)
@@ -105,7 +105,7 @@ def _grid(features):
         place = torch.from_numpy(clip[rows] - first)
         splits.append(trainer.Split(layers, place, truth[first:last], torch.from_numpy(rows)))
     recipe = trainer.Recipe(MARBLE, Schedule(3, 2, 2), CLASSES, "cross_entropy", accuracy.compute, (0, 1))
-    fitted = trainer.fit(trainer.grid(MARBLE, (0, 2), True, 1), *splits, recipe)
+    fitted = trainer.fit(trainer.build_grid(MARBLE, (0, 2), True, 1), *splits, recipe)
     return fitted, [trainer.predict_windows(one, splits[1], recipe) for one in fitted]
 
 

@@ -150,9 +150,9 @@ def test_nothing_but_tensors_is_unpickled(folder, size, tmp_path):
     torch.save({"x": Evil()}, folder / "pytorch_model.bin")
     with pytest.raises(
         DataError, match=r"pytorch_model\.bin holds more than tensors.* so it was not read: get the"
-    ) as told:
+    ) as caught:
         weights.resolve(_tiny(size), tmp_path, override=folder)
-    assert "weights_only" not in str(told.value)  # PyTorch's own advice is to run the file
+    assert "weights_only" not in str(caught.value)  # PyTorch's own advice is to run the file
     assert not (tmp_path / "ran").exists()
 
 

@@ -25,10 +25,10 @@ def own(tmp_path_factory):
 
 
 def _changed(facts, **parts):
-    made = copy.deepcopy(facts)
+    changed = copy.deepcopy(facts)
     for part, values in parts.items():
-        made[part].update(values)
-    return made
+        changed[part].update(values)
+    return changed
 
 
 def _kinds(disagreements):
@@ -64,16 +64,16 @@ def test_a_size_that_no_model_has_is_no_record(own, model):
     ],
 )
 def test_widths_and_rates_are_those_of_as_many_layers_and_of_the_samples(own, model):
-    assert not list(model_claims.disagreements(from_json(own)))
-    assert _kinds(model_claims.disagreements(from_json(_changed(own, model=model)))) == {"impossible"}
+    assert not list(model_claims.find_disagreements(from_json(own)))
+    assert _kinds(model_claims.find_disagreements(from_json(_changed(own, model=model)))) == {"impossible"}
 
 
 def test_an_encoder_that_no_record_can_hold_is_refused_where_it_is_declared():
     facts = {"name": "a", "description": "b", "sample_rate_hz": 100, "license": "c", "citation": "d", "min_s": 1.0}
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         Encoder(**facts, layers=(Layer("0", 4, 101.0), Layer("1", 4, -1.0)), load=abs, parameters=-5)
     for words in ("layer '0' has frame_rate_hz 101.0", "layer '1' has frame_rate_hz -1.0", "parameters is -5"):
-        assert words in str(told.value)
+        assert words in str(caught.value)
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def brought(own):
     """The JSON of a record of features that were brought."""
     made = _changed(own, model={**comparable.BROUGHT_FACTS, "source": "features:x"}, cost=NOTHING_ENCODED)
     del made["model"]["normalize"]
-    assert not list(model_claims.disagreements(from_json(made)))
+    assert not list(model_claims.find_disagreements(from_json(made)))
     return made
 
 
@@ -107,14 +107,14 @@ def brought(own):
     ],
 )
 def test_of_features_that_were_brought_a_record_says_what_a_run_writes_of_any(brought, changed):
-    assert "facts" in _kinds(model_claims.disagreements(from_json(_changed(brought, **changed))))
+    assert "facts" in _kinds(model_claims.find_disagreements(from_json(_changed(brought, **changed))))
 
 
 @pytest.mark.parametrize(("audio_s", "extract_s"), [(0, 0), (0.0, 2.0), (504.0, 0)])
 @pytest.mark.parametrize("factor", [0.0, 1.0, 1e308])
 def test_where_no_seconds_are_there_is_no_speed(own, audio_s, extract_s, factor):
     cost = {"audio_s": audio_s, "extract_s": extract_s, "real_time_factor": factor}
-    assert _kinds(model_claims.disagreements(from_json(_changed(own, cost=cost)))) == {"facts"}
+    assert _kinds(model_claims.find_disagreements(from_json(_changed(own, cost=cost)))) == {"facts"}
     with pytest.raises(InvalidRecord, match="real_time_factor"):
         from_json(_changed(own, cost={**cost, "real_time_factor": -0.9}))
 
@@ -133,20 +133,20 @@ def test_where_no_seconds_are_there_is_no_speed(own, audio_s, extract_s, factor)
     ],
 )
 def test_what_is_left_out_spoilt_or_marked_is_of_a_form_that_runs_write(own, kind, data, reason):
-    assert not list(claims.disagreements(from_json(own)))
+    assert not list(claims.find_disagreements(from_json(own)))
     made = _changed(own, data=data)
     made["why_not"] += [reason] if reason else []
-    assert kind in _kinds(claims.disagreements(from_json(made)))
+    assert kind in _kinds(claims.find_disagreements(from_json(made)))
 
 
 def test_a_full_corpus_lacks_as_many_clips_as_it_says(tmp_path):
-    made = json.loads(make(tmp_path, "mine").read_text())
-    clips = {**made["data"]["clips"], "train": made["data"]["clips"]["train"] - 5}
-    assert "counts" in _kinds(claims.disagreements(from_json(_changed(made, data={"clips": clips}))))
+    facts = json.loads(make(tmp_path, "mine").read_text())
+    clips = {**facts["data"]["clips"], "train": facts["data"]["clips"]["train"] - 5}
+    assert "counts" in _kinds(claims.find_disagreements(from_json(_changed(facts, data={"clips": clips}))))
     for absent, right in ((5, True), (6, False)):
-        told = _changed(made, data={"clips": clips, "absent": absent})
+        told = _changed(facts, data={"clips": clips, "absent": absent})
         told.update(why_not=[f"incomplete corpus ({absent} clips absent)"], comparable=False)
-        assert ("counts" not in _kinds(claims.disagreements(from_json(told)))) == right
+        assert ("counts" not in _kinds(claims.find_disagreements(from_json(told)))) == right
 
 
 def test_a_rough_interval_rests_on_tags_of_the_task(tmp_path):
@@ -158,7 +158,7 @@ def test_a_rough_interval_rests_on_tags_of_the_task(tmp_path):
         ("fewer than 5 test clips carry ", False),
     ):
         marks = [f"ap: its interval is rough, since {words}"]
-        assert (not list(claims.disagreements(from_json(_changed(own, data={"marks": marks}))))) == right, words
+        assert (not list(claims.find_disagreements(from_json(_changed(own, data={"marks": marks}))))) == right, words
 
 
 @pytest.mark.parametrize(
@@ -173,7 +173,9 @@ def test_a_rough_interval_rests_on_tags_of_the_task(tmp_path):
 def test_the_commit_is_that_of_the_version(own, git, version, right):
     told = [
         words
-        for _, words in origins.disagreements(from_json(_changed(own, suite={"git": git, "version": version})), None)
+        for _, words in origins.find_disagreements(
+            from_json(_changed(own, suite={"git": git, "version": version})), None
+        )
     ]
     assert any("is of another commit" in words for words in told) != right
     with pytest.raises(InvalidRecord, match=r"suite\.git"):
@@ -225,7 +227,10 @@ def test_decibels_are_some_that_songs_can_have_and_an_oracle_beats_a_constant(ow
         choice["stem"] = "vocals"
     made["task"]["name"] = "mytask"
     score = from_json(made).scores["sdr"]
-    found = [*claims._oracles(from_json(made)), *claims.out_of_range("sdr", "sdr", "dB", [score.test, score.trivial])]
+    found = [
+        *claims._check_oracles(from_json(made)),
+        *claims.find_out_of_range("sdr", "sdr", "dB", [score.test, score.trivial]),
+    ]
     assert (not found) == right, found
 
 

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from marble_bench.probes.grid import grid
-from museval_alone import museval_measures
+from marble_bench.probes.grid import build_grid
+from museval_alone import load_museval_measures
 
 from marble_bench import audio
 from marble_bench.core import plugins
-from marble_bench.core.keys import task_hash
+from marble_bench.core.keys import hash_task
 from marble_bench.data import corpus
 from marble_bench.data.inspection import inspect
 from marble_bench.errors import DataError, UsageError
@@ -53,7 +53,7 @@ def root(miniatures, musdb18):
 @pytest.fixture(scope="module")
 def songs(root, musdb18):
     """The miniature's songs by split."""
-    there = corpus.on_disk(plugins.find_task("musdb"), root)
+    there = corpus.find_on_disk(plugins.find_task("musdb"), root)
     found = {}
     for clip, path in zip(there.clips, there.paths, strict=True):
         found.setdefault(clip.split, []).append(stems.open_song(path, musdb18.STEMS, clip.id))
@@ -172,7 +172,7 @@ def test_a_stem_file_is_read_as_the_wavs_that_it_was_made_of(stem_file, musdb18)
         assert read.shape == sound.shape
         assert global_sdr(sound, read) > 15  # coded with losses, but the same sound at the same time
         assert (song.read(part, 30000, 5000) == read[:, 30000:35000]).all()
-    assert audio.duration_s(path) == 2.0
+    assert audio.read_duration_s(path) == 2.0
     with pytest.raises(DataError, match="too short"):
         audio.read_channels(path, start_s=1.5, duration_s=1.0)
     with pytest.raises(DataError, match="48,000 Hz"):
@@ -247,7 +247,7 @@ def _by_hand(mixture, songs):
 @pytest.mark.slow
 def test_mixtures_in_a_file_are_what_was_drawn(songs, made):
     drawn, chunks = made
-    assert chunks.path.stat().st_size == mixing.chunk_bytes(len(drawn), 4, RULES)
+    assert chunks.path.stat().st_size == mixing.count_chunk_bytes(len(drawn), 4, RULES)
     for index in (0, 7, 19):
         exact = _by_hand(drawn[index], songs["train"])
         np.testing.assert_allclose(chunks.read(index), exact, atol=3e-4)  # half precision
@@ -273,7 +273,7 @@ class Bands:
         spectra = importlib.import_module("marble_bench.separation.spectra")
         self.frames = []
         for mono in monos:
-            magnitude = spectra.magnitudes(torch.from_numpy(mono)[None], RULES)[:, :1024]
+            magnitude = spectra.compute_magnitudes(torch.from_numpy(mono)[None], RULES)[:, :1024]
             bands = torch.cat([magnitude[:, :64:2], magnitude[:, 64:].unflatten(1, (30, 32)).mean(dim=2)], dim=1)
             self.frames.append((bands + 1e-3).log().numpy().astype(np.float16))
         self.rates, self.widths = [75.0], [62]
@@ -295,10 +295,10 @@ def test_a_whole_run_beats_the_mixture_and_stays_below_the_oracle(songs, made, m
         chunks,
         Bands([chunks.mono(index, 24000) for index in range(len(chunks))]),
         tracks,
-        Bands([mixing.song_mono(song, 24000, RULES) for song in songs["valid"]]),
+        Bands([mixing.read_song_mono(song, 24000, RULES) for song in songs["valid"]]),
     )
-    test = Bands([mixing.song_mono(song, 24000, RULES) for song in songs["test"]])
-    probes = grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0], False, 1, 4)
+    test = Bands([mixing.read_song_mono(song, 24000, RULES) for song in songs["test"]])
+    probes = build_grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0], False, 1, 4)
     chosen = probe.choose(probe.fit(probes, material, RULES), 1, 4)
     found = separating.measure(
         chosen, songs["test"], test, (), RULES, tmp_path / "scratch", workers=1, keep_audio=tmp_path / "kept"
@@ -336,7 +336,7 @@ def test_a_whole_song_is_measured_as_museval_measures_it(songs, tmp_path):
     (tmp_path / "guess").write_bytes(guess.astype(np.float32).tobytes())
     (ours,) = measure(song, [tmp_path / "guess"], song.rate_hz, tmp_path)
     whole = (np.moveaxis(signals.astype(np.float32), 1, 2).astype(np.float64) for signals in (true, guess))
-    theirs = museval_measures().bss_eval(*whole, window=44100, hop=44100, compute_permutation=False)
+    theirs = load_museval_measures().bss_eval(*whole, window=44100, hop=44100, compute_permutation=False)
     for name, values in zip(MEASURES, theirs[:4], strict=True):
         assert ours[name].shape == (4, 6)
         np.testing.assert_allclose(ours[name], values, atol=1e-6, err_msg=name)
@@ -349,13 +349,13 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
     import jsonschema
     import pandas as pd
 
-    from marble_bench.records.schema import from_json, schema
+    from marble_bench.records.schema import build_schema, from_json
 
     arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 2, "--json")
     ended = bench(*arguments, "--keep-audio", tmp_path / "kept")
     assert ended.code == 0, ended.err
     made = ended.record
-    jsonschema.validate(made, schema())
+    jsonschema.validate(made, build_schema())
     sdr = made["scores"]["sdr"]
     assert sdr["main"]
     assert sdr["unit"] == "dB"
@@ -384,12 +384,12 @@ def test_bench_run_separates_the_miniature_and_says_what_frames_the_score(bench,
         assert [len(target["frames"]) for target in targets] == [6, 6]
         medians = [np.nanmedian([frame["metrics"]["SDR"] for frame in target["frames"]]) for target in targets]
         assert np.median(medians) == pytest.approx(made["scores"][f"museval_sdr_{stem}"]["test"], abs=1e-5)
-    windows = results.table_path(path, "bsseval")
+    windows = results.find_table_path(path, "bsseval")
     before, stood = windows.read_bytes(), path.read_bytes()
     windows.unlink()
     assert bench(*arguments).code == 0
     assert (windows.read_bytes(), path.read_bytes()) == (before, stood)
-    again = reproduce.config_of(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
+    again = reproduce.make_config(from_json(made), tmp_path / "cache", tmp_path / "again", "cpu")
     assert (again.probes.seeds, again.data.limit, again.features.dtype) == (1, 2, "float32")
 
 
@@ -398,9 +398,10 @@ def test_songs_that_cannot_be_decoded_are_named_together_and_left_out_where_that
     """Their headers are whole; the samples are not numbers, which only decoding shows."""
     root = corpus.ensure_mini(musdb18.MUSDB18, tmp_path / "cache")
     named = plugins.find_task("musdb")
-    there = corpus.on_disk(named, root)
+    there = corpus.find_on_disk(named, root)
     of_split = {
-        split: [clip for clip in corpus.limited(there.clips, 2) if clip.split == split] for split in ("train", "test")
+        split: [clip for clip in corpus.limit_clips(there.clips, 2) if clip.split == split]
+        for split in ("train", "test")
     }
     path_of = {clip.id: path for clip, path in zip(there.clips, there.paths, strict=True)}
     spoilt = [of_split["train"][0], of_split["test"][1]]
@@ -443,7 +444,7 @@ def test_a_single_song_has_a_score_and_no_interval():
 def test_the_rules_of_separation_are_part_of_what_a_task_is():
     named = plugins.find_task("musdb")
     other = replace(named.task, separation=replace(named.task.separation, learning_rates=(1e-2,)))
-    assert task_hash(replace(named, task=other)) != task_hash(named)
+    assert hash_task(replace(named, task=other)) != hash_task(named)
     with pytest.raises(UsageError, match="separation is missing"):
         replace(named.task, separation=None)
 

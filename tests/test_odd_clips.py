@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import soundfile
-from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, toy_module
+from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, load_toy_module
 
 from marble_bench import audio
 from marble_bench.features import oddities
@@ -16,7 +16,7 @@ def hums(tmp_path):
     """The toy's corpus as a folder of the user's, which is no miniature."""
     folder = tmp_path / "hums_corpus"
     folder.mkdir()
-    toy_module().write(folder)
+    load_toy_module().write(folder)
     return folder
 
 
@@ -25,8 +25,8 @@ def test_a_clip_of_ten_ms_is_found_by_plan_and_check_and_left_out_of_a_run(toy, 
     soundfile.write(hums / "hums/train03.wav", 0.1 * np.random.default_rng(0).normal(size=80), 8000)
     planned = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums, "--json")
     assert planned.record["each"][0]["unreadable"] == 1
-    said = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums)
-    assert "clip 'train03' gives a window of 0.010 s" in said.err
+    printed = bench("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--data-dir", hums)
+    assert "clip 'train03' gives a window of 0.010 s" in printed.err
     checked = bench("check", TOY_TASK, "--data-dir", hums)
     assert "0.010 s (train03)" in checked.out + checked.err
     stopped = toy("--data-dir", hums)

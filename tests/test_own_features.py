@@ -5,20 +5,20 @@ import json
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TOY_TASK, toy_module
+from conftest import TOY_TASK, load_toy_module
 
 
 @pytest.fixture
 def arrays():
     """Per track `(windows, layers, width)`: noise, with the label in the second layer."""
     random = np.random.default_rng(0)
-    module = toy_module()
-    made = {}
+    module = load_toy_module()
+    found = {}
     for clip in module.clips(None):
         values = random.normal(size=(2, 3, 8)).astype(np.float32)
         values[:, 1, module.REGISTERS.index(clip.target)] += 2
-        made[clip.id] = values
-    return made
+        found[clip.id] = values
+    return found
 
 
 def _folder(path, arrays, form=lambda values: values, names=None):

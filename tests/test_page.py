@@ -15,12 +15,12 @@ import pandas as pd
 import pytest
 from made_records import POINTS, make
 
-from marble_bench.leaderboard.board import BoardFilter, build_board
-from marble_bench.leaderboard.page import data, few_shot, html, layers
+from marble_bench.board.board import BoardFilter, build_board
+from marble_bench.board.page import collect_data, summarize_few_shot, summarize_layers, write_html
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records.record import FewShotPoint
 from marble_bench.records.record_file import read_stored
-from marble_bench.records.results import paths, table_path
+from marble_bench.records.results import find_table_path, list_paths
 from marble_bench.records.validation import keep_valid
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -45,7 +45,7 @@ def folder(tmp_path):
 
 
 def _board(folder, standing=False, **asked):
-    stored = keep_valid(paths(folder)).valid if standing else read_stored(folder)
+    stored = keep_valid(list_paths(folder)).valid if standing else read_stored(folder)
     return build_board(stored, BoardFilter("marble", **{"mini": True, **asked}))
 
 
@@ -55,7 +55,7 @@ def _embedded(text):
 
 @pytest.mark.slow
 def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
-    found = data(_board(folder))
+    found = collect_data(_board(folder))
     records = {"/".join(each.path.parts[-4:]): each for each in read_stored(folder)}
     assert {each["id"] for each in found["records"]} == set(records)
     cells = 0
@@ -91,10 +91,10 @@ def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
 
 @pytest.mark.slow
 def test_costs_grids_and_layers_are_those_of_the_records(folder):
-    found = data(_board(folder))
+    found = collect_data(_board(folder))
     for each in found["records"]:
         path = folder / each["id"]
-        grid = pd.read_parquet(table_path(path, "grid"))
+        grid = pd.read_parquet(find_table_path(path, "grid"))
         assert each["grid"]["valid"] == pytest.approx(grid["valid"].tolist(), rel=1e-5)
         assert each["record"] == json.loads(path.read_text())
         best = grid.groupby(["layer", "seed"])["valid"].max().groupby("layer").agg(["mean", "std"])
@@ -112,7 +112,7 @@ def test_costs_grids_and_layers_are_those_of_the_records(folder):
 
 def test_a_layer_whose_probes_all_diverged_has_no_score():
     grid = pd.DataFrame({"layer": ["0", "0", "1"], "seed": [0, 0, 0], "valid": [math.nan, math.nan, 0.5]})
-    assert layers(grid) == [
+    assert summarize_layers(grid) == [
         {"layer": "0", "valid": None, "sd": None, "chosen": 0},
         {"layer": "1", "valid": 0.5, "sd": None, "chosen": 1},
     ]
@@ -129,7 +129,7 @@ def test_a_layer_whose_probes_all_diverged_has_no_score():
 def test_few_shot_curves_are_read_where_there_are_any(folder, held, expected):
     points = tuple(FewShotPoint(share=0.1, clips=clips, valid=test, test=test) for clips, test in held)
     record = msgspec.structs.replace(read_stored(folder)[0].record, few_shot=points)
-    assert [(point["n"], point["v"], point["ci"]) for point in few_shot(record)] == expected
+    assert [(point["n"], point["v"], point["ci"]) for point in summarize_few_shot(record)] == expected
 
 
 @pytest.mark.slow
@@ -137,7 +137,7 @@ def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
     ended = bench("leaderboard", "--mini", "--html", "out/board.html")
     assert ended.code == 0, ended.err
     text = (folder.parent / "out/board.html").read_text()
-    assert _embedded(text) == json.loads(json.dumps(data(_board(folder, standing=True))))
+    assert _embedded(text) == json.loads(json.dumps(collect_data(_board(folder, standing=True))))
     assert "/* " not in re.sub(r"/\* [A-Z].*?\*/", "", re.search("<style>(.*?)</style>", text, re.DOTALL).group(1))
     assert "default-src 'none'" in text
     for pattern in (
@@ -159,7 +159,7 @@ def test_the_page_is_one_file_that_asks_no_network_for_anything(folder, bench):
 
 @pytest.mark.slow
 def test_a_page_of_miniatures_has_what_papers_print_in_a_table_of_its_own(folder):
-    found = data(_board(folder))
+    found = collect_data(_board(folder))
     assert {row["kind"] for row in found["rows"]} == {"measured", "floor"}
     beside = {
         (row["model"], row["mark"], column, cell["t"])
@@ -174,10 +174,10 @@ def test_a_page_of_miniatures_has_what_papers_print_in_a_table_of_its_own(folder
     assert {row["kind"] for row in found["papers"]["rows"]} == {"published"}
     assert all(cell.get("ties") is None for row in found["papers"]["rows"] for cell in row["cells"].values())
     assert set("ab") <= set(found["sources"])
-    only = data(_board(folder, tasks=("emo",)))
+    only = collect_data(_board(folder, tasks=("emo",)))
     assert [task["name"] for task in only["papers"]["tasks"]] == ["emo"]
-    assert data(_board(folder, models=("good",)))["papers"] is None
-    assert data(build_board([], BoardFilter("marble")))["papers"] is None
+    assert collect_data(_board(folder, models=("good",)))["papers"] is None
+    assert collect_data(build_board([], BoardFilter("marble")))["papers"] is None
 
 
 def test_a_page_of_published_rows_alone_is_whole(bench, tmp_path):
@@ -246,8 +246,8 @@ def _rendered(text, tmp_path, script="", width=1280):
 @pytest.mark.slow
 @in_chromium
 def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(folder, tmp_path):
-    found = data(_board(folder))
-    dom, text = _rendered(html(found), tmp_path)
+    found = collect_data(_board(folder))
+    dom, text = _rendered(write_html(found), tmp_path)
     lead = [column["id"] for task in found["tasks"] for column in task["columns"] if column["lead"]]
     assert lead == ["emo/r2", "gtzan/accuracy"]
     for row in found["rows"]:
@@ -275,8 +275,8 @@ def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(
 @pytest.mark.slow
 @in_chromium
 def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they_do(folder, tmp_path):
-    found = data(_board(folder))
-    dom, _ = _rendered(html(found), tmp_path, "use.js")
+    found = collect_data(_board(folder))
+    dom, _ = _rendered(write_html(found), tmp_path, "use.js")
     seen = json.loads(dom.texts["report"])
     rows = {row["model"]: row for row in found["rows"] if row["kind"] == "measured"}
     by_score = sorted(rows, key=lambda name: -rows[name]["cells"]["gtzan/accuracy"]["v"])
@@ -310,7 +310,7 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
 @in_chromium
 @pytest.mark.parametrize("width", [500, 1440])
 def test_every_text_has_contrast_in_light_and_dark_and_the_page_does_not_scroll_sideways(folder, tmp_path, width):
-    dom, _ = _rendered(html(data(_board(folder))), tmp_path, "contrast.js", width)
+    dom, _ = _rendered(write_html(collect_data(_board(folder))), tmp_path, "contrast.js", width)
     seen = json.loads(dom.texts["report"])
     assert seen["light"] == []  # WCAG 2.1, 1.4.3: 4.5 to 1
     assert seen["dark"] == []
@@ -332,15 +332,15 @@ def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(
     place = tmp_path / "results"
     for seed in (0, 1):  # 20 and 15 seconds of audio a second: between them no 1, 2 or 5 but one
         path = make(place, f"model-{seed}", task="nsynth-instrument", seed=seed, weights=str(seed) * 64, mini=True)
-    grid = pd.read_parquet(table_path(path, "grid"))
+    grid = pd.read_parquet(find_table_path(path, "grid"))
     solved = grid.assign(weight_decay=grid["learning_rate"] * 7, learning_rate=1.0)
-    solved.to_parquet(table_path(place / "model-0" / ("0" * 12) / "marble" / path.name, "grid"), index=False)
-    found = data(_board(place))
+    solved.to_parquet(find_table_path(place / "model-0" / ("0" * 12) / "marble" / path.name, "grid"), index=False)
+    found = collect_data(_board(place))
     for each in found["records"][1]["record"]["selection"]["per_seed"]:
         each["stem"] = "vocals"
     for ask, dots in (("model-0", "3 of 3 seeds"), ("model-1", "3 of 3 probes, one for each seed and stem")):
         found["rows"].sort(key=lambda row: row["model"] != ask)
-        dom, _ = _rendered(html(found), tmp_path, "charts.js")
+        dom, _ = _rendered(write_html(found), tmp_path, "charts.js")
         seen = json.loads(dom.texts["report"])
         assert seen["cut"] == []
         assert len(seen["costs"]) > 1
@@ -358,6 +358,6 @@ def test_charts_cut_no_name_and_their_axes_and_grids_have_the_numbers_that_vary(
 
 def test_a_record_without_its_grid_is_shown_without_it(folder):
     for each in read_stored(folder):
-        table_path(each.path, "grid").unlink()
-    found = data(_board(folder))
+        find_table_path(each.path, "grid").unlink()
+    found = collect_data(_board(folder))
     assert all(each["grid"] is None and each["layers"] is None for each in found["records"])

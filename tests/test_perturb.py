@@ -10,7 +10,7 @@ import pandas as pd
 import pytest
 import soundfile
 import torch
-from conftest import TOY_MODEL, TOY_TASK, toy_module
+from conftest import TOY_MODEL, TOY_TASK, load_toy_module
 from made_records import make
 from scipy import stats
 from scipy.signal import welch
@@ -29,7 +29,7 @@ from marble_bench.metrics.key import KEYS
 from marble_bench.records import results, validation
 from marble_bench.records.record import to_json
 from marble_bench.records.record_file import Stored
-from marble_bench.records.schema import from_json, schema
+from marble_bench.records.schema import build_schema, from_json
 from marble_bench.runs import reproduce
 from marble_bench.scoring import statistics
 from marble_bench.scoring.scores import drop
@@ -130,7 +130,7 @@ def test_a_time_stretch_moves_clicks_and_keeps_the_pitch():
 
 
 def test_a_pitch_shift_moves_keys_and_pitches_and_nothing_else():
-    moves = {name: plugins.find_task(name).task.shifted for name in plugins.task_names()}
+    moves = {name: plugins.find_task(name).task.shifted for name in plugins.list_task_names()}
     assert {name for name, shifted in moves.items() if shifted} == {"gs", "nsynth-pitch"}
     for index, key in enumerate(KEYS):
         expected = KEYS[index + 1] if index % 12 < 11 else KEYS[index - 11]
@@ -148,11 +148,11 @@ def test_a_file_is_changed_at_its_own_rate_before_all_else_whole(tmp_path):
     soundfile.write(tmp_path / "a.wav", samples, RATE, subtype="FLOAT")
     change = pooled.Item(_clip(), tmp_path / "a.wav", "5" * 64, RATE, "noise")
     encoder = replace(plugins.find_encoder(TOY_MODEL), sample_rate_hz=16000)
-    (windows,) = pooled._windows(change, encoder, Window(length_s=1.0, first_s=1.0))
+    (windows,) = pooled._cut_windows(change, encoder, Window(length_s=1.0, first_s=1.0))
     expected = audio.resample(perturb.apply_change("noise", samples, RATE, SEED), RATE, 16000)[:16000]
     assert np.array_equal(windows, expected[None])
-    assert pooled.span_of(change, encoder, Window(first_s=1.0)).segment == "0:"
-    assert pooled.span_of(replace(change, change=""), encoder, Window(first_s=1.0)).segment == "0:<1"
+    assert pooled.make_span(change, encoder, Window(first_s=1.0)).segment == "0:"
+    assert pooled.make_span(replace(change, change=""), encoder, Window(first_s=1.0)).segment == "0:<1"
 
 
 def _clip():
@@ -189,7 +189,7 @@ def perturbed(toy):
 
 @pytest.mark.slow
 def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_else(toy, bench, perturbed, tmp_path):
-    jsonschema.validate(perturbed, schema())
+    jsonschema.validate(perturbed, build_schema())
     plain = toy("--mini", "--seeds", 2).record
     for part in ("selection", "scores", "data"):
         assert perturbed[part] == plain[part]
@@ -197,7 +197,7 @@ def test_a_run_scores_changed_test_clips_by_the_chosen_probe_and_moves_nothing_e
     assert not perturbed["comparable"]
     (path,) = (tmp_path / "results").rglob("toy-task.mini-seeds2-perturbed.json")
     (other,) = (tmp_path / "results").rglob("toy-task.mini-seeds2.json")
-    tables = [pd.read_parquet(results.table_path(each, "predictions")) for each in (path, other)]
+    tables = [pd.read_parquet(results.find_table_path(each, "predictions")) for each in (path, other)]
     assert set(tables[1].split) == {"valid", "test"}
     pd.testing.assert_frame_equal(tables[0][tables[0].split.isin(["valid", "test"])], tables[1])
     clean = perturbed["scores"]["accuracy"]["test"]
@@ -244,7 +244,7 @@ def test_only_test_clips_are_changed(toy, monkeypatch):
 def test_a_clip_whose_label_moves_out_of_the_labels_is_left_out_on_both_sides(bench, tmp_path):
     source = tmp_path / "moving.py"
     move = "lambda name, n: (*REGISTERS, None)[REGISTERS.index(name) + n]"
-    text = toy_module().__loader__.get_data(TOY_TASK).decode()
+    text = load_toy_module().__loader__.get_data(TOY_TASK).decode()
     source.write_text(text.replace("    counts=PER_SPLIT,", f"    counts=PER_SPLIT,\n    shifted={move},"))
     ended = bench(
         *("run", "--task", source, "--model", TOY_MODEL, "--mini", "--json", "--device", "cpu", "--seeds", 1),
@@ -369,7 +369,7 @@ TASK = Task(
 
 @pytest.mark.slow
 def test_a_probe_of_pitch_follows_a_pitch_shift_by_the_moved_label_only(bench, tmp_path):
-    made = []
+    found = []
     for name, text in (("moved", SCALE), ("unmoved", SCALE.replace("    shifted=", "    # shifted="))):
         (tmp_path / f"{name}.py").write_text(text)
         ended = bench(
@@ -377,12 +377,12 @@ def test_a_probe_of_pitch_follows_a_pitch_shift_by_the_moved_label_only(bench, t
             *("--seeds", 1, "--perturb", "pitch-shift", "--results-dir", tmp_path / name),
         )
         assert ended.code == 0, ended.err
-        made.append(ended.record["perturbations"]["pitch-shift"])
-    moved, unmoved = (each["scores"]["accuracy"] for each in made)
-    assert (made[0]["clips"], made[0]["left_out"]) == (22, 2)
+        found.append(ended.record["perturbations"]["pitch-shift"])
+    moved, unmoved = (each["scores"]["accuracy"] for each in found)
+    assert (found[0]["clips"], found[0]["left_out"]) == (22, 2)
     assert moved["clean"] > 0.9
     assert moved["test"] > 0.9
-    assert (made[1]["clips"], made[1]["left_out"]) == (24, 0)
+    assert (found[1]["clips"], found[1]["left_out"]) == (24, 0)
     assert unmoved["test"] < 0.1
 
 
@@ -398,7 +398,7 @@ def test_found_beats_follow_a_time_stretch(bench, tmp_path):
     assert found["gain"]["scores"]["f1"]["drop"] == pytest.approx(0, abs=0.02)
     (path,) = (tmp_path / "results").rglob("*.json")
     assert [each.kind for each in validation.check([path])] == ["ok"]
-    table = pd.read_parquet(results.table_path(path, "predictions"))
+    table = pd.read_parquet(results.find_table_path(path, "predictions"))
     plain, slow = (table[table.split == split].set_index("clip") for split in ("test", "test:time-stretch"))
     hits = {"moved": 0, "unmoved": 0}
     for clip, row in slow.iterrows():
@@ -431,7 +431,7 @@ def test_results_check_finds_what_was_made_up(toy_record, edit, kind):
     path = toy_record("--seeds", 1, "--layers", "1", "--perturb", "gain,noise,mp3")
     record = json.loads(path.read_text())
     edit(record["perturbations"])
-    record["digests"]["record"] = results.digest_of(record)
+    record["digests"]["record"] = results.compute_digest(record)
     path.write_text(json.dumps(record))
     found = {each.kind for each in validation.check([path])}
     assert found - {"impossible"} == {*kind.split()}  # why_not names the changes too
@@ -474,8 +474,8 @@ def test_all_stands_for_every_name():
 
 
 def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
-    from marble_bench.leaderboard.board import BoardFilter, build_board
-    from marble_bench.leaderboard.page import data
+    from marble_bench.board.board import BoardFilter, build_board
+    from marble_bench.board.page import collect_data
     from marble_bench.records.record_file import Stored, read_stored
 
     score = {"test": 0.5, "clean": 0.75, "drop": 0.25, "per_seed": [0.5]}
@@ -490,7 +490,8 @@ def test_the_page_shows_the_drops_beside_the_full_record(tmp_path):
     record = from_json({**facts, "perturbations": told, "why_not": [*facts["why_not"], "made for perturbations"]})
     stored = [*read_stored(tmp_path), Stored(full.path.with_name("gtzan.mini-perturbed.json"), record)]
     found = {
-        each["id"]: each["perturbed"] for each in data(build_board(stored, BoardFilter("marble", mini=True)))["records"]
+        each["id"]: each["perturbed"]
+        for each in collect_data(build_board(stored, BoardFilter("marble", mini=True)))["records"]
     }
     row = {
         "name": "mp3",
@@ -513,7 +514,7 @@ def fallen(tmp_path):
     """A record whose probes are right on nearly every clip, on about half of them after an mp3; and the values of these."""
     path = make(tmp_path / "results", "one", skill=6.0, mini=True)
     record = json.loads(path.read_text())
-    place = results.table_path(path, "predictions")
+    place = results.find_table_path(path, "predictions")
     table = pd.read_parquet(place)
     changed = table[table.split == "test"].assign(split="test:mp3")
     noise = np.random.default_rng(0).normal(size=(60, 10))  # the same for each seed of a clip
@@ -560,7 +561,7 @@ def test_without_its_predictions_a_changed_score_is_judged_by_the_plain_interval
     stored, _ = fallen
     low, high = stored.record.scores["accuracy"].ci95
     moved = stored.record.perturbations["mp3"].scores["accuracy"].drop
-    place = results.table_path(stored.path, "predictions")
+    place = results.find_table_path(stored.path, "predictions")
     table = pd.read_parquet(place)
     turned = table.assign(outputs=[np.roll(row, 1) for row in table.outputs])
     for spoil, why in (

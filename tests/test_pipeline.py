@@ -72,13 +72,13 @@ def items(tmp_path):
 
 def _items(folder: Path):
     folder.mkdir()
-    made = []
+    found = []
     for index, length_s in enumerate(LENGTHS_S):
         path = folder / f"{index:02}.wav"
         random = np.random.default_rng(index)
         soundfile.write(path, 0.3 * random.standard_normal(round(length_s * RATE)).clip(-3, 3), RATE)
-        made.append(_item(index, path))
-    return made
+        found.append(_item(index, path))
+    return found
 
 
 def _item(index: int, path: Path):
@@ -282,7 +282,7 @@ def test_damaged_files_are_named_and_move_no_other_row(items, tmp_path):
 
 def test_an_unreadable_file_is_named(tmp_path):
     with pytest.raises(DataError, match=r"gone\.wav cannot be read: No such file"):
-        pooled.digests([tmp_path / "gone.wav"])
+        pooled.compute_digests([tmp_path / "gone.wav"])
 
 
 @pytest.mark.slow
@@ -338,11 +338,11 @@ def _cramped(most):
 
 def test_batches_are_halved_until_they_fit_the_memory_and_that_is_said(items, tmp_path):
     _extract(items, tmp_path / "roomy", _cramped(1000), window=Window(length_s=0.5))
-    said = []
+    messages = []
     SEEN.clear()
-    _extract(items, tmp_path / "cramped", _cramped(2), window=Window(length_s=0.5), say=said.append)
+    _extract(items, tmp_path / "cramped", _cramped(2), window=Window(length_s=0.5), say=messages.append)
     assert max(SEEN) == 2
-    assert said == [
+    assert messages == [
         "cpu ran out of memory: batches of 2 s of audio from here on",
         "cpu ran out of memory: batches of 1 s of audio from here on",
     ]
@@ -378,10 +378,10 @@ def test_a_window_that_overflows_in_low_precision_is_encoded_again_in_float32(it
         return overflowing
 
     exact, spans, _ = _extract(items, tmp_path)
-    said = []
-    low, _, cost = _extract(items, tmp_path, replace(SMALL, load=load), dtype=dtype, say=said.append)
+    messages = []
+    low, _, cost = _extract(items, tmp_path, replace(SMALL, load=load), dtype=dtype, say=messages.append)
     assert cost.again == 1
-    assert said == [f"{dtype} overflows on {items[6].path}: again in float32"]
+    assert messages == [f"{dtype} overflows on {items[6].path}: again in float32"]
     assert np.array_equal(low.read(1, [spans[6]]), exact.read(1, [spans[6]]))
     assert not np.array_equal(low.read(1, [spans[5]]), exact.read(1, [spans[5]]))
 

@@ -10,10 +10,10 @@ import pytest
 from made_records import make
 from PIL import Image
 
-from marble_bench.leaderboard import plot
-from marble_bench.leaderboard.board import BoardFilter, build_board
+from marble_bench.board import plot
+from marble_bench.board.board import BoardFilter, build_board
 from marble_bench.records.record_file import read_stored
-from marble_bench.records.results import table_path
+from marble_bench.records.results import find_table_path
 
 
 @pytest.fixture
@@ -81,11 +81,11 @@ def _drawn(kind, board, monkeypatch, tmp_path, **asked):
     """The figure that is written, laid out."""
     from matplotlib.figure import Figure
 
-    made = []
-    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: made.append(figure))
+    found = []
+    monkeypatch.setattr(Figure, "savefig", lambda figure, *_, **__: found.append(figure))
     plot.write(tmp_path / "figure.png", board, kind, **asked)
-    made[0].canvas.draw()
-    return made[0]
+    found[0].canvas.draw()
+    return found[0]
 
 
 def _overlap(boxes):
@@ -122,7 +122,7 @@ def test_names_and_ticks_of_costs_do_not_write_over_each_other(tmp_path, monkeyp
 @pytest.mark.slow
 def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, tmp_path):
     path = next(folder.glob("good/*/marble/gtzan.mini.json"))
-    place = table_path(path, "grid")
+    place = find_table_path(path, "grid")
     grid = pd.read_parquet(place)
     pd.concat([grid.assign(stem=stem) for stem in ("vocals", "drums", "bass", "other")]).to_parquet(place, index=False)
     board = build_board(read_stored(folder), BoardFilter("marble", mini=True))

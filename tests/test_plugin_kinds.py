@@ -80,23 +80,23 @@ def told(bench, tmp_path):
 
 
 def test_protocols_keep_their_hashes():
-    assert {name: rules.hash.removeprefix("sha256:") for name, rules in plugins.protocols().items()} == HASHES
+    assert {name: rules.hash.removeprefix("sha256:") for name, rules in plugins.find_protocols().items()} == HASHES
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("task", "protocol"), RUN_KEYS)
 def test_keys_of_shipped_plug_ins_are_those_of_before_they_had_files_of_their_own(task, protocol, monkeypatch):
-    entered = shipped.with_entries(hashes.load_digests(), shipped.all_shipped())
+    entered = shipped.add_entries(hashes.load_digests(), shipped.list_shipped())
     monkeypatch.setattr(hashes, "load_digests", lambda: entered)
     named, rules = plugins.find_task(task), plugins.find_protocol(protocol)
-    origins = sources.origins_of_run(named, plugins.find_encoder("mfcc"), rules)
+    origins = sources.list_run_origins(named, plugins.find_encoder("mfcc"), rules)
     key = RunKey(
         features=["x"],
         layers=["0"],
         summable=[0],
         corpus="c",
         spans="s",
-        task=keys.task_hash(named),
+        task=keys.hash_task(named),
         sources=keys.group_by_kind(each for each in origins if each.kind != "encoder"),
         seeds=3,
         variant="",
@@ -127,12 +127,12 @@ def test_every_kind_is_listed(bench):
 
 
 def test_what_is_shipped_is_found_under_the_name_that_it_states():
-    for found in (plugins.protocols(), plugins.heads(), plugins.task_sets(), plugins.metrics()):
+    for found in (plugins.find_protocols(), plugins.find_heads(), plugins.find_task_sets(), plugins.find_metrics()):
         assert found
         assert all(each.name == name for name, each in found.items())
 
 
-@pytest.mark.parametrize("name", sorted(plugins.metrics()))
+@pytest.mark.parametrize("name", sorted(plugins.find_metrics()))
 def test_a_metric_is_imported_under_the_name_that_records_have(name):
     scope = {}
     exec(f"from marble_bench.metrics import {name}", scope)
@@ -144,7 +144,7 @@ def test_type_checkers_know_every_metric_but_those_of_stems():
     known = set(marble_bench.metrics.__annotations__) if hasattr(marble_bench.metrics, "__annotations__") else set()
     text = Path(marble_bench.metrics.__file__).read_text()
     known |= {line.strip().partition(":")[0] for line in text.splitlines() if line.strip().endswith(": Metric")}
-    assert known == {name for name, metric in plugins.metrics().items() if metric.kind != "stems"}
+    assert known == {name for name, metric in plugins.find_metrics().items() if metric.kind != "stems"}
 
 
 @pytest.mark.parametrize(("old", "new"), marble_bench.metrics.OLD_NAMES.items())
@@ -158,8 +158,8 @@ def test_an_old_name_of_a_metric_works_and_warns(old, new):
 @pytest.mark.parametrize(
     ("package", "file", "text", "find"),
     [
-        ("marble_bench.protocols", "mine.py", RULES, lambda: plugins.protocols()["mine"]),
-        ("marble_bench.probes.heads", "from_zero.py", OWN_HEAD, lambda: plugins.heads()["from-zero"]),
+        ("marble_bench.protocols", "mine.py", RULES, lambda: plugins.find_protocols()["mine"]),
+        ("marble_bench.probes.heads", "from_zero.py", OWN_HEAD, lambda: plugins.find_heads()["from-zero"]),
     ],
 )
 def test_a_file_in_the_folder_is_the_registration(package, file, text, find, tmp_path, monkeypatch):
@@ -168,7 +168,7 @@ def test_a_file_in_the_folder_is_the_registration(package, file, text, find, tmp
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     assert find().name == file.removesuffix(".py").replace("_", "-")
     kind = "head" if find().name == "from-zero" else "protocol"
-    assert sources.origin(kind, find().name if kind == "head" else find()).shipped
+    assert sources.find_origin(kind, find().name if kind == "head" else find()).shipped
     sys.modules.pop(f"{package}.{file.removesuffix('.py')}")
     (tmp_path / "other.py").write_text(text)
     with pytest.raises(UsageError, match=r"other.py: \w+ is called .*: rename it to 'other', or the file"):
@@ -181,11 +181,11 @@ def test_a_metrics_file_without_a_metric_and_a_name_that_stands_twice_are_told(t
     monkeypatch.setattr(marble_bench.metrics, "__path__", [*marble_bench.metrics.__path__, str(tmp_path)])
     (tmp_path / "empty.py").write_text("METRIC = 3\n")
     with pytest.raises(UsageError, match=r"empty.py must define METRIC = Metric\(...\), or a tuple of them; it has 3"):
-        plugins.metrics()
+        plugins.find_metrics()
     (tmp_path / "empty.py").unlink()
     (tmp_path / "twice.py").write_text("from marble_bench.metrics import accuracy as METRIC\n")
     with pytest.raises(UsageError, match="another file declares a metric 'accuracy' too"):
-        plugins.metrics()
+        plugins.find_metrics()
     for name in ("empty", "twice"):
         sys.modules.pop(f"marble_bench.metrics.{name}")
 
@@ -232,13 +232,13 @@ def test_a_protocol_of_ones_own_is_run_and_its_record_stands_off_the_boards(benc
 def test_a_record_never_opens_the_file_that_its_protocol_is_called_after(bench, tmp_path):
     (tmp_path / "rules").write_text("raise SystemExit('opened')")
     with pytest.raises(UsageError, match="no protocol"):
-        plugins.registered_protocol(str(tmp_path / "rules"))
+        plugins.find_registered_protocol(str(tmp_path / "rules"))
     (tmp_path / "rules.py").write_text("open('opened', 'w')")
     with pytest.raises(UsageError, match="no head"):
-        plugins.head_of(replace(plugins.registered_protocol("marble"), head=str(tmp_path / "rules.py")))
+        plugins.get_head(replace(plugins.find_registered_protocol("marble"), head=str(tmp_path / "rules.py")))
     for name in ("marble+rules.py", f"marble+{tmp_path / 'rules.py'}", f"{tmp_path / 'rules.py'}+mlp"):
         with pytest.raises(UsageError, match=r"no (protocol|head)"):
-            plugins.recorded_protocol(name)
+            plugins.find_recorded_protocol(name)
     assert not (tmp_path / "opened").exists()
 
 
@@ -246,11 +246,11 @@ def test_a_record_names_a_protocol_with_another_head_and_both_are_looked_up(tmp_
     (tmp_path / "zero.py").write_text(OWN_HEAD)
     for protocol, head in (("marble", "linear"), ("marble-bidirectional", "linear"), ("marble", "mlp")):
         asked = plugins.find_protocol(protocol, head)
-        assert plugins.recorded_protocol(asked.name) == asked
+        assert plugins.find_recorded_protocol(asked.name) == asked
     with pytest.raises(UsageError, match=r"no head 'from-zero' \(bench list heads\)"):
-        plugins.recorded_protocol(plugins.find_protocol("marble", str(tmp_path / "zero.py")).name)
+        plugins.find_recorded_protocol(plugins.find_protocol("marble", str(tmp_path / "zero.py")).name)
     with pytest.raises(UsageError, match="which only training by gradient fits"):
-        plugins.recorded_protocol("linear+mlp")
+        plugins.find_recorded_protocol("linear+mlp")
 
 
 @pytest.mark.slow
@@ -271,8 +271,8 @@ def test_a_head_that_is_trained_by_gradient_replaces_the_protocols_own(toy, benc
     assert ended.code == 2
     assert "give its file: --protocol NAME or FILE.py, --head NAME or FILE.py" in ended.err
     assert bench("reproduce", path, *again, "--protocol", "marble", "--head", "zero.py").code == 0
-    assert plugins.find_protocol("marble", "mlp") == plugins.registered_protocol("marble")
-    assert plugins.find_protocol("linear", "linear") == plugins.registered_protocol("linear")
+    assert plugins.find_protocol("marble", "mlp") == plugins.find_registered_protocol("marble")
+    assert plugins.find_protocol("linear", "linear") == plugins.find_registered_protocol("linear")
     first, moved = (plugins.find_protocol("marble", str(tmp_path / "zero.py")) for _ in range(2))
     assert first.hash == moved.hash
 
@@ -286,8 +286,8 @@ def test_a_head_in_a_protocols_file_is_known_by_that_files_bytes(tmp_path):
     (tmp_path / "rules.py").write_text(text.replace("torch.zeros(width", "torch.ones(width"))
     other = plugins.find_protocol(str(tmp_path / "rules.py"))
     assert one.hash != other.hash
-    assert sources.origin("head", one.head).digest != sources.origin("head", other.head).digest
-    assert not sources.origin("head", one.head).shipped
+    assert sources.find_origin("head", one.head).digest != sources.find_origin("head", other.head).digest
+    assert not sources.find_origin("head", one.head).shipped
     borrowed = "from marble_bench.probes.heads.mlp import HEAD\n" + RULES.replace('head="mlp"', "head=HEAD")
     (tmp_path / "rules.py").write_text(borrowed)
     assert plugins.find_protocol(str(tmp_path / "rules.py")).head == "mlp"
@@ -308,7 +308,7 @@ def test_all_mistakes_of_a_protocol_are_told_at_once(told):
     ):
         assert old in text
         text = text.replace(old, new)
-    said = told(text)
+    printed = told(text)
     for words in (
         "own.py:",
         "name 'my rules' cannot be used in a record",
@@ -318,7 +318,7 @@ def test_all_mistakes_of_a_protocol_are_told_at_once(told):
         "solver is 'newton': give 'adam' or 'exact'",
         "head is 3: give a name (bench list heads) or a Head",
     ):
-        assert words in said
+        assert words in printed
 
 
 @pytest.mark.parametrize(
@@ -401,9 +401,9 @@ WRONG = {  # a field of a protocol -> values of it that no grid can be made of
 
 @pytest.mark.parametrize(("field", "value"), [(field, value) for field, values in WRONG.items() for value in values])
 def test_a_protocol_with_a_value_that_no_grid_can_be_made_of_is_refused_where_it_is_declared(field, value):
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         replace(MARBLE, **{field: value})
-    lines = str(told.value).splitlines()
+    lines = str(caught.value).splitlines()
     assert len(lines) == 1
     assert f": {field} " in lines[0] or (field == "seeds" and "6,000,000,000 probes for each layer" in lines[0])
     assert len(lines[0]) < 500
@@ -432,10 +432,10 @@ def test_a_grid_is_bounded_before_it_is_made_with_the_seeds_that_were_asked_for(
     ],
 )
 def test_a_head_with_a_value_that_no_probe_can_be_made_of_is_refused_where_it_is_declared(field, value):
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         Head(**{"name": "a", "description": "b", "init": abs, field: value})
-    assert f": {field} " in str(told.value)
-    assert len(str(told.value)) < 500
+    assert f": {field} " in str(caught.value)
+    assert len(str(caught.value)) < 500
 
 
 @pytest.mark.parametrize("name", ["marble+linear", "linear+mlp", "mine+"])
@@ -466,9 +466,9 @@ HEAD = Head(
 
 @pytest.mark.parametrize("base", ["Exception", "BaseException", "ImportError"])
 def test_whatever_a_file_raises_is_told_with_the_file(told, base):
-    said = told(RAISING.format(base=base))
-    assert "own.py" in said
-    assert "its text cannot be read" in said
+    printed = told(RAISING.format(base=base))
+    assert "own.py" in printed
+    assert "its text cannot be read" in printed
 
 
 @pytest.mark.parametrize(
@@ -480,8 +480,8 @@ def test_whatever_a_file_raises_is_told_with_the_file(told, base):
     ],
 )
 def test_a_fit_that_ends_python_or_keeps_what_cannot_be_kept_is_told_with_the_head(told, fit, words):
-    said = told(FITTING.replace("{fit}", fit), "--head", more=("--protocol", "linear"))
-    assert words in said
+    printed = told(FITTING.replace("{fit}", fit), "--head", more=("--protocol", "linear"))
+    assert words in printed
 
 
 @pytest.mark.parametrize(
@@ -500,19 +500,19 @@ def test_a_target_that_a_head_does_not_learn_is_refused_before_any_work(toy, tmp
 
 
 def test_a_head_with_a_hidden_layer_is_refused_where_problems_are_solved(told):
-    said = told(OWN_HEAD.replace(", hidden_layer=False", ""), "--head", more=("--protocol", "linear"))
-    assert "solves its problem exactly, and head 'from-zero' has a hidden layer" in said
+    printed = told(OWN_HEAD.replace(", hidden_layer=False", ""), "--head", more=("--protocol", "linear"))
+    assert "solves its problem exactly, and head 'from-zero' has a hidden layer" in printed
 
 
 # Task sets.
 
 
 def test_the_fourteen_tasks_of_the_table_have_the_metrics_that_it_prints():
-    from marble_bench.leaderboard.rows import published_cells
+    from marble_bench.board.rows import read_published_cells
 
-    (found,) = (each for each in plugins.task_sets().values() if each.name == "mert-14")
+    (found,) = (each for each in plugins.find_task_sets().values() if each.name == "mert-14")
     printed = {}
-    for cell in published_cells():
+    for cell in read_published_cells():
         if cell.model == "mert-95m" and cell.mark == "b":
             printed.setdefault(cell.task, set()).add(cell.metric)
     assert len(found.members) == 14
@@ -526,23 +526,23 @@ def test_a_set_that_names_what_is_not_there_or_mixes_units_in_silence_is_refused
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     changed = text.replace('"gs": ("weighted",)', '"gs": ("wieghted",)').replace('"gtzan":', '"gtzann":')
     (tmp_path / "other.py").write_text(changed.replace("mixed_units=True,", ""))
-    with pytest.raises(UsageError) as told:
-        plugins.task_sets()
+    with pytest.raises(UsageError) as caught:
+        plugins.find_task_sets()
     sys.modules.pop("marble_bench.tasks.sets.other")
     for words in (
         "set 'other': no task 'gtzann'; did you mean 'gtzan'?",
         "set 'other': task 'gs' has no metric 'wieghted'; did you mean 'weighted'?",
         "set 'other' has a mean over dB and fraction: give averaging='none', or mixed_units=True",
     ):
-        assert words in str(told.value)
+        assert words in str(caught.value)
 
 
 def test_all_mistakes_of_a_set_a_head_and_a_metric_are_told_at_once():
-    with pytest.raises(UsageError) as told:
+    with pytest.raises(UsageError) as caught:
         Metric("my score", "ranks", 3, abs, "x", version=0)  # type: ignore[arg-type]
     for words in ("name 'my score'", "kind is 'ranks'", "compute is 3", "version is 0"):
-        assert words in str(told.value)
-    with pytest.raises(UsageError) as told:
+        assert words in str(caught.value)
+    with pytest.raises(UsageError) as caught:
         TaskSet(name="a b", title="", members={"gs": "weighted"}, averaging="median", source="x", version=0)
     for words in (
         "name 'a b'",
@@ -551,10 +551,10 @@ def test_all_mistakes_of_a_set_a_head_and_a_metric_are_told_at_once():
         "averaging is 'median'",
         "version is 0",
     ):
-        assert words in str(told.value)
-    with pytest.raises(UsageError) as told:
+        assert words in str(caught.value)
+    with pytest.raises(UsageError) as caught:
         Head(name="", description="", strengths=(), version=0)
     for words in ("name ''", "description is empty", "no function", "strengths is empty", "version is 0"):
-        assert words in str(told.value)
+        assert words in str(caught.value)
     with pytest.raises(UsageError, match="members is empty"):
         TaskSet(name="a", title="b", members={}, averaging="none", source="x")

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TOY_MODEL, TOY_TASK, toy_module
+from conftest import TOY_MODEL, TOY_TASK, load_toy_module
 
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError
@@ -82,9 +82,9 @@ def test_a_folder_of_bench_tasks_joins_the_names_in_spawned_workers_too(tmp_path
     (tmp_path / "my_own_task.py").write_text(Path(TOY_TASK).read_text())
     code = (
         "import multiprocessing as m\n"
-        "from marble_bench.core.plugins import find_task, task_names\n"
+        "from marble_bench.core.plugins import find_task, list_task_names\n"
         "if __name__ == '__main__':\n"
-        "    assert 'my-own-task' in task_names()\n"
+        "    assert 'my-own-task' in list_task_names()\n"
         "    with m.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.map(find_task, ['my-own-task'])[0].name)\n"
     )
@@ -96,7 +96,7 @@ def test_a_folder_of_bench_tasks_joins_the_names_in_spawned_workers_too(tmp_path
 
 
 def test_a_folder_of_bench_tasks_that_is_not_there_is_told(tmp_path):
-    code = "from marble_bench.core.plugins import task_names\ntask_names()"
+    code = "from marble_bench.core.plugins import list_task_names\nlist_task_names()"
     environment = {**os.environ, "BENCH_TASKS": str(tmp_path / "tsaks")}
     done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
     assert f"BENCH_TASKS names {tmp_path / 'tsaks'}, which is not a folder" in done.stderr
@@ -112,11 +112,11 @@ def test_two_files_of_one_name_are_refused(tmp_path, monkeypatch):
 
 
 def test_every_task_and_encoder_loads_under_its_own_name():
-    names = plugins.task_names()
+    names = plugins.list_task_names()
     assert {"emo", "gtzan"} <= set(names)
     for name in names:
         assert plugins.find_task(name).name == name
-    for name, encoder in plugins.encoders().items():
+    for name, encoder in plugins.find_encoders().items():
         assert plugins.find_encoder(name) is encoder
 
 
@@ -181,7 +181,7 @@ def test_an_error_of_the_machinery_is_not_laid_at_a_users_door(bench, monkeypatc
     def broken(*_):
         raise KeyError("ours")
 
-    monkeypatch.setattr(corpus, "limited", broken)
+    monkeypatch.setattr(corpus, "limit_clips", broken)
     ended = bench("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--limit", 3)
     assert ended.code == 1
     assert "internal error: KeyError: 'ours'" in ended.err
@@ -413,9 +413,9 @@ def test_one_users_faulty_encoder_does_not_keep_the_others_from_running(bench, t
     ],
 )
 def test_a_label_of_another_kind_is_told_by_clip(target, labels, words):
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         target.encode(labels, ["one", "two"])
-    assert words in str(told.value)
+    assert words in str(caught.value)
 
 
 def test_labels_become_indices_flags_and_numbers():
@@ -430,7 +430,7 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
 
     corpus = tmp_path / "corpus"
     corpus.mkdir()
-    toy_module().write(corpus)
+    load_toy_module().write(corpus)
 
     def encoded(*_, **__):
         raise DataError("encoding starts")
@@ -448,7 +448,7 @@ def test_a_wrong_label_is_told_before_anything_is_encoded(bench, tmp_path, monke
 def test_a_task_without_a_miniature_is_checked_and_run_where_its_corpus_lies(bench, tmp_path):
     corpus = tmp_path / "own corpus"
     corpus.mkdir()
-    toy_module().write(corpus)
+    load_toy_module().write(corpus)
     (tmp_path / "mine.py").write_text(Path(TOY_TASK).read_text().replace("    mini=write,\n", ""))
     checked = bench("check", tmp_path / "mine.py", "--data-dir", corpus)
     assert checked.code == 0, checked.err

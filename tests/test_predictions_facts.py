@@ -11,7 +11,7 @@ from marble_bench.audio import perturb
 from marble_bench.core import plugins
 from marble_bench.metrics import beats
 from marble_bench.records import predictions_facts, results
-from marble_bench.records.record_file import table
+from marble_bench.records.record_file import load_table
 from marble_bench.scoring.scores import split_of
 
 SAME = {"test": 0.5, "clean": 0.5, "drop": 0.0, "drop_ci95": [-0.1, 0.1], "per_seed": [0.5] * 3}
@@ -20,12 +20,12 @@ SAME = {"test": 0.5, "clean": 0.5, "drop": 0.0, "drop_ci95": [-0.1, 0.1], "per_s
 def _perturbed(folder, task, name, move=lambda truth: truth):
     """A record whose test clips were changed without any effect but on their labels: its facts and its predictions."""
     path = make(folder, "mfcc", task=task, mini=True)
-    frame = table(results.read(path), "predictions")
+    frame = load_table(results.read(path), "predictions")
     changed = frame[frame["split"] == "test"].assign(split=split_of(name))
     changed = changed.assign(truth=[move(truth) for truth in changed["truth"]])
     changed = changed[changed["truth"].map(len) > 0]
     facts, left_out = json.loads(path.read_text()), 60 - changed["clip"].nunique()
-    metrics = [metric.name for metric in plugins.registered_task(task).task.metrics]
+    metrics = [metric.name for metric in plugins.find_registered_task(task).task.metrics]
     facts["perturbations"] = {
         name: {"clips": 60 - left_out, "left_out": left_out, "scores": {metric: {**SAME} for metric in metrics}}
     }
@@ -34,8 +34,8 @@ def _perturbed(folder, task, name, move=lambda truth: truth):
 
 def _found(path, facts, frame, task="gtzan"):
     path.write_text(json.dumps(facts))
-    named = plugins.registered_task(task).task if task else None
-    return {kind for kind, _ in predictions_facts.disagreements(results.read(path), frame, named, thorough=True)}
+    named = plugins.find_registered_task(task).task if task else None
+    return {kind for kind, _ in predictions_facts.find_disagreements(results.read(path), frame, named, thorough=True)}
 
 
 def _of_noise(change):
@@ -87,7 +87,7 @@ def test_changed_clips_keep_their_labels_their_groups_and_their_number(tmp_path,
 
 
 def test_a_moved_pitch_moves_the_label_as_the_task_says_and_leaves_out_what_has_none_then(tmp_path):
-    task = plugins.registered_task("nsynth-pitch").task
+    task = plugins.find_registered_task("nsynth-pitch").task
     names = task.target.names
 
     def moved(truth):
@@ -149,7 +149,7 @@ def test_what_is_measured_of_a_clip_is_measured_of_the_events_beside_it(tmp_path
 def test_slower_music_has_later_events(tmp_path):
     path = make(tmp_path, "mfcc", mini=True)
     facts = json.loads(path.read_text())
-    task = plugins.registered_task("gtzan-rhythm").task
+    task = plugins.find_registered_task("gtzan-rhythm").task
     scores = {metric.name: {**SAME} for metric in task.metrics}
     facts["perturbations"] = {"time-stretch": {"clips": 1, "left_out": 0, "scores": scores}}
     facts["selection"]["per_seed"] = facts["selection"]["per_seed"][:1]

@@ -29,12 +29,12 @@ from marble_bench.scoring.targets import Classes, Tags
 
 def _splits(clips=(40, 20), widths=(6, 6)):
     generator = torch.Generator().manual_seed(1)
-    made = []
+    found = []
     for count in clips:
         truth = torch.randint(0, 3, (count,), generator=generator)
         layers = [torch.randn(count, width, generator=generator) for width in widths]
-        made.append(trainer.Split(layers, torch.arange(count), truth))
-    return made
+        found.append(trainer.Split(layers, torch.arange(count), truth))
+    return found
 
 
 def _recipe(rules=MARBLE):
@@ -43,51 +43,51 @@ def _recipe(rules=MARBLE):
 
 def test_the_first_protocol_keeps_its_hash_and_jukemirs_grid_has_216_points():
     assert MARBLE.hash == "sha256:278050cd90ea647d3663b3a1eee3358225f3b08aa0fa9fa9ea511ecab3879028"  # of version 0.1's
-    assert len({rules.hash for rules in plugins.protocols().values()}) == len(plugins.protocols())
-    assert len(set(trainer.grid(JUKEMIR, (0,), False, 1))) == 216
-    assert len(trainer.grid(MARBLE, range(13), True, 3)) == 252
+    assert len({rules.hash for rules in plugins.find_protocols().values()}) == len(plugins.find_protocols())
+    assert len(set(trainer.build_grid(JUKEMIR, (0,), False, 1))) == 216
+    assert len(trainer.build_grid(MARBLE, range(13), True, 3)) == 252
     assert replace(MARBLE, dropouts=(0.1,)).hash != MARBLE.hash
 
 
 def test_a_run_that_died_goes_on_after_its_last_finished_block_with_the_same_result(tmp_path, monkeypatch):
-    monkeypatch.setattr(block, "threads_of", lambda _: 1)  # with more, which block ends first is not known
+    monkeypatch.setattr(block, "count_threads", lambda _: 1)  # with more, which block ends first is not known
     train, valid = _splits()
-    recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
+    recipe, probes = _recipe(), trainer.build_grid(MARBLE, (0, 1), True, 2)
     whole = trainer.fit(probes, train, valid, recipe, states="best")
-    kept = probe_cache.ProbeCacheFolder(tmp_path, "key")
+    cache = probe_cache.ProbeCacheFolder(tmp_path, "key")
 
     def dies(done, *_):
         if done >= 15:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        trainer.fit(probes, train, valid, recipe, progress=dies, states="best", probe_cache=kept)
-    files = set(kept.root.iterdir())
+        trainer.fit(probes, train, valid, recipe, progress=dies, states="best", probe_cache=cache)
+    files = set(cache.root.iterdir())
     assert files
     alive = []
     again = trainer.fit(
-        probes, train, valid, recipe, progress=lambda *now: alive.append(now), states="best", probe_cache=kept
+        probes, train, valid, recipe, progress=lambda *now: alive.append(now), states="best", probe_cache=cache
     )
     assert alive[0][:2] == (6, len(probes))  # the first block was there
-    assert set(kept.root.iterdir()) > files
+    assert set(cache.root.iterdir()) > files
     for one, other in zip(whole, again, strict=True):
         assert replace(one, state={}) == replace(other, state={})
         assert one.state.keys() == other.state.keys()
         assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
-    (damaged, *_) = kept.root.iterdir()
+    (damaged, *_) = cache.root.iterdir()
     content = damaged.read_bytes()
     for spoilt in (b"half", content[:-1] + bytes([content[-1] ^ 1])):  # cut short; one bit of a weight or of a score
         damaged.write_bytes(spoilt)
         with pytest.raises(DataError, match=damaged.name):
-            trainer.fit(probes, train, valid, recipe, states="best", probe_cache=kept)
+            trainer.fit(probes, train, valid, recipe, states="best", probe_cache=cache)
 
 
 def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
     train, valid = _splits()
-    recipe, probes = _recipe(), trainer.grid(MARBLE, (0, 1), True, 2)
+    recipe, probes = _recipe(), trainer.build_grid(MARBLE, (0, 1), True, 2)
     found = []
     for threads in (1, 3):
-        monkeypatch.setattr(block, "threads_of", lambda _, threads=threads: threads)
+        monkeypatch.setattr(block, "count_threads", lambda _, threads=threads: threads)
         seen: list[tuple[int, int, float, int]] = []
         fitted = trainer.fit(
             probes, train, valid, recipe, progress=lambda *now, seen=seen: seen.append(now), states="best"
@@ -99,14 +99,14 @@ def test_blocks_side_by_side_give_what_they_give_one_after_another(monkeypatch):
 
 
 def test_a_block_that_fails_ends_those_beside_it(monkeypatch):
-    monkeypatch.setattr(block, "threads_of", lambda _: 3)
+    monkeypatch.setattr(block, "count_threads", lambda _: 3)
     train, valid = _splits()
 
     def dies(*_):
         raise RuntimeError("of the watcher")
 
     with pytest.raises(RuntimeError, match="of the watcher"):
-        trainer.fit(trainer.grid(MARBLE, (0, 1), True, 2), train, valid, _recipe(), progress=dies)
+        trainer.fit(trainer.build_grid(MARBLE, (0, 1), True, 2), train, valid, _recipe(), progress=dies)
 
 
 def test_the_key_of_a_probe_cache_is_another_for_other_labels_or_facts():
@@ -122,7 +122,7 @@ def test_the_key_of_a_probe_cache_is_another_for_other_labels_or_facts():
 
 def test_only_each_seeds_best_keeps_its_weights_where_that_is_asked_for():
     train, valid = _splits()
-    fitted = trainer.fit(trainer.grid(MARBLE, (0, 1), False, 2), train, valid, _recipe(), states="best")
+    fitted = trainer.fit(trainer.build_grid(MARBLE, (0, 1), False, 2), train, valid, _recipe(), states="best")
     assert [one for one in fitted if one.state] == sorted(choose(fitted, 2), key=fitted.index)
 
 
@@ -226,9 +226,9 @@ def test_nan_and_infinity_are_told_by_layer_and_clip():
     features = Features(("a", "b", "c"), layers, np.array([0, 0, 1, 2, 3, 3]))
     with pytest.raises(DataError) as caught:
         checks.check_features(features, _clips("xyxy"))
-    told = str(caught.value).splitlines()
-    assert told[0] == "layer 'b' has NaN or infinity in 1 of 4 clips: c1"
-    assert told[1] == "layer 'c' has NaN or infinity in 1 of 4 clips: c3"
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "layer 'b' has NaN or infinity in 1 of 4 clips: c1"
+    assert lines[1] == "layer 'c' has NaN or infinity in 1 of 4 clips: c3"
 
 
 def test_constant_layers_and_absent_labels_are_marked():
@@ -260,14 +260,14 @@ def test_a_probe_that_does_not_fit_alone_is_told_with_its_size(monkeypatch):
     train, valid = _splits()
     monkeypatch.setattr(memory, "free_bytes", lambda _: 50_000)
     with pytest.raises(BenchError, match=r"a single probe with 0.1 MB .* does not fit the 0.1 MB"):
-        trainer.fit(trainer.grid(MARBLE, (0,), False, 1), train, valid, _recipe())
+        trainer.fit(trainer.build_grid(MARBLE, (0,), False, 1), train, valid, _recipe())
 
 
 @pytest.mark.parametrize("rules", [MARBLE, LINEAR], ids=lambda rules: rules.name)
 def test_a_grid_in_which_everything_diverged_is_an_error(rules):
     train, valid = _splits()
     wild = [each * float("inf") for each in train.layers] if rules is LINEAR else train.layers
-    probes = [replace(p, learning_rate=1e38) for p in trainer.grid(rules, (0,), False, 1)]
+    probes = [replace(p, learning_rate=1e38) for p in trainer.build_grid(rules, (0,), False, 1)]
     fitted = trainer.fit(probes, replace(train, layers=wild), valid, _recipe(rules))
     assert all(one.diverged for one in fitted)
     with pytest.raises(DataError, match="every probe of seed 0 diverged"):

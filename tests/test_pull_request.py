@@ -133,10 +133,10 @@ def test_a_hostile_branch_is_judged_by_the_base_and_nothing_of_it_runs(upstream,
     (forged,) = set((upstream / "results").rglob("toy-task.*.json")) - {standing}
     record = json.loads(forged.read_text())
     record["scores"]["accuracy"].update(test=1.0, per_seed=[1.0])
-    record["digests"]["record"] = results.digest_of(record)
+    record["digests"]["record"] = results.compute_digest(record)
     forged.write_text(json.dumps(record, indent=1))
     record["task"]["name"] = str(forged.parent.relative_to(upstream) / "evil.py")
-    record["digests"]["record"] = results.digest_of(record)
+    record["digests"]["record"] = results.compute_digest(record)
     forged.with_name("evil.py.mini.json").write_text(json.dumps(record, indent=1))
     forged.with_name("evil.py").write_text(evil)
     shutil.copy(TOY_TASK, forged.with_name("task.json.py"))
@@ -151,7 +151,7 @@ def test_a_hostile_branch_is_judged_by_the_base_and_nothing_of_it_runs(upstream,
     large = forged.with_name("large.json")
     large.write_bytes(b" " * (5 << 20))
     standing.write_text(standing.read_text().replace("toy", "joy"))
-    results.table_path(standing, "grid").unlink()
+    results.find_table_path(standing, "grid").unlink()
     for name in ("records/validation.py", "records/results.py", "cli/results.py", "cli/__init__.py", "__init__.py"):
         assert (ROOT / "marble_bench" / name).is_file()
         (upstream / "marble_bench" / name).parent.mkdir(parents=True, exist_ok=True)

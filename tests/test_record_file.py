@@ -35,7 +35,7 @@ def _table(path, truth_of, outputs_of, tracks=12, seeds=2):
          "outputs": outputs_of(seed, index)}
         for seed in range(seeds) for index in order
     ]  # fmt: skip
-    pd.DataFrame(rows).to_parquet(results.table_path(path, "predictions"), index=False)
+    pd.DataFrame(rows).to_parquet(results.find_table_path(path, "predictions"), index=False)
 
 
 @pytest.fixture
@@ -46,7 +46,7 @@ def one(tmp_path):
 
 
 def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch):
-    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (POOLED_F, "clip"))
+    monkeypatch.setattr(record_file, "find_metric", lambda record, name: (POOLED_F, "clip"))
     _table(one.path, lambda i: [0.5 * k for k in range(20 + i)], lambda s, i: [15.0 + i - s, 20.0, 20.0 + i])
     found = record_file.read_predictions(one, "f1")
     assert found.outputs.shape == (2, 12, 3)
@@ -54,13 +54,13 @@ def test_beats_are_counts_of_each_track_and_times_of_any_number(one, monkeypatch
     hits = np.array([[15 + i - s for i in range(12)] for s in range(2)])
     expected = 2 * hits.sum(axis=1) / (12 * 20 + sum(20 + i for i in range(12)))
     assert found.metric.compute(found.outputs, found.truth).tolist() == pytest.approx(expected.tolist())
-    assert record_file.alike([found, found])
+    assert record_file.are_alike([found, found])
     low, high = statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
     assert low < expected.mean() < high
 
 
 def test_a_silent_stem_has_no_score_and_a_mixture_no_truth(one, monkeypatch):
-    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (MEAN_DB, "clip"))
+    monkeypatch.setattr(record_file, "find_metric", lambda record, name: (MEAN_DB, "clip"))
     _table(one.path, lambda i: [], lambda s, i: [float("nan") if i == 3 else 4.0 + i / 10])
     found = record_file.read_predictions(one, "sdr")
     assert found.truth.shape == (12, 0)
@@ -71,12 +71,12 @@ def test_a_silent_stem_has_no_score_and_a_mixture_no_truth(one, monkeypatch):
 
 
 def test_tracks_with_other_beats_are_not_the_same_tracks(one, monkeypatch):
-    monkeypatch.setattr(record_file, "metric_of", lambda record, name: (POOLED_F, "clip"))
+    monkeypatch.setattr(record_file, "find_metric", lambda record, name: (POOLED_F, "clip"))
     found = []
     for shift in (0.0, 0.1):
         _table(one.path, lambda i, shift=shift: [shift + k for k in range(9)], lambda s, i: [5.0, 9.0, 9.0])
         found.append(record_file.read_predictions(one, "f1"))
-    assert not record_file.alike(found)
+    assert not record_file.are_alike(found)
 
 
 def test_answers_come_back_to_the_last_digit(one):
@@ -90,23 +90,23 @@ def test_answers_come_back_to_the_last_digit(one):
 
 
 def test_seeds_with_other_clips_are_an_error(one):
-    frame = pd.read_parquet(results.table_path(one.path, "predictions"))
-    frame.iloc[:-1].to_parquet(results.table_path(one.path, "predictions"), index=False)
+    frame = pd.read_parquet(results.find_table_path(one.path, "predictions"))
+    frame.iloc[:-1].to_parquet(results.find_table_path(one.path, "predictions"), index=False)
     with pytest.raises(DataError, match="seeds have not the same clips"):
         record_file.read_predictions(one, "accuracy")
 
 
 def test_what_is_not_stored_is_none(one):
-    assert record_file.metric_of(one.record, "weighted_ensemble") is None
+    assert record_file.find_metric(one.record, "weighted_ensemble") is None
     assert record_file.read_predictions(one, "no_such_score") is None
-    results.table_path(one.path, "predictions").unlink()
+    results.find_table_path(one.path, "predictions").unlink()
     assert record_file.read_predictions(one, "accuracy") is None
 
 
 @pytest.mark.slow
 def test_scores_by_recording_are_made_of_outputs_averaged_over_its_clips(tmp_path):
     path = make(tmp_path / "results", "one", task="vocalset-singer", mini=True)
-    table = results.table_path(path, "predictions")
+    table = results.find_table_path(path, "predictions")
     frame = pd.read_parquet(table)
     # two clips to a recording, with one truth
     frame = frame[frame["split"] == "test"]

@@ -64,21 +64,21 @@ def _mutations():
     yield full
     for place in _leaves(full):
         for value in STRANGE:
-            made = copy.deepcopy(full)
-            _at(made, place[:-1])[place[-1]] = value
-            yield made
-        made = copy.deepcopy(full)
-        del _at(made, place[:-1])[place[-1]]
-        yield made
+            changed = copy.deepcopy(full)
+            _at(changed, place[:-1])[place[-1]] = value
+            yield changed
+        changed = copy.deepcopy(full)
+        del _at(changed, place[:-1])[place[-1]]
+        yield changed
         if isinstance(_at(full, place), dict):
-            made = copy.deepcopy(full)
-            _at(made, place)["extra"] = 1
-            yield made
+            changed = copy.deepcopy(full)
+            _at(changed, place)["extra"] = 1
+            yield changed
 
 
 def test_the_schema_is_generated_from_the_classes():
-    assert schema.FILE.read_text() == schema.dumps()  # python -m marble_bench.records.schema writes it
-    jsonschema.Draft202012Validator.check_schema(schema.schema())
+    assert schema.FILE.read_text() == schema.format_schema()  # python -m marble_bench.records.schema writes it
+    jsonschema.Draft202012Validator.check_schema(schema.build_schema())
 
 
 _ABOVE_ZERO = {"exclusiveMinimum": 0, "items": {"exclusiveMinimum": 0}}
@@ -97,9 +97,9 @@ REFUSED_SINCE = {
 
 def _by_hand():
     """The last schema before it was generated, with what is refused since."""
-    made = json.loads((GOLDEN / "record.schema.by-hand.json").read_text())
+    facts = json.loads((GOLDEN / "record.schema.by-hand.json").read_text())
     more = {part: {"properties": fields} for part, fields in REFUSED_SINCE.items()}
-    return jsonschema.Draft202012Validator({**made, "allOf": [*made.get("allOf", []), {"properties": more}]})
+    return jsonschema.Draft202012Validator({**facts, "allOf": [*facts.get("allOf", []), {"properties": more}]})
 
 
 @pytest.mark.parametrize("every", [13, pytest.param(1, marks=pytest.mark.slow)])
@@ -110,7 +110,9 @@ def test_what_the_schema_written_by_hand_refused_the_classes_refuse(every):
     for facts in itertools.islice(_mutations(), 0, None, every):
         # an empty curve is in no record that a run wrote, which leaves an empty part out
         right = by_hand.is_valid(facts) and facts.get("few_shot") != []
-        assert (not schema.faults(facts)) == right, schema.faults(facts) or next(by_hand.iter_errors(facts)).message
+        assert (not schema.find_faults(facts)) == right, (
+            schema.find_faults(facts) or next(by_hand.iter_errors(facts)).message
+        )
         counts[right] += 1
     assert counts[False] > 1000 / every
     assert counts[True] > 100 / every
@@ -137,14 +139,14 @@ def test_what_the_schema_written_by_hand_refused_the_classes_refuse(every):
 def test_what_is_wrong_with_a_record_is_told_by_field_and_value(change, words):
     facts = json.loads(NEWEST.read_text())
     change(facts)
-    assert any(words in line for line in schema.faults(facts))
+    assert any(words in line for line in schema.find_faults(facts))
 
 
 def test_every_fault_of_a_record_is_told_at_once():
     facts = json.loads(NEWEST.read_text())
     facts["data"]["mini"] = "no"
     facts["cost"]["probe_s"] = -1
-    assert [line.partition(":")[0] for line in schema.faults(facts)] == ["cost.probe_s", "data.mini"]
+    assert [line.partition(":")[0] for line in schema.find_faults(facts)] == ["cost.probe_s", "data.mini"]
 
 
 # Records of older versions.
@@ -152,18 +154,18 @@ def test_every_fault_of_a_record_is_told_at_once():
 
 @pytest.mark.parametrize("path", KEPT, ids=lambda path: path.stem)
 def test_a_record_of_every_version_is_read_in_the_form_of_today(path):
-    told = json.loads(path.read_text())
+    facts = json.loads(path.read_text())
     stored = results.read(path)
     made = to_json(stored.record)
-    assert list(results.differences(told, {key: made[key] for key in told})) == [
+    assert list(results.list_differences(facts, {key: made[key] for key in facts})) == [
         f"scores.accuracy.std: none -> {statistics.stdev(score['per_seed']):.4g}"
-        for score in told["scores"].values()
+        for score in facts["scores"].values()
         if "std" not in score
     ]
-    assert [key for key in made if key in told] == list(told)  # in the same order
-    assert made.keys() <= told.keys() | {"few_shot", "perturbations", "identity", "digests"}
-    if "digests" in told:
-        assert stored.digest == told["digests"]["record"]  # a migration is no edit
+    assert [key for key in made if key in facts] == list(facts)  # in the same order
+    assert made.keys() <= facts.keys() | {"few_shot", "perturbations", "identity", "digests"}
+    if "digests" in facts:
+        assert stored.digest == facts["digests"]["record"]  # a migration is no edit
 
 
 def test_the_kept_records_are_of_different_forms():
@@ -185,7 +187,7 @@ def test_the_kept_records_are_of_different_forms():
 
 
 def test_the_newest_form_is_written_byte_for_byte_as_it_was():
-    assert results.dumps(results.read(NEWEST).record) == NEWEST.read_text()
+    assert results.format_json(results.read(NEWEST).record) == NEWEST.read_text()
 
 
 def test_a_record_from_before_absent_clips_were_counted_counts_those_it_names():
@@ -376,28 +378,28 @@ def test_a_key_twice_among_many_is_found_at_once():
     many = ",".join(f'"k{index}":1' for index in range(100_000))
     started = time.process_time()
     with pytest.raises(ValueError, match="the key 'k7' twice"):
-        results.loads(f'{{{many},"k7":1}}')
+        results.parse_json(f'{{{many},"k7":1}}')
     assert time.process_time() - started < 5  # seconds; it took hours
 
 
 def test_a_perturbation_that_nobody_has_is_a_fact_that_is_not_so():
     facts = json.loads(NEWEST.read_text())
     facts["perturbations"] = {"x": {"clips": 0, "left_out": 40, "scores": {}}}
-    assert any("no perturbation is called 'x'" in words for _, words in claims.disagreements(from_json(facts)))
+    assert any("no perturbation is called 'x'" in words for _, words in claims.find_disagreements(from_json(facts)))
 
 
 def test_the_digest_of_an_encoder_without_weights_is_that_of_its_facts():
     facts = json.loads(NEWEST.read_text())
     assert facts["model"]["name"] == "mfcc"
-    assert not [words for _, words in origins.disagreements(from_json(facts), None) if "weights_sha256" in words]
+    assert not [words for _, words in origins.find_disagreements(from_json(facts), None) if "weights_sha256" in words]
     facts["model"]["weights_sha256"] = "ab" * 32
-    assert [kind for kind, words in origins.disagreements(from_json(facts), None) if "weights_sha256" in words] == [
-        "facts"
-    ]
+    assert [
+        kind for kind, words in origins.find_disagreements(from_json(facts), None) if "weights_sha256" in words
+    ] == ["facts"]
 
 
 def _kinds(facts):
-    return {kind for kind, _ in origins.disagreements(from_json(facts), None)}
+    return {kind for kind, _ in origins.find_disagreements(from_json(facts), None)}
 
 
 def test_a_record_without_identity_is_a_warning_of_old_versions_alone():
@@ -421,16 +423,16 @@ def test_a_record_without_identity_is_a_warning_of_old_versions_alone():
 def test_the_version_of_a_record_is_compared_with_the_one_that_is_here(version, kinds):
     facts = json.loads(NEWEST.read_text())
     facts["suite"]["version"] = version
-    found = origins.disagreements(from_json(facts), None)
+    found = origins.find_disagreements(from_json(facts), None)
     assert {kind for kind, words in found if kind == "later version" or "suite.version" in words} == kinds
 
 
 def test_reasons_of_a_later_version_are_not_judged():
     facts = json.loads(NEWEST.read_text())
     facts["why_not"].append("a reason of tomorrow")
-    assert "facts" in {kind for kind, _ in claims.disagreements(from_json(facts))}
+    assert "facts" in {kind for kind, _ in claims.find_disagreements(from_json(facts))}
     facts["suite"]["version"] = "99"
-    assert "facts" not in {kind for kind, _ in claims.disagreements(from_json(facts))}
+    assert "facts" not in {kind for kind, _ in claims.find_disagreements(from_json(facts))}
 
 
 def test_a_few_shot_curve_and_keys_that_a_rerun_does_not_give_are_named(tmp_path):
@@ -468,17 +470,17 @@ MANY = {
 def test_a_record_tells_of_no_more_than_can_be_asked_about(what):
     facts = json.loads(NEWEST.read_text())
     MANY[what](facts, 0)
-    assert schema.faults(facts) == []
+    assert schema.find_faults(facts) == []
     MANY[what](facts, 1)
-    (line,) = schema.faults(facts)
+    (line,) = schema.find_faults(facts)
     assert "of them, and no record has more" in line
 
 
 def test_of_a_long_record_the_first_fault_is_told_and_jsonschema_is_not_asked(monkeypatch):
-    monkeypatch.setattr(schema, "_validator", lambda: pytest.fail("it would take minutes"))
+    monkeypatch.setattr(schema, "_build_validator", lambda: pytest.fail("it would take minutes"))
     facts = json.loads(NEWEST.read_text())
     facts["data"]["missing"] = ["a"] * 30_000 + ["\x1b"]
-    assert schema.faults(facts) == ["data.missing[30000]: a name, text or digest that no record has"]
+    assert schema.find_faults(facts) == ["data.missing[30000]: a name, text or digest that no record has"]
 
 
 def test_a_perturbed_score_is_a_score_of_the_record():
@@ -487,11 +489,11 @@ def test_a_perturbed_score_is_a_score_of_the_record():
     facts["perturbations"] = {"noise": {"clips": 9, "left_out": 0, "scores": {"super": lost}}}
     record = from_json(facts)
     words = "super is scored on changed clips, and is no score of the record"
-    assert [kind for kind, told in claims.disagreements(record) if words in told] == ["impossible"]
+    assert [kind for kind, told in claims.find_disagreements(record) if words in told] == ["impossible"]
     with pytest.raises(DataError, match="super on changed clips, and no such score"):
         _check_perturbed_scores(record)
 
 
 def test_of_many_faults_of_one_kind_the_first_are_told_and_the_others_counted():
-    found = list(validation._shortened([("counts", str(i)) for i in range(40_000)] + [("facts", "x")] * 2))
+    found = list(validation._shorten([("counts", str(i)) for i in range(40_000)] + [("facts", "x")] * 2))
     assert found == [*(("counts", str(i)) for i in range(5)), ("facts", "x"), ("counts", "and 39,995 more")]

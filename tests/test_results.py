@@ -39,7 +39,7 @@ def test_what_differs_between_two_records_is_told_in_short_lines():
         "selection": {"per_seed": [choice, {**choice, "seed": 1, "valid": 2 / 3 + 1e-15}]},
         "cost": {"probe_s": 3},
     }
-    assert list(results.differences(old, new)) == [
+    assert list(results.list_differences(old, new)) == [
         f"data.fingerprint: sha256:{'a' * 30}... -> sha256:{'b' * 30}...",
         "data.marks: none -> [odd]",
         "data.mini: False -> none",
@@ -69,7 +69,7 @@ def _edit(path, change, reseal=False):
     record = json.loads(path.read_text())
     change(record)
     if reseal:
-        record["digests"]["record"] = results.digest_of(record)
+        record["digests"]["record"] = results.compute_digest(record)
     path.write_text(json.dumps(record, indent=1))
 
 
@@ -209,7 +209,7 @@ def test_a_truncated_file_is_told_from_a_foreign_one(record, verdicts):
 
 @pytest.mark.slow
 def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
-    predictions = results.table_path(record, "predictions")
+    predictions = results.find_table_path(record, "predictions")
     frame = pd.read_parquet(predictions)
     frame["outputs"] = frame["outputs"].map(lambda row: np.roll(row, 1))
     frame.to_parquet(predictions, index=False)
@@ -222,7 +222,7 @@ def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
     predictions.unlink()
     (kinds,) = verdicts()[0].values()
     assert "gtzan.predictions.parquet is not beside it" in kinds["tables"]
-    pd.DataFrame({"a": [1]}).to_parquet(results.table_path(record, "grid"))
+    pd.DataFrame({"a": [1]}).to_parquet(results.find_table_path(record, "grid"))
     (kinds,) = verdicts()[0].values()
     assert "edited" in kinds
     assert "tables" in kinds
@@ -264,7 +264,7 @@ def test_a_table_of_any_other_form_is_a_verdict_and_the_next_record_gets_its_own
     tmp_path, verdicts, task, kind, change
 ):
     broken, whole = (make(tmp_path / "results", name, task, seed=seed) for seed, name in enumerate(("broken", "whole")))
-    table = results.table_path(broken, kind)
+    table = results.find_table_path(broken, kind)
     change(pd.read_parquet(table)).to_parquet(table, index=False)
     found, code = verdicts()
     kinds = {path.split("/")[1]: words for path, words in found.items()}
@@ -331,7 +331,7 @@ def test_answers_with_noise_on_them_are_a_warning_until_they_might_be_another_mo
 ):
     """noise: its deviation as a share of the outputs', so that they correlate at 1 / sqrt(1 + noise^2)."""
     make(tmp_path / "results", "one")
-    outputs, random = made_records._outputs, torch.Generator().manual_seed(7)
+    outputs, random = made_records._draw_outputs, torch.Generator().manual_seed(7)
 
     def noisy(*given):
         made = outputs(*given)  # of the same seed, so those of the first record
@@ -339,7 +339,7 @@ def test_answers_with_noise_on_them_are_a_warning_until_they_might_be_another_mo
         centred = centred - centred.mean(dim=1, keepdim=True)
         return made + noise * centred.std() * torch.randn(made.shape, generator=random)
 
-    monkeypatch.setattr(made_records, "_outputs", noisy)
+    monkeypatch.setattr(made_records, "_draw_outputs", noisy)
     make(tmp_path / "results", "two", weights="f" * 64)
     found, code = verdicts()
     (one, two) = ([path for path in found if f"/{name}/" in path] for name in ("one", "two"))
@@ -373,7 +373,7 @@ def test_a_pipe_or_a_folder_in_a_records_place_is_a_line_and_is_not_waited_for(r
 
 
 def test_a_class_is_a_whole_number(record, verdicts):
-    path = results.table_path(record, "predictions")
+    path = results.find_table_path(record, "predictions")
     frame = pd.read_parquet(path)
     frame["truth"] = [[value + 0.5 for value in truth] for truth in frame["truth"]]
     frame.to_parquet(path, index=False)

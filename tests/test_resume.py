@@ -124,9 +124,9 @@ def test_beats_go_on_after_the_last_finished_seed(bench, tmp_path, monkeypatch):
 
 @pytest.mark.slow
 def test_separators_go_on_after_the_last_finished_block(bench, tmp_path, monkeypatch):
-    told = stems.rules_of
+    told = stems.find_rules
     quick = {"max_epochs": 1, "mixtures_per_track": 1, "hidden": 16}
-    monkeypatch.setattr(stems, "rules_of", lambda *asked: replace(told(*asked), **quick))
+    monkeypatch.setattr(stems, "find_rules", lambda *asked: replace(told(*asked), **quick))
     monkeypatch.setattr(separation, "BLOCK_BYTES", 1)  # a separator each
     arguments = ("run", "--model", "logmel", "--task", "musdb", "--mini", "--seeds", 1, "--limit", 1, "--json")
     _a_run_that_dies_goes_on(bench, tmp_path, monkeypatch, separation, (*arguments, "--device", "cpu"), 4)
@@ -169,7 +169,7 @@ def _from(store):
 
 
 def _key(inputs=INPUTS, config=None, rules=None):
-    return probe_cache.digest(identity.probe_cache_facts(inputs, config or _asked(), rules))
+    return probe_cache.digest(identity.list_probe_cache_facts(inputs, config or _asked(), rules))
 
 
 @pytest.mark.parametrize(

@@ -18,7 +18,7 @@ from marble_bench.core.task import Clip
 from marble_bench.data import corpus
 from marble_bench.data.examples import Example, Examples
 from marble_bench.data.hf import dataset
-from marble_bench.data.times import within_clip
+from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features.frames import Frames, Sound
 from marble_bench.features.store import Span
@@ -114,27 +114,27 @@ def _inputs(clips, sounds=()):
 
 def test_what_lies_behind_the_end_is_left_out_and_what_lies_far_behind_is_refused():
     clip = Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), (0.5, 10.1)))
-    kept, beyond = within_clip(Events(), clip, 10.0)
-    assert kept.target == ((0.5, 1.0), (0.5,))
+    inside, beyond = clip_annotation(Events(), clip, 10.0)
+    assert inside.target == ((0.5, 1.0), (0.5,))
     assert beyond == 2
-    assert within_clip(Events(), clip, 11.0) == (clip, 0)
+    assert clip_annotation(Events(), clip, 11.0) == (clip, 0)
     with pytest.raises(DataError, match=r"lasts 5\.00 s and is annotated up to 10\.10 s"):
-        within_clip(Events(), clip, 5.0)
+        clip_annotation(Events(), clip, 5.0)
     with pytest.raises(DataError, match="fewer than two events"):
-        within_clip(Events(), Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
+        clip_annotation(Events(), Clip("a", "train", "a.wav", ((9.0, 10.1), None)), 10.0)
 
 
 def test_a_clip_that_lost_events_is_marked_and_no_known_fault_which_would_count_it_as_left_out(monkeypatch):
     sounds = [Sound(name, Span(name, "0:"), 10.0, lambda rate: None) for name in "ab"]
     clips = [Clip("a", "train", "a.wav", ((0.5, 1.0, 10.1), None)), Clip("b", "train", "b.wav", ((0.5, 1.0), None))]
     data = _inputs(clips, sounds)
-    monkeypatch.setattr(inputs, "encoder_frames", lambda *_: data)
-    said = []
-    found, warnings = kind.read_inputs(_config(), SimpleNamespace(say=said.append), frame_layers.Layers((), ()))
+    monkeypatch.setattr(inputs, "extract_all_frames", lambda *_: data)
+    messages = []
+    found, warnings = kind.read_inputs(_config(), SimpleNamespace(say=messages.append), frame_layers.Layers((), ()))
     assert [target[0] for target in found.examples.targets] == [(0.5, 1.0), (0.5, 1.0)]
     assert found.coverage.faults == []
     assert warnings == ["clip 'a': 1 events behind the end at 10.00 s left out"]
-    assert said == [f"warning: {warnings[0]}"]
+    assert messages == [f"warning: {warnings[0]}"]
 
 
 def _tapped(beats, downbeats):
@@ -183,7 +183,7 @@ def test_probes_are_chosen_by_the_score_that_the_task_names_first(monkeypatch):
         return [[[dict(list(found[one.probe.name].items())[:parts])] for one in able]]
 
     fitted = [_TrainedProbe(probe) for probe in probes]
-    monkeypatch.setattr(kind, "framesets", lambda target, found, scale: {"train": None, "valid": None})
+    monkeypatch.setattr(kind, "make_framesets", lambda target, found, scale: {"train": None, "valid": None})
     monkeypatch.setattr(frame_labels.Decoder, "decode", decoded)
     monkeypatch.setattr(framewise, "fit", lambda *_: fitted)
     task = plugins.find_task("gtzan-rhythm").task
@@ -209,20 +209,20 @@ def test_a_clip_with_a_bad_target_is_named_before_any_is_encoded(monkeypatch):
     monkeypatch.setattr(inputs, "to_encode", lambda *_: ready)
     config = _config()
     with pytest.raises(DataError) as caught:
-        inputs.encoder_frames(config, None, (0,))
-    told = str(caught.value).splitlines()
-    assert told[0] == "2 of 3 clips cannot be used:"
-    assert told[1:3] == [
+        inputs.extract_all_frames(config, None, (0,))
+    lines = str(caught.value).splitlines()
+    assert lines[0] == "2 of 3 clips cannot be used:"
+    assert lines[1:3] == [
         "  clip 'back' has beat times that are not finite, negative or not ascending",
         "  clip 'none' has no beats annotated, which a task of beats needs",
     ]
-    assert "--allow-missing" in told[3]
+    assert "--allow-missing" in lines[3]
     allowing = _config(allow_missing=True)
     assert list(inputs._check_labels(allowing.data, found)) == ["back", "none"]
 
 
 def test_labels_stand_in_the_frame_of_a_beat_and_its_neighbours():
-    made = frame_labels.labels(Events(), ((0.0, 0.1), None), 12, 75.0)
+    made = frame_labels.align_labels(Events(), ((0.0, 0.1), None), 12, 75.0)
     assert made[:, 0].tolist() == [1, 1, 0, 0, 0, 0, 0, 1, 1, 1, 0, 0]  # 0.1 s x 75 = 7.5, to even: frame 8
     assert np.isnan(made[:, 1]).all()
 
@@ -268,21 +268,21 @@ def _encoder(*layers):
 
 def test_all_means_the_layers_with_frames_and_a_vector_for_a_window_is_refused():
     mixed = _encoder(Layer("a", 4, 50.0), Layer("patch", 4, 1 / 3), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert frame_layers.layers_of(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
+    assert frame_layers.select_layers(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
     with pytest.raises(UsageError, match=r"e: layer patch has frames .*--layers a, b, c"):
-        frame_layers.layers_of(mixed, [1], False, everything=False)
+        frame_layers.select_layers(mixed, [1], False, everything=False)
     with pytest.raises(UsageError, match="choose another model"):
-        frame_layers.layers_of(_encoder(Layer("one", 4)), [0], False, everything=True)
+        frame_layers.select_layers(_encoder(Layer("one", 4)), [0], False, everything=True)
 
 
 def test_the_sum_runs_over_layers_of_one_rate_and_needs_no_single_layers():
     deep = _encoder(*stack(4, 8, 50.0))
-    found = frame_layers.layers_of(deep, [], True, everything=False)
+    found = frame_layers.select_layers(deep, [], True, everything=False)
     assert (found.single, found.summed, found.stored) == ((), (1, 2, 3), [1, 2, 3])
     uneven = _encoder(Layer("a", 4, 50.0), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
-    assert frame_layers.layers_of(uneven, [0, 1, 2], True, everything=True).summed == ()
+    assert frame_layers.select_layers(uneven, [0, 1, 2], True, everything=True).summed == ()
     with pytest.raises(UsageError, match="no two layers with frames"):
-        frame_layers.layers_of(uneven, [], True, everything=False)
+        frame_layers.select_layers(uneven, [], True, everything=False)
 
 
 def test_a_model_without_frames_and_a_protocol_without_such_probes_are_refused_before_work(bench):

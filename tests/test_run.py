@@ -7,12 +7,12 @@ import jsonschema
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, toy_module
+from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, load_toy_module
 
 from marble_bench.features import pipeline
 from marble_bench.protocols.linear import PROTOCOL as LINEAR
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
-from marble_bench.records.schema import schema
+from marble_bench.records.schema import build_schema
 from marble_bench.runs import run
 from marble_bench.runs.kinds.kind import choose
 
@@ -22,7 +22,7 @@ def corpus_dir(tmp_path):
     """The toy corpus, whole, in a folder of its own."""
     folder = tmp_path / "corpus"
     folder.mkdir()
-    toy_module().write(folder)
+    load_toy_module().write(folder)
     return folder
 
 
@@ -31,7 +31,7 @@ def test_a_run_writes_a_record_of_the_declared_form_with_grid_and_predictions(to
     ended = toy("--mini")
     assert ended.code == 0, ended.err
     record = ended.record
-    jsonschema.validate(record, schema())
+    jsonschema.validate(record, build_schema())
     assert record["data"]["clips"] == {"train": 24, "valid": 12, "test": 15}
     assert record["selection"]["probes"] == 3 * (3 + 1) * len(MARBLE.learning_rates)
     (path,) = (tmp_path / "results").glob("*/*/*/*.json")

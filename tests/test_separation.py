@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import torch
 from marble_bench.probes import grid
-from museval_alone import museval_measures
+from museval_alone import load_museval_measures
 
 from marble_bench.core.task import Clip, Separation
 from marble_bench.data.examples import Example, Examples
@@ -61,7 +61,7 @@ def _stems(random, sources=2, seconds=4.3):
 
 
 def _museval(true, guess):
-    values = museval_measures().bss_eval(true, guess, window=RATE, hop=RATE, compute_permutation=False)
+    values = load_museval_measures().bss_eval(true, guess, window=RATE, hop=RATE, compute_permutation=False)
     return dict(zip(MEASURES, values[:4], strict=True))
 
 
@@ -150,9 +150,11 @@ def test_medians_and_means_leave_out_what_is_not_there():
 
 def test_the_wiener_step_is_open_unmixs(spectra, golden):
     mixture = torch.view_as_complex(golden["wiener:mixture"])  # channels are alike in one bin
-    single = torch.view_as_real(spectra.wiener(golden["wiener:magnitude"], mixture))
+    single = torch.view_as_real(spectra.filter_wiener(golden["wiener:magnitude"], mixture))
     torch.testing.assert_close(single.double(), golden["wiener:stem"], atol=1e-5, rtol=1e-6)
-    double = torch.view_as_real(spectra.wiener(golden["wiener:magnitude"].double(), mixture.to(torch.complex128)))
+    double = torch.view_as_real(
+        spectra.filter_wiener(golden["wiener:magnitude"].double(), mixture.to(torch.complex128))
+    )
     # open-unmix's own pi has single precision
     torch.testing.assert_close(double, golden["wiener:stem"], atol=1e-5, rtol=1e-6)
 
@@ -161,7 +163,7 @@ def test_where_the_mixture_is_silent_so_is_the_stem(spectra, golden):
     mixture = torch.view_as_complex(golden["wiener:mixture"]).clone()
     mixture[4], mixture[7, 2, 0] = 0, 0
     magnitude = golden["wiener:magnitude"] * (mixture.abs().sum(dim=-1) > 0)
-    stem = spectra.wiener(magnitude, mixture)
+    stem = spectra.filter_wiener(magnitude, mixture)
     assert (stem[4] == 0).all()
     assert torch.view_as_real(stem).isfinite().all()
 
@@ -201,9 +203,9 @@ def test_pieces_of_a_spectrogram_and_the_way_back_are_torchs(spectra):
     sound = torch.randn(2, 9001, generator=torch.Generator().manual_seed(0))
     window = torch.hann_window(RULES.n_fft)
     whole = torch.stft(sound, RULES.n_fft, RULES.hop, window=window, return_complex=True)
-    parts = list(spectra.spectra(sound, RULES, 37))
+    parts = list(spectra.compute_spectra(sound, RULES, 37))
     torch.testing.assert_close(torch.cat(parts), whole.permute(2, 1, 0))
-    torch.testing.assert_close(spectra.magnitudes(sound, RULES), whole.abs().mean(dim=0).T)
+    torch.testing.assert_close(spectra.compute_magnitudes(sound, RULES), whole.abs().mean(dim=0).T)
     scaled = [part * 0.5 for part in parts]
     back, first = spectra.Resynthesis(9001, 2, RULES, "cpu"), 0
     for part in scaled:
@@ -251,7 +253,7 @@ def material(probe, spectra, tmp_path_factory):
         return np.stack(parts).astype(np.float32)
 
     def features(stems):
-        loud = np.log(spectra.magnitudes(torch.from_numpy(stems), RULES).mean(dim=2).T.numpy() + 1e-3)
+        loud = np.log(spectra.compute_magnitudes(torch.from_numpy(stems), RULES).mean(dim=2).T.numpy() + 1e-3)
         noisy = loud + random.normal(size=loud.shape)
         return noisy.astype(np.float16), loud.astype(np.float16)
 
@@ -268,7 +270,7 @@ def material(probe, spectra, tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def fitted(probe, material):
-    probes = grid.grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0, 1], True, 2, 2)
+    probes = grid.build_grid(replace(MARBLE, learning_rates=RULES.learning_rates), [0, 1], True, 2, 2)
     return probes, probe.fit(probes, material, RULES)
 
 

@@ -51,9 +51,9 @@ def test_clips_counted_twice_score_as_clips_that_are_there_twice(metric):
     random = np.random.default_rng(0)
     outputs, truth = _data(metric.name, random)
     counts = random.integers(0, 4, (5, 40)).astype(np.float32)
-    found = statistics.rescored(metric, outputs, truth, counts)
+    found = statistics.rescore(metric, outputs, truth, counts)
     one_by_one = Metric(**{**vars(metric), "weighted": None})
-    expected = statistics.rescored(one_by_one, outputs, truth, counts)
+    expected = statistics.rescore(one_by_one, outputs, truth, counts)
     assert found == pytest.approx(expected, nan_ok=True)
     assert found.shape == (5, 2)
 
@@ -63,7 +63,7 @@ def test_weighted_scores_are_sklearns():
     weight = random.integers(1, 4, 40).astype(np.float32)
 
     def ours(metric, outputs, truth):
-        return statistics.rescored(metric, outputs, truth, weight[None])[0]
+        return statistics.rescore(metric, outputs, truth, weight[None])[0]
 
     outputs, truth = _data("accuracy", random)
     expected = [accuracy_score(truth, each.argmax(dim=1), sample_weight=weight) for each in outputs]
@@ -84,16 +84,16 @@ def test_bca_is_scipys_where_both_use_the_normal_levels():
     again = stats.bootstrap((values,), np.mean, n_resamples=0, method="BCa", bootstrap_result=theirs)
     jackknife = (values.sum() - values) / 29
     normal = 2 * stats.t.cdf(stats.norm.ppf(0.975) / np.sqrt(30 / 29), 29) - 1  # where our t tail is 1.96
-    ours = statistics.bca(values.mean(), theirs.bootstrap_distribution, jackknife, level=normal)
+    ours = statistics.compute_bca_interval(values.mean(), theirs.bootstrap_distribution, jackknife, level=normal)
     assert ours == pytest.approx(again.confidence_interval)
-    wider = statistics.bca(values.mean(), theirs.bootstrap_distribution, jackknife)
+    wider = statistics.compute_bca_interval(values.mean(), theirs.bootstrap_distribution, jackknife)
     assert wider[0] < ours[0]
     assert ours[1] < wider[1]
 
 
 def test_bootstrap_samples_draw_whole_groups_as_often_as_chance_would():
     groups = ["a", "b", "a", "c", "b", "d"]
-    counts = statistics.drawn_again(groups, resamples=4000)
+    counts = statistics.resample(groups, resamples=4000)
     assert (counts[:, 0] == counts[:, 2]).all()
     assert (counts[:, 1] == counts[:, 4]).all()
     assert (counts[:, [0, 1, 3, 5]].sum(axis=1) == 4).all()
@@ -101,9 +101,9 @@ def test_bootstrap_samples_draw_whole_groups_as_often_as_chance_would():
 
 
 def test_a_jackknife_leaves_out_each_group_once_or_blocks_of_them():
-    counts = statistics.left_out(["a", "b", "a", "c"])
+    counts = statistics.jackknife(["a", "b", "a", "c"])
     assert sorted(map(tuple, counts)) == [(0, 1, 0, 1), (1, 0, 1, 1), (1, 1, 1, 0)]
-    blocks = statistics.left_out(_names(90), blocks=20)
+    blocks = statistics.jackknife(_names(90), blocks=20)
     assert blocks.shape == (20, 90)
     assert ((1 - blocks).sum(axis=0) == 1).all()
     assert set((1 - blocks).sum(axis=1)) == {4, 5}
@@ -179,7 +179,7 @@ def test_intervals_of_average_precision_cover_the_truth_where_the_bootstraps_do_
     for simulation in range(300):
         outputs = torch.from_numpy(np.random.default_rng([5, simulation]).normal(size=(1, 120, 6))) + 1.5 * truth
         low, high = statistics.bootstrap_interval(ap, outputs, truth, _names(120))
-        (one,) = statistics.replicated(ap, [outputs], truth, _names(120), seed=simulation, bootstrap=True)
+        (one,) = statistics.replicate(ap, [outputs], truth, _names(120), seed=simulation, bootstrap=True)
         plain = np.nanquantile(one.bootstrap, [0.025, 0.975])
         held.append((low <= score <= high, plain[0] <= score <= plain[1]))
     ours, percentile = np.mean(held, axis=0)
@@ -262,9 +262,9 @@ def test_few_tags_and_outputs_of_which_some_are_far_too_high_have_an_interval_th
 def test_an_interval_holds_those_of_the_score_less_one_step_of_bias_and_less_two(of_two):
     """Two blocks that alter nothing alone, so that the first step finds no bias, and something together."""
     shares, pairs = np.array([0.5, 0.5]), np.array([[0.6, of_two], [of_two, 0.6]])
-    low, high = statistics.corrected(0.6, np.full(2, 0.6), pairs, shares, 6000, 2000.0, None)
-    plain, moved = statistics._logit(np.full(2, 0.6), 2000), statistics._logit(pairs, 2000)
-    once, twice, wider = statistics._less_bias(plain[0], plain, moved, shares, np.zeros(2))
+    low, high = statistics.compute_corrected_interval(0.6, np.full(2, 0.6), pairs, shares, 6000, 2000.0, None)
+    plain, moved = statistics._compute_logit(np.full(2, 0.6), 2000), statistics._compute_logit(pairs, 2000)
+    once, twice, wider = statistics._remove_bias(plain[0], plain, moved, shares, np.zeros(2))
     assert (once, wider) == (pytest.approx(plain[0]), 1)
     assert bool(twice < once) == (of_two < 0.6)
     share = (2000 * special.expit(twice) + 2) / 2004
@@ -314,7 +314,7 @@ def test_a_score_without_a_fault_has_an_interval():
         roc_auc, right[None, :, :1], right[:, :1].float(), _names(24)
     ) == pytest.approx((six.low, 1))
     # no share: nothing is known of how far a mean of decibels that are all alike could be off
-    alike = statistics.interval_of(
+    alike = statistics.compute_interval(
         Metric(**{**vars(MEAN), "unit": "dB"}), right[None, :, :1] * 0 + 1, right, _names(24)
     )
     assert np.isnan([alike.low, alike.high]).all()
@@ -354,22 +354,24 @@ def test_a_mean_over_tags_is_as_sure_as_a_share_of_so_many_clips():
     held = truth.reshape(30, 2, 4).max(axis=1)
     right = random.random((200_000, 30)) < 0.7
     means = right @ (held / held.sum(axis=0)).mean(axis=1)
-    assert statistics._carriers(torch.from_numpy(truth), groups) == pytest.approx(0.7 * 0.3 / means.var(), rel=0.02)
+    assert statistics._count_carriers(torch.from_numpy(truth), groups) == pytest.approx(
+        0.7 * 0.3 / means.var(), rel=0.02
+    )
     one = torch.from_numpy(truth[:, :1])
-    assert statistics._carriers(one, _names(60)) == pytest.approx(truth[:, 0].sum())
+    assert statistics._count_carriers(one, _names(60)) == pytest.approx(truth[:, 0].sum())
 
 
 def test_the_degrees_of_freedom_of_a_jackknife_are_those_of_its_values():
     random = np.random.default_rng(15)
-    normal = [statistics._freedom(random.normal(size=200) ** 2) for _ in range(50)]
+    normal = [statistics._estimate_freedom(random.normal(size=200) ** 2) for _ in range(50)]
     assert np.mean(normal) == pytest.approx(199, rel=0.1)
     one_block = np.zeros(30)
     one_block[3] = 1.0
-    assert statistics._freedom(one_block) == pytest.approx(
+    assert statistics._estimate_freedom(one_block) == pytest.approx(
         2 * 30 / 29
     )  # 2 n m2 ** 2 / (m4 - m2 ** 2), as if of two values
-    assert statistics._freedom(np.zeros(30)) == 1
-    assert statistics._freedom(np.ones(30)) == 29
+    assert statistics._estimate_freedom(np.zeros(30)) == 1
+    assert statistics._estimate_freedom(np.ones(30)) == 29
 
 
 @pytest.mark.slow
@@ -385,9 +387,11 @@ def test_the_interval_of_a_difference_in_average_precision_holds_it_where_the_bo
     held = []
     for simulation in range(200):
         systems, truth = pair(np.random.default_rng([17, simulation]), 24)
-        one, other = statistics.replicated(ap, systems, truth, _names(24), seed=simulation, bootstrap=True)
-        found = statistics.difference(one, other)
-        low, high = statistics.bca(found.value, one.bootstrap - other.bootstrap, one.jackknife - other.jackknife)
+        one, other = statistics.replicate(ap, systems, truth, _names(24), seed=simulation, bootstrap=True)
+        found = statistics.compute_difference(one, other)
+        low, high = statistics.compute_bca_interval(
+            found.value, one.bootstrap - other.bootstrap, one.jackknife - other.jackknife
+        )
         held.append((found.low <= true <= found.high, low <= true <= high))
         assert (found.low + found.high) / 2 == pytest.approx(found.value)
     ours, bca = np.mean(held, axis=0)
@@ -398,13 +402,13 @@ def test_the_interval_of_a_difference_in_average_precision_holds_it_where_the_bo
 def test_the_bias_that_is_taken_off_is_that_of_a_squared_mean():
     """Of a mean m of n values, m ** 2 is too high by their variance / n; the blocks are of 3 and 4 clips."""
     values = np.random.default_rng(12).beta(2, 5, 100)
-    kept = statistics.left_out(_names(100), 30)
+    kept = statistics.jackknife(_names(100), 30)
     shares = 1 - kept.mean(axis=1)
     weights = 1 - statistics.LESS * (1 - kept)
     moved = (weights @ values / weights.sum(axis=1)) ** 2 - values.mean() ** 2
     means = ((1 - kept) @ values) / (1 - kept).sum(axis=1)
     expected = (shares**2 * (means - values.mean()) ** 2).sum()
-    assert statistics._bias(shares, moved) == pytest.approx(expected, rel=0.1)
+    assert statistics._estimate_bias(shares, moved) == pytest.approx(expected, rel=0.1)
 
 
 def test_the_interval_of_a_corrected_mean_is_that_of_the_mean_on_the_logit_scale():
@@ -413,7 +417,7 @@ def test_the_interval_of_a_corrected_mean_is_that_of_the_mean_on_the_logit_scale
     outputs = torch.from_numpy(values)[None, :, None]
     low, high = statistics.bootstrap_interval(share, outputs, torch.zeros(400), _names(400))
     blocks = (
-        (1 - statistics.left_out(_names(400), 30)) @ values / (1 - statistics.left_out(_names(400), 30)).sum(axis=1)
+        (1 - statistics.jackknife(_names(400), 30)) @ values / (1 - statistics.jackknife(_names(400), 30)).sum(axis=1)
     )
     half = stats.t.ppf(0.975, 29) * blocks.std(ddof=1) / np.sqrt(30) / (values.mean() * (1 - values.mean()))
     expected = special.expit(special.logit(values.mean()) + np.array([-half, half]))
@@ -459,20 +463,20 @@ def test_flipped_signs_are_scipys_permutation_test_and_for_two_accuracies_mcnema
     theirs = stats.permutation_test(
         (values,), np.mean, permutation_type="samples", alternative="two-sided", n_resamples=np.inf
     )
-    assert statistics.sign_flip_p(values) == pytest.approx(theirs.pvalue)
+    assert statistics.compute_sign_flip_p(values) == pytest.approx(theirs.pvalue)
     apart = np.array([1.0] * 9 + [-1.0] * 2 + [0.0] * 30)
-    assert statistics.sign_flip_p(apart) == pytest.approx(stats.binomtest(9, 11).pvalue, abs=0.01)
-    assert statistics.sign_flip_p(np.zeros(40)) == 1
+    assert statistics.compute_sign_flip_p(apart) == pytest.approx(stats.binomtest(9, 11).pvalue, abs=0.01)
+    assert statistics.compute_sign_flip_p(np.zeros(40)) == 1
 
 
 def test_pseudo_values_of_a_mean_are_the_clips_own_differences():
     random = np.random.default_rng(5)
     a, b = (torch.from_numpy(random.normal(size=(2, 30, 1))) for _ in range(2))
-    one, other = statistics.replicated(MEAN, [a, b], torch.zeros(30), _names(30))
-    found = statistics.difference(one, other)
+    one, other = statistics.replicate(MEAN, [a, b], torch.zeros(30), _names(30))
+    found = statistics.compute_difference(one, other)
     each = (a - b).mean(dim=0)[:, 0].numpy()
     assert found.value == pytest.approx(each.mean())
-    assert found.p == pytest.approx(statistics.sign_flip_p(each), abs=0.02)
+    assert found.p == pytest.approx(statistics.compute_sign_flip_p(each), abs=0.02)
 
 
 def _pair(random, clips, better, metric):
@@ -493,9 +497,9 @@ def test_the_paired_test_holds_its_level_and_finds_what_the_unpaired_one_misses(
     found = {0.0: [], better: []}
     for add, simulation in itertools.product(found, range(simulations)):
         systems, truth = _pair(np.random.default_rng([6, simulation]), clips, add, metric)
-        one, other = statistics.replicated(metric, systems, truth, _names(clips), seed=simulation)
+        one, other = statistics.replicate(metric, systems, truth, _names(clips), seed=simulation)
         apart = abs(one.score - other.score) / np.hypot(one.bootstrap.std(), other.bootstrap.std())
-        found[add].append((statistics.difference(one, other).p < 0.05, 2 * stats.norm.sf(apart) < 0.05))
+        found[add].append((statistics.compute_difference(one, other).p < 0.05, 2 * stats.norm.sf(apart) < 0.05))
     level, power = (np.mean(rows, axis=0) for rows in found.values())
     assert level[0] < 0.05 + 3 * np.sqrt(0.05 * 0.95 / simulations)
     assert power[0] > 0.6
@@ -509,19 +513,19 @@ def test_a_metric_that_only_scores_rows_gets_intervals_and_tests_too():
         torch.from_numpy(np.stack([h, reference + 0 * h, reference], axis=-1).astype(float))[None]
         for h in (random.binomial(reference, 0.8), random.binomial(reference, 0.5))
     ]
-    one, other = statistics.replicated(POOLED_F, systems, torch.zeros(25), _names(25))
+    one, other = statistics.replicate(POOLED_F, systems, torch.zeros(25), _names(25))
     low, high = one.interval()
     assert low < one.score < high
-    found = statistics.difference(one, other)
+    found = statistics.compute_difference(one, other)
     assert found.p < 0.001
     assert found.low > 0
 
 
 def test_holm_multiplies_each_p_by_the_number_of_tests_still_open():
     # Holm (1979), the example of section 4: p of 0.01, 0.06, 0.02 for three hypotheses
-    assert statistics.holm([0.01, 0.06, 0.02]) == pytest.approx([0.03, 0.06, 0.04])
-    assert statistics.holm([0.5, 0.9]) == pytest.approx([1, 1])
-    assert statistics.holm([]) == []
+    assert statistics.correct_holm([0.01, 0.06, 0.02]) == pytest.approx([0.03, 0.06, 0.04])
+    assert statistics.correct_holm([0.5, 0.9]) == pytest.approx([1, 1])
+    assert statistics.correct_holm([]) == []
 
 
 def test_two_share_a_letter_exactly_if_they_cannot_be_told_apart():
@@ -529,27 +533,27 @@ def test_two_share_a_letter_exactly_if_they_cannot_be_told_apart():
     for count in range(1, 8):
         pairs = list(itertools.combinations(range(count), 2))
         different = [pair for pair in pairs if random.random() < 0.5]
-        found = statistics.letters(count, different)
+        found = statistics.assign_letters(count, different)
         assert all(found)
         for a, b in pairs:
             assert bool(set(found[a]) & set(found[b])) == ((a, b) not in different)
-    assert statistics.letters(3, []) == ["a", "a", "a"]
-    assert statistics.letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
+    assert statistics.assign_letters(3, []) == ["a", "a", "a"]
+    assert statistics.assign_letters(3, [(0, 1), (0, 2), (1, 2)]) == ["a", "b", "c"]
 
 
 def test_a_rank_counts_those_that_are_better_beyond_doubt():
-    assert statistics.ranks(4, [(0, 2), (0, 3), (1, 3)]) == [1, 1, 2, 3]
+    assert statistics.compute_ranks(4, [(0, 2), (0, 3), (1, 3)]) == [1, 1, 2, 3]
 
 
 @pytest.mark.parametrize(("right", "count"), [(217, 290), (0, 12), (12, 12)])
 def test_wilsons_interval_is_scipys(right, count):
     theirs = stats.binomtest(right, count).proportion_ci(method="wilson")
-    assert statistics.wilson(right / count, count) == pytest.approx((theirs.low, theirs.high))
+    assert statistics.compute_wilson_interval(right / count, count) == pytest.approx((theirs.low, theirs.high))
 
 
 def test_the_spread_of_seeds_is_their_standard_deviation():
-    assert statistics.spread([0.7, 0.8, 0.6]) == pytest.approx(np.std([0.7, 0.8, 0.6], ddof=1))
-    assert statistics.spread([0.7]) is None
+    assert statistics.compute_spread([0.7, 0.8, 0.6]) == pytest.approx(np.std([0.7, 0.8, 0.6], ddof=1))
+    assert statistics.compute_spread([0.7]) is None
 
 
 @pytest.mark.slow
@@ -564,8 +568,8 @@ def test_a_median_is_tested_by_its_bootstrap():
         tracks = random.normal(size=(1, 31, 1))
         for better in found:
             a, b = (torch.from_numpy(tracks + add + 0.5 * random.normal(size=(1, 31, 1))) for add in (better, 0))
-            one, other = statistics.replicated(median, [a, b], torch.zeros(31), _names(31), seed=simulation)
-            found[better] += statistics.difference(one, other, smooth=False).p < 0.05
+            one, other = statistics.replicate(median, [a, b], torch.zeros(31), _names(31), seed=simulation)
+            found[better] += statistics.compute_difference(one, other, smooth=False).p < 0.05
     assert found[0.0] <= 3
     assert found[1.2] >= 11
 
@@ -602,7 +606,7 @@ def test_three_songs_have_students_interval():
 def test_one_song_has_no_interval_and_says_why():
     outputs = _songs(np.random.default_rng(25), 3, 1)
     for metric in (SDR, MEDIAN_SDR):
-        found = statistics.interval_of(metric, outputs.expand(-1, -1, 2), torch.zeros(3), _names(3))
+        found = statistics.compute_interval(metric, outputs.expand(-1, -1, 2), torch.zeros(3), _names(3))
         assert np.isnan([found.low, found.high]).all()
         assert found.why == "too few groups of test clips have a value"
 
@@ -652,9 +656,9 @@ def test_an_interval_without_its_score_is_refused():
     """In a bootstrap sample a clip's nearest neighbour is its own copy, which is of its class."""
     outputs, truth = _places()
     score = float(BY_NEIGHBOURS.compute(outputs, truth))
-    (one,) = statistics.replicated(BY_NEIGHBOURS, [outputs], truth, _names(60))
+    (one,) = statistics.replicate(BY_NEIGHBOURS, [outputs], truth, _names(60))
     assert np.quantile(one.bootstrap, 0.025) > score
-    found = statistics.interval_of(BY_NEIGHBOURS, outputs, truth, _names(60))
+    found = statistics.compute_interval(BY_NEIGHBOURS, outputs, truth, _names(60))
     assert np.isnan([found.low, found.high]).all()
     assert "without the score" in found.why
 
@@ -670,15 +674,15 @@ def test_a_metric_that_compares_clips_has_an_interval_without_copies():
     half = stats.t.ppf(0.975, 59) * np.sqrt(59 / 60 * ((without - without.mean()) ** 2).sum())
     assert (low, high) == pytest.approx((score - half, score + half))
     other = outputs + 0.3 * torch.from_numpy(np.random.default_rng(29).normal(size=(1, 60, 4)))
-    apart = statistics.difference(*statistics.replicated(metric, [outputs, other], truth, _names(60)))
+    apart = statistics.compute_difference(*statistics.replicate(metric, [outputs, other], truth, _names(60)))
     assert apart.low < apart.value < apart.high
 
 
 def test_a_difference_of_few_songs_has_students_interval_of_their_differences():
     random = np.random.default_rng(30)
     a, b = (_songs(random, 7, 3) for _ in range(2))
-    found = statistics.paired(SDR, (a, torch.zeros(7)), (b, torch.zeros(7)), _names(7))
+    found = statistics.compare_paired(SDR, (a, torch.zeros(7)), (b, torch.zeros(7)), _names(7))
     theirs = stats.ttest_rel(a[0, :3, 0].numpy(), b[0, :3, 0].numpy()).confidence_interval(0.95)
     assert (found.low, found.high) == pytest.approx(tuple(theirs))
-    same = statistics.paired(SDR, (a, torch.zeros(7)), (a, torch.zeros(7)), _names(7))
+    same = statistics.compare_paired(SDR, (a, torch.zeros(7)), (a, torch.zeros(7)), _names(7))
     assert np.isnan([same.low, same.high]).all()  # nothing is known of songs in which it would make a difference

@@ -12,7 +12,7 @@ import pytest
 
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manage, manifest
-from marble_bench.features.store import Span, Spent, Store, find_fault, spent_on
+from marble_bench.features.store import Span, Spent, Store, find_fault, sum_spent
 
 FACTS = {"encoder": "toy", "weights_sha256": "0" * 64, "window_s": None}
 LAYERS = [("0", 4), ("wide", 6)]
@@ -126,12 +126,12 @@ def _fuzz():
 
 @pytest.mark.parametrize("count", [60, pytest.param(500, marks=pytest.mark.slow)])
 def test_every_flipped_bit_is_named_by_verify_and_stops_a_run(count):
-    assert _fuzz().bits(count, seed=count) == {"a bit of a shard": [], "a bit of the manifest": []}
+    assert _fuzz().flip_bits(count, seed=count) == {"a bit of a shard": [], "a bit of the manifest": []}
 
 
 @pytest.mark.slow
 def test_every_exchange_of_files_folders_or_spans_is_named():
-    found = _fuzz().exchanges()
+    found = _fuzz().try_exchanges()
     assert len(found) == 22
     assert not {name: what for name, what in found.items() if what}
 
@@ -160,8 +160,8 @@ def test_rows_and_columns_of_a_damaged_shard_are_refused_and_those_of_others_rea
 
 def test_a_shard_is_read_whole_once_however_often_its_rows_are_asked_for(tmp_path, monkeypatch):
     store, read = _stored(tmp_path, "a"), []
-    digest = manifest.sha256_of
-    monkeypatch.setattr(manifest, "sha256_of", lambda path: read.append(path) or digest(path))
+    digest = manifest.compute_sha256
+    monkeypatch.setattr(manifest, "compute_sha256", lambda path: read.append(path) or digest(path))
     for row in range(3):
         store.read_rows(0, Span("a", "0:"), row, 1)
         store.read(1, [Span("a", "0:")])
@@ -216,7 +216,7 @@ def test_layers_that_the_shard_does_not_have_are_refused(tmp_path):
 
 def test_a_store_of_an_earlier_format_is_not_read(tmp_path):
     store = _stored(tmp_path / "features", "a")
-    facts = {**manifest.unseal(store.folder / "about.json"), "format": "marble-bench.features/3"}
+    facts = {**manifest.read_sealed(store.folder / "about.json"), "format": "marble-bench.features/3"}
     (store.folder / "about.json").write_bytes(manifest.seal(facts))
     with pytest.raises(DataError, match=r"is of the format marble-bench.features/3; this version reads"):
         Store(tmp_path / "features", FACTS, LAYERS)
@@ -232,13 +232,13 @@ def test_what_spans_took_is_kept_beside_the_shards_and_adds_up(tmp_path):
     bytes_ = {path.name: path.read_bytes() for path in one.folder.glob("*.arrow")}
     again = Store(tmp_path, FACTS, LAYERS)
     spans = [Span(name, "0:") for name in "abc"]
-    assert spent_on([again], spans) == (6.0, 4.5)
-    assert spent_on([again], [*spans[:2], *spans[:2]]) == (4.0, 2.0)  # a span that is asked for twice was made once
+    assert sum_spent([again], spans) == (6.0, 4.5)
+    assert sum_spent([again], [*spans[:2], *spans[:2]]) == (4.0, 2.0)  # a span that is asked for twice was made once
     twin = Store(tmp_path, {**FACTS, "layer": "other"}, LAYERS)
     twin.add(spans[0], _values(1), Spent("first", 2.0, 0.5))  # stored with the first, as layers of frames are
     twin.add(spans[1], _values(1), Spent("later", 2.0, 4.0))
     twin.flush()
-    assert spent_on([again, twin], spans) == (8.0, 8.5)
+    assert sum_spent([again, twin], spans) == (8.0, 8.5)
     other = Store(tmp_path / "other", FACTS, LAYERS)  # took another time: the shard is the same bytes
     for name in "abc":
         other.add(Span(name, "0:"), _values(1), Spent("x", 2.0, 9.0))
@@ -249,7 +249,7 @@ def test_what_spans_took_is_kept_beside_the_shards_and_adds_up(tmp_path):
 @pytest.mark.parametrize("change", [lambda text: text.replace(b'"bytes"', b'"bytes" '), lambda text: text[:-1]])
 def test_a_file_of_the_manifest_has_one_form_only(tmp_path, change):
     store = _stored(tmp_path, "a")
-    (path,) = manifest.entry_paths(store.folder)
+    (path,) = manifest.list_entry_paths(store.folder)
     path.write_bytes(change(path.read_bytes()))
     with pytest.raises(DataError, match=path.name):
         Store(tmp_path, FACTS, LAYERS)
@@ -259,8 +259,8 @@ def test_a_file_of_the_manifest_has_one_form_only(tmp_path, change):
 
 def test_an_entry_with_another_count_of_rows_is_of_another_shard(tmp_path):
     store = _stored(tmp_path, "a")
-    (path,) = manifest.entry_paths(store.folder)
-    path.write_bytes(replace(manifest.read_entry(path), rows=(2,)).sealed())
+    (path,) = manifest.list_entry_paths(store.folder)
+    path.write_bytes(replace(manifest.read_entry(path), rows=(2,)).seal_content())
     with pytest.raises(DataError, match="is the entry of another shard"):
         Store(tmp_path, FACTS, LAYERS)
 

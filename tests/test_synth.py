@@ -68,7 +68,7 @@ def test_what_is_written_is_what_was_made(tmp_path, suffix):
     synth.write(tmp_path / f"deep/x.{suffix}", sound, RATE)
     back, rate = soundfile.read(tmp_path / f"deep/x.{suffix}", dtype="int16")
     assert rate == RATE
-    assert np.array_equal(back, synth.sixteen_bits(sound))
+    assert np.array_equal(back, synth.quantize_to_int16(sound))
     assert np.abs(back).max() == round(0.8 * 32767)
 
 
@@ -80,5 +80,5 @@ def test_the_samples_are_the_same_everywhere():
     for at, sound in enumerate((synth.kick(RATE), synth.snare(RATE, random), synth.hihat(RATE, random))):
         synth.place(mix, sound, 0.25 * at, RATE)
     mix = synth.distorted(mix, 1.5) + synth.noise(1.0, RATE, random, smooth=4)
-    digest = hashlib.sha256(synth.sixteen_bits(mix).tobytes()).hexdigest()
+    digest = hashlib.sha256(synth.quantize_to_int16(mix).tobytes()).hexdigest()
     assert digest == "d630e7f9ef7ea438c1dc1f2abb1466c9ce0a5ca7d9b9dca270abd2c87cab16b4"

@@ -15,7 +15,7 @@ from marble_bench.data import corpus
 from marble_bench.errors import DataError, UsageError
 from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
 
-TASKS = plugins.task_names()
+TASKS = plugins.list_task_names()
 # As PROTOCOLS gives them: clips per split, and how many labels.
 PUBLISHED = {
     "emo": ((504, 115, 125), 2),
@@ -85,7 +85,7 @@ def test_a_task_travels_to_workers(named):
 @pytest.mark.parametrize("name", LISTED)
 def test_the_shipped_lists_give_the_published_counts_with_no_clip_twice(name):
     named = plugins.find_task(name)
-    clips = corpus.listed(named, None)
+    clips = corpus.list_clips(named, None)
     assert Counter(clip.split for clip in clips) == named.task.counts
     assert len({(clip.audio, clip.start_s) for clip in clips}) == len(clips)
     assert not _recordings(clips, "train") & (_recordings(clips, "valid") | _recordings(clips, "test"))
@@ -100,7 +100,7 @@ def _recordings(clips, split):
 
 
 def test_the_test_singers_of_the_technique_task_are_heard_nowhere_else():
-    clips = corpus.listed(plugins.find_task("vocalset-technique"), None)
+    clips = corpus.list_clips(plugins.find_task("vocalset-technique"), None)
     singers = {s: {clip.group.split("/")[1].split("_")[0] for clip in clips if clip.split == s} for s in SPLITS}
     assert singers["test"] == {"f2", "f8", "m3", "m5", "m10"}
     assert not singers["test"] & (singers["train"] | singers["valid"])
@@ -110,7 +110,7 @@ def test_the_test_singers_of_the_technique_task_are_heard_nowhere_else():
 def test_chance_of_the_tagging_tasks_is_what_protocols_says():
     for name, prevalence in (("mtg-genre", 0.0277), ("mtg-instrument", 0.0609), ("mtg-moodtheme", 0.0319)):
         named = plugins.find_task(name)
-        clips = [clip for clip in corpus.listed(named, None) if clip.split == "test"]
+        clips = [clip for clip in corpus.list_clips(named, None) if clip.split == "test"]
         truth = torch.from_numpy(named.task.target.encode([c.target for c in clips], [c.id for c in clips]))
         constant = torch.zeros(1, len(clips), truth.shape[1])
         assert float(named.task.metrics[0].compute(constant, truth)) == 0.5
@@ -119,7 +119,7 @@ def test_chance_of_the_tagging_tasks_is_what_protocols_says():
 
 def test_constant_c_minor_scores_15_8_on_the_published_key_labels():
     named = plugins.find_task("gs")
-    clips = corpus.listed(named, None)
+    clips = corpus.list_clips(named, None)
     of = {}
     for split in SPLITS:
         members = [clip for clip in clips if clip.split == split]
@@ -133,7 +133,7 @@ def test_constant_c_minor_scores_15_8_on_the_published_key_labels():
 @pytest.mark.slow
 def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
     root = corpus.ensure_mini(named.task.corpus, cache)
-    there = corpus.on_disk(named, root)
+    there = corpus.find_on_disk(named, root)
     counts = Counter(clip.split for clip in there.clips)
     assert set(counts) == set(SPLITS)
     target = named.task.target
@@ -168,7 +168,7 @@ def test_a_clip_taken_from_the_corpus_is_missed_by_name(named, cache, tmp_path):
     shutil.copytree(root, tmp_path / "corpus", copy_function=_link)
     (tmp_path / "corpus" / corpus.MARKER).unlink()
     with pytest.raises(DataError) as caught:
-        corpus.on_disk(named, tmp_path / "corpus")
+        corpus.find_on_disk(named, tmp_path / "corpus")
     told = ("missing", "published are", "none of the", "the published split has")  # the last: a miniature's own ratings
     assert any(words in str(caught.value) for words in told)
 
@@ -181,7 +181,7 @@ def test_a_damaged_file_of_the_miniature_is_named(named, cache, tmp_path):
 
     root = corpus.ensure_mini(named.task.corpus, cache)
     shutil.copytree(root, tmp_path / "corpus", copy_function=_link)
-    there = corpus.on_disk(named, tmp_path / "corpus")
+    there = corpus.find_on_disk(named, tmp_path / "corpus")
     victim = there.paths[len(there.paths) // 2]
     content = victim.read_bytes()
     victim.unlink()  # the link: the shared miniature stays as it is

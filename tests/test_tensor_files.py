@@ -40,10 +40,10 @@ class _Pickler(pickle.Pickler):
 
 def _torch_zip(path, content, numbers=64, **storages):
     """A file as torch.save writes it, of storages with `numbers` floats 0, 1, ...; `content` is pickled as it is."""
-    made = io.BytesIO()
-    _Pickler(made, 2).dump(content)
+    buffer = io.BytesIO()
+    _Pickler(buffer, 2).dump(content)
     with zipfile.ZipFile(path, "w") as archive:
-        archive.writestr("archive/data.pkl", made.getvalue())
+        archive.writestr("archive/data.pkl", buffer.getvalue())
         for key in ("0", *storages):
             archive.writestr(f"archive/data/{key}", np.arange(numbers, dtype="<f4").tobytes())
     return path
@@ -142,12 +142,12 @@ def test_a_small_file_that_unpacks_to_a_thousand_times_its_size_is_not_unpacked(
 
 def test_a_pickle_of_other_things_is_refused_in_our_own_words(tmp_path):
     torch.save(torch.nn.Linear(2, 2), tmp_path / "a")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         _hub.unpickled(tmp_path / "a")
-    said = str(told.value)
-    assert "holds more than tensors (torch.nn.modules.linear.Linear)" in said
-    assert "safetensors" in said
-    assert "weights_only" not in said
+    message = str(caught.value)
+    assert "holds more than tensors (torch.nn.modules.linear.Linear)" in message
+    assert "safetensors" in message
+    assert "weights_only" not in message
 
 
 @pytest.mark.parametrize("content", [b"", b"hello", b"\x80\x04K\x01.", b"PK\x03\x04" + bytes(90)])
@@ -185,7 +185,7 @@ def test_the_digest_is_of_the_tensors_alone(tmp_path):
     }
     body = tensors["a"].numpy().tobytes() + tensors["b"].numpy().tobytes()
     _safetensors(tmp_path / "three", rows, body)
-    digests = {tensor_file.tensors_sha256(tmp_path / name) for name in ("one", "two", "three")}
+    digests = {tensor_file.compute_tensors_sha256(tmp_path / name) for name in ("one", "two", "three")}
     assert len(digests) == 1
     for name, other in (
         ("value", {**tensors, "a": -tensors["a"]}),
@@ -194,10 +194,10 @@ def test_the_digest_is_of_the_tensors_alone(tmp_path):
         ("name", {"c": tensors["a"], "b": tensors["b"]}),
     ):
         save_file(other, tmp_path / name)
-        digests.add(tensor_file.tensors_sha256(tmp_path / name))
+        digests.add(tensor_file.compute_tensors_sha256(tmp_path / name))
     assert len(digests) == 5
     (tmp_path / "none").write_bytes(b"no tensors")
-    assert tensor_file.tensors_sha256(tmp_path / "none") == ""
+    assert tensor_file.compute_tensors_sha256(tmp_path / "none") == ""
 
 
 @pytest.mark.parametrize(
@@ -216,7 +216,7 @@ def test_the_digest_is_of_the_tensors_alone(tmp_path):
 def test_a_header_that_leads_outside_of_its_file_is_refused(tmp_path, header):
     path = _safetensors(tmp_path / "a.safetensors", header, bytes(8))
     with pytest.raises(DataError, match=r"is damaged: .*; get it again"):
-        tensor_file.tensors_sha256(path)
+        tensor_file.compute_tensors_sha256(path)
     with pytest.raises(DataError, match="cannot be read as safetensors"):
         _hub.load(path)
 
@@ -224,7 +224,7 @@ def test_a_header_that_leads_outside_of_its_file_is_refused(tmp_path, header):
 def test_a_header_that_is_said_to_be_longer_than_its_file_is_refused(tmp_path):
     (tmp_path / "a").write_bytes(struct.pack("<Q", 1 << 60) + b"{}")
     with pytest.raises(DataError, match="its header is said to have 1,152,921,504,606,846,976 bytes"):
-        tensor_file.tensors_sha256(tmp_path / "a")
+        tensor_file.compute_tensors_sha256(tmp_path / "a")
 
 
 @pytest.mark.parametrize("config", ["[" * 100_000, "[1, 2]", "3"])

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 from marble_bench.probes import kernels, memory, rng, trainer
-from marble_bench.probes.block import Block, blocks, group_of, threads_of
+from marble_bench.probes.block import Block, count_threads, group_of, make_blocks
 from marble_bench.probes.inputs import Features
 from sklearn.metrics import accuracy_score
 from sklearn.preprocessing import StandardScaler
@@ -137,13 +137,13 @@ def _task(loss, windows_per_clip):
     if loss == "cross_entropy":
         return train, valid, {}
     mix = torch.randn(12, 2, generator=torch.Generator().manual_seed(5))
-    made = []
+    found = []
     for split in (train, valid):
         of_clip = torch.stack([split.layers[0][split.clip == clip].mean(dim=0) for clip in range(split.clips)])
         truth = of_clip @ mix + 0.1
-        made.append(trainer.Split(split.layers, split.clip, truth if loss == "squared_error" else (truth > 0).float()))
+        found.append(trainer.Split(split.layers, split.clip, truth if loss == "squared_error" else (truth > 0).float()))
     score = r2 if loss == "squared_error" else roc_auc
-    return *made, {"outputs": 2, "loss": loss, "score": score.compute}
+    return *found, {"outputs": 2, "loss": loss, "score": score.compute}
 
 
 # what differs between the batched and the plain computation is the order of float32 sums; many Adam steps amplify it
@@ -172,7 +172,7 @@ TRAINED_LINEAR = replace(
 def test_a_probe_in_the_grid_is_the_plain_torch_loop(protocol, windows_per_clip, every, loss):
     train, valid, facts = _task(loss, windows_per_clip)
     recipe = _recipe(protocol, **facts)
-    fitted = trainer.fit(trainer.grid(protocol, (0, 2), protocol.layer_sum, 2), train, valid, recipe)
+    fitted = trainer.fit(trainer.build_grid(protocol, (0, 2), protocol.layer_sum, 2), train, valid, recipe)
     for one in fitted[::every]:
         history, outputs = _plain_loop(one.probe, train, valid, recipe)
         # accuracy moves in steps of 1/30: equal histories mean equal decisions, round for round
@@ -187,7 +187,7 @@ def test_a_probe_in_the_grid_is_the_plain_torch_loop(protocol, windows_per_clip,
 def test_a_probe_alone_scores_as_in_the_grid():
     train, valid, test = _data(2)
     recipe = _recipe()
-    probes = trainer.grid(MARBLE, (0, 1), True, 2)
+    probes = trainer.build_grid(MARBLE, (0, 1), True, 2)
     together = trainer.fit(probes, train, valid, recipe)
     for index in (0, 7, 13, len(probes) - 1):
         (alone,) = trainer.fit([probes[index]], train, valid, recipe)
@@ -203,7 +203,7 @@ def test_a_block_of_several_layers_and_seeds_gives_what_small_blocks_give(protoc
     train, valid, _ = _data(2)
     recipe = _recipe(protocol)
     size = protocol.batch_sizes[:1] or (None,)
-    wanted = [p for p in trainer.grid(protocol, (0, 1), False, 2) if p.batch_size in size and p.hidden != 0]
+    wanted = [p for p in trainer.build_grid(protocol, (0, 1), False, 2) if p.batch_size in size and p.hidden != 0]
     apart = {one.probe: one for one in trainer.fit(wanted, train, valid, recipe)}
     together = Block(
         sorted(wanted, key=lambda p: group_of(p, recipe)), Features(train, valid, (0, 1), "cpu"), recipe, "cpu"
@@ -222,7 +222,7 @@ def test_a_block_of_several_layers_and_seeds_gives_what_small_blocks_give(protoc
 def test_a_gpu_gives_what_the_cpu_gives(protocol):
     train, valid, _ = _data(2)
     recipe = _recipe(protocol)
-    probes = trainer.grid(protocol, (0, 1, 2), protocol.layer_sum, 2)
+    probes = trainer.build_grid(protocol, (0, 1, 2), protocol.layer_sum, 2)
     here = trainer.fit(probes, train, valid, recipe)
     there = trainer.fit(probes, train, valid, recipe, "cuda")
     for one, other in zip(here, there, strict=True):
@@ -235,7 +235,7 @@ def test_a_gpu_gives_what_the_cpu_gives(protocol):
 def test_the_informative_layer_wins_and_its_outputs_score_as_sklearn_says():
     train, valid, test = _data()
     recipe = _recipe(schedule=Schedule(30, 3, 10))
-    fitted = trainer.fit(trainer.grid(MARBLE, (0, 1, 2), False, 1), train, valid, recipe)
+    fitted = trainer.fit(trainer.build_grid(MARBLE, (0, 1, 2), False, 1), train, valid, recipe)
     best = max(fitted, key=lambda one: one.valid)
     assert best.probe.layer == 1
     outputs = trainer.predict(best, test, recipe)
@@ -247,7 +247,7 @@ def test_the_informative_layer_wins_and_its_outputs_score_as_sklearn_says():
 def test_best_weights_are_those_of_the_best_epoch():
     train, valid, _ = _data()
     recipe = _recipe()
-    for one in trainer.fit(trainer.grid(MARBLE, (0, 1), True, 1), train, valid, recipe):
+    for one in trainer.fit(trainer.build_grid(MARBLE, (0, 1), True, 1), train, valid, recipe):
         again = float(accuracy.compute(trainer.predict(one, valid, recipe)[None], valid.truth))
         assert again == one.valid == max(one.history) == one.history[one.best_epoch]
 
@@ -269,12 +269,12 @@ def test_a_diverging_probe_is_marked_and_touches_no_neighbour():
 def test_blocks_split_by_memory_change_nothing(monkeypatch):
     train, valid, _ = _data()
     recipe = _recipe()
-    probes = trainer.grid(MARBLE, (0, 1, 2), True, 2)
+    probes = trainer.build_grid(MARBLE, (0, 1, 2), True, 2)
     whole = trainer.fit(probes, train, valid, recipe)
-    count = len(blocks(probes, train, valid, recipe))
+    count = len(make_blocks(probes, train, valid, recipe))
     for size in (1, 4 * 4 * 512 * 16 * 4):
-        monkeypatch.setattr(memory, "CACHE_BYTES", size * threads_of("cpu"))
-        assert len(blocks(probes, train, valid, recipe)) > count
+        monkeypatch.setattr(memory, "CACHE_BYTES", size * count_threads("cpu"))
+        assert len(make_blocks(probes, train, valid, recipe)) > count
         parts = trainer.fit(probes, train, valid, recipe)
         assert [one.history for one in parts] == [one.history for one in whole]
 
@@ -300,7 +300,7 @@ def test_a_private_operator_that_is_gone_or_gives_other_numbers_is_not_used(monk
     def gone(*_, **__):
         raise TypeError("other arguments")
 
-    for operator, has in (("_linear", HAS_LINEAR), ("_adam", HAS_ADAM)):
+    for operator, has in (("_multiply_linear", HAS_LINEAR), ("_step_adam", HAS_ADAM)):
         for stand_in in (gone, lambda left, *_: torch.zeros(2, 4)):
             monkeypatch.setattr(kernels, operator, stand_in)
             assert not has()
@@ -308,7 +308,7 @@ def test_a_private_operator_that_is_gone_or_gives_other_numbers_is_not_used(monk
 
 def test_the_public_adam_gives_the_bits_of_the_private_one():
     found = []
-    for step in (kernels._adam, kernels._public_adam):
+    for step in (kernels._step_adam, kernels._step_public_adam):
         random = torch.Generator().manual_seed(0)
         lists = [[torch.rand(7, 5, generator=random) for _ in range(3)] for _ in range(4)]
         for count in (1.0, 2.0):

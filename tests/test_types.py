@@ -16,10 +16,10 @@ from marble_bench.tasks import gtzan
 from marble_bench.tasks.corpora import gtzan as corpus
 
 def right(protocol: Protocol) -> list[trainer.Probe]:
-    return trainer.grid(protocol, [0, 1], False, 3)
+    return trainer.build_grid(protocol, [0, 1], False, 3)
 
-trainer.grid(42, 'nonsense', sedes=3)
-rng.generators("seven")
+trainer.build_grid(42, 'nonsense', sedes=3)
+rng.make_generators("seven")
 gtzan.TASK.metrics + 1
 corpus.CORPUS.nonsense
 """

@@ -15,17 +15,17 @@ import pyarrow.parquet as pq
 import pytest
 from conftest import TOY_MODEL, TOY_TASK
 from made_records import CURVE, POINTS, make
-from marble_bench.probes.few_shot import clips_of
+from marble_bench.probes.few_shot import count_clips
 
+from marble_bench.board.board import Board, BoardFilter, count_coverage
+from marble_bench.board.rows import Cell, MetricReading, Provenance
 from marble_bench.errors import DataError, UsageError
 from marble_bench.files import names
-from marble_bench.leaderboard.board import Board, BoardFilter, coverage
-from marble_bench.leaderboard.rows import Cell, MetricReading, Provenance
 from marble_bench.metrics import accuracy
 from marble_bench.records import claims, comparable, results, validation
-from marble_bench.records.escape import visible
-from marble_bench.records.record_file import _rectangle, metric_of, table
-from marble_bench.records.schema import from_json, schema
+from marble_bench.records.escape import escape_line
+from marble_bench.records.record_file import _pad_rows, find_metric, load_table
+from marble_bench.records.schema import build_schema, from_json
 
 COMMANDS = (
     ("list", "results"),
@@ -38,16 +38,16 @@ COMMANDS = (
 
 def _forge(path, record=None, grid=None, predictions=None):
     """Edit a record and its tables as a careful forger does: with every digest made again."""
-    made = json.loads(path.read_text())
+    facts = json.loads(path.read_text())
     if record:
-        record(made)
+        record(facts)
     for kind, change in (("grid", grid), ("predictions", predictions)):
-        place = results.table_path(path, kind)
+        place = results.find_table_path(path, kind)
         if change:
             change(pd.read_parquet(place)).to_parquet(place, index=False)
-        made["digests"][kind] = hashlib.sha256(place.read_bytes()).hexdigest()
-    made["digests"]["record"] = results.digest_of(made)
-    path.write_text(json.dumps(made))
+        facts["digests"][kind] = hashlib.sha256(place.read_bytes()).hexdigest()
+    facts["digests"]["record"] = results.compute_digest(facts)
+    path.write_text(json.dumps(facts))
     return path
 
 
@@ -86,9 +86,9 @@ def test_a_name_that_is_registered_nowhere_is_valid_and_shown_as_unknown(tmp_pat
 def test_no_two_names_share_a_folder_and_none_leaves_it():
     able = [each for each in ("a/b", "a_b", "a.b", "a+b", "a@b", "a:b", "a-b", "ab") if names.is_name(each)]
     assert len(able) == 8
-    assert len({names.folder_name(each) for each in able}) == 8
-    assert not any("/" in names.folder_name(each) for each in able)
-    assert results.file_stem("gtzan.mini") != "gtzan.mini"  # else one task's full run is another's miniature
+    assert len({names.name_folder(each) for each in able}) == 8
+    assert not any("/" in names.name_folder(each) for each in able)
+    assert results.name_file_stem("gtzan.mini") != "gtzan.mini"  # else one task's full run is another's miniature
 
 
 @pytest.mark.parametrize(
@@ -141,7 +141,7 @@ def _curve(record, place=3, **changes):
         "test": record["scores"]["accuracy"]["per_seed"],
     }
     train = record["data"]["clips"]["train"]
-    curve = [{**point, "clips": clips_of(point["share"], train), **of_run} for point in POINTS]
+    curve = [{**point, "clips": count_clips(point["share"], train), **of_run} for point in POINTS]
     curve[place].update(changes)
     record.update(few_shot=curve, why_not=[CURVE], comparable=False)
     return curve
@@ -316,7 +316,7 @@ def test_a_miniature_that_calls_itself_full_is_off_the_board_with_invented_fault
     place = tmp_path / "results" / "/".join(path.parts[-4:-1]) / "gtzan.json"
     place.parent.mkdir(parents=True)
     for kind in results.TABLES:
-        results.table_path(place, kind).write_bytes(results.table_path(path, kind).read_bytes())
+        results.find_table_path(place, kind).write_bytes(results.find_table_path(path, kind).read_bytes())
     place.write_text(path.read_text())
 
     def full(record):
@@ -338,33 +338,39 @@ HOSTILE = "a[/b]|<img src=x>$x$ \x1b[31m\n=1+1&\\_`@x"
 def test_a_hostile_text_is_shown_as_text_in_every_output():
     from rich.console import Console
 
-    from marble_bench.leaderboard import table as printing
-    from marble_bench.leaderboard.page import data, html
+    from marble_bench.board import table as printing
+    from marble_bench.board.page import collect_data, write_html
 
     cells = [
         Cell(HOSTILE, "measured", "marble", f"task{HOSTILE}", f"{HOSTILE}", 0.5, MetricReading("fraction"), weights="0" * 12,
              mini=True, origin=Provenance(f"=cmd|{HOSTILE}", why_not=(HOSTILE,)))
     ]  # fmt: skip
-    board = Board(BoardFilter("marble", True), cells, [], [], coverage(cells), [], [], [])
+    board = Board(BoardFilter("marble", True), cells, [], [], count_coverage(cells), [], [], [])
     out = io.StringIO()
     console = Console(file=out, width=300, force_terminal=False)
-    for each in printing.tables(board, f"protocol {HOSTILE}", 300):
+    for each in printing.build_tables(board, f"protocol {HOSTILE}", 300):
         console.print(each)
     assert "a[/b]|<img src=x>$x$ \\x1b[31m\\n=1+1" in out.getvalue()
     row = next(csv.DictReader(io.StringIO(printing.as_csv(board))))
     assert row["source"].startswith("'=cmd")
     assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
-    cells = printing.markdown(board).splitlines()[2]
+    cells = printing.write_markdown(board).splitlines()[2]
     assert "\\<img src=x\\>\\$x\\$" in cells
-    assert cells.replace("\\|", "").count("|") == printing.markdown(board).splitlines()[1].count("|")
-    latex = printing.latex(board)
+    assert cells.replace("\\|", "").count("|") == printing.write_markdown(board).splitlines()[1].count("|")
+    latex = printing.write_latex(board)
     assert r"\textbar{}\textless{}img src=x\textgreater{}\$x\$" in latex
-    assert len(latex.splitlines()) == len(printing.latex(board).replace("\\n", "").splitlines())
-    for text in (out.getvalue(), printing.as_csv(board), printing.markdown(board), latex, printing.as_json(board)):
+    assert len(latex.splitlines()) == len(printing.write_latex(board).replace("\\n", "").splitlines())
+    for text in (
+        out.getvalue(),
+        printing.as_csv(board),
+        printing.write_markdown(board),
+        latex,
+        printing.as_json(board),
+    ):
         assert "\x1b" not in text
-    page = html(data(board))
+    page = write_html(collect_data(board))
     assert "<img src=x>" not in page
-    assert page.count("</script>") == html({}).count("</script>")
+    assert page.count("</script>") == write_html({}).count("</script>")
 
 
 @pytest.mark.slow
@@ -428,7 +434,7 @@ def test_one_bad_table_is_one_line_and_the_next_record_is_shown(tmp_path, bench,
 
 def test_columns_twice_are_a_line(tmp_path, bench):
     path = make(tmp_path / "results", "evil", mini=True)
-    place = results.table_path(path, "grid")
+    place = results.find_table_path(path, "grid")
     held = pq.read_table(place)
     pq.write_table(pa.Table.from_arrays([*held.columns, held["valid"]], names=[*held.column_names, "valid"]), place)
     _forge(path)
@@ -439,7 +445,7 @@ def test_columns_twice_are_a_line(tmp_path, bench):
 def test_more_seeds_than_the_protocol_asks_for_are_comparable_and_fewer_are_a_variant(seeds, variant):
     apart = comparable.Departures(seeds=seeds, asked=3)
     assert apart.variant() == variant
-    assert bool(apart.reasons()) == bool(variant)
+    assert bool(apart.list_reasons()) == bool(variant)
 
 
 def test_a_run_of_more_seeds_has_the_name_of_the_full_run_and_stands(toy, bench, tmp_path):
@@ -462,16 +468,16 @@ def test_a_table_that_unpacks_to_far_more_than_its_record_tells_of_is_refused_un
     tmp_path, monkeypatch, rows, values, words
 ):
     path = make(tmp_path / "results", "evil", mini=True)
-    pq.write_table(_bomb(rows, values), results.table_path(path, "predictions"))
+    pq.write_table(_bomb(rows, values), results.find_table_path(path, "predictions"))
     _forge(path)
     monkeypatch.setattr(pq.ParquetFile, "read", lambda *_, **__: pytest.fail("it was read"))
     with pytest.raises(Exception, match=words):
-        table(results.read(path), "predictions")
+        load_table(results.read(path), "predictions")
 
 
 def test_a_long_text_in_a_thousand_rows_is_held_once(tmp_path):
     path = make(tmp_path / "results", "evil", mini=True)
-    place, held = results.table_path(path, "grid"), pq.read_table(results.table_path(path, "grid"))
+    place, held = results.find_table_path(path, "grid"), pq.read_table(results.find_table_path(path, "grid"))
     many = held.take([0] * 1000)
     many = many.set_column(many.column_names.index("layer"), "layer", pa.array(["x" * 200_000] * 1000))
     pq.write_table(many, place)
@@ -480,7 +486,7 @@ def test_a_long_text_in_a_thousand_rows_is_held_once(tmp_path):
     pa.set_memory_pool(pool)
     try:
         with pytest.raises(DataError, match=r"column layer has 'xxx.* is no text on one line"):
-            table(results.read(path), "grid")
+            load_table(results.read(path), "grid")
         assert pool.max_memory() < 20e6  # bytes; 200 million were taken
     finally:
         pa.set_memory_pool(before)
@@ -490,16 +496,16 @@ def test_a_long_text_in_a_thousand_rows_is_held_once(tmp_path):
 def test_a_table_of_very_many_columns_or_groups_is_refused_unread(tmp_path, columns, groups):
     path = make(tmp_path / "results", "evil", mini=True)
     held = pa.table({f"c{index}": pa.array([], pa.int8()) for index in range(columns)})
-    with pq.ParquetWriter(results.table_path(path, "grid"), held.schema) as writer:
+    with pq.ParquetWriter(results.find_table_path(path, "grid"), held.schema) as writer:
         for _ in range(groups):
             writer.write_table(held)
     with pytest.raises(DataError, match=r"columns in .* groups of rows"):
-        table(results.read(path), "grid")
+        load_table(results.read(path), "grid")
 
 
 def test_a_table_that_is_larger_than_any_is_refused_unread(tmp_path, monkeypatch):
     path = make(tmp_path / "results", "evil", mini=True)
-    os.truncate(results.table_path(path, "grid"), 3 << 30)  # a sparse file takes no room
+    os.truncate(results.find_table_path(path, "grid"), 3 << 30)  # a sparse file takes no room
     monkeypatch.setattr(results, "digest", lambda place: pytest.fail("it was read") if "grid" in place.name else "")
     found = validation.check([path])
     assert any(each.kind == "tables" and "has 3.22 GB" in each.words for each in found)
@@ -507,8 +513,8 @@ def test_a_table_that_is_larger_than_any_is_refused_unread(tmp_path, monkeypatch
 
 def test_one_long_truth_among_many_is_refused_before_the_others_are_filled_up():
     with pytest.raises(ValueError, match="one of 901 items has 400,000 values"):
-        _rectangle([[0.0] * 400_000, *[[0.0]] * 900])
-    assert _rectangle([[0.0] * 300, *[[0.0]] * 900]).shape == (901, 300)
+        _pad_rows([[0.0] * 400_000, *[[0.0]] * 900])
+    assert _pad_rows([[0.0] * 300, *[[0.0]] * 900]).shape == (901, 300)
 
 
 def test_no_constant_answer_is_tried_of_very_many_classes(monkeypatch):
@@ -516,7 +522,7 @@ def test_no_constant_answer_is_tried_of_very_many_classes(monkeypatch):
 
     truth, width = torch.zeros(30, dtype=torch.long), 20_000
     monkeypatch.setattr(torch.nn.functional, "one_hot", lambda *_: pytest.fail("it was tried"))
-    assert claims.trivial_is_possible(accuracy, width, truth, 0.123)
+    assert claims.is_trivial_possible(accuracy, width, truth, 0.123)
 
 
 def test_a_folder_whose_name_is_not_utf_8_has_records_as_any_other(tmp_path):
@@ -576,11 +582,11 @@ def test_the_sdr_of_somebodys_own_stems_is_made_again_from_what_is_stored(tmp_pa
     for name, score in (("sdr", 2.5), ("sdr_voice", 2.0), ("museval_sdr_rest", 7.0)):
         import torch
 
-        metric, view = metric_of(record, name)
+        metric, view = find_metric(record, name)
         assert view == "clip"
         outputs = torch.tensor([[[1.0, 2.0, 5.0, 6.0], [3.0, 4.0, 7.0, 8.0]]])
         assert float(metric.compute(outputs, torch.zeros(2, 0))[0]) == score
-    assert metric_of(record, "sdr_drums") is None
+    assert find_metric(record, "sdr_drums") is None
 
 
 UNSEEN = ("mfcc\u200b", "\ufeffmfcc", "mfcc\U000e0041\U000e007f", "a\u2060b", "e" + "\u0301" * 3000, "e" + "\u0e47" * 9)
@@ -590,7 +596,7 @@ SEEN = ("Beyonce\u0301", "a\u0302\u0323", "می\u200cخواهم", "क्\u200d�
 def test_names_in_the_schema_are_those_of_the_rule():
     import jsonschema
 
-    defined = schema()["$defs"]
+    defined = build_schema()["$defs"]
     name = jsonschema.Draft202012Validator({"$ref": "#/$defs/name", "$defs": defined})
     text = jsonschema.Draft202012Validator({"$ref": "#/$defs/text", "$defs": defined})
     tried = [
@@ -614,13 +620,18 @@ def test_names_in_the_schema_are_those_of_the_rule():
     tried += ["\u202e", "\x85", "\u2028", "é 音", "x" * 5000, *UNSEEN, *SEEN]
     assert [text.is_valid(each) for each in tried] == [names.is_text(each) for each in tried]
     assert [names.is_text(each) for each in (*UNSEEN, *SEEN)] == [False] * len(UNSEEN) + [True] * len(SEEN)
-    assert all(visible(each).isascii() for each in UNSEEN)
+    assert all(escape_line(each).isascii() for each in UNSEEN)
 
 
 def test_a_folder_that_is_no_name_is_refused_by_the_api():
-    from marble_bench.core.plugins import registered_encoder, registered_head, registered_protocol, registered_task
+    from marble_bench.core.plugins import (
+        find_registered_encoder,
+        find_registered_head,
+        find_registered_protocol,
+        find_registered_task,
+    )
 
-    for find in (registered_task, registered_encoder, registered_protocol, registered_head):
+    for find in (find_registered_task, find_registered_encoder, find_registered_protocol, find_registered_head):
         with pytest.raises(UsageError, match=r"no (task|model|protocol|head)"):
             find(TOY_TASK)
 

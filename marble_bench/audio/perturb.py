@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.errors import DataError, UsageError, did_you_mean
+from marble_bench.errors import DataError, UsageError, suggest_name
 from marble_bench.files.locks import one_at_a_time
 
 if TYPE_CHECKING:
@@ -61,10 +61,10 @@ def apply_change(name: str, samples: NDArray[np.float32], rate_hz: int, seed: in
     """`(samples,)` float32 after a change. Raises DataError for a rate that an mp3 cannot have."""
     import numpy as np
 
-    made = np.ascontiguousarray(CHANGES[name].apply(samples, rate_hz, seed), np.float32)
-    if made.shape != samples.shape:
-        raise DataError(f"'{name}' made {len(made):,} samples of {len(samples):,} at {rate_hz:,} Hz")
-    return made
+    changed = np.ascontiguousarray(CHANGES[name].apply(samples, rate_hz, seed), np.float32)
+    if changed.shape != samples.shape:
+        raise DataError(f"'{name}' made {len(changed):,} samples of {len(samples):,} at {rate_hz:,} Hz")
+    return changed
 
 
 def parse_names(text: str) -> tuple[str, ...]:
@@ -80,7 +80,7 @@ def parse_names(text: str) -> tuple[str, ...]:
         if part not in CHANGES and part != "all":
             choices = [*CHANGES, "all"]
             raise UsageError(
-                f"--perturb: no perturbation '{part}'{did_you_mean(part, choices)} (there are {', '.join(choices)})"
+                f"--perturb: no perturbation '{part}'{suggest_name(part, choices)} (there are {', '.join(choices)})"
             )
     return tuple(CHANGES) if "all" in asked else tuple(name for name in CHANGES if name in asked)
 
@@ -97,8 +97,8 @@ def shift_times(target: Sequence[Sequence[float] | None], name: str, length_s: f
     None where fewer than two of the main kind are left, which tell no tempo.
     """
     rate = CHANGES[name].rate
-    kept = [None if times is None else tuple(t / rate for t in times if t / rate < length_s) for times in target]
-    return tuple(kept) if len(kept[0] or ()) > 1 else None
+    moved = [None if times is None else tuple(t / rate for t in times if t / rate < length_s) for times in target]
+    return tuple(moved) if len(moved[0] or ()) > 1 else None
 
 
 def seed_of(digest: str, start_s: float) -> int:
@@ -106,13 +106,13 @@ def seed_of(digest: str, start_s: float) -> int:
     return int(digest[:16] or "0", 16) + round(start_s * 1e6)
 
 
-def _gain(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def _change_gain(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     import numpy as np
 
     return samples * np.float32(10 ** (GAIN_DB / 20))
 
 
-def _noise(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def _add_noise(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     import numpy as np
 
     power = float(np.mean(np.square(samples, dtype=np.float64)))
@@ -121,7 +121,7 @@ def _noise(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.
     return samples + np.float32(spread) * random.standard_normal(len(samples), np.float32)
 
 
-def _mp3(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def _encode_mp3(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     import soundfile
 
     bounds = next(((high, low) for rates, high, low in MP3_RATES if rate_hz in rates), None)
@@ -139,7 +139,7 @@ def _mp3(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.fl
     return decoded
 
 
-def _low_pass(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def _filter_low_pass(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     from scipy.signal import butter, sosfilt
 
     if rate_hz <= 2 * CUTOFF_HZ:
@@ -159,30 +159,30 @@ def _compile() -> None:
         pitch_shift(np.ones(4096, np.float32), sr=22050, n_steps=SEMITONES)
 
 
-def _pitch_shift(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
+def _shift_pitch(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     _compile()
     from librosa.effects import pitch_shift
 
-    made: NDArray[np.float32] = pitch_shift(samples, sr=rate_hz, n_steps=SEMITONES)
-    return made
+    shifted: NDArray[np.float32] = pitch_shift(samples, sr=rate_hz, n_steps=SEMITONES)
+    return shifted
 
 
 def _time_stretch(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArray[np.float32]:
     _compile()
     from librosa.effects import time_stretch
 
-    made: NDArray[np.float32] = time_stretch(samples, rate=RATE)[: len(samples)]
-    return made
+    stretched: NDArray[np.float32] = time_stretch(samples, rate=RATE)[: len(samples)]
+    return stretched
 
 
 CHANGES = {
     change.name: change
     for change in (
-        Change("gain", f"{GAIN_DB:g} dB", _gain),
-        Change("noise", f"white noise at {SNR_DB:g} dB SNR", _noise),
-        Change("mp3", f"mp3 at {MP3_BPS // 1000} kb/s mono", _mp3),
-        Change("low-pass", f"Butterworth {ORDER} at {CUTOFF_HZ:g} Hz", _low_pass),
-        Change("pitch-shift", f"{SEMITONES:+d} semitone", _pitch_shift, SEMITONES),
+        Change("gain", f"{GAIN_DB:g} dB", _change_gain),
+        Change("noise", f"white noise at {SNR_DB:g} dB SNR", _add_noise),
+        Change("mp3", f"mp3 at {MP3_BPS // 1000} kb/s mono", _encode_mp3),
+        Change("low-pass", f"Butterworth {ORDER} at {CUTOFF_HZ:g} Hz", _filter_low_pass),
+        Change("pitch-shift", f"{SEMITONES:+d} semitone", _shift_pitch, SEMITONES),
         Change("time-stretch", f"rate {RATE:g}, cut to length", _time_stretch, rate=RATE),
     )
 }

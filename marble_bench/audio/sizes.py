@@ -77,36 +77,36 @@ def measure(path: Path) -> Size:
     """How long a file is. Raises DataError, without the file's name, if its header contradicts itself or the file."""
     size = path.stat().st_size
     with path.open("rb") as file:
-        begin = _behind_id3(file, size)
-        head = _at(file, begin, 12)
+        begin = _skip_id3(file, size)
+        head = _read_at(file, begin, 12)
         if head[:4] in (b"RIFF", b"RIFX", b"RF64") and head[8:12] == b"WAVE":
-            return _wav(file, begin, size, "big" if head[:4] == b"RIFX" else "little", head[:4] == b"RF64")
+            return _read_wav(file, begin, size, "big" if head[:4] == b"RIFX" else "little", head[:4] == b"RF64")
         if head[:4] == b".snd":
-            return _au(file, begin, size)
+            return _read_au(file, begin, size)
         if head[:4] == b"FORM" and head[8:12] in (b"AIFF", b"AIFC"):
-            return _aiff(file, begin, size, head[8:12] == b"AIFC")
-        if head[:4] == b"riff" and _at(file, begin, 16) == W64_RIFF:
-            return _w64(file, begin, size)
+            return _read_aiff(file, begin, size, head[8:12] == b"AIFC")
+        if head[:4] == b"riff" and _read_at(file, begin, 16) == W64_RIFF:
+            return _read_w64(file, begin, size)
         if head[:4] == b"caff":
-            return _caf(file, begin, size)
+            return _read_caf(file, begin, size)
         if head[:4] == b"fLaC":
-            return _flac(file, begin, size)
+            return _read_flac(file, begin, size)
         if head[:4] == b"OggS":
-            return _ogg(file, begin, size)
+            return _read_ogg(file, begin, size)
         if begin or head[:1] == b"\xff" or path.suffix.lower() == ".mp3":
-            return _mp3(file, size)
+            return _read_mp3(file, size)
     raise Unusable("is no wav, RF64, W64, AIFF, CAF, au, flac, ogg or mp3: convert it to one, as with ffmpeg")
 
 
-def _at(file: BinaryIO, place: int, count: int) -> bytes:
+def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
     file.seek(place)
     return file.read(count)
 
 
-def _behind_id3(file: BinaryIO, size: int) -> int:
+def _skip_id3(file: BinaryIO, size: int) -> int:
     """Where a file begins behind the ID3v2 tags that some writers put before any format."""
     begin = 0
-    while begin < size and (head := _at(file, begin, 10))[:3] == b"ID3" and len(head) == 10:
+    while begin < size and (head := _read_at(file, begin, 10))[:3] == b"ID3" and len(head) == 10:
         footer = 10 if head[5] & 0x10 else 0
         begin += 10 + footer + ((head[6] & 127) << 21 | (head[7] & 127) << 14 | (head[8] & 127) << 7 | head[9] & 127)
     return begin if begin < size else 0
@@ -117,18 +117,18 @@ def _is_unknown(size: int) -> bool:
     return (1 << 31) - PAGE <= size <= 1 << 31 or size >= (1 << 32) - PAGE
 
 
-def _chunks(file: BinaryIO, begin: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
+def _iterate_chunks(file: BinaryIO, begin: int, size: int, order: str) -> Iterator[tuple[bytes, int, int]]:
     """Name, place of the content, and size of each chunk of a RIFF or FORM, as far as the file goes."""
     form = "<I" if order == "little" else ">I"
     at = begin + 12
     while at + 8 <= size:
-        head = _at(file, at, 8)
+        head = _read_at(file, at, 8)
         length = struct.unpack(form, head[4:])[0]
         yield head[:4], at + 8, length
         at += 8 + length + length % 2
 
 
-def _surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order: str) -> tuple[str, ...]:
+def _describe_surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order: str) -> tuple[str, ...]:
     """What is to be noted of the bytes from `end` on, where the samples end: chunks, or too few to matter.
 
     stated_end: where the whole container ends by its own size. Raises DataError if there are more.
@@ -136,7 +136,7 @@ def _surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order:
     form = "<I" if order == "little" else ">I"
     at = end + (end % 2)
     while at + 8 <= size:
-        head = _at(file, at, 8)
+        head = _read_at(file, at, 8)
         length = struct.unpack(form, head[4:])[0]
         if head[:3] == b"TAG" and size - at == mpeg.TAG_BYTES:
             at = size
@@ -144,12 +144,12 @@ def _surplus(file: BinaryIO, end: int, size: int, stated_end: int | None, order:
             break
         else:
             at += 8 + length + length % 2
-    noted = _left_over(size - at)
+    noted = _describe_left_over(size - at)
     agrees = stated_end is None or end <= stated_end <= at + 1 or abs(stated_end - size) <= ROUNDING
     return noted or (() if agrees else ("size",))
 
 
-def _left_over(foreign: int) -> tuple[str, ...]:
+def _describe_left_over(foreign: int) -> tuple[str, ...]:
     if foreign > SLACK:
         raise DataError(
             f"holds {foreign:,} bytes behind the samples that its header tells: the header or the end is damaged"
@@ -183,13 +183,13 @@ class _Coding:
         return fact
 
 
-def _coding(fmt: bytes, order: str) -> _Coding:
+def _read_coding(fmt: bytes, order: str) -> _Coding:
     """What a wav's fmt chunk says. Raises DataError where its numbers contradict each other."""
     if len(fmt) < 16:
         raise DataError("has a header that is too short")
     form = "<" if order == "little" else ">"
     _, channels, rate, per_second, align, bits = struct.unpack(form + "HHIIHH", fmt[:16])
-    kind = _kind(fmt, form)
+    kind = _read_kind(fmt, form)
     _check(channels > 0 and align > 0, f"{channels} channels in blocks of {align} bytes")
     if kind in PLAIN:
         wide = PLAIN[kind] or (bits + 7) // 8
@@ -198,7 +198,7 @@ def _coding(fmt: bytes, order: str) -> _Coding:
             per_second in (0, rate * align), f"{rate:,} Hz and blocks of {align} bytes are not {per_second:,} a second"
         )
         return _Coding(align, 1, channels)
-    told = struct.unpack(form + "H", fmt[18:20])[0] if len(fmt) >= 20 else 0
+    valid_bits = struct.unpack(form + "H", fmt[18:20])[0] if len(fmt) >= 20 else 0
     if kind == GSM:
         _check(channels == 1 and align == 65, f"{channels} channels in blocks of {align} bytes of GSM 6.10")
         _check_pace(per_second, rate * align / 320)
@@ -211,12 +211,12 @@ def _coding(fmt: bytes, order: str) -> _Coding:
         raise Unusable(
             f"has a coding (wav format 0x{kind:04X}) whose length cannot be checked: convert it, as with ffmpeg"
         )
-    _check(samples > 0 and told == samples, f"blocks of {align} bytes hold {samples} samples, not {told}")
+    _check(samples > 0 and valid_bits == samples, f"blocks of {align} bytes hold {samples} samples, not {valid_bits}")
     _check_pace(per_second, rate * align / samples)
     return _Coding(align, samples, channels)
 
 
-def _kind(fmt: bytes, form: str) -> int:
+def _read_kind(fmt: bytes, form: str) -> int:
     """The coding of a fmt chunk, which the extensible form tells behind the rest."""
     kind: int = struct.unpack(form + "H", fmt[:2])[0]
     if kind == EXTENSIBLE and len(fmt) >= 26:
@@ -224,35 +224,35 @@ def _kind(fmt: bytes, form: str) -> int:
     return kind
 
 
-def _check_pace(told: int, expected: float) -> None:
+def _check_pace(stated: int, expected: float) -> None:
     """Bytes a second of coded blocks, which writers round in ways of their own, and some leave at 0."""
     _check(
-        told in (0, FFMPEG_PACE) or abs(told - expected) <= 0.1 * expected,
-        f"{told:,} bytes a second, where {expected:,.0f} are needed",
+        stated in (0, FFMPEG_PACE) or abs(stated - expected) <= 0.1 * expected,
+        f"{stated:,} bytes a second, where {expected:,.0f} are needed",
     )
 
 
-def _wav(file: BinaryIO, begin: int, size: int, order: str, is_rf64: bool) -> Size:
+def _read_wav(file: BinaryIO, begin: int, size: int, order: str, is_rf64: bool) -> Size:
     form = "<I" if order == "little" else ">I"
-    stated = struct.unpack(form, _at(file, begin + 4, 4))[0]
+    stated = struct.unpack(form, _read_at(file, begin + 4, 4))[0]
     large, fact, coding = None, None, None
-    for name, at, length in _chunks(file, begin, size, order):
+    for name, at, length in _iterate_chunks(file, begin, size, order):
         if name == b"ds64" and length >= 24:
-            stated, large = struct.unpack("<QQ", _at(file, at, 16))
+            stated, large = struct.unpack("<QQ", _read_at(file, at, 16))
         elif name == b"fact" and length >= 4:
-            fact = struct.unpack(form, _at(file, at, 4))[0]
+            fact = struct.unpack(form, _read_at(file, at, 4))[0]
         elif name == b"fmt ":
-            coding = _coding(_at(file, at, min(length, 64)), order)
+            coding = _read_coding(_read_at(file, at, min(length, 64)), order)
         elif name == b"data":
             if coding is None:
                 raise DataError("has no fmt chunk before its samples")
             length = large if is_rf64 and large is not None and length == 0xFFFFFFFF else length
             riff_end = None if _is_unknown(stated) or not stated else begin + 8 + stated
-            return _data(file, at, length, size, coding, fact, riff_end, order)
+            return _read_data(file, at, length, size, coding, fact, riff_end, order)
     raise DataError("has no samples: it ends before its data chunk")
 
 
-def _data(
+def _read_data(
     file: BinaryIO,
     at: int,
     length: int,
@@ -267,7 +267,7 @@ def _data(
     unknown = _is_unknown(length) or (not length and here >= 8 and not _are_chunks(file, at, size, order))
     notes: tuple[str, ...] = ()
     if not unknown and at + length <= size:
-        notes = _surplus(file, at + length, size, stated_end, order)
+        notes = _describe_surplus(file, at + length, size, stated_end, order)
     inside = here if unknown else length
     promised = coding.count(inside, None if unknown else fact)
     if not unknown and inside % coding.bytes and coding.samples == 1:
@@ -286,7 +286,7 @@ def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
     """Whether the rest of a file is chunks, one after another, to its end."""
     form = "<I" if order == "little" else ">I"
     while at + 8 <= size:
-        head = _at(file, at, 8)
+        head = _read_at(file, at, 8)
         if not head[:4].strip(b" \0").isalnum():
             return False
         length = struct.unpack(form, head[4:])[0]
@@ -294,8 +294,8 @@ def _are_chunks(file: BinaryIO, at: int, size: int, order: str) -> bool:
     return size <= at <= size + 1
 
 
-def _au(file: BinaryIO, begin: int, size: int) -> Size:
-    head = _at(file, begin + 4, 20)
+def _read_au(file: BinaryIO, begin: int, size: int) -> Size:
+    head = _read_at(file, begin + 4, 20)
     if len(head) < 20:
         raise DataError("is cut within its header")
     offset, length, coding, _, channels = struct.unpack(">IIIII", head)
@@ -305,17 +305,17 @@ def _au(file: BinaryIO, begin: int, size: int) -> Size:
     block, here = AU_BYTES[coding] * channels, max(0, size - begin - offset)
     if _is_unknown(length) or (not length and here):
         return Size(None, here // block)
-    notes = _left_over(here - length) if here > length else ("surplus",) if length % block else ()
+    notes = _describe_left_over(here - length) if here > length else ("surplus",) if length % block else ()
     return Size(length // block, min(here, length) // block, notes=notes)
 
 
-def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
-    stated = struct.unpack(">I", _at(file, begin + 4, 4))[0]
+def _read_aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
+    stated = struct.unpack(">I", _read_at(file, begin + 4, 4))[0]
     frames, block, packet = None, 0, 1
     found: Size | None = None
-    for name, at, length in _chunks(file, begin, size, "big"):
+    for name, at, length in _iterate_chunks(file, begin, size, "big"):
         if name == b"COMM" and length >= 18:
-            body = _at(file, at, 22)
+            body = _read_at(file, at, 22)
             channels, frames, bits = struct.unpack(">HIH", body[:8])
             coding = body[18:22] if compressed else b"NONE"
             _check(channels > 0 and bits > 0, f"{channels} channels of {bits} bits")
@@ -328,7 +328,7 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
                     f"has a coding (AIFC {coding!r}) whose length cannot be checked: convert it, as with ffmpeg"
                 )
         elif name == b"SSND" and length >= 8 and frames is not None:
-            offset = struct.unpack(">I", _at(file, at, 4))[0]
+            offset = struct.unpack(">I", _read_at(file, at, 4))[0]
             here = max(0, size - at - 8 - offset)
             if _is_unknown(length):
                 found = Size(None, here // block * packet)
@@ -338,7 +338,7 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
                 _check(inside // block == frames, f"{frames:,} sample frames in COMM, {inside // block:,} in SSND")
                 notes: tuple[str, ...] = ()
                 if at + length <= size:
-                    notes = _surplus(file, at + length, size, begin + 8 + stated, "big")
+                    notes = _describe_surplus(file, at + length, size, begin + 8 + stated, "big")
                 found = Size(frames * packet, min(here, inside) // block * packet, notes=notes)
             break
     if found is None:
@@ -346,18 +346,18 @@ def _aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
     return found
 
 
-def _w64(file: BinaryIO, begin: int, size: int) -> Size:
+def _read_w64(file: BinaryIO, begin: int, size: int) -> Size:
     at, coding, fact, patched = begin + 40, None, None, None
     while at + 24 <= size:
-        head = _at(file, at, 24)
+        head = _read_at(file, at, 24)
         name, length = head[:4], struct.unpack("<Q", head[16:])[0]
         if head[4:16] == W64_TAIL and name == b"fmt ":
-            fmt = _at(file, at + 24, min(length - 24, 64)) if length > 24 else b""
-            coding, kind = _coding(fmt, "little"), _kind(fmt, "<")
+            fmt = _read_at(file, at + 24, min(length - 24, 64)) if length > 24 else b""
+            coding, kind = _read_coding(fmt, "little"), _read_kind(fmt, "<")
             if kind != struct.unpack("<H", fmt[:2])[0] and kind != PCM:
                 patched = at + 24, struct.pack("<H", kind)  # libsndfile takes every extensible W64 for integers
         elif head[4:16] == W64_TAIL and name == b"fact" and length >= 28:
-            fact = struct.unpack("<I", _at(file, at + 24, 4))[0]
+            fact = struct.unpack("<I", _read_at(file, at + 24, 4))[0]
         elif head[4:16] == W64_TAIL and name == b"data":
             if coding is None:
                 raise DataError("has no fmt chunk before its samples")
@@ -368,7 +368,9 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
             promised = coding.count(inside, None if unknown else fact)
             there = min(here, inside) // coding.bytes * coding.samples
             notes = (
-                () if unknown or here < inside else _left_over(size - _w64_end(file, at + length + -length % 8, size))
+                ()
+                if unknown or here < inside
+                else _describe_left_over(size - _find_w64_end(file, at + length + -length % 8, size))
             )
             there = promised if there >= promised else there
             return Size(None if unknown else promised, there, notes=notes, patched=patched)
@@ -378,24 +380,24 @@ def _w64(file: BinaryIO, begin: int, size: int) -> Size:
     raise DataError("has no samples: it ends before its data chunk")
 
 
-def _w64_end(file: BinaryIO, at: int, size: int) -> int:
+def _find_w64_end(file: BinaryIO, at: int, size: int) -> int:
     """Where the chunks end that follow one another from a place on."""
-    while at + 24 <= size and (head := _at(file, at, 24))[4:16] == W64_TAIL:
+    while at + 24 <= size and (head := _read_at(file, at, 24))[4:16] == W64_TAIL:
         length = max(24, struct.unpack("<Q", head[16:])[0])
         at += length + -length % 8
     return at
 
 
-def _caf(file: BinaryIO, begin: int, size: int) -> Size:
+def _read_caf(file: BinaryIO, begin: int, size: int) -> Size:
     at, packet, valid, data, unknown = begin + 8, (0, 0), None, None, False
     while at + 12 <= size:
-        name, length = struct.unpack(">4sq", _at(file, at, 12))
+        name, length = struct.unpack(">4sq", _read_at(file, at, 12))
         if not name.isalnum() or length < (-1 if name == b"data" else 0):
             break
         if name == b"desc" and length >= 32:
-            packet = struct.unpack(">II", _at(file, at + 28, 8))
+            packet = struct.unpack(">II", _read_at(file, at + 28, 8))
         elif name == b"pakt" and length >= 24:
-            valid = struct.unpack(">qq", _at(file, at + 12, 16))[1]
+            valid = struct.unpack(">qq", _read_at(file, at + 12, 16))[1]
         elif name == b"data":
             unknown = length == -1
             length = size - at - 12 if unknown else length
@@ -406,7 +408,7 @@ def _caf(file: BinaryIO, begin: int, size: int) -> Size:
     if data is None:
         raise DataError("has no samples: it ends before its data chunk")
     place, inside = data
-    here, notes = max(0, size - place), _left_over(size - at)
+    here, notes = max(0, size - place), _describe_left_over(size - at)
     _check(inside >= 0, f"a data chunk of {inside + 4:,} bytes")
     if packet[0] and packet[1]:
         promised, there = (count // packet[0] * packet[1] for count in (inside, min(inside, here)))
@@ -417,14 +419,14 @@ def _caf(file: BinaryIO, begin: int, size: int) -> Size:
     return Size(valid, valid, notes=notes)
 
 
-def _flac(file: BinaryIO, begin: int, size: int) -> Size:
-    head = _at(file, begin + 4, 38)
+def _read_flac(file: BinaryIO, begin: int, size: int) -> Size:
+    head = _read_at(file, begin + 4, 38)
     if len(head) < 38 or head[0] & 0x7F:
         raise DataError("is cut within its header, or has none")
     facts = int.from_bytes(head[14:22], "big")  # rate 20 bits, channels 3, bits of a sample 5, samples 36
     promised = facts & ((1 << 36) - 1) or None
     least, most = struct.unpack(">HH", head[4:8])
-    last = _last_flac_frame(file, begin + 42, size, least if least == most else None)
+    last = _find_last_flac_frame(file, begin + 42, size, least if least == most else None)
     if last is None:
         return Size(promised, None)
     rate, channels = facts >> 44, (facts >> 41 & 7) + 1
@@ -445,29 +447,29 @@ class _FlacFrame:
     channels: int
 
 
-def _last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -> _FlacFrame | None:
+def _find_last_flac_frame(file: BinaryIO, begin: int, size: int, block: int | None) -> _FlacFrame | None:
     """The last whole frame; None where none is found.
 
     block: samples of every frame but the last, None if they differ. The last frame is known by both of its checksums.
     """
-    if size - begin >= mpeg.TAG_BYTES and _at(file, size - mpeg.TAG_BYTES, 3) == b"TAG":
+    if size - begin >= mpeg.TAG_BYTES and _read_at(file, size - mpeg.TAG_BYTES, 3) == b"TAG":
         size -= mpeg.TAG_BYTES
-    if size - begin >= 32 and (foot := _at(file, size - 32, 32))[:8] == b"APETAGEX":
+    if size - begin >= 32 and (foot := _read_at(file, size - 32, 32))[:8] == b"APETAGEX":
         length, has_header = int.from_bytes(foot[12:16], "little"), foot[23] >> 7
         size = max(begin, size - length - 32 * has_header)
     first = max(begin, size - FLAC_TAIL)
-    tail = _at(file, first, size - first)
+    tail = _read_at(file, first, size - first)
     at, ends = len(tail), [len(tail)]
     while len(ends) <= FLAC_ENDS and (at := tail.rfind(b"\xff", 0, at)) >= 0:
-        found = _flac_header(tail[at : at + 16], block)
+        found = _parse_flac_header(tail[at : at + 16], block)
         if found is not None:
-            if any(_crc16(tail[at:end]) == 0 for end in ends):
+            if any(_compute_crc16(tail[at:end]) == 0 for end in ends):
                 return found
             ends.append(at)
     return None
 
 
-def _flac_header(head: bytes, block: int | None) -> _FlacFrame | None:
+def _parse_flac_header(head: bytes, block: int | None) -> _FlacFrame | None:
     """What a frame's first bytes say; None if they begin no frame."""
     if len(head) < 6 or head[0] != 0xFF or head[1] & 0xFE != 0xF8:
         return None
@@ -495,7 +497,7 @@ def _flac_header(head: bytes, block: int | None) -> _FlacFrame | None:
         width = 1 if rate == 12 else 2
         rate_hz = int.from_bytes(head[at : at + width], "big") * {12: 1000, 13: 1, 14: 10}[rate]
         at += width
-    if at >= len(head) or _crc8(head[:at]) != head[at]:
+    if at >= len(head) or _compute_crc8(head[:at]) != head[at]:
         return None
     if not head[1] & 1:  # frames of one size are numbered; else their first samples are
         number *= block or samples
@@ -503,7 +505,7 @@ def _flac_header(head: bytes, block: int | None) -> _FlacFrame | None:
     return _FlacFrame(number, samples, rate_hz, kind + 1 if kind < 8 else 2)
 
 
-def _table(width: int, polynomial: int) -> list[int]:
+def _build_crc_table(width: int, polynomial: int) -> list[int]:
     high, mask = 1 << width - 1, (1 << width) - 1
     table = []
     for byte in range(256):
@@ -514,27 +516,27 @@ def _table(width: int, polynomial: int) -> list[int]:
     return table
 
 
-_CRC8, _CRC16 = _table(8, 0x07), _table(16, 0x8005)
+_CRC8, _CRC16 = _build_crc_table(8, 0x07), _build_crc_table(16, 0x8005)
 
 
-def _crc8(content: bytes) -> int:
+def _compute_crc8(content: bytes) -> int:
     value = 0
     for byte in content:
         value = _CRC8[value ^ byte]
     return value
 
 
-def _crc16(content: bytes) -> int:
+def _compute_crc16(content: bytes) -> int:
     value, table = 0, _CRC16
     for byte in content:
         value = value << 8 & 0xFF00 ^ table[value >> 8 ^ byte]
     return value
 
 
-def _ogg(file: BinaryIO, begin: int, size: int) -> Size:
+def _read_ogg(file: BinaryIO, begin: int, size: int) -> Size:
     at, streams, last, position, skip, scale = begin, 0, False, 0, 0, 1.0
     while at + 27 <= size:
-        head = _at(file, at, 27)
+        head = _read_at(file, at, 27)
         if head[:4] != b"OggS":
             break
         kind, count = head[5], head[26]
@@ -558,11 +560,11 @@ def _ogg(file: BinaryIO, begin: int, size: int) -> Size:
     there = int(max(0, position - skip) * scale)
     if not last:
         raise DataError(f"is truncated: its last page is missing, and {there:,} samples are found before it")
-    return Size(there, there, notes=_left_over(size - at))
+    return Size(there, there, notes=_describe_left_over(size - at))
 
 
-def _mp3(file: BinaryIO, size: int) -> Size:
-    stream = mpeg.scan(file, size)
+def _read_mp3(file: BinaryIO, size: int) -> Size:
+    stream = mpeg.scan_frames(file, size)
     notes = []
     if stream.lacking and stream.claimed is None:
         notes.append("cut")

@@ -38,7 +38,7 @@ TIMBRES = {
 
 
 @lru_cache(maxsize=1)
-def _sines() -> Sound:
+def _build_sine_table() -> Sound:
     import numpy as np
 
     exact = np.sin(2 * np.pi * np.arange(TABLE) / TABLE)
@@ -64,7 +64,7 @@ def sine(cycles: Sound) -> Sound:
     import numpy as np
 
     at = (cycles * TABLE + 0.5).astype(np.int64) & (TABLE - 1)
-    value: Sound = _sines()[at]
+    value: Sound = _build_sine_table()[at]
     return value
 
 
@@ -190,10 +190,10 @@ def write(path: Path, sound: Sound, rate_hz: int, peak: float = 0.8) -> None:
     import soundfile
 
     path.parent.mkdir(parents=True, exist_ok=True)
-    soundfile.write(path, sixteen_bits(sound, peak), rate_hz, format=path.suffix[1:].upper())
+    soundfile.write(path, quantize_to_int16(sound, peak), rate_hz, format=path.suffix[1:].upper())
 
 
-def sixteen_bits(sound: Sound, peak: float = 0.8) -> Sound:
+def quantize_to_int16(sound: Sound, peak: float = 0.8) -> Sound:
     """A sound as int16, its largest magnitude at `peak` of full scale; silence stays silence."""
     import numpy as np
 

@@ -33,7 +33,7 @@ class Unusable(DataError):
     """A file that is not damaged but cannot be used: its message, unlike that of other faults, holds the next step."""
 
 
-def mean_of_channels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
+def average_channels(samples: NDArray[np.float32]) -> NDArray[np.float32]:
     """`(samples, channels)` -> `(samples,)`; two are added and halved: the same numbers in a tenth of the time."""
     import numpy as np
 

@@ -34,12 +34,12 @@ from marble_bench.cli.options import (
     Rules,
     RunOptions,
     WeightsPath,
-    named_path,
+    add_options,
+    parse_path,
     warn_of_other_stores,
-    with_options,
 )
-from marble_bench.errors import DONE, FAILED, BenchError, text_of
-from marble_bench.records.escape import visible, visible_lines
+from marble_bench.errors import DONE, FAILED, BenchError, format_error
+from marble_bench.records.escape import escape_line, escape_lines
 
 if TYPE_CHECKING:
     pass
@@ -83,7 +83,7 @@ class Listed(str, Enum):
 
 
 @app.command()
-@with_options(RunOptions)
+@add_options(RunOptions)
 def run(
     asked: RunOptions,
     protocol: Rules = "marble",
@@ -155,13 +155,13 @@ def list_(
     from marble_bench.cli.show import print_table
 
     lists: dict[Listed, Callable[[], list[dict[str, Any]]]] = {
-        Listed.tasks: _tasks,
-        Listed.models: _models,
-        Listed.protocols: _protocols,
-        Listed.heads: _heads,
-        Listed.metrics: _metrics,
-        Listed.sets: _sets,
-        Listed.results: lambda: _results(results_dir),
+        Listed.tasks: _list_tasks,
+        Listed.models: _list_models,
+        Listed.protocols: _list_protocols,
+        Listed.heads: _list_heads,
+        Listed.metrics: _list_metrics,
+        Listed.sets: _list_sets,
+        Listed.results: lambda: _list_results(results_dir),
     }
     rows = lists[what]()
     if as_json:
@@ -170,10 +170,10 @@ def list_(
         print_table(rows)
 
 
-def _tasks() -> list[dict[str, Any]]:
+def _list_tasks() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
-    found = [plugins.find_task(name) for name in plugins.task_names()]
+    found = [plugins.find_task(name) for name in plugins.list_task_names()]
     return [
         {
             "name": each.name,
@@ -187,7 +187,7 @@ def _tasks() -> list[dict[str, Any]]:
     ]
 
 
-def _models() -> list[dict[str, Any]]:
+def _list_models() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
     return [
@@ -201,20 +201,20 @@ def _models() -> list[dict[str, Any]]:
             "weights": encoder.weights.url if encoder.weights else "none",
             "pin": encoder.weights.pin if encoder.weights else "none",
         }
-        for encoder in plugins.encoders().values()
+        for encoder in plugins.find_encoders().values()
     ]
 
 
-def _protocols() -> list[dict[str, Any]]:
+def _list_protocols() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
     return [
         {"name": p.name, "version": p.version, "description": p.description, "seeds": p.seeds}
-        for p in plugins.protocols().values()
+        for p in plugins.find_protocols().values()
     ]
 
 
-def _heads() -> list[dict[str, Any]]:
+def _list_heads() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
     return [
@@ -224,11 +224,11 @@ def _heads() -> list[dict[str, Any]]:
             "description": head.description,
             "fitted": "by itself" if head.fits_itself else "by its protocol",
         }
-        for head in plugins.heads().values()
+        for head in plugins.find_heads().values()
     ]
 
 
-def _metrics() -> list[dict[str, Any]]:
+def _list_metrics() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
     return [
@@ -240,11 +240,11 @@ def _metrics() -> list[dict[str, Any]]:
             "better": "higher" if metric.higher_is_better else "lower",
             "source": metric.source,
         }
-        for metric in plugins.metrics().values()
+        for metric in plugins.find_metrics().values()
     ]
 
 
-def _sets() -> list[dict[str, Any]]:
+def _list_sets() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
     return [
@@ -256,16 +256,16 @@ def _sets() -> list[dict[str, Any]]:
             "mean": "over tasks" if each.averaging == "tasks" else "none",
             "source": each.source,
         }
-        for each in plugins.task_sets().values()
+        for each in plugins.find_task_sets().values()
     ]
 
 
-def _results(folder: Path) -> list[dict[str, Any]]:
+def _list_results(folder: Path) -> list[dict[str, Any]]:
     from marble_bench.cli.show import print_left_off
     from marble_bench.records import results
     from marble_bench.records.validation import keep_valid
 
-    rows, found = [], keep_valid(results.paths(folder))
+    rows, found = [], keep_valid(results.list_paths(folder))
     print_left_off(found.left_off)
     for record in (each.record for each in found.valid):
         metric, score = next(iter(record.main_scores.items()))
@@ -287,7 +287,7 @@ def check(
     plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="A task's corpus; else its miniature is made.", parser=named_path, metavar="PATH"),
+        typer.Option(help="A task's corpus; else its miniature is made.", parser=parse_path, metavar="PATH"),
     ] = None,
     weights: WeightsPath = None,
     cache_dir: Cache = None,
@@ -296,24 +296,24 @@ def check(
     """Try a task or encoder plug-in the way a run would."""
     from marble_bench.cli.check import check_encoder, check_task
     from marble_bench.core import plugins
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
     from marble_bench.files.locks import keep_compiled
 
-    keep_compiled(cache_root(cache_dir))
-    is_encoder = ".py:" in plugin or plugin in plugins.encoders()
+    keep_compiled(find_cache_root(cache_dir))
+    is_encoder = ".py:" in plugin or plugin in plugins.find_encoders()
     if is_encoder:
         from marble_bench.encoders.weights import resolve
-        from marble_bench.files.download import in_lines
+        from marble_bench.files.download import make_line_callbacks
 
         encoder = plugins.find_encoder(plugin)
-        downloads = in_lines(lambda text: print(text, file=sys.stderr))
+        downloads = make_line_callbacks(lambda text: print(text, file=sys.stderr))
         lines = check_encoder(
-            encoder, resolve(encoder, cache_root(cache_dir), override=weights, callbacks=downloads).path, "cpu"
+            encoder, resolve(encoder, find_cache_root(cache_dir), override=weights, callbacks=downloads).path, "cpu"
         )
     else:
-        lines = check_task(plugins.find_task(plugin), cache_root(cache_dir), data_dir)
+        lines = check_task(plugins.find_task(plugin), find_cache_root(cache_dir), data_dir)
     for line in lines:
-        print(visible(line))
+        print(escape_line(line))
     print("all is as declared")
 
 
@@ -339,20 +339,20 @@ def main() -> None:
     except BenchError as error:
         if debug:
             raise
-        print(visible_lines(f"error: {error}"), file=sys.stderr)
+        print(escape_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except BaseException as error:  # a user's file may raise anything, and end Python
         if debug or not may_be_theirs(error):
             raise
-        from marble_bench.core.user_files import fault_of
+        from marble_bench.core.user_files import find_fault
 
-        if theirs := fault_of(error):
-            print(visible_lines(f"error: {theirs}"), file=sys.stderr)
+        if theirs := find_fault(error):
+            print(escape_lines(f"error: {theirs}"), file=sys.stderr)
             sys.exit(theirs.exit_code)
         if not isinstance(error, Exception):
             raise
         print(
-            visible_lines(f"internal error: {type(error).__name__}: {text_of(error)}\n")
+            escape_lines(f"internal error: {type(error).__name__}: {format_error(error)}\n")
             + "This is a fault of marble-bench: run again with --debug and report it",
             file=sys.stderr,
         )

@@ -14,7 +14,7 @@ from marble_bench.errors import UsageError
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from marble_bench.leaderboard.board import Board, BoardFilter
+    from marble_bench.board.board import Board, BoardFilter
     from marble_bench.records.record import Record
     from marble_bench.records.record_file import Stored
 
@@ -50,66 +50,66 @@ class Kind(str, Enum):
     intervals = "intervals"
 
 
-def _valid_records(folder: Path) -> list[Stored]:
+def _read_valid_records(folder: Path) -> list[Stored]:
     """The valid records of a folder; each other file is a line on stderr, and ends nothing."""
     from marble_bench.cli.show import print_left_off
-    from marble_bench.records.results import paths
+    from marble_bench.records.results import list_paths
     from marble_bench.records.validation import keep_valid
 
-    found = keep_valid(paths(folder))
+    found = keep_valid(list_paths(folder))
     print_left_off(found.left_off)
     return found.valid
 
 
-def _board(
+def _build_board(
     results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
 ) -> tuple[Board, str]:
-    """The board, and the option that shows the folder's records if it shows none of them; see `_hint`."""
-    from marble_bench.files.cache import cache_root
-    from marble_bench.leaderboard.board import BoardFilter, build_board
-    from marble_bench.leaderboard.rows import tell_apart
+    """The board, and the option that shows the folder's records if it shows none of them; see `_suggest_option`."""
+    from marble_bench.board.board import BoardFilter, build_board
+    from marble_bench.board.rows import tell_apart
+    from marble_bench.files.cache import find_cache_root
 
     folder = results_dir.expanduser()
     if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
         raise UsageError(f"--results-dir: {folder} is not there")
     asked, stored = (
         BoardFilter(protocol, mini, tuple(task or ()), tuple(model or ())),
-        tell_apart(_valid_records(folder)),
+        tell_apart(_read_valid_records(folder)),
     )
-    _known(asked, [each.record for each in stored])
-    return build_board(stored, asked, cache_root(cache) / "statistics"), _hint(stored, asked)
+    _check_names(asked, [each.record for each in stored])
+    return build_board(stored, asked, find_cache_root(cache) / "statistics"), _suggest_option(stored, asked)
 
 
-def _hint(stored: Sequence[Stored], asked: BoardFilter) -> str:
+def _suggest_option(stored: Sequence[Stored], asked: BoardFilter) -> str:
     """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
-    from marble_bench.leaderboard.rows import hint_at_other_boards
+    from marble_bench.board.rows import suggest_other_boards
 
     of = [each for each in stored if not asked.tasks or each.record.task.name in asked.tasks]
     of = [each for each in of if not asked.models or each.record.model.name in asked.models]
-    return hint_at_other_boards(of, asked.protocol, asked.mini)
+    return suggest_other_boards(of, asked.protocol, asked.mini)
 
 
-def _known(asked: BoardFilter, records: Sequence[Record]) -> None:
+def _check_names(asked: BoardFilter, records: Sequence[Record]) -> None:
     """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
+    from marble_bench.board.rows import read_published_cells
     from marble_bench.core import plugins
-    from marble_bench.errors import did_you_mean
-    from marble_bench.leaderboard.rows import published_cells
+    from marble_bench.errors import suggest_name
 
-    cells = published_cells()
+    cells = read_published_cells()
     protocols = {record.protocol.name for record in records}
     if asked.protocol not in protocols:
-        _several("protocol", asked.protocol, protocols)
-        plugins.registered_protocol(asked.protocol)
-    tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.task_names()}
-    models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.encoders()}
+        _refuse_ambiguous("protocol", asked.protocol, protocols)
+        plugins.find_registered_protocol(asked.protocol)
+    tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.list_task_names()}
+    models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.find_encoders()}
     for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):
         for name in names:
             if name not in choices:
-                _several(what, name, choices)
-                raise UsageError(f"no {what} '{name}'{did_you_mean(name, sorted(choices))} (bench list {what}s)")
+                _refuse_ambiguous(what, name, choices)
+                raise UsageError(f"no {what} '{name}'{suggest_name(name, sorted(choices))} (bench list {what}s)")
 
 
-def _several(what: str, name: str, choices: Iterable[str]) -> None:
+def _refuse_ambiguous(what: str, name: str, choices: Iterable[str]) -> None:
     """Raise UsageError where a name stands for several of somebody's own, which are shown by name and hash."""
     if those := sorted(each for each in choices if each.rpartition("@")[0] == name):
         raise UsageError(f"{what} '{name}' has several hashes among the records: give --{what} {' or '.join(those)}")
@@ -130,10 +130,10 @@ def leaderboard(
     debug: Debug = False,
 ) -> None:
     """Records and published scores in one table, with ties, floors and the overall mean."""
+    from marble_bench.board import table
     from marble_bench.cli.show import print_board, print_words
-    from marble_bench.leaderboard import table
 
-    board, hint = _board(results_dir, protocol, mini, task, model, cache_dir)
+    board, hint = _build_board(results_dir, protocol, mini, task, model, cache_dir)
     wanted = Format.json if as_json else form
     if not board.cells and (html or wanted not in (Format.json, Format.csv)):
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")
@@ -141,7 +141,7 @@ def leaderboard(
     if hint:
         print_words(f"no record of {results_dir} is shown: {hint}")
     if html:
-        from marble_bench.leaderboard.page import write_page
+        from marble_bench.board.page import write_page
 
         write_page(html.expanduser(), board)
         print_words(f"wrote {html}")
@@ -152,8 +152,9 @@ def leaderboard(
     else:
         if cost and wanted in (Format.json, Format.csv):
             print("no costs in csv and json, which have scores alone; table, latex and md have them", file=sys.stderr)
-        made = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
-        text = made(board) if made else (table.latex if wanted is Format.latex else table.markdown)(board, cost)
+        write = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
+        write_with_cost = table.write_latex if wanted is Format.latex else table.write_markdown
+        text = write(board) if write else write_with_cost(board, cost)
         print(text.rstrip("\n"))
 
 
@@ -175,19 +176,19 @@ def compare(
     """A against B on the same test clips: difference with interval and p, by task, by class, by clip."""
     import json
 
+    from marble_bench.board.compare import compare as compared
+    from marble_bench.board.compare import find_records, is_path
     from marble_bench.cli.show import print_comparison, print_words
-    from marble_bench.errors import did_you_mean, listing
-    from marble_bench.leaderboard.compare import compare as compared
-    from marble_bench.leaderboard.compare import is_path, records_of
+    from marble_bench.errors import listing, suggest_name
 
     folder = results_dir.expanduser()
-    here = [] if is_path(a) and is_path(b) else _valid_records(folder)
-    sides = [records_of(name, folder, here, protocol, mini) for name in (a, b)]
+    here = [] if is_path(a) and is_path(b) else _read_valid_records(folder)
+    sides = [find_records(name, folder, here, protocol, mini) for name in (a, b)]
     if task:
         every, sides = sides, [[each for each in side if each.record.task.name in task] for side in sides]
         if not all(sides):
             both = sorted(set.intersection(*({each.record.task.name for each in side} for side in every)))
-            hint = did_you_mean(task[0], both) or f"; both have {listing(both) or 'none'}"
+            hint = suggest_name(task[0], both) or f"; both have {listing(both) or 'none'}"
             raise UsageError(f"not both have a record on {', '.join(task)}{hint}")
     found = compared(sides[0], sides[1], clips or 5)
     if as_json:
@@ -214,10 +215,10 @@ def plot(
     debug: Debug = False,
 ) -> None:
     """A figure of the board through matplotlib (extra: plot)."""
+    from marble_bench.board.plot import write
     from marble_bench.cli.show import print_words
-    from marble_bench.leaderboard.plot import write
 
-    board, hint = _board(results_dir, protocol, mini, task, None, cache_dir)
+    board, hint = _build_board(results_dir, protocol, mini, task, None, cache_dir)
     if hint:
         raise UsageError(f"nothing to draw: {hint}")
     write(out.expanduser(), board, kind.value, model, score, cost)

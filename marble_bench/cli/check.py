@@ -12,7 +12,7 @@ from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
-from marble_bench.data.checks import behind_the_end, check_frames, check_ids, measure
+from marble_bench.data.checks import check_ends, check_frames, check_ids, measure
 from marble_bench.data.examples import Examples, find
 from marble_bench.errors import DataError, UsageError, counted
 from marble_bench.features import fingerprint, frames
@@ -37,17 +37,17 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
     warnings = check_ids(there)
     shapes = measure(there.paths, whole=True, native_rate_hz=task.corpus.sample_rate_hz)
     if isinstance(task.target, Frames):
-        if wrong := behind_the_end(task.target, there, shapes):
+        if wrong := check_ends(task.target, there, shapes):
             raise DataError("\n  ".join([f"{counted(len(wrong), 'clip')} cannot be used:", *wrong[:10]]))
         warnings += check_frames(task.target, there)
-    if empty := there.empty_splits():
+    if empty := there.list_empty_splits():
         raise UsageError(f"the corpus of '{named.name}' in {root} has no clip in {', '.join(empty)}")
     what = "miniature" if corpus.is_mini(root) else "corpus"
     lines = [
         f"{named.name}: {task.title}",
         f"{what} {root}: {there.counts()} clips, truth {target.shape} {target.dtype}",
     ]
-    lines.append(_lengths(named, there, shapes))
+    lines.append(_describe_lengths(named, there, shapes))
     for split in SPLITS:
         clip, rate = there.of(split).clips[0], task.corpus.sample_rate_hz
         waveform = audio.read(
@@ -66,7 +66,7 @@ def _cut(text: str) -> str:
     return text if len(text) <= MOST else f"{text[:MOST]}..."
 
 
-def _lengths(named: Named, there: Examples, shapes: Mapping[Path, audio.Shape | DataError]) -> str:
+def _describe_lengths(named: Named, there: Examples, shapes: Mapping[Path, audio.Shape | DataError]) -> str:
     """A line with the shortest and the longest clip. shapes: what each file holds.
 
     Raises DataError with the clips that cannot be opened, or are shorter than one window.
@@ -75,7 +75,7 @@ def _lengths(named: Named, there: Examples, shapes: Mapping[Path, audio.Shape | 
     for clip, path in zip(there.clips, there.paths, strict=True):
         shape = shapes[path]
         if isinstance(shape, DataError):
-            if named.task.corpus.known_fault(clip.audio) is None:
+            if named.task.corpus.find_known_fault(clip.audio) is None:
                 wrong.append(str(shape))
             continue
         length_s = shape.length_s - clip.start_s if clip.duration_s is None else clip.duration_s
@@ -106,19 +106,19 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
             f"{length_s:.2f} s: "
             + ", ".join(f"{x.name} {tuple(v.shape)}" for x, v in zip(encoder.layers, found, strict=True))
         )
-        warnings += [] if wrong else _out_of_range(encoder, found)
+        warnings += [] if wrong else _find_out_of_range(encoder, found)
     if not problems:
-        problems += _loaded_again(encoder, encode, weights, device)
+        problems += _compare_second_load(encoder, encode, weights, device)
     contract.refuse(encoder.name, problems)
     return lines + [f"warning: {warning}" for warning in dict.fromkeys(warnings)]
 
 
-def _out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
+def _find_out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
     """Warnings of layers whose means over time can be stored and whose frames cannot.
 
     found: by layer, `(windows, frames, width)`.
     """
-    layers = [(encoder.layers[index], found[index]) for index in frames.framewise(encoder.layers)]
+    layers = [(encoder.layers[index], found[index]) for index in frames.find_framewise_layers(encoder.layers)]
     return [
         f"layer '{layer.name}' has frames beyond half precision ({contract.HALF_MAX:g}): a task that is asked frame by "
         "frame refuses them, others store means over time"
@@ -127,7 +127,7 @@ def _out_of_range(encoder: Encoder, found: Sequence[torch.Tensor]) -> list[str]:
     ]
 
 
-def _loaded_again(encoder: Encoder, encode: Encode, weights: Path | None, device: str) -> list[str]:
+def _compare_second_load(encoder: Encoder, encode: Encode, weights: Path | None, device: str) -> list[str]:
     """What is wrong if an encoder gives other features when it is loaded a second time."""
     first = fingerprint.compute(encoder, encode, device)
     found = fingerprint.compare(fingerprint.compute(encoder, encoder.load(weights, device), device), first)

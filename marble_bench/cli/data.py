@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import MISSING
-from marble_bench.records.escape import visible
+from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.core.task import Corpus
@@ -27,11 +27,13 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 def list_(as_json: AsJson = False, debug: Debug = False) -> None:
     """Corpora with their tasks, licence, and where to download each from."""
     from marble_bench.cli.show import print_table
-    from marble_bench.data.inspection import corpora
+    from marble_bench.data.inspection import list_corpora
 
-    known = corpora()
+    known = list_corpora()
     if as_json:
-        rows = [{"tasks": [each.name for each in tasks], **_facts(tasks[0].task.corpus)} for tasks in known.values()]
+        rows = [
+            {"tasks": [each.name for each in tasks], **_list_facts(tasks[0].task.corpus)} for tasks in known.values()
+        ]
         print(json.dumps(rows, indent=1))
         return
     print_table(
@@ -47,7 +49,7 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
     )
 
 
-def _facts(corpus: Corpus) -> dict[str, Any]:
+def _list_facts(corpus: Corpus) -> dict[str, Any]:
     facts = {name: getattr(corpus, name) for name in ("name", "title", "home", "license", "citation", "layout")}
     return {**facts, "sources": [asdict(source) for source in corpus.sources]}
 
@@ -66,11 +68,11 @@ def check(
     """Say by name what of a corpus is missing, damaged or unexpected; exit code 3 if anything is missing or damaged."""
     from marble_bench.cli.show import print_table, print_words
     from marble_bench.data.inspection import as_rows, find_corpus, inspect
-    from marble_bench.files.cache import cache_root
-    from marble_bench.files.cache import data_dir as folder_of
+    from marble_bench.files.cache import find_cache_root
+    from marble_bench.files.cache import find_data_dir as folder_of
 
     corpus, tasks = find_corpus(name)
-    report = inspect(corpus, tasks, folder_of(corpus.name, cache_root(cache_dir), data_dir, corpus.beside), deep)
+    report = inspect(corpus, tasks, folder_of(corpus.name, find_cache_root(cache_dir), data_dir, corpus.beside), deep)
     if as_json:
         print(json.dumps({**asdict(report), "valid": report.valid}, indent=1))
     else:
@@ -103,7 +105,7 @@ def mini(
     from marble_bench.data.inspection import find_corpus
 
     write_mini(find_corpus(name)[0], folder.expanduser())
-    print(visible(str(folder)))
+    print(escape_line(str(folder)))
 
 
 @app.command()
@@ -121,13 +123,13 @@ def get(
     from marble_bench.cli.show import print_words
     from marble_bench.data.fetch import DownloadCallbacks, get
     from marble_bench.data.inspection import find_corpus
-    from marble_bench.files.cache import cache_root
-    from marble_bench.files.cache import data_dir as folder_of
-    from marble_bench.runs.config import offline_asked
+    from marble_bench.files.cache import find_cache_root
+    from marble_bench.files.cache import find_data_dir as folder_of
+    from marble_bench.runs.config import is_offline_asked
 
     corpus, _ = find_corpus(name)
-    folder = folder_of(corpus.name, cache_root(cache_dir), data_dir)
+    folder = folder_of(corpus.name, find_cache_root(cache_dir), data_dir)
     with Transfers(quiet) as shown:
-        get(corpus, folder, DownloadCallbacks(shown.say, shown.transfer), mirror, offline or offline_asked())
-    print(visible(str(folder)))
+        get(corpus, folder, DownloadCallbacks(shown.say, shown.show_transfer), mirror, offline or is_offline_asked())
+    print(escape_line(str(folder)))
     print_words(f"next: bench data check {corpus.name} --data-dir {folder}")

@@ -16,14 +16,14 @@ sources, conventions and departures are at the head of its file in `tasks/`.
 """
 
 
-def tasks_page() -> str:
+def write_tasks_page() -> str:
     """The table of every task and the list of corpora, as Markdown."""
     rows = [
         "| task | asks | labels | scores (main first) | clips: train / valid / test | windows | corpus |",
         "|---|---|---|---|---|---|---|",
     ]
     corpora = {}
-    for name in plugins.task_names():
+    for name in plugins.list_task_names():
         task = plugins.find_task(name).task
         corpora[task.corpus.name] = task.corpus
         window = "whole clip" if task.window.length_s is None else f"{task.window.length_s:g} s"
@@ -86,21 +86,21 @@ LEFT_OUT = """
 """
 
 
-def encoders_page() -> str:
+def write_encoders_page() -> str:
     """The table of every encoder and a section on each, as Markdown."""
     rows = [
         "| encoder | rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | licence |",
         "|---|---|---|---|---|---|---|---|---|",
     ]
     sections = []
-    for encoder in plugins.encoders().values():
+    for encoder in plugins.find_encoders().values():
         cost = "-" if encoder.gflop_per_s is None else f"{encoder.gflop_per_s:g}"
         takes = f"from {encoder.min_s:.3g} s" + ("" if encoder.max_s is None else f" to {encoder.max_s:g} s")
         cells = (
             f"`{encoder.name}`",
             f"{encoder.sample_rate_hz:,} Hz",
-            _layers_of(encoder),
-            _rates_of(encoder),
+            _describe_layers(encoder),
+            _describe_rates(encoder),
             f"{encoder.parameters:,}" if encoder.parameters else "-",
             cost,
             takes,
@@ -113,13 +113,13 @@ def encoders_page() -> str:
             "",
             f"{encoder.description}. {encoder.citation}.",
             "",
-            *_facts_of(encoder),
+            *_list_facts(encoder),
             "",
         ]
     return ENCODERS_HEAD + "\n".join([*rows, "", *sections]).rstrip() + "\n" + LEFT_OUT
 
 
-def _layers_of(encoder: Encoder) -> str:
+def _describe_layers(encoder: Encoder) -> str:
     """`13 x 768` for a stack of one width, else every layer with its own."""
     widths = {layer.width for layer in encoder.layers}
     if len(widths) == 1:
@@ -127,12 +127,12 @@ def _layers_of(encoder: Encoder) -> str:
     return ", ".join(f"{layer.name} {layer.width}" for layer in encoder.layers)
 
 
-def _rates_of(encoder: Encoder) -> str:
+def _describe_rates(encoder: Encoder) -> str:
     rates = dict.fromkeys(layer.frame_rate_hz for layer in encoder.layers)
     return ", ".join("one vector" if rate is None else f"{rate:.4g}" for rate in rates)
 
 
-def _facts_of(encoder: Encoder) -> list[str]:
+def _list_facts(encoder: Encoder) -> list[str]:
     """A line each: where weights are downloaded from, what they were trained on, how layers are called."""
     source, lines = encoder.weights, []
     if source is None:
@@ -152,9 +152,9 @@ def _facts_of(encoder: Encoder) -> list[str]:
         )
         lines.append(f"- trained on: {', '.join(encoder.training_data) or 'not stated'}")
     names = [layer.name for layer in encoder.layers]
-    told = f"{names[0]} to {names[-1]}" if names == [str(index) for index in range(len(names))] else ", ".join(names)
-    return [*lines, f"- layers: {told}"]
+    span = f"{names[0]} to {names[-1]}" if names == [str(index) for index in range(len(names))] else ", ".join(names)
+    return [*lines, f"- layers: {span}"]
 
 
 if __name__ == "__main__":
-    print(encoders_page() if sys.argv[1:] == ["encoders"] else tasks_page(), end="")
+    print(write_encoders_page() if sys.argv[1:] == ["encoders"] else write_tasks_page(), end="")

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, TypeVar
 
 import typer
 
-from marble_bench.errors import DONE, INTERRUPTED, BenchError, exit_code_of
-from marble_bench.records.escape import visible_lines
+from marble_bench.errors import DONE, INTERRUPTED, BenchError, combine_exit_codes
+from marble_bench.records.escape import escape_lines
 
 if TYPE_CHECKING:
     from marble_bench.cli.progress import Progress
@@ -33,7 +33,7 @@ def run_each(
     resume_hint: what is said when it is interrupted. A fault of the only one, or with `debug`, is raised.
     """
     from marble_bench.cli.progress import Progress
-    from marble_bench.core.user_files import fault_of
+    from marble_bench.core.user_files import find_fault
 
     ended: list[int] = []
     for config in wanted:
@@ -45,12 +45,14 @@ def run_each(
             print(f"interrupted; {resume_hint}{again}", file=sys.stderr)
             raise typer.Exit(INTERRUPTED) from None
         except BaseException as error:  # a user's file may raise anything, and end Python
-            told = error if isinstance(error, BenchError) else fault_of(error)
-            if told is None or len(wanted) == 1 or debug:
+            reported = error if isinstance(error, BenchError) else find_fault(error)
+            if reported is None or len(wanted) == 1 or debug:
                 raise
-            print(visible_lines(f"error: {config.features.model} on {config.data.named.name}: {told}"), file=sys.stderr)
-            ended.append(told.exit_code)
+            print(
+                escape_lines(f"error: {config.features.model} on {config.data.named.name}: {reported}"), file=sys.stderr
+            )
+            ended.append(reported.exit_code)
             continue
         show(done)
         ended.append(DONE)
-    return exit_code_of(ended)
+    return combine_exit_codes(ended)

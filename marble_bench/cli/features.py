@@ -23,11 +23,11 @@ from marble_bench.cli.options import (
     OtherHead,
     Quiet,
     Rules,
+    add_options,
     warn_of_other_stores,
-    with_options,
 )
 from marble_bench.errors import DONE, MISSING, UsageError, counted
-from marble_bench.records.escape import visible
+from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
@@ -39,7 +39,7 @@ Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these enc
 
 
 @app.command()
-@with_options(FeatureOptions)
+@add_options(FeatureOptions)
 def extract(
     asked: FeatureOptions,
     layers: LayersOf = "all",
@@ -75,29 +75,29 @@ def extract(
     )
 
 
-def _print_extraction(made: dict[str, Any], as_json: bool) -> None:
+def _print_extraction(extraction: dict[str, Any], as_json: bool) -> None:
     from marble_bench.cli.show import print_table
 
     if as_json:
-        print(json.dumps(made))
+        print(json.dumps(extraction))
     else:
-        print_table([_format_extraction(made)])
-        print("\n".join(made["stores"]), file=sys.stderr)
+        print_table([_format_extraction(extraction)])
+        print("\n".join(extraction["stores"]), file=sys.stderr)
 
 
-def _format_extraction(made: dict[str, Any]) -> dict[str, Any]:
+def _format_extraction(extraction: dict[str, Any]) -> dict[str, Any]:
     """What `extract` made, as people read it."""
-    from marble_bench.cli.progress import span
+    from marble_bench.cli.progress import format_span
 
     return {
-        "model": made["model"],
-        "task": made["task"],
-        "clips": made["clips"],
-        "left out": len(made["left_out"]),
-        "encoded": span(made["audio_s"]) if made["audio_s"] else "nothing, all was stored",
-        "in": span(made["extract_s"]),
-        "audio a second": f"{made['real_time_factor']:,.1f} s" if made["audio_s"] else "-",
-        "store": _size(1e6 * made["feature_mb"]),
+        "model": extraction["model"],
+        "task": extraction["task"],
+        "clips": extraction["clips"],
+        "left out": len(extraction["left_out"]),
+        "encoded": format_span(extraction["audio_s"]) if extraction["audio_s"] else "nothing, all was stored",
+        "in": format_span(extraction["extract_s"]),
+        "audio a second": f"{extraction['real_time_factor']:,.1f} s" if extraction["audio_s"] else "-",
+        "store": _format_size(1e6 * extraction["feature_mb"]),
     }
 
 
@@ -134,9 +134,9 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
 
 def _list_stores(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
     from marble_bench.features.manage import list_stores
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
-    return [store for store in list_stores(cache_root(cache_dir)) if not models or store.encoder in models]
+    return [store for store in list_stores(find_cache_root(cache_dir)) if not models or store.encoder in models]
 
 
 @app.command()
@@ -162,7 +162,7 @@ def verify(
         print(json.dumps({"valid": good, "damaged": bad}, indent=1))
     else:
         for each in bad:
-            print(visible(each["problem"]))
+            print(escape_line(each["problem"]))
         print(
             f"{counted(good, 'shard is', 'shards are')} valid, {len(bad)} not"
             + (": bench features prune --damaged" if bad else "")
@@ -182,16 +182,16 @@ def prune(
     """Remove features by encoder, by last use, or damaged ones; asks first."""
     from marble_bench.cli.show import print_table
     from marble_bench.features.manage import list_stores, plan_removals, remove
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
     if not model and unused_days is None and not damaged:
         raise UsageError("say what to remove: --model NAME, --unused-days N or --damaged")
     seconds = None if unused_days is None else unused_days * 86400
-    what = plan_removals(list_stores(cache_root(cache_dir)), model or [], seconds, damaged, time.time())
+    what = plan_removals(list_stores(find_cache_root(cache_dir)), model or [], seconds, damaged, time.time())
     if not what:
         print("nothing to remove", file=sys.stderr)
         return
-    print_table([{"path": str(each.path), "size": _size(each.size_bytes), "why": each.why} for each in what])
+    print_table([{"path": str(each.path), "size": _format_size(each.size_bytes), "why": each.why} for each in what])
     if not yes:
         if not sys.stdin.isatty():
             raise UsageError("nobody can be asked here: give --yes to remove these")
@@ -200,7 +200,7 @@ def prune(
 
 
 @app.command()
-@with_options(FeatureOptions)
+@add_options(FeatureOptions)
 def export(
     place: Annotated[Path, typer.Argument(help="A file.parquet, or the folder of a Hugging Face dataset.")],
     asked: FeatureOptions,
@@ -208,14 +208,14 @@ def export(
     debug: Debug = False,
 ) -> None:
     """Write one model's features of one task for others, as `bench run --features` reads them."""
-    config = _one(asked)
+    config = _build_config(asked)
     rows = _export_whole(config, place.expanduser(), quiet)
     print(f"{rows} rows of {config.features.model} on {config.data.named.name}", file=sys.stderr)
-    print(visible(str(place)))
+    print(escape_line(str(place)))
 
 
 @app.command()
-@with_options(FeatureOptions)
+@add_options(FeatureOptions)
 def push(
     destination: Annotated[str, typer.Argument(help="hf:OWNER/NAME, or a URL such as s3://bucket/path.")],
     asked: FeatureOptions,
@@ -224,16 +224,16 @@ def push(
 ) -> None:
     """Export one model's features of one task as a Hugging Face dataset and upload it."""
     from marble_bench.features.export import push
-    from marble_bench.files.scratch import scratch_folder
+    from marble_bench.files.scratch import open_scratch_folder
 
-    config = _one(asked)
+    config = _build_config(asked)
     say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
-    with scratch_folder(config.features.cache, say) as folder:
+    with open_scratch_folder(config.features.cache, say) as folder:
         _export_whole(config, folder / "dataset", quiet)
         print(push(folder / "dataset", destination, say))
 
 
-def _one(asked: FeatureOptions) -> RunConfig:
+def _build_config(asked: FeatureOptions) -> RunConfig:
     configs = asked.build_configs()
     if len(configs) != 1:
         raise UsageError(f"these are {len(configs)} pairs of model and task: give one --model and one --task")
@@ -250,7 +250,7 @@ def _export_whole(config: RunConfig, place: Path, quiet: bool) -> int:
         return prepare.export(config, progress, place)
 
 
-@with_options(FeatureOptions)
+@add_options(FeatureOptions)
 def plan(
     asked: FeatureOptions,
     layers: LayersOf = "all",
@@ -276,12 +276,12 @@ def plan(
     measured: dict[tuple[str, float], prepare.Throughput] = {}
     rows = []
     for config in configs:
-        row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.same_pass(config)
+        row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.identify_pass(config)
         if key in passes:  # the tasks of a corpus share one pass where their windows agree
             row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
         passes.add(key)
         rows.append(row)
-    total = _total(rows)
+    total = _add_up(rows)
     if as_json:
         print(json.dumps({"total": total, "each": rows}, indent=1))
         return
@@ -290,10 +290,10 @@ def plan(
         f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
     ):
         print(source)
-    print(_summary(total, rows[0]["device"], configs[0].probes.protocol.name, ignore_stored))
+    print(_summarize(total, rows[0]["device"], configs[0].probes.protocol.name, ignore_stored))
 
 
-def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
+def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What all rows of a plan take together; a pass that several share counts once, and is marked no longer."""
     first = [row for row in rows if not row.pop("shared", False)]
     took = [row["probe_hours"] for row in rows]
@@ -308,26 +308,26 @@ def _total(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _summary(total: dict[str, Any], device: str, protocol: str, ignore_stored: bool) -> str:
+def _summarize(total: dict[str, Any], device: str, protocol: str, ignore_stored: bool) -> str:
     """The total of a plan as a sentence."""
-    from marble_bench.cli.progress import span
+    from marble_bench.cli.progress import format_span
 
     known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
     known = "what is stored was not looked at" if ignore_stored else known
     hours = total["probe_hours"]
-    probes = "no record tells their time" if hours is None else f"about {span(3600 * hours)}"
+    probes = "no record tells their time" if hours is None else f"about {format_span(3600 * hours)}"
     return (
         f"{known}; "
         f"{counted(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
         f"of audio on {device}: "
-        f"{_size(1e9 * total['features_gb'])}, about {span(3600 * total['hours'])}; "
+        f"{_format_size(1e9 * total['features_gb'])}, about {format_span(3600 * total['hours'])}; "
         f"{total['probes']} probes of protocol {protocol}: {probes}"
     )
 
 
 def _format_plan(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a plan as people read it."""
-    from marble_bench.cli.progress import span
+    from marble_bench.cli.progress import format_span
 
     return {
         "model": row["model"],
@@ -337,13 +337,13 @@ def _format_plan(row: dict[str, Any]) -> dict[str, Any]:
         "audio": f"{row['audio_h']:,} h",
         "stored": "?" if row["stored_h"] is None else f"{row['stored_h']:,} h",
         "passes": row["passes"],
-        "disk": _size(1e9 * row["features_gb"]),
-        "time": span(3600 * row["hours"]),
-        "memory": "?" if row["memory_mb"] is None else _size(1e6 * row["memory_mb"]),
+        "disk": _format_size(1e9 * row["features_gb"]),
+        "time": format_span(3600 * row["hours"]),
+        "memory": "?" if row["memory_mb"] is None else _format_size(1e6 * row["memory_mb"]),
         "probes": row["probes"],
-        "probe time": "?" if row["probe_hours"] is None else span(3600 * row["probe_hours"]),
+        "probe time": "?" if row["probe_hours"] is None else format_span(3600 * row["probe_hours"]),
     }
 
 
-def _size(size_bytes: float) -> str:
+def _format_size(size_bytes: float) -> str:
     return f"{size_bytes / 1e9:,.1f} GB" if size_bytes >= 1e9 else f"{size_bytes / 1e6:,.1f} MB"

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import MISSING, BenchError
-from marble_bench.records.escape import visible
+from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.core.encoder import Encoder
@@ -37,15 +37,19 @@ def get(
     from marble_bench.cli.progress import Transfers
     from marble_bench.core import plugins
     from marble_bench.encoders.weights import resolve
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
     from marble_bench.files.download import DownloadCallbacks
-    from marble_bench.runs.config import offline_asked
+    from marble_bench.runs.config import is_offline_asked
 
     encoder = plugins.find_encoder(name)
     with Transfers(quiet) as shown:
-        downloads = DownloadCallbacks(shown.say, shown.transfer)
+        downloads = DownloadCallbacks(shown.say, shown.show_transfer)
         found = resolve(
-            encoder, cache_root(cache_dir), override=weights, offline=offline or offline_asked(), callbacks=downloads
+            encoder,
+            find_cache_root(cache_dir),
+            override=weights,
+            offline=offline or is_offline_asked(),
+            callbacks=downloads,
         )
     if as_json:
         facts = {"path": str(found.path) if found.path else None, "sha256": found.sha256}
@@ -53,14 +57,14 @@ def get(
     elif found.path is None:
         print(f"{encoder.name} needs no weights", file=sys.stderr)
     else:
-        print(visible(str(found.path)))
+        print(escape_line(str(found.path)))
         print(f"sha256 {found.sha256}, from {found.source} {found.revision}".rstrip(), file=sys.stderr)
 
 
-def _chosen(names: list[str] | None) -> list[Encoder]:
+def _choose_encoders(names: list[str] | None) -> list[Encoder]:
     from marble_bench.core import plugins
 
-    return [plugins.find_encoder(name) for name in names] if names else list(plugins.encoders().values())
+    return [plugins.find_encoder(name) for name in names] if names else list(plugins.find_encoders().values())
 
 
 @app.command("ls")
@@ -68,11 +72,11 @@ def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, de
     """The encoders whose weights are in the cache: where from, which commit, which digest."""
     from marble_bench.cli.show import print_table
     from marble_bench.encoders.weights import find_cached
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
     rows: list[dict[str, Any]] = []
-    for encoder in _chosen(names):
-        if there := find_cached(encoder, cache_root(cache_dir)):
+    for encoder in _choose_encoders(names):
+        if there := find_cached(encoder, find_cache_root(cache_dir)):
             path, receipt = there
             rows.append(
                 {
@@ -98,11 +102,11 @@ def verify(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False
     from marble_bench.cli.show import print_table
     from marble_bench.encoders.weights import find_cached
     from marble_bench.encoders.weights import verify as problems_of
-    from marble_bench.files.cache import cache_root
+    from marble_bench.files.cache import find_cache_root
 
-    cache = cache_root(cache_dir)
+    cache = find_cache_root(cache_dir)
     rows: list[dict[str, Any]] = []
-    for encoder in _chosen(names):
+    for encoder in _choose_encoders(names):
         if encoder.weights is None:
             continue
         try:

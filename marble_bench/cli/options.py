@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.errors import UsageError
-from marble_bench.records.escape import visible_lines
+from marble_bench.records.escape import escape_lines
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
@@ -45,7 +45,7 @@ class Engine(str, Enum):
     ray = "ray"
 
 
-def device_of(asked: Device) -> str:
+def resolve_device(asked: Device) -> str:
     """The device meant. Raises UsageError if it is not at hand."""
     import torch
 
@@ -58,22 +58,26 @@ def device_of(asked: Device) -> str:
     return str(asked.value)
 
 
-def named_path(text: str) -> Path:
+def parse_path(text: str) -> Path:
     """A path that an option names. An empty one, as an unset variable leaves it, would mean the current folder."""
     if not str(text).strip():
         raise typer.BadParameter("the path is empty: name one, or leave the option out")
     return Path(text)
 
 
-def _path(about: str, name: str = "") -> Any:
-    return typer.Option(*([name] if name else []), help=about, parser=named_path, metavar="PATH")
+def _build_path_option(about: str, name: str = "") -> Any:
+    return typer.Option(*([name] if name else []), help=about, parser=parse_path, metavar="PATH")
 
 
-DataDir = Annotated[Path | None, _path("The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")]
-WeightsPath = Annotated[Path | None, _path("Weights from this file or folder instead of their source.")]
-OwnFeatures = Annotated[Path | None, _path("Your own features: a folder of TRACK.npy or a Parquet file.")]
-KeepAudio = Annotated[Path | None, _path("Keep what is separated of the test songs in this folder.")]
-Cache = Annotated[Path | None, _path("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")]
+DataDir = Annotated[
+    Path | None, _build_path_option("The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+]
+WeightsPath = Annotated[Path | None, _build_path_option("Weights from this file or folder instead of their source.")]
+OwnFeatures = Annotated[Path | None, _build_path_option("Your own features: a folder of TRACK.npy or a Parquet file.")]
+KeepAudio = Annotated[Path | None, _build_path_option("Keep what is separated of the test songs in this folder.")]
+Cache = Annotated[
+    Path | None, _build_path_option("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")
+]
 Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
 Rules = Annotated[
@@ -137,14 +141,18 @@ class FeatureOptions:
         """protocol, head: names, or paths of files; head, seeds: None for the protocol's. fresh_features: what was stored
         before this moment is set aside. more: for `RunConfig.of`. Raises UsageError for what does not go together."""
         from marble_bench.core.plugins import find_protocol
-        from marble_bench.files.cache import cache_root
+        from marble_bench.files.cache import find_cache_root
         from marble_bench.files.locks import keep_compiled
-        from marble_bench.runs.config import RunConfig, corpus_root, list_pairs, offline_asked
+        from marble_bench.runs.config import RunConfig, find_corpus_root, is_offline_asked, list_pairs
 
         if self.mini and self.data_dir:
             raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
         started_s = time.time()
-        rules, cache, where = find_protocol(protocol, head), cache_root(self.cache_dir), device_of(self.device)
+        rules, cache, where = (
+            find_protocol(protocol, head),
+            find_cache_root(self.cache_dir),
+            resolve_device(self.device),
+        )
         keep_compiled(cache)
         chosen = list_pairs(self.model or [], self.task or [], features, self.weights)
         if self.data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
@@ -163,7 +171,7 @@ class FeatureOptions:
             "seeds": seeds or rules.seeds,
             "device": where,
             "dtype": self.dtype.value,
-            "offline": self.offline or offline_asked(),
+            "offline": self.offline or is_offline_asked(),
             "fresh_before": started_s if fresh_features else None,
             **more,
         }
@@ -172,7 +180,7 @@ class FeatureOptions:
                 named=named,
                 encoder=encoder,
                 model=name,
-                root=None if self.mini else corpus_root(named, cache, self.data_dir, features),
+                root=None if self.mini else find_corpus_root(named, cache, self.data_dir, features),
                 **same,
             )
             for name, encoder, named in chosen
@@ -198,7 +206,7 @@ class RunOptions(FeatureOptions):
         return self._build_configs(**more)
 
 
-def with_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def add_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """A command whose parameter `asked` is replaced by the options that a dataclass declares, so that they are written once.
 
     They take the place of `asked` among its own.
@@ -216,8 +224,8 @@ def with_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable
                     for name, kind in kinds.items()
                 ]
             else:
-                kept = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own[parameter.name])
-                shown.append(kept)
+                option = parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY, annotation=own[parameter.name])
+                shown.append(option)
 
         def wrapped(**given: Any) -> None:
             asked = options(**{name: given.pop(name) for name in kinds})
@@ -236,5 +244,5 @@ def warn_of_other_stores(asked: Sequence[RunConfig]) -> None:
     from marble_bench.features.manage import describe_other_formats
 
     for cache in dict.fromkeys(config.features.cache for config in asked if config.features.encoder):
-        if told := describe_other_formats(cache):
-            print(visible_lines(told), file=sys.stderr)
+        if description := describe_other_formats(cache):
+            print(escape_lines(description), file=sys.stderr)

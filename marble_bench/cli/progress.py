@@ -8,7 +8,7 @@ import time
 from types import TracebackType
 from typing import TYPE_CHECKING
 
-from marble_bench.records.escape import visible, visible_lines
+from marble_bench.records.escape import escape_line, escape_lines
 
 if TYPE_CHECKING:
     from rich.progress import ProgressColumn
@@ -17,10 +17,10 @@ if TYPE_CHECKING:
 EVERY_S = 10.0  # seconds between plain lines
 
 
-def span(seconds: float) -> str:
+def format_span(seconds: float) -> str:
     """A time as people say it.
 
-    >>> [span(each) for each in (7.4, 90, 3600 * 30.5)]
+    >>> [format_span(each) for each in (7.4, 90, 3600 * 30.5)]
     ['7 s', '1:30 min', '30:30 h']
     """
     if seconds < 60:
@@ -51,7 +51,7 @@ class _Display:
 
     def say(self, text: str) -> None:
         """A line for the user."""
-        self.console.print(visible_lines(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
+        self.console.print(escape_lines(text), highlight=False, markup=False, emoji=False, soft_wrap=True)
 
     def _move(self, name: str, done: int, total: int | None, rate: str = "") -> None:
         """Put a bar where it belongs; a new name is a new bar."""
@@ -78,7 +78,11 @@ class Progress(_Display):
     def features(self, done: int, todo: int, audio_s: float) -> None:
         """Clips encoded, and the rate in hours of audio per hour."""
         rate = audio_s / self._taken() if done else 0.0
-        left = "" if not done or self.bars.disable is False else f", {span((todo - done) * self._taken() / done)} left"
+        left = (
+            ""
+            if not done or self.bars.disable is False
+            else f", {format_span((todo - done) * self._taken() / done)} left"
+        )
         self._show("features", done, todo, f"{done}/{todo} clips, {rate:,.{0 if rate >= 10 else 1}f} audio h/h{left}")
 
     def _taken(self) -> float:
@@ -100,7 +104,7 @@ class Progress(_Display):
             self._move(f"{self.label} {stage}", done, todo, text)
         elif not self.quiet and time.monotonic() - self.last > EVERY_S:
             self.last = time.monotonic()
-            print(visible(f"{self.label} {stage}: {text}"), file=sys.stderr, flush=True)
+            print(escape_line(f"{self.label} {stage}: {text}"), file=sys.stderr, flush=True)
 
 
 class Transfers(_Display):
@@ -112,6 +116,6 @@ class Transfers(_Display):
         amounts = (DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
         super().__init__(quiet, TextColumn("{task.description}", markup=False), BarColumn(), *amounts)
 
-    def transfer(self, name: str, done: int, total: int | None) -> None:
+    def show_transfer(self, name: str, done: int, total: int | None) -> None:
         """Bytes of a file so far, and in all where that is known."""
         self._move(name, done, total)

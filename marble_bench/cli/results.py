@@ -10,9 +10,9 @@ from typing import Annotated
 
 import typer
 
-from marble_bench.cli.options import Device, device_of
+from marble_bench.cli.options import Device, resolve_device
 from marble_bench.errors import FAILED, MISSING, UsageError, counted
-from marble_bench.records.escape import visible
+from marble_bench.records.escape import escape_line
 
 app = typer.Typer(help="Records: check them, hand them to other tools.", no_args_is_help=True)
 top = typer.Typer()
@@ -46,9 +46,9 @@ def check(
     debug: Debug = False,
 ) -> None:
     """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one is invalid."""
+    from marble_bench.board.board import compare_with_reference
     from marble_bench.cli.show import print_table, print_verdicts
     from marble_bench.core.plugins import find_task
-    from marble_bench.leaderboard.board import beside_reference
     from marble_bench.records.corpus_facts import Corpora
     from marble_bench.records.validation import check as judge
     from marble_bench.records.validation import read_all, record_files
@@ -56,7 +56,7 @@ def check(
     files = record_files([path.expanduser() for path in paths or [results_dir]])
     root = data_dir.expanduser() if data_dir else None
     verdicts = judge(files, Corpora(root, find_task(task) if task else None))
-    beside = beside_reference(read_all(files)) if reference else []
+    beside = compare_with_reference(read_all(files)) if reference else []
     if as_json:
         print(
             json.dumps(
@@ -89,7 +89,7 @@ def export(
     if as_json:
         print(json.dumps({"museval": [str(folder) for folder in folders]}))
     else:
-        print("\n".join(visible(str(folder)) for folder in folders))
+        print("\n".join(escape_line(str(folder)) for folder in folders))
     print(f"{len(folders)} seeds; read one with museval.EvalStore().add_eval_dir(FOLDER)", file=sys.stderr)
 
 
@@ -116,35 +116,35 @@ def reproduce(
     """Run a record again and report what differs. 0 if nothing does and every score is the same or inside its interval."""
     from marble_bench.cli.progress import Progress
     from marble_bench.cli.show import print_reproduction
-    from marble_bench.files.cache import cache_root
-    from marble_bench.files.scratch import scratch_folder
+    from marble_bench.files.cache import find_cache_root
+    from marble_bench.files.scratch import open_scratch_folder
     from marble_bench.records.record import to_json
     from marble_bench.records.results import read
     from marble_bench.runs import reproduce as reproducing
     from marble_bench.runs import run as running
-    from marble_bench.runs.config import offline_asked
+    from marble_bench.runs.config import is_offline_asked
 
     if head and not protocol:
         raise UsageError("--head: give --protocol too, the rules that the head was put into")
-    stored, where = read(record.expanduser()), device_of(device)
+    stored, where = read(record.expanduser()), resolve_device(device)
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
-    with scratch_folder(cache_root(cache_dir), say) as folder:
-        config = reproducing.config_of(
+    with open_scratch_folder(find_cache_root(cache_dir), say) as folder:
+        config = reproducing.make_config(
             old,
-            cache_root(cache_dir),
+            find_cache_root(cache_dir),
             folder,
             where,
             reproducing.PlugIns(model, task, protocol, head),
             data_dir,
             weights,
-            offline or offline_asked(),
+            offline or is_offline_asked(),
         )
         with Progress(config.title, quiet or as_json) as progress:
             outcome = running.run(config, progress)
         differing = reproducing.find_differences(stored, read(outcome.path))
     new = outcome.record
-    rows, changed = reproducing.compare_scores(stored, new), reproducing.changed_facts(old, new)
+    rows, changed = reproducing.compare_scores(stored, new), reproducing.list_changed_facts(old, new)
     if as_json:
         print(json.dumps({"scores": [asdict(row) for row in rows], "differing": [asdict(each) for each in differing],
                           "changed": changed, "record": to_json(new)}))  # fmt: skip

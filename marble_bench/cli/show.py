@@ -12,11 +12,11 @@ from rich.table import Table
 from rich.text import Text
 
 from marble_bench.errors import counted
-from marble_bench.records.escape import visible, visible_lines
+from marble_bench.records.escape import escape_line, escape_lines
 
 if TYPE_CHECKING:
-    from marble_bench.leaderboard.board import Board
-    from marble_bench.leaderboard.compare import Comparison
+    from marble_bench.board.board import Board
+    from marble_bench.board.compare import Comparison
     from marble_bench.records.record import Choice, FewShotPoint, Perturbation
     from marble_bench.records.validation import Verdict
     from marble_bench.runs.config import Outcome
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
 
 
-def _console() -> Console:
+def _open_console() -> Console:
     return Console() if sys.stdout.isatty() else Console(width=WIDE)
 
 
@@ -36,21 +36,21 @@ def print_table(rows: Sequence[dict[str, Any]]) -> None:
         return
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in rows[0]:
-        table.add_column(_plain(name), overflow="fold")
+        table.add_column(_make_plain(name), overflow="fold")
     for row in rows:
-        table.add_row(*(_plain(_text(value)) for value in row.values()))
-    _console().print(table)
+        table.add_row(*(_make_plain(_format_value(value)) for value in row.values()))
+    _open_console().print(table)
 
 
-def _plain(text: str, style: str = "") -> Text:
+def _make_plain(text: str, style: str = "") -> Text:
     """Text in which nothing is markup, and nothing controls the terminal."""
-    return Text(visible(text), style=style)
+    return Text(escape_line(text), style=style)
 
 
 def print_words(*lines: str) -> None:
     """Lines on stderr: an error, or what is to be told beside the data."""
     for line in lines:
-        print(visible_lines(line), file=sys.stderr)
+        print(escape_lines(line), file=sys.stderr)
 
 
 def print_left_off(lines: Sequence[str]) -> None:
@@ -61,21 +61,21 @@ def print_left_off(lines: Sequence[str]) -> None:
         print_words(f"{counted(len(lines), 'invalid record')} {are} left off (bench results check)")
 
 
-def _text(value: object) -> str:
+def _format_value(value: object) -> str:
     """A value in a table: a number to four digits, an interval by its bounds."""
     if isinstance(value, float):
         return f"{value:.4f}"
     if isinstance(value, tuple) and len(value) == 2 and all(isinstance(each, float | None) for each in value):
-        return " to ".join("n/a" if bound is None else _text(bound) for bound in value)
+        return " to ".join("n/a" if bound is None else _format_value(bound) for bound in value)
     return str(value)
 
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     """What a run would do."""
-    print(json.dumps(plan) if as_json else "\n".join(visible(f"{key}: {value}") for key, value in plan.items()))
+    print(json.dumps(plan) if as_json else "\n".join(escape_line(f"{key}: {value}") for key, value in plan.items()))
 
 
-def _layers_by_seed(chosen: Sequence[Choice]) -> str:
+def _describe_layers_by_seed(chosen: Sequence[Choice]) -> str:
     """The layers that validation chose, seed by seed; for each stem apart where stems have probes of their own."""
     of: dict[str, list[str]] = {}
     for choice in chosen:
@@ -85,7 +85,7 @@ def _layers_by_seed(chosen: Sequence[Choice]) -> str:
 
 def print_outcome(outcome: Outcome, as_json: bool) -> None:
     """A record: as one line of JSON, or its scores as a table and where it was written."""
-    from marble_bench.leaderboard.table import format_score
+    from marble_bench.board.table import format_score
     from marble_bench.records.record import to_json
 
     record = outcome.record
@@ -95,7 +95,7 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
         table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
-    layers = _layers_by_seed(record.selection.per_seed)
+    layers = _describe_layers_by_seed(record.selection.per_seed)
     for metric, score in record.scores.items():
         values = [score.test, *score.ci95, score.valid, score.trivial]
         test, low, high, valid, trivial = (
@@ -103,11 +103,11 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         )
         names = (record.model.name, record.task.name, metric)
         texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score.main else "")
-        table.add_row(*map(_plain, texts))
-    _console().print(table)
+        table.add_row(*map(_make_plain, texts))
+    _open_console().print(table)
     if record.few_shot:
         name, score = next(iter(record.main_scores.items()))
-        print_table([_point(each, name, score.unit) for each in record.few_shot])
+        print_table([_describe_point(each, name, score.unit) for each in record.few_shot])
     if record.perturbations:
         print_perturbed(record.perturbations, record.units)
     print_words(str(outcome.path) if outcome.written else f"{outcome.path} was there already, the same")
@@ -115,9 +115,9 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print_words(f"not comparable: {'; '.join(record.why_not)}")
 
 
-def _point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
+def _describe_point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
     """A point of a few-shot curve: clips trained on, and the mean over those seeds whose score is a number."""
-    from marble_bench.leaderboard.table import format_score
+    from marble_bench.board.table import format_score
 
     def mean(values: Sequence[float | None]) -> str:
         known = [value for value in values if value is not None]
@@ -132,7 +132,7 @@ def _point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:
 
 def print_perturbed(changed: dict[str, Perturbation], units: dict[str, str]) -> None:
     """What the scores are on changed test clips, and what was lost."""
-    from marble_bench.leaderboard.table import format_score
+    from marble_bench.board.table import format_score
 
     def text(value: float | None, metric: str) -> str:
         return "n/a" if value is None else format_score(value, units[metric])
@@ -151,25 +151,25 @@ def print_perturbed(changed: dict[str, Perturbation], units: dict[str, str]) -> 
 
 def print_board(board: Board, cost: bool) -> None:
     """The leaderboard of one protocol, with what its marks mean."""
-    from marble_bench.leaderboard.table import notes, tables
+    from marble_bench.board.table import build_tables, list_notes
 
     title = f"protocol {board.asked.protocol}"
     title += ", on MINIATURES: synthesised music, says little about a model" if board.asked.mini else ""
-    console = _console()
-    for table in tables(board, title, console.width, cost):
+    console = _open_console()
+    for table in build_tables(board, title, console.width, cost):
         console.print(table)
-    for line in notes(board):
-        console.print(_plain(line, "dim"), highlight=False, soft_wrap=True)
+    for line in list_notes(board):
+        console.print(_make_plain(line, "dim"), highlight=False, soft_wrap=True)
 
 
 def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
     """Two models' scores side by side, in percent or decibels; class by class and clip by clip where asked for."""
-    from marble_bench.leaderboard.table import format_score
+    from marble_bench.board.table import format_score
 
-    console = _console()
+    console = _open_console()
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
-        table.add_column(_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+        table.add_column(_make_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
     for each in found.compared:
         apart = each.difference
         a, b, value, low, high = (
@@ -181,12 +181,12 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
             each.task, each.metric, a, b, value if value[0] in "-n" else f"+{value}", f"{low} to {high}", f"{apart.p:.4f}",
             corrected, verdict and f"{verdict} is better",
         )  # fmt: skip
-        table.add_row(*map(_plain, texts), style="bold" if each.main else "dim")
+        table.add_row(*map(_make_plain, texts), style="bold" if each.main else "dim")
     console.print(table)
     for each in found.compared:
         if classes and each.parts:
             rows = sorted(each.parts, key=lambda part: part.difference)
-            console.print("\n", _plain(f"{each.task}, {each.metric}", "bold"), sep="", highlight=False)
+            console.print("\n", _make_plain(f"{each.task}, {each.metric}", "bold"), sep="", highlight=False)
             print_table(
                 [
                     {"part": part.name, "test clips": part.clips, found.a: format_score(part.a, each.unit),
@@ -195,7 +195,7 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
                 ]
             )  # fmt: skip
         if clips and each.main and each.moved:
-            console.print("\n", _plain(f"{each.task}, clips that moved most", "bold"), sep="", highlight=False)
+            console.print("\n", _make_plain(f"{each.task}, clips that moved most", "bold"), sep="", highlight=False)
             print_table(
                 [
                     {"clip": moved.clip, "truth": moved.truth, found.a: round(moved.a, 3), found.b: round(moved.b, 3),
@@ -207,14 +207,14 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:
     """Files with what was found about them."""
-    console = _console()
+    console = _open_console()
     before = ""
     for each in verdicts:
         if each.path != before:
-            console.print(_plain(each.path, "bold"), highlight=False, soft_wrap=True)
+            console.print(_make_plain(each.path, "bold"), highlight=False, soft_wrap=True)
         before = each.path
         style = "green" if each.kind == "ok" else ("yellow" if each.is_valid else "red")
-        line = Text(f"  {each.kind}: ", style=style).append(visible(each.words), style="default")
+        line = Text(f"  {each.kind}: ", style=style).append(escape_line(each.words), style="default")
         console.print(line, highlight=False, soft_wrap=True)
 
 
@@ -222,7 +222,7 @@ def print_reproduction(
     rows: Sequence[ScoreComparison], units: dict[str, str], differing: Sequence[Difference], changed: Sequence[str]
 ) -> None:
     """The scores of a record and of its rerun, what speaks against the record, and what else is not the same."""
-    from marble_bench.leaderboard.table import format_score
+    from marble_bench.board.table import format_score
 
     def text(value: float | None, metric: str) -> str:
         return "n/a" if value is None else format_score(value, units[metric.partition(",")[0]])
@@ -240,5 +240,5 @@ def print_reproduction(
             of = ", ".join(row.metric.replace(", ", " under ") for row in rows if row.basis == why)
             print_words(f"interval of {why} ({of})")
     for each in differing:
-        _console().print(Text(visible_lines(f"differs: {each.kind}: {each.words}"), style="red"), soft_wrap=True)
+        _open_console().print(Text(escape_lines(f"differs: {each.kind}: {each.words}"), style="red"), soft_wrap=True)
     print_words(*(f"changed: {line}" for line in changed))

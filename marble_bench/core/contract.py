@@ -60,19 +60,21 @@ def try_on_noise(
     alone = layers_of(noise[:1], lambda each: each.float().mean(dim=1))
     problems = []
     for layer, value, second, one in zip(encoder.layers, frames, again, alone, strict=True):
-        expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.counted_s(length_s)
+        expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.compute_counted_s(length_s)
         problem = (
-            _shape_problem(layer, tuple(value.shape), expected, length_s)
-            or _value_problem(layer, value, length_s)
-            or _calling_problem(layer, value, second, one, CPU_APART if device == "cpu" else GPU_APART)
+            _find_shape_problem(layer, tuple(value.shape), expected, length_s)
+            or _find_value_problem(layer, value, length_s)
+            or _find_calling_problem(layer, value, second, one, CPU_APART if device == "cpu" else GPU_APART)
         )
         problems += [problem] if problem else []
     return problems, frames
 
 
-def _calling_problem(layer: Layer, value: torch.Tensor, again: torch.Tensor, alone: torch.Tensor, apart: float) -> str:
+def _find_calling_problem(
+    layer: Layer, value: torch.Tensor, again: torch.Tensor, alone: torch.Tensor, apart: float
+) -> str:
     """What is wrong with a layer's frames in a second call, or pooled for the first window alone; empty if nothing is."""
-    if not _near(value, again, apart):
+    if not _is_near(value, again, apart):
         return (
             f"layer '{layer.name}' is another when the same windows are encoded again: call eval() on the model in load "
             "(dropout is on), or draw nothing at random"
@@ -82,7 +84,7 @@ def _calling_problem(layer: Layer, value: torch.Tensor, again: torch.Tensor, alo
             f"layer '{layer.name}' is {tuple(alone.shape)} for one window and `pool` the mean over time, "
             f"declared (1, {layer.width}): apply `pool` to its frames"
         )
-    if not _near(value[:1].float().mean(dim=1), alone, apart):
+    if not _is_near(value[:1].float().mean(dim=1), alone, apart):
         return (
             f"layer '{layer.name}' depends on what else is in the batch: call eval() on the model in load (batch norm "
             "is in training), and normalise each window by itself"
@@ -90,12 +92,12 @@ def _calling_problem(layer: Layer, value: torch.Tensor, again: torch.Tensor, alo
     return ""
 
 
-def _near(value: torch.Tensor, other: torch.Tensor, apart: float) -> bool:
+def _is_near(value: torch.Tensor, other: torch.Tensor, apart: float) -> bool:
     value, other = value.float(), other.float()
     return value.shape == other.shape and float((value - other).abs().max()) <= apart * (1 + float(value.abs().max()))
 
 
-def _shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, length_s: float) -> str:
+def _find_shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, length_s: float) -> str:
     """What is wrong with the shape of a layer's frames, with what usually is the cause; empty if it is as declared."""
     named, declared = f"layer '{layer.name}' is {shape}", f"declared ({WINDOWS}, frames, {layer.width})"
     if shape == (WINDOWS, layer.width):
@@ -117,7 +119,7 @@ def _shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, length
     return ""
 
 
-def _value_problem(layer: Layer, value: torch.Tensor, length_s: float) -> str:
+def _find_value_problem(layer: Layer, value: torch.Tensor, length_s: float) -> str:
     import torch
 
     if value.dtype in (torch.float16, torch.bfloat16):

@@ -20,10 +20,10 @@ _SHORT = reprlib.Repr()
 _SHORT.maxstring = _SHORT.maxother = 80
 
 
-def shown(value: object) -> str:
+def shorten_repr(value: object) -> str:
     """A value as text of bounded length, even where its own `repr` fails.
 
-    >>> shown(range(9)), len(shown("x" * 1000))
+    >>> shorten_repr(range(9)), len(shorten_repr("x" * 1000))
     ('range(0, 9)', 80)
     """
     with suppress(Exception):  # such as that of a number of thousands of digits
@@ -41,16 +41,16 @@ def is_number(value: object) -> bool:
     return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) <= sys.float_info.max
 
 
-def whole_problem(name: str, value: object, least: int) -> str | None:
+def find_whole_problem(name: str, value: object, least: int) -> str | None:
     """What is wrong with a field that is a whole number.
 
-    >>> whole_problem("seeds", True, 1), whole_problem("seeds", 3, 1)
+    >>> find_whole_problem("seeds", True, 1), find_whole_problem("seeds", 3, 1)
     ('seeds is True: give a whole number from 1 on', None)
     """
     if is_whole(value, least):
         return None
     above = isinstance(value, int) and value > LARGEST
-    return f"{name} is {shown(value)}: give a whole number from {least} {f'to {LARGEST}' if above else 'on'}"
+    return f"{name} is {shorten_repr(value)}: give a whole number from {least} {f'to {LARGEST}' if above else 'on'}"
 
 
 def is_empty(value: object) -> bool:
@@ -58,23 +58,23 @@ def is_empty(value: object) -> bool:
     return isinstance(value, (str, tuple, list)) and not value
 
 
-def bool_problem(name: str, value: object) -> str | None:
+def find_bool_problem(name: str, value: object) -> str | None:
     """What is wrong with a field that is True or False."""
-    return None if isinstance(value, bool) else f"{name} is {shown(value)}: give True or False"
+    return None if isinstance(value, bool) else f"{name} is {shorten_repr(value)}: give True or False"
 
 
-def axis_problem(name: str, values: Any, is_right: Callable[[Any], bool], words: str) -> str | None:
+def find_axis_problem(name: str, values: Any, is_right: Callable[[Any], bool], words: str) -> str | None:
     """What is wrong with a field that lists values, each once. words: which values are right, for people.
 
-    >>> axis_problem("rates", (0.1, -1), lambda rate: is_number(rate) and rate > 0, "numbers above 0")
+    >>> find_axis_problem("rates", (0.1, -1), lambda rate: is_number(rate) and rate > 0, "numbers above 0")
     'rates has -1: give numbers above 0'
     """
     if not isinstance(values, (tuple, list)):
-        return f"{name} is {shown(values)}: give a tuple of {words}"
+        return f"{name} is {shorten_repr(values)}: give a tuple of {words}"
     if len(values) > MOST_VALUES:
         return f"{name} has {len(values):,} values: give at most {MOST_VALUES:,}"
     if wrong := [value for value in values if not is_right(value)]:
-        return f"{name} has {shown(wrong[0])}: give {words}"
+        return f"{name} has {shorten_repr(wrong[0])}: give {words}"
     if len(set(values)) < len(values):
-        return f"{name} has {shown(Counter(values).most_common(1)[0][0])} twice: give each value once"
+        return f"{name} has {shorten_repr(Counter(values).most_common(1)[0][0])} twice: give each value once"
     return None

@@ -143,7 +143,7 @@ class Encoder:
         if problems:
             raise UsageError(f"encoder '{self.name}': " + "; ".join(problems))
 
-    def counted_s(self, length_s: float) -> float:
+    def compute_counted_s(self, length_s: float) -> float:
         """How much of a window of `length_s` seconds gives frames: all of it, or the stretches that fit into it."""
         if self.stretch_s is None or length_s < self.stretch_s:
             return length_s

@@ -23,20 +23,20 @@ def load_digests() -> Entered:
     return found
 
 
-def _digests(kind: str, name: str, version: int) -> list[str]:
+def _read_digests(kind: str, name: str, version: int) -> list[str]:
     return load_digests().get(kind, {}).get(name, {}).get(str(version), [])
 
 
-def known(kind: str, name: str, version: int, digest: str) -> bool:
+def is_known(kind: str, name: str, version: int, digest: str) -> bool:
     """Whether a digest is entered for this version of a shipped plug-in."""
-    return digest in _digests(kind, name, version)
+    return digest in _read_digests(kind, name, version)
 
 
-def shipped_name(kind: str, name: str) -> bool:
+def is_shipped_name(kind: str, name: str) -> bool:
     """Whether a plug-in of this name is, or was, shipped."""
     return name in load_digests().get(kind, {})
 
 
-def first(kind: str, name: str, version: int) -> str | None:
+def find_first(kind: str, name: str, version: int) -> str | None:
     """The digest of a version that keys hold; None for a version that is not entered."""
-    return next(iter(_digests(kind, name, version)), None)
+    return next(iter(_read_digests(kind, name, version)), None)

@@ -11,7 +11,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
-from marble_bench.core.declared import axis_problem, bool_problem, is_empty, is_number, shown, whole_problem
+from marble_bench.core.declared import (
+    find_axis_problem,
+    find_bool_problem,
+    find_whole_problem,
+    is_empty,
+    is_number,
+    shorten_repr,
+)
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name, is_text
 from marble_bench.scoring.targets import Loss
@@ -80,15 +87,15 @@ class Head:
     def __post_init__(self) -> None:
         problems = []
         if not (isinstance(self.name, str) and is_name(self.name)):
-            problems.append(f"name {shown(self.name)} cannot be used in a record: give {RULE}")
+            problems.append(f"name {shorten_repr(self.name)} cannot be used in a record: give {RULE}")
         if not (isinstance(self.description, str) and self.description and is_text(self.description)):
-            told = "is empty" if is_empty(self.description) else f"is {shown(self.description)}"
-            problems.append(f"description {told}: give a line that says what it computes")
+            problem = "is empty" if is_empty(self.description) else f"is {shorten_repr(self.description)}"
+            problems.append(f"description {problem}: give a line that says what it computes")
         given = {name for name in ("init", "fit", "predict") if getattr(self, name) is not None}
         if given not in ({"init"}, {"fit", "predict"}):
             problems.append(f"it has {' and '.join(sorted(given)) or 'no function'}: give init, or fit and predict")
         problems += [
-            f"{name} is {shown(getattr(self, name))}: give a function"
+            f"{name} is {shorten_repr(getattr(self, name))}: give a function"
             for name in sorted(given)
             if not callable(getattr(self, name))
         ]
@@ -97,14 +104,14 @@ class Head:
         if is_empty(self.losses):
             problems.append("losses is empty: give those that it learns, or leave it out")
         others = (
-            axis_problem("strengths", self.strengths, _is_strength, "finite numbers from 0 on"),
-            axis_problem("losses", self.losses, _is_loss, " or ".join(map(repr, LOSSES))),
-            bool_problem("hidden_layer", self.hidden_layer),
-            whole_problem("version", self.version, 1),
+            find_axis_problem("strengths", self.strengths, _is_strength, "finite numbers from 0 on"),
+            find_axis_problem("losses", self.losses, _is_loss, " or ".join(map(repr, LOSSES))),
+            find_bool_problem("hidden_layer", self.hidden_layer),
+            find_whole_problem("version", self.version, 1),
         )
         problems += [problem for problem in others if problem]
         if problems:
-            raise UsageError("\n".join(f"head {shown(self.name)}: {problem}" for problem in problems))
+            raise UsageError("\n".join(f"head {shorten_repr(self.name)}: {problem}" for problem in problems))
 
     @property
     def fits_itself(self) -> bool:

@@ -77,7 +77,7 @@ class FeatureKey:
     @classmethod
     def of(cls, encoder: Encoder, weights_sha256: str, **more: Any) -> FeatureKey:
         """The key of an encoder's features. more: what is not the encoder's to say."""
-        name, version, source = sources.origin("encoder", encoder).key
+        name, version, source = sources.find_origin("encoder", encoder).key
         return cls(
             encoder=name,
             version=version,
@@ -127,7 +127,7 @@ class RunKey:
         """64 hex digits."""
         return digest(self.facts())
 
-    def of_probes(self, **more: Any) -> dict[str, Any]:
+    def list_probe_facts(self, **more: Any) -> dict[str, Any]:
         """The facts that identify kept probes: all but the count of seeds and the variant, as each probe has its own seed.
 
         more: what else decides them on this machine, such as the device.
@@ -144,12 +144,12 @@ def group_by_kind(origins: Iterable[Origin]) -> dict[str, Any]:
     return found
 
 
-def spans_digest(clips: Iterable[Clip]) -> str:
+def digest_spans(clips: Iterable[Clip]) -> str:
     """sha256 of where clips lie in their files, in seconds, and of their groups; their order does not count."""
     return digest(sorted([clip.id, clip.start_s, clip.duration_s, clip.group] for clip in clips))
 
 
-def facts_digest(encoder: Encoder) -> str:
+def digest_facts(encoder: Encoder) -> str:
     """sha256 of what decides the features of an encoder without weights; it takes the place of a digest of weights."""
     facts = {
         "name": encoder.name,
@@ -162,7 +162,7 @@ def facts_digest(encoder: Encoder) -> str:
     return digest(facts)
 
 
-def task_hash(named: Named) -> str:
+def hash_task(named: Named) -> str:
     """`sha256:...` over what a task declares that a score depends on; of a user's own task, over its file too."""
     task = named.task
     facts: dict[str, Any] = {
@@ -180,7 +180,7 @@ def task_hash(named: Named) -> str:
         facts["frames"] = more
     if task.separation is not None:
         facts["separation"] = asdict(task.separation)
-    origin = sources.origin("task", named)
+    origin = sources.find_origin("task", named)
     if not origin.shipped:
         facts["source"] = origin.digest
     return f"sha256:{digest(facts)}"

@@ -14,9 +14,9 @@ from marble_bench.core import user_files
 from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.core.head import Head
 from marble_bench.core.protocol import Protocol
-from marble_bench.core.task import Clip, Corpus, Fault, Schedule, Task, Window, task_name
+from marble_bench.core.task import Clip, Corpus, Fault, Schedule, Task, Window, name_task
 from marble_bench.core.task_set import TaskSet
-from marble_bench.errors import UsageError, did_you_mean, text_of
+from marble_bench.errors import UsageError, format_error, suggest_name
 from marble_bench.files.source import Source
 from marble_bench.scoring.metric import Metric
 
@@ -25,7 +25,7 @@ DECLARED = (Task, Corpus, Clip, Window, Schedule, Fault, Encoder, Layer, Source,
 Plugin = TypeVar("Plugin", Protocol, Head, TaskSet)
 
 
-def files_by_name(package: str) -> dict[str, list[Path]]:
+def find_files_by_name(package: str) -> dict[str, list[Path]]:
     """Name -> the files in a plug-in package's folders that declare it."""
     found: dict[str, list[Path]] = {}
     for folder in importlib.import_module(package).__path__:
@@ -33,18 +33,18 @@ def files_by_name(package: str) -> dict[str, list[Path]]:
             raise UsageError(f"BENCH_TASKS names {folder}, which is not a folder; correct it or leave it out")
         for path in sorted(Path(folder).glob("*.py")):
             if not path.name.startswith("_"):
-                found.setdefault(task_name(path), []).append(path)
+                found.setdefault(name_task(path), []).append(path)
     return found
 
 
-def _unknown_keywords(path: Path, call: str, known: set[str]) -> list[str]:
+def _find_unknown_keywords(path: Path, call: str, known: set[str]) -> list[str]:
     """Messages for the keywords of each `call(...)` in a file that it does not take."""
     problems = []
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == call:
             names = [keyword.arg for keyword in node.keywords if keyword.arg]
             problems += [
-                f"line {node.lineno}: {call} has no '{n}'{did_you_mean(n, known)}" for n in names if n not in known
+                f"line {node.lineno}: {call} has no '{n}'{suggest_name(n, known)}" for n in names if n not in known
             ]
     return problems
 
@@ -63,17 +63,19 @@ def load(path: Path, module: str | None) -> ModuleType:
     except SyntaxError as error:  # of the file, or of one that it imports
         raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
     except SystemExit as error:
-        raise UsageError(f"{path} ends Python when it is imported (exit {text_of(error)}); leave that out") from error
+        raise UsageError(
+            f"{path} ends Python when it is imported (exit {format_error(error)}); leave that out"
+        ) from error
     except UsageError as error:
-        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in text_of(error).splitlines())) from error
+        raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in format_error(error).splitlines())) from error
     except TypeError as error:
         known = {kind.__name__: {spec.name for spec in fields(kind)} for kind in DECLARED}
-        unknown = [problem for call in known for problem in _unknown_keywords(path, call, known[call])]
+        unknown = [problem for call in known for problem in _find_unknown_keywords(path, call, known[call])]
         if not unknown:
             raise
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in unknown)) from error
     except ImportError as error:
-        raise UsageError(f"{path} cannot be imported: {text_of(error)}") from error
+        raise UsageError(f"{path} cannot be imported: {format_error(error)}") from error
 
 
 def is_path(name: str) -> bool:
@@ -90,11 +92,11 @@ class Kind(Generic[Plugin]):
     declares: str
     plugin: type[Plugin]
 
-    def registered(self, name: str) -> Plugin:
+    def find_registered(self, name: str) -> Plugin:
         """The plug-in of a name; no path is ever opened. Raises UsageError with the closest name."""
-        files = files_by_name(self.package)
+        files = find_files_by_name(self.package)
         if name not in files:
-            raise UsageError(f"no {self.word} '{name}'{did_you_mean(name, files)} (bench list {self.word}s)")
+            raise UsageError(f"no {self.word} '{name}'{suggest_name(name, files)} (bench list {self.word}s)")
         if len(files[name]) > 1:
             raise UsageError(
                 f"two files are named for {self.word} '{name}': {', '.join(map(str, files[name]))}; rename one"
@@ -107,21 +109,21 @@ class Kind(Generic[Plugin]):
 
     def all(self) -> dict[str, Plugin]:
         """Every plug-in that a name reaches, sorted."""
-        return {name: self.registered(name) for name in sorted(files_by_name(self.package))}
+        return {name: self.find_registered(name) for name in sorted(find_files_by_name(self.package))}
 
     def from_file(self, name: str) -> Plugin:
         """The plug-in of a user's file, which is opened and run. Raises UsageError for a name that is the suite's."""
         path = Path(name).expanduser()
         if not path.is_file():
             raise UsageError(f"no {self.word} file {path}")
-        files = files_by_name(self.package)
+        files = find_files_by_name(self.package)
         if path.resolve() in {each.resolve() for paths in files.values() for each in paths}:
-            return self.registered(task_name(path))
+            return self.find_registered(name_task(path))
         return self.own(self.declared(load(path.resolve(), None), path), path)
 
     def own(self, found: Plugin, path: Path) -> Plugin:
         """What a user's file declares. Raises UsageError if it has the name of another one, which is the suite's."""
-        if found.name in files_by_name(self.package) and found != self.registered(found.name):
+        if found.name in find_files_by_name(self.package) and found != self.find_registered(found.name):
             raise UsageError(f"{path}: {self.word} '{found.name}' is one of the suite's: give yours another name")
         return found
 

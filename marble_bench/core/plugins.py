@@ -15,13 +15,13 @@ from types import ModuleType
 
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.head import Head
-from marble_bench.core.loading import Kind, files_by_name, is_path, load
+from marble_bench.core.loading import Kind, find_files_by_name, is_path, load
 from marble_bench.core.protocol import Protocol
-from marble_bench.core.task import Task, task_name
+from marble_bench.core.task import Task, name_task
 from marble_bench.core.task_set import TaskSet
 from marble_bench.core.trees import OWN
 from marble_bench.core.user_files import digest_of_file
-from marble_bench.errors import UsageError, did_you_mean, listing
+from marble_bench.errors import UsageError, listing, suggest_name
 from marble_bench.files.names import RULE, is_name
 from marble_bench.scoring.metric import Metric
 
@@ -35,55 +35,55 @@ class Named:
     path: Path
 
 
-def task_names() -> list[str]:
+def list_task_names() -> list[str]:
     """Every task that a name reaches, sorted."""
-    return sorted(files_by_name("marble_bench.tasks"))
+    return sorted(find_files_by_name("marble_bench.tasks"))
 
 
-def _no_file(kind: str, path: Path) -> str:
+def _describe_missing_file(kind: str, path: Path) -> str:
     """What is said of a plug-in's file that is not there. kind: `task` or `encoder`."""
     near = [each.name for each in path.parent.glob("*.py")] if path.parent.is_dir() else []
     form, lists = ("FILE.py", "tasks") if kind == "task" else ("FILE.py:NAME", "models")
     way = f": give the path of one as {form}, or a name (bench list {lists})"
-    return f"no {kind} file {path}{did_you_mean(path.name, near) or way}"
+    return f"no {kind} file {path}{suggest_name(path.name, near) or way}"
 
 
 def find_task(name: str) -> Named:
     """The task that a user asks for, by its name or by the path of its file, which is opened and run.
 
-    Only for words of a command line; what a record names goes to `registered_task`. UsageError has the closest name, or
+    Only for words of a command line; what a record names goes to `find_registered_task`. UsageError has the closest name, or
     every mistake in the file.
     """
     if is_path(name):
         path = Path(name).expanduser()
         if not path.is_file():
-            raise UsageError(_no_file("task", path))
+            raise UsageError(_describe_missing_file("task", path))
         _check_file_name(path)
-        return Named(task_name(path), _task_of(load(path.resolve(), None), path), path)
-    return registered_task(name)
+        return Named(name_task(path), _read_task(load(path.resolve(), None), path), path)
+    return find_registered_task(name)
 
 
 def _check_file_name(path: Path) -> None:
-    if not is_name(task_name(path)):
-        raise UsageError(f"{path}: a task is called by its file's name, and {task_name(path)!r} is none: give {RULE}")
+    if not is_name(name_task(path)):
+        raise UsageError(f"{path}: a task is called by its file's name, and {name_task(path)!r} is none: give {RULE}")
 
 
-def registered_task(name: str) -> Named:
+def find_registered_task(name: str) -> Named:
     """The task of a name, among those registered; no path is ever opened. Raises UsageError with the closest name."""
-    files = files_by_name("marble_bench.tasks")
+    files = find_files_by_name("marble_bench.tasks")
     if name not in files:
-        raise UsageError(f"no task '{name}'{did_you_mean(name, files)} (bench list tasks)")
+        raise UsageError(f"no task '{name}'{suggest_name(name, files)} (bench list tasks)")
     if len(files[name]) > 1:
         raise UsageError(f"two files are named for task '{name}': {', '.join(map(str, files[name]))}; rename one")
     path = files[name][0]
     _check_file_name(path)
-    return Named(name, _task_of(load(path, f"marble_bench.tasks.{path.stem}"), path), path)
+    return Named(name, _read_task(load(path, f"marble_bench.tasks.{path.stem}"), path), path)
 
 
-def _task_of(module: ModuleType, path: Path) -> Task:
+def _read_task(module: ModuleType, path: Path) -> Task:
     task = getattr(module, "TASK", None)
     if not isinstance(task, Task):
-        if task is None and (own := _encoders_of(module)):
+        if task is None and (own := _read_encoders(module)):
             raise UsageError(
                 f"{path} has no TASK but encoders: name one of them, {' or '.join(f'{path}:{n}' for n in own)}"
             )
@@ -92,53 +92,53 @@ def _task_of(module: ModuleType, path: Path) -> Task:
     return task
 
 
-def encoders() -> dict[str, Encoder]:
+def find_encoders() -> dict[str, Encoder]:
     """Every encoder that a name reaches, in the order of the files."""
     found: dict[str, Encoder] = {}
-    for paths in files_by_name("marble_bench.encoders").values():
+    for paths in find_files_by_name("marble_bench.encoders").values():
         module = load(paths[0], f"marble_bench.encoders.{paths[0].stem}")
         found.update({encoder.name: encoder for encoder in getattr(module, "ENCODERS", ())})
     return found
 
 
-def encoder_files() -> dict[str, Path]:
+def find_encoder_files() -> dict[str, Path]:
     """The file of every encoder that a name reaches."""
     found: dict[str, Path] = {}
-    for paths in files_by_name("marble_bench.encoders").values():
+    for paths in find_files_by_name("marble_bench.encoders").values():
         module = load(paths[0], f"marble_bench.encoders.{paths[0].stem}")
         found.update({encoder.name: paths[0].resolve() for encoder in getattr(module, "ENCODERS", ())})
     return found
 
 
-def _encoders_of(module: ModuleType) -> dict[str, Encoder]:
+def _read_encoders(module: ModuleType) -> dict[str, Encoder]:
     return {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
 
 
 def find_encoder(name: str) -> Encoder:
     """The encoder that a user asks for, by its name or by `path/to/file.py:Name`, a file that is opened and run.
 
-    Only for words of a command line; what a record names goes to `registered_encoder`. Raises UsageError with the closest
-    name.
+    Only for words of a command line; what a record names goes to `find_registered_encoder`. Raises UsageError with the
+    closest name.
     """
     if found := re.fullmatch(r"(.*\.py)(?::(.*))?", name):  # the last: folders such as .pyenv have it in their names
         path, attribute = Path(found[1]).expanduser(), found[2] or ""
         if not path.is_file():
-            raise UsageError(_no_file("encoder", path))
+            raise UsageError(_describe_missing_file("encoder", path))
         module = load(path.resolve(), None)
-        own = _encoders_of(module)
+        own = _read_encoders(module)
         if attribute not in own:
             choices = ", ".join(own) or "none"
             what = f"{path} has no Encoder '{attribute}'" if attribute else f"{path} does not say which Encoder"
             raise UsageError(f"{what} (Encoders in it: {choices}); write {path}:NAME")
         return replace(own[attribute], code=digest_of_file(path.resolve()))
-    return registered_encoder(name)
+    return find_registered_encoder(name)
 
 
-def registered_encoder(name: str) -> Encoder:
+def find_registered_encoder(name: str) -> Encoder:
     """The encoder of a name, among those registered; no path is ever opened. Raises UsageError with the closest name."""
-    known = encoders()
+    known = find_encoders()
     if name not in known:
-        raise UsageError(f"no model '{name}'{did_you_mean(name, known)} (bench list models)")
+        raise UsageError(f"no model '{name}'{suggest_name(name, known)} (bench list models)")
     return known[name]
 
 
@@ -147,20 +147,20 @@ HEADS = Kind("head", f"{OWN}.probes.heads", "HEAD", Head)
 SETS = Kind("set", f"{OWN}.tasks.sets", "SET", TaskSet)
 
 
-def protocols() -> dict[str, Protocol]:
+def find_protocols() -> dict[str, Protocol]:
     """Every protocol that a name reaches, sorted."""
     return PROTOCOLS.all()
 
 
-def registered_protocol(name: str) -> Protocol:
+def find_registered_protocol(name: str) -> Protocol:
     """The protocol of a name; no path is ever opened. Raises UsageError with the closest name."""
-    return PROTOCOLS.registered(name)
+    return PROTOCOLS.find_registered(name)
 
 
 def find_protocol(name: str, head: str | None = None) -> Protocol:
     """The protocol that a user asks for, by its name or by the path of its file; head: another one than its own, likewise.
 
-    Only for words of a command line; what a record names goes to `recorded_protocol`.
+    Only for words of a command line; what a record names goes to `find_recorded_protocol`.
     """
     if is_path(name):
         found = PROTOCOLS.from_file(name)
@@ -169,22 +169,22 @@ def find_protocol(name: str, head: str | None = None) -> Protocol:
                 f"{name}: protocol '{found.name}' has a name as --head makes them, PROTOCOL+HEAD: give it one without '+'"
             )
         if isinstance(found.head, Head):
-            found = replace(found, head=_as_declared(_own_head(found.head, Path(name))))
+            found = replace(found, head=_as_declared(_bind_own_head(found.head, Path(name))))
     else:
-        found = registered_protocol(name)
-    return _with_head(found, None if head is None else find_head(head))
+        found = find_registered_protocol(name)
+    return _exchange_head(found, None if head is None else find_head(head))
 
 
-def recorded_protocol(name: str) -> Protocol:
+def find_recorded_protocol(name: str) -> Protocol:
     """The protocol that a record names, `PROTOCOL` or `PROTOCOL+HEAD`; both are looked up, no path is ever opened.
 
     Raises UsageError with the closest name.
     """
     rules, _, head = name.partition("+")
-    return _with_head(registered_protocol(rules), registered_head(head) if head else None)
+    return _exchange_head(find_registered_protocol(rules), find_registered_head(head) if head else None)
 
 
-def _with_head(protocol: Protocol, head: Head | None) -> Protocol:
+def _exchange_head(protocol: Protocol, head: Head | None) -> Protocol:
     """A protocol with another head than its own, if one is given. Raises UsageError where the two do not go together."""
     if head is not None:
         able = protocol if head.hidden_layer else protocol.without_hidden_layer()
@@ -195,12 +195,12 @@ def _with_head(protocol: Protocol, head: Head | None) -> Protocol:
 
 def find_head(name: str) -> Head:
     """The head that a user or a protocol asks for, by its name or by the path of its file."""
-    return _own_head(HEADS.from_file(name), Path(name)) if is_path(name) else registered_head(name)
+    return _bind_own_head(HEADS.from_file(name), Path(name)) if is_path(name) else find_registered_head(name)
 
 
-def _own_head(head: Head, path: Path) -> Head:
+def _bind_own_head(head: Head, path: Path) -> Head:
     """A head of a user's file with that file's digest; one of the suite's as it is."""
-    if HEADS.own(head, path).name in files_by_name(HEADS.package):
+    if HEADS.own(head, path).name in find_files_by_name(HEADS.package):
         return head
     return replace(head, code=digest_of_file(path.expanduser().resolve()))
 
@@ -210,30 +210,30 @@ def _as_declared(head: Head) -> Head | str:
     return head if head.code else head.name
 
 
-def heads() -> dict[str, Head]:
+def find_heads() -> dict[str, Head]:
     """Every head that a name reaches, sorted."""
     return HEADS.all()
 
 
-def registered_head(name: str) -> Head:
+def find_registered_head(name: str) -> Head:
     """The head of a name; no path is ever opened. Raises UsageError with the closest name."""
-    return HEADS.registered(name)
+    return HEADS.find_registered(name)
 
 
-def head_of(protocol: Protocol) -> Head:
+def get_head(protocol: Protocol) -> Head:
     """The head of a protocol."""
-    return protocol.head if isinstance(protocol.head, Head) else registered_head(protocol.head)
+    return protocol.head if isinstance(protocol.head, Head) else find_registered_head(protocol.head)
 
 
 def _check_head(protocol: Protocol) -> None:
     """Raise UsageError for a head that its protocol's solver cannot train."""
-    head = head_of(protocol)
+    head = get_head(protocol)
     if not head.hidden_layer and (protocol.hidden or any(protocol.hiddens)):
         raise UsageError(
             f"protocol '{protocol.name}': head '{head.name}' has no hidden layer: give hidden=0 and no hiddens"
         )
     if protocol.solver == "adam" and head.fits_itself:
-        exact = listing(f"--protocol {name}" for name, each in protocols().items() if each.solver == "exact")
+        exact = listing(f"--protocol {name}" for name, each in find_protocols().items() if each.solver == "exact")
         raise UsageError(
             f"head '{head.name}' fits itself, and protocol '{protocol.name}' trains by gradient: give {exact}, or a "
             "protocol of your own with solver='exact'"
@@ -245,10 +245,10 @@ def _check_head(protocol: Protocol) -> None:
         )
 
 
-def metrics() -> dict[str, Metric]:
+def find_metrics() -> dict[str, Metric]:
     """Every metric that a file of `metrics/` declares, in the order of the files."""
     found: dict[str, Metric] = {}
-    for paths in files_by_name(f"{OWN}.metrics").values():
+    for paths in find_files_by_name(f"{OWN}.metrics").values():
         path = paths[0]
         declared = getattr(load(path, f"{OWN}.metrics.{path.stem}"), "METRIC", None)
         several = declared if isinstance(declared, tuple) else (declared,)
@@ -261,23 +261,23 @@ def metrics() -> dict[str, Metric]:
     return found
 
 
-def task_sets() -> dict[str, TaskSet]:
+def find_task_sets() -> dict[str, TaskSet]:
     """Every task set that a name reaches, sorted. Raises UsageError for a task or metric in one that is not there."""
     found = SETS.all()
-    if problems := [problem for each in found.values() for problem in _unknown_members(each)]:
+    if problems := [problem for each in found.values() for problem in _find_unknown_members(each)]:
         raise UsageError("\n".join(problems))
     return found
 
 
-def _unknown_members(each: TaskSet) -> list[str]:
-    problems, units, names = [], set(), task_names()
+def _find_unknown_members(each: TaskSet) -> list[str]:
+    problems, units, names = [], set(), list_task_names()
     for name, wanted in each.members.items():
         if name not in names:
-            problems.append(f"set '{each.name}': no task '{name}'{did_you_mean(name, names)} (bench list tasks)")
+            problems.append(f"set '{each.name}': no task '{name}'{suggest_name(name, names)} (bench list tasks)")
             continue
-        known = {metric.name: metric for metric in registered_task(name).task.metrics}
+        known = {metric.name: metric for metric in find_registered_task(name).task.metrics}
         problems += [
-            f"set '{each.name}': task '{name}' has no metric '{metric}'{did_you_mean(metric, known)}"
+            f"set '{each.name}': task '{name}' has no metric '{metric}'{suggest_name(metric, known)}"
             for metric in wanted
             if metric not in known
         ]

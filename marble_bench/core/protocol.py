@@ -15,13 +15,13 @@ from typing import Any, Literal
 
 from marble_bench.core.declared import (
     MOST_VALUES,
-    axis_problem,
-    bool_problem,
+    find_axis_problem,
+    find_bool_problem,
+    find_whole_problem,
     is_empty,
     is_number,
     is_whole,
-    shown,
-    whole_problem,
+    shorten_repr,
 )
 from marble_bench.core.head import Head
 from marble_bench.errors import UsageError
@@ -99,47 +99,47 @@ class Protocol:
     both_ways: bool = False
 
     def __post_init__(self) -> None:
-        if problems := list(self._problems()):
-            raise UsageError("\n".join(f"protocol {shown(self.name)}: {problem}" for problem in problems))
+        if problems := list(self._find_problems()):
+            raise UsageError("\n".join(f"protocol {shorten_repr(self.name)}: {problem}" for problem in problems))
 
-    def _problems(self) -> Iterator[str]:
+    def _find_problems(self) -> Iterator[str]:
         if not (isinstance(self.name, str) and is_name(self.name)):
-            yield f"name {shown(self.name)} cannot be used in a record: give {RULE}"
+            yield f"name {shorten_repr(self.name)} cannot be used in a record: give {RULE}"
         if not (isinstance(self.description, str) and self.description and is_text(self.description)):
-            told = "is empty" if is_empty(self.description) else f"is {shown(self.description)}"
-            yield f"description {told}: give a line that says what its probes are"
+            complaint = "is empty" if is_empty(self.description) else f"is {shorten_repr(self.description)}"
+            yield f"description {complaint}: give a line that says what its probes are"
         if not isinstance(self.head, (str, Head)):
-            yield f"head is {shown(self.head)}: give a name (bench list heads) or a Head"
-        numbers = [problem for problem in self._number_problems() if problem]
+            yield f"head is {shorten_repr(self.head)}: give a name (bench list heads) or a Head"
+        numbers = [problem for problem in self._find_number_problems() if problem]
         yield from numbers
         if not isinstance(self.solver, str) or self.solver not in ("adam", "exact"):
-            yield f"solver is {shown(self.solver)}: give 'adam' or 'exact'"
+            yield f"solver is {shorten_repr(self.solver)}: give 'adam' or 'exact'"
         if self.solver == "exact" and self.layer_sum is True:
             yield "layer_sum is True: a weighted sum of layers is trained by 'adam', and the solver is 'exact'"
         if self.solver == "exact" and is_empty(self.strengths):
             yield "penalties is empty: give what the solver 'exact' is tried with"
-        if not numbers and (problem := self.size_problem(self.seeds)):
+        if not numbers and (problem := self.find_size_problem(self.seeds)):
             yield problem
 
-    def _number_problems(self) -> Iterator[str | None]:
+    def _find_number_problems(self) -> Iterator[str | None]:
         """What is wrong with numbers and axes, or None, one by one."""
         for name in ("version", "batch_size", "seeds"):
-            yield whole_problem(name, getattr(self, name), 1)
+            yield find_whole_problem(name, getattr(self, name), 1)
         for name in ("hidden", "validate_steps", "stop_evaluations", "max_evaluations"):
-            yield whole_problem(name, getattr(self, name), 0)
+            yield find_whole_problem(name, getattr(self, name), 0)
         for name in ("layer_sum", "standardize", "input_dropout", "both_ways"):
-            yield bool_problem(name, getattr(self, name))
+            yield find_bool_problem(name, getattr(self, name))
         if not _is_share(self.dropout):
-            yield f"dropout is {shown(self.dropout)}: give shares from 0 to below 1"
+            yield f"dropout is {shorten_repr(self.dropout)}: give shares from 0 to below 1"
         if not (is_number(self.plateau_factor) and 0 < self.plateau_factor < 1):
-            yield f"plateau_factor is {shown(self.plateau_factor)}: give a share above 0 and below 1"
+            yield f"plateau_factor is {shorten_repr(self.plateau_factor)}: give a share above 0 and below 1"
         for name, (is_right, words) in AXES.items():
             values = getattr(self, name)
             if name in ("learning_rates", "weight_decays") and is_empty(values):
                 yield f"{name} is empty: give one value or more"
-            yield axis_problem(name, values, is_right, words)
+            yield find_axis_problem(name, values, is_right, words)
 
-    def size_problem(self, seeds: int) -> str | None:
+    def find_size_problem(self, seeds: int) -> str | None:
         """What is said of a grid with more probes for each layer than can be trained, or None."""
         decays = self.strengths if self.solver == "exact" else self.weight_decays
         axes = (self.learning_rates, decays, self.hiddens, self.dropouts, self.batch_sizes, self.standardizing)

@@ -20,11 +20,11 @@ from typing import Any
 from marble_bench.core import hashes, plugins, trees
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.head import Head
-from marble_bench.core.loading import files_by_name
+from marble_bench.core.loading import find_files_by_name
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Corpus
-from marble_bench.core.trees import ROOMS, room_of
+from marble_bench.core.trees import ROOMS, find_room
 from marble_bench.core.user_files import digest_of_file, is_user_file
 from marble_bench.scoring.metric import Metric
 
@@ -42,58 +42,62 @@ class Origin:
     @property
     def key(self) -> list[Any]:
         """What keys hold of it: name, version, and the version's first digest, or its own where it is not entered."""
-        entered = self.shipped and hashes.known(self.kind, self.name, self.version, self.digest)
-        return [self.name, self.version, hashes.first(self.kind, self.name, self.version) if entered else self.digest]
+        entered = self.shipped and hashes.is_known(self.kind, self.name, self.version, self.digest)
+        return [
+            self.name,
+            self.version,
+            hashes.find_first(self.kind, self.name, self.version) if entered else self.digest,
+        ]
 
 
-def origin(kind: str, plugin: Any) -> Origin:
+def find_origin(kind: str, plugin: Any) -> Origin:
     """Where a plug-in comes from: an `Encoder`, a task's `Named`, a `Corpus`, `Metric`, `Protocol`, `Head` or its name."""
     of_kind: dict[str, Callable[[Any], Origin]] = {
-        "encoder": _of_encoder,
-        "task": _of_task,
-        "corpus": _of_corpus,
-        "metric": _of_metric,
-        "protocol": _of_protocol,
-        "head": _of_head,
+        "encoder": _find_encoder_origin,
+        "task": _find_task_origin,
+        "corpus": _find_corpus_origin,
+        "metric": _find_metric_origin,
+        "protocol": _find_protocol_origin,
+        "head": _find_head_origin,
     }
     return of_kind[kind](plugin)
 
 
-def origins_of_run(named: Named, encoder: Encoder | None, protocol: Protocol) -> list[Origin]:
+def list_run_origins(named: Named, encoder: Encoder | None, protocol: Protocol) -> list[Origin]:
     """Where everything comes from that a run's numbers depend on. encoder: None where features are brought."""
-    found = [_of_encoder(encoder)] if encoder else []
-    found += [_of_task(named), _of_corpus(named.task.corpus)]
-    found += [_of_metric(metric) for metric in named.task.metrics]
-    return [*found, _of_protocol(protocol), _of_head(protocol.head)]
+    found = [_find_encoder_origin(encoder)] if encoder else []
+    found += [_find_task_origin(named), _find_corpus_origin(named.task.corpus)]
+    found += [_find_metric_origin(metric) for metric in named.task.metrics]
+    return [*found, _find_protocol_origin(protocol), _find_head_origin(protocol.head)]
 
 
 @cache
-def _shipped_digest(kind: str, files: tuple[Path, ...]) -> str:
-    return trees.digest_with_imports(files, room_of(kind))
+def _digest_shipped(kind: str, files: tuple[Path, ...]) -> str:
+    return trees.digest_with_imports(files, find_room(kind))
 
 
-def _of_encoder(encoder: Encoder) -> Origin:
+def _find_encoder_origin(encoder: Encoder) -> Origin:
     if encoder.code:
         return Origin("encoder", encoder.name, encoder.version, encoder.code, False)
-    file = plugins.encoder_files().get(encoder.name)
+    file = plugins.find_encoder_files().get(encoder.name)
     if file is None:
         digest, _ = _digest_of_functions([encoder.load], "encoder")  # made by code that has no file of encoders
         return Origin("encoder", encoder.name, encoder.version, digest, False)
-    return Origin("encoder", encoder.name, encoder.version, _shipped_digest("encoder", (file,)), True)
+    return Origin("encoder", encoder.name, encoder.version, _digest_shipped("encoder", (file,)), True)
 
 
-def _of_task(named: Named) -> Origin:
+def _find_task_origin(named: Named) -> Origin:
     path = named.path.resolve()
-    if room_of("task").holds(path):
-        return Origin("task", named.name, named.task.version, _shipped_digest("task", (path,)), True)
+    if find_room("task").holds(path):
+        return Origin("task", named.name, named.task.version, _digest_shipped("task", (path,)), True)
     return Origin("task", named.name, named.task.version, digest_of_file(path), False)
 
 
-def _of_corpus(corpus: Corpus) -> Origin:
-    return _of_functions("corpus", corpus.name, corpus.version, [corpus.mini, corpus.locate, corpus.parts])
+def _find_corpus_origin(corpus: Corpus) -> Origin:
+    return _find_function_origin("corpus", corpus.name, corpus.version, [corpus.mini, corpus.locate, corpus.parts])
 
 
-def _of_metric(metric: Metric) -> Origin:
+def _find_metric_origin(metric: Metric) -> Origin:
     functions = [
         metric.compute,
         metric.per_clip,
@@ -102,41 +106,41 @@ def _of_metric(metric: Metric) -> Origin:
         metric.carried,
         *metric.measured_by,
     ]
-    return _of_functions("metric", metric.name, metric.version, functions)
+    return _find_function_origin("metric", metric.name, metric.version, functions)
 
 
-def _of_protocol(protocol: Protocol) -> Origin:
-    shipped = plugins.protocols().get(protocol.name) == protocol
+def _find_protocol_origin(protocol: Protocol) -> Origin:
+    shipped = plugins.find_protocols().get(protocol.name) == protocol
     return Origin("protocol", protocol.name, protocol.version, protocol.hash.removeprefix("sha256:"), shipped)
 
 
-def _of_head(head: Head | str) -> Origin:
-    found = plugins.registered_head(head) if isinstance(head, str) else head
+def _find_head_origin(head: Head | str) -> Origin:
+    found = plugins.find_registered_head(head) if isinstance(head, str) else head
     if found.code:
         return Origin("head", found.name, found.version, found.code, False)
-    files = [] if isinstance(head, Head) else files_by_name(plugins.HEADS.package)[found.name]
+    files = [] if isinstance(head, Head) else find_files_by_name(plugins.HEADS.package)[found.name]
     if not files:  # made by code that has no file of heads
         digest, _ = _digest_of_functions([found.init, found.fit, found.predict], "head")
         return Origin("head", found.name, found.version, digest, False)
-    return Origin("head", found.name, found.version, _shipped_digest("head", (files[0].resolve(),)), True)
+    return Origin("head", found.name, found.version, _digest_shipped("head", (files[0].resolve(),)), True)
 
 
 @cache
-def machinery_digest() -> str:
+def digest_machinery() -> str:
     """The digest of the suite's own code, encoders, tasks and metrics left out, which have digests of their own.
 
     It is of the files' bytes, which takes a tenth of the time of their syntax trees: a run computes it every time, and it
     decides only whether an interrupted run takes up its finished probes.
     """
     suite = Path(__file__).resolve().parents[1]
-    files = {each for each in suite.rglob("*.py") if not any(room_of(kind).holds(each) for kind in ROOMS)}
+    files = {each for each in suite.rglob("*.py") if not any(find_room(kind).holds(each) for kind in ROOMS)}
     total = hashlib.sha256()
-    for path in sorted({*files, *room_of("head").folder.parent.rglob("*.py")}):
+    for path in sorted({*files, *find_room("head").folder.parent.rglob("*.py")}):
         total.update(hashlib.sha256(path.read_bytes()).digest())
     return total.hexdigest()
 
 
-def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callable[..., Any] | None]) -> Origin:
+def _find_function_origin(kind: str, name: str, version: int, functions: Sequence[Callable[..., Any] | None]) -> Origin:
     """Where something comes from that is facts and functions, by the files that define the functions."""
     return Origin(kind, name, version, *_digest_of_functions(functions, kind))
 
@@ -144,19 +148,19 @@ def _of_functions(kind: str, name: str, version: int, functions: Sequence[Callab
 def _digest_of_functions(functions: Sequence[Callable[..., Any] | None], kind: str) -> tuple[str, bool]:
     """The digest of some functions and of the files that define them, and whether all of these are shipped."""
     given = [each for each in functions if each is not None]
-    files = sorted({file for each in given for file in files_of(each)})
-    own = tuple(file for file in files if room_of(kind).holds(file))
+    files = sorted({file for each in given for file in list_files(each)})
+    own = tuple(file for file in files if find_room(kind).holds(file))
     theirs = [file for file in files if is_user_file(file)]
     described = [describe_function(each) for each in functions]
-    parts = [_shipped_digest(kind, own) if own else "", [digest_of_file(file) for file in theirs], described]
+    parts = [_digest_shipped(kind, own) if own else "", [digest_of_file(file) for file in theirs], described]
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest(), bool(own) and not theirs
 
 
-def files_of(function: Any) -> Iterator[Path]:
+def list_files(function: Any) -> Iterator[Path]:
     """The files that define a function, and those of the functions that a partial one holds."""
     if isinstance(function, partial):
         for each in (function.func, *function.args, *function.keywords.values()):
-            yield from files_of(each)
+            yield from list_files(each)
     elif callable(function):
         code = getattr(inspect.unwrap(function), "__code__", None)
         place = code.co_filename if code else getattr(sys.modules.get(type(function).__module__), "__file__", None)

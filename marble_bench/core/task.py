@@ -50,7 +50,7 @@ class Clip:
 
         Raises DataError for a file that is no audio.
         """
-        return self.duration_s if self.duration_s is not None else max(0.0, audio.duration_s(path) - self.start_s)
+        return self.duration_s if self.duration_s is not None else max(0.0, audio.read_duration_s(path) - self.start_s)
 
 
 @dataclass(frozen=True)
@@ -133,12 +133,12 @@ class Corpus:
     beside: str = ""
     version: int = 1
 
-    def known_fault(self, audio: str) -> Fault | None:
+    def find_known_fault(self, audio: str) -> Fault | None:
         """The known fault of a file, if it has one."""
         return next((fault for fault in self.faults if fault.audio == audio), None)
 
 
-def _unset(kind: str) -> Any:
+def _mark_unset(kind: str) -> Any:
     """A default that `__post_init__` reports, so that all mistakes of a file are told at once."""
     return field(default=cast(Any, None), metadata={"needed": kind})
 
@@ -205,10 +205,10 @@ class Task:
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     """
 
-    title: str = _unset("a line that says what is asked")
-    corpus: Corpus = _unset("a Corpus")
-    target: Target = _unset("Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)")
-    clips: Callable[[Path | None], Iterable[Clip]] = _unset("a function (root) -> clips")
+    title: str = _mark_unset("a line that says what is asked")
+    corpus: Corpus = _mark_unset("a Corpus")
+    target: Target = _mark_unset("Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)")
+    clips: Callable[[Path | None], Iterable[Clip]] = _mark_unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
     window: Window = Window()
@@ -222,17 +222,17 @@ class Task:
     version: int = 1
 
     def __post_init__(self) -> None:
-        problems = self._problems()
+        problems = self._find_problems()
         if problems:
             raise UsageError("\n".join(problems))
 
-    def _problems(self) -> list[str]:
+    def _find_problems(self) -> list[str]:
         problems = [
             f"{name} is missing: give {spec.metadata['needed']}"
             for name, spec in self.__dataclass_fields__.items()
             if "needed" in spec.metadata and not getattr(self, name)
         ]
-        problems += self._target_problems()
+        problems += self._find_target_problems()
         if self.corpus and not isinstance(self.corpus, Corpus):
             problems.append(f"corpus is {self.corpus!r}: give a Corpus")
         clips: object = self.clips
@@ -244,22 +244,22 @@ class Task:
             problems.append(
                 f"{len(self.metrics)} metrics: give at most {MOST_SCORES - 2}, for a record holds {MOST_SCORES}"
             )
-        problems += self._unselectable()
+        problems += self._find_unselectable()
         if set(self.counts) != set(SPLITS):
             problems.append(
                 f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}"
             )
         problems += [
-            f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _positive(n)
+            f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _is_positive(n)
         ]
-        problems += self._unnameable()
+        problems += self._find_unnameable()
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
         if self.version < 1:
             problems.append(f"version is {self.version}: start at 1")
         return problems
 
-    def _target_problems(self) -> list[str]:
+    def _find_target_problems(self) -> list[str]:
         """What is wrong with the target, or does not fit it."""
         from marble_bench.scoring.targets import Classes, Frames, Scalars, Stems, Tags
 
@@ -272,7 +272,7 @@ class Task:
         if len(set(self.target.names)) != len(self.target.names):
             problems.append("target names a label twice")
         elif isinstance(self.target, Frames):
-            problems += self._unmeasurable(self.target)
+            problems += self._find_unmeasurable(self.target)
         elif isinstance(self.target, Stems) and self.separation is None:
             problems.append("separation is missing: give a Separation(...), how stems are separated")
         return problems + [
@@ -281,7 +281,7 @@ class Task:
             if not isinstance(self.target, metric.targets())
         ]
 
-    def _unnameable(self) -> list[str]:
+    def _find_unnameable(self) -> list[str]:
         """Which names cannot be used in a record."""
         named = {"metric": [metric.name for metric in self.metrics]}
         named["group_name"] = [self.group_name] if self.group_name else []
@@ -298,7 +298,7 @@ class Task:
             if isinstance(label, str) and not is_text(label)
         ]
 
-    def _unmeasurable(self, target: Frames) -> list[str]:
+    def _find_unmeasurable(self, target: Frames) -> list[str]:
         """What keeps answers that are found in frames from being measured."""
         without = [metric.name for metric in self.metrics if metric.measure is None]
         problems = target.problems() + [
@@ -309,7 +309,7 @@ class Task:
         taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {target.column(part) for part in target.parts}
         return problems + [f"part '{name}' would hide a column of the predictions: call it otherwise" for name in taken]
 
-    def _unselectable(self) -> list[str]:
+    def _find_unselectable(self) -> list[str]:
         """What keeps the main metric from choosing probes."""
         from marble_bench.metrics import stem_metrics
         from marble_bench.scoring.targets import Stems
@@ -326,14 +326,14 @@ class Task:
         return []
 
 
-def _positive(count: object) -> bool:
+def _is_positive(count: object) -> bool:
     return isinstance(count, int) and count > 0
 
 
-def task_name(path: Path | str) -> str:
+def name_task(path: Path | str) -> str:
     """The name of a task file.
 
-    >>> task_name("tasks/gtzan_rhythm.py")
+    >>> name_task("tasks/gtzan_rhythm.py")
     'gtzan-rhythm'
     """
     return re.sub("_", "-", Path(path).stem)

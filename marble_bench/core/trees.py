@@ -42,7 +42,7 @@ class Room:
 
 
 @cache
-def room_of(kind: str) -> Room:
+def find_room(kind: str) -> Room:
     """The room of a kind of plug-in."""
     package = f"{OWN}.{ROOMS[kind].replace('/', '.')}"
     found = importlib.util.find_spec(package)
@@ -51,14 +51,14 @@ def room_of(kind: str) -> Room:
     return Room(package, Path(found.origin).resolve().parent)
 
 
-def form_of(text: str) -> Any:
+def compute_form(text: str) -> Any:
     """The form of a module's code, made of lists and strings. Raises SyntaxError for what is no Python."""
-    return _form(ast.parse(text))
+    return _compute_form(ast.parse(text))
 
 
-def digest_of(text: str) -> str:
+def digest_text(text: str) -> str:
     """sha256 of a module's form, 64 hex digits."""
-    return hashlib.sha256(json.dumps(form_of(text), separators=(",", ":")).encode()).hexdigest()
+    return hashlib.sha256(json.dumps(compute_form(text), separators=(",", ":")).encode()).hexdigest()
 
 
 def digest_with_imports(files: Sequence[Path], room: Room) -> str:
@@ -66,8 +66,8 @@ def digest_with_imports(files: Sequence[Path], room: Room) -> str:
 
     Where in the room a module lies, and what it is called, does not count.
     """
-    own = sorted(digest_of(read(path)) for path in dict.fromkeys(files))
-    others = sorted(digest_of(read(path)) for path in find_imported(files, room) if path not in files)
+    own = sorted(digest_text(read(path)) for path in dict.fromkeys(files))
+    others = sorted(digest_text(read(path)) for path in find_imported(files, room) if path not in files)
     return hashlib.sha256(json.dumps([own, others]).encode()).hexdigest()
 
 
@@ -79,7 +79,7 @@ def find_imported(files: Sequence[Path], room: Room) -> list[Path]:
         path = waiting.pop()
         if path not in found:
             found[path] = None
-            waiting += [each for each in _imported(path, room) if each not in found]
+            waiting += [each for each in _find_imported(path, room) if each not in found]
     return sorted(found)
 
 
@@ -91,7 +91,7 @@ def read(path: Path) -> str:
         return file.read()
 
 
-def imports_of(text: str) -> Iterator[tuple[int, str, str]]:
+def list_imports(text: str) -> Iterator[tuple[int, str, str]]:
     """Every import of a module, those for type checkers left out: `(level, module, name)`; no name for a plain import."""
     for node in _walk(ast.parse(text)):
         if isinstance(node, ast.Import):
@@ -100,8 +100,8 @@ def imports_of(text: str) -> Iterator[tuple[int, str, str]]:
             yield from ((node.level, node.module or "", alias.name) for alias in node.names)
 
 
-def imports_by_text(text: str) -> Iterator[tuple[int, str, str]]:
-    """What a module imports by a name in quotation marks, `import_module("a.b")` or `__import__("a.b")`, as `imports_of`."""
+def list_imports_by_text(text: str) -> Iterator[tuple[int, str, str]]:
+    """As `list_imports`, what a module imports by a name in quotation marks: `import_module("a.b")`, `__import__("a.b")`."""
     for node in _walk(ast.parse(text)):
         if isinstance(node, ast.Call) and node.args and isinstance(node.args[0], ast.Constant):
             called = getattr(node.func, "attr", getattr(node.func, "id", ""))
@@ -114,14 +114,14 @@ def _walk(node: ast.AST) -> Iterator[ast.AST]:
     """Every node below, without blocks for type checkers."""
     yield node
     for child in ast.iter_child_nodes(node):
-        if _for_type_checkers(node) and isinstance(node, ast.If) and child in node.body:
+        if _is_for_type_checkers(node) and isinstance(node, ast.If) and child in node.body:
             continue
         yield from _walk(child)
 
 
-def _imported(path: Path, room: Room) -> Iterator[Path]:
+def _find_imported(path: Path, room: Room) -> Iterator[Path]:
     """The modules of a room that one file imports."""
-    for level, module, name in imports_of(read(path)):
+    for level, module, name in list_imports(read(path)):
         if level:
             base = path.parents[level - 1]
         elif f"{module}.".startswith(f"{room.package}."):
@@ -129,12 +129,12 @@ def _imported(path: Path, room: Room) -> Iterator[Path]:
         else:
             continue
         place = base.joinpath(*module.split(".")) if module else base
-        file = module_file(place / name if name else place) or module_file(place)
+        file = find_module_file(place / name if name else place) or find_module_file(place)
         if file is not None and file != path and room.holds(file):
             yield file
 
 
-def module_file(place: Path) -> Path | None:
+def find_module_file(place: Path) -> Path | None:
     """The file of the module `a/b`: `a/b.py` or `a/b/__init__.py`."""
     for file in (place.with_name(place.name + ".py"), place / "__init__.py"):
         if file.is_file():
@@ -142,30 +142,35 @@ def module_file(place: Path) -> Path | None:
     return None
 
 
-def _for_type_checkers(node: ast.AST) -> bool:
+def _is_for_type_checkers(node: ast.AST) -> bool:
     if not isinstance(node, ast.If):
         return False
     test = node.test
     return (test.attr if isinstance(test, ast.Attribute) else getattr(test, "id", "")) == "TYPE_CHECKING"
 
 
-def _form(value: Any) -> Any:
+def _compute_form(value: Any) -> Any:
     if isinstance(value, ast.Constant):
         return ["Constant", type(value.value).__name__, ascii(value.value)]
     if isinstance(value, ast.JoinedStr):
-        return ["JoinedStr", _joined(value)]
+        return ["JoinedStr", _join_parts(value)]
     if isinstance(value, ast.AST):
         fields = {name: getattr(value, name, None) for name in value._fields if name not in SILENT}
-        told = [[name, _form(each)] for name, each in sorted(fields.items())]
-        return [type(value).__name__, *(each for each in told if each[1] not in (None, [], ["JoinedStr", []]))]
+        fields_by_name = [[name, _compute_form(each)] for name, each in sorted(fields.items())]
+        return [
+            type(value).__name__,
+            *(each for each in fields_by_name if each[1] not in (None, [], ["JoinedStr", []])),
+        ]
     if isinstance(value, list):
         return (
-            _block(value) if value and all(isinstance(each, ast.stmt) for each in value) else [_form(v) for v in value]
+            _compute_block(value)
+            if value and all(isinstance(each, ast.stmt) for each in value)
+            else [_compute_form(v) for v in value]
         )
     return None if value is None else ascii(value)
 
 
-def _joined(value: ast.JoinedStr) -> list[Any]:
+def _join_parts(value: ast.JoinedStr) -> list[Any]:
     """The parts of an f-string, neighbouring texts made one: versions of Python part them in different places."""
     parts: list[Any] = []
     for each in value.values:
@@ -173,36 +178,36 @@ def _joined(value: ast.JoinedStr) -> list[Any]:
             parts[-1] += str(each.value)
         else:
             parts.append(str(each.value) if isinstance(each, ast.Constant) else each)
-    return [ascii(each) if isinstance(each, str) else _form(each) for each in parts if each != ""]
+    return [ascii(each) if isinstance(each, str) else _compute_form(each) for each in parts if each != ""]
 
 
-def _block(statements: Sequence[ast.stmt]) -> list[Any]:
+def _compute_block(statements: Sequence[ast.stmt]) -> list[Any]:
     """Statements one after another: bare strings left out, neighbouring imports as one set, whatever their order."""
-    made: list[Any] = []
+    forms: list[Any] = []
     names: list[Any] = []
 
     def close() -> None:
         if names:
-            made.append(["Imports", *sorted({json.dumps(each) for each in names})])
+            forms.append(["Imports", *sorted({json.dumps(each) for each in names})])
             names.clear()
 
     for each in statements:
         if isinstance(each, (ast.Import, ast.ImportFrom)):
-            names += _bound(each)
-        elif _for_type_checkers(each) and isinstance(each, ast.If):
+            names += _list_bound(each)
+        elif _is_for_type_checkers(each) and isinstance(each, ast.If):
             if each.orelse:
                 close()
-                made += _block(each.orelse)
+                forms += _compute_block(each.orelse)
         elif not (
             isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant) and isinstance(each.value.value, str)
         ):
             close()
-            made.append(_form(each))
+            forms.append(_compute_form(each))
     close()
-    return made
+    return forms
 
 
-def _bound(node: ast.Import | ast.ImportFrom) -> list[list[str]]:
+def _list_bound(node: ast.Import | ast.ImportFrom) -> list[list[str]]:
     """What an import brings in: module, name, and the name that it has here; no module where that is the suite's own."""
     if isinstance(node, ast.ImportFrom):
         own = node.level > 0 or f"{node.module}.".startswith(f"{OWN}.")

@@ -21,7 +21,7 @@ from types import ModuleType
 
 from marble_bench.core import trees
 from marble_bench.core.trees import OWN
-from marble_bench.errors import UsageError, text_of
+from marble_bench.errors import UsageError, format_error
 
 FROM_PATH = "marble_bench_plugin_"  # what the modules of a user's files are called
 _DIGESTS: dict[Path, str] = {}  # of users' files, as they were when they were imported
@@ -39,13 +39,13 @@ def import_file(path: Path) -> ModuleType:
         raise UsageError(f"{path} is not a Python file")
     loaded = importlib.util.module_from_spec(spec)
     importlib.invalidate_caches()
-    kept, sys.dont_write_bytecode = sys.dont_write_bytecode, True
+    before, sys.dont_write_bytecode = sys.dont_write_bytecode, True
     try:
         code = spec.loader.source_to_code(path.read_bytes(), str(path))
         sys.modules[name] = loaded  # dataclasses in the file look themselves up there
         exec(code, vars(loaded))
     finally:
-        sys.dont_write_bytecode = kept
+        sys.dont_write_bytecode = before
     return loaded
 
 
@@ -55,36 +55,36 @@ def note_sources(path: Path, brought: set[str], module: str) -> None:
 
     Raises UsageError if it imports a module beside it, and another folder's module of that name was there already.
     """
-    helpers = helpers_of(path, brought, module)
+    helpers = find_helpers(path, brought, module)
     for name, place in helpers.items():
-        beside = trees.module_file(path.parent / name.partition(".")[0])
+        beside = trees.find_module_file(path.parent / name.partition(".")[0])
         if beside and "." not in name and beside.resolve() not in (place, path):
             raise UsageError(
                 f"imports '{name}' and got {place}, which was imported before; {beside} lies beside it: rename one of them"
             )
-        _HELPERS[name] = place, _sha256(place)
-    _DIGESTS[path] = user_digest(path, helpers)
+        _HELPERS[name] = place, _compute_sha256(place)
+    _DIGESTS[path] = digest_user_file(path, helpers)
 
 
 def forget_edited_helpers() -> None:
     """Have users' modules imported anew if one of them was edited meanwhile, so that what is run is what was hashed."""
-    edited = [path for path, digest in _HELPERS.values() if not path.is_file() or _sha256(path) != digest]
+    edited = [path for path, digest in _HELPERS.values() if not path.is_file() or _compute_sha256(path) != digest]
     if edited:
         for name in _HELPERS:
             sys.modules.pop(name, None)
         _HELPERS.clear()
 
 
-def _sha256(path: Path) -> str:
+def _compute_sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def digest_of_file(path: Path) -> str:
     """The source digest of a user's file: as it was imported, else as it is."""
-    return _DIGESTS.get(path) or user_digest(path, helpers_of(path))
+    return _DIGESTS.get(path) or digest_user_file(path, find_helpers(path))
 
 
-def user_digest(path: Path, helpers: Mapping[str, Path]) -> str:
+def digest_user_file(path: Path, helpers: Mapping[str, Path]) -> str:
     """The digest of a user's file: of its bytes alone, or with names and bytes of the modules that it brought in."""
     own = hashlib.sha256(path.read_bytes()).hexdigest()
     others = sorted([name, hashlib.sha256(each.read_bytes()).hexdigest()] for name, each in helpers.items())
@@ -92,7 +92,7 @@ def user_digest(path: Path, helpers: Mapping[str, Path]) -> str:
 
 
 @cache
-def _library_folders() -> tuple[Path, ...]:
+def _find_library_folders() -> tuple[Path, ...]:
     """The folders of Python's own modules and of this suite's."""
     python = [Path(sysconfig.get_paths()[name]).resolve() for name in ("stdlib", "platstdlib")]
     suite = (importlib.util.find_spec(f"{OWN}.{part}") for part in ("tasks", "probes"))
@@ -106,10 +106,10 @@ def _library_folders() -> tuple[Path, ...]:
 def is_user_file(path: Path) -> bool:
     """Whether a module's file is a user's own: not Python's, not an installed package's, not this suite's."""
     above = set(path.parents)
-    return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_library_folders()))
+    return not ({"site-packages", "dist-packages"} & set(path.parts) or above & set(_find_library_folders()))
 
 
-def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dict[str, Path]:
+def find_helpers(path: Path, brought: Iterable[str] = (), module: str = "") -> dict[str, Path]:
     """The modules of a user's own that their file is made of too, by name.
 
     brought: names of modules that its import brought in. module: the file's own dotted name, where it has one, from which
@@ -118,14 +118,14 @@ def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dic
     """
     found: dict[str, Path] = {}
     for name in brought:
-        place = _loaded_from(name)
+        place = _find_loaded_file(name)
         if place is not None and place != path and is_user_file(place):
             found[name] = place
     waiting = [(module, path), *found.items()]
     seen = {path}
     while waiting:
         here, file = waiting.pop()
-        for name, place in _imported(here, file):
+        for name, place in _find_imported(here, file):
             if place not in seen and place != path:
                 seen.add(place)
                 found.setdefault(name, place)
@@ -133,14 +133,14 @@ def helpers_of(path: Path, brought: Iterable[str] = (), module: str = "") -> dic
     return found
 
 
-def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
+def _find_imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
     """The user's own modules that a file's code imports anywhere. module: its own dotted name, where it has one."""
     if file.suffix != ".py":
         return
     package = module if file.name == "__init__.py" else module.rpartition(".")[0]
     try:
         text = trees.read(file)
-        imports = [*trees.imports_of(text), *trees.imports_by_text(text)]
+        imports = [*trees.list_imports(text), *trees.list_imports_by_text(text)]
     except (SyntaxError, ValueError):  # a helper that cannot be imported will say so when it is
         return
     for level, base, name in imports:
@@ -156,7 +156,7 @@ def _imported(module: str, file: Path) -> Iterator[tuple[str, Path]]:
                 yield each, place
 
 
-def _loaded_from(name: str) -> Path | None:
+def _find_loaded_file(name: str) -> Path | None:
     """The file that a module was loaded from, if it was, and from a file."""
     place = getattr(sys.modules.get(name), "__file__", None)
     return Path(place).resolve() if place and Path(place).is_file() else None
@@ -164,7 +164,7 @@ def _loaded_from(name: str) -> Path | None:
 
 def _place_of(name: str) -> Path | None:
     """The file of a module by its dotted name, found without importing it; None where it has none."""
-    if (loaded := _loaded_from(name)) is not None:
+    if (loaded := _find_loaded_file(name)) is not None:
         return loaded
     top, _, rest = name.partition(".")
     try:
@@ -176,23 +176,23 @@ def _place_of(name: str) -> Path | None:
     if not rest:
         return Path(spec.origin).resolve() if spec.has_location and spec.origin else None
     for folder in spec.submodule_search_locations or ():
-        if file := trees.module_file(Path(folder).joinpath(*rest.split("."))):
+        if file := trees.find_module_file(Path(folder).joinpath(*rest.split("."))):
             return file.resolve()
     return None
 
 
-def fault_of(error: BaseException) -> UsageError | None:
+def find_fault(error: BaseException) -> UsageError | None:
     """What a user's own task or encoder file raised, as an error that names file and line.
 
     None where no such file was running: then it is no fault of the user's.
     """
-    is_user_file = _user_file_test()
+    is_user_file = _make_user_file_test()
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
         name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
         if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
             if _is_suite_file(file):
                 continue
-            what = f"{type(error).__name__}: {text_of(error)}".rstrip(": ")
+            what = f"{type(error).__name__}: {format_error(error)}".rstrip(": ")
             if isinstance(error, SystemExit):
                 what = f"it ends Python ({what}): leave that out, or raise an error that says why"
             return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
@@ -205,7 +205,7 @@ def _is_suite_file(file: Path) -> bool:
     return any(Path(each or "").parent in file.parents for each in packages)
 
 
-def _user_file_test() -> Callable[[Path], bool]:
+def _make_user_file_test() -> Callable[[Path], bool]:
     """Whether a file is one that a user's plug-in is made of: it lies beside it, or the plug-in took something out of it.
 
     What is installed, Python's own library, and this suite are not.

@@ -29,7 +29,7 @@ ROWS = 8192  # windows at once: a layer may be larger than the memory
 
 def check_splits(found: Examples, task: str) -> None:
     """Raise DataError naming the splits that have no clip."""
-    if empty := found.empty_splits():
+    if empty := found.list_empty_splits():
         raise DataError(f"no clip is left in the {' and '.join(empty)} split of task '{task}'")
 
 
@@ -134,15 +134,13 @@ def measure(
     for path in paths:
         if path not in found:
             try:
-                found[path] = audio.shape(path, whole=whole, native_rate_hz=native_rate_hz)
+                found[path] = audio.read_shape(path, whole=whole, native_rate_hz=native_rate_hz)
             except DataError as error:
                 found[path] = error
     return found
 
 
-def behind_the_end(
-    target: Frames, found: Examples, shapes: Mapping[Path, Shape | DataError] | None = None
-) -> list[str]:
+def check_ends(target: Frames, found: Examples, shapes: Mapping[Path, Shape | DataError] | None = None) -> list[str]:
     """What is wrong with the annotations of clips, a line each, by how long their files last; a damaged file is not judged.
 
     shapes: of `measure`, where the files were measured already.

@@ -20,7 +20,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.core.user_files import digest_of_file, is_user_file
 from marble_bench.errors import DataError, UsageError, counted, listing
-from marble_bench.files.atomic import atomic_path, sweep, walk
+from marble_bench.files.atomic import open_atomic_path, sweep_leftovers, walk
 from marble_bench.files.names import is_text
 from marble_bench.files.tables import brief, fault, read_lines
 
@@ -41,15 +41,15 @@ class OnDisk:
     unlisted: int = 0
 
 
-def mini_files(root: Path) -> dict[str, str]:
+def read_mini_files(root: Path) -> dict[str, str]:
     """The files that a miniature was made with and their sha256, by their paths below its folder."""
-    made = {}
+    digests = {}
     for number, line in enumerate(read_lines(root / MARKER)[1:], 2):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name:
             raise fault(root / MARKER, "is no digest and name of a file; make the miniature again", number)
-        made[name] = digest
-    return made
+        digests[name] = digest
+    return digests
 
 
 def is_mini(root: Path | None) -> bool:
@@ -59,13 +59,13 @@ def is_mini(root: Path | None) -> bool:
 
 def ensure_mini(corpus: Corpus, cache: Path) -> Path:
     """The folder of a corpus's miniature, made now if it is not there. Its existence means that it is whole."""
-    folder = cache / "mini" / f"{corpus.name}-{_code_of(corpus)[:12]}"
+    folder = cache / "mini" / f"{corpus.name}-{_digest_code(corpus)[:12]}"
     if not folder.is_dir():
         write_mini(corpus, folder, there_is_fine=True)
     return folder
 
 
-def _mini_of(corpus: Corpus) -> Callable[[Path], None]:
+def _find_mini_maker(corpus: Corpus) -> Callable[[Path], None]:
     if corpus.mini is None:
         raise UsageError(
             f"corpus '{corpus.name}' has no miniature: give its folder by --data-dir, or declare mini=, which writes one"
@@ -73,11 +73,11 @@ def _mini_of(corpus: Corpus) -> Callable[[Path], None]:
     return corpus.mini
 
 
-def _code_of(corpus: Corpus) -> str:
+def _digest_code(corpus: Corpus) -> str:
     """sha256 of what a miniature is made by, a user's helpers included, so that one of earlier code is not taken for it."""
     total = hashlib.sha256(Path(synth.__file__).read_bytes())
-    made_by = _mini_of(corpus)
-    for path in sorted(set(sources.files_of(made_by))):
+    made_by = _find_mini_maker(corpus)
+    for path in sorted(set(sources.list_files(made_by))):
         total.update(digest_of_file(path).encode() if is_user_file(path) else path.read_bytes())
     if isinstance(made_by, partial):
         total.update(json.dumps(sources.describe_function(made_by)).encode())
@@ -94,22 +94,24 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
 
     if folder.exists() and not there_is_fine:
         raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
-    sweep(folder.parent, f".{corpus.name}-*.tmp")
+    sweep_leftovers(folder.parent, f".{corpus.name}-*.tmp")
     try:
-        with atomic_path(folder) as building:
+        with open_atomic_path(folder) as building:
             building.mkdir(parents=True)
-            _mini_of(corpus)(building)
-            made = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
-            about = f"Synthesised miniature of {corpus.title}, made by code {_code_of(corpus)}. sha256 of each file:\n"
-            (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in made.items()))
+            _find_mini_maker(corpus)(building)
+            digests = {path.relative_to(building).as_posix(): audio.digest(path) for path in walk(building)}
+            about = (
+                f"Synthesised miniature of {corpus.title}, made by code {_digest_code(corpus)}. sha256 of each file:\n"
+            )
+            (building / MARKER).write_text(about + "".join(f"{digest}  {name}\n" for name, digest in digests.items()))
     except OSError as error:
         if not (there_is_fine and folder.is_dir()):  # else another process was first, which is as good
-            raise _no_mini(corpus, folder, error) from error
+            raise _explain_missing_mini(corpus, folder, error) from error
     except soundfile.LibsndfileError as error:  # libsndfile does not tell what the disk said
-        raise _no_mini(corpus, folder, error) from error
+        raise _explain_missing_mini(corpus, folder, error) from error
 
 
-def _no_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
+def _explain_missing_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
     why = (isinstance(error, OSError) and error.strerror) or error
     free = ""
     with suppress(OSError):
@@ -120,12 +122,12 @@ def _no_mini(corpus: Corpus, folder: Path, error: Exception) -> DataError:
     )
 
 
-def folder(corpus: Corpus, cache: Path, mini: bool, root: Path | None) -> Path | None:
+def find_folder(corpus: Corpus, cache: Path, mini: bool, root: Path | None) -> Path | None:
     """The corpus's folder of a run: the miniature's, made if need be, or the user's. None where none is needed."""
     return ensure_mini(corpus, cache) if mini else root
 
 
-def listed(named: Named, root: Path | None) -> list[Clip]:
+def list_clips(named: Named, root: Path | None) -> list[Clip]:
     """Every clip of a task, checked: known splits, no id twice."""
     clips = list(named.task.clips(root))
     unknown = {clip.split for clip in clips} - set(SPLITS)
@@ -165,36 +167,38 @@ class Spellings:
         self._of: dict[str, list[str]] = {}
         for path in walk(root):
             name = path.relative_to(root).as_posix()
-            self._of.setdefault(_folded(_tail(name)), []).append(name)
+            self._of.setdefault(_fold(_get_tail(name)), []).append(name)
 
-    def near(self, audio: str) -> str | None:
+    def find_near(self, audio: str) -> str | None:
         """The file that is there instead of a missing one, by its path below the folder; None if there is none."""
-        for name in self._of.get(_folded(_tail(audio)), ()):
-            if _tail(name) != _tail(audio) or (name != audio and _folded(name) == _folded(audio)):
+        for name in self._of.get(_fold(_get_tail(audio)), ()):
+            if _get_tail(name) != _get_tail(audio) or (name != audio and _fold(name) == _fold(audio)):
                 return name
         return None
 
     def hints(self, missing: Sequence[str]) -> dict[str, str]:
         """Of the missing files that are there under another spelling: the name, and what to tell of it."""
-        told = {}
+        found = {}
         for name in missing:
-            if (near := self.near(name)) is not None:
-                same_letters = unicodedata.normalize("NFC", _tail(near)) == unicodedata.normalize("NFC", _tail(name))
+            if (near := self.find_near(name)) is not None:
+                same_letters = unicodedata.normalize("NFC", _get_tail(near)) == unicodedata.normalize(
+                    "NFC", _get_tail(name)
+                )
                 what = "the normal form of Unicode" if same_letters else "upper and lower case"
-                told[name] = f"{name} (there is {near}: only {what} differs)"
-        return told
+                found[name] = f"{name} (there is {near}: only {what} differs)"
+        return found
 
 
-def _tail(name: str) -> str:
+def _get_tail(name: str) -> str:
     """A file's name with its folder's."""
     return "/".join(name.split("/")[-2:])
 
 
-def _folded(name: str) -> str:
+def _fold(name: str) -> str:
     return unicodedata.normalize("NFC", unicodedata.normalize("NFC", name).casefold())
 
 
-def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
+def find_on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     """Find every clip's file. Raises DataError naming what is missing, unless the user allows it.
 
     A miniature holds some of the listed clips by design, so the others are not called missing there; but what it was made
@@ -207,7 +211,7 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
             f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout} "
             f"(--mini runs on a synthesised miniature instead)"
         )
-    clips = listed(named, root)
+    clips = list_clips(named, root)
     unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
     found = [find(corpus, root, clip.audio) for clip in clips]
     missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
@@ -223,7 +227,7 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
             f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
         )
     if missing and not mini and not allow_missing:
-        raise _incomplete(corpus, root, len(clips), missing, hints)
+        raise _explain_incomplete(corpus, root, len(clips), missing, hints)
     return OnDisk(
         tuple(clip for clip, path in zip(clips, found, strict=True) if path is not None),
         tuple(path for path in found if path is not None),
@@ -232,7 +236,9 @@ def on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDisk:
     )
 
 
-def _incomplete(corpus: Corpus, root: Path, clips: int, missing: list[str], hints: Mapping[str, str]) -> DataError:
+def _explain_incomplete(
+    corpus: Corpus, root: Path, clips: int, missing: list[str], hints: Mapping[str, str]
+) -> DataError:
     """What is said of files that are not there. hints: what may be meant by some of them."""
     shown = [*hints.values(), *(name for name in missing if name not in hints)]
     return DataError(
@@ -244,11 +250,11 @@ def _incomplete(corpus: Corpus, root: Path, clips: int, missing: list[str], hint
 
 def _check_whole(root: Path) -> None:
     """Raise DataError naming the files of a miniature that are gone: it is made by the suite, so it can be whole."""
-    made = mini_files(root)
-    gone = [name for name in made if not (root / name).is_file()]
+    digests = read_mini_files(root)
+    gone = [name for name in digests if not (root / name).is_file()]
     if gone:
         raise DataError(
-            f"the miniature in {root} lacks {len(gone)} of {counted(len(made), 'file')}: {listing(gone)}. "
+            f"the miniature in {root} lacks {len(gone)} of {counted(len(digests), 'file')}: {listing(gone)}. "
             "Delete the folder and have it made anew, in the cache by --mini, elsewhere by bench data mini "
             "(--allow-missing is for corpora; a miniature is used whole)"
         )
@@ -267,7 +273,7 @@ def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> 
     return sum(published[split] - counts[split] for split in SPLITS)
 
 
-def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:
+def limit_clips(clips: Sequence[Clip], limit: int) -> list[Clip]:
     """At most `limit` clips of each split, drawn by a fixed seed, in the given order."""
     drawn: set[str] = set()
     for split in SPLITS:
@@ -278,7 +284,7 @@ def limited(clips: Sequence[Clip], limit: int) -> list[Clip]:
     return [clip for clip in clips if clip.id in drawn]
 
 
-def lengths_s(
+def measure_lengths_s(
     clips: Sequence[Clip], path_of: Mapping[str, Path], native_rate_hz: int | None = None
 ) -> tuple[dict[str, float], dict[str, str]]:
     """Seconds of each clip by its id, and of the others why their file cannot be used; each file is looked at once.
@@ -295,7 +301,7 @@ def lengths_s(
         path = path_of[clip.id]
         if path not in of_path:
             try:
-                of_path[path] = audio.duration_s(path, whole=True, native_rate_hz=native_rate_hz)
+                of_path[path] = audio.read_duration_s(path, whole=True, native_rate_hz=native_rate_hz)
             except DataError as error:
                 of_path[path] = str(error)
         found = of_path[path]
@@ -306,22 +312,22 @@ def lengths_s(
     return lengths, wrong
 
 
-def fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:
+def compute_fingerprint(clips: Sequence[Clip], digests: Sequence[str]) -> str:
     """`sha256:...` over every clip's id, split, target and audio digest, whatever their order."""
-    rows = sorted(f"{c.id}\t{c.split}\t{_exact(c.target)}\t{d}" for c, d in zip(clips, digests, strict=True))
+    rows = sorted(f"{c.id}\t{c.split}\t{_write_exact(c.target)}\t{d}" for c, d in zip(clips, digests, strict=True))
     return "sha256:" + hashlib.sha256("\n".join(rows).encode()).hexdigest()
 
 
-def _exact(target: object) -> str:
+def _write_exact(target: object) -> str:
     """A target in full, the same in every process: arrays show a part of their digits, and sets have no order.
 
-    >>> _exact(("a", 1.5)), _exact({"b", "a"}), _exact([frozenset("a")])
+    >>> _write_exact(("a", 1.5)), _write_exact({"b", "a"}), _write_exact([frozenset("a")])
     ("('a', 1.5)", "{'a', 'b'}", "[{'a'}]")
     """
     if isinstance(target, (set, frozenset)):
-        return f"{{{', '.join(sorted(map(_exact, target)))}}}"
+        return f"{{{', '.join(sorted(map(_write_exact, target)))}}}"
     if isinstance(target, (tuple, list)):
-        inside = ", ".join(map(_exact, target))
+        inside = ", ".join(map(_write_exact, target))
         return f"[{inside}]" if isinstance(target, list) else f"({inside}{',' * (len(target) == 1)})"
     values = getattr(target, "tolist", None)  # of numpy and torch
     return repr(values() if callable(values) else target)

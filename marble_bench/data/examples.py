@@ -109,13 +109,13 @@ class Examples(Sequence[Example]):
         """How many each split has."""
         return {split: len(self.of(split)) for split in SPLITS}
 
-    def empty_splits(self) -> list[str]:
+    def list_empty_splits(self) -> list[str]:
         """The splits that have none."""
         return [split for split, count in self.counts().items() if not count]
 
     def fingerprint(self) -> str:
         """`sha256:...` over every example's id, split, target and digest, whatever their order."""
-        return corpus.fingerprint(self.clips, self.digests)
+        return corpus.compute_fingerprint(self.clips, self.digests)
 
     def truth(self, target: Target) -> NDArray[Any]:
         """The targets as arrays, see `marble_bench.scoring.targets`; encoded once, whatever splits ask for them.
@@ -145,9 +145,9 @@ class FoundExamples:
 
 
 def find(named: Named, root: Path, limit: int | None = None, allow_missing: bool = False) -> FoundExamples:
-    """Find every clip's file, at most `limit` of a split. Raises DataError as `corpus.on_disk` does."""
-    there = corpus.on_disk(named, root, allow_missing)
-    drawn = {clip.id for clip in corpus.limited(there.clips, limit)} if limit else None
+    """Find every clip's file, at most `limit` of a split. Raises DataError as `corpus.find_on_disk` does."""
+    there = corpus.find_on_disk(named, root, allow_missing)
+    drawn = {clip.id for clip in corpus.limit_clips(there.clips, limit)} if limit else None
     rows = [
         Example(clip, path)
         for clip, path in zip(there.clips, there.paths, strict=True)

@@ -3,8 +3,8 @@
 `<folder>/.fetch` holds partial downloads, whole archives, what is being unpacked, and `ARCHIVE.unpacked`, the list of what
 came out of one. Nothing that fails is left looking whole.
 
-An archive is a stranger's: it may hold no more files and bytes than MOST_FILES and `largest` say, no link, no device,
-nothing outside of its folder, and none of the names by which this suite knows its own folders.
+An archive is a stranger's: it may hold no more files and bytes than MOST_FILES and `compute_largest` say, no link, no
+device, nothing outside of its folder, and none of the names by which this suite knows its own folders.
 """
 
 from __future__ import annotations
@@ -23,24 +23,24 @@ from typing import IO
 
 from marble_bench.core.task import Corpus
 from marble_bench.data.corpus import MARKER
-from marble_bench.errors import DataError, UsageError, did_you_mean, listing
+from marble_bench.errors import DataError, UsageError, listing, suggest_name
 from marble_bench.files.archives import tar_of
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.download import (
     PART,
     DownloadCallbacks,
     check_protected,
+    convert_hub_errors,
     download,
-    fits,
-    hub_errors,
+    fetch_size,
+    find_partial,
+    is_stated,
+    list_stated_digests,
     name_of,
-    partial_of,
-    size_of,
-    stated_digests,
 )
 from marble_bench.files.source import Source
 
-__all__ = ["DownloadCallbacks", "by_hand", "get", "unpack"]
+__all__ = ["DownloadCallbacks", "describe_manual_steps", "get", "unpack"]
 
 UNPACKED = 2.2  # how much larger than its archive a corpus is expected to get
 # What an archive may hold: files, and bytes for each of its own or in all. NSynth's training set has 289,205 files; texts
@@ -60,13 +60,16 @@ def get(
     Raises DataError where nothing public is there (with every source and what to do by hand), where there is no room, and
     where a server or the bytes are not as they should be.
     """
-    sources = _chosen(corpus, mirror)
+    sources = _choose_sources(corpus, mirror)
     if offline:
         raise DataError(f"{corpus.title} is not fetched offline; put it into {folder} by hand: {corpus.layout}")
     web = [source for source in sources if not source.url.startswith("hf:")]
     try:
         _check_room(corpus, web, folder, callbacks)
-        got = [download(each, _target(each, folder), folder / ".fetch", callbacks, by_hand(corpus)) for each in web]
+        got = [
+            download(each, _find_target(each, folder), folder / ".fetch", callbacks, describe_manual_steps(corpus))
+            for each in web
+        ]
         for joined in dict.fromkeys(source.joined for source in web if source.joined):
             parts = [path for source, path in zip(web, got, strict=True) if source.joined == joined]
             _unpack_once(_join(parts, folder / ".fetch" / joined), folder, callbacks)
@@ -78,14 +81,14 @@ def get(
     return got + [_from_hub(corpus, source, folder, callbacks) for source in sources if source not in web]
 
 
-def _chosen(corpus: Corpus, mirror: str) -> list[Source]:
+def _choose_sources(corpus: Corpus, mirror: str) -> list[Source]:
     mirrors = dict.fromkeys(source.mirror for source in corpus.sources)
     if mirror not in mirrors and mirror:
         named = ", ".join(name for name in mirrors if name) or "none"
-        raise UsageError(f"{corpus.name} has no mirror '{mirror}'{did_you_mean(mirror, mirrors)} (mirrors: {named})")
+        raise UsageError(f"{corpus.name} has no mirror '{mirror}'{suggest_name(mirror, mirrors)} (mirrors: {named})")
     chosen = [source for source in corpus.sources if source.mirror == mirror and source.status == "public"]
     if not chosen:
-        raise DataError(f"{corpus.title} cannot be fetched from there. {by_hand(corpus)}")
+        raise DataError(f"{corpus.title} cannot be fetched from there. {describe_manual_steps(corpus)}")
     for source in chosen:
         if source.url.partition(":")[0] not in ("http", "https", "hf"):
             raise UsageError(f"{corpus.name} names {source.url}: a corpus is fetched from https:, http: or hf:")
@@ -96,7 +99,7 @@ def _chosen(corpus: Corpus, mirror: str) -> list[Source]:
     return chosen
 
 
-def by_hand(corpus: Corpus) -> str:
+def describe_manual_steps(corpus: Corpus) -> str:
     """Every source of a corpus with its state, and what to do oneself, for a message."""
     lines = []
     for source in corpus.sources:
@@ -115,43 +118,43 @@ def _from_hub(corpus: Corpus, source: Source, folder: Path, callbacks: DownloadC
     name = source.url.removeprefix("hf:")
     callbacks.say(f"fetching {name} from the hub")
     try:
-        with hub_errors(name, "datasets/"):
+        with convert_hub_errors(name, "datasets/"):
             found = HfApi().dataset_info(name, revision=source.revision or None, files_metadata=True)
             names = [each.rfilename for each in found.siblings or ()]
             if own := [each for each in names if _is_own(each)]:
                 raise DataError(f"it holds {listing(own)}, a name that this suite keeps for its own files")
             place = Path(snapshot_download(name, repo_type="dataset", revision=found.sha, local_dir=folder))
-        for file, stated in stated_digests(found.siblings or ()).items():
-            if (place / file).is_file() and not fits(place / file, stated):
+        for file, stated in list_stated_digests(found.siblings or ()).items():
+            if (place / file).is_file() and not is_stated(place / file, stated):
                 (place / file).unlink()
                 raise DataError(f"{file} has other bytes than the hub states ({stated}); it was not kept")
     except DataError as error:
-        raise DataError(f"{source.url} cannot be fetched: {error}. {by_hand(corpus)}") from error
+        raise DataError(f"{source.url} cannot be fetched: {error}. {describe_manual_steps(corpus)}") from error
     return place
 
 
-def _packed(source: Source) -> bool:
+def _is_packed(source: Source) -> bool:
     return source.unpack or bool(source.joined)
 
 
-def _target(source: Source, folder: Path) -> Path:
+def _find_target(source: Source, folder: Path) -> Path:
     """Where a download ends: archives stay in `.fetch`, plain files go into the folder."""
-    return (folder / ".fetch" if _packed(source) else folder) / name_of(source)
+    return (folder / ".fetch" if _is_packed(source) else folder) / name_of(source)
 
 
 def _check_room(corpus: Corpus, sources: Sequence[Source], folder: Path, callbacks: DownloadCallbacks) -> None:
     """Raise DataError if what is still to fetch, to join and to unpack does not fit."""
     needed = 0
     for source in sources:
-        target, partial = _target(source, folder), partial_of(source, folder / ".fetch")
+        target, partial = _find_target(source, folder), find_partial(source, folder / ".fetch")
         archive = folder / ".fetch" / source.joined if source.joined else target
         if target.is_file():
             size, left = target.stat().st_size, 0
         else:
-            size = source.size_bytes or size_of(source, callbacks) or 0
+            size = source.size_bytes or fetch_size(source, callbacks) or 0
             left = max(size - (partial.stat().st_size if partial.is_file() else 0), 0)
         joining = size if source.joined and not archive.is_file() else 0
-        unpacking = UNPACKED * size if _packed(source) and not _is_unpacked(archive, folder) else 0
+        unpacking = UNPACKED * size if _is_packed(source) and not _is_unpacked(archive, folder) else 0
         needed += left + joining + int(unpacking)
     if not needed:
         return
@@ -184,23 +187,23 @@ def _unpack_once(archive: Path, folder: Path, callbacks: DownloadCallbacks) -> N
         callbacks.say(f"unpacking {archive.name}")
         names = unpack(archive, folder)
         # written last, so its existence means that everything was in its place
-        write_whole(_marker(archive), "\n".join([_version(archive), *names]).encode())
+        write_whole(_find_marker(archive), "\n".join([_find_version(archive), *names]).encode())
 
 
 def _is_unpacked(archive: Path, folder: Path) -> bool:
     """Whether every file of this very archive was put into the folder and is still there."""
-    marker = _marker(archive)
+    marker = _find_marker(archive)
     if not (marker.is_file() and archive.is_file()):
         return False
     version, *names = marker.read_text(encoding="utf-8").split("\n")
-    return version == _version(archive) and all((folder / name).is_file() for name in names)
+    return version == _find_version(archive) and all((folder / name).is_file() for name in names)
 
 
-def _marker(archive: Path) -> Path:
+def _find_marker(archive: Path) -> Path:
     return archive.with_name(f"{archive.name}.unpacked")
 
 
-def _version(archive: Path) -> str:
+def _find_version(archive: Path) -> str:
     found = archive.stat()
     return f"{found.st_size} {found.st_mtime_ns}"
 
@@ -216,7 +219,11 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     if scratch.exists():
         shutil.rmtree(scratch)  # of a run that was killed
     try:
-        names = _unzip(archive, scratch, folder) if zipfile.is_zipfile(archive) else _untar(archive, scratch, folder)
+        names = (
+            _extract_zip(archive, scratch, folder)
+            if zipfile.is_zipfile(archive)
+            else _extract_tar(archive, scratch, folder)
+        )
         for name in names:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
                 raise DataError(
@@ -238,16 +245,16 @@ def unpack(archive: Path, folder: Path) -> list[str]:
     return names
 
 
-def largest(archive: Path) -> int:
+def compute_largest(archive: Path) -> int:
     """How many bytes may come out of an archive: TIMES its own size, or SMALL."""
     return max(TIMES * archive.stat().st_size, SMALL)
 
 
-def _unzip(archive: Path, scratch: Path, folder: Path) -> list[str]:
+def _extract_zip(archive: Path, scratch: Path, folder: Path) -> list[str]:
     with zipfile.ZipFile(archive) as packed:
         infos = {info.filename: info for info in packed.infolist() if not info.is_dir()}
         for name, info in infos.items():
-            _inside(name, stat.S_ISLNK(info.external_attr >> 16), archive)
+            _require_inside(name, stat.S_ISLNK(info.external_attr >> 16), archive)
             if info.flag_bits & 1:
                 raise DataError(f"{archive} holds '{name}', which is encrypted; unpack it by hand")
         size = sum(info.file_size for info in infos.values())
@@ -259,15 +266,15 @@ def _unzip(archive: Path, scratch: Path, folder: Path) -> list[str]:
     return list(infos)
 
 
-def _untar(archive: Path, scratch: Path, folder: Path) -> list[str]:
-    with tar_of(archive, largest(archive)) as packed:
+def _extract_tar(archive: Path, scratch: Path, folder: Path) -> list[str]:
+    with tar_of(archive, compute_largest(archive)) as packed:
         entries: dict[str, tarfile.TarInfo] = {}
         count, size = 0, 0
         for entry in packed:
             count, size = count + 1, size + entry.size
             _check_amount(archive, count, size)
             if not entry.isdir():
-                _inside(entry.name, not entry.isfile(), archive)
+                _require_inside(entry.name, not entry.isfile(), archive)
                 entries[entry.name] = entry
         _check_free(archive, size, folder)
         assert packed.fileobj is not None
@@ -282,10 +289,11 @@ def _untar(archive: Path, scratch: Path, folder: Path) -> list[str]:
 
 def _check_amount(archive: Path, count: int, size: int) -> None:
     """Raise DataError for more files or bytes than an archive of a corpus has."""
-    if count > MOST_FILES or size > largest(archive):
+    if count > MOST_FILES or size > compute_largest(archive):
         raise DataError(
             f"{archive} of {archive.stat().st_size:,} bytes holds {count:,} files of {size:,} bytes or more; at most "
-            f"{MOST_FILES:,} of {largest(archive):,} are unpacked, and nothing was. If that is meant, unpack it by hand"
+            f"{MOST_FILES:,} of {compute_largest(archive):,} are unpacked, and nothing was. If that is meant, unpack it "
+            "by hand"
         )
 
 
@@ -309,7 +317,7 @@ def _is_own(name: str) -> bool:
     return any(own.casefold() in parts for own in OWN)
 
 
-def _inside(name: str, special: bool, archive: Path) -> None:
+def _require_inside(name: str, special: bool, archive: Path) -> None:
     path = PurePosixPath(name.replace("\\", "/"))
     if (
         special

@@ -31,7 +31,7 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
 
     named = find_task(task)
     place = None if root is None else Path(root)
-    clips = corpus.listed(named, place)
+    clips = corpus.list_clips(named, place)
     target = named.task.target
     columns: dict[str, Any] = {
         "id": datasets.Value("string"),
@@ -40,17 +40,17 @@ def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
         "start_s": datasets.Value("float64"),
         "duration_s": datasets.Value("float64"),
         "group": datasets.Value("string"),
-        **({} if isinstance(target, Stems) else {"target": _kind(target)}),
+        **({} if isinstance(target, Stems) else {"target": _find_feature_type(target)}),
     }
-    made = {}
+    splits = {}
     for split in SPLITS:
-        rows = _rows([clip for clip in clips if clip.split == split], target, named.task.corpus, place)
+        rows = _list_columns([clip for clip in clips if clip.split == split], target, named.task.corpus, place)
         chosen = {name: rows[name] for name in columns}
-        made[split] = datasets.Dataset.from_dict(chosen, features=datasets.Features(columns))
-    return datasets.DatasetDict(made)
+        splits[split] = datasets.Dataset.from_dict(chosen, features=datasets.Features(columns))
+    return datasets.DatasetDict(splits)
 
 
-def _rows(clips: Sequence[Clip], target: Target, of: Corpus, root: Path | None) -> dict[str, list[Any]]:
+def _list_columns(clips: Sequence[Clip], target: Target, of: Corpus, root: Path | None) -> dict[str, list[Any]]:
     """What each column says of some clips."""
     found = [root and corpus.find(of, root, clip.audio) for clip in clips]
     return {
@@ -60,16 +60,16 @@ def _rows(clips: Sequence[Clip], target: Target, of: Corpus, root: Path | None) 
         "start_s": [clip.start_s for clip in clips],
         "duration_s": [clip.duration_s for clip in clips],
         "group": [clip.group or clip.id for clip in clips],
-        "target": [_value(target, clip.target) for clip in clips],
+        "target": [_convert_value(target, clip.target) for clip in clips],
     }
 
 
-def _kind(target: Target) -> Any:
+def _find_feature_type(target: Target) -> Any:
     """The type of a column of targets."""
     import datasets
 
     if isinstance(target, Frames):
-        return {part.name: datasets.List(_kind_of_part(part)) for part in target.parts}
+        return {part.name: datasets.List(_find_part_type(part)) for part in target.parts}
     label = datasets.ClassLabel(names=list(target.names))
     if isinstance(target, Classes):
         return label
@@ -78,7 +78,7 @@ def _kind(target: Target) -> Any:
     return datasets.List(datasets.Value("float32"))
 
 
-def _kind_of_part(part: Part) -> Any:
+def _find_part_type(part: Part) -> Any:
     """The type of a label of a frame, or of a moment."""
     import datasets
 
@@ -89,7 +89,7 @@ def _kind_of_part(part: Part) -> Any:
     return datasets.Value("float64" if isinstance(part, MomentPart) else "float32")
 
 
-def _value(target: Target, given: Any) -> Any:
+def _convert_value(target: Target, given: Any) -> Any:
     if isinstance(target, Frames):
         return dict(zip(target.names, given, strict=True))
     return list(given) if isinstance(given, tuple) else given

@@ -13,9 +13,9 @@ from marble_bench.core import plugins
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip, Corpus
 from marble_bench.data import corpus
-from marble_bench.data.checks import behind_the_end, check_frames, check_ids
+from marble_bench.data.checks import check_ends, check_frames, check_ids
 from marble_bench.data.examples import Example, Examples
-from marble_bench.errors import DataError, UsageError, did_you_mean
+from marble_bench.errors import DataError, UsageError, suggest_name
 from marble_bench.files.atomic import walk
 from marble_bench.scoring.targets import Frames
 
@@ -51,10 +51,10 @@ class Report:
         return not (self.missing or self.damaged or self.annotations)
 
 
-def corpora() -> dict[str, list[Named]]:
+def list_corpora() -> dict[str, list[Named]]:
     """Every corpus that a task asks, by name, with its tasks."""
     found: dict[str, list[Named]] = {}
-    for name in plugins.task_names():
+    for name in plugins.list_task_names():
         named = plugins.find_task(name)
         found.setdefault(named.task.corpus.name, []).append(named)
     return found
@@ -62,9 +62,9 @@ def corpora() -> dict[str, list[Named]]:
 
 def find_corpus(name: str) -> tuple[Corpus, list[Named]]:
     """A corpus and its tasks by its name, or UsageError with the closest one."""
-    known = corpora()
+    known = list_corpora()
     if name not in known:
-        raise UsageError(f"no corpus '{name}'{did_you_mean(name, known)} (bench data list)")
+        raise UsageError(f"no corpus '{name}'{suggest_name(name, known)} (bench data list)")
     return known[name][0].task.corpus, known[name]
 
 
@@ -80,9 +80,9 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool) -> Report
     files: dict[str, Path] = {}
     for named in tasks:
         _list(named, root, report, files)
-    expected = _manifest(root, report) if report.mini else None
+    expected = _check_manifest(root, report) if report.mini else None
     _decode(asked, files, deep, report)
-    _hint(root, report)
+    _show_hints(root, report)
     belongs = {part.resolve() for path in files.values() for part in asked.parts(path)}
     instead = set(report.hints.values())
     for path in walk(root):
@@ -100,18 +100,18 @@ def inspect(asked: Corpus, tasks: list[Named], root: Path, deep: bool) -> Report
     return report
 
 
-def _hint(root: Path, report: Report) -> None:
+def _show_hints(root: Path, report: Report) -> None:
     """Say which files are there instead of missing ones, their names differing in case or form of Unicode alone."""
     if report.missing:
         spellings = corpus.Spellings(root)
-        near = {name: spellings.near(name) for name in report.missing}
+        near = {name: spellings.find_near(name) for name in report.missing}
         report.hints = {name: other for name, other in near.items() if other is not None}
 
 
 def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> None:
     """Note a task's counts and missing files, and where the others lie; what its annotations lack is told once."""
     try:
-        clips = corpus.listed(named, root)
+        clips = corpus.list_clips(named, root)
     except DataError as error:
         if str(error) not in report.annotations:
             report.annotations.append(str(error))
@@ -132,13 +132,13 @@ def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> N
             missing[clip.audio] = None
     report.missing = list(missing)
     report.counts[named.name] = counts
-    _labels(named, clips, files, report)
+    _check_labels(named, clips, files, report)
     listed = {split: count["listed"] for split, count in counts.items()}
     if not report.mini and listed != named.task.counts:
         report.annotations.append(f"{named.name}: {listed} clips are listed; published are {named.task.counts}")
 
 
-def _labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report: Report) -> None:
+def _check_labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report: Report) -> None:
     """Try every label as a run does: of each clip by itself only if they do not all fit together. files: of the clips
     there."""
     target = named.task.target
@@ -154,22 +154,22 @@ def _labels(named: Named, clips: Sequence[Clip], files: dict[str, Path], report:
                 wrong.append(str(error))
     report.warnings += [f"{named.name}: {warning}" for warning in check_ids(there)]
     if isinstance(target, Frames) and not wrong:
-        wrong += behind_the_end(target, there)
+        wrong += check_ends(target, there)
         report.warnings += [f"{named.name}: {warning}" for warning in check_frames(target, there)]
     report.annotations += wrong[:MOST] + (
         [f"{named.name}: and {len(wrong) - MOST} labels more"] if len(wrong) > MOST else []
     )
 
 
-def _manifest(root: Path, report: Report) -> dict[str, str]:
+def _check_manifest(root: Path, report: Report) -> dict[str, str]:
     """Compare a miniature's files with those that it was made with."""
-    made = corpus.mini_files(root)
-    for name, digest in made.items():
+    digests = corpus.read_mini_files(root)
+    for name, digest in digests.items():
         if not (root / name).is_file():
             report.missing.append(name)
         elif audio.digest(root / name) != digest:
             report.damaged[name] = "is not the file that the miniature was made with"
-    return made
+    return digests
 
 
 def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report) -> None:
@@ -191,14 +191,14 @@ def _decode(asked: Corpus, files: dict[str, Path], deep: bool, report: Report) -
 
     with ThreadPoolExecutor() as pool:
         for name, found in zip(files, pool.map(faults, files.values()), strict=True):
-            known = asked.known_fault(name)
+            known = asked.find_known_fault(name)
             if found and known:
                 report.known_faults[name] = known.what
             elif found:
-                report.damaged.update({_below(part, Path(report.folder)): why for part, why in found.items()})
+                report.damaged.update({_get_relative(part, Path(report.folder)): why for part, why in found.items()})
 
 
-def _below(path: Path, root: Path) -> str:
+def _get_relative(path: Path, root: Path) -> str:
     return path.relative_to(root).as_posix()
 
 

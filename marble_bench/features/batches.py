@@ -42,12 +42,12 @@ class ShardEnd:
     jobs: tuple[int, ...]
 
 
-def shard_jobs(every: int) -> int:
+def compute_shard_jobs(every: int) -> int:
     """Jobs in a shard at most, by how many the whole pass has, stored ones included: so that going on does not change it."""
     return max(SHARD_JOBS, every // SHARDS)
 
 
-def batches(
+def make_batches(
     read: Iterable[tuple[int, Job, Groups]],
     kind: Kind,
     sample_rate_hz: int,
@@ -66,7 +66,7 @@ def batches(
         for index, group in enumerate(groups):
             seconds += group.size / sample_rate_hz
             yield from waiting.add(group, (number, index), job.name)
-        yield from waiting.overdue()
+        yield from waiting.pop_overdue()
         if size >= kind.shard_bytes or seconds >= SHARD_S or len(joining) >= kind.shard_jobs:
             yield from waiting.rest()
             yield ShardEnd(tuple(joining))
@@ -92,7 +92,7 @@ class _WindowQueue:
         while length in self.windows and len(self.windows[length]) >= self.step(length):
             yield self._take(length, self.step(length))
 
-    def overdue(self) -> Iterator[Batch]:
+    def pop_overdue(self) -> Iterator[Batch]:
         """Batches that are not full, while more audio waits than may."""
         while self.seconds >= WAITING_S:
             yield self._take(max(self.windows, key=lambda each: each * len(self.windows[each])), None)

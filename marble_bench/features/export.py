@@ -15,7 +15,7 @@ from typing import Any
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
-from marble_bench.files.atomic import atomic_path, walk
+from marble_bench.files.atomic import open_atomic_path, walk
 
 AT_ONCE = 256  # clips in a row group
 TRACK, SPLIT, WINDOW = "track", "split", "window"
@@ -33,7 +33,7 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
     fields = [(TRACK, pa.string()), (SPLIT, pa.string()), (WINDOW, pa.int32())]
     fields += [(name, pa.list_(pa.float16(), width)) for name, width in store.layers]
     rows = 0
-    with _writing(path) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
+    with _open_writing(path) as temporary, pq.ParquetWriter(temporary, pa.schema(fields)) as writer:
         for start in range(0, len(clips), AT_ONCE):
             some, places = clips[start : start + AT_ONCE], spans[start : start + AT_ONCE]
             counts = [store.rows[span].count for span in places]
@@ -51,11 +51,11 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
 
 
 @contextmanager
-def _writing(path: Path) -> Iterator[Path]:
-    """As `atomic_path`, its folder made. Raises BenchError if the disk refuses."""
+def _open_writing(path: Path) -> Iterator[Path]:
+    """As `open_atomic_path`, its folder made. Raises BenchError if the disk refuses."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with atomic_path(path) as temporary:
+        with open_atomic_path(path) as temporary:
             yield temporary
     except OSError as error:
         raise BenchError(f"{path} cannot be written: {error.strerror or error}") from error
@@ -66,7 +66,7 @@ def to_dataset(
 ) -> dict[str, int]:
     """Write the folder of a dataset: `data/<split>.parquet` and the card `README.md`. Returns rows by split.
 
-    about: what the card says of the features; see `card`.
+    about: what the card says of the features; see `write_card`.
     """
     rows = {}
     for split in SPLITS:
@@ -74,12 +74,12 @@ def to_dataset(
         if chosen:
             there = [clips[index] for index in chosen], [spans[index] for index in chosen]
             rows[split] = to_parquet(store, *there, folder / "data" / f"{split}.parquet")
-    with _writing(folder / "README.md") as temporary:
-        temporary.write_text(card(about, rows), encoding="utf-8")
+    with _open_writing(folder / "README.md") as temporary:
+        temporary.write_text(write_card(about, rows), encoding="utf-8")
     return rows
 
 
-def card(about: dict[str, Any], rows: dict[str, int]) -> str:
+def write_card(about: dict[str, Any], rows: dict[str, int]) -> str:
     """A dataset card: what was computed of what by what, under which terms, and how it is used."""
     files = "".join(f"  - split: {split}\n    path: data/{split}.parquet\n" for split in rows)
     facts = "".join(f"| {name} | {value} |\n" for name, value in about.items())

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from marble_bench.errors import DataError, UsageError, did_you_mean, listing
+from marble_bench.errors import DataError, UsageError, listing, suggest_name
 from marble_bench.features.types import Features
 from marble_bench.files.names import is_text
 
@@ -121,7 +121,7 @@ def _check_array(array: Any, what: str) -> NDArray[np.float32]:
     return full
 
 
-def _names(folder: Path) -> tuple[str, ...] | None:
+def _read_names(folder: Path) -> tuple[str, ...] | None:
     """The names in `layers.json`; None where there is none. Raises DataError if it is not a list of different names."""
     path = folder / NAMES
     if not path.is_file():
@@ -130,8 +130,8 @@ def _names(folder: Path) -> tuple[str, ...] | None:
         names = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}") from error
-    told = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
-    if not told or len(set(names)) != len(names):
+    is_right = isinstance(names, list) and names and all(isinstance(name, str) and name for name in names)
+    if not is_right or len(set(names)) != len(names):
         raise DataError(f'{path} must be a list of the layers\' names, all different, such as ["conv1", "conv2"]')
     _check_names(names, str(path))
     return tuple(names)
@@ -146,7 +146,7 @@ def _check_names(names: Sequence[str], what: str) -> None:
             )
 
 
-def _array(path: Path) -> Any:
+def _map_array(path: Path) -> Any:
     """The array in a file, mapped and not read: a header may promise more than there is."""
     import numpy as np
 
@@ -163,14 +163,14 @@ def _array(path: Path) -> Any:
 def _from_folder(folder: Path, tracks: Sequence[str]) -> BroughtFeatures:
     import numpy as np
 
-    names = _names(folder)
+    names = _read_names(folder)
     found: dict[str, Layers] = {}
     shape: tuple[int, ...] = ()
     for track in tracks:
         path = folder / f"{track}.npy"
         if not path.is_file():
             continue
-        array = _array(path)
+        array = _map_array(path)
         sound = _check_array(array, str(path))
         shape = shape or sound.shape[1:]
         if sound.shape[1:] != shape:
@@ -197,15 +197,15 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> BroughtFeatures:
 def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> BroughtFeatures:
     import numpy as np
 
-    table, names = _table(place, paths, tracks)
+    table, names = _read_table(place, paths, tracks)
     owners = np.array(table.column("track").to_pylist(), object)
     order = np.arange(len(owners))
     if "window" in table.column_names:
-        order = np.argsort(_window_numbers(place, table.column("window"), owners), kind="stable")
+        order = np.argsort(_read_window_numbers(place, table.column("window"), owners), kind="stable")
     rows: dict[str, list[int]] = {}
     for row in order:
         rows.setdefault(owners[row], []).append(int(row))
-    layers = [_layer(table.column(name), f"{place} column '{name}'") for name in names]
+    layers = [_read_layer(table.column(name), f"{place} column '{name}'") for name in names]
     found = {}
     for track, its in rows.items():
         for name, layer in zip(names, layers, strict=True):
@@ -215,7 +215,7 @@ def _from_parquet(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> 
     return BroughtFeatures(found, names, True)
 
 
-def _table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
+def _read_table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[Any, tuple[str, ...]]:
     """The rows of some tracks, whose names are texts in the column `track`, and the names of the layers' columns."""
     import pyarrow as pa
     import pyarrow.compute as pc
@@ -226,7 +226,7 @@ def _table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[A
     except (pa.ArrowInvalid, OSError) as error:
         raise DataError(f"{place} cannot be read as Parquet: {error}") from error
     if "track" not in table.column_names:
-        raise DataError(f"{place} has no column 'track'{did_you_mean('track', table.column_names)}")
+        raise DataError(f"{place} has no column 'track'{suggest_name('track', table.column_names)}")
     names = tuple(
         field.name
         for field in table.schema
@@ -243,7 +243,7 @@ def _table(place: Path, paths: Sequence[Path], tracks: Sequence[str]) -> tuple[A
     return table.filter(pc.is_in(named, pa.array(tracks, pa.string()))), names
 
 
-def _window_numbers(place: Path, window: Any, owners: NDArray[Any]) -> NDArray[Any]:
+def _read_window_numbers(place: Path, window: Any, owners: NDArray[Any]) -> NDArray[Any]:
     """Each row's place within its track. Raises DataError unless they are numbers, none twice in a track."""
     import numpy as np
     import pyarrow as pa
@@ -261,7 +261,7 @@ def _window_numbers(place: Path, window: Any, owners: NDArray[Any]) -> NDArray[A
     return values
 
 
-def _layer(column: Any, what: str) -> NDArray[np.float32]:
+def _read_layer(column: Any, what: str) -> NDArray[np.float32]:
     """A list column as `(rows, width)`. Raises DataError unless every row has as many values."""
     import numpy as np
     import pyarrow.compute as pc
@@ -278,5 +278,5 @@ def _layer(column: Any, what: str) -> NDArray[np.float32]:
     if flat.dtype.kind not in "fiu":
         raise DataError(f"{what} holds {values.type}; features are numbers")
     with np.errstate(over="ignore"):  # what float32 has not is infinite, and told with its track
-        made: NDArray[np.float32] = flat.astype(np.float32).reshape(len(whole), -1)
-    return made
+        rows: NDArray[np.float32] = flat.astype(np.float32).reshape(len(whole), -1)
+    return rows

@@ -12,7 +12,7 @@ from marble_bench.core.encoder import Encode, Encoder
 from marble_bench.features import oddities, pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.jobs import Cost, Job, Kind, Settings, Shard
-from marble_bench.features.store import Span, Store, spent_on
+from marble_bench.features.store import Span, Store, sum_spent
 
 
 @dataclass(frozen=True)
@@ -44,11 +44,11 @@ class Extraction:
         )
         self.cost.extract_s = time.perf_counter() - started
 
-    def account(self, spans: Sequence[Span]) -> Cost:
+    def compute_cost(self, spans: Sequence[Span]) -> Cost:
         """The cost, with what is known of all these spans, whenever they were encoded."""
         self.cost.odd = oddities.load(self.cache, spans)
         self.cost.feature_bytes = sum(store.size_bytes() for store in self.stores)
-        self.cost.whole_audio_s, self.cost.whole_extract_s = spent_on(self.stores, spans)
+        self.cost.whole_audio_s, self.cost.whole_extract_s = sum_spent(self.stores, spans)
         return self.cost
 
 

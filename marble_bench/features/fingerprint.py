@@ -3,7 +3,7 @@
 Weights that `load` reads from somewhere, or draws at random, are in no key. So each store has a fingerprint: every layer's
 mean and root mean square over time, in float32, for noise and for chords of one second, or of `min_s` where that is longer
 (the mean alone may be nothing but rounding, where a layer is normalised over time). Whenever an encoder is loaded it is made
-again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `tolerance` says.
+again and compared, layer by layer: the relative error |now - then| / |then| may be at most what `get_tolerance` says.
 A change that is smaller is not seen.
 
 An encoder of this suite whose features are all stored is not loaded: its code and its weights have digests. A user's is
@@ -26,7 +26,7 @@ from marble_bench import audio
 from marble_bench.core import contract
 from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.features.precision import exact
+from marble_bench.features.precision import force_exact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 FILE = "fingerprint.safetensors"
 LENGTH_S = 1.0
-SAME_DEVICE, OTHER_DEVICE = 1e-3, 1e-2  # relative error per layer of the same encoder; see `tolerance`
+SAME_DEVICE, OTHER_DEVICE = 1e-3, 1e-2  # relative error per layer of the same encoder; see `get_tolerance`
 ASIDE = "aside"  # folder in the cache root for stores that were set aside
 
 
@@ -54,7 +54,7 @@ class Fingerprint:
     half: bool = False
 
 
-def signals(sample_rate_hz: int, samples: int) -> NDArray[np.float32]:
+def make_signals(sample_rate_hz: int, samples: int) -> NDArray[np.float32]:
     """`(2, samples)` float32: noise, and two chords one after the other; the same on every machine."""
     import numpy as np
 
@@ -90,8 +90,8 @@ def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
 
     run = check_callable(encoder.name, encode)
     found = []
-    with exact(device), torch.inference_mode():
-        for wave in signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
+    with force_exact(device), torch.inference_mode():
+        for wave in make_signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
             batch = torch.from_numpy(audio.normalize(wave, encoder.normalize))[None].to(device)
             try:
                 found.append(check_layers(encoder.name, encoder.layers, run(batch, moments)))
@@ -108,7 +108,7 @@ def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
     return Fingerprint(named, datetime.now(timezone.utc).isoformat(), torch.device(device).type, half)
 
 
-def tolerance(one: Fingerprint, other: Fingerprint) -> float:
+def get_tolerance(one: Fingerprint, other: Fingerprint) -> float:
     """How far the same encoder's layers may be apart: 0.001 in float32 on one kind of device, else 0.01."""
     same = one.device == other.device and not (one.half or other.half)
     return SAME_DEVICE if same else OTHER_DEVICE
@@ -124,7 +124,7 @@ def compare(now: Fingerprint, then: Fingerprint) -> tuple[str, float] | None:
         if new is not None and new.shape == old.shape and np.isfinite(old).all() and np.isfinite(new).all():
             apart, size = (float(np.linalg.norm(each.astype(np.float64))) for each in (new - old, old))
             error = apart / size if size else (float("inf") if apart else 0.0)
-        if not error <= tolerance(now, then):
+        if not error <= get_tolerance(now, then):
             return name, error
     return None
 
@@ -142,7 +142,7 @@ def read(folder: Path) -> Fingerprint | None:
     except OSError as error:
         raise DataError(f"{path} cannot be read: {error.strerror}") from error
     try:
-        facts = json.loads(_metadata(content)["fingerprint"])
+        facts = json.loads(_read_metadata(content)["fingerprint"])
         layers = load(content)
         digest = facts.pop("digest")
         if digest != _digest(facts, layers):
@@ -156,7 +156,7 @@ def read(folder: Path) -> Fingerprint | None:
         raise DataError(f"{path} is damaged ({error}): delete {folder} and run again") from error
 
 
-def _metadata(content: bytes) -> dict[str, str]:
+def _read_metadata(content: bytes) -> dict[str, str]:
     """The texts in a safetensors file's header."""
     size = int.from_bytes(content[:8], "little")
     found: dict[str, str] = json.loads(content[8 : 8 + size])["__metadata__"]
@@ -229,13 +229,13 @@ class Guard:
     def check_stored(self, stores: Sequence[Store]) -> None:
         """Compare a user's encoder, of which everything is stored, with what is stored; nothing is written."""
         if self.is_users:
-            kept = [store for store in stores if read(store.folder) is not None]
-            self.check_loaded(kept, self.now or self._load())
+            compared = [store for store in stores if read(store.folder) is not None]
+            self.check_loaded(compared, self.now or self._load())
 
     def _load(self) -> Fingerprint:
         encode = check_callable(self.encoder.name, self.load())
         if self.is_users:  # its mistakes in plain words, before anything is compared
-            with exact(self.device):
+            with force_exact(self.device):
                 contract.require(self.encoder, encode, self.device)
         self.now = compute(self.encoder, encode, self.device)
         return self.now
@@ -245,7 +245,7 @@ class Guard:
         folder = root / name
         if self.fresh_before is None or not folder.is_dir():
             return
-        then = _seconds(read(folder))
+        then = _get_seconds(read(folder))
         if then is not None and then >= self.fresh_before:
             return
         stamp = time.strftime("%Y%m%d-%H%M%S")
@@ -259,7 +259,7 @@ class Guard:
             self.say(f"set aside: {place} (bench features ls --cache-dir {place.parents[1]})")
 
 
-def _seconds(found: Fingerprint | None) -> float | None:
+def _get_seconds(found: Fingerprint | None) -> float | None:
     if found is None:
         return None
     return datetime.fromisoformat(found.made).timestamp()
@@ -286,8 +286,8 @@ def _describe_change(
     return (
         f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_format_error(error)} "
         f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; allowed is "
-        f"{tolerance(now, then):g}. Name, version, code and declared weights are the same, so something has changed that "
-        "they do not tell, such as weights that load reads. If that is meant, raise the encoder's version (it is "
+        f"{get_tolerance(now, then):g}. Name, version, code and declared weights are the same, so something has changed "
+        "that they do not tell, such as weights that load reads. If that is meant, raise the encoder's version (it is "
         f"{encoder.version}), or run with --fresh-features, which sets {folder} aside and makes its features anew"
     )
 

@@ -32,7 +32,7 @@ from marble_bench.features import batches
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings
-from marble_bench.features.store import Span, Store, check_room, folder_name
+from marble_bench.features.store import Span, Store, check_room, name_folder
 
 if TYPE_CHECKING:
     import numpy as np
@@ -55,20 +55,20 @@ class Sound:
     oddities: list[str] = field(default_factory=list)
 
 
-def reduction(layer: Layer) -> int:
+def compute_reduction(layer: Layer) -> int:
     """How many frames of a layer are averaged to one."""
     return max(1, math.ceil((layer.frame_rate_hz or 0) / MAX_RATE_HZ - 1e-9))
 
 
-def framewise(layers: Sequence[Layer]) -> list[int]:
+def find_framewise_layers(layers: Sequence[Layer]) -> list[int]:
     """The layers that have frames at all, by index."""
     return [index for index, layer in enumerate(layers) if (layer.frame_rate_hz or 0) >= MIN_RATE_HZ]
 
 
-def summable(encoder: Encoder) -> tuple[int, ...]:
+def find_summable_layers(encoder: Encoder) -> tuple[int, ...]:
     """Of the layers that a weighted sum runs over, those with frames, by index; none if fewer than two, or of several
     rates."""
-    able = framewise(encoder.layers)
+    able = find_framewise_layers(encoder.layers)
     found = tuple(index for index in encoder.summable if index in able)
     alike = len(found) > 1 and len({encoder.layers[index].frame_rate_hz for index in found}) == 1
     return found if alike else ()
@@ -76,7 +76,7 @@ def summable(encoder: Encoder) -> tuple[int, ...]:
 
 def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
     """Raise UsageError naming the layers among these that have no frames, and those of the encoder that have."""
-    able = framewise(encoder.layers)
+    able = find_framewise_layers(encoder.layers)
     bad = [encoder.layers[index].name for index in layers if index not in able]
     if bad or not layers:
         there = ", ".join(encoder.layers[index].name for index in able)
@@ -90,7 +90,10 @@ def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
 def estimate_bytes(audio_s: float, encoder: Encoder, layers: Sequence[int]) -> int:
     """What the frames of so many seconds take on disk, in half precision."""
     each_s = sum(
-        2 * encoder.layers[index].width * (encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index])
+        2
+        * encoder.layers[index].width
+        * (encoder.layers[index].frame_rate_hz or 0)
+        / compute_reduction(encoder.layers[index])
         for index in layers
     )
     return round(audio_s * each_s)
@@ -163,8 +166,8 @@ def extract(
     guard = guard or Guard(encoder, load, device)
     stores = []
     for index in layers:
-        key = key_of(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
-        guard.set_aside(root, folder_name(key))
+        key = make_key(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
+        guard.set_aside(root, name_folder(key))
         stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], remote_url))
     settings = Settings(device, dtype, batch_s, workers, engine)
     work = Extraction(stores, encoder, load, guard, cache, settings, progress, say)
@@ -172,24 +175,24 @@ def extract(
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
         _check_room(list(todo.values()), encoder, layers, stores, say)
-        rows, nbytes = partial(_rows, cut.piece_s), partial(_bytes_of, encoder, layers)
-        kind = Kind(layers, _as_they_are, rows, nbytes, SHARD_BYTES, batches.shard_jobs(len(set(spans))))
-        work.encode([_job(sound, encoder, cut) for sound in todo.values()], kind)
+        rows, nbytes = partial(_select_rows, cut.piece_s), partial(_count_bytes, encoder, layers)
+        kind = Kind(layers, _as_they_are, rows, nbytes, SHARD_BYTES, batches.compute_shard_jobs(len(set(spans))))
+        work.encode([_make_job(sound, encoder, cut) for sound in todo.values()], kind)
         broken = work.cost.broken
         work.cost.damaged = {sound.name: broken[sound.span] for sound in sounds if sound.span in broken}
     else:
         guard.check_stored(stores)
-    cost = work.account(spans)
-    rates = [(encoder.layers[index].frame_rate_hz or 0) / reduction(encoder.layers[index]) for index in layers]
+    cost = work.compute_cost(spans)
+    rates = [(encoder.layers[index].frame_rate_hz or 0) / compute_reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
 
-def _job(sound: Sound, encoder: Encoder, cut: Cut) -> Job:
+def _make_job(sound: Sound, encoder: Encoder, cut: Cut) -> Job:
     nbytes = round(4 * sound.length_s * encoder.sample_rate_hz)
-    return Job(sound.span, sound.name, partial(_pieces, sound, encoder, cut), nbytes)
+    return Job(sound.span, sound.name, partial(_cut_pieces, sound, encoder, cut), nbytes)
 
 
-def key_of(
+def make_key(
     encoder: Encoder,
     weights_sha256: str,
     layer: int,
@@ -204,7 +207,7 @@ def key_of(
         weights_sha256,
         kind="frames",
         layer=one.name,
-        averaged=reduction(one),
+        averaged=compute_reduction(one),
         cut=asdict(Cut.of(encoder, piece_s)),
         dtype=dtype,
         **facts,
@@ -258,7 +261,7 @@ class Cut:
         return cls(piece, beyond, stretch, least, piece / rate if stretch == 1 else None)
 
 
-def _pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
+def _cut_pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
     from marble_bench import audio
 
     waveform = audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
@@ -291,21 +294,21 @@ def _as_they_are(frames: Any) -> Any:
     return frames
 
 
-def _rows(piece_s: float | None, frames: Any, layer: Layer) -> Any:
-    """`(windows, frames, width)` of a piece without what came out behind it, averaged by the layer's `reduction`."""
+def _select_rows(piece_s: float | None, frames: Any, layer: Layer) -> Any:
+    """`(windows, frames, width)` of a piece without what came out behind it, averaged by the layer's `compute_reduction`."""
     if piece_s is not None:
         frames = frames[:, : round(piece_s * (layer.frame_rate_hz or 0))]
     return average_frames(frames, layer)
 
 
 def average_frames(frames: Any, layer: Layer) -> Any:
-    """`(windows, frames, width)` averaged by the layer's `reduction`; a rest is left out."""
-    many = reduction(layer)
+    """`(windows, frames, width)` averaged by the layer's `compute_reduction`; a rest is left out."""
+    many = compute_reduction(layer)
     if many == 1:
         return frames
     whole = frames.shape[1] // many * many
     return frames[:, :whole].float().unflatten(1, (-1, many)).mean(dim=2)
 
 
-def _bytes_of(encoder: Encoder, layers: Sequence[int], groups: Groups) -> int:
+def _count_bytes(encoder: Encoder, layers: Sequence[int], groups: Groups) -> int:
     return estimate_bytes(sum(group.size for group in groups) / encoder.sample_rate_hz, encoder, layers)

@@ -19,7 +19,7 @@ AHEAD_BYTES = 1 << 30  # of samples that are read ahead, by what their files tel
 
 
 @contextmanager
-def on_this_machine(
+def open_local(
     jobs: Sequence[Job],
     encoder: Encoder,
     load: Callable[[], Encode],

@@ -11,9 +11,9 @@ from typing import Any
 
 from marble_bench.errors import BenchError, DataError, counted
 from marble_bench.features import fingerprint
-from marble_bench.features.manifest import ABOUT, MEND, SEAL, entry_paths, read_entry, shard_of, unseal
-from marble_bench.features.store import FORMAT, find_fault, index, read_about, shards
-from marble_bench.files.atomic import sweep
+from marble_bench.features.manifest import ABOUT, MEND, SEAL, find_shard, list_entry_paths, read_entry, read_sealed
+from marble_bench.features.store import FORMAT, find_fault, index, list_shards, read_about
+from marble_bench.files.atomic import sweep_leftovers
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def list_stores(cache: Path) -> list[StoredFeatures]:
     """Every store under a cache root, by name. Folders without features are left out."""
     root = cache / "features"
     folders = sorted(path for path in root.iterdir() if path.is_dir()) if root.is_dir() else []
-    return [_describe_store(folder) for folder in folders if (folder / ABOUT).is_file() or shards(folder)]
+    return [_describe_store(folder) for folder in folders if (folder / ABOUT).is_file() or list_shards(folder)]
 
 
 def _describe_store(folder: Path) -> StoredFeatures:
@@ -54,14 +54,14 @@ def _describe_store(folder: Path) -> StoredFeatures:
     problem, spans, rows = "", 0, 0
     try:
         facts = _read_claimed(folder)
-        problem = _of_another_format(folder, facts)
+        problem = _find_other_format(folder, facts)
         if not problem:
             facts = read_about(folder)
             found = index(folder)
             spans, rows = len(found), sum(each.count for each in found.values())
     except DataError as error:
         problem = str(error)
-    sizes = [shard.stat().st_size for shard in shards(folder)]
+    sizes = [shard.stat().st_size for shard in list_shards(folder)]
     used_s = (about if about.is_file() else folder).stat().st_mtime
     return StoredFeatures(folder, facts, sum(sizes), len(sizes), spans, rows, used_s, problem)
 
@@ -75,13 +75,13 @@ def _read_claimed(folder: Path) -> dict[str, Any]:
     return facts if isinstance(facts, dict) else {}
 
 
-def _of_another_format(folder: Path, claimed: dict[str, Any]) -> str:
+def _find_other_format(folder: Path, claimed: dict[str, Any]) -> str:
     """That a store is of another format; nothing if it is not, or if only its `about.json` is damaged.
 
     claimed: what `about.json` says.
     """
     found = claimed.get("format", FORMAT)
-    if found == FORMAT or (SEAL in claimed and _why(unseal, folder / ABOUT)):
+    if found == FORMAT or (SEAL in claimed and _explain_failure(read_sealed, folder / ABOUT)):
         return ""
     return f"{folder} is of the format {found}; this version reads {FORMAT}"
 
@@ -93,30 +93,30 @@ def find_faults(store: StoredFeatures) -> Iterator[tuple[Path, str]]:
     whole folder where it is of another format.
     """
     folder = store.folder
-    if other := _of_another_format(folder, _read_claimed(folder)):
+    if other := _find_other_format(folder, _read_claimed(folder)):
         yield folder, other
         return
-    yield folder / ABOUT, _why(read_about, folder)
+    yield folder / ABOUT, _explain_failure(read_about, folder)
     if (folder / fingerprint.FILE).exists():
-        yield folder / fingerprint.FILE, _why(fingerprint.read, folder)
-    there, named = set(shards(folder)), set()
-    for path in entry_paths(folder):
-        shard = shard_of(path)
-        why = _why(read_entry, path)
+        yield folder / fingerprint.FILE, _explain_failure(fingerprint.read, folder)
+    there, named = set(list_shards(folder)), set()
+    for path in list_entry_paths(folder):
+        shard = find_shard(path)
+        why = _explain_failure(read_entry, path)
         if why or shard not in there:
             gone = f"feature shard {shard} is not there, though {path.name} names it: {MEND}"
             yield path, why or gone
         if not why:
             named.add(shard)
     for shard in sorted(there):
-        yield shard, find_fault(shard) if shard in named else _why(_named, shard)
+        yield shard, find_fault(shard) if shard in named else _explain_failure(_require_entry, shard)
 
 
-def _named(shard: Path) -> None:
+def _require_entry(shard: Path) -> None:
     raise DataError(f"feature shard {shard} is not in the manifest beside it: {MEND}")
 
 
-def _why(check: Callable[[Path], Any], path: Path) -> str:
+def _explain_failure(check: Callable[[Path], Any], path: Path) -> str:
     try:
         check(path)
     except DataError as error:
@@ -129,11 +129,11 @@ def describe_other_formats(cache: Path) -> str:
     root = cache / "features"
     folders = root.iterdir() if root.is_dir() else ()
     found = [
-        folder for folder in folders if _of_another_format(folder, _read_claimed(folder))
+        folder for folder in folders if _find_other_format(folder, _read_claimed(folder))
     ]  # `verify` names damaged ones
     if not found:
         return ""
-    size_mb = sum(shard.stat().st_size for folder in found for shard in shards(folder)) / 1e6
+    size_mb = sum(shard.stat().st_size for folder in found for shard in list_shards(folder)) / 1e6
     are, them = ("is", "it") if len(found) == 1 else ("are", "them")
     return (
         f"{counted(len(found), 'store')} of another version in {root} ({size_mb:,.1f} MB) {are} not used: "
@@ -183,7 +183,7 @@ def remove(what: Sequence[Removal]) -> int:
                 shutil.rmtree(each.path)
             else:
                 each.path.unlink()
-                gone += sweep(each.path.parent)
+                gone += sweep_leftovers(each.path.parent)
         except OSError as error:
             raise BenchError(f"{each.path} cannot be removed: {error.strerror}") from error
         gone += each.size_bytes

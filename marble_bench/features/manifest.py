@@ -60,14 +60,14 @@ class Entry:
     @property
     def shard(self) -> str:
         """The shard's name, which its spans decide."""
-        return f"{hashlib.sha256(listing(self.spans, self.rows).encode()).hexdigest()[:16]}.arrow"
+        return f"{hashlib.sha256(list_spans(self.spans, self.rows).encode()).hexdigest()[:16]}.arrow"
 
     @property
     def name(self) -> str:
         """The name of the entry's own file."""
         return f"{self.shard.removesuffix('.arrow')}.{self.sha256[:16]}.json"
 
-    def sealed(self) -> bytes:
+    def seal_content(self) -> bytes:
         """The content of its file."""
         spans = [[span.audio, span.segment, rows] for span, rows in zip(self.spans, self.rows, strict=True)]
         spent = [[each.batch, each.audio_s, each.extract_s] for each in self.spent]
@@ -75,21 +75,21 @@ class Entry:
         return seal(facts)
 
 
-def listing(spans: Sequence[Span], rows: Sequence[int]) -> str:
+def list_spans(spans: Sequence[Span], rows: Sequence[int]) -> str:
     """The spans of a shard with their counts of rows, as its metadata has them."""
     return json.dumps([[span.audio, span.segment, count] for span, count in zip(spans, rows, strict=True)])
 
 
 def seal(facts: dict[str, Any]) -> bytes:
     """Facts as JSON in its one form, with the digest of that form without the digest."""
-    return _form({**facts, SEAL: hashlib.sha256(_form(facts)).hexdigest()})
+    return _serialize({**facts, SEAL: hashlib.sha256(_serialize(facts)).hexdigest()})
 
 
-def _form(facts: dict[str, Any]) -> bytes:
+def _serialize(facts: dict[str, Any]) -> bytes:
     return (json.dumps(facts, indent=1, sort_keys=True) + "\n").encode()
 
 
-def unseal(path: Path) -> dict[str, Any]:
+def read_sealed(path: Path) -> dict[str, Any]:
     """The facts of a sealed file. Raises DataError naming the file if they are not what was written."""
     try:
         content = path.read_bytes()
@@ -104,7 +104,7 @@ def unseal(path: Path) -> dict[str, Any]:
 
 def read_entry(path: Path) -> Entry:
     """An entry of the manifest. Raises DataError naming the file if it is damaged, or of another store or shard."""
-    facts = unseal(path)
+    facts = read_sealed(path)
     try:
         entry = Entry(
             store=facts["store"],
@@ -124,17 +124,17 @@ def read_entry(path: Path) -> Entry:
     return entry
 
 
-def entry_paths(folder: Path) -> list[Path]:
+def list_entry_paths(folder: Path) -> list[Path]:
     """The files of all entries of a store."""
     return sorted(folder.glob("*.*.json"))
 
 
-def shard_of(path: Path) -> Path:
+def find_shard(path: Path) -> Path:
     """The shard that an entry's file is about, by its name."""
     return path.with_name(f"{path.name.split('.')[0]}.arrow")
 
 
-def entries_of(shard: Path) -> list[Entry]:
+def find_entries(shard: Path) -> list[Entry]:
     """The entries of a shard: one, or several where processes wrote it at once with other bytes.
 
     Raises DataError naming an entry that is damaged, or the shard if it has none.
@@ -145,7 +145,7 @@ def entries_of(shard: Path) -> list[Entry]:
     return found
 
 
-def sha256_of(path: Path) -> str:
+def compute_sha256(path: Path) -> str:
     """sha256 of a whole file, read in blocks. Raises OSError."""
     total, block = hashlib.sha256(), bytearray(BLOCK)
     view = memoryview(block)
@@ -160,9 +160,9 @@ def match_entry(shard: Path, content: Path | None = None) -> Entry:
 
     Raises DataError naming the shard if no entry has, or if the file cannot be read.
     """
-    entries = entries_of(shard)
+    entries = find_entries(shard)
     try:
-        digest = sha256_of(content or shard)
+        digest = compute_sha256(content or shard)
     except OSError as error:
         raise DataError(f"feature shard {shard} cannot be read: {error.strerror}: {MEND}") from error
     for entry in entries:
@@ -177,7 +177,7 @@ def read_manifest(folder: Path) -> Iterator[tuple[Path, Entry]]:
     Raises DataError naming a shard that is not in the manifest or of another length, or an entry that is damaged.
     """
     for shard in sorted(folder.glob("*.arrow")):
-        entries = entries_of(shard)
+        entries = find_entries(shard)
         try:
             size = shard.stat().st_size
         except FileNotFoundError:

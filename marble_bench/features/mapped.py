@@ -56,7 +56,7 @@ class MappedLayer:
         return whole if dtype is None else whole.astype(dtype, copy=False)
 
 
-def layers(store: Store, spans: Sequence[Span]) -> list[MappedLayer]:
+def map_layers(store: Store, spans: Sequence[Span]) -> list[MappedLayer]:
     """Every layer of some spans, in their order. Raises DataError naming a shard that is not what was written."""
     import numpy as np
 
@@ -66,7 +66,7 @@ def layers(store: Store, spans: Sequence[Span]) -> list[MappedLayer]:
     shard = np.repeat(np.array([number[store.rows[span].shard] for span in spans], np.int32), counts)
     begins = np.repeat(np.array([store.rows[span].first for span in spans], np.int64), counts)
     row = begins + np.arange(len(begins)) - np.repeat(np.cumsum(counts) - counts, counts)
-    mapped = [store.mapped(each) for each in shards]
+    mapped = [store.map_shard(each) for each in shards]
     return [
         MappedLayer([parts[layer] for parts in mapped], shard, row, width)
         for layer, (_, width) in enumerate(store.layers)

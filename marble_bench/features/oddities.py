@@ -14,7 +14,7 @@ from marble_bench.features.jobs import Cost, Shard
 from marble_bench.features.store import Span
 
 
-def _file(cache: Path) -> Path:
+def _find_file(cache: Path) -> Path:
     return cache / "audio" / "oddities.jsonl"
 
 
@@ -24,7 +24,7 @@ def save_before(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Call
     def both(shard: Shard) -> None:
         lines = [json.dumps([s.audio, s.segment, *cost.odd[s]]) + "\n" for s in shard.spans if s in cost.odd]
         if lines:
-            path = _file(cache)
+            path = _find_file(cache)
             path.parent.mkdir(parents=True, exist_ok=True)
             with path.open("a") as file:  # whole lines at once, so that two processes may do it
                 file.write("".join(["\n", *lines]))  # behind a line that a kill cut off, not on it
@@ -35,7 +35,7 @@ def save_before(cache: Path, cost: Cost, write: Callable[[Shard], None]) -> Call
 
 def load(cache: Path, spans: Sequence[Span]) -> dict[Span, tuple[str, ...]]:
     """What was noted of some spans, now or by an earlier run; a line that is not whole is left out."""
-    path, wanted = _file(cache), set(spans)
+    path, wanted = _find_file(cache), set(spans)
     found: dict[Span, tuple[str, ...]] = {}
     if not path.is_file():
         return found

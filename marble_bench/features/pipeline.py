@@ -17,10 +17,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 
 from marble_bench.core.encoder import Encode, Encoder
-from marble_bench.features.batches import EncodedBatch, ShardEnd, batches
+from marble_bench.features.batches import EncodedBatch, ShardEnd, make_batches
 from marble_bench.features.fingerprint import Fingerprint
 from marble_bench.features.jobs import Cost, Halves, Job, Kind, Settings, Shard
-from marble_bench.features.local import on_this_machine
+from marble_bench.features.local import open_local
 from marble_bench.features.store import Spent
 
 
@@ -43,16 +43,16 @@ def run(
     say: is told what changes on the way. `cost` is added to as the work goes on. Raises BenchError naming the encoder and
     the job where something fails; shards that were handed out before are written.
     """
-    engine = on_this_machine
+    engine = open_local
     if settings.engine == "ray":
-        from marble_bench.features.ray import on_ray as engine
+        from marble_bench.features.ray import open_ray as engine
     open_shards = _OpenShards(jobs, encoder.sample_rate_hz)
     with (
         ThreadPoolExecutor(1, "write") as writer,
         engine(jobs, encoder, load, kind, settings, cost, say or (lambda _: None), loaded) as (read, runner),
     ):
         shards = _BackgroundWriter(writer, write)
-        for step in runner.over(batches(read, kind, encoder.sample_rate_hz, runner.step)):
+        for step in runner.encode_batches(make_batches(read, kind, encoder.sample_rate_hz, runner.step)):
             if isinstance(step, ShardEnd):
                 shards.wait()  # at most one shard waits, whatever the disk does
                 shards.submit(open_shards.close(step.jobs))
@@ -97,12 +97,12 @@ class _OpenShards:
         self.begun = 0
         self.closed = time.perf_counter()
 
-    def add(self, made: EncodedBatch) -> None:
+    def add(self, encoded: EncodedBatch) -> None:
         """Take what a batch gave."""
-        each_s = made.samples / len(made.places) / self.sample_rate_hz
-        for row, (number, group, window) in enumerate(made.places):
+        each_s = encoded.samples / len(encoded.places) / self.sample_rate_hz
+        for row, (number, group, window) in enumerate(encoded.places):
             self.begun += number not in self.rows
-            self.rows.setdefault(number, {})[group, window] = made.layers, row
+            self.rows.setdefault(number, {})[group, window] = encoded.layers, row
             self.seconds[number] = self.seconds.get(number, 0.0) + each_s
 
     def close(self, numbers: Sequence[int]) -> Shard:
@@ -113,7 +113,7 @@ class _OpenShards:
         def layers(position: int) -> Halves:
             import numpy as np
 
-            found = [made for _, made in sorted(rows[position].items(), key=lambda item: item[0])]
+            found = [encoded for _, encoded in sorted(rows[position].items(), key=lambda item: item[0])]
             return [np.concatenate([halves[layer][row] for halves, row in found]) for layer in range(len(found[0][0]))]
 
         return Shard([self.jobs[number].span for number in numbers], layers, spent)

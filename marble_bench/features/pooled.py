@@ -22,8 +22,8 @@ from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
 from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
-from marble_bench.features.precision import mean_over_time
-from marble_bench.features.store import Span, Store, check_room, folder_name
+from marble_bench.features.precision import average_over_time
+from marble_bench.features.store import Span, Store, check_room, name_folder
 from marble_bench.features.types import Features
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ class Item:
     change: str = ""
 
 
-def digests(paths: Sequence[Path], allow_unread: bool = False) -> list[str]:
+def compute_digests(paths: Sequence[Path], allow_unread: bool = False) -> list[str]:
     """The sha256 of each file's bytes, each file read once, in threads.
 
     allow_unread: the digest of a file that cannot be read is then empty, and `check_read` says why. Raises DataError for
@@ -87,13 +87,13 @@ def open_store(
     guard: Guard | None = None,
 ) -> Store:
     """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
-    facts, root = key_of(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
+    facts, root = make_key(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
     if guard:
-        guard.set_aside(root, folder_name(facts))
+        guard.set_aside(root, name_folder(facts))
     return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], remote_url)
 
 
-def key_of(
+def make_key(
     encoder: Encoder, weights_sha256: str, window: Window, dtype: str = "float32", change: str = ""
 ) -> FeatureKey:
     """The key of a store of pooled features."""
@@ -106,16 +106,16 @@ def key_of(
         window_s=window.length_s,
         first_s=window.first_s,
         dtype=dtype,
-        change=change_of(change),
+        change=name_change(change),
     )
 
 
-def change_of(name: str) -> str:
+def name_change(name: str) -> str:
     """A change as keys hold it; empty for none."""
     return f"{name}: {perturb.CHANGES[name].what}" if name else ""
 
 
-def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
+def make_span(item: Item, encoder: Encoder, window: Window) -> Span:
     """What is decoded for a clip: all of it if something looks at the whole clip, else what its windows cover."""
     clip = item.clip
     length = "" if clip.duration_s is None else f"{clip.duration_s:.9g}"
@@ -123,7 +123,7 @@ def span_of(item: Item, encoder: Encoder, window: Window) -> Span:
     return Span(item.digest, f"{clip.start_s:.9g}:{length}" + ("" if crop is None else f"<{crop:.9g}"))
 
 
-def sound_of(item: Item, window: Window) -> Sound:
+def make_sound(item: Item, window: Window) -> Sound:
     """A clip as something whose frames are wanted: read, and normalised as the task's window says.
 
     Raises DataError if the file's header cannot be read.
@@ -140,16 +140,16 @@ def sound_of(item: Item, window: Window) -> Sound:
             start_s=clip.start_s,
             duration_s=clip.duration_s,
             native_rate_hz=item.rate_hz,
-            change=partial(_changed, item) if item.change else None,
+            change=partial(_perturb, item) if item.change else None,
             oddities=found,
         )
         return audio.normalize(waveform, window.normalize)
 
     check_read(item)
-    return Sound(clip.id, sound_span(item), clip.length_s(item.path), read, found)
+    return Sound(clip.id, make_sound_span(item), clip.length_s(item.path), read, found)
 
 
-def sound_span(item: Item) -> Span:
+def make_sound_span(item: Item) -> Span:
     """What is decoded of a clip whose frames are wanted: all of it."""
     length = "" if item.clip.duration_s is None else f"{item.clip.duration_s:.9g}"
     return Span(item.digest, f"{item.clip.start_s:.9g}:{length}")
@@ -160,13 +160,13 @@ def _crop_s(item: Item, encoder: Encoder, window: Window) -> float | None:
     return window.first_s if encoder.normalize == window.normalize == "none" and not item.change else None
 
 
-def rows_of(length_s: float, window: Window) -> int:
+def count_rows(length_s: float, window: Window) -> int:
     """How many windows a clip of so many seconds gives."""
     used = length_s if window.first_s is None else min(length_s, window.first_s)
     return 1 if window.length_s is None else int(used / window.length_s + 1e-6)
 
 
-def row_bytes(encoder: Encoder) -> int:
+def count_row_bytes(encoder: Encoder) -> int:
     """What the layers of one window take on disk, in half precision."""
     return 2 * sum(layer.width for layer in encoder.layers)
 
@@ -205,49 +205,51 @@ def extract(
     settings = Settings(device, dtype, batch_s, workers, engine)
     work = Extraction([store], encoder, load, guard, cache, settings, progress, say)
     items = [replace(item, change=change) for item in items]
-    spans = [span_of(item, encoder, window) for item in items]
-    unread = {item.clip.id: _unread(item) for item in items if not item.digest}
+    spans = [make_span(item, encoder, window) for item in items]
+    unread = {item.clip.id: _explain_unread(item) for item in items if not item.digest}
     todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):
         if item.digest and span not in store.rows:
             todo.setdefault(span, item)
     if todo:
         _check_room(store, list(todo.values()), encoder, window)
-        work.encode(_jobs(todo, encoder, window), _kind(encoder, len(set(spans))))
+        work.encode(_make_jobs(todo, encoder, window), _make_kind(encoder, len(set(spans))))
         broken = work.cost.broken
         work.cost.damaged = {i.clip.id: broken[span] for span, i in zip(spans, items, strict=True) if span in broken}
     else:
         guard.check_stored([store])
     work.cost.damaged |= unread
-    return store, spans, work.account(spans)
+    return store, spans, work.compute_cost(spans)
 
 
 def _check_room(store: Store, items: Sequence[Item], encoder: Encoder, window: Window) -> None:
     """Raise BenchError if the disk has no room for the features of some clips."""
-    needed = sum(_estimate(item, encoder, window) for item in items) * row_bytes(encoder)
+    needed = sum(_estimate(item, encoder, window) for item in items) * count_row_bytes(encoder)
     check_room(store.folder, needed, f"the features of {len(items)} clips", "make room, or give another --cache-dir")
 
 
-def _jobs(items: Mapping[Span, Item], encoder: Encoder, window: Window) -> list[Job]:
+def _make_jobs(items: Mapping[Span, Item], encoder: Encoder, window: Window) -> list[Job]:
     return [
-        Job(span, str(item.path), partial(_windows, item, encoder, window), _held_bytes(item, encoder, window))
+        Job(
+            span, str(item.path), partial(_cut_windows, item, encoder, window), _count_held_bytes(item, encoder, window)
+        )
         for span, item in items.items()
     ]
 
 
-def _kind(encoder: Encoder, spans: int) -> Kind:
+def _make_kind(encoder: Encoder, spans: int) -> Kind:
     """Every layer's mean over time. spans: how many the whole pass has."""
     return Kind(
         layers=range(len(encoder.layers)),
-        pool=mean_over_time,
+        pool=average_over_time,
         rows=lambda pooled, _: pooled.unsqueeze(1),
-        bytes_of=lambda groups: sum(len(group) for group in groups) * row_bytes(encoder),
+        bytes_of=lambda groups: sum(len(group) for group in groups) * count_row_bytes(encoder),
         shard_bytes=SHARD_BYTES,
-        shard_jobs=batches.shard_jobs(spans),
+        shard_jobs=batches.compute_shard_jobs(spans),
     )
 
 
-def _unread(item: Item) -> str:
+def _explain_unread(item: Item) -> str:
     try:
         check_read(item)
     except DataError as error:
@@ -255,7 +257,7 @@ def _unread(item: Item) -> str:
     return ""
 
 
-def _held_bytes(item: Item, encoder: Encoder, window: Window) -> int:
+def _count_held_bytes(item: Item, encoder: Encoder, window: Window) -> int:
     """What a clip's samples take in memory, by what is declared of it, else roughly by the size of its file."""
     limits = [each for each in (item.clip.duration_s, _crop_s(item, encoder, window)) if each is not None]
     if limits:
@@ -268,7 +270,7 @@ def _estimate(item: Item, encoder: Encoder, window: Window) -> int:
     if window.length_s is None:
         return 1
     try:
-        return rows_of(item.clip.length_s(item.path), window)
+        return count_rows(item.clip.length_s(item.path), window)
     except DataError:
         return 1  # decoding it will say what is wrong
 
@@ -283,11 +285,11 @@ def load(store: Store, spans: Sequence[Span]) -> Features:
     if 2 * sum(counts) * sum(width for _, width in store.layers) <= HELD_BYTES:
         layers = [store.read(index, spans) for index in range(len(store.layers))]
     else:
-        layers = mapped.layers(store, spans)
+        layers = mapped.map_layers(store, spans)
     return Features(tuple(name for name, _ in store.layers), layers, clip)
 
 
-def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
+def _cut_windows(item: Item, encoder: Encoder, window: Window) -> Groups:
     """One group, `(windows, samples)`, of a clip at the encoder's rate.
 
     Raises DataError for a file that cannot be used, UnfitWindow for a window that the encoder cannot take.
@@ -301,7 +303,7 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         duration_s=item.clip.duration_s,
         at_most_s=_crop_s(item, encoder, window),
         native_rate_hz=item.rate_hz,
-        change=partial(_changed, item) if item.change else None,
+        change=partial(_perturb, item) if item.change else None,
         oddities=odd,
     )
     waveform = audio.normalize(audio.normalize(waveform, window.normalize), encoder.normalize)
@@ -313,18 +315,18 @@ def _windows(item: Item, encoder: Encoder, window: Window) -> Groups:
         )
     except DataError as error:
         raise DataError(f"{item.path}: {error}") from error
-    if why := unfit(windows.shape[1] / rate, encoder):
+    if why := explain_unfit(windows.shape[1] / rate, encoder):
         raise DataError(f"clip '{item.clip.id}' {why} ({item.path})")
     groups = Groups([windows])
     groups.oddities = tuple(odd)
     return groups
 
 
-def _changed(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
+def _perturb(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
     return perturb.apply_change(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
 
 
-def unfit(length_s: float, encoder: Encoder) -> str:
+def explain_unfit(length_s: float, encoder: Encoder) -> str:
     """Why an encoder cannot take a window of so many seconds; empty if it can."""
     if length_s < encoder.min_s:
         return (
@@ -338,13 +340,13 @@ def unfit(length_s: float, encoder: Encoder) -> str:
 
 def check_window(encoder: Encoder, window: Window) -> None:
     """Raise UnfitWindow if a task's windows are of a length that the encoder cannot take: no file could be used."""
-    if window.length_s is not None and (why := unfit(window.length_s, encoder)):
+    if window.length_s is not None and (why := explain_unfit(window.length_s, encoder)):
         raise UnfitWindow(f"the task {why}")
 
 
-def too_short(length_s: float, encoder: Encoder, window: Window) -> str:
+def explain_too_short(length_s: float, encoder: Encoder, window: Window) -> str:
     """Why a clip of so many seconds gives no window that the encoder can take; empty if it gives one."""
     if window.length_s is not None:
         short = length_s < window.length_s - 1e-6
         return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""
-    return unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)
+    return explain_unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)

@@ -8,7 +8,7 @@ from typing import Any
 
 
 @contextmanager
-def exact(device: str) -> Iterator[None]:
+def force_exact(device: str) -> Iterator[None]:
     """float32 means float32 as long as this is held: no TensorFloat-32, which keeps 10 bits."""
     if not device.startswith("cuda"):
         yield
@@ -23,6 +23,6 @@ def exact(device: str) -> Iterator[None]:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
 
 
-def mean_over_time(frames: Any) -> Any:
+def average_over_time(frames: Any) -> Any:
     """`(windows, frames, width)` -> `(windows, width)`, summed in float32 whatever the encoder ran in."""
     return frames.float().mean(dim=1)

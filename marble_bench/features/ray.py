@@ -93,13 +93,13 @@ class _Encoding:
         windows = [groups[place][group][row] for place, group, row in places]
         batch = Batch(windows, [], names)
         try:
-            layers: Any = self.runner.fetched(batch, self.runner.launched(batch)).layers
+            layers: Any = self.runner.fetch_results(batch, self.runner.launch(batch)).layers
         except BenchError as error:
             layers = str(error)
-        said = list(self.said)
+        messages = list(self.said)
         self.said.clear()
         again, self.cost.again = self.cost.again, 0
-        return layers, again, said
+        return layers, again, messages
 
 
 class _Remote:
@@ -109,13 +109,13 @@ class _Remote:
         self, actors: Sequence[Any], encoder: Encoder, settings: Settings, cost: Cost, say: Callable[[str], None]
     ):
         self.actors, self.cost, self.say = actors, cost, say
-        self.plan = Runner(encoder, lambda *_: [], _no_kind(), settings, cost, say)
+        self.plan = Runner(encoder, lambda *_: [], _refuse_kind(), settings, cost, say)
 
     def step(self, length: int) -> int:
         """How many windows of so many samples go together."""
         return self.plan.step(length)
 
-    def over(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
+    def encode_batches(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
         """What each batch gives; several are under way."""
         under_way: deque[tuple[Batch, Any] | ShardEnd] = deque()
         sent = 0
@@ -123,7 +123,7 @@ class _Remote:
             if isinstance(batch, ShardEnd):
                 under_way.append(batch)
             else:
-                under_way.append((batch, self._sent(batch, self.actors[sent % len(self.actors)])))
+                under_way.append((batch, self._send_batch(batch, self.actors[sent % len(self.actors)])))
                 sent += 1
             while under_way and (
                 isinstance(under_way[0], ShardEnd)
@@ -133,7 +133,7 @@ class _Remote:
         while under_way:
             yield self._taken(under_way.popleft())
 
-    def _sent(self, batch: Batch, actor: Any) -> Any:
+    def _send_batch(self, batch: Batch, actor: Any) -> Any:
         windows: list[Any] = batch.windows
         refs = {id(window.groups): window.groups for window in windows}
         place = {key: index for index, key in enumerate(refs)}
@@ -147,13 +147,13 @@ class _Remote:
             return step
         batch, ref = step
         try:
-            layers, again, said = ray.get(ref)
+            layers, again, messages = ray.get(ref)
         except ray.exceptions.RayError as error:
             raise BenchError(
                 f"an encoder on the cluster was lost {ATTEMPTS} times ({type(error).__name__}) at {batch.names[0]}: look at "
                 "its memory (ray logs); finished shards are kept, and the same command goes on from there"
             ) from error
-        for text in said:
+        for text in messages:
             self.say(text)
         self.cost.again += again
         if isinstance(layers, str):
@@ -161,12 +161,12 @@ class _Remote:
         return EncodedBatch(layers, batch.places, len(batch.windows) * len(batch.windows[0]))
 
 
-def _no_kind() -> Kind:
+def _refuse_kind() -> Kind:
     return Kind((), lambda frames: frames, lambda frames, _: frames, lambda _: 0, 1, 1)
 
 
 @contextmanager
-def on_ray(
+def open_ray(
     jobs: Sequence[Job],
     encoder: Encoder,
     load: Callable[[], Encode],
@@ -177,8 +177,8 @@ def on_ray(
     loaded: Callable[[Fingerprint], None] | None,
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Any]]:
     """A Ray cluster: what reads, and what encodes. Raises UsageError where Ray is not installed or has no GPU to give."""
-    with _cluster() as ray:
-        _by_value(encoder)
+    with _open_cluster() as ray:
+        _pickle_by_value(encoder)
         there = ray.cluster_resources()
         cuda = settings.device.startswith("cuda")
         able = int(there.get("GPU" if cuda else "CPU", 0))
@@ -186,16 +186,16 @@ def on_ray(
             raise UsageError(f"--device {settings.device}: the Ray cluster has no GPU; give --device cpu")
         count = min(settings.workers or able, able)
         machines = sum(node["Alive"] for node in ray.nodes())
-        say(f"{_many(count, 'encoder')} on a Ray cluster of {_many(machines, 'machine')}")
+        say(f"{_count_noun(count, 'encoder')} on a Ray cluster of {_count_noun(machines, 'machine')}")
         asked = {"num_gpus": 1, "num_cpus": 0} if cuda else {"num_cpus": 1}
-        made = ray.remote(**asked, max_restarts=ATTEMPTS - 1, max_task_retries=ATTEMPTS - 1)(_Encoding)
+        actor_class = ray.remote(**asked, max_restarts=ATTEMPTS - 1, max_task_retries=ATTEMPTS - 1)(_Encoding)
         # what an object needs is sent once, not with every batch
-        actors = [made.remote(encoder, load, kind, settings) for _ in range(count)]
+        actors = [actor_class.remote(encoder, load, kind, settings) for _ in range(count)]
         if loaded:
             for found in ray.get([actor.fingerprint.remote() for actor in actors]):
                 loaded(found)
         yield (
-            _reading(jobs, cost, 2 * int(there.get("CPU", 1)) + PER_ENCODER * count),
+            _read_ahead(jobs, cost, 2 * int(there.get("CPU", 1)) + PER_ENCODER * count),
             _Remote(actors, encoder, settings, cost, say),
         )
         for actor in actors:
@@ -203,7 +203,7 @@ def on_ray(
 
 
 @contextmanager
-def _cluster() -> Iterator[Any]:
+def _open_cluster() -> Iterator[Any]:
     """Ray, joined to its cluster. One that was begun here ends with this, one that was there before goes on."""
     try:
         import ray
@@ -226,11 +226,11 @@ def _cluster() -> Iterator[Any]:
             ray.shutdown()
 
 
-def _many(count: int, what: str) -> str:
+def _count_noun(count: int, what: str) -> str:
     return f"{count} {what}{'' if count == 1 else 's'}"
 
 
-def _by_value(encoder: Encoder) -> None:
+def _pickle_by_value(encoder: Encoder) -> None:
     """A user's encoder file is not on the workers' path: its code is sent along."""
     import ray
 
@@ -240,7 +240,7 @@ def _by_value(encoder: Encoder) -> None:
         ray.cloudpickle.register_pickle_by_value(module)
 
 
-def _reading(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tuple[int, Job, Any]]:
+def _read_ahead(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tuple[int, Job, Any]]:
     """As `local.read_ahead`, by tasks anywhere in the cluster."""
     import ray
 

@@ -15,13 +15,13 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.features.manifest import match_entry, unseal
-from marble_bench.files.atomic import atomic_path
+from marble_bench.features.manifest import match_entry, read_sealed
+from marble_bench.files.atomic import open_atomic_path
 
 KINDS = (".arrow", ".json", "fingerprint.safetensors")  # the files of a store, by how their names end
 
 
-def _manifest_first(name: str) -> tuple[bool, str]:
+def _order_manifest_first(name: str) -> tuple[bool, str]:
     return name.endswith(".arrow"), name
 
 
@@ -42,18 +42,18 @@ class RemoteStore:
         what was written.
         """
         with self._name_url_in_errors():
-            files, root = self._files(folder.name)
+            files, root = self._open_files(folder.name)
             files.invalidate_cache()
             known = files.ls(root, detail=False) if files.exists(root) else []
             there = {name.rpartition("/")[2] for name in known if name.endswith(KINDS)}
             here = {path.name for path in folder.glob("*") if path.name.endswith(KINDS)}
             if there:
                 folder.mkdir(parents=True, exist_ok=True)
-            for name in sorted(there - here, key=_manifest_first):
-                with atomic_path(folder / name) as temporary:
+            for name in sorted(there - here, key=_order_manifest_first):
+                with open_atomic_path(folder / name) as temporary:
                     files.get_file(f"{root}/{name}", str(temporary))
                     self._compare(folder / name, temporary, f"delete {self.url}/{folder.name}/{name} and run again")
-        for name in sorted(here - there, key=_manifest_first):
+        for name in sorted(here - there, key=_order_manifest_first):
             self._compare(folder / name, folder / name, "nothing was sent")
             self.put(folder / name)
         return len(there - here), len(here - there)
@@ -67,22 +67,22 @@ class RemoteStore:
             if place.suffix == ".arrow":
                 match_entry(place, content)
             elif place.suffix == ".json":
-                unseal(content)
+                read_sealed(content)
         except DataError as error:
             raise DataError(f"{self.url}: {step}: {error}") from error
 
     def put(self, path: Path) -> None:
         """Send one file of a store, whole or not at all. Raises BenchError naming the URL."""
         with self._name_url_in_errors():
-            files, root = self._files(path.parent.name)
+            files, root = self._open_files(path.parent.name)
             files.makedirs(root, exist_ok=True)
             if "file" in ((files.protocol,) if isinstance(files.protocol, str) else files.protocol):
-                with atomic_path(Path(root) / path.name) as temporary:
+                with open_atomic_path(Path(root) / path.name) as temporary:
                     files.put_file(str(path), str(temporary))
             else:  # object stores show an object when it is whole
                 files.put_file(str(path), f"{root}/{path.name}")
 
-    def _files(self, key: str) -> tuple[Any, str]:
+    def _open_files(self, key: str) -> tuple[Any, str]:
         import fsspec
 
         files, root = fsspec.url_to_fs(self.url)

@@ -17,7 +17,7 @@ from marble_bench.core.encoder import Encode, Encoder, check_callable, check_lay
 from marble_bench.errors import BenchError
 from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.jobs import Cost, Halves, Kind, Settings
-from marble_bench.features.precision import exact
+from marble_bench.features.precision import force_exact
 
 if TYPE_CHECKING:
     import numpy as np
@@ -41,7 +41,7 @@ class _Part:
     layers: list[Any]
     ready: Any  # a CUDA event, else None
 
-    def arrived(self) -> tuple[NDArray[np.float32], Halves]:
+    def wait_arrived(self) -> tuple[NDArray[np.float32], Halves]:
         """`largest` and `layers`, once they are there."""
         if self.ready is None:
             return self.largest.numpy(), [layer.numpy() for layer in self.layers]
@@ -72,32 +72,32 @@ class Runner:
         """How many windows of so many samples go together."""
         return max(1, int((self.batch_s * self.encoder.sample_rate_hz + 0.5) // length))
 
-    def over(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
+    def encode_batches(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
         """What each batch gives. On CUDA the next one is already under way when one is fetched."""
         under_way: deque[tuple[Batch, list[_Part]]] = deque()
         for batch in batches:
             if isinstance(batch, Batch):
-                under_way.append((batch, self.launched(batch)))
+                under_way.append((batch, self.launch(batch)))
             while len(under_way) > (1 if self.cuda and isinstance(batch, Batch) else 0):
-                yield self.fetched(*under_way.popleft())
+                yield self.fetch_results(*under_way.popleft())
             if isinstance(batch, ShardEnd):
                 yield batch
         while under_way:
-            yield self.fetched(*under_way.popleft())
+            yield self.fetch_results(*under_way.popleft())
 
-    def launched(self, batch: Batch) -> list[_Part]:
+    def launch(self, batch: Batch) -> list[_Part]:
         """The batch in parts that fit the memory; on CUDA they are under way, not done."""
         import numpy as np
         import torch
 
         parts: list[_Part] = []
         start, length = 0, len(batch.windows[0])
-        before = 0 if self.fitted else self._used_before()
+        before = 0 if self.fitted else self._measure_used_before()
         while start < len(batch.windows):
             windows = np.stack(batch.windows[start : start + self.step(length)])
             short: Exception | None = None
             try:
-                parts.append(self._once(windows, self.settings.dtype))
+                parts.append(self._encode_once(windows, self.settings.dtype))
             except torch.OutOfMemoryError as error:
                 short = error.with_traceback(None)  # whose frames hold the batch's tensors
             if short is None:
@@ -108,7 +108,7 @@ class Runner:
             self._fit(len(batch.windows) * length / self.encoder.sample_rate_hz, before)
         return parts
 
-    def _once(self, windows: NDArray[np.float32], dtype: str) -> _Part:
+    def _encode_once(self, windows: NDArray[np.float32], dtype: str) -> _Part:
         import torch
 
         batch = torch.from_numpy(windows)
@@ -117,7 +117,7 @@ class Runner:
         batch = batch.to(self.settings.device, non_blocking=self.cuda)
         kind = self.settings.device.split(":")[0]
         precision = nullcontext() if dtype == "float32" else torch.autocast(kind, getattr(torch, dtype))
-        with exact(self.settings.device), torch.inference_mode(), precision:
+        with force_exact(self.settings.device), torch.inference_mode(), precision:
             found = self.encode(batch, self.kind.pool)
         layers = self.encoder.layers
         check_layers(self.encoder.name, layers, found)
@@ -130,48 +130,48 @@ class Runner:
                         f"declared are ({len(windows)}, rows, {layers[index].width})"
                     )
             largest = torch.stack([each.float().abs().amax(dim=(1, 2)) for each in chosen])
-            made = [largest, *(each.half() for each in chosen)]
+            values = [largest, *(each.half() for each in chosen)]
             if not self.cuda:
-                return _Part(windows, made[0].cpu(), [each.cpu() for each in made[1:]], None)
+                return _Part(windows, values[0].cpu(), [each.cpu() for each in values[1:]], None)
             # queued right behind this batch's work: asked for later, a copy would wait for the batch after it too
-            largest, *halves = (each.to("cpu", non_blocking=True) for each in made)
+            largest, *halves = (each.to("cpu", non_blocking=True) for each in values)
             event: Any = torch.cuda.Event
             ready = event(blocking=True)  # a thread that waits leaves its core to those that read audio
             ready.record(torch.cuda.current_stream(self.settings.device))
             return _Part(windows, largest, halves, ready)
 
-    def fetched(self, batch: Batch, parts: list[_Part]) -> EncodedBatch:
+    def fetch_results(self, batch: Batch, parts: list[_Part]) -> EncodedBatch:
         import numpy as np
 
-        made: list[Halves] = []
+        by_layer: list[Halves] = []
         first = 0
         for part in parts:
             windows = part.windows
-            largest, halves = part.arrived()
+            largest, halves = part.wait_arrived()
             bad = np.flatnonzero(~(largest <= HALF_MAX).all(axis=0))  # NaN is not smaller than anything
             if len(bad) and self.settings.dtype != "float32":
                 if not self.cost.again:
                     self.say(f"{self.settings.dtype} overflows on {batch.names[first + bad[0]]}: again in float32")
                 self.cost.again += len(bad)
                 for row in bad:  # one by one: they are few, and a float32 batch might not fit
-                    exact, once_more = self._alone(windows[row : row + 1])
+                    exact, once_more = self._encode_alone(windows[row : row + 1])
                     largest[:, row] = exact[:, 0]
                     for layer, values in zip(halves, once_more, strict=True):
                         layer[row] = values[0]
                 bad = np.flatnonzero(~(largest <= HALF_MAX).all(axis=0))
             if len(bad):
                 self._refuse(largest[:, bad[0]], batch.names[first + bad[0]])
-            made.append(halves)
+            by_layer.append(halves)
             first += len(windows)
-        whole = made[0] if len(made) == 1 else [np.concatenate(each) for each in zip(*made, strict=True)]
+        whole = by_layer[0] if len(by_layer) == 1 else [np.concatenate(each) for each in zip(*by_layer, strict=True)]
         return EncodedBatch(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
 
-    def _alone(self, window: NDArray[np.float32]) -> tuple[NDArray[np.float32], Halves]:
+    def _encode_alone(self, window: NDArray[np.float32]) -> tuple[NDArray[np.float32], Halves]:
         """One window in float32. Raises BenchError if it does not fit the memory."""
         import torch
 
         try:
-            return self._once(window, "float32").arrived()
+            return self._encode_once(window, "float32").wait_arrived()
         except torch.OutOfMemoryError as error:
             short = error.with_traceback(None)
         self._shrink(1, window.shape[1], short)
@@ -203,7 +203,7 @@ class Runner:
             torch.cuda.empty_cache()
         self.say(f"{self.settings.device} ran out of memory: batches of {self.batch_s:.0f} s of audio from here on")
 
-    def _used_before(self) -> int:
+    def _measure_used_before(self) -> int:
         """Bytes that are taken on the GPU before the first batch; from here on the peak is the batch's own."""
         import torch
 

@@ -27,9 +27,19 @@ from marble_bench.core import keys
 from marble_bench.core.contract import HALF_MAX
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import manifest
-from marble_bench.features.manifest import ABOUT, MEND, Entry, Span, Spent, match_entry, read_manifest, seal, unseal
+from marble_bench.features.manifest import (
+    ABOUT,
+    MEND,
+    Entry,
+    Span,
+    Spent,
+    match_entry,
+    read_manifest,
+    read_sealed,
+    seal,
+)
 from marble_bench.features.remote import RemoteStore
-from marble_bench.files.atomic import sweep, write_whole
+from marble_bench.files.atomic import sweep_leftovers, write_whole
 
 if TYPE_CHECKING:
     import numpy as np
@@ -42,11 +52,11 @@ __all__ = [
     "Store",
     "check_room",
     "find_fault",
-    "folder_name",
     "index",
-    "shards",
-    "spent_on",
-    "sweep",
+    "list_shards",
+    "name_folder",
+    "sum_spent",
+    "sweep_leftovers",
 ]
 
 FORMAT = "marble-bench.features/4"
@@ -70,7 +80,7 @@ class SpanRows:
     spent: Spent = NOT_KNOWN
 
 
-def folder_name(facts: dict[str, Any]) -> str:
+def name_folder(facts: dict[str, Any]) -> str:
     """`<encoder>-<12 hex of the key>`: the key is the digest of all facts."""
     return f"{facts['encoder']}-{keys.digest({'format': FORMAT, **facts})[:12]}"
 
@@ -105,7 +115,7 @@ class Store:
     def __init__(
         self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], remote_url: str = ""
     ) -> None:
-        self.folder, self.key = root / folder_name(facts), keys.digest(facts)
+        self.folder, self.key = root / name_folder(facts), keys.digest(facts)
         self.remote = RemoteStore(remote_url) if remote_url else None
         self.layers = tuple(layers)
         self._beside: dict[str, bytes] = {}
@@ -168,7 +178,7 @@ class Store:
             return
         spans = tuple(span for span, _, _ in self._pending)
         counts = tuple(len(halves[0]) for _, halves, _ in self._pending)
-        content = self._arrow(spans, counts)
+        content = self._build_arrow(spans, counts)
         spent = tuple(each for _, _, each in self._pending)
         digest = hashlib.sha256(content).hexdigest()
         entry = Entry(self.folder.name, digest, len(content), spans, counts, spent)
@@ -178,8 +188,8 @@ class Store:
         while self._beside:
             self._write(*self._beside.popitem())
         try:
-            sweep(self.folder)
-            write_whole(self.folder / entry.name, entry.sealed())
+            sweep_leftovers(self.folder)
+            write_whole(self.folder / entry.name, entry.seal_content())
             write_whole(shard, content)
         except OSError as error:
             raise BenchError(
@@ -194,7 +204,7 @@ class Store:
             self.rows.setdefault(span, stored)
         self._pending = []
 
-    def _arrow(self, spans: Sequence[Span], counts: Sequence[int]) -> Any:
+    def _build_arrow(self, spans: Sequence[Span], counts: Sequence[int]) -> Any:
         """The shard's file of what was added, as a buffer."""
         import numpy as np
         import pyarrow as pa
@@ -211,7 +221,7 @@ class Store:
             flat = np.concatenate([halves[place].reshape(-1) for _, halves, _ in self._pending])
             columns[f"layer:{name}"] = pa.FixedSizeListArray.from_arrays(pa.array(flat), width)
         table = pa.table(columns)
-        listed = manifest.listing(spans, counts)
+        listed = manifest.list_spans(spans, counts)
         facts = {SPANS: listed, STORE: self.folder.name, DIGEST: _digest(table, self.folder.name, listed)}
         sink = pa.BufferOutputStream()
         table = table.replace_schema_metadata(facts)
@@ -219,12 +229,12 @@ class Store:
             writer.write_table(table)
         return sink.getvalue()
 
-    def _column(self, shard: Path, layer: int) -> Any:
+    def _map_column(self, shard: Path, layer: int) -> Any:
         """A layer's column of a shard, mapped. Raises DataError naming the shard if it is not what was written."""
         name, width = self.layers[layer]
         self._check(shard)
         with _open(shard) as table:
-            if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
+            if (found := _describe_layers(table)) != [[*each, "float16"] for each in self.layers]:
                 raise DataError(f"feature shard {shard} has the layers {found}, not '{name}' of width {width}: {MEND}")
             return table.column(f"layer:{name}")
 
@@ -235,7 +245,7 @@ class Store:
                 raise DataError(why)
             self._checked.add(shard)
 
-    def mapped(self, shard: Path) -> list[NDArray[np.float16]]:
+    def map_shard(self, shard: Path) -> list[NDArray[np.float16]]:
         """Each layer of a shard, `(rows, width)` float16, over one map of the file, which is closed again.
 
         Raises DataError naming the shard if it is not what was written.
@@ -246,7 +256,7 @@ class Store:
         with pa.memory_map(str(shard)) as file:
             whole = file.read_buffer()
         table = pa.ipc.open_file(whole).read_all()
-        if (found := _layers_of(table)) != [[*each, "float16"] for each in self.layers]:
+        if (found := _describe_layers(table)) != [[*each, "float16"] for each in self.layers]:
             raise DataError(f"feature shard {shard} has the layers {found}, not {list(self.layers)}: {MEND}")
         columns = [table.column(f"layer:{name}") for name, _ in self.layers]
         assert all(
@@ -269,7 +279,7 @@ class Store:
         for span in spans:
             at = self.rows[span]
             if at.shard not in columns:
-                chunks = self._column(at.shard, layer).chunks
+                chunks = self._map_column(at.shard, layer).chunks
                 columns[at.shard] = np.concatenate([c.flatten().to_numpy() for c in chunks]).reshape(-1, width)
             out[row : row + at.count] = columns[at.shard][at.first : at.first + at.count]
             row += at.count
@@ -284,16 +294,16 @@ class Store:
         at = self.rows[span]
         if first < 0 or count < 0 or first + count > at.count:
             raise BenchError(f"a span of {at.count} rows was asked for the rows {first} to {first + count}")
-        column = self._column(at.shard, layer).slice(at.first + first, count)
+        column = self._map_column(at.shard, layer).slice(at.first + first, count)
         rows: NDArray[np.float16] = column.combine_chunks().flatten().to_numpy().reshape(count, width).copy()
         return rows
 
     def size_bytes(self) -> int:
         """Bytes of all shards on disk."""
-        return sum(shard.stat().st_size for shard in shards(self.folder))
+        return sum(shard.stat().st_size for shard in list_shards(self.folder))
 
 
-def spent_on(stores: Sequence[Store], spans: Sequence[Span]) -> tuple[float, float]:
+def sum_spent(stores: Sequence[Store], spans: Sequence[Span]) -> tuple[float, float]:
     """Seconds of audio and of time that making the features of some spans took, in this pass and in earlier ones.
 
     Layers that were stored together were encoded once and count once; those that were added later count again.
@@ -302,7 +312,7 @@ def spent_on(stores: Sequence[Store], spans: Sequence[Span]) -> tuple[float, flo
     return sum(each.audio_s for each in found.values()), sum(each.extract_s for each in found.values())
 
 
-def shards(folder: Path) -> list[Path]:
+def list_shards(folder: Path) -> list[Path]:
     """The shards in a store's folder."""
     return sorted(folder.glob("*.arrow"))
 
@@ -312,10 +322,10 @@ def read_about(folder: Path) -> dict[str, Any]:
 
     Raises DataError if the file is damaged, of another format, or of another folder: then it, or the folder, was moved.
     """
-    about = unseal(folder / ABOUT)
+    about = read_sealed(folder / ABOUT)
     if about.get("format") != FORMAT:
         raise DataError(f"{folder} is of the format {about.get('format')}; this version reads {FORMAT}")
-    own = folder_name({name: value for name, value in about.items() if name not in ("format", "layers")})
+    own = name_folder({name: value for name, value in about.items() if name not in ("format", "layers")})
     if own != folder.name:
         raise DataError(f"{folder / ABOUT} belongs to the store {own}, not to {folder.name}: {MEND}")
     return about
@@ -352,7 +362,7 @@ def find_fault(shard: Path) -> str:
             if (store := facts.get(STORE, b"").decode()) != shard.parent.name:
                 return f"feature shard {shard} belongs to the store '{store}', not to {shard.parent.name}: {MEND}"
             listed = facts.get(SPANS, b"").decode()
-            same = listed == manifest.listing(entry.spans, entry.rows)
+            same = listed == manifest.list_spans(entry.spans, entry.rows)
             if not same or facts.get(DIGEST, b"").decode() != _digest(table, store, listed):
                 return f"feature shard {shard} does not hold what it says (its inner digest differs): {MEND}"
     except DataError as error:
@@ -364,8 +374,8 @@ def _digest(table: Any, store: str, listed: str) -> str:
     """sha256 over all that the rows of a shard mean: whose store, whose audio row by row, which layers, and their values."""
     import numpy as np
 
-    told = {"format": FORMAT, "store": store, "spans": listed, "layers": _layers_of(table)}
-    total = hashlib.sha256(json.dumps(told, sort_keys=True).encode())
+    facts = {"format": FORMAT, "store": store, "spans": listed, "layers": _describe_layers(table)}
+    total = hashlib.sha256(json.dumps(facts, sort_keys=True).encode())
     for name in ("audio", "stretch"):
         for chunk in table.column(name).chunks:
             total.update("\n".join(chunk.dictionary.to_pylist()).encode())
@@ -377,7 +387,7 @@ def _digest(table: Any, store: str, listed: str) -> str:
     return total.hexdigest()
 
 
-def _layers_of(table: Any) -> list[list[Any]]:
+def _describe_layers(table: Any) -> list[list[Any]]:
     """Name, width and type of each layer of a shard, in their order."""
     import pyarrow as pa
 

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 class Features:
     """Every layer of every window of some clips.
 
-    names: of the layers. layers: per layer `(windows, width)`, in memory or mapped (`marble_bench.features.mapped`).
+    names: of the layers. layers: per layer `(windows, width)`, in memory or mapped (`marble_bench.features.map_shard`).
     clip: `(windows,)` int64, each window's clip by its position among the clips asked for; ascending.
     """
 

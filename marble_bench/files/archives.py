@@ -47,18 +47,18 @@ class _Bounded:
 
     def read(self, size: int = -1) -> bytes:
         if not 0 <= size <= LARGEST_READ or self.file.tell() > self.most + LARGEST_READ:
-            raise self._too_much()
+            raise self._explain_too_much()
         return self.file.read(size)
 
     def seek(self, offset: int, whence: int = 0) -> int:
         if offset > self.most + LARGEST_READ:
-            raise self._too_much()
+            raise self._explain_too_much()
         return self.file.seek(offset, whence)
 
     def tell(self) -> int:
         return self.file.tell()
 
-    def _too_much(self) -> DataError:
+    def _explain_too_much(self) -> DataError:
         return DataError(
             f"{self.archive} holds too much: a header of gigabytes, or more than {self.most:,} bytes in all"
         )

@@ -25,7 +25,7 @@ MOST_VISITS = 8  # of one folder that several links lead to
 
 
 @contextmanager
-def atomic_path(path: Path) -> Iterator[Path]:
+def open_atomic_path(path: Path) -> Iterator[Path]:
     """A temporary path beside `path`, to write a file or a folder to: whole or not at all, it comes to `path`.
 
     It is synced (a file) and renamed when the block ends, and removed if anything fails, which leaves `path` as it was.
@@ -46,7 +46,7 @@ def atomic_path(path: Path) -> Iterator[Path]:
 
 def write_whole(path: Path, content: Any) -> None:
     """Write `content` (bytes or a buffer), whole or not at all. Raises OSError."""
-    with atomic_path(path) as temporary:
+    with open_atomic_path(path) as temporary:
         temporary.write_bytes(content)
 
 
@@ -58,7 +58,7 @@ def is_stale(path: Path, older_than_s: float = STALE_S) -> bool:
         return False  # renamed or removed this moment
 
 
-def sweep(folder: Path, pattern: str = ".*.tmp") -> int:
+def sweep_leftovers(folder: Path, pattern: str = ".*.tmp") -> int:
     """Remove what killed writers left: old temporary files and folders. Returns the bytes of the files."""
     gone = 0
     for left in folder.glob(pattern):

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 
-def cache_root(option: Path | None = None) -> Path:
+def find_cache_root(option: Path | None = None) -> Path:
     """`--cache-dir`, else the environment's `BENCH_CACHE`, else the platform's cache folder for `marble-bench`."""
     if option is not None:
         return option.expanduser()
@@ -17,7 +17,7 @@ def cache_root(option: Path | None = None) -> Path:
     return user_cache_path("marble-bench")
 
 
-def data_dir(corpus: str, cache: Path, option: Path | None = None, beside: str = "") -> Path:
+def find_data_dir(corpus: str, cache: Path, option: Path | None = None, beside: str = "") -> Path:
     """`--data-dir`, else `BENCH_DATA`/<corpus>, else <cache>/data/<corpus>. Not checked to exist.
 
     beside: another corpus whose folder is taken where this one has none.

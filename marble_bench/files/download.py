@@ -53,7 +53,7 @@ class DownloadCallbacks:
     wait: Callable[[float], None] = time.sleep
 
 
-def in_lines(say: Callable[[str], None]) -> DownloadCallbacks:
+def make_line_callbacks(say: Callable[[str], None]) -> DownloadCallbacks:
     """Callbacks without bars: now and then a line of how far a download is."""
     last = [time.monotonic()]
 
@@ -70,7 +70,7 @@ def name_of(source: Source) -> str:
     return source.file or PurePosixPath(urllib.parse.unquote(urllib.parse.urlparse(source.url).path)).name
 
 
-def partial_of(source: Source, scratch: Path) -> Path:
+def find_partial(source: Source, scratch: Path) -> Path:
     """Where a download is kept until it is whole."""
     return scratch / f"{name_of(source)}.part"
 
@@ -110,11 +110,11 @@ def _open(request: urllib.request.Request, callbacks: DownloadCallbacks) -> http
     return found
 
 
-def size_of(source: Source, callbacks: DownloadCallbacks) -> int | None:
+def fetch_size(source: Source, callbacks: DownloadCallbacks) -> int | None:
     """The size that the server gives, in bytes; None, with a word why, where it gives none."""
     try:
         with _open(urllib.request.Request(source.url, method="HEAD"), callbacks) as answer:
-            length = _length(answer.headers)
+            length = _read_length(answer.headers)
     except (urllib.error.URLError, OSError, http.client.HTTPException, ValueError) as error:
         if isinstance(error, urllib.error.HTTPError):
             error.close()
@@ -135,7 +135,7 @@ def download(source: Source, target: Path, scratch: Path, callbacks: DownloadCal
         _verify(source, target, scratch)
         return target
     check_protected(source)
-    partial = partial_of(source, scratch)
+    partial = find_partial(source, scratch)
     scratch.mkdir(parents=True, exist_ok=True)
     for attempt in range(1, TRIES + 1):
         try:
@@ -186,7 +186,7 @@ def _fetch(source: Source, partial: Path, callbacks: DownloadCallbacks) -> None:
     except ValueError as error:  # an address that it redirects to
         raise DataError(f"{source.url} gives an answer that cannot be read: {_describe_error(error)}") from error
     with answer:
-        total = _length(answer.headers)
+        total = _read_length(answer.headers)
         if going_on := answer.status == 206:
             if not answer.headers.get("Content-Range", "").startswith(f"bytes {have}-"):
                 raise _start_over(partial, f"the server sent another range than the asked one from {have:,} on")
@@ -203,12 +203,12 @@ def _write(
     """Write an answer's bytes to a partial file. total: what the file is to have; None where the server does not tell."""
     most = source.size_bytes
     if most is not None and total is not None and total > most:
-        raise _too_large(source, partial, total)
+        raise _explain_too_large(source, partial, total)
     total = most if total is None else total
     with partial.open(mode) as file:
-        for part in _parts(answer):
+        for part in _read_parts(answer):
             if most is not None and file.tell() + len(part) > most:
-                raise _too_large(source, partial, file.tell() + len(part))
+                raise _explain_too_large(source, partial, file.tell() + len(part))
             file.write(part)
             callbacks.progress(name_of(source), file.tell(), total)
         file.flush()
@@ -218,7 +218,7 @@ def _write(
         raise _BrokenOff(f"the connection broke off at {found:,} of {total:,} bytes")
 
 
-def _too_large(source: Source, partial: Path, found: int) -> DataError:
+def _explain_too_large(source: Source, partial: Path, found: int) -> DataError:
     partial.unlink(missing_ok=True)
     _tag(partial).unlink(missing_ok=True)
     return DataError(
@@ -238,9 +238,9 @@ def _describe_error(error: Exception) -> str:
     return "".join(letter if letter.isprintable() else ascii(letter)[1:-1] for letter in words)
 
 
-def _length(headers: Message) -> int | None:
-    said = headers.get("Content-Length", "")
-    return int(said) if said.isdecimal() and len(said) < 19 else None
+def _read_length(headers: Message) -> int | None:
+    header = headers.get("Content-Length", "")
+    return int(header) if header.isdecimal() and len(header) < 19 else None
 
 
 def _keep_tag(headers: Message, tag: Path) -> None:
@@ -253,7 +253,7 @@ def _keep_tag(headers: Message, tag: Path) -> None:
         tag.unlink(missing_ok=True)
 
 
-def _parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
+def _read_parts(answer: http.client.HTTPResponse) -> Iterator[bytes]:
     while True:
         try:
             part = answer.read(PART)
@@ -273,7 +273,7 @@ def _verify(source: Source, path: Path, scratch: Path) -> None:
         if published:
             found.append((kind, published, digest(path, kind)))
     for kind, published, had in found:
-        if agrees(published, had):
+        if is_published(published, had):
             continue
         if path.parent != scratch:  # it was there before, and may be the user's own
             raise DataError(
@@ -296,10 +296,10 @@ def digest(path: Path, kind: str = "sha256", before: bytes = b"") -> str:
     return total.hexdigest()
 
 
-def agrees(published: str, found: str) -> bool:
+def is_published(published: str, found: str) -> bool:
     """Whether a digest is the published one, of which only the ends may be known.
 
-    >>> agrees("ab..ef", "abcdef"), agrees("ab..ef", "abcdee"), agrees("abc", "abcdef")
+    >>> is_published("ab..ef", "abcdef"), is_published("ab..ef", "abcdee"), is_published("abc", "abcdef")
     (True, False, False)
     """
     head, gap, tail = published.partition("..")
@@ -311,7 +311,7 @@ class Gated(DataError):
 
 
 @contextmanager
-def hub_errors(name: str, page: str = "") -> Iterator[None]:
+def convert_hub_errors(name: str, page: str = "") -> Iterator[None]:
     """Make a DataError of whatever the hub's library raises for the repository `name`, of the page `page` below the hub's.
 
     Seen of huggingface_hub 2.4 on httpx2: HfHubHTTPError (an OSError) for 401, 403 and 404, LocalEntryNotFoundError (an
@@ -337,11 +337,15 @@ def hub_errors(name: str, page: str = "") -> Iterator[None]:
             raise Gated(
                 f"{why}, and {token}; {how}, then set HF_TOKEN to a token of that account that may read it"
             ) from error
-        said = [part.strip() for part in re.split(r"\.\s|\n", str(error)) if part.strip() and "Request ID" not in part]
-        raise DataError(", ".join(said[:2]) or type(error).__name__) from error  # what failed and why; advice follows
+        sentences = [
+            part.strip() for part in re.split(r"\.\s|\n", str(error)) if part.strip() and "Request ID" not in part
+        ]
+        raise DataError(
+            ", ".join(sentences[:2]) or type(error).__name__
+        ) from error  # what failed and why; advice follows
 
 
-def stated_digests(siblings: Iterable[Any]) -> dict[str, str]:
+def list_stated_digests(siblings: Iterable[Any]) -> dict[str, str]:
     """File -> the digest that the hub states for it: sha256 of a large file, else git's id of its blob."""
     found = {}
     for each in siblings:
@@ -351,7 +355,7 @@ def stated_digests(siblings: Iterable[Any]) -> dict[str, str]:
     return found
 
 
-def fits(path: Path, stated: str) -> bool:
+def is_stated(path: Path, stated: str) -> bool:
     """Whether a file has a digest that was stated for it: 64 digits of sha256, or 40 of git's id of a file.
 
     A proxy in front of the hub may state plain sha1. What has another length is no digest, and compared with nothing.
@@ -373,14 +377,14 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
 
     name, revision = source.url.removeprefix("hf:"), source.revision or None
     stated: dict[str, str] = {}
-    there: Callable[[str], bool] = functools.partial(_in_cache, name, revision, stated)
-    with hub_errors(name):
+    there: Callable[[str], bool] = functools.partial(_is_in_cache, name, revision, stated)
+    with convert_hub_errors(name):
         if not offline:
             found = HfApi().model_info(name, revision=revision, files_metadata=True)
             revision, names = found.sha, {each.rfilename for each in found.siblings or ()}
-            stated = stated_digests(found.siblings or ())
+            stated = list_stated_digests(found.siblings or ())
             there = names.__contains__
-        chosen = _chosen(source, there, stated, "the cache" if offline else name)
+        chosen = _choose_files(source, there, stated, "the cache" if offline else name)
         if not offline:
             # under the name that was asked for, by which the cache finds the commit again without a network
             hf_hub_download(name, chosen[0], revision=source.revision or None)
@@ -392,35 +396,35 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
 
         paths = [have(file) for file in chosen]
         if source.tensors and INDEX in chosen:
-            shards = _shards(paths[chosen.index(INDEX)], source.tensors)
+            shards = _list_shards(paths[chosen.index(INDEX)], source.tensors)
             for file in shards:
                 have(file)
             chosen += shards
     return paths[0].parent, paths[0].parent.name, chosen
 
 
-def _in_cache(name: str, revision: str | None, stated: dict[str, str], file: str) -> bool:
+def _is_in_cache(name: str, revision: str | None, stated: dict[str, str], file: str) -> bool:
     """Whether the hub's cache has a file of a model; its digest is noted in `stated`."""
     from huggingface_hub import try_to_load_from_cache
 
-    kept = try_to_load_from_cache(name, file, revision=revision)
-    if isinstance(kept, str):
-        stated[file] = Path(kept).resolve().name  # the cache calls a file by its digest
-    return isinstance(kept, str)
+    cached = try_to_load_from_cache(name, file, revision=revision)
+    if isinstance(cached, str):
+        stated[file] = Path(cached).resolve().name  # the cache calls a file by its digest
+    return isinstance(cached, str)
 
 
-def _shards(index: Path, tensors: str) -> list[str]:
+def _list_shards(index: Path, tensors: str) -> list[str]:
     """The files that hold the tensors whose names begin with `tensors`, by a repository's index."""
     of_tensor = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
     return sorted({file for tensor, file in of_tensor.items() if tensor.startswith(tensors)})
 
 
-def _chosen(source: Source, there: Callable[[str], bool], stated: dict[str, str], place: str) -> list[str]:
+def _choose_files(source: Source, there: Callable[[str], bool], stated: dict[str, str], place: str) -> list[str]:
     """The files to take: of each `a|b` the one that has the declared digest, else the first that is there."""
     chosen = []
     for entry in source.files or (source.file,):
         found = [each for each in entry.split("|") if there(each)]
-        declared = [each for each in found if source.sha256 and agrees(source.sha256, stated.get(each, ""))]
+        declared = [each for each in found if source.sha256 and is_published(source.sha256, stated.get(each, ""))]
         if not found:
             raise DataError(f"{place} has no {entry.replace('|', ' or ')}")
         chosen.append((declared or found)[0])
@@ -434,7 +438,7 @@ def _check_hub_file(path: Path, stated: str, offline: bool) -> None:
     """
     blob = path.resolve()
     for expected in dict.fromkeys((stated, blob.name if blob.parent.name == "blobs" else "")):
-        if fits(path, expected):
+        if is_stated(path, expected):
             continue
         what = f"{path.name} has other bytes than the hub states ({expected})"
         if offline:

@@ -18,7 +18,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from marble_bench.files.cache import cache_root
+from marble_bench.files.cache import find_cache_root
 
 PLACE = "NUMBA_CACHE_DIR"  # numba's own setting; one that the user made is kept
 
@@ -28,13 +28,13 @@ def one_at_a_time() -> Iterator[None]:
     """Hold this around what imports librosa or calls one of its compiled functions for the first time."""
     from filelock import FileLock
 
-    keep_compiled(cache_root())
-    place = os.environ.get(PLACE) or _beside_librosa()
+    keep_compiled(find_cache_root())
+    place = os.environ.get(PLACE) or _find_beside_librosa()
     if not place:
-        place = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_user()}")
+        place = str(Path(tempfile.gettempdir()) / f"marble-bench-numba-{_get_user()}")
         print(f"the cache cannot be written: librosa's functions are compiled into {place}", file=sys.stderr)
         os.environ[PLACE] = place
-    name = f"marble-bench-{_user()}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.lock"
+    name = f"marble-bench-{_get_user()}-{hashlib.sha256(place.encode()).hexdigest()[:12]}.lock"
     with FileLock(Path(tempfile.gettempdir()) / name):
         yield
 
@@ -46,11 +46,11 @@ def keep_compiled(cache: Path) -> None:
     """
     place = cache / "numba"
     there = next(folder for folder in (place, *place.absolute().parents) if folder.is_dir())
-    if not os.environ.get(PLACE) and not _beside_librosa() and os.access(there, os.W_OK | os.X_OK):
+    if not os.environ.get(PLACE) and not _find_beside_librosa() and os.access(there, os.W_OK | os.X_OK):
         os.environ[PLACE] = str(place)
 
 
-def _beside_librosa() -> str:
+def _find_beside_librosa() -> str:
     """librosa's folder, if numba can keep there what it compiles of every file in it; else empty. librosa is not imported.
 
     numba takes the `__pycache__` beside each file, and looks for another place for a file where that cannot be written.
@@ -62,5 +62,5 @@ def _beside_librosa() -> str:
     return os.path.realpath(root) if places and able else ""
 
 
-def _user() -> int:
+def _get_user() -> int:
     return os.getuid() if hasattr(os, "getuid") else 0

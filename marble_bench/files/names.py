@@ -62,12 +62,12 @@ def is_text(text: str) -> bool:
     return len(text) <= LONGEST_TEXT and CONTROL.search(text) is None
 
 
-def folder_name(name: str) -> str:
+def name_folder(name: str) -> str:
     """A name as one part of a path: other characters than A-Z a-z 0-9 . _ - are percent-encoded.
 
     Two names never share a folder; plain names stay as they are.
 
-    >>> folder_name("mert-95m"), folder_name("hf:org/name"), folder_name("100%")
+    >>> name_folder("mert-95m"), name_folder("hf:org/name"), name_folder("100%")
     ('mert-95m', 'hf%3Aorg%2Fname', '100%25')
     """
     return quote(name, safe="").replace("~", "%7E")

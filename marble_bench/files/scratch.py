@@ -28,7 +28,7 @@ OLD_S = 7 * 86400.0  # a folder without a lock is of an earlier version; it is l
 
 
 @contextmanager
-def scratch_folder(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
+def open_scratch_folder(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """A new folder that is gone at the end. What killed processes left is removed first.
 
     Where the cache cannot be written, the folder is in the system's place for temporary files, and `say` is told. Raises
@@ -36,13 +36,13 @@ def scratch_folder(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
     """
     from filelock import FileLock
 
-    root = _root(cache, say)
-    name = f"{_machine()}-{uuid.uuid4().hex[:8]}"
+    root = _find_root(cache, say)
+    name = f"{_name_machine()}-{uuid.uuid4().hex[:8]}"
     folder, owner = root / name, FileLock(root / f"{name}.lock")
     try:
         guard = FileLock(root / "lock")  # held while folders are made and removed: none is seen between its two files
         with guard:
-            _sweep(root)
+            _sweep_leftovers(root)
             owner.acquire()
             folder.mkdir()
         try:
@@ -58,7 +58,7 @@ def scratch_folder(cache: Path, say: Callable[[str], None]) -> Iterator[Path]:
         ) from error
 
 
-def _root(cache: Path, say: Callable[[str], None]) -> Path:
+def _find_root(cache: Path, say: Callable[[str], None]) -> Path:
     root = cache / "scratch"
     try:
         root.mkdir(parents=True, exist_ok=True)
@@ -74,15 +74,15 @@ def _root(cache: Path, say: Callable[[str], None]) -> Path:
     return other
 
 
-def _machine() -> str:
+def _name_machine() -> str:
     return re.sub(r"[^A-Za-z0-9]", "_", platform.node())[:40] or "machine"
 
 
-def _sweep(root: Path) -> None:
+def _sweep_leftovers(root: Path) -> None:
     """Remove the folders of processes of this machine that are no more."""
     from filelock import FileLock, Timeout
 
-    for path in root.glob(f"{_machine()}-*.lock"):
+    for path in root.glob(f"{_name_machine()}-*.lock"):
         lock = FileLock(path)
         try:
             lock.acquire(timeout=0)

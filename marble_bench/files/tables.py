@@ -25,7 +25,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NoReturn
 
-from marble_bench.errors import DataError, did_you_mean, listing
+from marble_bench.errors import DataError, listing, suggest_name
 
 MOST_BYTES = 1 << 29  # NSynth's largest examples.json has less than half of that
 MOST_FIELD = 4096  # characters; no field of a label table is near it
@@ -149,11 +149,11 @@ def read_table(
     lines = read_lines(path)
     if not lines:
         raise fault(path, f"is empty; it should have the columns {listing(columns)}")
-    head = _fields(path, 1, lines[0], delimiter, strip)
+    head = _split_fields(path, 1, lines[0], delimiter, strip)
     _check_head(path, head, columns)
     seen: dict[str, dict[str, int]] = {column: {} for column in unique}
     for number, line in enumerate(lines[1:], 2):
-        fields = _fields(path, number, line, delimiter, strip)
+        fields = _split_fields(path, number, line, delimiter, strip)
         if len(fields) != len(head):
             raise fault(path, f"has {len(fields)} fields, the head {len(head)}", number)
         row = Row(path, number, dict(zip(head, fields, strict=True)))
@@ -164,7 +164,7 @@ def read_table(
         yield row
 
 
-def _fields(path: Path, number: int, line: str, delimiter: str, strip: bool) -> list[str]:
+def _split_fields(path: Path, number: int, line: str, delimiter: str, strip: bool) -> list[str]:
     """The fields of one line: no field of a label table goes on in the next line, so a quotation mark that does is
     astray."""
     if strip:  # what is between a quotation mark and the delimiter is no part of the field
@@ -189,7 +189,7 @@ def _check_head(path: Path, head: Sequence[str], columns: Sequence[str]) -> None
         shown = listing([brief(name, 20) for name in head], 5)
         raise fault(
             path,
-            f"has no column {listing(lacking, 3)}{did_you_mean(lacking[0], [name[:SHOWN] for name in head])} "
+            f"has no column {listing(lacking, 3)}{suggest_name(lacking[0], [name[:SHOWN] for name in head])} "
             f"(its columns are {shown}); get it again",
             1,
         )
@@ -199,19 +199,19 @@ class _Refused(ValueError):
     """What JSON's own reader lets pass."""
 
 
-def _object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _build_object(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     """An object whose names are all different."""
-    made = dict(pairs)
-    if len(made) < len(pairs):
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
         names: set[str] = set()
         for name, _ in pairs:
             if name in names:
                 raise _Refused(f"has {brief(name)} twice; which one is right?")
             names.add(name)
-    return made
+    return fields
 
 
-def _constant(word: str) -> NoReturn:
+def _refuse_constant(word: str) -> NoReturn:
     raise _Refused(f"has {word}, which is no number of JSON")
 
 
@@ -221,7 +221,7 @@ def read_json(path: Path) -> Any:
     brackets that go too deep. JSON is UTF-8 without a byte order mark, as its standard asks."""
     text = read_text(path, byte_order_mark=False)
     try:
-        return json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
+        return json.loads(text, object_pairs_hook=_build_object, parse_constant=_refuse_constant)
     except json.JSONDecodeError as error:
         raise fault(path, f"is no whole JSON ({error.msg}): it is damaged, get it again", error.lineno) from None
     except RecursionError:

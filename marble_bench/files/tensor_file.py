@@ -24,7 +24,7 @@ BITS = {
 }  # fmt: skip
 
 
-def tensors_sha256(path: Path) -> str:
+def compute_tensors_sha256(path: Path) -> str:
     """sha256 of the tensors of a safetensors file: names in sorted order, each with its type, shape and bytes.
 
     Empty for a file of another format. Raises DataError for a safetensors file whose header does not fit its size.
@@ -35,7 +35,7 @@ def tensors_sha256(path: Path) -> str:
             return ""
         size, (length,) = path.stat().st_size, struct.unpack("<Q", begin[:8])
         file.seek(8)
-        entries = _entries(path, file.read(min(length, LARGEST_HEADER)), length, size)
+        entries = _read_entries(path, file.read(min(length, LARGEST_HEADER)), length, size)
         total = hashlib.sha256()
         for name, (kind, shape, start, end) in sorted(entries.items()):
             total.update(json.dumps([name, kind, shape], separators=(",", ":")).encode() + b"\n")
@@ -50,7 +50,7 @@ def tensors_sha256(path: Path) -> str:
     return total.hexdigest()
 
 
-def _entries(path: Path, header: bytes, length: int, size: int) -> dict[str, tuple[str, list[int], int, int]]:
+def _read_entries(path: Path, header: bytes, length: int, size: int) -> dict[str, tuple[str, list[int], int, int]]:
     """Each tensor's type, shape and place behind the header; every place lies in the file and fits its shape."""
     if length > LARGEST_HEADER or 8 + length > size:
         raise DataError(f"{path} is damaged: its header is said to have {length:,} bytes; get it again")

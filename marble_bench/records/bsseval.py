@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.errors import BenchError, DataError, listing
 from marble_bench.files.atomic import write_whole
-from marble_bench.files.names import folder_name
+from marble_bench.files.names import name_folder
 from marble_bench.metrics._bsseval import MEASURES, median_of_medians
 from marble_bench.records import results
 from marble_bench.records.claims import LOUDEST_DB
-from marble_bench.records.record_file import Stored, table
+from marble_bench.records.record_file import Stored, load_table
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -55,7 +55,7 @@ def make_table(
 
 def save_table(path: Path, frame: pd.DataFrame) -> None:
     """Write the table beside the record at `path`. Raises BenchError where it cannot be written."""
-    place = results.table_path(path, KIND)
+    place = results.find_table_path(path, KIND)
     try:
         write_whole(place, frame.to_parquet(index=False))
     except OSError as error:
@@ -66,20 +66,20 @@ def save_table(path: Path, frame: pd.DataFrame) -> None:
 
 def read_table(stored: Stored) -> pd.DataFrame:
     """The table beside a record. Raises DataError where there is none, or where it is another run's."""
-    path, frame = results.table_path(stored.path, KIND), table(stored, KIND)
+    path, frame = results.find_table_path(stored.path, KIND), load_table(stored, KIND)
     if frame is None:
         raise DataError(
             f"{path} is not there: the run separated no songs, or was made before runs left this table, or its record was "
             "copied without it. The same `bench run` again writes the table beside the record"
         )
-    if wrong := disagreement(stored, frame):
+    if wrong := find_disagreement(stored, frame):
         raise DataError(f"{path} is not the table of this record: {wrong}; the same `bench run` again writes it")
     return frame
 
 
-def disagreement(stored: Stored, frame: pd.DataFrame) -> str:
+def find_disagreement(stored: Stored, frame: pd.DataFrame) -> str:
     """What of the table cannot be of the record's run: its rows, its windows, or the medians; empty if nothing."""
-    predictions, stems = table(stored, "predictions"), stored.record.selection.stems
+    predictions, stems = load_table(stored, "predictions"), stored.record.selection.stems
     if predictions is None:
         return "the predictions that it is verified against are not there"
     test = predictions[predictions["split"] == "test"]
@@ -89,18 +89,18 @@ def disagreement(stored: Stored, frame: pd.DataFrame) -> str:
         if len(outputs) == 2 * len(stems)
         for place, stem in enumerate(stems)
     }
-    found = {(seed, song, stem): row for seed, song, stem, *row in _rows(frame)}
+    found = {(seed, song, stem): row for seed, song, stem, *row in _iterate_rows(frame)}
     if len(found) < len(frame) or found.keys() != scored.keys():
         return "its seeds, songs and stems are not those of the record and its predictions"
     windows: dict[str, int] = {}
     for (seed, song, stem), row in found.items():
         of_song = windows.setdefault(song, len(row[0]))
-        if wrong := _wrong_windows(row, of_song, scored[seed, song, stem]):
+        if wrong := _find_wrong_windows(row, of_song, scored[seed, song, stem]):
             return f"of {stem} in '{song}' (seed {seed}) {wrong}"
     return ""
 
 
-def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
+def _iterate_rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     """Seed, song, stem and the windows of each measure; of a column in which all is unknown, Parquet gives None for NaN."""
     import numpy as np
 
@@ -108,7 +108,7 @@ def _rows(frame: pd.DataFrame) -> Iterator[tuple[Any, ...]]:
     return zip(frame["seed"], frame["clip"], frame["stem"], *measured, strict=True)
 
 
-def _wrong_windows(row: Sequence[NDArray[Any]], windows: int, scored_db: float) -> str:
+def _find_wrong_windows(row: Sequence[NDArray[Any]], windows: int, scored_db: float) -> str:
     """What is wrong with a stem's windows; empty if nothing is.
 
     row: `(windows,)` of each measure in dB. windows: how many the song has. scored_db: the median SDR that was scored.
@@ -138,10 +138,12 @@ def export_museval(stored: Stored, folder: Path) -> list[Path]:
     evaluation exists already, before anything is written.
     """
     frame = read_table(stored)
-    model = results.file_stem(stored.record.model.name)  # museval takes a folder's name up to its last dot
+    model = results.name_file_stem(stored.record.model.name)  # museval takes a folder's name up to its last dot
     files: dict[Path, bytes] = {}
     for (seed, song), rows in frame.groupby(["seed", "clip"], sort=True):
-        files[folder / f"{model}-seed{seed}" / "test" / f"{file_name(str(song))}.json"] = museval_json(rows).encode()
+        files[folder / f"{model}-seed{seed}" / "test" / f"{name_file(str(song))}.json"] = write_museval_json(
+            rows
+        ).encode()
     for path, content in files.items():
         if path.is_file() and path.read_bytes() != content:
             raise BenchError(f"{path} holds another evaluation; nothing was written: give another folder")
@@ -154,12 +156,12 @@ def export_museval(stored: Stored, folder: Path) -> list[Path]:
     return list(dict.fromkeys(path.parent.parent for path in files))
 
 
-def museval_json(rows: pd.DataFrame) -> str:
+def write_museval_json(rows: pd.DataFrame) -> str:
     """The text of a song's file. rows: of one seed and song, a stem each."""
     targets = []
-    for _, _, stem, *measured in _rows(rows):
+    for _, _, stem, *measured in _iterate_rows(rows):
         windows = [
-            {name.upper(): _rounded(value) for name, value in zip(MEASURES, values, strict=True)}
+            {name.upper(): _round(value) for name, value in zip(MEASURES, values, strict=True)}
             for values in zip(*measured, strict=True)
         ]
         frames = [{"time": at * WINDOW_S, "duration": WINDOW_S, "metrics": each} for at, each in enumerate(windows)]
@@ -167,14 +169,14 @@ def museval_json(rows: pd.DataFrame) -> str:
     return json.dumps({"targets": targets, "museval_version": version("museval")}, indent=2)
 
 
-def _rounded(value: float) -> float:
+def _round(value: float) -> float:
     return round(value, DECIMALS) if math.isfinite(value) else math.nan
 
 
-def file_name(song: str) -> str:
+def name_file(song: str) -> str:
     """The name of a song's file, which museval takes for the song's: as it is, escaped where that is no file's name.
 
-    >>> file_name("Angels In Amplifiers - I'm Alright"), file_name("../a")
+    >>> name_file("Angels In Amplifiers - I'm Alright"), name_file("../a")
     ("Angels In Amplifiers - I'm Alright", '..%2Fa')
     """
-    return folder_name(song) if NO_FILE_NAME.search(song) else song
+    return name_folder(song) if NO_FILE_NAME.search(song) else song

@@ -18,7 +18,7 @@ from msgspec import UNSET
 from marble_bench.audio import perturb
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
-from marble_bench.core.keys import task_hash
+from marble_bench.core.keys import hash_task
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Task
 from marble_bench.data.checks import ROUGH_FORM
@@ -43,20 +43,20 @@ CLOSE_VALID = (
 )
 
 
-def disagreements(record: Record) -> Iterator[tuple[str, str]]:
+def find_disagreements(record: Record) -> Iterator[tuple[str, str]]:
     """Kind and words of every claim of a record that is not so."""
-    yield from _protocol(record)
-    yield from _task(record)
-    yield from _absent(record)
-    yield from _comparable(record)
-    yield from _selection(record)
-    yield from _other_kinds(record)
-    yield from _curves(record)
-    yield from _perturbations(record)
-    yield from _marks(record)
+    yield from _check_protocol(record)
+    yield from _check_task(record)
+    yield from _check_absent(record)
+    yield from _check_comparable(record)
+    yield from _check_selection(record)
+    yield from _check_other_kinds(record)
+    yield from _check_curves(record)
+    yield from _check_perturbations(record)
+    yield from _check_marks(record)
 
 
-def _perturbations(record: Record) -> Iterator[tuple[str, str]]:
+def _check_perturbations(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the changes of test clips are those that this suite has, and their scores those of the record."""
     if strange := sorted(set(record.perturbations) - set(perturb.CHANGES)):
         yield (
@@ -71,40 +71,40 @@ def _perturbations(record: Record) -> Iterator[tuple[str, str]]:
             )
 
 
-def unknown(record: Record) -> list[str]:
+def list_unknown(record: Record) -> list[str]:
     """What of a record's names is not registered, so that its facts are not known here."""
     found = {
-        "protocol": plugins.protocols().get(record.protocol.name),
-        "task": task_of(record),
-        "model": encoder_of(record),
+        "protocol": plugins.find_protocols().get(record.protocol.name),
+        "task": find_task(record),
+        "model": find_encoder(record),
     }
     return [f"{what} '{getattr(record, what).name}'" for what, known in found.items() if known is None]
 
 
-def protocol_of(record: Record) -> Protocol | None:
+def find_protocol(record: Record) -> Protocol | None:
     """The protocol of a record, if this version of the suite has the very one."""
-    found = plugins.protocols().get(record.protocol.name)
+    found = plugins.find_protocols().get(record.protocol.name)
     return found if found is not None and found.hash == record.protocol.hash else None
 
 
-def task_of(record: Record) -> Task | None:
+def find_task(record: Record) -> Task | None:
     """The registered task of a record's name; None for somebody's own."""
     try:
-        return plugins.registered_task(record.task.name).task
+        return plugins.find_registered_task(record.task.name).task
     except UsageError:
         return None
 
 
-def encoder_of(record: Record) -> Encoder | None:
+def find_encoder(record: Record) -> Encoder | None:
     """The registered encoder of a record's name; None for somebody's own and for features that were brought."""
     if record.model.source.startswith(BROUGHT):
         return None
-    return plugins.encoders().get(record.model.name)
+    return plugins.find_encoders().get(record.model.name)
 
 
-def _protocol(record: Record) -> Iterator[tuple[str, str]]:
+def _check_protocol(record: Record) -> Iterator[tuple[str, str]]:
     claimed = record.protocol
-    known = plugins.protocols().get(claimed.name)
+    known = plugins.find_protocols().get(claimed.name)
     if known is not None and (known.version, known.hash) != (claimed.version, claimed.hash):
         yield (
             "old protocol",
@@ -113,20 +113,20 @@ def _protocol(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-def _task(record: Record) -> Iterator[tuple[str, str]]:
+def _check_task(record: Record) -> Iterator[tuple[str, str]]:
     name = record.task.name
     try:
-        named = plugins.registered_task(name)
+        named = plugins.find_registered_task(name)
     except UsageError:
         return  # somebody's own task
-    if (record.task.version, record.task.hash) != (named.task.version, task_hash(named)):
+    if (record.task.version, record.task.hash) != (named.task.version, hash_task(named)):
         yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
         return
-    yield from _declared(named.task, record)
-    yield from _data(named.task, record)
+    yield from _check_declared(named.task, record)
+    yield from _check_data(named.task, record)
 
 
-def metrics_of(task: Task) -> dict[str, Metric]:
+def list_metrics(task: Task) -> dict[str, Metric]:
     """Every score that a record of a task has, with the metric behind it."""
     first = task.metrics[0]
     found = {metric.name: metric for metric in task.metrics}
@@ -134,9 +134,9 @@ def metrics_of(task: Task) -> dict[str, Metric]:
     return found | ({f"{first.name}_{task.group_name}": first} if task.group_name else {})
 
 
-def _declared(task: Task, record: Record) -> Iterator[tuple[str, str]]:
+def _check_declared(task: Task, record: Record) -> Iterator[tuple[str, str]]:
     """Whether a task asks for the scores of its record, and reads them the same way."""
-    metrics, scores = metrics_of(task), record.scores
+    metrics, scores = list_metrics(task), record.scores
     if absent := [name for name in metrics if name not in scores]:
         yield "impossible", f"no score {listing(absent)}, which its task has"
     for name, score in scores.items():
@@ -156,14 +156,14 @@ def _declared(task: Task, record: Record) -> Iterator[tuple[str, str]]:
             )
 
 
-def _data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
+def _check_data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
     data, clips = record.data, record.data.clips
     if data.corpus != task.corpus.name:
         yield "facts", f"its corpus is '{data.corpus}', and the task's is '{task.corpus.name}'"
     more = [split for split in SPLITS if clips.of(split) > task.counts[split]]
     for split in more:
         yield "counts", f"{clips.of(split)} {split} clips, and {task.counts[split]} are published"
-    apart = _departures(record)
+    apart = _find_departures(record)
     if apart.limit and any(clips.of(split) > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
     if data.mini or apart.limit or more or (data.absent and not record.identity):
@@ -174,16 +174,16 @@ def _data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
         yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults{absent}"
 
 
-def _absent(record: Record) -> Iterator[tuple[str, str]]:
+def _check_absent(record: Record) -> Iterator[tuple[str, str]]:
     """Whether as many clips are absent as are named; more may be, but not of a miniature, all of whose clips are listed."""
     data, named = record.data, len(record.data.missing)
     if twice := [clip for clip, count in Counter(data.missing).items() if count > 1]:
-        yield "facts", f"data.missing names {listing(map(_quoted, twice), most=3)} twice"
+        yield "facts", f"data.missing names {listing(map(_quote, twice), most=3)} twice"
     if data.absent < named or (data.mini and data.absent > named):
         yield "counts", f"data.missing names {named} clips, and data.absent is {data.absent}"
 
 
-def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
+def check_faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[str, str]]:
     """Whether the faults of a record are those that the corpus is known for, each once.
 
     clips: the list of the task's clips, which tells of which file a clip is; none where only the corpus says it.
@@ -193,51 +193,51 @@ def faults(record: Record, task: Task, clips: Sequence[Clip]) -> Iterator[tuple[
         yield "facts", f"the fault of {listing(twice, most=3)} is listed twice"
     left, strange = Counter(fault.what for fault in task.corpus.faults), []
     for each in claimed:
-        fault = task.corpus.known_fault(audio_of.get(each.clip, each.clip))
+        fault = task.corpus.find_known_fault(audio_of.get(each.clip, each.clip))
         known = fault is not None and fault.what == each.why
         if not known and (audio_of or left[each.why] < 1):  # else only the corpus says which file a clip is
-            strange.append(f"'{each.clip}': {short(each.why)}")
+            strange.append(f"'{each.clip}': {shorten(each.why)}")
         left[each.why] -= 1
     if strange:
         yield "facts", f"corpus '{task.corpus.name}' is not known for the fault of {listing(strange, most=3)}"
 
 
-def short(value: object) -> str:
+def shorten(value: object) -> str:
     """A value of a record as text of at most 80 characters."""
     text = str(value)
     return text if len(text) <= 80 else f"{text[:77]}..."
 
 
-def _departures(record: Record) -> comparable.Departures:
-    known = plugins.protocols().get(record.protocol.name)
-    return comparable.of_record(record, known.seeds if known else None)
+def _find_departures(record: Record) -> comparable.Departures:
+    known = plugins.find_protocols().get(record.protocol.name)
+    return comparable.find_departures(record, known.seeds if known else None)
 
 
-def variant_of(record: Record) -> str | None:
+def name_variant(record: Record) -> str | None:
     """What a record's file is called after its task's name, by the record; None where its `why_not` has another reason."""
-    apart = _departures(record)
-    return apart.variant() if set(record.why_not) <= set(apart.reasons()) else None
+    apart = _find_departures(record)
+    return apart.variant() if set(record.why_not) <= set(apart.list_reasons()) else None
 
 
-def _comparable(record: Record) -> Iterator[tuple[str, str]]:
+def _check_comparable(record: Record) -> Iterator[tuple[str, str]]:
     if record.comparable == bool(record.why_not):
         yield "impossible", f"comparable is {record.comparable} and why_not is {list(record.why_not)}"
-    reasons = _departures(record).reasons()
+    reasons = _find_departures(record).list_reasons()
     if absent := [reason for reason in reasons if reason not in record.why_not]:
-        told = "it calls itself comparable" if record.comparable else "its why_not does not say so"
-        yield "impossible", f"{told}: {'; '.join(absent)}"
+        claim = "it calls itself comparable" if record.comparable else "its why_not does not say so"
+        yield "impossible", f"{claim}: {'; '.join(absent)}"
     strange = [reason for reason in record.why_not if reason not in reasons]
     if strange and not versions.is_later(record):
-        yield "facts", f"why_not has {listing(map(_quoted, strange), most=3)}, and nothing in the record says so"
+        yield "facts", f"why_not has {listing(map(_quote, strange), most=3)}, and nothing in the record says so"
     if len(set(record.why_not)) < len(record.why_not):
         yield "facts", "why_not gives a reason twice"
 
 
-def _quoted(text: str) -> str:
-    return f"'{short(text)}'"
+def _quote(text: str) -> str:
+    return f"'{shorten(text)}'"
 
 
-def _selection(record: Record) -> Iterator[tuple[str, str]]:
+def _check_selection(record: Record) -> Iterator[tuple[str, str]]:
     chosen = record.selection.per_seed
     places = Counter((choice.seed, choice.stem or "") for choice in chosen)
     stems = {stem for _, stem in places}
@@ -246,23 +246,23 @@ def _selection(record: Record) -> Iterator[tuple[str, str]]:
     elif max(places.values()) > 1:
         yield "counts", "a seed chose two probes"
     if len(stems) == 1 and "" in stems:
-        yield from valid_scores(record)
-    task, encoder, protocol = task_of(record), encoder_of(record), protocol_of(record)
+        yield from check_valid_scores(record)
+    task, encoder, protocol = find_task(record), find_encoder(record), find_protocol(record)
     if encoder is not None and encoder.version == record.model.version:
         known = {layer.name for layer in encoder.layers} | {"sum"}
         if strange := sorted({choice.layer for choice in chosen} - known):
             yield "choice", f"layer {listing(strange, most=3)} is none of '{encoder.name}'"
     if protocol is None:
         return
-    axes = axes_of(protocol, task, record.data.mini)
+    axes = list_axes(protocol, task, record.data.mini)
     for choice in chosen:
         for axis, value in choice.axes.items():
             if axis in axes and value not in axes[axis]:
                 yield "choice", f"seed {choice.seed} chose {axis} {value}, which '{protocol.name}' does not try"
-    yield from _size(record, protocol, task, encoder, len(stems))
+    yield from _check_size(record, protocol, task, encoder, len(stems))
 
 
-def axes_of(protocol: Protocol, task: Task | None, mini: bool) -> dict[str, tuple[Any, ...]]:
+def list_axes(protocol: Protocol, task: Task | None, mini: bool) -> dict[str, tuple[Any, ...]]:
     """What each axis of a grid runs over beside layers, seeds and stems; nothing where the task is not known."""
     rates: tuple[float, ...] = protocol.learning_rates
     rules = task and ((task.mini_separation if mini else None) or task.separation)
@@ -279,20 +279,20 @@ def axes_of(protocol: Protocol, task: Task | None, mini: bool) -> dict[str, tupl
     return {axis: values for axis, values in axes.items() if values}
 
 
-def _size(
+def _check_size(
     record: Record, protocol: Protocol, task: Task | None, encoder: Encoder | None, stems: int
 ) -> Iterator[tuple[str, str]]:
     """Whether the grid has as many probes as the protocol tries on the model's layers."""
     probes, states = record.selection.probes, record.model.states
     if task is None and record.selection.stems:
         return  # rates of learning are the task's
-    each = math.prod(map(len, axes_of(protocol, task, record.data.mini).values()))
+    each = math.prod(map(len, list_axes(protocol, task, record.data.mini).values()))
     each *= record.selection.seeds * stems
     layers, rest = divmod(probes, each)
     most = states + protocol.layer_sum
     able = range(1, most + 1)
     framewise = task is None or isinstance(task.target, (Frames, Stems))  # reads those layers alone that have frames
-    if _departures(record).layers == "all" and not framewise:
+    if _find_departures(record).layers == "all" and not framewise:
         able = range(states, most + 1)
         if encoder is not None:
             summed = protocol.layer_sum and bool(encoder.summable)
@@ -304,7 +304,7 @@ def _size(
         )
 
 
-def valid_scores(record: Record) -> Iterator[tuple[str, str]]:
+def check_valid_scores(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the chosen probes' scores on valid are those of their answers."""
     score = record.scores.get(record.selection.metric)
     chosen = record.selection.per_seed
@@ -320,9 +320,9 @@ def valid_scores(record: Record) -> Iterator[tuple[str, str]]:
         )
 
 
-def _other_kinds(record: Record) -> Iterator[tuple[str, str]]:
+def _check_other_kinds(record: Record) -> Iterator[tuple[str, str]]:
     """Whether choices and scores have those fields alone that their kind of task and their protocol write."""
-    task, protocol, chosen = task_of(record), protocol_of(record), record.selection.per_seed
+    task, protocol, chosen = find_task(record), find_protocol(record), record.selection.per_seed
     ensemble = f"{record.selection.metric}_ensemble" in record.scores
     if any((choice.ensemble is not UNSET) != ensemble for choice in chosen):
         yield (
@@ -335,18 +335,18 @@ def _other_kinds(record: Record) -> Iterator[tuple[str, str]]:
             own, right = (listing(sorted(names)) or "no stem" for names in (record.selection.stems, stems))
             yield "impossible", f"its probes are of {own}, those of its task of {right}"
         settings = task.target.settings if isinstance(task.target, Frames) else ()
-        told = {choice.setting for choice in chosen if choice.setting is not UNSET}
-        if strange := sorted(told - set(settings)):
+        chosen_settings = {choice.setting for choice in chosen if choice.setting is not UNSET}
+        if strange := sorted(chosen_settings - set(settings)):
             there = f"tries {listing(f'{value:g}' for value in settings)}" if settings else "has no such parameter"
             yield "choice", f"a decoder with setting {strange[0]:g} was chosen, and its task {there}"
     if protocol is not None:
-        axes = set(axes_of(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
+        axes = set(list_axes(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
         if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
             yield "choice", f"a choice has {listing(strange_axes)}, which '{protocol.name}' does not try"
-    yield from _oracles(record)
+    yield from _check_oracles(record)
 
 
-def _oracles(record: Record) -> Iterator[tuple[str, str]]:
+def _check_oracles(record: Record) -> Iterator[tuple[str, str]]:
     """Whether scores of separated stems, and they alone, have an oracle that can be: it knows the truth."""
     separated = bool(record.selection.stems)
     for name, score in record.scores.items():
@@ -356,15 +356,15 @@ def _oracles(record: Record) -> Iterator[tuple[str, str]]:
             if separated and name.startswith("sdr") and score.test is not None and record.identity:
                 yield "impossible", f"{name} has no oracle, and every run of separated stems writes it"
         elif score.trivial is not None and score.oracle < score.trivial:
-            told = f"an oracle of {score.oracle:.4g} dB is less than a constant answer gets, {score.trivial:.4g} dB"
-            yield "impossible", f"{name}: {told}"
+            problem = f"an oracle of {score.oracle:.4g} dB is less than a constant answer gets, {score.trivial:.4g} dB"
+            yield "impossible", f"{name}: {problem}"
         else:
-            yield from out_of_range(f"{name}, oracle", name, score.unit, [score.oracle])
+            yield from find_out_of_range(f"{name}, oracle", name, score.unit, [score.oracle])
 
 
-def _curves(record: Record) -> Iterator[tuple[str, str]]:
+def _check_curves(record: Record) -> Iterator[tuple[str, str]]:
     """Whether a few-shot curve is of one task's shares, clips, seeds and of values that its score can have."""
-    seeds, train, task = record.selection.seeds, record.data.clips.train, task_of(record)
+    seeds, train, task = record.selection.seeds, record.data.clips.train, find_task(record)
     if record.few_shot and task is not None and isinstance(task.target, Frames | Stems):
         yield "facts", "it has a few-shot curve, which runs of whole clips alone have"
     shares, fixed = [point.share for point in record.few_shot], [*few_shot.SHARES, 1.0]
@@ -373,58 +373,61 @@ def _curves(record: Record) -> Iterator[tuple[str, str]]:
         yield "counts", f"few shots: shares of {own}, and a curve has {right}"
     main = record.scores.get(record.selection.metric)
     for point in record.few_shot:
-        where, clips = f"few shots, {100 * point.share:g} %", few_shot.clips_of(point.share, train)
+        where, clips = f"few shots, {100 * point.share:g} %", few_shot.count_clips(point.share, train)
         if not len(point.valid) == len(point.test) == seeds:
             yield "counts", f"{where}: {len(point.test)} scores on test, {len(point.valid)} on valid, for {seeds} seeds"
         if point.clips != clips:
             yield "counts", f"{where}: {point.clips} clips, and of {train} train clips that share is {clips}"
         if main is not None:
-            yield from out_of_range(where, record.selection.metric, main.unit, [*point.valid, *point.test])
-            yield from _point(record, task, where, point, main)
+            yield from find_out_of_range(where, record.selection.metric, main.unit, [*point.valid, *point.test])
+            yield from _check_point(record, task, where, point, main)
 
 
-def _point(
+def _check_point(
     record: Record, task: Task | None, where: str, point: FewShotPoint, main: Score
 ) -> Iterator[tuple[str, str]]:
     """Whether the values of a point can be: those of all clips are the run's, and a share of clips is one of whole clips."""
     of_run = {"valid": [choice.valid for choice in record.selection.per_seed], "test": list(main.per_seed)}
     accuracy = task is not None and task.metrics[0].name == record.selection.metric == "accuracy"
     for split, right in of_run.items():
-        told = list(point.valid if split == "valid" else point.test)
-        if point.share == 1 and told != right:
-            yield "scores", f"{where}: {_values(told)} on {split}, and the run itself has {_values(right)}"
-        if None in told and None not in right and not record.selection.metric.startswith("r2"):
+        values = list(point.valid if split == "valid" else point.test)
+        if point.share == 1 and values != right:
+            yield (
+                "scores",
+                f"{where}: {_format_values(values)} on {split}, and the run itself has {_format_values(right)}",
+            )
+        if None in values and None not in right and not record.selection.metric.startswith("r2"):
             yield "scores", f"{where}: no score on {split}, and the run has one on the same clips"
         clips = record.data.clips.of(split)
-        broken = [each for each in told if each is not None and abs(each * clips - round(each * clips)) > 1e-3]
+        broken = [each for each in values if each is not None and abs(each * clips - round(each * clips)) > 1e-3]
         if accuracy and broken:
             yield "scores", f"{where}: {broken[0]:.6g} on {split} is no share of {clips} whole clips"
 
 
-def _values(values: Iterable[float | None]) -> str:
+def _format_values(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _marks(record: Record) -> Iterator[tuple[str, str]]:
+def _check_marks(record: Record) -> Iterator[tuple[str, str]]:
     """Whether what is marked about a score is what a run marks, and fits its interval."""
     marks: dict[str, list[str]] = defaultdict(list)
     for mark in record.data.marks:
         name, _, words = mark.partition(": ")
         marks[name].append(words)
-    task = task_of(record)
+    task = find_task(record)
     for name, score in record.scores.items():
         own = marks[name]
         without = [mark for mark in own if mark.startswith(NO_INTERVAL)]
         strange = [mark for mark in own if not _is_run_mark(mark, task, name)]
         if strange and not versions.is_later(record):
-            yield "facts", f"data.marks says of {name} {listing(map(_quoted, strange), most=3)}, which no run marks"
+            yield "facts", f"data.marks says of {name} {listing(map(_quote, strange), most=3)}, which no run marks"
         if record.identity and bool(without) != (None in score.ci95):
-            told = (
+            marked = (
                 "has no interval, and data.marks does not say why"
                 if not without
                 else "has an interval, and data.marks denies it"
             )
-            yield "impossible", f"{name} {told}"
+            yield "impossible", f"{name} {marked}"
 
 
 def _is_run_mark(mark: str, task: Task | None, metric: str) -> bool:
@@ -438,7 +441,7 @@ def _is_run_mark(mark: str, task: Task | None, metric: str) -> bool:
     return carried and set(found[1].split(", ")) <= set(task.target.names)
 
 
-def out_of_range(where: str, metric: str, unit: str, values: Iterable[float | None]) -> Iterator[tuple[str, str]]:
+def find_out_of_range(where: str, metric: str, unit: str, values: Iterable[float | None]) -> Iterator[tuple[str, str]]:
     """Values that no score of a metric can have. where: what they are, for people."""
     known = [value for value in values if value is not None]
     if unit == "dB" and known and (loudest := max(known, key=abs)) and abs(loudest) > LOUDEST_DB:
@@ -451,7 +454,7 @@ def out_of_range(where: str, metric: str, unit: str, values: Iterable[float | No
         yield "impossible", f"{where}: {min(known):.4g} is less than the least there is, 0"
 
 
-def no_interval_of(where: str, value: float | None, bounds: Interval) -> Iterator[tuple[str, str]]:
+def explain_no_interval(where: str, value: float | None, bounds: Interval) -> Iterator[tuple[str, str]]:
     """Why bounds are no interval of a value: one alone, upside down, or without it. where: what they are, for people."""
     low, high = bounds
     if low is None and high is None:
@@ -460,11 +463,11 @@ def no_interval_of(where: str, value: float | None, bounds: Interval) -> Iterato
     if low is None or high is None or low > high:
         yield "impossible", f"{where}: its interval runs from {shown.replace(', ', ' to ')}"
     elif value is None or not low - CLOSE <= value <= high + CLOSE:
-        told = "no value" if value is None else f"{value:.4g}"
-        yield "impossible", f"{where}: its interval, {shown}, is of {told}, which it does not hold"
+        value_text = "no value" if value is None else f"{value:.4g}"
+        yield "impossible", f"{where}: its interval, {shown}, is of {value_text}, which it does not hold"
 
 
-def trivial_is_possible(metric: Metric, outputs: int, truth: Any, score: float) -> bool:
+def is_trivial_possible(metric: Metric, outputs: int, truth: Any, score: float) -> bool:
     """Whether a constant answer, made of whatever training labels, can have this score; True where that is not known.
 
     outputs: the width of an answer. truth: `(items,)` or `(items, outputs)`, as the metric reads it.

@@ -53,7 +53,7 @@ class Departures:
         """Whether the run has fewer seeds than its protocol asks for."""
         return self.asked is not None and self.seeds < self.asked
 
-    def reasons(self) -> list[str]:
+    def list_reasons(self) -> list[str]:
         """Why the record is not comparable, a line each; none for a comparable one."""
         lines = {
             "made on the miniature corpus": self.mini,
@@ -87,7 +87,7 @@ class Departures:
         return "-".join(part for part, holds in parts.items() if holds)
 
 
-def of_record(record: Record, asked: int | None) -> Departures:
+def find_departures(record: Record, asked: int | None) -> Departures:
     """What sets a record apart by what it holds; limit, layers and control, which it holds nowhere else, by its `why_not`.
 
     asked: the seeds that its protocol asks for, None where the protocol is not known here.

@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.records.claims import encoder_of
+from marble_bench.records.claims import find_encoder
 from marble_bench.records.record_file import Predicted, Stored, read_predictions
 
 if TYPE_CHECKING:
@@ -35,25 +35,29 @@ class Answers:
     known: dict[str, list[tuple[Stored, Any]]] = field(default_factory=dict)
     invalid: set[Path] = field(default_factory=set)
 
-    def copied(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    def find_copies(self, stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         """Whether a record's predictions are those of a record before it that is of another model."""
         main = next(iter(stored.record.main_scores), "")
         found = read_predictions(stored, main) if main else None
         if found is None:
             return
         if found.metric.kind in ("classes", "tags", "scalars"):
-            own: Any = _directions(found)
+            own: Any = _compute_directions(found)
             where = "\n".join(["numbers", *found.items])
         else:
-            own, where = _content(frame), "content"
+            own, where = _digest_content(frame), "content"
         if own is None:
             return
         before = self.known.setdefault(f"{stored.record.task.name}\n{where}", [])
-        others = [(_nearness(own, theirs), other) for other, theirs in before if _model(other) != _model(stored)]
+        others = [
+            (_compute_nearness(own, theirs), other)
+            for other, theirs in before
+            if _identify_model(other) != _identify_model(stored)
+        ]
         before.append((stored, own))
         valid = [each for each in others if each[1].path not in self.invalid and each[0] >= SAME]
         most, other = max(valid or others, key=lambda each: each[0], default=(0.0, stored))
-        if valid and _another_state(stored, other):
+        if valid and _is_another_state(stored, other):
             yield (
                 "near answers",
                 f"its predictions are those of {other.name} with other code or weights under the same name ({other.path}); "
@@ -68,17 +72,17 @@ class Answers:
             )
 
 
-def _another_state(stored: Stored, other: Stored) -> bool:
+def _is_another_state(stored: Stored, other: Stored) -> bool:
     """Whether two records are of one name that is registered nowhere: of somebody's own model, edited in between."""
     one, two = stored.record.model.name, other.record.model.name
-    return one == two and encoder_of(stored.record) is None
+    return one == two and find_encoder(stored.record) is None
 
 
-def _model(stored: Stored) -> tuple[str, str]:
+def _identify_model(stored: Stored) -> tuple[str, str]:
     return stored.record.model.name, stored.record.model.weights_sha256
 
 
-def _directions(found: Predicted) -> NDArray[Any] | None:
+def _compute_directions(found: Predicted) -> NDArray[Any] | None:
     """`(seeds, numbers)`: what each seed answered, centred and of length 1; None where too little of it varies."""
     import numpy as np
 
@@ -97,12 +101,12 @@ def _directions(found: Predicted) -> NDArray[Any] | None:
     return directions
 
 
-def _nearness(own: Any, theirs: Any) -> float:
+def _compute_nearness(own: Any, theirs: Any) -> float:
     """The highest correlation between any two seeds; of digests of whole tables, whether they are equal."""
     return float(own == theirs) if isinstance(own, str) else float((own @ theirs.T).max())
 
 
-def _content(frame: pd.DataFrame) -> str:
+def _digest_content(frame: pd.DataFrame) -> str:
     """A digest of all that a table says, whatever the order of its rows and columns and however it is packed."""
     columns = sorted(frame.columns)
     rows = sorted(

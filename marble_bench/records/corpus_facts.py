@@ -21,7 +21,7 @@ from marble_bench.core import plugins
 from marble_bench.core.plugins import Named
 from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data import corpus
-from marble_bench.data.times import within_clip
+from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
 from marble_bench.records import comparable
@@ -29,9 +29,9 @@ from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring import scores
-from marble_bench.scoring.scores import number
+from marble_bench.scoring.scores import convert_number
 from marble_bench.scoring.targets import Frames, Stems
-from marble_bench.separation.stems import digests_of
+from marble_bench.separation.stems import compute_digests
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -69,8 +69,8 @@ class AtHand:
         """What runs know the audio of clips by. Each file is read once."""
         new = [clip for clip in clips if clip.id not in self.digests]
         paths, target = [self.files[clip.id] for clip in new], self.named.task.target
-        made = digests_of(paths, target.names) if isinstance(target, Stems) else pooled.digests(paths)
-        self.digests |= {clip.id: digest for clip, digest in zip(new, made, strict=True)}
+        digests = compute_digests(paths, target.names) if isinstance(target, Stems) else pooled.compute_digests(paths)
+        self.digests |= {clip.id: digest for clip, digest in zip(new, digests, strict=True)}
         return [self.digests[clip.id] for clip in clips]
 
 
@@ -97,12 +97,12 @@ class Corpora:
             named = self.task
         else:
             try:
-                named = plugins.registered_task(name)
+                named = plugins.find_registered_task(name)
             except UsageError:
                 return None  # somebody's own
         if self.root is None:
             try:
-                return AtHand(named, None, corpus.listed(named, None))
+                return AtHand(named, None, corpus.list_clips(named, None))
             except DataError:
                 return None  # its list is in the corpus
         own = named.task.corpus.beside or named.task.corpus.name
@@ -111,17 +111,17 @@ class Corpora:
                 f"--data-dir is of one corpus, and the records are of '{self.corpus}' and '{own}': check them apart"
             )
         self.corpus = own
-        found = corpus.on_disk(named, self.root, allow_missing=True)
-        clips = list(found.clips) if corpus.is_mini(self.root) else corpus.listed(named, self.root)
+        found = corpus.find_on_disk(named, self.root, allow_missing=True)
+        clips = list(found.clips) if corpus.is_mini(self.root) else corpus.list_clips(named, self.root)
         return AtHand(named, self.root, clips, {c.id: p for c, p in zip(found.clips, found.paths, strict=True)})
 
 
-def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
+def find_disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
     """Where a record says other than the list and the corpus do: the kind, and what was found in plain words."""
     record = stored.record
     if record.data.mini and here.root is None:
         return  # which clips a miniature has, and how they are labelled, its folder alone says
-    used, sure = used_clips(record, here)
+    used, sure = find_used_clips(record, here)
     partly = not sure
     if here.root is not None and here.mini != record.data.mini:
         what = ("a miniature", "the corpus itself")
@@ -130,16 +130,16 @@ def disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) -> It
             f"it was made on {what[not record.data.mini]}, and {here.root} is {what[not here.mini]}",
         )
         return
-    yield from _counts(record, used, partly)
-    yield from _rows(predictions, used, here.clips, partly)
-    yield from _truth(predictions, here)
+    yield from _check_counts(record, used, partly)
+    yield from _check_rows(predictions, used, here.clips, partly)
+    yield from _check_truth(predictions, here)
     if not partly:
-        yield from _trivial(record, used, here)
-        yield from _fingerprint(record, used, here)
-    yield from _readable_faults(record, here)
+        yield from _check_trivial(record, used, here)
+        yield from _check_fingerprint(record, used, here)
+    yield from _check_readable_faults(record, here)
 
 
-def used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
+def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
     """The clips that a record's run used, and whether that is sure.
 
     A file that is absent is left out before a limit draws clips, a damaged one behind it, and a record calls both
@@ -147,56 +147,56 @@ def used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
     """
     data = record.data
     left_out = {*data.missing, *(fault.clip for fault in data.faults)}
-    limit = comparable.of_record(record, None).limit
+    limit = comparable.find_departures(record, None).limit
 
     def rest(clips: Sequence[Clip]) -> list[Clip]:
         return [clip for clip in clips if clip.audio not in left_out and clip.id not in left_out]
 
     if limit is None:
         return rest(here.clips), True
-    ways = [corpus.limited(rest(here.clips), limit), rest(corpus.limited(here.clips, limit))]
+    ways = [corpus.limit_clips(rest(here.clips), limit), rest(corpus.limit_clips(here.clips, limit))]
     fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data.clips.as_dict()]
     return (fits or [rest(here.clips)])[0], bool(fits) or not data.missing
 
 
-def _counts(record: Record, used: Sequence[Clip], partly: bool) -> Iterator[tuple[str, str]]:
+def _check_counts(record: Record, used: Sequence[Clip], partly: bool) -> Iterator[tuple[str, str]]:
     """Whether as many clips were trained on; of the others the predictions tell."""
-    told, listed = record.data.clips.train, sum(clip.split == "train" for clip in used)
-    if told > listed or (told != listed and not partly):
-        yield "counts", f"{told} train clips in the record, {listed} in the corpus but for those it leaves out"
+    recorded, listed = record.data.clips.train, sum(clip.split == "train" for clip in used)
+    if recorded > listed or (recorded != listed and not partly):
+        yield "counts", f"{recorded} train clips in the record, {listed} in the corpus but for those it leaves out"
 
 
-def _rows(
+def _check_rows(
     predictions: pd.DataFrame, used: Sequence[Clip], every: Sequence[Clip], partly: bool
 ) -> Iterator[tuple[str, str]]:
     """Whether what was predicted are the clips of that split, in their groups."""
     split_of, known = {clip.id: clip.split for clip in every}, {clip.id: clip for clip in used}
     for split in ("valid", "test"):
         rows = predictions[predictions["split"] == split]
-        told = dict(zip(rows["clip"], rows["group"], strict=True))
+        group_of = dict(zip(rows["clip"], rows["group"], strict=True))
         for other in SPLITS:
-            if moved := sorted(clip for clip in told if split_of.get(clip) == other != split):
+            if moved := sorted(clip for clip in group_of if split_of.get(clip) == other != split):
                 yield "splits", f"{len(moved)} {split} clips of the record are {other} clips: {listing(moved, most=5)}"
-        if strange := sorted(clip for clip in told if clip not in split_of):
+        if strange := sorted(clip for clip in group_of if clip not in split_of):
             yield (
                 "splits",
                 f"{len(strange)} {split} clips of the record are none of the task's: {listing(strange, most=5)}",
             )
-        unused = sorted(clip for clip in told if split_of.get(clip) == split and clip not in known)
+        unused = sorted(clip for clip in group_of if split_of.get(clip) == split and clip not in known)
         if unused:
             yield "splits", f"{len(unused)} {split} clips are predicted and yet left out: {listing(unused, most=5)}"
-        absent = sorted(clip.id for clip in used if clip.split == split and clip.id not in told)
+        absent = sorted(clip.id for clip in used if clip.split == split and clip.id not in group_of)
         if absent and not partly:
             yield (
                 "splits",
                 f"{len(absent)} {split} clips have no prediction and no reason why: {listing(absent, most=5)}",
             )
-        apart = [clip for clip, group in told.items() if clip in known and group != (known[clip].group or clip)]
+        apart = [clip for clip, group in group_of.items() if clip in known and group != (known[clip].group or clip)]
         if apart:
             yield "splits", f"{len(apart)} {split} clips are in another group: {listing(sorted(apart), most=5)}"
 
 
-def _truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
+def _check_truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the labels beside the predictions are those of the clips."""
     import numpy as np
 
@@ -210,9 +210,9 @@ def _truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]
             if clip not in clips:
                 continue
             right = _label(clips[clip], here)
-            told = np.asarray(truth, dtype=np.float64)
+            recorded = np.asarray(truth, dtype=np.float64)
             if right is not None and (
-                told.shape != right.shape or not np.allclose(told, right, rtol=CLOSE, atol=CLOSE)
+                recorded.shape != right.shape or not np.allclose(recorded, right, rtol=CLOSE, atol=CLOSE)
             ):
                 wrong.setdefault(split, []).append(clip)
     for split, names in wrong.items():
@@ -230,27 +230,31 @@ def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:
         return np.asarray(target.encode([clip.target], [clip.id]), dtype=np.float64).reshape(-1)
     if clip.id not in here.files:
         return None
-    kept, _ = within_clip(target, clip, here.length_s(clip))
-    return np.asarray(target.first_of(kept.target), dtype=np.float64)
+    clipped, _ = clip_annotation(target, clip, here.length_s(clip))
+    return np.asarray(target.list_first(clipped.target), dtype=np.float64)
 
 
-def _trivial(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+def _check_trivial(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the score of the constant answer is that of the training labels."""
-    made = trivial_scores(used, here)
+    computed = compute_trivial_scores(used, here)
     for name, score in record.scores.items():
-        if name not in made:
+        if name not in computed:
             continue
-        told, again = score.trivial, made[name]
-        same = told is again if told is None or again is None else abs(told - again) <= CLOSE * max(1, abs(again))
+        recorded, again = score.trivial, computed[name]
+        same = (
+            recorded is again
+            if recorded is None or again is None
+            else abs(recorded - again) <= CLOSE * max(1, abs(again))
+        )
         if not same:
-            shown = ["none" if value is None else f"{value:.6g}" for value in (told, again)]
+            shown = ["none" if value is None else f"{value:.6g}" for value in (recorded, again)]
             yield (
                 "trivial",
                 f"{name}: a constant answer gets {shown[1]} by the labels of the corpus, {shown[0]} in the record",
             )
 
 
-def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None]:
+def compute_trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None]:
     """What the constant answer of the training labels gets on the test clips, by score; no score of what needs audio."""
     import torch
 
@@ -264,7 +268,7 @@ def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None
         if not all(clip.id in here.files for clip in used):
             return {}
         train, test = (
-            [within_clip(target, clip, here.length_s(clip))[0].target for clip in of[split]]
+            [clip_annotation(target, clip, here.length_s(clip))[0].target for clip in of[split]]
             for split in ("train", "test")
         )
         found = measure.trivial(train, [here.length_s(clip) for clip in of["test"]])
@@ -275,23 +279,23 @@ def trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, float | None
             for split, clips in of.items()
         }
         constant, truth = torch.from_numpy(task.target.trivial(encoded["train"].numpy())), encoded["test"]
-    made = {metric.name: _constant_score(metric, constant, truth) for metric in task.metrics}
+    trivials = {metric.name: _score_constant(metric, constant, truth) for metric in task.metrics}
     first = task.metrics[0]
     if task.ensemble:
-        made[f"{first.name}_ensemble"] = made[first.name]
+        trivials[f"{first.name}_ensemble"] = trivials[first.name]
     if task.group_name:
         groups = [clip.group or clip.id for clip in of["test"]]
         empty = {"test": torch.zeros(1, len(truth), task.target.width)}
-        grouped = scores.by_group(scores.Answers(empty, {"test": truth}, groups), {"test": groups})
-        made[f"{first.name}_{task.group_name}"] = _constant_score(first, constant, grouped.truth["test"])
-    return made
+        grouped = scores.average_groups(scores.Answers(empty, {"test": truth}, groups), {"test": groups})
+        trivials[f"{first.name}_{task.group_name}"] = _score_constant(first, constant, grouped.truth["test"])
+    return trivials
 
 
-def _constant_score(metric: Metric, constant: torch.Tensor, truth: torch.Tensor) -> float | None:
-    return number(float(metric.compute(constant.expand(1, len(truth), -1), truth)[0]))
+def _score_constant(metric: Metric, constant: torch.Tensor, truth: torch.Tensor) -> float | None:
+    return convert_number(float(metric.compute(constant.expand(1, len(truth), -1), truth)[0]))
 
 
-def _fingerprint(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
+def _check_fingerprint(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator[tuple[str, str]]:
     """Whether the run's clips, labels and audio are those of the folder."""
     if record.model.source.startswith(BROUGHT):  # no audio was read
         digests = [""] * len(used)
@@ -304,17 +308,17 @@ def _fingerprint(record: Record, used: Sequence[Clip], here: AtHand) -> Iterator
         digests = here.digest(used)
     clips, target = used, here.named.task.target
     if isinstance(target, Frames) and here.root is not None:
-        clips = [within_clip(target, clip, here.length_s(clip))[0] for clip in used]
-    if corpus.fingerprint(clips, digests) != record.data.fingerprint:
+        clips = [clip_annotation(target, clip, here.length_s(clip))[0] for clip in used]
+    if corpus.compute_fingerprint(clips, digests) != record.data.fingerprint:
         place = here.root or "the task's list"
         yield "fingerprint", f"clips, labels or audio are not those of {place}: the fingerprint of the data is another"
 
 
-def _readable_faults(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
-    """Whether a clip that is left out for a known fault can be read; `claims.faults` asks whether the fault is known."""
+def _check_readable_faults(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether a clip left out for a known fault can be read; `claims.check_faults` asks whether the fault is known."""
     left_out = {fault.clip for fault in record.data.faults}
     for clip in here.clips:
-        known = clip.id in left_out and here.named.task.corpus.known_fault(clip.audio) is not None
+        known = clip.id in left_out and here.named.task.corpus.find_known_fault(clip.audio) is not None
         if known and clip.id in here.files and _can_be_read(clip, here):
             yield "fault not here", f"{clip.id!r} is left out for a known fault, and can be read in {here.root}"
 

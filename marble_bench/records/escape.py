@@ -20,50 +20,50 @@ _LATEX = {
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 
 
-def visible(text: str) -> str:
+def escape_line(text: str) -> str:
     r"""Text on one line for a terminal: what would control it is written as an escape.
 
-    >>> print(visible("a\x1b[31mb\nc"))
+    >>> print(escape_line("a\x1b[31mb\nc"))
     a\x1b[31mb\nc
     """
     return CONTROL.sub(lambda found: found.group().encode("unicode_escape", "surrogatepass").decode("ascii"), text)
 
 
-def visible_lines(text: str) -> str:
+def escape_lines(text: str) -> str:
     r"""The same, line by line: the lines of a message stay lines."""
-    return "\n".join(visible(line) for line in text.split("\n"))
+    return "\n".join(escape_line(line) for line in text.split("\n"))
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     r"""Text in GitHub's Markdown, also in a cell of a table.
 
-    >>> print(markdown("a_b|<c>"))
+    >>> print(escape_markdown("a_b|<c>"))
     a\_b\|\<c\>
     """
-    return "".join(f"\\{each}" if each in _MARKDOWN else each for each in visible(text))
+    return "".join(f"\\{each}" if each in _MARKDOWN else each for each in escape_line(text))
 
 
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     r"""Text in LaTeX, also in a comment.
 
-    >>> print(latex("50% of\na_b"))
+    >>> print(escape_latex("50% of\na_b"))
     50\% of\textbackslash{}na\_b
     """
-    return "".join(_LATEX.get(each, each) for each in visible(text))
+    return "".join(_LATEX.get(each, each) for each in escape_line(text))
 
 
-def csv_cell(value: object) -> object:
+def escape_csv_cell(value: object) -> object:
     """A value of a CSV file: text that a spreadsheet would compute gets an apostrophe before it; numbers stay.
 
-    >>> csv_cell("=1+1"), csv_cell(-0.5), csv_cell("mfcc")
+    >>> escape_csv_cell("=1+1"), escape_csv_cell(-0.5), escape_csv_cell("mfcc")
     ("'=1+1", -0.5, 'mfcc')
     """
     if not isinstance(value, str):
         return value
-    return "'" * value.startswith(_FORMULA) + visible(value)
+    return "'" * value.startswith(_FORMULA) + escape_line(value)
 
 
-def json_in_html(facts: Any) -> str:
+def escape_json_in_html(facts: Any) -> str:
     """JSON inside a script element, which no text in it can end."""
     text = json.dumps(facts, allow_nan=False, separators=(",", ":"), ensure_ascii=False)
     return text.replace("&", "\\u0026").replace("<", "\\u003c").replace(">", "\\u003e")

@@ -23,17 +23,17 @@ if TYPE_CHECKING:
 Rules = tuple[int | None, int | None]  # rounds at most; rounds without gain after which a probe stops
 
 
-def disagreements(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def find_disagreements(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Kind and words of what no training gives."""
     record = stored.record
-    yield from _scores(record, grid)
+    yield from _check_scores(record, grid)
     if "history" in grid:
-        yield from _histories(record, grid)
+        yield from _check_histories(record, grid)
     elif record.identity:
         yield "tables", "the grid has no column history, and every version that writes identity writes it"
 
 
-def _scores(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_scores(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether scores on valid are possible, and absent exactly where no round was finite."""
     import numpy as np
 
@@ -41,23 +41,26 @@ def _scores(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     if (score := record.scores.get(metric)) is not None:
         known = grid["valid"][np.isfinite(grid["valid"])]
         bounds = [float(known.min()), float(known.max())] if len(known) else []
-        yield from claims.out_of_range(f"the grid, {metric} on valid", metric, score.unit, bounds)
+        yield from claims.find_out_of_range(f"the grid, {metric} on valid", metric, score.unit, bounds)
     unknown = grid["valid"].isna()
     if (apart := unknown != (grid["best_epoch"] < 0)).any():
         row = int(apart.to_numpy().argmax())
-        told = "no score on valid" if unknown.iloc[row] else "a score on valid"
-        yield "choice", f"probe {row} of the grid has {told} and {int(grid['best_epoch'].iloc[row])} as its best epoch"
+        problem = "no score on valid" if unknown.iloc[row] else "a score on valid"
+        yield (
+            "choice",
+            f"probe {row} of the grid has {problem} and {int(grid['best_epoch'].iloc[row])} as its best epoch",
+        )
     if (silent := unknown & ~grid["diverged"]).any():
         row = int(silent.to_numpy().argmax())
         yield "choice", f"probe {row} of the grid has no score on valid and is not marked as diverged"
 
 
-def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether each probe's best epoch is that of its history, and its training ended where the rules end it."""
     import numpy as np
 
-    task, protocol = claims.task_of(record), claims.protocol_of(record)
-    rules = _rules(task, protocol, record.data.mini) if task and protocol else None
+    task, protocol = claims.find_task(record), claims.find_protocol(record)
+    rules = _find_rules(task, protocol, record.data.mini) if task and protocol else None
     for row, (history, best, diverged) in enumerate(
         zip(grid["history"], grid["best_epoch"], grid["diverged"], strict=True)
     ):
@@ -65,12 +68,12 @@ def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
         if best != first:
             yield "choice", f"probe {row} of the grid has {best} as its best epoch, by its history it is {first}"
             return
-        if rules and (words := _ending(len(history), first, bool(diverged), rules)):
+        if rules and (words := _check_ending(len(history), first, bool(diverged), rules)):
             yield "choice", f"probe {row} of the grid {words}"
             return
 
 
-def _rules(task: Task, protocol: Protocol, mini: bool) -> Rules:
+def _find_rules(task: Task, protocol: Protocol, mini: bool) -> Rules:
     """When the probes of a run stop."""
     if protocol.solver == "exact":
         return 1, None
@@ -83,7 +86,7 @@ def _rules(task: Task, protocol: Protocol, mini: bool) -> Rules:
     return schedule.max_epochs, schedule.stop_patience
 
 
-def _ending(rounds: int, best: int, diverged: bool, rules: Rules) -> str:
+def _check_ending(rounds: int, best: int, diverged: bool, rules: Rules) -> str:
     """What is wrong with where training ended; empty if nothing is. A probe that diverges ends before the rules end it."""
     most, patience = rules
     waited = rounds - 1 - best
@@ -93,6 +96,6 @@ def _ending(rounds: int, best: int, diverged: bool, rules: Rules) -> str:
         return f"was trained for {waited} rounds behind its best, and {patience} are the most"
     ended = rounds == most or (rounds > 0 and waited == patience)
     if ended == diverged:
-        told = "is marked as diverged and was trained to its end" if diverged else "ended early and did not diverge"
-        return f"{told}: {rounds} rounds, {waited} behind its best"
+        problem = "is marked as diverged and was trained to its end" if diverged else "ended early and did not diverge"
+        return f"{problem}: {rounds} rounds, {waited} behind its best"
     return ""

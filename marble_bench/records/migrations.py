@@ -12,17 +12,17 @@ from __future__ import annotations
 import re
 from typing import Any
 
-from marble_bench.records.record import mean_and_spread
+from marble_bench.records.record import compute_mean_and_spread
 
 
 def migrate(facts: Any) -> Any:
     """The JSON of a record in today's form. Copies what it changes; what is no record is given back as it is."""
     if not isinstance(facts, dict):
         return facts
-    return _with_absent(_with_spread(facts))
+    return _add_absent(_add_spread(facts))
 
 
-def _with_spread(facts: dict[str, Any]) -> dict[str, Any]:
+def _add_spread(facts: dict[str, Any]) -> dict[str, Any]:
     """Adds `std`, the spread over seeds, to scores made before scores had it."""
     scores = facts.get("scores")
     if not isinstance(scores, dict):
@@ -30,7 +30,7 @@ def _with_spread(facts: dict[str, Any]) -> dict[str, Any]:
     more = {}
     for name, score in scores.items():
         if isinstance(score, dict) and "std" not in score and _are_scores(score.get("per_seed")):
-            more[name] = score | {"std": mean_and_spread(score["per_seed"])[1]}
+            more[name] = score | {"std": compute_mean_and_spread(score["per_seed"])[1]}
     return facts | {"scores": scores | more} if more else facts
 
 
@@ -39,7 +39,7 @@ def _are_scores(values: Any) -> bool:
     return able and all(value is None or type(value) in (int, float) for value in values)
 
 
-def _with_absent(facts: dict[str, Any]) -> dict[str, Any]:
+def _add_absent(facts: dict[str, Any]) -> dict[str, Any]:
     """Adds `data.absent`, the count of published clips that were not used, to records that name them all in `missing`.
 
     Their reason not to be comparable gets the words of today.
@@ -50,11 +50,11 @@ def _with_absent(facts: dict[str, Any]) -> dict[str, Any]:
     missing = data.get("missing")
     if not isinstance(missing, list) or not missing:
         return facts
-    words = [_in_words_of_today(reason) for reason in reasons]
+    words = [_update_words(reason) for reason in reasons]
     return facts | {"data": data | {"absent": len(missing)}, "why_not": words}
 
 
-def _in_words_of_today(reason: Any) -> Any:
+def _update_words(reason: Any) -> Any:
     if not isinstance(reason, str):
         return reason
     return re.sub(r"^(incomplete corpus \(\d{1,9}) entries in data\.missing\)$", r"\1 clips absent)", reason)

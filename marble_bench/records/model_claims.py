@@ -16,30 +16,30 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder, pick_layers
 from marble_bench.errors import UsageError, listing
 from marble_bench.records import comparable
-from marble_bench.records.claims import encoder_of, short
+from marble_bench.records.claims import find_encoder, shorten
 from marble_bench.records.comparable import BROUGHT, BROUGHT_FACTS
 from marble_bench.records.record import Cost, Model, Record
 
 HALF_MS = 0.0005  # seconds are rounded to milliseconds
 
 
-def disagreements(record: Record) -> Iterator[tuple[str, str]]:
+def find_disagreements(record: Record) -> Iterator[tuple[str, str]]:
     """Kind and words of every claim about the model and the cost that is not so."""
-    claimed, encoder = record.model, encoder_of(record)
-    yield from _layers(claimed)
+    claimed, encoder = record.model, find_encoder(record)
+    yield from _check_layers(claimed)
     if claimed.source.startswith(BROUGHT):
-        yield from _brought(record)
+        yield from _check_brought(record)
     elif encoder is not None:
-        yield from _registered(claimed, encoder)
-    yield from _speed(record.cost)
+        yield from _check_registered(claimed, encoder)
+    yield from _check_speed(record.cost)
 
 
-def _layers(claimed: Model) -> Iterator[tuple[str, str]]:
+def _check_layers(claimed: Model) -> Iterator[tuple[str, str]]:
     """Whether there is one width and one frame rate for each layer, and no rate above that of the samples."""
     for name in ("width", "frame_rate_hz"):
-        told = getattr(claimed, name)
-        if isinstance(told, tuple) and len(told) != claimed.states:
-            yield "impossible", f"model.{name} is of {len(told)} layers, and model.states is {claimed.states}"
+        values = getattr(claimed, name)
+        if isinstance(values, tuple) and len(values) != claimed.states:
+            yield "impossible", f"model.{name} is of {len(values)} layers, and model.states is {claimed.states}"
     rates = claimed.frame_rate_hz if isinstance(claimed.frame_rate_hz, tuple) else (claimed.frame_rate_hz,)
     highest = max((rate for rate in rates if rate is not None), default=0)
     if claimed.sample_rate_hz is not None and highest > claimed.sample_rate_hz:
@@ -49,20 +49,23 @@ def _layers(claimed: Model) -> Iterator[tuple[str, str]]:
         )
 
 
-def _brought(record: Record) -> Iterator[tuple[str, str]]:
+def _check_brought(record: Record) -> Iterator[tuple[str, str]]:
     """Whether a record of features that were brought says what a run writes of any, and that nothing was encoded."""
     claimed, cost = record.model, record.cost
-    if claimed.name in plugins.encoders():
+    if claimed.name in plugins.find_encoders():
         yield "facts", f"'{claimed.name}' is an encoder of the suite, and these features were brought: name them"
     for key, fact in {**BROUGHT_FACTS, "normalize": UNSET}.items():
-        if _listed(told := getattr(claimed, key)) != fact:
-            known = "nothing" if fact is UNSET else short(repr(fact))
-            yield "facts", f"model.{key} is {short(repr(told))}, and of features that were brought a run writes {known}"
+        if _make_list(recorded := getattr(claimed, key)) != fact:
+            known = "nothing" if fact is UNSET else shorten(repr(fact))
+            yield (
+                "facts",
+                f"model.{key} is {shorten(repr(recorded))}, and of features that were brought a run writes {known}",
+            )
     if cost.audio_s or cost.extract_s or not cost.cached:
         yield "facts", f"cost has {cost.audio_s:g} s of audio encoded, and these features were brought"
 
 
-def _registered(claimed: Model, encoder: Encoder) -> Iterator[tuple[str, str]]:
+def _check_registered(claimed: Model, encoder: Encoder) -> Iterator[tuple[str, str]]:
     """Whether a record says of an encoder of the suite what that declares."""
     if claimed.version != encoder.version:
         yield (
@@ -83,16 +86,16 @@ def _registered(claimed: Model, encoder: Encoder) -> Iterator[tuple[str, str]]:
         "training_data": list(encoder.training_data),
     }
     for key, fact in facts.items():
-        told = _listed(getattr(claimed, key))
-        if told is not UNSET and told != fact:
-            yield "facts", f"model.{key} is {short(told)}, and that of '{encoder.name}' is {short(fact)}"
+        recorded = _make_list(getattr(claimed, key))
+        if recorded is not UNSET and recorded != fact:
+            yield "facts", f"model.{key} is {shorten(recorded)}, and that of '{encoder.name}' is {shorten(fact)}"
     if (claimed.source == "none") != (encoder.weights is None):
-        yield "facts", f"model.source is '{claimed.source}', and '{encoder.name}' has {_weights(encoder)}"
+        yield "facts", f"model.source is '{claimed.source}', and '{encoder.name}' has {_digest_weights(encoder)}"
 
 
-def asked_layers(record: Record, tried: Sequence[str]) -> Iterator[tuple[str, str]]:
+def check_asked_layers(record: Record, tried: Sequence[str]) -> Iterator[tuple[str, str]]:
     """Whether the grid is of the layers that its `why_not` names, where it names some. tried: the grid's, in its order."""
-    asked, encoder = comparable.of_record(record, None).layers, encoder_of(record)
+    asked, encoder = comparable.find_departures(record, None).layers, find_encoder(record)
     if asked == "all":
         return
     names = [layer.name for layer in encoder.layers] if encoder else [name for name in tried if name != "sum"]
@@ -101,18 +104,18 @@ def asked_layers(record: Record, tried: Sequence[str]) -> Iterator[tuple[str, st
     except UsageError:
         picked, with_sum = [], False
     if {names[index] for index in picked} | ({"sum"} if with_sum else set()) != set(tried):
-        yield "facts", f"why_not says 'only layers {short(asked)}', and the grid has {listing(tried)}"
+        yield "facts", f"why_not says 'only layers {shorten(asked)}', and the grid has {listing(tried)}"
 
 
-def _listed(value: Any) -> Any:
+def _make_list(value: Any) -> Any:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _weights(encoder: Encoder) -> str:
+def _digest_weights(encoder: Encoder) -> str:
     return "no weights" if encoder.weights is None else f"its weights from {encoder.weights.url}"
 
 
-def _speed(cost: Cost) -> Iterator[tuple[str, str]]:
+def _check_speed(cost: Cost) -> Iterator[tuple[str, str]]:
     """Whether the speed is that of the seconds beside it; a run writes none where nothing was encoded."""
     factor, seconds = cost.real_time_factor, f"{cost.audio_s:g} s of audio took {cost.extract_s:g} s"
     if not (cost.audio_s and cost.extract_s):

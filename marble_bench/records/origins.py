@@ -23,52 +23,55 @@ from marble_bench.errors import listing
 from marble_bench.features import frames, pooled
 from marble_bench.records import claims, comparable, versions
 from marble_bench.records.comparable import BROUGHT
-from marble_bench.records.corpus_facts import AtHand, used_clips
+from marble_bench.records.corpus_facts import AtHand, find_used_clips
 from marble_bench.records.record import Identity, Record, SourceCode
 from marble_bench.scoring.targets import Frames, Stems
 
 
-def disagreements(record: Record, here: AtHand | None) -> Iterator[tuple[str, str]]:
+def find_disagreements(record: Record, here: AtHand | None) -> Iterator[tuple[str, str]]:
     """Kind and words of everything that is not so. here: the task's list of clips, if it is at hand."""
-    yield from _suite(record)
-    yield from _named_sources(record)
-    yield from _sources(record)
-    yield from _no_weights(record)
+    yield from _check_suite(record)
+    yield from _check_named_sources(record)
+    yield from _check_sources(record)
+    yield from _check_no_weights(record)
     if record.identity:
-        yield from _keys(record, record.identity, here)
+        yield from _check_keys(record, record.identity, here)
 
 
-def _no_weights(record: Record) -> Iterator[tuple[str, str]]:
+def _check_no_weights(record: Record) -> Iterator[tuple[str, str]]:
     """Whether an encoder without weights has the digest of its declared facts, which stands in the place of theirs."""
-    encoder, model = claims.encoder_of(record), record.model
+    encoder, model = claims.find_encoder(record), record.model
     if encoder is None or encoder.weights is not None or encoder.version != model.version:
         return
-    if model.weights_sha256 != (made := keys.facts_digest(encoder)):
+    if model.weights_sha256 != (expected := keys.digest_facts(encoder)):
         yield (
             "facts",
-            f"model.weights_sha256 is {model.weights}..., and '{encoder.name}', without weights, has {made[:12]}...",
+            f"model.weights_sha256 is {model.weights}..., and '{encoder.name}', without weights, has {expected[:12]}...",
         )
 
 
-def _keys(record: Record, identity: Identity, here: AtHand | None) -> Iterator[tuple[str, str]]:
+def _check_keys(record: Record, identity: Identity, here: AtHand | None) -> Iterator[tuple[str, str]]:
     """Whether the two keys are those of what the record says elsewhere."""
-    features = features_of(record, identity)
+    features = list_feature_digests(record, identity)
     if features is None:
         return
-    made = {"features": features[0] if len(features) == 1 else keys.digest(list(features))}
+    computed = {"features": features[0] if len(features) == 1 else keys.digest(list(features))}
     if here is not None and (run := run_of(record, identity, features, here)) is not None:
-        made["run"] = run
-    for name, expected in made.items():
-        told = getattr(identity, name)
-        if told != f"sha256:{expected}":
-            yield "facts", f"identity.{name} is {told[:19]}..., and the key of its facts is sha256:{expected[:12]}..."
+        computed["run"] = run
+    for name, expected in computed.items():
+        recorded = getattr(identity, name)
+        if recorded != f"sha256:{expected}":
+            yield (
+                "facts",
+                f"identity.{name} is {recorded[:19]}..., and the key of its facts is sha256:{expected[:12]}...",
+            )
 
 
-def _suite(record: Record) -> Iterator[tuple[str, str]]:
+def _check_suite(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the version is one, and whether the record holds what that version writes."""
     version, brought = record.suite.version, record.model.source.startswith(BROUGHT)
     if not versions.is_version(record):
-        yield "facts", f"suite.version is {claims.short(version)!r}, which is no version of this suite"
+        yield "facts", f"suite.version is {claims.shorten(version)!r}, which is no version of this suite"
         return
     if versions.is_later(record):
         yield "later version", f"made by version {version}, and this is {_version.version()}: update marble-bench"
@@ -85,25 +88,25 @@ def _suite(record: Record) -> Iterator[tuple[str, str]]:
         yield "facts", "model.normalize is absent, and every version that writes identity writes it"
 
 
-def _sources(record: Record) -> Iterator[tuple[str, str]]:
+def _check_sources(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the code that a record names of the suite's plug-ins is code that some version of the suite has.
 
     Older records name none. Somebody's own task may have a corpus, a metric or a head under a name of the suite's.
     """
-    own_task = claims.task_of(record) is None
+    own_task = claims.find_task(record) is None
     for each in record.identity.sources if record.identity else ():
         kind, name = each.kind, each.name
-        if not hashes.shipped_name(kind, name):
+        if not hashes.is_shipped_name(kind, name):
             continue
-        if each.shipped and not hashes.known(kind, name, each.version, each.digest):
+        if each.shipped and not hashes.is_known(kind, name, each.version, each.digest):
             yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
         elif not each.shipped and not (own_task and kind in ("corpus", "metric", "head")):
             yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
 
 
-def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
+def _check_named_sources(record: Record) -> Iterator[tuple[str, str]]:
     """Whether the code that a record names is that of its own task, corpus, model, protocol and metrics."""
-    identity, task, protocol = record.identity, claims.task_of(record), claims.protocol_of(record)
+    identity, task, protocol = record.identity, claims.find_task(record), claims.find_protocol(record)
     if not identity:
         return
     if identity.pipeline > keys.PIPELINE:
@@ -111,7 +114,7 @@ def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
     counts = Counter((each.kind, each.name) for each in identity.sources)
     if twice := [f"{kind} '{name}'" for (kind, name), count in counts.items() if count > 1]:
         yield "facts", f"its identity names the {listing(twice, most=3)} twice"
-    for kind, right in _expected(record, task, protocol).items():
+    for kind, right in _list_expected(record, task, protocol).items():
         versions = {version for _, version in right} != {None}
         found = {(each.name, each.version if versions else None) for each in identity.sources if each.kind == kind}
         if found != right:
@@ -119,7 +122,9 @@ def _named_sources(record: Record) -> Iterator[tuple[str, str]]:
             yield "facts", f"its identity names the {kind} {names}, and the record is of another name or version"
 
 
-def _expected(record: Record, task: Task | None, protocol: Protocol | None) -> dict[str, set[tuple[str, int | None]]]:
+def _list_expected(
+    record: Record, task: Task | None, protocol: Protocol | None
+) -> dict[str, set[tuple[str, int | None]]]:
     """Names and versions of the code that a record should name, by kind; None for a version that it does not say."""
     brought = record.model.source.startswith(BROUGHT)
     own: dict[str, set[tuple[str, int | None]]] = {
@@ -131,13 +136,13 @@ def _expected(record: Record, task: Task | None, protocol: Protocol | None) -> d
     if task is not None:
         own["metric"] = {(metric.name, None) for metric in task.metrics}
     if protocol is not None:
-        own["head"] = {(plugins.head_of(protocol).name, None)}
+        own["head"] = {(plugins.get_head(protocol).name, None)}
     return own
 
 
-def features_of(record: Record, identity: Identity) -> list[str] | None:
+def list_feature_digests(record: Record, identity: Identity) -> list[str] | None:
     """Digests of the keys of a record's features, one for each store; None where they do not follow from what is known."""
-    encoder, task = claims.encoder_of(record), claims.task_of(record)
+    encoder, task = claims.find_encoder(record), claims.find_task(record)
     if record.model.source.startswith(BROUGHT):
         return [record.model.weights_sha256]
     if identity.pipeline != keys.PIPELINE or encoder is None or task is None:
@@ -145,47 +150,47 @@ def features_of(record: Record, identity: Identity) -> list[str] | None:
     code = [each for each in identity.sources if each.kind == "encoder"]
     if encoder.version != record.model.version or len(code) != 1 or isinstance(task.target, Stems):
         return None
-    found = _feature_keys(record, task, encoder)
-    return None if found is None else [replace(key, source=_origin(code[0]).key[2]).digest for key in found]
+    found = _make_feature_keys(record, task, encoder)
+    return None if found is None else [replace(key, source=_make_origin(code[0]).key[2]).digest for key in found]
 
 
-def _origin(code: SourceCode) -> Origin:
+def _make_origin(code: SourceCode) -> Origin:
     """The code of a plug-in as runs know it."""
     return Origin(code.kind, code.name, code.version, code.digest, code.shipped)
 
 
-def _feature_keys(record: Record, task: Task, encoder: Encoder) -> list[FeatureKey] | None:
+def _make_feature_keys(record: Record, task: Task, encoder: Encoder) -> list[FeatureKey] | None:
     weights, dtype = record.model.weights_sha256, record.environment.dtype
     if not isinstance(task.target, Frames):
-        return [pooled.key_of(encoder, weights, task.window, dtype)]
-    if comparable.of_record(record, None).layers != "all":
+        return [pooled.make_key(encoder, weights, task.window, dtype)]
+    if comparable.find_departures(record, None).layers != "all":
         return None
     facts = {"clip_normalize": task.window.normalize}
-    able = frames.framewise(encoder.layers)
-    return [frames.key_of(encoder, weights, layer, facts, task.window.length_s, dtype) for layer in able]
+    able = frames.find_framewise_layers(encoder.layers)
+    return [frames.make_key(encoder, weights, layer, facts, task.window.length_s, dtype) for layer in able]
 
 
 def run_of(record: Record, identity: Identity, features: Sequence[str], here: AtHand) -> str | None:
     """The digest of the key of a run; None where it does not follow from what is known."""
-    encoder, task, protocol = claims.encoder_of(record), claims.task_of(record), claims.protocol_of(record)
+    encoder, task, protocol = claims.find_encoder(record), claims.find_task(record), claims.find_protocol(record)
     if encoder is None or task is None or protocol is None or (record.data.mini and here.root is None):
         return None
-    used, sure = used_clips(record, here)
+    used, sure = find_used_clips(record, here)
     if not sure or here.mini != record.data.mini:
         return None
     layers, summable = list(range(len(encoder.layers))), encoder.summable
     if isinstance(task.target, Frames):
-        layers = frames.framewise(encoder.layers)
-        summed = frames.summable(encoder) if protocol.layer_sum else ()
+        layers = frames.find_framewise_layers(encoder.layers)
+        summed = frames.find_summable_layers(encoder) if protocol.layer_sum else ()
         summable = tuple(layers.index(index) for index in summed)
     return RunKey(
         features=features,
         layers=[encoder.layers[layer].name for layer in layers],
         summable=summable,
         corpus=record.data.fingerprint,
-        spans=keys.spans_digest(used),
+        spans=keys.digest_spans(used),
         task=record.task.hash,
-        sources=keys.group_by_kind(_origin(each) for each in identity.sources if each.kind != "encoder"),
+        sources=keys.group_by_kind(_make_origin(each) for each in identity.sources if each.kind != "encoder"),
         seeds=record.selection.seeds,
-        variant=claims.variant_of(record) or "",
+        variant=claims.name_variant(record) or "",
     ).digest

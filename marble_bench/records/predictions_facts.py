@@ -15,7 +15,7 @@ from marble_bench.errors import DataError, listing
 from marble_bench.metrics import beats
 from marble_bench.records import claims
 from marble_bench.records.record import Perturbation, Record
-from marble_bench.records.record_file import COLUMNS, Stored, metric_of
+from marble_bench.records.record_file import COLUMNS, Stored, find_metric
 from marble_bench.scoring.frame_targets import MomentPart
 from marble_bench.scoring.scores import split_of
 from marble_bench.scoring.targets import Classes, Events, Frames, Stems
@@ -27,23 +27,25 @@ if TYPE_CHECKING:
 CLOSE = 1e-6  # times in seconds and counts are stored in double precision
 
 
-def disagreements(stored: Stored, frame: pd.DataFrame, task: Task | None, thorough: bool) -> Iterator[tuple[str, str]]:
+def find_disagreements(
+    stored: Stored, frame: pd.DataFrame, task: Task | None, thorough: bool
+) -> Iterator[tuple[str, str]]:
     """Kind and words of what a run of the task does not write.
 
     task: of the record; None where it is not known. thorough: also measure how events go on, which takes the most time.
     """
-    misshapen = list(_shapes(stored.record, frame, task))
+    misshapen = list(_check_shapes(stored.record, frame, task))
     yield from misshapen
     if misshapen:
         return
     for name in perturb.CHANGES:
         if found := stored.record.perturbations.get(name):
-            yield from _changed(stored.record, frame, task, name, found)
+            yield from _check_changed(stored.record, frame, task, name, found)
     if task is not None and isinstance(task.target, Events) and task.metrics[0].measure is beats.MEASURE:
-        yield from _events(frame, task.target, thorough)
+        yield from _check_events(frame, task.target, thorough)
 
 
-def _shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Iterator[tuple[str, str]]:
+def _check_shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Iterator[tuple[str, str]]:
     """Whether columns and the lengths of outputs and truth are those of the task."""
     widths: dict[str, int] = {}
     if task is not None:
@@ -56,17 +58,20 @@ def _shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Iterator[
         else:
             widths = {"outputs": target.width, "truth": 1 if isinstance(target, Classes) else target.width}
         if (more := set(frame.columns) - set(COLUMNS["predictions"])) != right:
-            told, own = (listing(sorted(names)) or "none" for names in (more, right))
-            yield "tables", f"beside what every task has, the predictions have the columns {told}; its task has {own}"
-    elif (known := metric_of(record, record.selection.metric)) and known[0].kind == "classes":
+            recorded, own = (listing(sorted(names)) or "none" for names in (more, right))
+            yield (
+                "tables",
+                f"beside what every task has, the predictions have the columns {recorded}; its task has {own}",
+            )
+    elif (known := find_metric(record, record.selection.metric)) and known[0].kind == "classes":
         widths = {"truth": 1}
     for column, width in widths.items():
         if strange := sorted(set(frame[column].map(len)) - {width}):
             yield "tables", f"{column} of {listing(map(str, strange), most=3)} values in the predictions, not {width}"
 
 
-def _changed(
-    record: Record, frame: pd.DataFrame, task: Task | None, name: str, told: Perturbation
+def _check_changed(
+    record: Record, frame: pd.DataFrame, task: Task | None, name: str, perturbation: Perturbation
 ) -> Iterator[tuple[str, str]]:
     """Whether the rows of changed clips are those of the same clips unchanged, with the labels that the change gives."""
     changed = frame[frame["split"] == split_of(name)]
@@ -82,25 +87,25 @@ def _changed(
     if apart := list(after.index[(same["group"] != after["group"]).to_numpy()]):
         yield "splits", f"{name}: {len(apart)} clips are in another group than unchanged: {listing(apart, most=5)}"
     pairs = zip(after.index, same["truth"], after["truth"], strict=True)
-    if wrong := [clip for clip, truth, moved in pairs if not _follows(task, name, truth, moved)]:
+    if wrong := [clip for clip, truth, moved in pairs if not _can_follow(task, name, truth, moved)]:
         yield "truth", f"{name}: {len(wrong)} clips have another label than the change gives: {listing(wrong, most=5)}"
     left_out = [truth for clip, truth in before["truth"].items() if clip not in after.index]
-    if kept := sum(not _leaves(task, name, truth) for truth in left_out):
-        yield "counts", f"{name}: {kept} test clips are left out, and the change leaves their labels in the task"
-    yield from _lost(record, task, name, told)
+    if staying := sum(not _can_leave(task, name, truth) for truth in left_out):
+        yield "counts", f"{name}: {staying} test clips are left out, and the change leaves their labels in the task"
+    yield from _check_lost(record, task, name, perturbation)
 
 
-def _lost(record: Record, task: Task | None, name: str, told: Perturbation) -> Iterator[tuple[str, str]]:
+def _check_lost(record: Record, task: Task | None, name: str, perturbation: Perturbation) -> Iterator[tuple[str, str]]:
     """Whether every score of the task is told of the changed clips, with an interval that a run can give."""
     needed = [metric.name for metric in task.metrics] if task else list(record.main_scores)
-    if absent := [metric for metric in needed if told.clips and metric not in told.scores]:
-        yield "impossible", f"{name}: no score {listing(absent)}, and {told.clips} clips were scored"
-    if told.scores and not told.clips:
-        yield "impossible", f"{name}: scores of {listing(told.scores, most=3)}, and no clip was scored"
-    for metric, score in told.scores.items():
+    if absent := [metric for metric in needed if perturbation.clips and metric not in perturbation.scores]:
+        yield "impossible", f"{name}: no score {listing(absent)}, and {perturbation.clips} clips were scored"
+    if perturbation.scores and not perturbation.clips:
+        yield "impossible", f"{name}: scores of {listing(perturbation.scores, most=3)}, and no clip was scored"
+    for metric, score in perturbation.scores.items():
         where = f"{name}: {metric} drop"
         if score.drop_ci95:
-            yield from claims.no_interval_of(where, score.drop, score.drop_ci95)
+            yield from claims.explain_no_interval(where, score.drop, score.drop_ci95)
         elif record.identity:
             yield "facts", f"{where}: drop_ci95 is absent, and every version that writes identity writes it"
 
@@ -113,7 +118,7 @@ def _moves_nothing(task: Task | None, name: str) -> bool:
     return not pitch and not time
 
 
-def _shifted(task: Task | None, name: str, truth: Sequence[float]) -> list[float] | None:
+def _shift_classes(task: Task | None, name: str, truth: Sequence[float]) -> list[float] | None:
     """The class of a clip whose pitches were moved, empty where it leaves the classes; None where that is not known."""
     if task is None or task.shifted is None or not isinstance(task.target, Classes):
         return None
@@ -124,7 +129,7 @@ def _shifted(task: Task | None, name: str, truth: Sequence[float]) -> list[float
     return [] if moved is None else [float(names.index(moved))]
 
 
-def _follows(task: Task | None, name: str, truth: Sequence[float], moved: Sequence[float]) -> bool:
+def _can_follow(task: Task | None, name: str, truth: Sequence[float], moved: Sequence[float]) -> bool:
     """Whether a clip with this truth can have the other after a change; True where that is not known.
 
     Events that are then behind the end of the audio, whose length is not in the table, are left out.
@@ -133,7 +138,7 @@ def _follows(task: Task | None, name: str, truth: Sequence[float], moved: Sequen
 
     if _moves_nothing(task, name):
         return np.array_equal(truth, moved)
-    if (right := _shifted(task, name, truth)) is not None:
+    if (right := _shift_classes(task, name, truth)) is not None:
         return np.array_equal(right, moved)
     if task is None or not isinstance(task.target, Events) or task.shifted is not None:
         return True
@@ -141,12 +146,12 @@ def _follows(task: Task | None, name: str, truth: Sequence[float], moved: Sequen
     return len(moved) <= len(truth) and np.allclose(times, moved, rtol=0, atol=CLOSE)
 
 
-def _leaves(task: Task | None, name: str, truth: Sequence[float]) -> bool:
+def _can_leave(task: Task | None, name: str, truth: Sequence[float]) -> bool:
     """Whether a clip with this truth can be left out after a change."""
-    return not _moves_nothing(task, name) and not _shifted(task, name, truth)
+    return not _moves_nothing(task, name) and not _shift_classes(task, name, truth)
 
 
-def _events(frame: pd.DataFrame, target: Events, thorough: bool) -> Iterator[tuple[str, str]]:
+def _check_events(frame: pd.DataFrame, target: Events, thorough: bool) -> Iterator[tuple[str, str]]:
     """Whether what was measured of each clip is what mir_eval measures of the times in the same row.
 
     The truth in a table is that of the main kind; of the other kind only its found events can be counted.
@@ -170,12 +175,14 @@ def _is_measured(outputs: NDArray[Any], truth: NDArray[Any], found: Sequence[NDA
     """Whether outputs are what is measured of found events, by kind, and the true ones of the main kind."""
     import numpy as np
 
-    told = dict(zip(beats.COLUMNS, outputs, strict=True))
+    recorded = dict(zip(beats.COLUMNS, outputs, strict=True))
     if thorough:
-        made = dict(zip(beats.COLUMNS[:-3], beats.measure((found[0], found[1]), (truth, None)), strict=False))
+        measured = dict(zip(beats.COLUMNS[:-3], beats.measure((found[0], found[1]), (truth, None)), strict=False))
     else:
-        made = dict(zip(("hits", "found", "annotated"), beats.counts(truth.tolist(), found[0]), strict=True))
-    if not np.allclose([told[name] for name in made], list(made.values()), rtol=0, atol=CLOSE, equal_nan=True):
+        measured = dict(zip(("hits", "found", "annotated"), beats.counts(truth.tolist(), found[0]), strict=True))
+    if not np.allclose(
+        [recorded[name] for name in measured], list(measured.values()), rtol=0, atol=CLOSE, equal_nan=True
+    ):
         return False
-    hits, counted, annotated = (told[name] for name in beats.COLUMNS[-3:])
+    hits, counted, annotated = (recorded[name] for name in beats.COLUMNS[-3:])
     return not (hits or counted or annotated) or (counted == len(found[1]) and 0 <= hits <= min(counted, annotated))

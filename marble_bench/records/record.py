@@ -388,7 +388,7 @@ class Record(Part, frozen=True, kw_only=True):
         return {name: score.unit for name, score in self.scores.items()}
 
 
-def mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:
+def compute_mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, float | None]:
     """Mean and standard deviation over seeds: neither is known where a seed has no score, and one seed has no spread."""
     known = [value for value in per_seed if value is not None]
     if len(known) < len(per_seed):
@@ -399,13 +399,13 @@ def mean_and_spread(per_seed: Sequence[float | None]) -> tuple[float | None, flo
 def to_json(record: Record) -> dict[str, Any]:
     """A record as JSON has it, in its order of keys: dicts, lists, texts, numbers.
 
-    Integers and floats stay what they are, and so does NaN, which JSON does not have: `results.dumps` refuses it.
+    Integers and floats stay what they are, and so does NaN, which JSON does not have: `results.format_json` refuses it.
     """
-    made: dict[str, Any] = _lists(msgspec.to_builtins(record))
-    return made
+    facts: dict[str, Any] = _make_lists(msgspec.to_builtins(record))
+    return facts
 
 
-def _lists(value: Any) -> Any:
+def _make_lists(value: Any) -> Any:
     if isinstance(value, dict):
-        return {key: _lists(each) for key, each in value.items()}
-    return [_lists(each) for each in value] if isinstance(value, list | tuple) else value
+        return {key: _make_lists(each) for key, each in value.items()}
+    return [_make_lists(each) for each in value] if isinstance(value, list | tuple) else value

@@ -71,10 +71,10 @@ class Predicted:
 
 def read_stored(folder: Path) -> list[Stored]:
     """Every record below a results folder, by path. Raises DataError naming a file that is none."""
-    return [results.read(path) for path in results.paths(folder)]
+    return [results.read(path) for path in results.list_paths(folder)]
 
 
-def table(stored: Stored, kind: str) -> pd.DataFrame | None:
+def load_table(stored: Stored, kind: str) -> pd.DataFrame | None:
     """The `grid`, the `predictions` or the `bsseval` windows beside a record; None if there is none.
 
     Raises DataError if it cannot be read or is not of the form that a run writes. Rows, values and columns are counted by
@@ -82,11 +82,11 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
     """
     import pyarrow as pa
 
-    path = results.table_path(stored.path, kind)
+    path = results.find_table_path(stored.path, kind)
     if not path.is_file():
         return None
     try:
-        frame = _read(path, kind, _rows_of(stored.record, kind))
+        frame = _read(path, kind, _count_rows(stored.record, kind))
     except (
         pa.ArrowException,
         OSError,
@@ -95,9 +95,9 @@ def table(stored: Stored, kind: str) -> pd.DataFrame | None:
         NotImplementedError,
     ) as error:  # pyarrow has one for each way
         raise DataError(f"{path} cannot be read as a table: {error}") from error
-    if wrong := _unfit(frame, kind):
+    if wrong := _find_unfit(frame, kind):
         raise DataError(f"{path} is no table of a run: {wrong}")
-    for name, form in _forms(kind).items():
+    for name, form in _list_forms(kind).items():
         if form == "text" and name in frame:
             frame[name] = frame[name].astype(object)
     return frame
@@ -114,21 +114,21 @@ def _read(path: Path, kind: str, rows: int) -> pd.DataFrame:
     results.check_table_size(path)
     with path.open("rb") as held:  # pyarrow itself opens no path that is not UTF-8
         file = pq.ParquetFile(held, **limits)
-        wrong = _oversized(file.metadata, path.stat().st_size, rows) or _misshapen(file.schema_arrow, kind)
+        wrong = _find_oversized(file.metadata, path.stat().st_size, rows) or _find_misshapen(file.schema_arrow, kind)
         if wrong:
             raise DataError(f"{path} is no table of a run: {wrong}")
-        texts = [name for name in file.schema_arrow.names if _forms(kind).get(name) == "text"]
+        texts = [name for name in file.schema_arrow.names if _list_forms(kind).get(name) == "text"]
         file = pq.ParquetFile(held, metadata=file.metadata, read_dictionary=texts, **limits)
         frame: pd.DataFrame = file.read(use_threads=False).to_pandas(ignore_metadata=True)
     return frame
 
 
-def _forms(kind: str) -> dict[str, str]:
+def _list_forms(kind: str) -> dict[str, str]:
     """What each column of a table holds; a column of no name in it holds numbers."""
     return COLUMNS[kind] | MORE_COLUMNS[kind]
 
 
-def _rows_of(record: Record, kind: str) -> int:
+def _count_rows(record: Record, kind: str) -> int:
     """How many rows a record says that a table has."""
     if kind == "grid":
         return record.selection.probes
@@ -139,7 +139,7 @@ def _rows_of(record: Record, kind: str) -> int:
     return (clips.valid + clips.test + changed) * record.selection.seeds
 
 
-def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
+def _find_oversized(footer: Any, size_bytes: int, rows: int) -> str:
     """What is too much of a Parquet file, by its footer, to be read; empty if nothing is.
 
     Up to twice the rows that the record tells of are read, so that a verdict can count them clip by clip.
@@ -163,7 +163,7 @@ def _oversized(footer: Any, size_bytes: int, rows: int) -> str:
     return ""
 
 
-def _misshapen(schema: Any, kind: str) -> str:
+def _find_misshapen(schema: Any, kind: str) -> str:
     """What is wrong with the columns of a table; empty if nothing is."""
     import pyarrow as pa
 
@@ -172,7 +172,7 @@ def _misshapen(schema: Any, kind: str) -> str:
         return f"column {listing(map(ascii, twice))} twice"
     if absent := [name for name in needed if name not in names]:
         return f"no column {listing(absent)}"
-    forms = _forms(kind)
+    forms = _list_forms(kind)
     numeric: Callable[[Any], bool] = lambda form: pa.types.is_integer(form) or pa.types.is_floating(form)  # noqa: E731
     fits: dict[str, Callable[[Any], bool]] = {
         "text": lambda form: pa.types.is_string(form) or pa.types.is_large_string(form),
@@ -194,11 +194,11 @@ def _misshapen(schema: Any, kind: str) -> str:
     return ""
 
 
-def _unfit(frame: pd.DataFrame, kind: str) -> str:
+def _find_unfit(frame: pd.DataFrame, kind: str) -> str:
     """What is wrong with the values of a table; empty if nothing is. What may be unknown is NaN, or minus infinity."""
     import numpy as np
 
-    forms = _forms(kind)
+    forms = _list_forms(kind)
     for name in frame.columns:
         column, form = frame[name], forms.get(name, "numbers")
         if form != "number" and column.isna().any():
@@ -221,21 +221,21 @@ def _unfit(frame: pd.DataFrame, kind: str) -> str:
     return ""
 
 
-def metric_of(record: Record, name: str) -> tuple[Metric, str] | None:
+def find_metric(record: Record, name: str) -> tuple[Metric, str] | None:
     """The metric behind a score's name, and its view: `clip`, or `group` where outputs are averaged by group.
 
     None where it cannot be made of stored predictions: an ensemble over windows, a metric of a task that is not here.
     """
-    return None if _own_metric(record, name) else _metrics_of(record.task.name, record.selection.stems).get(name)
+    return None if _is_own_metric(record, name) else _find_metrics(record.task.name, record.selection.stems).get(name)
 
 
 @lru_cache(maxsize=16)
-def _metrics_of(task_name: str, stems: tuple[str, ...]) -> dict[str, tuple[Metric, str]]:
+def _find_metrics(task_name: str, stems: tuple[str, ...]) -> dict[str, tuple[Metric, str]]:
     """Metric and view of every score that can be made of stored predictions, by its name. stems: those of the record."""
     try:
-        task = plugins.registered_task(task_name).task
+        task = plugins.find_registered_task(task_name).task
     except UsageError:  # a user's own task: the suite's metrics may still serve, by their names
-        known = {name: metric for name, metric in plugins.metrics().items() if metric.kind != "stems"}
+        known = {name: metric for name, metric in plugins.find_metrics().items() if metric.kind != "stems"}
         known |= {each.name: each for each in (stem_metrics(stems) if stems else ())}
         return {name: (metric, "clip") for name, metric in known.items()}
     first = task.metrics[0]
@@ -243,7 +243,7 @@ def _metrics_of(task_name: str, stems: tuple[str, ...]) -> dict[str, tuple[Metri
     return grouped | {metric.name: (metric, "clip") for metric in task.metrics}
 
 
-def _own_metric(record: Record, name: str) -> bool:
+def _is_own_metric(record: Record, name: str) -> bool:
     """Whether a record says that a metric is of its maker's own file, whatever it is called."""
     sources = record.identity.sources if record.identity else ()
     return any(each.kind == "metric" and each.name == name and not each.shipped for each in sources)
@@ -256,20 +256,20 @@ def read_predictions(
 
     frame: the record's predictions, where they were read already.
     """
-    found = metric_of(stored.record, name)
+    found = find_metric(stored.record, name)
     if found and frame is None:
-        frame = table(stored, "predictions")
+        frame = load_table(stored, "predictions")
     if found is None or frame is None:
         return None
     metric, view = found
     try:
-        return _predicted(frame[frame["split"] == split], metric, view)
+        return _read_predicted(frame[frame["split"] == split], metric, view)
     except (KeyError, IndexError, ValueError, TypeError) as error:
-        path = results.table_path(stored.path, "predictions")
+        path = results.find_table_path(stored.path, "predictions")
         raise DataError(f"{path} has not the predictions of {stored.name}: {error}") from error
 
 
-def _rectangle(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
+def _pad_rows(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
     """Lists of numbers as `(items, longest)` float64, shorter ones filled up with -1 (times of events are not negative).
 
     Raises ValueError where one is so much longer than the others that filling them up takes far more than they hold.
@@ -280,13 +280,13 @@ def _rectangle(rows: Iterable[Sequence[float]]) -> NDArray[Any]:
     longest, held = max(map(len, each), default=0), sum(map(len, each))
     if longest * len(each) > SPARE_VALUES + MOST_TIMES_THE_MEAN * held:
         raise ValueError(f"one of {len(each):,} items has {longest:,} values, and all of them {held:,}")
-    made = np.full((len(each), longest), -1.0)
+    padded = np.full((len(each), longest), -1.0)
     for index, row in enumerate(each):
-        made[index, : len(row)] = row
-    return made
+        padded[index, : len(row)] = row
+    return padded
 
 
-def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
+def _read_predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     import numpy as np
     import torch
 
@@ -299,7 +299,7 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
     answers = metric.kind in ("classes", "tags", "scalars")
     exact = np.array([np.stack(list(part["outputs"])) for part in seeds], dtype=np.float64)
     outputs = torch.from_numpy(exact).float() if answers else torch.from_numpy(exact)
-    truth = torch.from_numpy(_rectangle(first["truth"]))
+    truth = torch.from_numpy(_pad_rows(first["truth"]))
     if answers:
         if metric.kind != "classes" and truth.shape[-1] != outputs.shape[-1]:
             raise ValueError(f"{outputs.shape[-1]} outputs, and the truth has {truth.shape[-1]}")
@@ -308,15 +308,15 @@ def _predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted:
         truth = truth[:, 0].long() if metric.kind == "classes" else truth.float()
     items, groups = list(first["clip"]), list(first["group"])
     if view == "group":
-        from marble_bench.scoring.scores import Answers, by_group
+        from marble_bench.scoring.scores import Answers, average_groups
 
-        made = by_group(Answers({"test": outputs}, {"test": truth}, groups), {"test": groups})
-        outputs, truth, items = made.outputs["test"], made.truth["test"], made.groups
+        averaged = average_groups(Answers({"test": outputs}, {"test": truth}, groups), {"test": groups})
+        outputs, truth, items = averaged.outputs["test"], averaged.truth["test"], averaged.groups
         groups = items
     return Predicted(metric, outputs, truth, items, groups)
 
 
-def alike(answers: Iterable[Predicted]) -> bool:
+def are_alike(answers: Iterable[Predicted]) -> bool:
     """Whether all were scored on the same items with the same truth, so that they can be paired."""
     import torch
 

@@ -17,7 +17,7 @@ import msgspec
 from marble_bench.errors import BenchError, DataError
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.download import digest
-from marble_bench.files.names import folder_name
+from marble_bench.files.names import name_folder
 from marble_bench.records.record import SCHEMA, Digests, Record, to_json
 from marble_bench.records.schema import InvalidRecord, from_json
 
@@ -35,7 +35,7 @@ LARGEST_INTEGER = 1 << 53  # above it, JSON's numbers are not the same everywher
 
 @dataclass(frozen=True)
 class Stored:
-    """A record and its file. digest: of the JSON in the file (`digest_of`)."""
+    """A record and its file. digest: of the JSON in the file (`compute_digest`)."""
 
     path: Path
     record: Record
@@ -51,7 +51,7 @@ def record_path(results: Path, record: Record, variant: str = "") -> Path:
     """`<results>/<model>/<weights digest, 12 hex>/<protocol>/<task>[.<variant>].json`.
 
     variant: what makes a record not comparable (`mini`, `limit20`), so that it never takes a full run's place.
-    Names are escaped (`files.names.folder_name`), so that none is a way out of the folder and no two share a file.
+    Names are escaped (`files.names.name_folder`), so that none is a way out of the folder and no two share a file.
     """
     model = record.model
     return place_of(results, model.name, model.weights_sha256, record.protocol.name, record.task.name, variant)
@@ -59,18 +59,18 @@ def record_path(results: Path, record: Record, variant: str = "") -> Path:
 
 def place_of(results: Path, model: str, weights_sha256: str, protocol: str, task: str, variant: str) -> Path:
     """The path of the record of these names; see `record_path`."""
-    stem = file_stem(task) + (f".{folder_name(variant).replace('%2B', '+')}" if variant else "")
-    return of_model(results, model) / folder_name(weights_sha256[:12]) / folder_name(protocol) / f"{stem}.json"
+    stem = name_file_stem(task) + (f".{name_folder(variant).replace('%2B', '+')}" if variant else "")
+    return find_model_folder(results, model) / name_folder(weights_sha256[:12]) / name_folder(protocol) / f"{stem}.json"
 
 
-def of_model(results: Path, model: str) -> Path:
+def find_model_folder(results: Path, model: str) -> Path:
     """The folder of all records of a model."""
-    return results / folder_name(model)
+    return results / name_folder(model)
 
 
-def file_stem(task: str) -> str:
+def name_file_stem(task: str) -> str:
     """What the file of a task's record begins with: its name, in which a dot is escaped too, for a variant follows one."""
-    return folder_name(task).replace(".", "%2E")
+    return name_folder(task).replace(".", "%2E")
 
 
 def check_writable(folder: Path, what: str = "the results folder", option: str = "--results-dir") -> None:
@@ -83,18 +83,18 @@ def check_writable(folder: Path, what: str = "the results folder", option: str =
         raise BenchError(f"{what} {folder} cannot be written: {error.strerror}; choose {option}") from error
 
 
-def dumps(record: Record) -> str:
+def format_json(record: Record) -> str:
     """A record as text; NaN and infinity are no JSON and raise ValueError."""
     return json.dumps(to_json(record), indent=1, allow_nan=False) + "\n"
 
 
-def digest_of(facts: dict[str, Any]) -> str:
+def compute_digest(facts: dict[str, Any]) -> str:
     """sha256 of a record's JSON without its `digests`: another one than those name means an edit by hand."""
     bare = {key: value for key, value in facts.items() if key != "digests"}
     return hashlib.sha256(json.dumps(bare, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
 
 
-def table_path(path: Path, kind: str) -> Path:
+def find_table_path(path: Path, kind: str) -> Path:
     """The table beside a record's file; kind: `grid` or `predictions`."""
     return path.with_name(f"{path.name.removesuffix('.json')}.{kind}.parquet")
 
@@ -113,23 +113,23 @@ def digest_of_table(path: Path) -> str:
     return digest(path)
 
 
-def differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
+def list_differences(old: Any, new: Any, place: str = "") -> Iterator[str]:
     """Where the JSON of two records differs, a short line each, the volatile parts left out.
 
-    >>> list(differences({"a": [1, {"b": 0.123456789}]}, {"a": [1, {"b": 0.123456788}], "c": {"d": 1}}))
+    >>> list(list_differences({"a": [1, {"b": 0.123456789}]}, {"a": [1, {"b": 0.123456788}], "c": {"d": 1}}))
     ['a[1].b: 0.123456789 -> 0.123456788', 'c: none -> an object of 1']
     """
     if isinstance(old, dict) and isinstance(new, dict):
         for key in sorted(old.keys() | new.keys()):
             if place or key not in VOLATILE:
-                yield from differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
+                yield from list_differences(old.get(key), new.get(key), f"{place}.{key}" if place else key)
     elif isinstance(old, list) and isinstance(new, list) and len(old) == len(new) and any(map(_is_nested, old)):
         for index, pair in enumerate(zip(old, new, strict=True)):
-            yield from differences(*pair, f"{place}[{index}]")
+            yield from list_differences(*pair, f"{place}[{index}]")
     elif old != new:
-        shown = [_brief(old), _brief(new)]
+        shown = [_shorten(old), _shorten(new)]
         if shown[0] == shown[1]:
-            shown = [_brief(old, digits=None), _brief(new, digits=None)]
+            shown = [_shorten(old, digits=None), _shorten(new, digits=None)]
         yield f"{place}: {shown[0]} -> {shown[1]}" if shown[0] != shown[1] else f"{place}: {shown[0]}, not the same"
 
 
@@ -137,7 +137,7 @@ def _is_nested(value: Any) -> bool:
     return isinstance(value, dict | list)
 
 
-def _brief(value: Any, digits: int | None = 4) -> str:
+def _shorten(value: Any, digits: int | None = 4) -> str:
     """A value of a record in some words. digits: of numbers, None for all. Long texts and lists are cut."""
     if isinstance(value, float):
         return repr(value) if digits is None else f"{value:.{digits}g}"
@@ -146,18 +146,18 @@ def _brief(value: Any, digits: int | None = 4) -> str:
     if isinstance(value, list) and (len(value) > BRIEF_LIST or any(map(_is_nested, value))):
         return f"a list of {len(value)}"
     if isinstance(value, list):
-        return f"[{', '.join(_brief(each, digits) for each in value)}]"
+        return f"[{', '.join(_shorten(each, digits) for each in value)}]"
     text = "none" if value is None else str(value)
     return text if len(text) <= BRIEF_TEXT else f"{text[: BRIEF_TEXT - 3]}..."
 
 
-def not_whole(stored: Stored) -> list[str]:
+def find_broken(stored: Stored) -> list[str]:
     """What of a record's three files is not what its digests say, a phrase each."""
     digests = stored.record.digests
     found = ["its JSON was changed by hand"] if digests and digests.record != stored.digest else []
     for kind in TABLES:
         try:
-            held = digest_of_table(table_path(stored.path, kind))
+            held = digest_of_table(find_table_path(stored.path, kind))
         except FileNotFoundError:
             found.append(f"its {kind} table was gone")
             continue
@@ -185,25 +185,25 @@ def save(
     all three are whole.
     """
     tables = {"grid": grid.to_parquet(index=False), "predictions": predictions.to_parquet(index=False)}
-    record = _sealed(record, tables)
+    record = _seal(record, tables)
     if path.is_file() and not overwrite and not _is_spoilt(path, record, say):
         return record, False
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         for kind, content in tables.items():
-            write_whole(table_path(path, kind), content)
-        write_whole(path, dumps(record).encode())
+            write_whole(find_table_path(path, kind), content)
+        write_whole(path, format_json(record).encode())
     except OSError as error:
         raise BenchError(f"the record {path} cannot be written: {error.strerror}") from error
     return record, True
 
 
-def _sealed(record: Record, tables: dict[str, bytes]) -> Record:
+def _seal(record: Record, tables: dict[str, bytes]) -> Record:
     """A record with the digests of its three files. Raises BenchError with the fields if it is not valid."""
     own = {kind: hashlib.sha256(content).hexdigest() for kind, content in tables.items()}
-    made = msgspec.structs.replace(record, digests=Digests(**own, record=digest_of(to_json(record))))
+    sealed = msgspec.structs.replace(record, digests=Digests(**own, record=compute_digest(to_json(record))))
     try:
-        return from_json(loads(dumps(made)))
+        return from_json(parse_json(format_json(sealed)))
     except ValueError as error:
         what = f"{record.model.name} on {record.task.name}"
         raise BenchError(f"the record of {what} is not valid, and nothing was written: {error}") from error
@@ -215,11 +215,11 @@ def _is_spoilt(path: Path, record: Record, say: Callable[[str], None] | None) ->
         old = read(path)
     except DataError as error:
         raise DataError(f"{error}. Nothing was written; delete it, or replace it by --overwrite") from error
-    changed = list(differences(to_json(old.record), to_json(record)))
+    changed = list(list_differences(to_json(old.record), to_json(record)))
     if changed:
         shown = "\n  ".join(changed[:12]) + (f"\n  and {len(changed) - 12} more" if len(changed) > 12 else "")
         raise BenchError(f"{path} holds another result; nothing was written (--overwrite replaces it):\n  {shown}")
-    spoilt = not_whole(old)
+    spoilt = find_broken(old)
     if spoilt and say:
         say(f"{path} was not whole ({'; '.join(spoilt)}): its numbers agree with this run's, so it is written again")
     return bool(spoilt)
@@ -229,7 +229,7 @@ class NotANumber(ValueError):
     """JSON that holds NaN, infinity or a number that no reader has."""
 
 
-def loads(text: str) -> Any:
+def parse_json(text: str) -> Any:
     """JSON as its standard has it, which Python's reader does not ask for.
 
     Raises NotANumber for NaN, infinity and numbers too large; another ValueError for what is no JSON, and for an object
@@ -248,11 +248,11 @@ def loads(text: str) -> Any:
         return value if abs(value) <= LARGEST_INTEGER else refuse(word[:40])
 
     def once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-        made = dict(pairs)
-        if len(made) < len(pairs):
+        fields = dict(pairs)
+        if len(fields) < len(pairs):
             twice = Counter(key for key, _ in pairs).most_common(1)[0][0]
             raise ValueError(f"an object has the key {ascii(twice)[:80]} twice")
-        return made
+        return fields
 
     try:
         return json.loads(text, parse_constant=refuse, parse_float=real, parse_int=integer, object_pairs_hook=once)
@@ -274,7 +274,7 @@ def read_text(path: Path) -> str:
 def read(path: Path) -> Stored:
     """A record from its file, of whatever version. Raises DataError naming the file, and the fields that are wrong."""
     try:
-        facts = loads(read_text(path))
+        facts = parse_json(read_text(path))
     except FileNotFoundError as error:
         raise DataError(f"no record {path}: give the path of its .json (bench results check names all)") from error
     except (ValueError, OSError) as error:
@@ -284,11 +284,11 @@ def read(path: Path) -> Stored:
     if found != SCHEMA:
         raise DataError(f"{path} has schema {found!r}; this version reads {SCHEMA}")
     try:
-        return Stored(path, from_json(facts), digest_of(facts))
+        return Stored(path, from_json(facts), compute_digest(facts))
     except InvalidRecord as error:
         raise DataError(f"{path} is no whole record (bench results check): {error}") from error
 
 
-def paths(results: Path) -> list[Path]:
+def list_paths(results: Path) -> list[Path]:
     """The files of all records below a results folder."""
     return sorted(results.glob("*/*/*/*.json"))

@@ -34,23 +34,23 @@ class InvalidRecord(ValueError):
 def from_json(facts: Any) -> Record:
     """The record of some JSON, of whatever version. Raises InvalidRecord that says of each wrong field what is wrong."""
     try:
-        return _converted(migrate(facts))
+        return _convert(migrate(facts))
     except RecursionError:
         raise InvalidRecord(["the record: its values are nested deeper than any record's"]) from None
 
 
-def _converted(made: Any) -> Record:
+def _convert(facts: Any) -> Record:
     try:
-        return msgspec.convert(made, Record)
+        return msgspec.convert(facts, Record)
     except (
         msgspec.ValidationError,
         UnicodeEncodeError,
     ) as error:  # the second for a key with half a pair of surrogates
-        every = [] if _is_long(made) else _faults(made)
-        raise InvalidRecord(every or [_of_first(error)]) from None
+        every = [] if _is_long(facts) else _find_faults(facts)
+        raise InvalidRecord(every or [_describe_first(error)]) from None
 
 
-def faults(facts: Any) -> list[str]:
+def find_faults(facts: Any) -> list[str]:
     """Where JSON is not of a record's form, a line each: the field and what is wrong with it; none for a record."""
     try:
         from_json(facts)
@@ -59,42 +59,42 @@ def faults(facts: Any) -> list[str]:
     return []
 
 
-def schema() -> dict[str, Any]:
+def build_schema() -> dict[str, Any]:
     """The JSON Schema of a record as it is written today."""
-    made = msgspec.json.schema(Record)
-    parts = made["$defs"]
-    shared = {name: _simple(msgspec.json.schema(rule), {}) for name, rule in _SHARED.items()}
+    generated = msgspec.json.schema(Record)
+    parts = generated["$defs"]
+    shared = {name: _simplify(msgspec.json.schema(rule), {}) for name, rule in _SHARED.items()}
     whole = parts.pop("Record")
     return {
         "$schema": "https://json-schema.org/draft/2020-12/schema",
         "title": "marble-bench record",
-        **{key: value for key, value in _simple(whole, shared).items() if key != "title"},
-        "$defs": {**shared, **{name: _simple(part, shared) for name, part in parts.items()}},
+        **{key: value for key, value in _simplify(whole, shared).items() if key != "title"},
+        "$defs": {**shared, **{name: _simplify(part, shared) for name, part in parts.items()}},
     }
 
 
-def _simple(node: Any, shared: dict[str, Any]) -> Any:
+def _simplify(node: Any, shared: dict[str, Any]) -> Any:
     """A schema with alternatives of simple types as one, and shared rules of texts by reference.
 
     `{"anyOf": [{"type": "number", "minimum": 0}, {"type": "null"}]}` says the same as
     `{"type": ["number", "null"], "minimum": 0}`, and an error by it says which types are right.
     """
     if isinstance(node, list | tuple):
-        return [_simple(each, shared) for each in node]
+        return [_simplify(each, shared) for each in node]
     if not isinstance(node, dict):
         return node
-    made = {key: _simple(value, shared) for key, value in node.items()}
-    if made.get("$comment") in shared:
-        same = shared[made["$comment"]]
-        own = {key: value for key, value in made.items() if value != same.get(key)}
-        return {"$ref": f"#/$defs/{made['$comment']}", **own}
-    options = made.get("anyOf")
+    simplified = {key: _simplify(value, shared) for key, value in node.items()}
+    if simplified.get("$comment") in shared:
+        same = shared[simplified["$comment"]]
+        own = {key: value for key, value in simplified.items() if value != same.get(key)}
+        return {"$ref": f"#/$defs/{simplified['$comment']}", **own}
+    options = simplified.get("anyOf")
     if options and all(isinstance(each.get("type"), str) for each in options):
-        return _joined(made, options)
-    return made
+        return _join_types(simplified, options)
+    return simplified
 
 
-def _joined(made: dict[str, Any], options: list[dict[str, Any]]) -> dict[str, Any]:
+def _join_types(joined: dict[str, Any], options: list[dict[str, Any]]) -> dict[str, Any]:
     """Alternatives of simple types as one schema: each keyword speaks of values of its own type alone."""
     kinds = {each["type"]: {key: value for key, value in each.items() if key != "type"} for each in options}
     if kinds.get("integer") == kinds.get("number"):
@@ -102,10 +102,10 @@ def _joined(made: dict[str, Any], options: list[dict[str, Any]]) -> dict[str, An
     rules: dict[str, Any] = {}
     for more in kinds.values():
         if rules.keys() & more.keys():
-            return made
+            return joined
         rules |= more
     names = list(kinds)
-    rest = {key: value for key, value in made.items() if key != "anyOf"}
+    rest = {key: value for key, value in joined.items() if key != "anyOf"}
     return {"type": names[0] if len(names) == 1 else names, **rules, **rest}
 
 
@@ -120,13 +120,13 @@ def _is_long(facts: Any) -> bool:
     return count > MOST_VALUES
 
 
-def _faults(facts: Any) -> list[str]:
+def _find_faults(facts: Any) -> list[str]:
     """All that the schema has against some JSON, a line each. jsonschema is loaded here alone: valid records need it not."""
-    found = sorted(_validator().iter_errors(facts), key=lambda error: list(map(str, error.path)))
-    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {_words(error)}" for error in found]
+    found = sorted(_build_validator().iter_errors(facts), key=lambda error: list(map(str, error.path)))
+    return [f"{'.'.join(map(str, error.path)) or 'the record'}: {_describe_error(error)}" for error in found]
 
 
-def _words(error: Any) -> str:
+def _describe_error(error: Any) -> str:
     """What is wrong with one value. Of names and texts in the words of their rule, and with nothing of theirs unescaped."""
     rule = {
         "name": f"no name: {RULE}",
@@ -139,7 +139,7 @@ def _words(error: Any) -> str:
     return str(error.message[:160])
 
 
-def _of_first(error: Exception) -> str:
+def _describe_first(error: Exception) -> str:
     """The first fault in msgspec's words: of a long record, and where JSON Schema allows what a record may not have, 3.0 for
     a whole number."""
     what, _, place = str(error).rpartition(" - at `$.")
@@ -151,21 +151,21 @@ def _of_first(error: Exception) -> str:
 
 
 @lru_cache(maxsize=1)
-def _validator() -> Any:
+def _build_validator() -> Any:
     import jsonschema
 
-    return jsonschema.Draft202012Validator(schema())
+    return jsonschema.Draft202012Validator(build_schema())
 
 
 def main() -> None:
     """Write the schema anew."""
-    FILE.write_text(dumps(), encoding="utf-8")
+    FILE.write_text(format_schema(), encoding="utf-8")
     print(f"wrote {FILE}")
 
 
-def dumps() -> str:
+def format_schema() -> str:
     """The text of `record.schema.json`."""
-    return json.dumps(schema(), indent=2) + "\n"
+    return json.dumps(build_schema(), indent=2) + "\n"
 
 
 if __name__ == "__main__":

@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
-from marble_bench.files.names import folder_name
+from marble_bench.files.names import name_folder
 from marble_bench.records import (
     bsseval,
     claims,
@@ -51,10 +51,10 @@ from marble_bench.records import (
 )
 from marble_bench.records.claims import CLOSE
 from marble_bench.records.corpus_facts import Corpora
-from marble_bench.records.record import SCHEMA, Record, mean_and_spread
-from marble_bench.records.record_file import Predicted, Stored, metric_of, read_predictions, table
+from marble_bench.records.record import SCHEMA, Record, compute_mean_and_spread
+from marble_bench.records.record_file import Predicted, Stored, find_metric, load_table, read_predictions
 from marble_bench.records.schema import InvalidRecord, from_json
-from marble_bench.scoring.scores import drop, number, split_of
+from marble_bench.scoring.scores import convert_number, drop, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
 from marble_bench.scoring.targets import Frames
 
@@ -105,31 +105,31 @@ def check(paths: Sequence[Path], corpora: Corpora | None = None, intervals: bool
     corpora: what is at hand of the records' corpora; None for the lists that are shipped.
     intervals: also make those again, which takes the most time and gives no more than a warning.
     """
-    return _verdicts({path: _read(path) for path in paths}, corpora, intervals)
+    return _list_verdicts({path: _read(path) for path in paths}, corpora, intervals)
 
 
-def _verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, intervals: bool) -> list[Verdict]:
+def _list_verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, intervals: bool) -> list[Verdict]:
     """See `check`. read: the records by their files, or the verdict on a file that is none."""
     corpora, answers = corpora or Corpora(), copies.Answers()
     of: dict[Path, list[Verdict]] = {}
     runs: dict[Run, Path] = {}
-    registered = {folder_name(name) for name in plugins.encoders()}
+    registered = {name_folder(name) for name in plugins.find_encoders()}
     for path in sorted(read, key=lambda path: path.absolute().parts[-4:][0] not in registered):
         stored = read[path]
         if isinstance(stored, Verdict):
             of[path] = [stored]
             continue
-        found = _shortened(_questions(stored, corpora, answers, intervals))
+        found = _shorten(_ask_questions(stored, corpora, answers, intervals))
         verdicts = [Verdict(str(path), kind, words) for kind, words in found]
         valid = all(each.is_valid for each in verdicts)
         if not valid:
             answers.invalid.add(path)
-        verdicts += [Verdict(str(path), kind, words) for kind, words in _twice(stored, runs, valid)]
-        of[path] = verdicts or [Verdict(str(path), "ok", _in_order(stored))]
+        verdicts += [Verdict(str(path), kind, words) for kind, words in _check_twice(stored, runs, valid)]
+        of[path] = verdicts or [Verdict(str(path), "ok", _describe_valid(stored))]
     return [verdict for path in read for verdict in of[path]]
 
 
-def _shortened(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
+def _shorten(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     """Kinds and words, each once, of which those of one kind are only counted after the first few."""
     counts: Counter[str] = Counter()
     for kind, words in dict.fromkeys(found):
@@ -139,14 +139,14 @@ def _shortened(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     yield from ((kind, f"and {count - MOST_LINES:,} more") for kind, count in counts.items() if count > MOST_LINES)
 
 
-def _in_order(stored: Stored) -> str:
+def _describe_valid(stored: Stored) -> str:
     """What is said of a record with which nothing is wrong."""
     words = f"{stored.name}: scores made again from the predictions are the same"
-    unmade = [name for name in stored.record.scores if metric_of(stored.record, name) is None]
+    unmade = [name for name in stored.record.scores if find_metric(stored.record, name) is None]
     words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
     words += "; not made again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
     words += "; not made again: oracles, which need the songs" if stored.record.selection.stems else ""
-    strange = claims.unknown(stored.record)
+    strange = claims.list_unknown(stored.record)
     return words + (f"; facts not known here: {listing(strange)}" if strange else "")
 
 
@@ -157,7 +157,7 @@ def _read(path: Path) -> Stored | Verdict:
         return Verdict(str(path), kind, words)
 
     try:
-        facts = results.loads(results.read_text(path))
+        facts = results.parse_json(results.read_text(path))
     except results.NotANumber as error:
         return stop("form", str(error))
     except (ValueError, OSError) as error:
@@ -172,33 +172,35 @@ def _read(path: Path) -> Stored | Verdict:
         words = f"made with {schema[:60]}, this version reads {SCHEMA}"
         return stop("newer schema", words + "; update marble-bench") if newer else stop("no record", words)
     try:
-        return Stored(path, from_json(facts), results.digest_of(facts))
+        return Stored(path, from_json(facts), results.compute_digest(facts))
     except InvalidRecord as error:
         return stop("form", listing(error.faults, most=5))
 
 
-def _questions(stored: Stored, corpora: Corpora, answers: copies.Answers, intervals: bool) -> Iterator[tuple[str, str]]:
+def _ask_questions(
+    stored: Stored, corpora: Corpora, answers: copies.Answers, intervals: bool
+) -> Iterator[tuple[str, str]]:
     """What is asked of a record of the right form. answers: of the records before it."""
     yield from _place(stored)
-    yield from _digests(stored)
-    yield from _ranges(stored.record)
-    yield from claims.disagreements(stored.record)
-    yield from model_claims.disagreements(stored.record)
+    yield from _check_digests(stored)
+    yield from _check_ranges(stored.record)
+    yield from claims.find_disagreements(stored.record)
+    yield from model_claims.find_disagreements(stored.record)
     here = corpora.of(stored.record)
-    yield from origins.disagreements(stored.record, here)
-    if task := here.named.task if here else claims.task_of(stored.record):
-        yield from claims.faults(stored.record, task, here.clips if here else ())
+    yield from origins.find_disagreements(stored.record, here)
+    if task := here.named.task if here else claims.find_task(stored.record):
+        yield from claims.check_faults(stored.record, task, here.clips if here else ())
 
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-        return corpus_facts.disagreements(stored, frame, here) if here else iter(())
+        return corpus_facts.find_disagreements(stored, frame, here) if here else iter(())
 
     asked: list[tuple[str, Callable[[Stored, pd.DataFrame], Iterator[tuple[str, str]]]]] = [
-        ("grid", _grid),
-        ("predictions", partial(_predictions, intervals=intervals)),
-        ("predictions", partial(predictions_facts.disagreements, task=task, thorough=intervals)),
+        ("grid", _check_grid),
+        ("predictions", partial(_check_predictions, intervals=intervals)),
+        ("predictions", partial(predictions_facts.find_disagreements, task=task, thorough=intervals)),
         ("predictions", listed),
-        ("predictions", answers.copied),
-        (bsseval.KIND, _windows),
+        ("predictions", answers.find_copies),
+        (bsseval.KIND, _check_windows),
     ]
     tables: dict[str, pd.DataFrame] = {}
     yield from _read_tables(stored, tables)
@@ -216,33 +218,36 @@ def _read_tables(stored: Stored, tables: dict[str, pd.DataFrame]) -> Iterator[tu
     """Puts the tables beside a record into `tables`, and says which are not there or cannot be read."""
     for kind in (*results.TABLES, bsseval.KIND):
         try:
-            found = table(stored, kind)
+            found = load_table(stored, kind)
         except DataError as error:
             yield "tables", str(error)
             continue
         if found is not None:
             tables[kind] = found
         elif kind != bsseval.KIND:  # a record is whole without BSSEval's windows
-            yield "tables", f"{results.table_path(stored.path, kind).name} is not beside it"
+            yield "tables", f"{results.find_table_path(stored.path, kind).name} is not beside it"
 
 
-def _windows(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    if wrong := bsseval.disagreement(stored, frame):
-        yield "tables", f"{results.table_path(stored.path, bsseval.KIND).name} is not the table of this record: {wrong}"
+def _check_windows(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+    if wrong := bsseval.find_disagreement(stored, frame):
+        yield (
+            "tables",
+            f"{results.find_table_path(stored.path, bsseval.KIND).name} is not the table of this record: {wrong}",
+        )
 
 
 def _place(stored: Stored) -> Iterator[tuple[str, str]]:
     record = stored.record
-    variant, here = claims.variant_of(record), stored.path.absolute().parts[-4:]
+    variant, here = claims.name_variant(record), stored.path.absolute().parts[-4:]
     if variant is None:  # for a reason that this version does not know: its name may be any that is not a full run's
-        stem = results.file_stem(record.task.name)
+        stem = results.name_file_stem(record.task.name)
         variant = stored.path.name.removesuffix(".json").removeprefix(f"{stem}.") or "unknown"
     expected = results.record_path(Path(), record, variant)
     if here != expected.parts:
         yield "misplaced", f"what it says belongs to {expected}"
 
 
-def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
+def _check_digests(stored: Stored) -> Iterator[tuple[str, str]]:
     digests = stored.record.digests
     if not digests:
         yield "no digests", "made before records had digests: an edit cannot be seen"
@@ -250,7 +255,7 @@ def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
     if digests.record != stored.digest:
         yield "edited", "the record was changed after it was written: its digest is another"
     for kind in results.TABLES:
-        path = results.table_path(stored.path, kind)
+        path = results.find_table_path(stored.path, kind)
         try:
             if path.is_file() and results.digest_of_table(path) != getattr(digests, kind):
                 yield "edited", f"{path.name} is not the table that was written: its digest is another"
@@ -260,7 +265,7 @@ def _digests(stored: Stored) -> Iterator[tuple[str, str]]:
             yield "tables", f"{path} cannot be read: {error.strerror}"
 
 
-def _ranges(record: Record) -> Iterator[tuple[str, str]]:
+def _check_ranges(record: Record) -> Iterator[tuple[str, str]]:
     main = list(record.main_scores)
     if len(main) != 1:
         yield "impossible", f"{len(main)} main scores; there is one"
@@ -269,22 +274,28 @@ def _ranges(record: Record) -> Iterator[tuple[str, str]]:
     seeds = record.selection.seeds
     for name, score in record.scores.items():
         values = [score.test, score.valid, score.trivial, *score.per_seed, *score.ci95]
-        yield from claims.out_of_range(name, name, score.unit, values)
+        yield from claims.find_out_of_range(name, name, score.unit, values)
         if len(score.per_seed) != seeds:
             yield "counts", f"{name}: {len(score.per_seed)} scores for {seeds} seeds"
-        mean, std = mean_and_spread(score.per_seed)
+        mean, std = compute_mean_and_spread(score.per_seed)
         if not _close(mean, score.test):
-            yield "scores", f"{name}: test is {_numbers([score.test])}, the mean of its seeds {_numbers([mean])}"
+            yield (
+                "scores",
+                f"{name}: test is {_format_numbers([score.test])}, the mean of its seeds {_format_numbers([mean])}",
+            )
         if not _close(std, score.std):
-            yield "scores", f"{name}: std is {_numbers([score.std])}, the spread of its seeds {_numbers([std])}"
-        yield from claims.no_interval_of(name, score.test, score.ci95)
+            yield (
+                "scores",
+                f"{name}: std is {_format_numbers([score.std])}, the spread of its seeds {_format_numbers([std])}",
+            )
+        yield from claims.explain_no_interval(name, score.test, score.ci95)
         if score.main and score.test is not None and score.trivial is not None:
             below = (score.test < score.trivial) == score.higher_is_better and score.test != score.trivial
             if below:
                 yield "below floor", f"{name}: {score.test:.4g}, a constant answer gets {score.trivial:.4g}"
 
 
-def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     selection = stored.record.selection
     if len(grid) != selection.probes:
         yield "counts", f"{len(grid)} probes in the grid, {selection.probes} in the record"
@@ -293,9 +304,9 @@ def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
             "counts",
             f"{int(grid['diverged'].sum())} probes diverged in the grid, {selection.diverged} in the record",
         )
-    yield from _tried(stored.record, grid)
-    yield from _histories(stored.record, grid)
-    yield from grid_facts.disagreements(stored, grid)
+    yield from _check_tried(stored.record, grid)
+    yield from _check_histories(stored.record, grid)
+    yield from grid_facts.find_disagreements(stored, grid)
     for choice in selection.per_seed:
         same, stem = grid, {"stem": choice.stem} if choice.stem else {}
         places = {"seed": choice.seed, "layer": choice.layer, "best_epoch": choice.epoch, **stem, **choice.axes}
@@ -316,9 +327,9 @@ def _grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
             )
 
 
-def _tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether the grid holds what its protocol tries, on every layer that a full run reads, and nothing twice."""
-    protocol, task, encoder = claims.protocol_of(record), claims.task_of(record), claims.encoder_of(record)
+    protocol, task, encoder = claims.find_protocol(record), claims.find_task(record), claims.find_encoder(record)
     keys = [name for name in grid.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     if grid.duplicated(keys).any():
         yield "counts", "a probe is in the grid twice"
@@ -331,22 +342,25 @@ def _tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     known = {layer.name for layer in encoder.layers} | {"sum"} if encoder else set(grid["layer"])
     if strange := sorted(set(grid["layer"]) - known):
         yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record.model.name}' has not"
-    yield from model_claims.asked_layers(record, list(dict.fromkeys(grid["layer"])))
+    yield from model_claims.check_asked_layers(record, list(dict.fromkeys(grid["layer"])))
     if protocol is None or (task is None and "stem" in grid):
         return
-    for axis, values in claims.axes_of(protocol, task, record.data.mini).items():
+    for axis, values in claims.list_axes(protocol, task, record.data.mini).items():
         found = set(grid[axis]) if axis in grid else set()
         if found != set(values):
-            yield "counts", f"the grid has {axis} {_some(found)}, and '{protocol.name}' tries {_some(values)}"
+            yield (
+                "counts",
+                f"the grid has {axis} {_format_some(found)}, and '{protocol.name}' tries {_format_some(values)}",
+            )
 
 
-def _some(values: Iterable[Any]) -> str:
+def _format_some(values: Iterable[Any]) -> str:
     return listing([f"{value:g}" for value in sorted(values)], most=6) or "of none"
 
 
-def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether each probe's score is the best of its own history, where both are of the same metric."""
-    task, protocol = claims.task_of(record), claims.protocol_of(record)
+    task, protocol = claims.find_task(record), claims.find_protocol(record)
     by_loss = task is None or isinstance(task.target, Frames)  # trained by their loss, chosen by what is decoded
     if "history" not in grid or by_loss or protocol is None or protocol.validate_steps:
         return
@@ -362,7 +376,7 @@ def _histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
             return
 
 
-def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterator[tuple[str, str]]:
+def _check_predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterator[tuple[str, str]]:
     record = stored.record
     seeds = record.selection.seeds
     for split in ("valid", "test"):
@@ -373,43 +387,46 @@ def _predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> Iterat
                 "counts",
                 f"{len(rows)} predictions of {clips} {split} clips, the record has {expected} clips and {seeds} seeds",
             )
-    yield from _items(record, frame)
-    yield from _perturbed(stored, frame)
+    yield from _check_items(record, frame)
+    yield from _check_perturbed(stored, frame)
     for name, score in record.scores.items():
         found = read_predictions(stored, name, frame=frame)
         if found is not None:
             yield from _score(name, record, found, intervals)
             chosen = read_predictions(stored, name, "valid", frame)
-            valid = mean_and_spread(_scored(chosen))[0] if chosen else score.valid
+            valid = compute_mean_and_spread(_compute_scores(chosen))[0] if chosen else score.valid
             if not _close(valid, score.valid):
-                told, made = _numbers([score.valid]), _numbers([valid])
-                yield "scores", f"{name}: valid is {told} in the record, {made} by its predictions"
-        elif metric_of(record, name) or score.main:
+                recorded, computed = _format_numbers([score.valid]), _format_numbers([valid])
+                yield "scores", f"{name}: valid is {recorded} in the record, {computed} by its predictions"
+        elif find_metric(record, name) or score.main:
             yield "not recomputed", f"{name} cannot be made again from what is stored"
 
 
 def _score(name: str, record: Record, found: Predicted, intervals: bool) -> Iterator[tuple[str, str]]:
     """Whether a score on test, its interval and that of a constant answer are what the predictions give."""
     score = record.scores[name]
-    again = _scored(found)
+    again = _compute_scores(found)
     if not all(_close(*pair) for pair in zip_longest(again, score.per_seed)):
-        yield "scores", f"{name}: {_numbers(score.per_seed)} in the record, {_numbers(again)} by its predictions"
+        yield (
+            "scores",
+            f"{name}: {_format_numbers(score.per_seed)} in the record, {_format_numbers(again)} by its predictions",
+        )
     elif intervals:
         bounds = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-        yield from _interval(name, score.ci95, [number(bound) for bound in bounds], record)
-    told, width = score.trivial, found.outputs.shape[-1]
-    if told is not None and not claims.trivial_is_possible(found.metric, width, found.truth, told):
-        yield "scores", f"{name}: trivial is {told:.6g} in the record, and no constant answer gets it on these clips"
+        yield from _check_interval(name, score.ci95, [convert_number(bound) for bound in bounds], record)
+    trivial, width = score.trivial, found.outputs.shape[-1]
+    if trivial is not None and not claims.is_trivial_possible(found.metric, width, found.truth, trivial):
+        yield "scores", f"{name}: trivial is {trivial:.6g} in the record, and no constant answer gets it on these clips"
 
 
-def _interval(
-    what: str, told: Sequence[float | None], made: Sequence[float | None], record: Record
+def _check_interval(
+    what: str, recorded: Sequence[float | None], computed: Sequence[float | None], record: Record
 ) -> Iterator[tuple[str, str]]:
     """Whether an interval is that of the predictions: a warning where another version, or other draws of clips, made it."""
-    if all(_close(*pair, 1e-4) for pair in zip(told, made, strict=True)):
+    if all(_close(*pair, 1e-4) for pair in zip(recorded, computed, strict=True)):
         return
-    words = f"{what} {_numbers(told)} in the record, {_numbers(made)} with this version"
-    known = [bound for bound in (*told, *made) if bound is not None]
+    words = f"{what} {_format_numbers(recorded)} in the record, {_format_numbers(computed)} with this version"
+    known = [bound for bound in (*recorded, *computed) if bound is not None]
     if len(known) < 4:
         widths = math.inf if versions.is_this(record) else 0.0
     else:
@@ -420,7 +437,7 @@ def _interval(
         yield "interval", words
 
 
-def _items(record: Record, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_items(record: Record, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether every seed answered the same clips, once each, with one truth; and no clip is in two splits."""
     plain = frame[frame["split"].isin(("valid", "test"))]
     if set(plain["seed"]) != set(range(record.selection.seeds)):
@@ -435,19 +452,19 @@ def _items(record: Record, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
             yield "counts", f"the {column} of a clip differs from seed to seed"
 
 
-def _scored(found: Predicted) -> list[float | None]:
+def _compute_scores(found: Predicted) -> list[float | None]:
     """Each seed's score of stored answers; None where there is none."""
-    return [number(value) for value in found.metric.compute(found.outputs, found.truth).tolist()]
+    return [convert_number(value) for value in found.metric.compute(found.outputs, found.truth).tolist()]
 
 
-def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
+def _check_perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
     """Whether what a record says of changed clips is what its predictions give."""
     record = stored.record
     seeds, clips = len(record.selection.per_seed), record.data.clips.test
-    told = record.perturbations
-    for split in sorted(set(frame["split"]) - {"valid", "test"} - {split_of(name) for name in told}):
+    perturbations = record.perturbations
+    for split in sorted(set(frame["split"]) - {"valid", "test"} - {split_of(name) for name in perturbations}):
         yield "counts", f"predictions of '{split}', of which the record says nothing"
-    for name, found in told.items():
+    for name, found in perturbations.items():
         rows = frame[frame["split"] == split_of(name)]
         if rows["clip"].nunique() != found.clips or len(rows) != found.clips * seeds:
             yield "counts", f"{name}: {len(rows)} predictions, the record has {found.clips} clips and {seeds} seeds"
@@ -460,20 +477,20 @@ def _perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]
             if after is None or before is None:
                 yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
                 continue
-            kept = [before.items.index(item) for item in after.items]
-            unchanged, changed = (before.outputs[:, kept], before.truth[kept]), (after.outputs, after.truth)
+            places = [before.items.index(item) for item in after.items]
+            unchanged, changed = (before.outputs[:, places], before.truth[places]), (after.outputs, after.truth)
             again = drop(after.metric, unchanged, changed, after.groups)
             pairs = [(again[key], getattr(score, key)) for key in ("test", "clean", "drop")]
             pairs += list(zip(again["per_seed"], score.per_seed, strict=False))
             if len(again["per_seed"]) != len(score.per_seed) or not all(_close(*pair) for pair in pairs):
                 yield (
                     "scores",
-                    f"{name}: {metric} {_numbers([score.test])}, drop {_numbers([score.drop])} in the record, "
-                    f"{_numbers([again['test']])} and {_numbers([again['drop']])} by its predictions",
+                    f"{name}: {metric} {_format_numbers([score.test])}, drop {_format_numbers([score.drop])} in the record, "
+                    f"{_format_numbers([again['test']])} and {_format_numbers([again['drop']])} by its predictions",
                 )
                 continue
             bounds = score.drop_ci95 or again["drop_ci95"]  # a record made before drops had one has none
-            yield from _interval(f"{name}: {metric} drop", bounds, again["drop_ci95"], record)
+            yield from _check_interval(f"{name}: {metric} drop", bounds, again["drop_ci95"], record)
 
 
 def _close(one: float | None, other: float | None, apart: float = CLOSE) -> bool:
@@ -482,11 +499,11 @@ def _close(one: float | None, other: float | None, apart: float = CLOSE) -> bool
     return abs(one - other) <= apart * max(1, abs(one))
 
 
-def _numbers(values: Iterable[float | None]) -> str:
+def _format_numbers(values: Iterable[float | None]) -> str:
     return ", ".join("none" if value is None else f"{value:.6g}" for value in values)
 
 
-def _twice(stored: Stored, runs: dict[Run, Path], valid: bool) -> Iterator[tuple[str, str]]:
+def _check_twice(stored: Stored, runs: dict[Run, Path], valid: bool) -> Iterator[tuple[str, str]]:
     """Whether a run was met before, in a valid record."""
     record = stored.record
     run = (
@@ -524,7 +541,7 @@ def keep_valid(paths: Sequence[Path], placed: bool = True) -> ValidRecords:
     """
     read = {path: _read(path) for path in paths}
     invalid: dict[str, Verdict] = {}
-    for verdict in _verdicts(read, None, intervals=False):
+    for verdict in _list_verdicts(read, None, intervals=False):
         if not verdict.is_valid and (placed or verdict.kind != "misplaced"):
             invalid.setdefault(verdict.path, verdict)
     valid = [each for each in read.values() if isinstance(each, Stored) and str(each.path) not in invalid]

@@ -13,48 +13,48 @@ from marble_bench.errors import DataError, listing
 from marble_bench.features.jobs import Cost
 from marble_bench.records.comparable import BROUGHT, BROUGHT_FACTS
 from marble_bench.runs.config import DataConfig, FeatureConfig, RunConfig
-from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs, cost_of
+from marble_bench.runs.inputs import Coverage, FeatureSource, Inputs, describe_cost
 
 
-def brought_features(config: RunConfig) -> Inputs:
+def read_brought_features(config: RunConfig) -> Inputs:
     """The clips of the task's list that features were brought for, with these."""
     from marble_bench.features import external
 
     place = config.features.brought
     assert place is not None
-    clips, mini, unlisted = _listed(config.data)
+    clips, mini, unlisted = _list_clips(config.data)
     brought = external.read_brought(place, [clip.id for clip in clips])
-    missing = _not_brought(clips, brought.tracks, place, config.data.allow_missing)
+    missing = _find_not_brought(clips, brought.tracks, place, config.data.allow_missing)
     clips = [clip for clip in clips if clip.id in brought.tracks]
     features = external.stack_tracks(brought.tracks, brought.names, [clip.id for clip in clips])
     widths = [layer.shape[1] for layer in features.layers]
     inner = tuple(range(1, len(brought.names)))
     summed = len(inner) > 1 and len(set(widths[1:])) == 1
     nbytes = sum(layer.nbytes for layer in features.layers)
-    model = _brought_facts(config.features, external.digest_of(brought.tracks), widths)
+    model = _list_model_facts(config.features, external.digest_of(brought.tracks), widths)
     return Inputs(
         examples=Examples.of_clips(clips),
         features=features,
-        source=FeatureSource(model, cost_of(Cost(feature_bytes=nbytes)), unnamed=not brought.named),
+        source=FeatureSource(model, describe_cost(Cost(feature_bytes=nbytes)), unnamed=not brought.named),
         coverage=Coverage(mini, missing, unlisted=unlisted),
         summable=inner if summed else (),
-        warnings=[brought.describe(), *_other_windows(clips, brought.tracks, config.task.window)],
+        warnings=[brought.describe(), *_find_other_windows(clips, brought.tracks, config.task.window)],
     )
 
 
-def _listed(data: DataConfig) -> tuple[list[Clip], bool, int]:
+def _list_clips(data: DataConfig) -> tuple[list[Clip], bool, int]:
     """The clips of the task's list, whether they are a miniature's, and how many published ones it does not list."""
     root, unlisted = data.folder(), 0
     mini = corpus.is_mini(root)
     if root is not None and mini:
-        clips = list(corpus.on_disk(data.named, root).clips)
+        clips = list(corpus.find_on_disk(data.named, root).clips)
     else:
-        clips = corpus.listed(data.named, root)
+        clips = corpus.list_clips(data.named, root)
         unlisted = corpus.count_unlisted(data.named, clips, data.allow_missing)
-    return corpus.limited(clips, data.limit) if data.limit else clips, mini, unlisted
+    return corpus.limit_clips(clips, data.limit) if data.limit else clips, mini, unlisted
 
 
-def _not_brought(clips: Sequence[Clip], found: Collection[str], place: Path, allowed: bool) -> list[str]:
+def _find_not_brought(clips: Sequence[Clip], found: Collection[str], place: Path, allowed: bool) -> list[str]:
     """The clips without features. Raises DataError naming them unless the user allows it."""
     missing = [clip.id for clip in clips if clip.id not in found]
     if missing and not allowed:
@@ -65,7 +65,7 @@ def _not_brought(clips: Sequence[Clip], found: Collection[str], place: Path, all
     return missing
 
 
-def _brought_facts(ours: FeatureConfig, digest: str, widths: Sequence[int]) -> dict[str, Any]:
+def _list_model_facts(ours: FeatureConfig, digest: str, widths: Sequence[int]) -> dict[str, Any]:
     """What a record says of the model of features that were brought."""
     assert ours.brought is not None
     return {
@@ -78,14 +78,14 @@ def _brought_facts(ours: FeatureConfig, digest: str, widths: Sequence[int]) -> d
     }
 
 
-def _other_windows(clips: Sequence[Clip], found: dict[str, list[Any]], window: Window) -> list[str]:
+def _find_other_windows(clips: Sequence[Clip], found: dict[str, list[Any]], window: Window) -> list[str]:
     """A warning where clips have more or fewer windows than the task cuts, as far as that is known without their audio."""
-    from marble_bench.features.pooled import rows_of
+    from marble_bench.features.pooled import count_rows
 
     apart = []
     for clip in clips:
         length_s = window.first_s if clip.duration_s is None else clip.duration_s
-        wanted = 1 if window.length_s is None else None if length_s is None else rows_of(length_s, window)
+        wanted = 1 if window.length_s is None else None if length_s is None else count_rows(length_s, window)
         has = len(found[clip.id][0])
         if wanted is not None and has != wanted:
             apart.append((clip.id, has, wanted))

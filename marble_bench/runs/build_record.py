@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import msgspec
 
 from marble_bench import _version
-from marble_bench.core.keys import task_hash
+from marble_bench.core.keys import hash_task
 from marble_bench.core.task import Task
 from marble_bench.errors import BenchError
 from marble_bench.records.record import (
@@ -34,9 +34,9 @@ from marble_bench.records.record import (
     Versioned,
 )
 from marble_bench.runs import identity
-from marble_bench.runs.config import RunConfig, departures_of
+from marble_bench.runs.config import RunConfig, find_departures
 from marble_bench.runs.inputs import Inputs
-from marble_bench.scoring.scores import number
+from marble_bench.scoring.scores import convert_number
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -63,28 +63,30 @@ def build(
     of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. warnings: what is odd
     about features or labels. few_shot, perturbations: as the record has them, where they were asked for.
     """
-    departures = departures_of(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
-    why_not, named, protocol = departures.reasons(), config.data.named, config.probes.protocol
+    departures = find_departures(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
+    why_not, named, protocol = departures.list_reasons(), config.data.named, config.probes.protocol
     return Record(
         schema=SCHEMA,
-        suite=_suite(),
+        suite=_build_suite(),
         protocol=Versioned(name=protocol.name, version=protocol.version, hash=protocol.hash),
-        model=_part(inputs.source.model, Model),
-        task=Versioned(name=named.name, version=named.task.version, hash=task_hash(named)),
-        data=_data(named.task, inputs, warnings),
-        selection=_selection(named.task, fitted, _choices(chosen, inputs.features.names, of_choices)),
-        scores=_part(scores, dict[str, Score]),
-        cost=_part({**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": peak_memory_mb()}, Cost),
-        environment=_environment(config),
-        identity=_part(identity.record_facts(inputs, config, departures.variant()), Identity),
+        model=_build_part(inputs.source.model, Model),
+        task=Versioned(name=named.name, version=named.task.version, hash=hash_task(named)),
+        data=_build_data(named.task, inputs, warnings),
+        selection=_build_selection(named.task, fitted, _build_choices(chosen, inputs.features.names, of_choices)),
+        scores=_build_part(scores, dict[str, Score]),
+        cost=_build_part(
+            {**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": measure_peak_memory_mb()}, Cost
+        ),
+        environment=_build_environment(config),
+        identity=_build_part(identity.record_facts(inputs, config, departures.variant()), Identity),
         comparable=not why_not,
         why_not=tuple(why_not),
-        few_shot=_part(few_shot, tuple[FewShotPoint, ...]),
-        perturbations=_part(perturbations or {}, dict[str, Perturbation]),
+        few_shot=_build_part(few_shot, tuple[FewShotPoint, ...]),
+        perturbations=_build_part(perturbations or {}, dict[str, Perturbation]),
     )
 
 
-def _part(facts: Any, kind: type[Made]) -> Made:
+def _build_part(facts: Any, kind: type[Made]) -> Made:
     """A part of the record. Raises BenchError with the field if a run found what no record can hold."""
     try:
         return msgspec.convert(facts, kind)
@@ -92,22 +94,22 @@ def _part(facts: Any, kind: type[Made]) -> Made:
         raise BenchError(f"this run cannot be written as a record: {error}") from error
 
 
-def _data(task: Task, inputs: Inputs, warnings: Sequence[str]) -> Data:
+def _build_data(task: Task, inputs: Inputs, warnings: Sequence[str]) -> Data:
     """Which clips were used and which were not."""
     found, coverage = inputs.examples, inputs.coverage
     return Data(
         corpus=task.corpus.name,
         fingerprint=found.fingerprint(),
-        clips=_part(found.counts(), SplitCounts),
+        clips=_build_part(found.counts(), SplitCounts),
         missing=tuple(coverage.missing),
         absent=coverage.absent,
-        faults=_part(coverage.faults, tuple[KnownFault, ...]),
+        faults=_build_part(coverage.faults, tuple[KnownFault, ...]),
         mini=coverage.mini,
         marks=tuple(warnings),
     )
 
 
-def _selection(task: Task, fitted: Sequence[TrainedProbe], choices: tuple[Choice, ...]) -> Selection:
+def _build_selection(task: Task, fitted: Sequence[TrainedProbe], choices: tuple[Choice, ...]) -> Selection:
     """How validation chose among all probes."""
     return Selection(
         split="valid",
@@ -118,26 +120,26 @@ def _selection(task: Task, fitted: Sequence[TrainedProbe], choices: tuple[Choice
     )
 
 
-def _choices(
+def _build_choices(
     chosen: Sequence[TrainedProbe], names: Sequence[str], of_choices: Sequence[dict[str, Any]]
 ) -> tuple[Choice, ...]:
     """What validation chose, a probe for each seed, or for each seed and stem. names: of the layers."""
     return tuple(
         Choice(
             seed=one.probe.seed,
-            layer=_layer_name(one, names),
+            layer=_name_layer(one, names),
             learning_rate=one.probe.learning_rate,
             weight_decay=one.probe.weight_decay,
             epoch=one.best_epoch,
-            valid=number(one.valid),  # none where no validation song has the stem
-            **_more_axes(one),
+            valid=convert_number(one.valid),  # none where no validation song has the stem
+            **_list_more_axes(one),
             **(of_choices[index] if of_choices else {}),
         )
         for index, one in enumerate(chosen)
     )
 
 
-def _environment(config: RunConfig) -> Environment:
+def _build_environment(config: RunConfig) -> Environment:
     return Environment(
         python=platform.python_version(),
         torch=version("torch"),
@@ -148,39 +150,40 @@ def _environment(config: RunConfig) -> Environment:
     )
 
 
-def _suite() -> Suite:
+def _build_suite() -> Suite:
     commit, dirty = _version.commit()
     return Suite(version=_version.version(), git=commit, dirty=dirty)
 
 
-def peak_memory_mb() -> float:
+def measure_peak_memory_mb() -> float:
     """The process's largest resident size so far."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / (1e6 if sys.platform == "darwin" else 1e3), 1)  # bytes there, kilobytes elsewhere
 
 
-def _layer_name(one: TrainedProbe, names: Sequence[str]) -> str:
+def _name_layer(one: TrainedProbe, names: Sequence[str]) -> str:
     return "sum" if one.probe.layer is None else names[one.probe.layer]
 
 
-def _more_axes(one: TrainedProbe) -> dict[str, Any]:
+def _list_more_axes(one: TrainedProbe) -> dict[str, Any]:
     """The probe's place on axes that only some protocols have."""
     values = {name: getattr(one.probe, name) for name in ("hidden", "batch_size", "dropout", "standardize")}
     return {name: value for name, value in values.items() if value is not None}
 
 
-def grid_table(fitted: Sequence[TrainedProbe], names: Sequence[str]) -> pd.DataFrame:
+def build_grid_table(fitted: Sequence[TrainedProbe], names: Sequence[str]) -> pd.DataFrame:
     """Every probe of the grid: a row each."""
     import pandas as pd
 
     return pd.DataFrame(
         {
-            "layer": [_layer_name(one, names) for one in fitted],
+            "layer": [_name_layer(one, names) for one in fitted],
             "learning_rate": [one.probe.learning_rate for one in fitted],
             "weight_decay": [one.probe.weight_decay for one in fitted],
             "seed": [one.probe.seed for one in fitted],
             **{
-                name: [getattr(one.probe, name) for one in fitted] for name in (_more_axes(fitted[0]) if fitted else ())
+                name: [getattr(one.probe, name) for one in fitted]
+                for name in (_list_more_axes(fitted[0]) if fitted else ())
             },
             "valid": [one.valid for one in fitted],
             "best_epoch": [one.best_epoch for one in fitted],

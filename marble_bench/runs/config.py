@@ -15,7 +15,7 @@ from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Task
 from marble_bench.data import corpus
 from marble_bench.errors import UsageError
-from marble_bench.files.cache import data_dir
+from marble_bench.files.cache import find_data_dir
 from marble_bench.files.names import RULE, is_name
 from marble_bench.records.comparable import Departures
 from marble_bench.records.record import Record
@@ -39,7 +39,7 @@ class DataConfig:
 
     def folder(self) -> Path | None:
         """The corpus's folder, the miniature's made now if need be. None where none is needed."""
-        return corpus.folder(self.named.task.corpus, self.cache, self.mini, self.root)
+        return corpus.find_folder(self.named.task.corpus, self.cache, self.mini, self.root)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,34 +160,34 @@ def list_pairs(
         raise UsageError(f"--{'features' if features else 'weights'} are of one model: give --model once")
     if features and weights:
         raise UsageError("--features and --weights exclude each other: features need no weights")
-    names = [name for each in tasks for name in (plugins.task_names() if each == "all" else [each])]
+    names = [name for each in tasks for name in (plugins.list_task_names() if each == "all" else [each])]
     found = [plugins.find_task(name) for name in dict.fromkeys(names)]
     encoders: list[tuple[str, Encoder | None]] = []
     if features:
-        encoders.append((_safe(models[0] if models else features.stem), None))
+        encoders.append((_make_safe(models[0] if models else features.stem), None))
     else:
         known = [plugins.find_encoder(name) for name in dict.fromkeys(models)]
         encoders += [(encoder.name, encoder) for encoder in known]
     return [(name, encoder, each) for name, encoder in encoders for each in found]
 
 
-def _safe(name: str) -> str:
+def _make_safe(name: str) -> str:
     """A model's name as a record can carry it."""
     if not is_name(name):
         raise UsageError(f"--model {name!r} cannot name a model in a record: give {RULE}")
-    if name in plugins.encoders():
+    if name in plugins.find_encoders():
         raise UsageError(f"--model {name} is an encoder of the suite: give your features a name of their own")
     return name
 
 
-def corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
+def find_corpus_root(named: Named, cache: Path, option: Path | None, features: Path | None) -> Path | None:
     """The corpus's folder. None where features are brought and no folder is there: a shipped list then has the labels."""
     asked = named.task.corpus
-    root = data_dir(asked.name, cache, option, asked.beside)
+    root = find_data_dir(asked.name, cache, option, asked.beside)
     return None if features and option is None and not root.is_dir() else root
 
 
-def departures_of(config: RunConfig, mini: bool, missing: int, unnamed: bool = False) -> Departures:
+def find_departures(config: RunConfig, mini: bool, missing: int, unnamed: bool = False) -> Departures:
     """What sets a run apart. mini, missing: whether its corpus is a miniature, and how many published clips it lacks."""
     return Departures(
         mini=mini,
@@ -204,6 +204,6 @@ def departures_of(config: RunConfig, mini: bool, missing: int, unnamed: bool = F
     )
 
 
-def offline_asked() -> bool:
+def is_offline_asked() -> bool:
     """Whether `HF_HUB_OFFLINE` says to fetch nothing."""
     return os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE")

@@ -50,13 +50,13 @@ class Scale:
         mean, deviation = self.by_part.get(part.name, (0.0, 1.0))
         return part.spread((labels - mean) / deviation if part.name in self.by_part else labels)
 
-    def denormalize(self, part: LabelPart, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
+    def undo_normalization(self, part: LabelPart, outputs: NDArray[np.float32]) -> NDArray[np.float32]:
         """Outputs of a part in the unit of its labels."""
         mean, deviation = self.by_part.get(part.name, (0.0, 1.0))
         return outputs * deviation + mean if part.name in self.by_part else outputs
 
 
-def frameset(target: Frames, frames: StoredFrames, annotated: Sequence[Any], scale: Scale) -> Frameset:
+def make_frameset(target: Frames, frames: StoredFrames, annotated: Sequence[Any], scale: Scale) -> Frameset:
     """Some clips as the trainer reads them. annotated: their targets. What labels a clip has is encoded once."""
     from marble_bench.probes.framewise import Frameset
 
@@ -64,17 +64,17 @@ def frameset(target: Frames, frames: StoredFrames, annotated: Sequence[Any], sca
 
     def labelled(layer: int, item: int) -> NDArray[np.float32]:
         if item not in encoded:
-            encoded[item] = list(map(_encoded, target.parts, annotated[item]))
-        return labels(target, encoded[item], frames.length(layer, item), frames.rates[layer], scale)
+            encoded[item] = list(map(_encode_annotation, target.parts, annotated[item]))
+        return align_labels(target, encoded[item], frames.length(layer, item), frames.rates[layer], scale)
 
     return Frameset(frames, labelled)
 
 
-def _encoded(part: Part, annotation: Any) -> Any:
+def _encode_annotation(part: Part, annotation: Any) -> Any:
     return annotation if annotation is None or isinstance(part, MomentPart) else part.encode(annotation, "")
 
 
-def labels(
+def align_labels(
     target: Frames, encoded: Sequence[Any], frames: int, rate_hz: float, scale: Scale | None = None
 ) -> NDArray[np.float32]:
     """`(frames, columns)` at `rate_hz`; NaN where a frame has no label, or a part is not annotated.
@@ -83,27 +83,27 @@ def labels(
     """
     import numpy as np
 
-    made = np.full((frames, sum(part.columns for part in target.parts)), np.nan, np.float32)
+    rows = np.full((frames, sum(part.columns for part in target.parts)), np.nan, np.float32)
     column = 0
     for part, own in zip(target.parts, encoded, strict=True):
         if own is not None:
-            made[:, column : column + part.columns] = (
-                part.at_frames(own, frames, rate_hz)
+            rows[:, column : column + part.columns] = (
+                part.mark_frames(own, frames, rate_hz)
                 if isinstance(part, MomentPart)
-                else (scale or Scale()).normalize(part, _nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
+                else (scale or Scale()).normalize(part, _take_nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
             )
         column += part.columns
-    return made
+    return rows
 
 
-def _nearest(rows: NDArray[Any], frames: int, to_hz: float, from_hz: float) -> NDArray[Any]:
+def _take_nearest(rows: NDArray[Any], frames: int, to_hz: float, from_hz: float) -> NDArray[Any]:
     """`(rows, ...)` at one rate -> `(frames, ...)` at another, each the nearest in time; NaN behind the last."""
     import numpy as np
 
     at = np.floor(np.arange(frames) / to_hz * from_hz + 0.5).astype(int)
-    made = np.full((frames, *rows.shape[1:]), np.nan, rows.dtype)
-    made[at < len(rows)] = rows[at[at < len(rows)]]
-    return made
+    taken = np.full((frames, *rows.shape[1:]), np.nan, rows.dtype)
+    taken[at < len(rows)] = rows[at[at < len(rows)]]
+    return taken
 
 
 @dataclass(frozen=True)
@@ -128,15 +128,15 @@ class Decoder:
         parts: int | None = None,
     ) -> list[list[list[Found]]]:
         """By setting, probe and clip what is found. All probes read one layer. parts: how many, the first; None: all."""
-        made: list[list[list[Found]]] = [[[] for _ in fitted] for _ in settings]
+        decoded: list[list[list[Found]]] = [[[] for _ in fitted] for _ in settings]
         decode = self.target.decode or frame_answers.decode
-        for rate_hz, held in self._batches(fitted, split, parts):
-            for of_setting, setting in zip(made, settings, strict=True):
+        for rate_hz, held in self._make_batches(fitted, split, parts):
+            for of_setting, setting in zip(decoded, settings, strict=True):
                 for place, found in enumerate(decode(held, rate_hz, setting)):
                     of_setting[place % len(fitted)].append(found)
-        return made
+        return decoded
 
-    def _batches(
+    def _make_batches(
         self, fitted: Sequence[TrainedProbe], split: Frameset, parts: int | None
     ) -> Iterator[tuple[float, list[Activations]]]:
         """Activations clip by clip, and within it probe by probe, at a rate; as many clips at once as may be held."""
@@ -146,8 +146,8 @@ class Decoder:
         rate_hz = split.features.rates[layer]
         held: list[Activations] = []
         held_bytes = 0
-        for clip, outputs in framewise.activations(fitted, split, self.recipe, self.device):
-            own = [self._activations(each, rate_hz, split, clip, parts) for each in outputs]
+        for clip, outputs in framewise.compute_activations(fitted, split, self.recipe, self.device):
+            own = [self._select_activations(each, rate_hz, split, clip, parts) for each in outputs]
             held += own
             held_bytes += sum(values.nbytes for each in own for values in each.values())
             if held_bytes >= HELD_BYTES:
@@ -156,7 +156,7 @@ class Decoder:
         if held:
             yield self.target.rate_hz or rate_hz, held
 
-    def _activations(
+    def _select_activations(
         self, outputs: NDArray[np.float32], rate_hz: float, split: Frameset, clip: int, parts: int | None
     ) -> Activations:
         """One probe's activations of a clip by part, at the target's rate; copied, so that the outputs can go."""
@@ -165,13 +165,15 @@ class Decoder:
         features, own_hz, first = split.features, self.target.rate_hz, 0
         if own_hz is not None:
             assert isinstance(features, StoredFrames)
-            there = np.arange(self.target.labels_in(features.lengths_s[clip]))
+            there = np.arange(self.target.count_labels(features.lengths_s[clip]))
             at = np.floor(there / own_hz * rate_hz + 0.5).astype(int)
             outputs = outputs[np.minimum(at, len(outputs) - 1)]
         found = {}
         for part in self.target.parts[:parts]:
             columns = outputs[:, first : first + part.width]
-            found[part.name] = columns.copy() if isinstance(part, MomentPart) else self.scale.denormalize(part, columns)
+            found[part.name] = (
+                columns.copy() if isinstance(part, MomentPart) else self.scale.undo_normalization(part, columns)
+            )
             first += part.width
         return found
 
@@ -184,12 +186,12 @@ class Decoder:
         chosen = []
         for place in range(len(fitted)):
             scores = [score(main, measure, of_setting[place], targets) for of_setting in every]
-            best = scores.index(max(scores, key=_known))
+            best = scores.index(max(scores, key=_require_known))
             chosen.append((scores[best], self.settings[best]))
         return chosen
 
 
-def _known(value: float) -> float:
+def _require_known(value: float) -> float:
     return value if value == value else float("-inf")
 
 
@@ -208,11 +210,11 @@ def score(metric: Metric, measure: Measure, found: Sequence[Found], targets: Seq
 
 def to_columns(target: Frames, found: Sequence[Found]) -> dict[str, list[list[float]]]:
     """Columns of a table of predictions: of each part what was found in each clip, as a list of numbers."""
-    return {target.column(part): [_numbers(part, each[part.name]) for each in found] for part in target.parts}
+    return {target.column(part): [_list_numbers(part, each[part.name]) for each in found] for part in target.parts}
 
 
-def _numbers(part: Part, found: NDArray[Any]) -> list[float]:
+def _list_numbers(part: Part, found: NDArray[Any]) -> list[float]:
     numbers: list[float] = (
-        (found if isinstance(part, MomentPart) else frame_answers.decided(part, found)).reshape(-1).tolist()
+        (found if isinstance(part, MomentPart) else frame_answers.decide(part, found)).reshape(-1).tolist()
     )
     return numbers

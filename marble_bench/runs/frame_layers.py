@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.protocol import Protocol
 from marble_bench.errors import UsageError
-from marble_bench.features.frames import Frames, check_framewise, framewise, summable
+from marble_bench.features.frames import Frames, check_framewise, find_framewise_layers, find_summable_layers
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.inputs import Inputs
-from marble_bench.runs.layers import chosen_layers
+from marble_bench.runs.layers import choose_layers
 
 
 @dataclass(frozen=True)
@@ -52,24 +52,24 @@ def check(config: RunConfig) -> None:
         )
 
 
-def layers_asked(config: RunConfig) -> Layers:
+def choose_frame_layers(config: RunConfig) -> Layers:
     """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
     check_protocol(config.probes.protocol)
     encoder = config.features.encoder
     assert encoder is not None  # see `check`
     names = [layer.name for layer in encoder.layers]
-    single, with_sum = chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
-    return layers_of(encoder, single, with_sum, config.probes.layers == "all")
+    single, with_sum = choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+    return select_layers(encoder, single, with_sum, config.probes.layers == "all")
 
 
-def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:
+def select_layers(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:
     """The layers of a run out of those asked for; with `everything`, those of them that have frames.
 
     Raises UsageError for a layer without frames, and for an encoder that has none.
     """
-    able = framewise(encoder.layers)
+    able = find_framewise_layers(encoder.layers)
     chosen = [index for index in single if index in able] if everything else list(single)
-    summed = summable(encoder) if with_sum else ()
+    summed = find_summable_layers(encoder) if with_sum else ()
     if with_sum and not summed and not everything:
         raise UsageError(f"--layers sum: {encoder.name} has no two layers with frames of one width and rate to sum")
     if not summed or chosen:
@@ -77,7 +77,7 @@ def layers_of(encoder: Encoder, single: Sequence[int], with_sum: bool, everythin
     return Layers(tuple(chosen), summed)
 
 
-def names_of(encoder: Encoder, layers: Layers) -> list[str]:
+def list_names(encoder: Encoder, layers: Layers) -> list[str]:
     """What probes read, for people: the single layers' names, and `sum`."""
     return [encoder.layers[index].name for index in layers.single] + ["sum"] * bool(layers.summed)
 
@@ -88,7 +88,7 @@ def check_protocol(protocol: Protocol) -> None:
         raise UsageError(f"protocol '{protocol.name}' has no probe that answers frame by frame; use --protocol marble")
 
 
-def frames_of(inputs: Inputs) -> Frames:
+def get_frames(inputs: Inputs) -> Frames:
     """The features of a run that has frames."""
     assert isinstance(inputs.features, Frames)
     return inputs.features

@@ -128,17 +128,17 @@ def to_encode(
     """
     from marble_bench.encoders import weights
     from marble_bench.features import pooled
-    from marble_bench.files.download import in_lines
+    from marble_bench.files.download import make_line_callbacks
 
     root, ours = config.data.folder(), config.features
     assert root is not None
     assert ours.encoder is not None
     found = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
-    downloads = in_lines(callbacks.say)
+    downloads = make_line_callbacks(callbacks.say)
     loaded = weights.resolve(ours.encoder, ours.cache, override=ours.weights, offline=ours.offline, callbacks=downloads)
     load = partial(ours.encoder.load, loaded.path, ours.device)
     guard = Guard(ours.encoder, load, ours.device, ours.fresh_before, callbacks.say)
-    known_by = (digests or partial(pooled.digests, allow_unread=True))(found.examples.paths)
+    known_by = (digests or partial(pooled.compute_digests, allow_unread=True))(found.examples.paths)
     rows = [replace(row, digest=digest) for row, digest in zip(found.examples, known_by, strict=True)]
     return EncodingInputs(Examples(rows), Coverage(found.mini, found.missing, [], found.unlisted), loaded, guard)
 
@@ -148,16 +148,16 @@ def ensure_pooled(config: RunConfig, callbacks: Callbacks, check: Check | None =
     ready = to_encode(config, callbacks)
     if check:
         check(ready.examples)
-    items = _items(config, ready.examples)
+    items = _make_items(config, ready.examples)
     store, spans, cost = _extract_pooled(config, callbacks, ready, items, remote_url=config.features.remote_url)
     usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks)
-    kept = ready.examples.only(usable)
+    used = ready.examples.only(usable)
     spans = [spans[place] for place in usable]
-    warnings = describe_oddities([(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, spans, strict=True)])
-    return PooledInputs(kept, store, spans, ready, coverage, cost, warnings)
+    warnings = describe_oddities([(name, cost.odd.get(span, ())) for name, span in zip(used.ids, spans, strict=True)])
+    return PooledInputs(used, store, spans, ready, coverage, cost, warnings)
 
 
-def _items(config: RunConfig, found: Examples) -> list[Item]:
+def _make_items(config: RunConfig, found: Examples) -> list[Item]:
     """Examples as extraction takes them."""
     from marble_bench.features.pooled import Item
 
@@ -198,7 +198,7 @@ def describe_oddities(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:
     ]
 
 
-def encoder_features(config: RunConfig, callbacks: Callbacks, check: Check) -> Inputs:
+def extract_features(config: RunConfig, callbacks: Callbacks, check: Check) -> Inputs:
     """Pooled features of every clip on disk, through the store."""
     from marble_bench.features import pooled as extract
 
@@ -208,7 +208,9 @@ def encoder_features(config: RunConfig, callbacks: Callbacks, check: Check) -> I
     return Inputs(
         examples=found.examples,
         features=extract.load(found.store, found.spans),
-        source=FeatureSource(model_facts(encoder, found.ready.weights), cost_of(found.cost), [found.store], found.cost),
+        source=FeatureSource(
+            list_model_facts(encoder, found.ready.weights), describe_cost(found.cost), [found.store], found.cost
+        ),
         coverage=found.coverage,
         summable=encoder.summable,
         warnings=found.warnings,
@@ -225,11 +227,11 @@ def _perturb(config: RunConfig, callbacks: Callbacks, found: PooledInputs, name:
 
     test = found.examples.of("test")
     moved = [(row, perturb.shift_target(config.task.shifted, row.clip.target, name)) for row in test]
-    kept = Examples(_relabel(row, target) for row, target in moved if target is not None)
-    _say_left_out(callbacks, name, len(test) - len(kept))
-    store, spans, cost = _extract_pooled(config, callbacks, found.ready, _items(config, kept), change=name)
+    used = Examples(_relabel(row, target) for row, target in moved if target is not None)
+    _say_left_out(callbacks, name, len(test) - len(used))
+    store, spans, cost = _extract_pooled(config, callbacks, found.ready, _make_items(config, used), change=name)
     _check_perturbed(cost.damaged)
-    return PerturbedExamples(kept, partial(extract.load, store, spans))
+    return PerturbedExamples(used, partial(extract.load, store, spans))
 
 
 def _relabel(row: Example, target: Any) -> Example:
@@ -246,7 +248,7 @@ def _check_perturbed(damaged: dict[str, str]) -> None:
         raise DataError(f"{counted(len(damaged), 'test clip')} cannot be changed: {listing(damaged.values())}")
 
 
-def encoder_frames(
+def extract_all_frames(
     config: RunConfig, callbacks: Callbacks, layers: Sequence[int], check: Check | None = None
 ) -> Inputs:
     """Every frame of some of the encoder's layers, for every clip on disk, through the store.
@@ -261,21 +263,21 @@ def encoder_frames(
     damaged = _check_labels(config.data, ready.examples)
     if check:
         check(ready.examples.without(damaged))
-    sounds, unheard = _sounds(config, ready.examples.without(damaged))
+    sounds, unheard = _list_sounds(config, ready.examples.without(damaged))
     damaged |= unheard
     _check_known(config.data, ready.examples, damaged)
     window = config.task.window
     facts, too = {"clip_normalize": window.normalize}, config.features.remote_url
     found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s, too)
     usable, coverage = leave_out(config.data, ready, damaged | cost.damaged, callbacks)
-    kept = ready.examples.only(usable)
-    of_test = [found.lengths_s[place] for place in kept.places("test")]
-    test = list(zip(kept.of("test"), of_test, strict=True))
-    odd = [(name, cost.odd.get(span, ())) for name, span in zip(kept.ids, found.spans, strict=True)]
+    used = ready.examples.only(usable)
+    of_test = [found.lengths_s[place] for place in used.places("test")]
+    test = list(zip(used.of("test"), of_test, strict=True))
+    odd = [(name, cost.odd.get(span, ())) for name, span in zip(used.ids, found.spans, strict=True)]
     return Inputs(
-        examples=kept,
+        examples=used,
         features=found,
-        source=FeatureSource(model_facts(encoder, ready.weights), cost_of(cost), found.stores, cost),
+        source=FeatureSource(list_model_facts(encoder, ready.weights), describe_cost(cost), found.stores, cost),
         coverage=coverage,
         warnings=describe_oddities(odd),
         perturbed={name: _perturb_frames(config, callbacks, ready, layers, test, name) for name in config.data.perturb},
@@ -316,15 +318,15 @@ def extract_frames(
     )
 
 
-def _sounds(config: RunConfig, found: Examples) -> tuple[list[Sound], dict[str, str]]:
+def _list_sounds(config: RunConfig, found: Examples) -> tuple[list[Sound], dict[str, str]]:
     """What is to be heard, and why clips cannot be, by their ids."""
-    from marble_bench.features.pooled import sound_of
+    from marble_bench.features.pooled import make_sound
 
     sounds, damaged = [], {}
-    for item in _items(config, found):
+    for item in _make_items(config, found):
         clip = item.clip
         try:
-            heard = sound_of(item, config.task.window)
+            heard = make_sound(item, config.task.window)
             if isinstance(config.task.target, targets.Frames):
                 config.task.target.within(clip.target, clip.id, heard.length_s)
         except DataError as error:
@@ -348,10 +350,10 @@ def _check_labels(data: DataConfig, found: Examples) -> dict[str, str]:
 
 def _check_known(data: DataConfig, found: Examples, wrong: dict[str, str]) -> None:
     """Raise DataError for clips that are wrong without a known fault, by clip what is wrong, unless the user allows it."""
-    known = data.named.task.corpus.known_fault
+    known = data.named.task.corpus.find_known_fault
     unknown = [wrong[clip.id] for clip in found.clips if clip.id in wrong and not known(clip.audio)]
     if unknown and not data.allow_missing:
-        raise DataError(_cannot_be_used(unknown, len(found)))
+        raise DataError(_explain_unusable(unknown, len(found)))
 
 
 def _perturb_frames(
@@ -366,14 +368,14 @@ def _perturb_frames(
     from marble_bench.features import pooled as extract
 
     moved = [(row, _shift_target(config.task, row.clip.target, name, length_s)) for row, length_s in test]
-    kept = Examples(_relabel(row, target) for row, target in moved if target is not None)
-    _say_left_out(callbacks, name, len(test) - len(kept))
+    used = Examples(_relabel(row, target) for row, target in moved if target is not None)
+    _say_left_out(callbacks, name, len(test) - len(used))
     window = config.task.window
-    sounds = [extract.sound_of(replace(item, change=name), window) for item in _items(config, kept)]
-    facts = {"clip_normalize": window.normalize, "change": extract.change_of(name)}
+    sounds = [extract.make_sound(replace(item, change=name), window) for item in _make_items(config, used)]
+    facts = {"clip_normalize": window.normalize, "change": extract.name_change(name)}
     found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s)
     _check_perturbed(cost.damaged)
-    return PerturbedExamples(kept, lambda: found)
+    return PerturbedExamples(used, lambda: found)
 
 
 def _shift_target(task: Task, target: Any, name: str, length_s: float) -> Any:
@@ -394,14 +396,14 @@ def leave_out(
     faults, unknown = [], []
     for clip in ready.examples.clips:
         if clip.id in damaged:
-            fault = data.named.task.corpus.known_fault(clip.audio)
+            fault = data.named.task.corpus.find_known_fault(clip.audio)
             if fault:
                 faults.append({"clip": clip.id, "why": fault.what})
                 callbacks.say(f"left out {clip.id}, a known fault: {fault.what}")
             else:
                 unknown.append(clip)
     if unknown and not data.allow_missing:
-        raise DataError(_cannot_be_used([damaged[clip.id] for clip in unknown], len(ready.examples)))
+        raise DataError(_explain_unusable([damaged[clip.id] for clip in unknown], len(ready.examples)))
     for clip in unknown:
         callbacks.say(f"left out: {damaged[clip.id]}")
     missing = [*ready.coverage.missing, *(clip.audio for clip in unknown)]
@@ -409,7 +411,7 @@ def leave_out(
     return usable, replace(ready.coverage, missing=missing, faults=faults)
 
 
-def _cannot_be_used(why: Sequence[str], clips: int) -> str:
+def _explain_unusable(why: Sequence[str], clips: int) -> str:
     shown = "\n  ".join(why[:10])
     rest = f"\n  and {len(why) - 10} more" if len(why) > 10 else ""
     return (
@@ -418,7 +420,7 @@ def _cannot_be_used(why: Sequence[str], clips: int) -> str:
     )
 
 
-def cost_of(cost: Cost) -> dict[str, Any]:
+def describe_cost(cost: Cost) -> dict[str, Any]:
     """What a record says of the cost of its features: what they took whenever they were made, in however many passes.
 
     `cached`: nothing was encoded in this run.
@@ -433,7 +435,7 @@ def cost_of(cost: Cost) -> dict[str, Any]:
     }
 
 
-def model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
+def list_model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
     widths = [layer.width for layer in encoder.layers]
     rates = [layer.frame_rate_hz for layer in encoder.layers]
     return {

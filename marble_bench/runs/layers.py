@@ -9,7 +9,7 @@ from marble_bench.core.protocol import Protocol
 from marble_bench.errors import UsageError
 
 
-def chosen_layers(
+def choose_layers(
     asked: str, names: Sequence[str], protocol: Protocol, summable: Sequence[int]
 ) -> tuple[list[int], bool]:
     """What `--layers` means: indices of single layers, and whether the weighted sum is among the probes.

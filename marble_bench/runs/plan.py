@@ -16,12 +16,12 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted
-from marble_bench.files.names import folder_name
+from marble_bench.files.names import name_folder
 from marble_bench.records import results
 from marble_bench.records.record import Record
 from marble_bench.runs import build_record, inputs, run
 from marble_bench.runs.config import Callbacks, RunConfig
-from marble_bench.runs.frame_layers import layers_asked
+from marble_bench.runs.frame_layers import choose_frame_layers
 from marble_bench.runs.kinds import stems
 from marble_bench.scoring.targets import Classes, Scalars, Stems, Tags
 
@@ -31,7 +31,7 @@ UNREAD = "0" * 64  # in place of a digest where none is needed
 READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
 
 
-def _silent(text: str) -> None:
+def _say_nothing(text: str) -> None:
     """Who says nothing."""
 
 
@@ -40,9 +40,9 @@ def is_pooled(config: RunConfig) -> bool:
     return isinstance(config.task.target, Classes | Tags | Scalars)
 
 
-def frame_layers(config: RunConfig) -> list[int]:
+def find_frame_layers(config: RunConfig) -> list[int]:
     """The layers whose frames a task's run would store."""
-    return layers_asked(config).stored
+    return choose_frame_layers(config).stored
 
 
 def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
@@ -61,9 +61,9 @@ def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
             f"the features of task '{config.data.named.name}' are those of mixtures that its own run makes: bench run"
         )
     else:
-        data = inputs.encoder_frames(config, callbacks, frame_layers(config))
+        data = inputs.extract_all_frames(config, callbacks, find_frame_layers(config))
         stores, used, coverage, cost = list(data.source.stores), data.examples, data.coverage, data.source.this_pass
-    made = {
+    outcome = {
         "audio_s": round(cost.audio_s, 3),
         "extract_s": round(cost.extract_s, 3),
         "real_time_factor": round(cost.audio_s / cost.extract_s, 2) if cost.audio_s else None,
@@ -71,7 +71,7 @@ def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
         "cached": not cost.audio_s,
     }
     where = [str(store.folder) for store in stores]
-    return {**facts, "clips": len(used), "left_out": coverage.missing, **made, "stores": where}
+    return {**facts, "clips": len(used), "left_out": coverage.missing, **outcome, "stores": where}
 
 
 def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
@@ -125,7 +125,7 @@ def plan(
     config: RunConfig,
     measured: dict[tuple[str, float], Throughput],
     stored: bool = True,
-    say: Callable[[str], None] = _silent,
+    say: Callable[[str], None] = _say_nothing,
 ) -> dict[str, Any]:
     """What the features of a run take that are not stored yet: hours of audio, gigabytes, hours of time, memory.
 
@@ -135,10 +135,10 @@ def plan(
     """
     encoder, window = config.features.encoder, config.task.window
     assert encoder is not None
-    work = _work(config, encoder, stored, say)
+    work = _count_work(config, encoder, stored, say)
     typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
-    throughput = _throughput(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
-    throughput = throughput if throughput.reading else _with_reading(throughput, config, work.examples)
+    throughput = _estimate_throughput(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
+    throughput = throughput if throughput.reading else _include_reading(throughput, config, work.examples)
     return {
         "model": config.features.model,
         "task": config.data.named.name,
@@ -154,7 +154,7 @@ def plan(
         "hours": round(work.left_s / 3600 / throughput.rate, 3),
         "memory_mb": throughput.memory_mb,
         "probes": run.plan(config)["probes"],
-        "probe_hours": _probe_hours(config),
+        "probe_hours": _estimate_probe_hours(config),
         "device": config.features.device,
         "dtype": config.features.dtype,
     }
@@ -174,15 +174,17 @@ class _Work:
     needed: int
 
 
-def _work(config: RunConfig, encoder: Encoder, stored: bool, say: Callable[[str], None]) -> _Work:
+def _count_work(config: RunConfig, encoder: Encoder, stored: bool, say: Callable[[str], None]) -> _Work:
     """Look at the headers of a run's files. stored, say: see `plan`."""
     root, task = config.data.folder(), config.task
     assert root is not None
     there = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
-    lasting, wrong = corpus.lengths_s(there.examples.clips, there.examples.path_of(), task.corpus.sample_rate_hz)
+    lasting, wrong = corpus.measure_lengths_s(
+        there.examples.clips, there.examples.path_of(), task.corpus.sample_rate_hz
+    )
     for why in wrong.values():
         say(f"cannot be used: {why}")
-    for clip_id, why in _unfit(config, encoder, there.examples, lasting).items():
+    for clip_id, why in _find_unfit(config, encoder, there.examples, lasting).items():
         say(f"clip '{clip_id}' {why}: it cannot be used")
         del lasting[clip_id]
     found = there.examples.only(place for place, name in enumerate(there.examples.ids) if name in lasting)
@@ -191,16 +193,16 @@ def _work(config: RunConfig, encoder: Encoder, stored: bool, say: Callable[[str]
     if isinstance(task.target, Stems):
         if unreadable:
             raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
-        audio_s = stems.encoded_s(config, found.clips, lengths, there.mini)
-        return _Work(found, 0, lengths, audio_s, audio_s, None, _bytes(config, encoder, [], audio_s))
-    there_is = _stored(config, encoder, found, say) if stored else [False] * len(found)
+        audio_s = stems.count_encoded_s(config, found.clips, lengths, there.mini)
+        return _Work(found, 0, lengths, audio_s, audio_s, None, _count_bytes(config, encoder, [], audio_s))
+    there_is = _find_stored(config, encoder, found, say) if stored else [False] * len(found)
     left = [length for length, is_there in zip(lengths, there_is, strict=True) if not is_there]
     audio_s, left_s = sum(lengths), sum(left)
     stored_s = audio_s - left_s if stored else None
-    return _Work(found, unreadable, lengths, audio_s, left_s, stored_s, _bytes(config, encoder, left, left_s))
+    return _Work(found, unreadable, lengths, audio_s, left_s, stored_s, _count_bytes(config, encoder, left, left_s))
 
 
-def _stored(
+def _find_stored(
     config: RunConfig,
     encoder: Encoder,
     found: Examples,
@@ -216,12 +218,14 @@ def _stored(
         return nothing
     window = config.task.window
     if is_pooled(config):
-        keys = [pooled.key_of(encoder, digest, window, config.features.dtype)]
+        keys = [pooled.make_key(encoder, digest, window, config.features.dtype)]
     else:
         facts = {"clip_normalize": window.normalize}
-        layers = frame_layers(config)
-        keys = [frames.key_of(encoder, digest, each, facts, window.length_s, config.features.dtype) for each in layers]
-    rows = [store.index(config.features.cache / "features" / store.folder_name(key.facts())) for key in keys]
+        layers = find_frame_layers(config)
+        keys = [
+            frames.make_key(encoder, digest, each, facts, window.length_s, config.features.dtype) for each in layers
+        ]
+    rows = [store.index(config.features.cache / "features" / store.name_folder(key.facts())) for key in keys]
     if not all(rows):
         return nothing
     paths = found.paths
@@ -231,32 +235,34 @@ def _stored(
     )
     items = [
         pooled.Item(clip, path, key, None)
-        for clip, path, key in zip(found.clips, paths, pooled.digests(paths, allow_unread=True), strict=True)
+        for clip, path, key in zip(found.clips, paths, pooled.compute_digests(paths, allow_unread=True), strict=True)
     ]
-    spans = [pooled.span_of(item, encoder, window) if is_pooled(config) else pooled.sound_span(item) for item in items]
+    spans = [
+        pooled.make_span(item, encoder, window) if is_pooled(config) else pooled.make_sound_span(item) for item in items
+    ]
     return [all(span in each for each in rows) for span in spans]
 
 
-def _probe_hours(config: RunConfig) -> float | None:
+def _estimate_probe_hours(config: RunConfig) -> float | None:
     """What the probes took in records of this model, task, protocol and kind of device; None if there are none."""
     asked = (config.data.named.name, config.probes.protocol.name, config.features.device, config.data.mini)
     took = [
-        made.cost.probe_s
-        for made in _records(config)
-        if (made.task.name, made.protocol.name, made.environment.device, made.data.mini) == asked
+        record.cost.probe_s
+        for record in _iterate_records(config)
+        if (record.task.name, record.protocol.name, record.environment.device, record.data.mini) == asked
     ]
     return round(statistics.median(took) / 3600, 4) if took else None
 
 
-def same_pass(config: RunConfig) -> tuple[Any, ...]:
+def identify_pass(config: RunConfig) -> tuple[Any, ...]:
     """What two runs must share for the second to find all features of common files stored by the first."""
-    kind: Any = "pooled" if is_pooled(config) else tuple(frame_layers(config))
+    kind: Any = "pooled" if is_pooled(config) else tuple(find_frame_layers(config))
     window = config.task.window
     corpus_ = config.task.corpus
     return config.features.model, corpus_.beside or corpus_.name, window, kind, config.features.dtype
 
 
-def _unfit(config: RunConfig, encoder: Encoder, found: Examples, lasting: dict[str, float]) -> dict[str, str]:
+def _find_unfit(config: RunConfig, encoder: Encoder, found: Examples, lasting: dict[str, float]) -> dict[str, str]:
     """Why clips are too short or too long to be encoded, by their ids; without those of stems, which are cut as needed."""
     from marble_bench.features import pooled
 
@@ -267,47 +273,47 @@ def _unfit(config: RunConfig, encoder: Encoder, found: Examples, lasting: dict[s
         short = {name: lasting[name] for name in found.ids if lasting.get(name, math.inf) < encoder.min_s}
         return {each: f"lasts {s:.3f} s, and {encoder.name} needs {encoder.min_s:.3f} s" for each, s in short.items()}
     pooled.check_window(encoder, window)
-    told = {name: pooled.too_short(lasting[name], encoder, window) for name in found.ids if name in lasting}
-    return {clip_id: why for clip_id, why in told.items() if why}
+    why = {name: pooled.explain_too_short(lasting[name], encoder, window) for name in found.ids if name in lasting}
+    return {clip_id: why for clip_id, why in why.items() if why}
 
 
-def _bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
+def _count_bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], audio_s: float) -> int:
     from marble_bench.features import pooled
     from marble_bench.features.frames import estimate_bytes
 
     if not is_pooled(config):
-        return estimate_bytes(audio_s, encoder, frame_layers(config))
+        return estimate_bytes(audio_s, encoder, find_frame_layers(config))
     window = config.task.window
-    return sum(pooled.rows_of(length, window) for length in lengths) * pooled.row_bytes(encoder)
+    return sum(pooled.count_rows(length, window) for length in lengths) * pooled.count_row_bytes(encoder)
 
 
-def _throughput(
+def _estimate_throughput(
     config: RunConfig, encoder: Encoder, window_s: float, measured: dict[tuple[str, float], Throughput]
 ) -> Throughput:
-    known = _recorded(config)
+    known = _find_recorded_throughput(config)
     if known:
         return known
     key = encoder.name, window_s
     if key not in measured:
-        measured[key] = _measured(config, encoder, window_s)
+        measured[key] = _measure_throughput(config, encoder, window_s)
     return measured[key]
 
 
-def _records(config: RunConfig) -> Iterator[Record]:
+def _iterate_records(config: RunConfig) -> Iterator[Record]:
     """What the results folder has of this model; what is no record is left out."""
-    for path in sorted((config.output.results / folder_name(config.features.model)).glob("*/*/*.json")):
+    for path in sorted((config.output.results / name_folder(config.features.model)).glob("*/*/*.json")):
         try:
             yield results.read(path).record
         except DataError:
             continue  # not a record; `bench results check` says what is wrong with it
 
 
-def _recorded(config: RunConfig) -> Throughput | None:
+def _find_recorded_throughput(config: RunConfig) -> Throughput | None:
     """The pace by the latest records of this model on this kind of device in the results folder; None if there are none."""
     found = []
-    for made in _records(config):
-        factor, environment = made.cost.real_time_factor, made.environment
-        memory = made.cost.peak_memory_mb
+    for record in _iterate_records(config):
+        factor, environment = record.cost.real_time_factor, record.environment
+        memory = record.cost.peak_memory_mb
         if factor and (environment.device, environment.dtype) == (config.features.device, config.features.dtype):
             found.append((factor, memory))
     if not found:
@@ -321,7 +327,7 @@ def _recorded(config: RunConfig) -> Throughput | None:
     )
 
 
-def _with_reading(throughput: Throughput, config: RunConfig, found: Examples) -> Throughput:
+def _include_reading(throughput: Throughput, config: RunConfig, found: Examples) -> Throughput:
     """A pace of encoding, made one of a pass: with some of the files read as a pass reads them, digest included.
 
     On a CPU readers and encoder share the cores, so their times add up; beside a GPU the slower of both decides.
@@ -366,16 +372,16 @@ def _read(item: Any, config: RunConfig) -> float:
 
     assert config.features.encoder is not None
     rate = config.features.encoder.sample_rate_hz
-    return len(pooled.sound_of(item, config.task.window).read(rate)) / rate
+    return len(pooled.make_sound(item, config.task.window).read(rate)) / rate
 
 
-def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Throughput:
+def _measure_throughput(config: RunConfig, encoder: Encoder, window_s: float) -> Throughput:
     """Encode noise for a few seconds. Reading audio is not in it. Raises DataError if the weights are not in the cache."""
     import numpy as np
     import torch
 
     from marble_bench.encoders import weights
-    from marble_bench.features.precision import mean_over_time
+    from marble_bench.features.precision import average_over_time
 
     found = weights.resolve(encoder, config.features.cache, override=config.features.weights, offline=True)
     encode = encoder.load(found.path, config.features.device)
@@ -387,7 +393,7 @@ def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Throughpu
     def once(batch: Any) -> float:
         began = time.perf_counter()
         with torch.inference_mode():
-            for layer in encode(batch, mean_over_time):
+            for layer in encode(batch, average_over_time):
                 layer.float().cpu()
         return time.perf_counter() - began
 
@@ -399,5 +405,8 @@ def _measured(config: RunConfig, encoder: Encoder, window_s: float) -> Throughpu
         seconds += min(step, many) * samples / encoder.sample_rate_hz
         step = min(2 * step, many)
     return Throughput(
-        seconds / taken, f"noise through the encoder for {taken:.1f} s", build_record.peak_memory_mb(), reading=False
+        seconds / taken,
+        f"noise through the encoder for {taken:.1f} s",
+        build_record.measure_peak_memory_mb(),
+        reading=False,
     )

@@ -65,14 +65,14 @@ class Predictions:
         ]
 
 
-def table(found: Iterable[Predictions]) -> pd.DataFrame:
+def build_table(found: Iterable[Predictions]) -> pd.DataFrame:
     """The table beside a record: a row for each split, seed and clip."""
     import pandas as pd
 
     return pd.concat([part for each in found for part in each.tables()], ignore_index=True)
 
 
-def answers(found: Mapping[str, Predictions]) -> Answers:
+def make_answers(found: Mapping[str, Predictions]) -> Answers:
     """The valid and test splits as scores are made of them."""
     return Answers(
         {split: each.outputs for split, each in found.items()},

@@ -26,10 +26,10 @@ from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Data, PerturbedScore, Record, Score, SourceCode, to_json
-from marble_bench.records.record_file import Stored, read_predictions, table
-from marble_bench.records.results import VOLATILE, differences, table_path
-from marble_bench.runs.config import RunConfig, corpus_root
-from marble_bench.scoring.scores import number, split_of
+from marble_bench.records.record_file import Stored, load_table, read_predictions
+from marble_bench.records.results import VOLATILE, find_table_path, list_differences
+from marble_bench.runs.config import RunConfig, find_corpus_root
+from marble_bench.scoring.scores import convert_number, split_of
 from marble_bench.scoring.statistics import bootstrap_interval
 
 if TYPE_CHECKING:
@@ -72,30 +72,30 @@ class PlugIns:
     protocol: str | None = None
     head: str | None = None
 
-    def encoder_of(self, record: Record) -> Encoder:
+    def find_encoder(self, record: Record) -> Encoder:
         """The encoder. Raises UsageError for a record of features that somebody brought, which are not in it."""
         facts = record.model
         if facts.source.startswith(BROUGHT):
             raise UsageError(f"{facts.name} was scored from features ({facts.source}), which a record does not hold")
         if self.model:
             return plugins.find_encoder(self.model)
-        return _find(plugins.registered_encoder, facts.name, "--model FILE.py:NAME")
+        return _find(plugins.find_registered_encoder, facts.name, "--model FILE.py:NAME")
 
-    def task_of(self, record: Record) -> Named:
+    def find_task(self, record: Record) -> Named:
         """The task."""
         if self.task:
             return plugins.find_task(self.task)
-        return _find(plugins.registered_task, record.task.name, "--task FILE.py")
+        return _find(plugins.find_registered_task, record.task.name, "--task FILE.py")
 
-    def protocol_of(self, record: Record) -> Protocol:
+    def find_protocol(self, record: Record) -> Protocol:
         """The protocol, with the head that was put into it."""
         if self.protocol:
             return plugins.find_protocol(self.protocol, self.head)
         ways = "--protocol NAME or FILE.py, --head NAME or FILE.py"
-        return _find(plugins.recorded_protocol, record.protocol.name, ways)
+        return _find(plugins.find_recorded_protocol, record.protocol.name, ways)
 
 
-def config_of(
+def make_config(
     record: Record,
     cache: Path,
     results: Path,
@@ -109,8 +109,8 @@ def config_of(
 
     Raises UsageError where a plug-in is not found, and DataError for perturbations that are not known here.
     """
-    encoder, named, rules = given.encoder_of(record), given.task_of(record), given.protocol_of(record)
-    apart = comparable.of_record(record, rules.seeds)
+    encoder, named, rules = given.find_encoder(record), given.find_task(record), given.find_protocol(record)
+    apart = comparable.find_departures(record, rules.seeds)
     _check_perturbations(apart.perturbed)
     _check_perturbed_scores(record)
     return RunConfig.of(
@@ -120,7 +120,7 @@ def config_of(
         model=encoder.name,
         cache=cache,
         results=results,
-        root=None if record.data.mini else corpus_root(named, cache, data_dir, None),
+        root=None if record.data.mini else find_corpus_root(named, cache, data_dir, None),
         mini=record.data.mini,
         weights=weights,
         layers=apart.layers,
@@ -147,8 +147,8 @@ def _check_perturbations(names: Sequence[str]) -> None:
 
 def _check_perturbed_scores(record: Record) -> None:
     """Raise DataError for scores on changed clips that the record has not on the clips themselves."""
-    told = {metric for found in record.perturbations.values() for metric in found.scores}
-    if strange := sorted(told - set(record.scores)):
+    recorded = {metric for found in record.perturbations.values() for metric in found.scores}
+    if strange := sorted(recorded - set(record.scores)):
         raise DataError(
             f"the record has {listing(strange, most=3)} on changed clips, and no such score; see bench results check"
         )
@@ -175,7 +175,7 @@ def compare_scores(old: Stored, again: Record) -> list[ScoreComparison]:
     for change, found in old.record.perturbations.items():
         after = again.perturbations[change].scores if change in again.perturbations else {}
         for name, lost in found.scores.items():
-            interval, basis = _interval(old, name, change)
+            interval, basis = _find_interval(old, name, change)
             rows.append(_compare_score(f"{name}, {change}", lost.test, _test(after, name), interval, basis))
     return rows
 
@@ -185,7 +185,7 @@ def _test(scores: Mapping[str, Score | PerturbedScore], name: str) -> float | No
     return scores[name].test if name in scores else None
 
 
-def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, float | None], str]:
+def _find_interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, float | None], str]:
     """The 95 % interval of a score under a perturbation, and what it is from."""
     plain, score = old.record.scores[name], old.record.perturbations[change].scores[name].test
     try:
@@ -195,10 +195,10 @@ def _interval(old: Stored, name: str, change: str) -> tuple[tuple[float | None, 
     else:
         why = "they are not beside the record"
     if found is not None:
-        made = found.metric.compute(found.outputs, found.truth).tolist()
-        if score is not None and abs(sum(made) / len(made) - score) <= CLOSE * max(1, abs(score)):
+        values = found.metric.compute(found.outputs, found.truth).tolist()
+        if score is not None and abs(sum(values) / len(values) - score) <= CLOSE * max(1, abs(score)):
             low, high = bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-            return (number(low), number(high)), "its predictions"
+            return (convert_number(low), convert_number(high)), "its predictions"
         why = "they give another score"
     below, above = (_shift(bound, plain.test, score) for bound in plain.ci95)
     return (below, above), f"the unchanged score, moved, since its predictions cannot be taken: {why}"
@@ -221,11 +221,11 @@ def _compare_score(
     )
 
 
-def changed_facts(record: Record, again: Record) -> list[str]:
+def list_changed_facts(record: Record, again: Record) -> list[str]:
     """What else is not the same, scores and choices left out: versions, data, weights."""
     left_out = (*VOLATILE, "scores", "selection", "perturbations")
     old, new = ({k: v for k, v in to_json(each).items() if k not in left_out} for each in (record, again))
-    return list(differences(old, new))
+    return list(list_differences(old, new))
 
 
 @dataclass(frozen=True)
@@ -243,31 +243,33 @@ def find_differences(old: Stored, again: Stored) -> list[Difference]:
     Raises DataError where the record has no tables, or broken ones.
     """
     close = all(getattr(old.record.environment, key) == getattr(again.record.environment, key) for key in ENVIRONMENT)
-    found = [Difference(*each) for each in _facts(old.record, again.record, close)]
+    found = [Difference(*each) for each in _compare_facts(old.record, again.record, close)]
     try:
-        grids, answers = ([_table(each, kind) for each in (old, again)] for kind in ("grid", "predictions"))
-        found += [Difference(*each) for each in _grid(old.record, grids[0], grids[1], close)]
-        found += [Difference(*each) for each in _predictions(answers[0], answers[1], close)]
+        grids, answers = ([_read_table(each, kind) for each in (old, again)] for kind in ("grid", "predictions"))
+        found += [Difference(*each) for each in _compare_grid(old.record, grids[0], grids[1], close)]
+        found += [Difference(*each) for each in _compare_predictions(answers[0], answers[1], close)]
     except (KeyError, IndexError, TypeError, ValueError) as error:
         raise DataError(f"the tables beside {old.path} are broken (bench results check): {error}") from error
     return found
 
 
-def _table(stored: Stored, kind: str) -> pd.DataFrame:
-    found = table(stored, kind)
+def _read_table(stored: Stored, kind: str) -> pd.DataFrame:
+    found = load_table(stored, kind)
     if found is None:
-        raise DataError(f"{table_path(stored.path, kind)} is not there: what a rerun gives cannot be compared with it")
+        raise DataError(
+            f"{find_table_path(stored.path, kind)} is not there: what a rerun gives cannot be compared with it"
+        )
     return found
 
 
-def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
+def _compare_facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
     """Facts that depend on no rounding."""
     if old.model.weights_sha256 != new.model.weights_sha256:
         digests = [each.model.weights for each in (old, new)]
         yield "weights", f"its weights have the digest {digests[0]}, those of {new.model.name} here {digests[1]}"
-    told = ("name", "version", "parameters", "states", "width", "sample_rate_hz", "frame_rate_hz", "license")
-    for key in (*told, "training_data", "normalize"):
-        before, here = (_listed(getattr(each.model, key)) for each in (old, new))
+    names = ("name", "version", "parameters", "states", "width", "sample_rate_hz", "frame_rate_hz", "license")
+    for key in (*names, "training_data", "normalize"):
+        before, here = (_make_list(getattr(each.model, key)) for each in (old, new))
         if before is not UNSET and before != here:
             yield "model", f"{key.replace('_', ' ')}: {before!r} in the record, {here!r} here"
     for kind, rules, here in (("task", old.task, new.task), ("protocol", old.protocol, new.protocol)):
@@ -275,35 +277,40 @@ def _facts(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
             versions = [f"{each.name} version {each.version}" for each in (rules, here)]
             more = "" if versions[0] != versions[1] else ", with other contents"
             yield kind, f"made for {versions[0]}, here is {versions[1]}{more}"
-    yield from _data(old.data, new.data, close)
-    yield from _sources(old, new)
-    yield from _keys(old, new)
-    yield from _few_shot(old, new, close)
+    yield from _compare_data(old.data, new.data, close)
+    yield from _compare_sources(old, new)
+    yield from _compare_keys(old, new)
+    yield from _compare_few_shot(old, new, close)
     for name, score in old.scores.items():
-        made = new.scores[name].trivial if name in new.scores else None
-        if not _near(score.trivial, made, 10 * CLOSE):
-            yield "trivial", f"{name}: a constant answer gets {_format(made)}, the record says {_format(score.trivial)}"
+        computed = new.scores[name].trivial if name in new.scores else None
+        if not _is_near(score.trivial, computed, 10 * CLOSE):
+            yield (
+                "trivial",
+                f"{name}: a constant answer gets {_format(computed)}, the record says {_format(score.trivial)}",
+            )
 
 
-def _sources(old: Record, new: Record) -> Iterator[tuple[str, str]]:
+def _compare_sources(old: Record, new: Record) -> Iterator[tuple[str, str]]:
     """Whether the record names the code that the rerun was of. Of a file of one's own the digest is not compared: it may
     have been edited, in a comment too, and what it then answers is compared."""
     if not old.identity or not new.identity:
         return
-    told, made = ({_code_of(each) for each in record.identity.sources} for record in (old, new) if record.identity)
-    for words, there in ((told - made, "the record"), (made - told, "the rerun")):
+    recorded, rerun = (
+        {_describe_code(each) for each in record.identity.sources} for record in (old, new) if record.identity
+    )
+    for words, there in ((recorded - rerun, "the record"), (rerun - recorded, "the rerun")):
         if words:
             yield "identity", f"{there} alone is of {listing(sorted(words), most=3)}"
 
 
-def _code_of(source: SourceCode) -> str:
+def _describe_code(source: SourceCode) -> str:
     """The code of a plug-in for people: of the suite's with the digest that its version is known by."""
     origin = Origin(source.kind, source.name, source.version, source.digest, source.shipped)
     digest = f", code {origin.key[2][:12]}" if source.shipped else ", a file of one's own"
     return f"{source.kind} {source.name!r} version {source.version}{digest}"
 
 
-def _keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:
+def _compare_keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:
     """Whether the keys of features and run are the same, where all that they are made of is."""
     if not old.identity or not new.identity or old.identity.sources != new.identity.sources:
         return
@@ -311,36 +318,36 @@ def _keys(old: Record, new: Record) -> Iterator[tuple[str, str]]:
     if made_of[0] != made_of[1] or old.identity.pipeline != new.identity.pipeline:
         return
     for name in ("features", "run"):
-        told, made = getattr(old.identity, name), getattr(new.identity, name)
-        if told != made:
-            yield "identity", f"identity.{name} is {told[:19]}..., the rerun's is {made[:19]}..."
+        recorded, rerun = getattr(old.identity, name), getattr(new.identity, name)
+        if recorded != rerun:
+            yield "identity", f"identity.{name} is {recorded[:19]}..., the rerun's is {rerun[:19]}..."
 
 
-def _few_shot(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
+def _compare_few_shot(old: Record, new: Record, close: bool) -> Iterator[tuple[str, str]]:
     """Whether every point of a few-shot curve comes out as the record says."""
     if len(old.few_shot) != len(new.few_shot):
         yield "few-shot", f"{len(old.few_shot)} points of the curve in the record, {len(new.few_shot)} here"
         return
     most = CLOSE if close else VALID_APART
-    for told, made in zip(old.few_shot, new.few_shot, strict=True):
-        where = f"{100 * told.share:g} % of the training clips"
-        if (told.share, told.clips) != (made.share, made.clips):
+    for recorded, rerun in zip(old.few_shot, new.few_shot, strict=True):
+        where = f"{100 * recorded.share:g} % of the training clips"
+        if (recorded.share, recorded.clips) != (rerun.share, rerun.clips):
             yield (
                 "few-shot",
-                f"{where}, {told.clips} clips in the record; {100 * made.share:g} %, {made.clips} clips here",
+                f"{where}, {recorded.clips} clips in the record; {100 * rerun.share:g} %, {rerun.clips} clips here",
             )
         for split in ("valid", "test"):
-            before, here = (getattr(each, split) for each in (told, made))
-            if len(before) != len(here) or not all(map(partial(_near, apart=most), before, here)):
+            before, here = (getattr(each, split) for each in (recorded, rerun))
+            if len(before) != len(here) or not all(map(partial(_is_near, apart=most), before, here)):
                 shown = [", ".join(map(_format, each)) for each in (before, here)]
                 yield "few-shot", f"{where}: {split} is {shown[0]} in the record, {shown[1]} here"
 
 
-def _listed(value: object) -> object:
+def _make_list(value: object) -> object:
     return list(value) if isinstance(value, tuple) else value
 
 
-def _data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]]:
+def _compare_data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]]:
     for split, count in old.clips.as_dict().items():
         if count != new.clips.of(split):
             yield "counts", f"{count} {split} clips in the record, {new.clips.of(split)} here"
@@ -357,7 +364,7 @@ def _data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]]:
         yield "data", "clips, splits, labels or audio are not those of the corpus here: the fingerprint is another"
 
 
-def _grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
+def _compare_grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
     """Whether every probe did on validation what the record says, and whether validation chooses what it says."""
     axes = [name for name in new.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     pairs: Any = old.merge(new, on=axes, suffixes=("", "_again"), how="outer", indicator=True)
@@ -391,7 +398,7 @@ def _grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> 
             )
 
 
-def _predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
+def _compare_predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
     """Whether every clip is answered as the record says."""
     import numpy as np
 
@@ -406,13 +413,13 @@ def _predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[
             )
     both = pairs[pairs["_merge"] == "both"]
     for (split, seed), rows in both.groupby(["split", "seed"], sort=True):
-        told, made = (np.stack(list(rows[name])).astype(np.float64) for name in ("outputs", "outputs_again"))
-        if told.shape != made.shape:
-            yield "predictions", f"{split}, seed {seed}: {told.shape[1]} outputs a clip, {made.shape[1]} here"
+        recorded, rerun = (np.stack(list(rows[name])).astype(np.float64) for name in ("outputs", "outputs_again"))
+        if recorded.shape != rerun.shape:
+            yield "predictions", f"{split}, seed {seed}: {recorded.shape[1]} outputs a clip, {rerun.shape[1]} here"
             continue
-        spread = np.nanstd(made) or 1.0
-        apart = np.nanmax(np.abs(told - made), axis=1, initial=0.0) / spread
-        apart[(np.isnan(told) != np.isnan(made)).any(axis=1)] = np.inf
+        spread = np.nanstd(rerun) or 1.0
+        apart = np.nanmax(np.abs(recorded - rerun), axis=1, initial=0.0) / spread
+        apart[(np.isnan(recorded) != np.isnan(rerun)).any(axis=1)] = np.inf
         if (other := apart > most).any():
             clips = list(rows["clip"][other])
             yield (
@@ -432,7 +439,7 @@ def _predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[
             )
 
 
-def _near(one: float | None, other: float | None, apart: float) -> bool:
+def _is_near(one: float | None, other: float | None, apart: float) -> bool:
     return one is other if one is None or other is None else abs(one - other) <= apart * max(1, abs(one))
 
 

@@ -21,21 +21,21 @@ if TYPE_CHECKING:
 
 def score(job: Job, chosen: Sequence[TrainedProbe], before: Predictions) -> tuple[dict[str, Any], list[Predictions]]:
     """The record's `perturbations`, and the predictions behind them. before: of the test clips unchanged."""
-    told, tables = {}, []
+    facts, tables = {}, []
     for name, changed in job.inputs.perturbed.items():
         scores = {}
         if changed.examples:
             after = job.predict_perturbed(chosen, name, changed)
             tables.append(after)
-            scores = _drops(job.config.task.metrics, before, after)
+            scores = _compute_drops(job.config.task.metrics, before, after)
         left_out = len(before.examples) - len(changed.examples)
-        told[name] = {"clips": len(changed.examples), "left_out": left_out, "scores": scores}
-    return told, tables
+        facts[name] = {"clips": len(changed.examples), "left_out": left_out, "scores": scores}
+    return facts, tables
 
 
-def _drops(metrics: Sequence[Metric], before: Predictions, after: Predictions) -> dict[str, Any]:
+def _compute_drops(metrics: Sequence[Metric], before: Predictions, after: Predictions) -> dict[str, Any]:
     """What each metric loses on the clips that have an answer before and after."""
     places = {name: place for place, name in enumerate(before.examples.ids)}
-    kept = [places[name] for name in after.examples.ids]
-    pairs = (before.outputs[:, kept], before.truth[kept]), (after.outputs, after.truth)
+    rows = [places[name] for name in after.examples.ids]
+    pairs = (before.outputs[:, rows], before.truth[rows]), (after.outputs, after.truth)
     return {metric.name: drop(metric, *pairs, after.groups) for metric in metrics}

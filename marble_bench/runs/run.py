@@ -12,11 +12,11 @@ from marble_bench.errors import BenchError, UsageError
 from marble_bench.records import claims, results
 from marble_bench.records.record import MOST_CHOICES, Record
 from marble_bench.runs import build_record, predictions, robustness
-from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, departures_of
+from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, find_departures
 from marble_bench.runs.inputs import Inputs
-from marble_bench.runs.kinds import Job, kind_of
+from marble_bench.runs.kinds import Job, find_kind
 from marble_bench.runs.kinds.kind import RunScores
-from marble_bench.scoring.scores import number
+from marble_bench.scoring.scores import convert_number
 from marble_bench.scoring.targets import Stems
 
 if TYPE_CHECKING:
@@ -31,7 +31,7 @@ def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
     check(config)
     check_folders(config)
     warn_of_existing_record(config, callbacks)
-    with kind_of(config.task.target).prepare(config, callbacks) as job:
+    with find_kind(config.task.target).prepare(config, callbacks) as job:
         started = time.perf_counter()
         fitted = job.fit()
         chosen = job.choose(fitted)  # by validation alone
@@ -41,13 +41,13 @@ def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
 
         scored = score(job, found, chosen)
         if curve:
-            curve.append(_full_share(scored, chosen, len(job.inputs.examples.of("train"))))
+            curve.append(_build_full_share(scored, chosen, len(job.inputs.examples.of("train"))))
         lost, changed = robustness.score(job, chosen, found["test"])
         record = build_record.build(
             config, job.inputs, fitted, chosen, scored.scores, probe_s, scored.choices, job.warnings, curve, lost
         )
         check_cached_probes(record, job.probe_caches)
-        table = predictions.table([*found.values(), *changed])
+        table = predictions.build_table([*found.values(), *changed])
         outcome = _save(config, job.inputs, callbacks, record, job.grid(fitted), table)
         job.save_more(outcome.path)
         for cache in job.probe_caches:
@@ -66,9 +66,9 @@ def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[
 
 def check(config: RunConfig) -> None:
     """Raise UsageError for what can be refused before any work: a record must not tell of what was not done."""
-    kind_of(config.task.target).check(config)
+    find_kind(config.task.target).check(config)
     check_seeds(config)
-    if problem := config.probes.protocol.size_problem(config.probes.seeds):
+    if problem := config.probes.protocol.find_size_problem(config.probes.seeds):
         raise UsageError(f"protocol '{config.probes.protocol.name}': {problem}, or fewer --seeds")
     check_fresh(config.features)
     if config.features.encoder is None:
@@ -115,16 +115,20 @@ def warn_of_existing_record(config: RunConfig, callbacks: Callbacks) -> None:
     record.
     """
     data, features, output = config.data, config.features, config.output
-    if output.overwrite or features.encoder is None or not results.of_model(output.results, features.model).is_dir():
+    if (
+        output.overwrite
+        or features.encoder is None
+        or not results.find_model_folder(output.results, features.model).is_dir()
+    ):
         return
     digest = weights.known_digest(features.encoder, features.cache, features.weights)
     if digest is None:
         return
     root, missing = data.folder(), 0
     if data.allow_missing and root is not None:
-        there = corpus.on_disk(data.named, root, allow_missing=True)
+        there = corpus.find_on_disk(data.named, root, allow_missing=True)
         missing = len(there.missing) + there.unlisted
-    variant = departures_of(config, corpus.is_mini(root), missing).variant()
+    variant = find_departures(config, corpus.is_mini(root), missing).variant()
     protocol, task = config.probes.protocol.name, data.named.name
     path = results.place_of(output.results, features.model, digest, protocol, task, variant)
     if not path.is_file():
@@ -138,12 +142,12 @@ def warn_of_existing_record(config: RunConfig, callbacks: Callbacks) -> None:
     )
 
 
-def check_cached_probes(made: Record, caches: Sequence[probe_cache.ProbeCacheFolder]) -> None:
+def check_cached_probes(record: Record, caches: Sequence[probe_cache.ProbeCacheFolder]) -> None:
     """Raise BenchError, and delete cached probes, if they score otherwise on valid than when they were cached.
 
     A file that an own metric reads, for one, is in no key.
     """
-    if any(each.earlier_s for each in caches) and (wrong := [words for _, words in claims.valid_scores(made)]):
+    if any(each.earlier_s for each in caches) and (wrong := [words for _, words in claims.check_valid_scores(record)]):
         for each in caches:
             each.clear()
         raise BenchError(
@@ -156,20 +160,25 @@ def _save(
     config: RunConfig,
     inputs: Inputs,
     callbacks: Callbacks,
-    made: Record,
+    new_record: Record,
     grid: pd.DataFrame,
     table: pd.DataFrame,
 ) -> Outcome:
-    variant = departures_of(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed).variant()
-    path = results.record_path(config.output.results, made, variant)
-    record, written = results.save(path, made, grid, table, overwrite=config.output.overwrite, say=callbacks.say)
+    variant = find_departures(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed).variant()
+    path = results.record_path(config.output.results, new_record, variant)
+    record, written = results.save(path, new_record, grid, table, overwrite=config.output.overwrite, say=callbacks.say)
     return Outcome(record, path, written)
 
 
-def _full_share(scored: RunScores, chosen: Sequence[TrainedProbe], clips: int) -> dict[str, Any]:
+def _build_full_share(scored: RunScores, chosen: Sequence[TrainedProbe], clips: int) -> dict[str, Any]:
     """The last point of a few-shot curve, which is the run itself."""
     main = next(score for score in scored.scores.values() if score["main"])
-    return {"share": 1.0, "clips": clips, "valid": [number(one.valid) for one in chosen], "test": main["per_seed"]}
+    return {
+        "share": 1.0,
+        "clips": clips,
+        "valid": [convert_number(one.valid) for one in chosen],
+        "test": main["per_seed"],
+    }
 
 
 def plan(config: RunConfig) -> dict[str, Any]:
@@ -181,7 +190,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "protocol": config.probes.protocol.name,
     }
     if config.features.encoder is None:
-        clips = corpus.listed(config.data.named, config.data.root)
+        clips = corpus.list_clips(config.data.named, config.data.root)
         return {**facts, "features": str(config.features.brought), "clips": len(clips)}
     root = config.data.folder()
     assert root is not None
@@ -191,7 +200,7 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "data": str(root),
         "clips": found.examples.counts(),
         "missing": len(found.missing) + found.unlisted,
-        **kind_of(config.task.target).plan(config, found),
+        **find_kind(config.task.target).plan(config, found),
         **({"perturb": list(config.data.perturb)} if config.data.perturb else {}),
         "device": config.probes.device,
     }

@@ -62,7 +62,7 @@ class _Rings:
     change: NDArray[np.float64]
 
 
-def _rings(rate_hz: float, tempo: Tempo) -> _Rings:
+def _build_rings(rate_hz: float, tempo: Tempo) -> _Rings:
     import numpy as np
 
     shortest, longest = np.round(60 * rate_hz / tempo.max_bpm), np.round(60 * rate_hz / tempo.min_bpm)
@@ -100,7 +100,7 @@ def decode(
     """
     import numpy as np
 
-    rings = _rings(rate_hz, tempo)
+    rings = _build_rings(rate_hz, tempo)
     step = max(1, TOGETHER_BYTES // (8 * int(rings.periods[0]) * len(rings.periods) ** 2))
     order = sorted(range(len(activations)), key=lambda index: len(activations[index]))
     found: dict[int, NDArray[np.float64]] = {}
@@ -127,7 +127,7 @@ def _decode(
     off = np.concatenate([zeros, np.cumsum(np.log((1 - clipped) / (tempo.parts - 1)), axis=1)], axis=1)
     left = _search(on, off, rings)
     return [
-        _beats(curve, on[row], off[row], left[row], rings, rate_hz) if curve.any() else np.empty(0)
+        _trace_beats(curve, on[row], off[row], left[row], rings, rate_hz) if curve.any() else np.empty(0)
         for row, curve in enumerate(curves)
     ]
 
@@ -160,16 +160,16 @@ def _search(on: NDArray[np.float64], off: NDArray[np.float64], rings: _Rings) ->
     for first in range(lead + 1, ends, block):
         frames = slice(first, min(first + block, ends))
         left[:, frames] = entered[:, gone_from[frames], columns] + gone[:, frames]
-        entered[:, frames] = _best(left[:, frames], change)
+        entered[:, frames] = _find_best(left[:, frames], change)
     return left.numpy()
 
 
-def _best(left: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
+def _find_best(left: torch.Tensor, change: torch.Tensor) -> torch.Tensor:
     """`(curves, frames, rings)`: over rings left, the best of leaving it and entering another."""
     return (left[:, :, :, None] + change).amax(dim=2)
 
 
-def _beats(
+def _trace_beats(
     curve: NDArray[np.float64],
     on: NDArray[np.float64],
     off: NDArray[np.float64],
@@ -181,11 +181,11 @@ def _beats(
     import numpy as np
 
     lead, end = int(rings.periods[-1]), int(rings.periods[-1]) + len(curve)
-    frame, ring = _last(on, off, left, rings, lead, end)
+    frame, ring = _find_last(on, off, left, rings, lead, end)
     entries = []
     while True:
         entries.append((frame, int(rings.on_beat[ring])))
-        if frame < lead or (previous := _previous(left[frame], rings, ring)) is None:
+        if frame < lead or (previous := _find_previous(left[frame], rings, ring)) is None:
             break
         if frame == lead:  # the ring before it lies wholly before the first frame
             break
@@ -199,7 +199,7 @@ def _beats(
     return np.array(beats, np.float64) / rate_hz
 
 
-def _previous(left: NDArray[np.float64], rings: _Rings, ring: int) -> int | None:
+def _find_previous(left: NDArray[np.float64], rings: _Rings, ring: int) -> int | None:
     """The ring that was left to enter `ring`; None where none could be."""
     import numpy as np
 
@@ -208,7 +208,7 @@ def _previous(left: NDArray[np.float64], rings: _Rings, ring: int) -> int | None
     return best if np.isfinite(scores[best]) else None
 
 
-def _last(
+def _find_last(
     on: NDArray[np.float64], off: NDArray[np.float64], left: NDArray[np.float64], rings: _Rings, lead: int, end: int
 ) -> tuple[int, int]:
     """Where the last ring was entered, and which it is: the best of all walks that are somewhere in a ring at the end."""

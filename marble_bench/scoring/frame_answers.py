@@ -49,7 +49,7 @@ def columns_of(part: LabelPart) -> tuple[str, ...]:
 def measure_of(target: Frames) -> Measure:
     """What `frame_metrics` read of a clip: the columns of each part that has labels, one after another."""
     assert target.rate_hz is not None
-    return Measure(partial(_of_clip, target.parts), partial(_trivial, target))
+    return Measure(partial(_measure_clip, target.parts), partial(_make_trivial, target))
 
 
 def decode(clips: Sequence[Activations], rate_hz: float, setting: float | None = None) -> list[Found]:
@@ -57,7 +57,7 @@ def decode(clips: Sequence[Activations], rate_hz: float, setting: float | None =
     return list(clips)
 
 
-def decided(part: LabelPart, answers: NDArray[Any]) -> NDArray[Any]:
+def decide(part: LabelPart, answers: NDArray[Any]) -> NDArray[Any]:
     """Activations `(frames, width)` -> what they decide: `(frames, 1)` an index or a value, `(frames, tags)` of 0 and 1."""
     if isinstance(part, (ClassPart, BinPart)):
         likeliest: NDArray[Any] = answers.argmax(axis=1)[:, None]
@@ -65,7 +65,7 @@ def decided(part: LabelPart, answers: NDArray[Any]) -> NDArray[Any]:
     return (answers >= HOLDS).astype(int) if isinstance(part, TagPart) else answers
 
 
-def _of_clip(parts: Sequence[Part], found: Found, target: Any) -> NDArray[np.float64]:
+def _measure_clip(parts: Sequence[Part], found: Found, target: Any) -> NDArray[np.float64]:
     """The columns of all parts with labels. What is not annotated has the labels of no frame."""
     import numpy as np
 
@@ -79,11 +79,11 @@ def _of_clip(parts: Sequence[Part], found: Found, target: Any) -> NDArray[np.flo
                     f"{len(answers)} frames of {part.name} are answered, and frame {labelled[-1]} has a label: let decode "
                     "give an answer for every frame that it gets"
                 )
-            rows.append(_measured(part, decided(part, answers[labelled]), labels[labelled].astype(np.float64)))
+            rows.append(_measure_part(part, decide(part, answers[labelled]), labels[labelled].astype(np.float64)))
     return np.concatenate(rows)
 
 
-def _measured(part: LabelPart, answers: NDArray[Any], labels: NDArray[np.float64]) -> NDArray[np.float64]:
+def _measure_part(part: LabelPart, answers: NDArray[Any], labels: NDArray[np.float64]) -> NDArray[np.float64]:
     """The columns of one part, from what was decided for the frames with a label, and their labels."""
     import numpy as np
 
@@ -96,7 +96,7 @@ def _measured(part: LabelPart, answers: NDArray[Any], labels: NDArray[np.float64
     return np.array([len(labels), errors.sum(), labels.sum(), np.square(labels).sum()], np.float64)
 
 
-def _trivial(target: Frames, targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
+def _make_trivial(target: Frames, targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
     """The mean of the training labels, as a probe learns them, in every frame: of a class the share that each has."""
     import numpy as np
 
@@ -110,6 +110,6 @@ def _trivial(target: Frames, targets: Sequence[Any], lengths_s: Sequence[float])
             whole = whole[~np.isnan(whole).any(axis=1)]
             answers[part.name] = whole.mean(axis=0) if len(whole) else np.zeros(part.width)
     return [
-        {name: np.broadcast_to(each, (target.labels_in(length_s), len(each))) for name, each in answers.items()}
+        {name: np.broadcast_to(each, (target.count_labels(length_s), len(each))) for name, each in answers.items()}
         for length_s in lengths_s
     ]

@@ -24,7 +24,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from marble_bench.audio import perturb
-from marble_bench.errors import DataError, did_you_mean
+from marble_bench.errors import DataError, suggest_name
 from marble_bench.files.names import RULE, is_name
 from marble_bench.files.tables import brief
 
@@ -64,7 +64,7 @@ class ClassPart:
         place = {label: index for index, label in enumerate(self.labels)}
         known = [math.nan if label is None else place.get(label, -1) for label in labels]
         if -1 in known:
-            raise _no_label(labels[known.index(-1)], self, clip)
+            raise _explain_no_label(labels[known.index(-1)], self, clip)
         return np.array(known, np.float32).reshape(-1, 1)
 
     def spread(self, labels: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -96,18 +96,18 @@ class TagPart:
         import numpy as np
 
         place = {label: index for index, label in enumerate(self.labels)}
-        made = np.zeros((len(labels), self.width), np.float32)
+        encoded = np.zeros((len(labels), self.width), np.float32)
         for row, tags in enumerate(labels):
             if tags is None:
-                made[row] = np.nan
+                encoded[row] = np.nan
                 continue
             if not isinstance(tags, (tuple, list, set, frozenset)):
                 raise DataError(f"clip '{clip}' has the {self.name} {brief(tags)}; give a tuple of names, or None")
             for tag in tags:
                 if tag not in place:
-                    raise _no_label(tag, self, clip)
-                made[row, place[tag]] = 1
-        return made
+                    raise _explain_no_label(tag, self, clip)
+                encoded[row, place[tag]] = 1
+        return encoded
 
     def spread(self, labels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encoded labels as a probe learns them: the same."""
@@ -137,7 +137,7 @@ class BinPart:
 
     def encode(self, labels: Sequence[Any], clip: str) -> NDArray[np.float32]:
         """`(frames, 1)`: the number of each frame."""
-        return _numbers(labels, self.name, clip)
+        return _make_numbers(labels, self.name, clip)
 
     def nearest(self, labels: NDArray[np.floating[Any]]) -> NDArray[np.int64]:
         """`(frames, 1)` numbers -> `(frames, 1)`: the bin whose centre is nearest, of equals the first."""
@@ -156,9 +156,9 @@ class BinPart:
             weights = np.exp(-0.5 * squares)
         else:
             weights = (np.arange(self.width) == self.nearest(labels)).astype(np.float32)
-        made: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
-        made[np.isnan(labels[:, 0])] = np.nan
-        return made
+        spread: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
+        spread[np.isnan(labels[:, 0])] = np.nan
+        return spread
 
 
 @dataclass(frozen=True)
@@ -182,7 +182,7 @@ class ValuePart:
 
     def encode(self, labels: Sequence[Any], clip: str) -> NDArray[np.float32]:
         """`(frames, 1)`: the number of each frame."""
-        return _numbers(labels, self.name, clip)
+        return _make_numbers(labels, self.name, clip)
 
     def spread(self, labels: NDArray[np.float32]) -> NDArray[np.float32]:
         """Encoded labels as a probe learns them: the same."""
@@ -216,16 +216,16 @@ class MomentPart:
             raise DataError(f"clip '{clip}' has {self.name} times that are not finite, negative or not ascending")
         return exact
 
-    def at_frames(self, times: Sequence[float], frames: int, rate_hz: float) -> NDArray[np.float32]:
+    def mark_frames(self, times: Sequence[float], frames: int, rate_hz: float) -> NDArray[np.float32]:
         """`(frames, 1)`: 1 in the frame of a moment and in its neighbours, else 0."""
         import numpy as np
 
-        made = np.zeros((frames, 1), np.float32)
+        marked = np.zeros((frames, 1), np.float32)
         at = np.round(np.asarray(times) * rate_hz).astype(int)
         for shift in range(-NEIGHBOURS, NEIGHBOURS + 1):
             near = at + shift
-            made[near[(near >= 0) & (near < frames)]] = 1
-        return made
+            marked[near[(near >= 0) & (near < frames)]] = 1
+        return marked
 
 
 LabelPart: TypeAlias = ClassPart | TagPart | BinPart | ValuePart
@@ -295,7 +295,7 @@ class Frames:
 
         Raises DataError if it goes on so far behind the end that it is of something else.
         """
-        last = max(map(self._last_s, self.parts, target), default=0.0)
+        last = max(map(self._find_last_s, self.parts, target), default=0.0)
         if last > length_s + BEYOND_S:
             hint = (
                 "; or its times are milliseconds" if last / 1000 <= length_s + BEYOND_S and last > 10 * length_s else ""
@@ -304,8 +304,8 @@ class Frames:
                 f"clip '{clip}' lasts {length_s:.2f} s and is annotated up to {last:.2f} s: "
                 f"its annotation is of other audio, or its audio was cut; get both again{hint}"
             )
-        kept = tuple(map(self._cut, self.parts, target, [length_s] * len(self.parts)))
-        return kept, sum(map(_held, target)) - sum(map(_held, kept))
+        inside = tuple(map(self._cut, self.parts, target, [length_s] * len(self.parts)))
+        return inside, sum(map(_count_labels, target)) - sum(map(_count_labels, inside))
 
     def changed(self, target: Any, change: str, length_s: float) -> Any:
         """A clip's target after a perturbation of its audio, which then lasts `length_s`; None where nothing is left."""
@@ -317,18 +317,18 @@ class Frames:
             elif isinstance(part, MomentPart):
                 moved.append(tuple(t / rate for t in annotation if t / rate < length_s))
             else:
-                frames = min(self.labels_in(length_s), math.ceil(len(annotation) / rate))
+                frames = min(self.count_labels(length_s), math.ceil(len(annotation) / rate))
                 moved.append(
                     tuple(annotation[min(math.floor(k * rate + 0.5), len(annotation) - 1)] for k in range(frames))
                 )
-        return tuple(moved) if any(map(_held, moved)) else None
+        return tuple(moved) if any(map(_count_labels, moved)) else None
 
-    def labels_in(self, length_s: float) -> int:
+    def count_labels(self, length_s: float) -> int:
         """How many labels are of times before `length_s`."""
         assert self.rate_hz is not None
         return max(0, math.ceil(length_s * self.rate_hz - 1e-6))
 
-    def _last_s(self, part: Part, annotation: Any) -> float:
+    def _find_last_s(self, part: Part, annotation: Any) -> float:
         if annotation is None or not len(annotation):
             return 0.0
         if isinstance(part, MomentPart):
@@ -341,7 +341,7 @@ class Frames:
             return None
         if isinstance(part, MomentPart):
             return tuple(t for t in annotation if t < length_s)
-        return tuple(annotation[: self.labels_in(length_s)])
+        return tuple(annotation[: self.count_labels(length_s)])
 
     def column(self, part: Part) -> str:
         """What is found of a part is called so in a table of predictions."""
@@ -361,10 +361,10 @@ class Frames:
         if strange := [name for name in self.stops_by if name not in self.names]:
             found.append(f"stops_by names {', '.join(strange)}: the parts are {', '.join(self.names)}")
         found += [f"part {name!r} cannot be used in a record: give {RULE}" for name in self.names if not is_name(name)]
-        found += [f"part '{part.name}' has fewer than two labels" for part in self.parts if _too_few(part)]
+        found += [f"part '{part.name}' has fewer than two labels" for part in self.parts if _has_too_few(part)]
         return found
 
-    def first_of(self, target: Any) -> list[float]:
+    def list_first(self, target: Any) -> list[float]:
         """What a table of predictions shows as a clip's truth: the times of the first part, or its labels as numbers, of
         the frames that have one."""
         import numpy as np
@@ -379,22 +379,24 @@ class Frames:
         return shown
 
 
-def _numbers(labels: Sequence[Any], name: str, clip: str) -> NDArray[np.float32]:
+def _make_numbers(labels: Sequence[Any], name: str, clip: str) -> NDArray[np.float32]:
     """`(frames, 1)`; NaN for None. Raises DataError for what is no finite number."""
     import numpy as np
 
     try:
-        made = np.array([math.nan if label is None else float(label) for label in labels])
+        numbers = np.array([math.nan if label is None else float(label) for label in labels])
     except (TypeError, ValueError) as error:
         raise DataError(f"clip '{clip}' has a {name} that is no number; give numbers, and None for no label") from error
-    bad = [label for label, value in zip(labels, made, strict=True) if label is not None and not math.isfinite(value)]
+    bad = [
+        label for label, value in zip(labels, numbers, strict=True) if label is not None and not math.isfinite(value)
+    ]
     if bad:
         raise DataError(f"clip '{clip}' has the {name} {brief(bad[0])}, which is not finite; None means no label")
-    return made.astype(np.float32).reshape(-1, 1)
+    return numbers.astype(np.float32).reshape(-1, 1)
 
 
-def _no_label(label: Any, part: ClassPart | TagPart, clip: str) -> DataError:
-    hint = did_you_mean(str(label)[:99], part.labels)
+def _explain_no_label(label: Any, part: ClassPart | TagPart, clip: str) -> DataError:
+    hint = suggest_name(str(label)[:99], part.labels)
     return DataError(f"clip '{clip}' has the {part.name} {brief(label)}, which is no label of that part{hint}")
 
 
@@ -410,10 +412,10 @@ def _count(part: Part, annotation: Any, clip: str) -> int:
     return int((~np.isnan(part.encode(annotation, clip)).any(axis=1)).sum())
 
 
-def _held(annotation: Any) -> int:
+def _count_labels(annotation: Any) -> int:
     """How many labels or times an annotation has; 0 without one."""
     return sum(label is not None for label in annotation or ())
 
 
-def _too_few(part: Part) -> bool:
+def _has_too_few(part: Part) -> bool:
     return part.width < (2 if isinstance(part, (ClassPart, BinPart)) else 1)

@@ -12,7 +12,7 @@ from math import isfinite
 from statistics import stdev
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.scoring.statistics import admitted, interval_of, paired
+from marble_bench.scoring.statistics import admit_interval, compare_paired, compute_interval
 
 if TYPE_CHECKING:
     import torch
@@ -29,7 +29,7 @@ class Answers:
     groups: list[str]
 
 
-def scores(
+def compute_scores(
     metrics: Sequence[Metric],
     answers: Answers,
     constant: torch.Tensor,
@@ -47,20 +47,20 @@ def scores(
     found = {}
     for index, metric in enumerate(metrics):
         per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
-        interval = interval_of(metric, outputs["test"], truth["test"], answers.groups)
+        interval = compute_interval(metric, outputs["test"], truth["test"], answers.groups)
         if interval.why and warnings is not None:
             warnings.append(f"{metric.name}{suffix}: no interval, {interval.why}")
         found[metric.name + suffix] = {
             "main": main and index == 0,
             "higher_is_better": metric.higher_is_better,
             "unit": metric.unit,
-            "test": number(sum(per_seed) / len(per_seed)),
-            "ci95": [number(interval.low), number(interval.high)],
+            "test": convert_number(sum(per_seed) / len(per_seed)),
+            "ci95": [convert_number(interval.low), convert_number(interval.high)],
             # a score that no clip can be asked for is NaN, and has no spread
             "std": stdev(per_seed) if len(per_seed) > 1 and all(map(isfinite, per_seed)) else None,
-            "per_seed": [number(score) for score in per_seed],
-            "valid": number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
-            "trivial": number(float(metric.compute(trivial, truth["test"])[0])),
+            "per_seed": [convert_number(score) for score in per_seed],
+            "valid": convert_number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
+            "trivial": convert_number(float(metric.compute(trivial, truth["test"])[0])),
         }
     return found
 
@@ -78,7 +78,7 @@ def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> to
     return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
 
 
-def ensembles() -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]:
+def list_ensembles() -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]:
     """The four ways in which JukeMIR and MARBLE make a song's answer of its windows' outputs, by their names there.
 
     Each maps `(seeds, windows, classes)`, `(windows,)` each window's clip, and the number of clips to
@@ -108,7 +108,7 @@ def ensembles() -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.T
     }
 
 
-def best_ensemble(
+def choose_ensemble(
     metric: Metric,
     windows: dict[str, torch.Tensor],
     clip: dict[str, torch.Tensor],
@@ -120,17 +120,19 @@ def best_ensemble(
     """
     import torch
 
-    made = {
+    candidates = {
         name: {split: way(windows[split], clip[split], len(answers.truth[split])) for split in windows}
-        for name, way in ensembles().items()
+        for name, way in list_ensembles().items()
     }
-    valid = torch.stack([metric.compute(each["valid"], answers.truth["valid"]) for each in made.values()])
-    names = [list(made)[index] for index in valid.argmax(dim=0).tolist()]
-    outputs = {split: torch.stack([made[name][split][seed] for seed, name in enumerate(names)]) for split in windows}
+    valid = torch.stack([metric.compute(each["valid"], answers.truth["valid"]) for each in candidates.values()])
+    names = [list(candidates)[index] for index in valid.argmax(dim=0).tolist()]
+    outputs = {
+        split: torch.stack([candidates[name][split][seed] for seed, name in enumerate(names)]) for split in windows
+    }
     return Answers(outputs, answers.truth, answers.groups), names
 
 
-def by_group(answers: Answers, groups: dict[str, list[str]]) -> Answers:
+def average_groups(answers: Answers, groups: dict[str, list[str]]) -> Answers:
     """One answer for each group: outputs averaged over its clips, the truth that they share. groups: of clips, by split."""
     import torch
 
@@ -145,7 +147,7 @@ def by_group(answers: Answers, groups: dict[str, list[str]]) -> Answers:
     return Answers(outputs, truth, names["test"])
 
 
-def number(value: float) -> float | None:
+def convert_number(value: float) -> float | None:
     """A float for JSON: NaN and infinity become null."""
     return value if isfinite(value) else None
 
@@ -166,17 +168,19 @@ def drop(
     before, after: outputs `(seeds, clips, ...)` and truth, the clips in one order. groups: `(clips,)`, drawn together.
     """
     clean, per_seed = (metric.compute(*each).tolist() for each in (before, after))
-    lost = paired(metric, before, after, groups)
+    lost = compare_paired(metric, before, after, groups)
     whole, changed = (sum(scores) / len(scores) for scores in (clean, per_seed))
     loss = whole - changed
-    found = admitted(loss, lost.low, lost.high)  # of all clips, where the interval is of those that have a value twice
+    found = admit_interval(
+        loss, lost.low, lost.high
+    )  # of all clips, where the interval is of those that have a value twice
     low, high = found.low, found.high
     if not metric.higher_is_better:
         low, high, loss = -high, -low, -loss
     return {
-        "test": number(changed),
-        "clean": number(whole),
-        "drop": number(loss),
-        "drop_ci95": [number(low), number(high)],
-        "per_seed": [number(value) for value in per_seed],
+        "test": convert_number(changed),
+        "clean": convert_number(whole),
+        "drop": convert_number(loss),
+        "drop_ci95": [convert_number(low), convert_number(high)],
+        "per_seed": [convert_number(value) for value in per_seed],
     }

@@ -79,7 +79,7 @@ MEDIAN_GROUPS = 6
 AT_ONCE = 40_000_000  # weights held at a time: 320 MB
 
 
-def _indices(groups: Sequence[str]) -> tuple[NDArray[Any], int]:
+def _index_groups(groups: Sequence[str]) -> tuple[NDArray[Any], int]:
     """Each clip's group as a number, and how many groups there are."""
     import numpy as np
 
@@ -87,29 +87,29 @@ def _indices(groups: Sequence[str]) -> tuple[NDArray[Any], int]:
     return of_group, len(names)
 
 
-def drawn_again(groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> NDArray[Any]:
+def resample(groups: Sequence[str], resamples: int = RESAMPLES, seed: int = 0) -> NDArray[Any]:
     """How often each clip stands in each bootstrap sample, `(resamples, clips)`: groups drawn with replacement."""
     import numpy as np
 
-    of_group, count = _indices(groups)
+    of_group, count = _index_groups(groups)
     drawn = np.random.default_rng(seed).integers(0, count, (resamples, count), dtype=np.int32)
     flat = (drawn + count * np.arange(resamples)[:, None]).ravel()
     counts: NDArray[Any] = np.bincount(flat, minlength=resamples * count).reshape(resamples, count)[:, of_group]
     return counts.astype(np.float32)
 
 
-def left_out(groups: Sequence[str], blocks: int = BLOCKS) -> NDArray[Any]:
+def jackknife(groups: Sequence[str], blocks: int = BLOCKS) -> NDArray[Any]:
     """The samples of a jackknife, `(blocks, clips)`: each leaves one block out, a group, or several where there are many."""
     import numpy as np
 
-    of_group, count = _indices(groups)
+    of_group, count = _index_groups(groups)
     order = np.random.default_rng(0).permutation(count)  # neighbours in a list are often alike: they are parted
     block = order[of_group] % min(count, blocks)
-    kept: NDArray[Any] = np.arange(min(count, blocks))[:, None] != block[None]
-    return kept.astype(np.float32)
+    remaining: NDArray[Any] = np.arange(min(count, blocks))[:, None] != block[None]
+    return remaining.astype(np.float32)
 
 
-def rescored(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, weights: NDArray[Any]) -> NDArray[Any]:
+def rescore(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, weights: NDArray[Any]) -> NDArray[Any]:
     """The score of every probe with clips counted `weights (replicates, clips)` times: `(replicates, probes)` float64."""
     import numpy as np
     import torch
@@ -129,7 +129,7 @@ def rescored(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, weights
     return np.array(scores)
 
 
-def bca(
+def compute_bca_interval(
     estimate: float, replicates: NDArray[Any], jackknife: NDArray[Any], level: float = LEVEL
 ) -> tuple[float, float]:
     """The BCa interval of an estimate from its bootstrap `(replicates,)` and its jackknife `(blocks,)`.
@@ -159,7 +159,7 @@ def bca(
     return float(low), float(high)
 
 
-def student(estimate: float, jackknife: NDArray[Any]) -> tuple[float, float]:
+def compute_t_interval(estimate: float, jackknife: NDArray[Any]) -> tuple[float, float]:
     """The 95 % interval of an estimate, give or take t times the error that its jackknife `(blocks,)` shows (Tukey).
 
     (NaN, NaN) where the estimate or a sample of the jackknife is NaN, or one block is all there is.
@@ -175,7 +175,7 @@ def student(estimate: float, jackknife: NDArray[Any]) -> tuple[float, float]:
     return estimate - tail, estimate + tail
 
 
-def corrected(
+def compute_corrected_interval(
     estimate: float,
     lessened: NDArray[Any],
     pairs: NDArray[Any],
@@ -200,15 +200,15 @@ def corrected(
     if len(lessened) < 2 or not np.isfinite(estimate):
         return float("nan"), float("nan")
     count = groups if carriers is None else carriers
-    whole, one, two = (_logit(np.asarray(scores), count) for scores in (estimate, lessened, pairs))
-    squares = _squares(shares, one - whole)
-    once, twice, wider = _less_bias(whole, one, two, shares, squares)
+    whole, one, two = (_compute_logit(np.asarray(scores), count) for scores in (estimate, lessened, pairs))
+    squares = _compute_squares(shares, one - whole)
+    once, twice, wider = _remove_bias(whole, one, two, shares, squares)
     if finer is not None:
-        squares = _squares(finer[1], _logit(finer[0], count) - whole)
+        squares = _compute_squares(finer[1], _compute_logit(finer[0], count) - whole)
     variance = wider * len(squares) / (len(squares) - 1) * squares.sum()
-    freedom = _freedom(squares)
+    freedom = _estimate_freedom(squares)
     if carriers is not None:
-        binomial = _binomial_variance(expit(twice), carriers)
+        binomial = _compute_binomial_variance(expit(twice), carriers)
         variance = (freedom**2 * variance + SURE**2 * binomial) / (freedom**2 + SURE**2)
         freedom = min(len(squares) - 1, freedom + 2)  # two for the binomial one
     tail = t.ppf((1 + LEVEL) / 2, freedom) * np.sqrt(variance)
@@ -217,7 +217,7 @@ def corrected(
     return min(float(low), estimate), max(float(high), estimate)
 
 
-def _logit(scores: NDArray[Any], count: float) -> NDArray[Any]:
+def _compute_logit(scores: NDArray[Any], count: float) -> NDArray[Any]:
     """The logit of `(count * score + 1/2) / (count + 1)`, which scores of 0 and 1 have too."""
     from scipy.special import logit
 
@@ -225,7 +225,7 @@ def _logit(scores: NDArray[Any], count: float) -> NDArray[Any]:
     return scaled
 
 
-def _less_bias(
+def _remove_bias(
     whole: NDArray[Any], one: NDArray[Any], two: NDArray[Any], shares: NDArray[Any], squares: NDArray[Any]
 ) -> tuple[Any, Any, float]:
     """A score less its bias in one step and in two, and by what factor its variance grows by the first.
@@ -237,19 +237,19 @@ def _less_bias(
 
     weights = 1 - LESS * np.eye(len(one))
     shares_within = weights * shares / (weights * shares).sum(axis=1, keepdims=True)
-    once = whole - _bias(shares, one - whole)
-    moved = one - _bias(shares_within, two - one[:, None])
-    wider = _squares(shares, moved - once).sum() / squares.sum() if squares.any() else 1.0
-    return once, once - _bias(shares, moved - once), wider
+    once = whole - _estimate_bias(shares, one - whole)
+    moved = one - _estimate_bias(shares_within, two - one[:, None])
+    wider = _compute_squares(shares, moved - once).sum() / squares.sum() if squares.any() else 1.0
+    return once, once - _estimate_bias(shares, moved - once), wider
 
 
-def _binomial_variance(share: float, count: float) -> float:
+def _compute_binomial_variance(share: float, count: float) -> float:
     """The variance of a share of `count` answers and of `ADDED` more, half of them right, on the logit scale."""
     moderate = (count * share + ADDED / 2) / (count + ADDED)
     return 1 / ((count + ADDED) * moderate * (1 - moderate))
 
 
-def _bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
+def _estimate_bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
     """The bias of a score, from what lessening each block adds to it, both `(..., blocks)`.
 
     A block of share p that counts less by d of itself is a step of -d p / (1 - d p) towards it. With these weights the first
@@ -259,14 +259,14 @@ def _bias(shares: NDArray[Any], moved: NDArray[Any]) -> Any:
     return ((1 - LESS * shares) / LESS * moved).sum(axis=-1) / LESS
 
 
-def _squares(shares: NDArray[Any], moved: NDArray[Any]) -> NDArray[Any]:
+def _compute_squares(shares: NDArray[Any], moved: NDArray[Any]) -> NDArray[Any]:
     """`(blocks,)`: the squared part of each block in a score's error, from what lessening it adds to the score."""
     slopes = (1 - LESS * shares) / LESS * moved
     squared: NDArray[Any] = (slopes - slopes.mean()) ** 2
     return squared
 
 
-def _freedom(squares: NDArray[Any]) -> float:
+def _estimate_freedom(squares: NDArray[Any]) -> float:
     """The degrees of freedom of a jackknife's variance, from its `(blocks,)` squared deviations (Hinkley, see the module).
 
     Between 1, as where one block makes all of the variance or none does, and blocks - 1.
@@ -277,7 +277,7 @@ def _freedom(squares: NDArray[Any]) -> float:
     return float(min(len(squares) - 1, max(1.0, 2 / relative))) if relative > 0 else len(squares) - 1.0
 
 
-def _carriers(truth: torch.Tensor, groups: Sequence[str]) -> float:
+def _count_carriers(truth: torch.Tensor, groups: Sequence[str]) -> float:
     """Of how many groups, each with one answer right or wrong, a mean over parts would have the same variance.
 
     truth: `(clips, parts)`, above 0 where a clip raises a part. Each part is a mean over the groups that raise it, and a
@@ -285,7 +285,7 @@ def _carriers(truth: torch.Tensor, groups: Sequence[str]) -> float:
     """
     import numpy as np
 
-    of_group, count = _indices(groups)
+    of_group, count = _index_groups(groups)
     raised = truth.numpy() > 0
     held = np.zeros((count, raised.shape[1]))
     np.maximum.at(held, of_group, raised)
@@ -293,38 +293,38 @@ def _carriers(truth: torch.Tensor, groups: Sequence[str]) -> float:
     return float(1 / ((held / held.sum(axis=0)).mean(axis=1) ** 2).sum())
 
 
-def _corrected_interval(
+def _average_corrected_interval(
     metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str]
 ) -> tuple[float, float]:
     """`corrected` of a metric, averaged over probes."""
     import numpy as np
 
-    counts, shares = _lessened(groups)
+    counts, shares = _lessen_blocks(groups)
     blocks = len(counts)
     first, second = np.triu_indices(blocks)
     whole = np.ones((1, len(groups)), dtype=np.float32)
-    scores = rescored(metric, outputs, truth, np.concatenate([whole, counts, counts[first] * counts[second]]))
+    scores = rescore(metric, outputs, truth, np.concatenate([whole, counts, counts[first] * counts[second]]))
     estimate, lessened, of_pairs = np.split(scores.mean(axis=1), [1, 1 + blocks])
     pairs = np.empty((blocks, blocks))
     pairs[first, second] = pairs[second, first] = of_pairs
-    in_all, finer = _indices(groups)[1], None
+    in_all, finer = _index_groups(groups)[1], None
     if in_all > blocks:
-        counts, shares_finer = _lessened(groups, BLOCKS)
-        finer = rescored(metric, outputs, truth, counts).mean(axis=1), shares_finer
-    carriers = _carriers(metric.carried(truth), groups) if metric.carried else None
-    return corrected(float(estimate[0]), lessened, pairs, shares, in_all, carriers, finer)
+        counts, shares_finer = _lessen_blocks(groups, BLOCKS)
+        finer = rescore(metric, outputs, truth, counts).mean(axis=1), shares_finer
+    carriers = _count_carriers(metric.carried(truth), groups) if metric.carried else None
+    return compute_corrected_interval(float(estimate[0]), lessened, pairs, shares, in_all, carriers, finer)
 
 
-def _lessened(groups: Sequence[str], most: int = PAIR_BLOCKS) -> tuple[NDArray[Any], NDArray[Any]]:
+def _lessen_blocks(groups: Sequence[str], most: int = PAIR_BLOCKS) -> tuple[NDArray[Any], NDArray[Any]]:
     """The samples in which each block counts less by `LESS` of itself, `(blocks, clips)`, and the blocks' shares of clips.
 
     Counts are whole numbers, for metrics without `weighted`: so many copies of a clip, and one of those that count less.
     """
     import numpy as np
 
-    kept = left_out(groups, most)
+    remaining = jackknife(groups, most)
     copies = 1 / (1 - LESS)
-    return (1 + (copies - 1) * kept).astype(np.float32), 1 - kept.mean(axis=1)
+    return (1 + (copies - 1) * remaining).astype(np.float32), 1 - remaining.mean(axis=1)
 
 
 # The forms of `Interval.why`, by which a record's words are known.
@@ -343,7 +343,7 @@ class Interval:
     why: str = ""
 
 
-def admitted(score: float, low: float, high: float) -> Interval:
+def admit_interval(score: float, low: float, high: float) -> Interval:
     """An interval if it is one: with two finite bounds, of some width, and around its own score."""
     from math import isfinite
 
@@ -359,7 +359,7 @@ def admitted(score: float, low: float, high: float) -> Interval:
     return Interval(float("nan"), float("nan"), why) if why else Interval(low, high)
 
 
-def with_value(metric: Metric, systems: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> NDArray[Any]:
+def find_valued(metric: Metric, systems: Sequence[tuple[torch.Tensor, torch.Tensor]]) -> NDArray[Any]:
     """`(clips,)`: whether a clip has a value of the metric in every system, each its outputs and truth of the same clips."""
     import numpy as np
 
@@ -367,7 +367,7 @@ def with_value(metric: Metric, systems: Sequence[tuple[torch.Tensor, torch.Tenso
     return np.asarray(np.logical_and.reduce(known))
 
 
-def interval_of(
+def compute_interval(
     metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str], seed: int = 0
 ) -> Interval:
     """The 95 % interval of a metric, averaged over probes, when test clips are drawn again; see `Metric.interval`.
@@ -378,32 +378,35 @@ def interval_of(
     those that carry tags.
     """
     score = float(metric.compute(outputs, truth).mean())
-    there = with_value(metric, [(outputs, truth)])
+    there = find_valued(metric, [(outputs, truth)])
     if not there.all():
         outputs, truth = outputs[:, there], truth[there]
         groups = [group for group, known in zip(groups, there, strict=True) if known]
     if len(set(groups)) < 2:
-        return admitted(score, float("nan"), float("nan"))
+        return admit_interval(score, float("nan"), float("nan"))
     if metric.interval == "jackknife":
-        return admitted(score, *_corrected_interval(metric, outputs, truth, groups))
-    (one,) = replicated(metric, [outputs], truth, groups, seed)
+        return admit_interval(score, *_average_corrected_interval(metric, outputs, truth, groups))
+    (one,) = replicate(metric, [outputs], truth, groups, seed)
     unit, scalar = metric.unit == "fraction", metric.kind == "scalars" or metric.name.startswith("r2_")
     samples = one.bootstrap if len(one.bootstrap) else one.jackknife
     if unit and not scalar and one.score in (0, 1) and (samples == one.score).all():
-        return admitted(
-            score, *wilson(one.score, _carriers(truth, groups) if metric.kind == "tags" else len(set(groups)))
+        return admit_interval(
+            score,
+            *compute_wilson_interval(
+                one.score, _count_carriers(truth, groups) if metric.kind == "tags" else len(set(groups))
+            ),
         )
     low, high = one.interval()
     if unit and one.by_t and one.score <= 1:  # t knows no bounds
         low, high = (low if scalar else max(low, 0.0)), min(high, 1.0)
-    return admitted(score, low, high)
+    return admit_interval(score, low, high)
 
 
 def bootstrap_interval(
     metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, groups: Sequence[str], seed: int = 0
 ) -> tuple[float, float]:
-    """The bounds of `interval_of`; (NaN, NaN) where there is no interval."""
-    found = interval_of(metric, outputs, truth, groups, seed)
+    """The bounds of `compute_interval`; (NaN, NaN) where there is no interval."""
+    found = compute_interval(metric, outputs, truth, groups, seed)
     return found.low, found.high
 
 
@@ -437,7 +440,7 @@ class Replicated:
     able: bool = True
 
     def interval(self) -> tuple[float, float]:
-        """The interval of the score, 95 %, BCa or by t; `interval_of` is a metric's own."""
+        """The interval of the score, 95 %, BCa or by t; `compute_interval` is a metric's own."""
         if not self.able:
             return float("nan"), float("nan")
         return self._interval(self.score, self.bootstrap, self.jackknife)
@@ -445,10 +448,10 @@ class Replicated:
     def _interval(self, value: float, bootstrap: NDArray[Any], jackknife: NDArray[Any]) -> tuple[float, float]:
         """The interval of this score, or of its difference from another, by the way that is right for it."""
         if not self.by_t:
-            return bca(value, bootstrap, jackknife)
-        found = [student(value, jackknife)]
+            return compute_bca_interval(value, bootstrap, jackknife)
+        found = [compute_t_interval(value, jackknife)]
         if len(bootstrap):
-            found.append(bca(value, bootstrap, jackknife))
+            found.append(compute_bca_interval(value, bootstrap, jackknife))
         return min(low for low, _ in found), max(high for _, high in found)
 
 
@@ -457,7 +460,7 @@ class _Samples:
     """The samples in which every system of a comparison is scored; see `Replicated`.
 
     drawn: the bootstrap's, `(resamples, clips)`, or None. cut: the jackknife's, `(blocks, clips)`. lessened: those of
-    `_lessened`, or None.
+    `_lessen_blocks`, or None.
     """
 
     drawn: NDArray[Any] | None
@@ -467,7 +470,7 @@ class _Samples:
     able: bool
 
 
-def replicated(
+def replicate(
     metric: Metric,
     outputs: Sequence[torch.Tensor],
     truth: torch.Tensor,
@@ -480,32 +483,32 @@ def replicated(
     outputs: a system each, `(probes, clips, ...)`, the clips in one order; those that have no value in one are left out of
     all. bootstrap: also where the metric's intervals are not made of it. The samples depend on groups and seed alone.
     """
-    there = with_value(metric, [(each, truth) for each in outputs])
+    there = find_valued(metric, [(each, truth) for each in outputs])
     if there.any() and not there.all():
         outputs, truth = [each[:, there] for each in outputs], truth[there]
         groups = [group for group, known in zip(groups, there, strict=True) if known]
-    samples = _samples_of(metric, groups, seed, bootstrap)
-    return [_replicated(metric, each, truth, samples) for each in outputs]
+    samples = _draw_samples(metric, groups, seed, bootstrap)
+    return [_replicate(metric, each, truth, samples) for each in outputs]
 
 
-def _samples_of(metric: Metric, groups: Sequence[str], seed: int, bootstrap: bool) -> _Samples:
+def _draw_samples(metric: Metric, groups: Sequence[str], seed: int, bootstrap: bool) -> _Samples:
     """The samples that the intervals and tests of a metric need."""
     count, by_jackknife = len(set(groups)), metric.interval == "jackknife"
     return _Samples(
-        drawn_again(groups, seed=seed) if bootstrap or not (by_jackknife or metric.compares) else None,
-        left_out(groups),
-        _lessened(groups) if by_jackknife else None,
+        resample(groups, seed=seed) if bootstrap or not (by_jackknife or metric.compares) else None,
+        jackknife(groups),
+        _lessen_blocks(groups) if by_jackknife else None,
         by_t=metric.smooth and not by_jackknife and (metric.compares or count < T_GROUPS),
         able=metric.smooth or count >= MEDIAN_GROUPS,
     )
 
 
-def _replicated(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, samples: _Samples) -> Replicated:
+def _replicate(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, samples: _Samples) -> Replicated:
     """One system, outputs `(probes, clips, ...)`, scored in these samples."""
     import numpy as np
 
     def scored(weights: NDArray[Any]) -> NDArray[Any]:
-        found: NDArray[Any] = rescored(metric, outputs, truth, weights).mean(axis=1)
+        found: NDArray[Any] = rescore(metric, outputs, truth, weights).mean(axis=1)
         return found
 
     whole = float(scored(np.ones((1, samples.cut.shape[1]), dtype=np.float32))[0])
@@ -520,7 +523,7 @@ def _replicated(metric: Metric, outputs: torch.Tensor, truth: torch.Tensor, samp
     )
 
 
-def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
+def compute_difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
     """a minus b, paired: both scored on the same clips and in the same samples.
 
     smooth: see `Metric`; where it is not, p is the level at which the bootstrap's percentile interval just reaches zero.
@@ -532,20 +535,20 @@ def difference(a: Replicated, b: Replicated, smooth: bool = True) -> Difference:
     if not a.able:
         low, high = float("nan"), float("nan")
     elif a.lessened:
-        low, high = _by_jackknife(a, b)
+        low, high = _compute_jackknife_interval(a, b)
     else:
         low, high = a._interval(value, a.bootstrap - b.bootstrap, apart)
-    found = admitted(value, low, high)
+    found = admit_interval(value, low, high)
     low, high = found.low, found.high
     if smooth:
-        return Difference(value, low, high, paired_p(value, apart))
+        return Difference(value, low, high, compute_paired_p(value, apart))
     moved = a.bootstrap - b.bootstrap
     usable = moved[np.isfinite(moved)]
     beyond = min((usable <= 0).sum(), (usable >= 0).sum())
     return Difference(value, low, high, float(min(1.0, 2 * (1 + beyond) / (1 + len(usable)))))
 
 
-def paired(
+def compare_paired(
     metric: Metric,
     a: tuple[torch.Tensor, torch.Tensor],
     b: tuple[torch.Tensor, torch.Tensor],
@@ -556,15 +559,15 @@ def paired(
     So that clips can be paired with themselves changed, where the change moves what is true of them. Clips that have no
     value in one of the two are left out of both.
     """
-    there = with_value(metric, [a, b])
+    there = find_valued(metric, [a, b])
     if there.any() and not there.all():
         a, b = ((outputs[:, there], truth[there]) for outputs, truth in (a, b))
         groups = [group for group, known in zip(groups, there, strict=True) if known]
-    (one,), (other,) = (replicated(metric, [outputs], truth, groups) for outputs, truth in (a, b))
-    return difference(one, other, metric.smooth)
+    (one,), (other,) = (replicate(metric, [outputs], truth, groups) for outputs, truth in (a, b))
+    return compute_difference(one, other, metric.smooth)
 
 
-def _by_jackknife(a: Replicated, b: Replicated) -> tuple[float, float]:
+def _compute_jackknife_interval(a: Replicated, b: Replicated) -> tuple[float, float]:
     """The interval of a difference of two scores that few clips raise: t times the error that lessening blocks shows.
 
     Not on the logit scale, where differences have no place, and not less its bias: what both have of it falls out.
@@ -578,18 +581,18 @@ def _by_jackknife(a: Replicated, b: Replicated) -> tuple[float, float]:
     blocks = len(shares)
     if blocks < 2 or not np.isfinite(value):
         return float("nan"), float("nan")
-    squares = _squares(shares, a.lessened[0] - b.lessened[0] - value)
-    tail = float(t.ppf((1 + LEVEL) / 2, _freedom(squares)) * np.sqrt(blocks / (blocks - 1) * squares.sum()))
+    squares = _compute_squares(shares, a.lessened[0] - b.lessened[0] - value)
+    tail = float(t.ppf((1 + LEVEL) / 2, _estimate_freedom(squares)) * np.sqrt(blocks / (blocks - 1) * squares.sum()))
     return value - tail, value + tail
 
 
-def paired_p(value: float, jackknife: NDArray[Any]) -> float:
+def compute_paired_p(value: float, jackknife: NDArray[Any]) -> float:
     """The two-sided p of a difference of zero, from the difference and its jackknife `(blocks,)` (see the module)."""
     blocks = len(jackknife)
-    return sign_flip_p(blocks * value - (blocks - 1) * jackknife)
+    return compute_sign_flip_p(blocks * value - (blocks - 1) * jackknife)
 
 
-def sign_flip_p(values: NDArray[Any]) -> float:
+def compute_sign_flip_p(values: NDArray[Any]) -> float:
     """The two-sided p of a mean of zero: how often flipped signs give a mean as far from it as the values' own.
 
     All patterns of signs for up to 12 values, else 9,999 random ones, the values' own pattern counted with them (Phipson
@@ -615,10 +618,10 @@ def sign_flip_p(values: NDArray[Any]) -> float:
     return (1 + reached) / (1 + FLIPS)
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def correct_holm(p: Sequence[float]) -> list[float]:
     """p-values of one family, corrected so that rejecting those below 5 % errs at all in 5 % of families at most.
 
-    >>> holm([0.01, 0.04, 0.03])
+    >>> correct_holm([0.01, 0.04, 0.03])
     [0.03, 0.06, 0.06]
     """
     order = sorted(range(len(p)), key=lambda index: p[index])
@@ -629,12 +632,12 @@ def holm(p: Sequence[float]) -> list[float]:
     return corrected
 
 
-def letters(count: int, different: Collection[tuple[int, int]]) -> list[str]:
+def assign_letters(count: int, different: Collection[tuple[int, int]]) -> list[str]:
     """Tie groups of `count` systems, best first: two share a letter exactly if their pair is not `different`.
 
     Insert and absorb, after Piepho (2004): the letters are the largest sets in which no two differ.
 
-    >>> letters(3, [(0, 2)])
+    >>> assign_letters(3, [(0, 2)])
     ['a', 'ab', 'b']
     """
     sets = [frozenset(range(count))] if count else []
@@ -645,28 +648,28 @@ def letters(count: int, different: Collection[tuple[int, int]]) -> list[str]:
         unique = list(dict.fromkeys(split))
         sets = [each for each in unique if not any(each < other for other in unique)]
     sets.sort(key=lambda each: sorted(each))
-    return ["".join(_letter(index) for index, each in enumerate(sets) if one in each) for one in range(count)]
+    return ["".join(_name_letter(index) for index, each in enumerate(sets) if one in each) for one in range(count)]
 
 
-def _letter(index: int) -> str:
+def _name_letter(index: int) -> str:
     """a to z, then a2 to z2, and so on."""
     turn, place = divmod(index, 26)
     return chr(ord("a") + place) + (str(turn + 1) if turn else "")
 
 
-def ranks(count: int, better: Collection[tuple[int, int]]) -> list[int]:
+def compute_ranks(count: int, better: Collection[tuple[int, int]]) -> list[int]:
     """1 + the number of systems that are better beyond doubt; better: pairs `(winner, loser)`.
 
-    >>> ranks(3, [(0, 2)])
+    >>> compute_ranks(3, [(0, 2)])
     [1, 1, 2]
     """
     return [1 + sum(loser == one for _, loser in better) for one in range(count)]
 
 
-def wilson(share: float, count: float) -> tuple[float, float]:
+def compute_wilson_interval(share: float, count: float) -> tuple[float, float]:
     """The 95 % interval of a share of `count` independent clips.
 
-    >>> [round(bound, 4) for bound in wilson(0.5, 100)]
+    >>> [round(bound, 4) for bound in compute_wilson_interval(0.5, 100)]
     [0.4038, 0.5962]
     """
     from math import sqrt
@@ -678,7 +681,7 @@ def wilson(share: float, count: float) -> tuple[float, float]:
     return max(0.0, middle - half), min(1.0, middle + half)
 
 
-def spread(per_seed: Sequence[float]) -> float | None:
+def compute_spread(per_seed: Sequence[float]) -> float | None:
     """The standard deviation over seeds; None for a single one."""
     from statistics import stdev
 

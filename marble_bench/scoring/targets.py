@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from marble_bench.audio import perturb
-from marble_bench.errors import DataError, did_you_mean
+from marble_bench.errors import DataError, suggest_name
 from marble_bench.files.tables import brief
 from marble_bench.scoring import beat_decoder
 from marble_bench.scoring.frame_targets import Frames as Frames
@@ -30,7 +30,7 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
     except ValueError:
         raise DataError(
             f"clip {brief(clip)} is labelled {brief(name)}, which is no label of the task"
-            + did_you_mean(str(name)[:99], names)
+            + suggest_name(str(name)[:99], names)
         ) from None
 
 
@@ -182,10 +182,10 @@ class Events(Frames):
 
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
         """As `Frames.within`. Raises DataError too if fewer than two of the main kind are left."""
-        kept, beyond = super().within(target, clip, length_s)
-        if len(kept[0] or ()) < 2:
+        inside, beyond = super().within(target, clip, length_s)
+        if len(inside[0] or ()) < 2:
             raise DataError(f"clip '{clip}' has fewer than two events within its {length_s:.2f} s of audio")
-        return kept, beyond
+        return inside, beyond
 
     def changed(self, target: Any, change: str, length_s: float) -> Any:
         """As `Frames.changed`; None too where fewer than two of the main kind are left, which tell no tempo."""

@@ -95,7 +95,7 @@ def _resample(path: Path, into: SignalFile, rate_hz: int, to_hz: int) -> None:
             write_array(file, fitted)
 
 
-def _work(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) -> list[dict[str, NDArray[Any]]]:
+def _measure_song(song: Song, systems: Sequence[Path], rate_hz: int, scratch: Path) -> list[dict[str, NDArray[Any]]]:
     """`measure` in a worker, which has one core."""
     from threadpoolctl import threadpool_limits
 
@@ -143,7 +143,7 @@ class BssevalPool:
         """Have a song measured; waits for the oldest if as many wait as there are workers."""
         while len(self.waiting) > self.workers:
             self._take()
-        self.waiting.append((self.pool.submit(_work, song, systems, self.rate_hz, self.scratch), systems))
+        self.waiting.append((self.pool.submit(_measure_song, song, systems, self.rate_hz, self.scratch), systems))
 
     def results(self) -> list[list[dict[str, NDArray[Any]]]]:
         """For each song, for each system, by measure `(stems, windows)`."""

@@ -60,17 +60,19 @@ class SeparationMeasures:
         import numpy as np
 
         songs = self.mixture_bss.get("sdr")
-        medians = np.full_like(self.mixture, np.nan) if songs is None else np.stack([_song_median(s) for s in songs])
+        medians = (
+            np.full_like(self.mixture, np.nan) if songs is None else np.stack([_compute_song_median(s) for s in songs])
+        )
         return np.concatenate([self.mixture, medians], axis=1)
 
     def song_medians(self) -> NDArray[Any]:
         """`(seeds, songs, stems)`: the median over each song's windows of BSSEval's SDR."""
         import numpy as np
 
-        return np.stack([np.stack([_song_median(song) for song in songs]) for songs in self.bss["sdr"]])
+        return np.stack([np.stack([_compute_song_median(song) for song in songs]) for songs in self.bss["sdr"]])
 
 
-def _song_median(windows: NDArray[Any]) -> NDArray[Any]:
+def _compute_song_median(windows: NDArray[Any]) -> NDArray[Any]:
     return median_of_medians([windows])
 
 
@@ -95,7 +97,7 @@ def measure(
     shape = (len(songs), len(songs[0].names))
     result = SeparationMeasures(np.full((len(chosen), *shape), np.nan), np.full(shape, np.nan), np.full(shape, np.nan))
     scratch.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=scratch) as folder, _bsseval_pool(workers, rules, Path(folder)) as pool:
+    with tempfile.TemporaryDirectory(dir=scratch) as folder, _open_bsseval_pool(workers, rules, Path(folder)) as pool:
         for item, song in enumerate(songs):
             track = mixing.make_track(song, rules, Path(folder))
             files = _separate_song(chosen, track, features, summable, item, rules, device, Path(folder), result)
@@ -115,7 +117,7 @@ def measure(
     return result
 
 
-def _bsseval_pool(workers: int, rules: Separation, folder: Path) -> AbstractContextManager[BssevalPool | None]:
+def _open_bsseval_pool(workers: int, rules: Separation, folder: Path) -> AbstractContextManager[BssevalPool | None]:
     """The pool that measures BSSEval in so many processes; None for none."""
     return BssevalPool(workers, rules.sample_rate_hz, folder) if workers else nullcontext()
 
@@ -151,7 +153,7 @@ def _separate_song(
                 guess = probe.separate(states[seed][stem], on_device, features, layers, item, rules, True, device)
                 result.sdr[seed, item, stem] = global_sdr(true, guess)
                 write_array(handles[seed], guess)
-        for stem, guess in enumerate(oracle(track, rules, device)):
+        for stem, guess in enumerate(compute_oracle(track, rules, device)):
             result.oracle[item, stem] = global_sdr(track.read(track.parts[1 + stem]), guess)
     finally:
         for handle in handles:
@@ -159,15 +161,15 @@ def _separate_song(
     return files
 
 
-def oracle(track: Track, rules: Separation, device: str = "cpu") -> list[NDArray[np.float32]]:
+def compute_oracle(track: Track, rules: Separation, device: str = "cpu") -> list[NDArray[np.float32]]:
     """Every stem of a track, `(channels, samples)`, by the ideal ratio mask."""
     import torch
 
     sounds = [torch.from_numpy(track.read(part)).to(device) for part in track.parts]
     backs = [spectra.Resynthesis(track.samples, len(sounds[0]), rules, device) for _ in sounds[1:]]
     first = 0
-    for mixture, *stems in zip(*(spectra.spectra(each, rules, probe.PIECE) for each in sounds), strict=True):
-        for back, piece in zip(backs, spectra.ideal_ratio(torch.stack(stems), mixture), strict=True):
+    for mixture, *stems in zip(*(spectra.compute_spectra(each, rules, probe.PIECE) for each in sounds), strict=True):
+        for back, piece in zip(backs, spectra.apply_ideal_ratio(torch.stack(stems), mixture), strict=True):
             back.add(first, piece)
         first += len(mixture)
     return [back.finish().cpu().numpy() for back in backs]

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 from marble_bench import audio
 from marble_bench.core.task import Separation
 from marble_bench.errors import DataError
-from marble_bench.files.atomic import atomic_path, sweep, write_array, write_whole
+from marble_bench.files.atomic import open_atomic_path, sweep_leftovers, write_array, write_whole
 from marble_bench.separation.stems import CHANNELS, MIXTURE, Song
 
 if TYPE_CHECKING:
@@ -54,8 +54,8 @@ class Mixture:
     def digest(self, tracks: Sequence[str], rules: Separation) -> str:
         """sha256 that the mixture's sound is known by: the draws, and what each track's content is known by."""
         facts = [[tracks[part.track], part.start, part.gain, part.swap] for part in self.parts]
-        told = json.dumps([VERSION, rules.sample_rate_hz, rules.chunk_s, facts])
-        return hashlib.sha256(told.encode()).hexdigest()
+        content = json.dumps([VERSION, rules.sample_rate_hz, rules.chunk_s, facts])
+        return hashlib.sha256(content.encode()).hexdigest()
 
 
 def draw_mixtures(songs: Sequence[Song], count: int, rules: Separation) -> list[Mixture]:
@@ -116,7 +116,7 @@ class Chunks:
         return audio.resample(self.read(index).sum(axis=0).mean(axis=0), self.rules.sample_rate_hz, sample_rate_hz)
 
 
-def chunk_bytes(count: int, stems: int, rules: Separation) -> int:
+def count_chunk_bytes(count: int, stems: int, rules: Separation) -> int:
     """What so many mixtures take on disk."""
     return 2 * count * stems * CHANNELS * rules.chunk
 
@@ -149,8 +149,8 @@ def make_chunks(
             raise DataError(f"the training mixtures {path} are not what was written: delete the file and run again")
         return chunks
     path.parent.mkdir(parents=True, exist_ok=True)
-    sweep(path.parent)
-    with atomic_path(path) as building:  # its digest first, so that the file's existence means that both are whole
+    sweep_leftovers(path.parent)
+    with open_atomic_path(path) as building:  # its digest first, so that the file's existence means that both are whole
         _write_mixtures(building, mixtures, songs, rules)
         write_whole(beside, audio.digest(building).encode())
     return chunks
@@ -163,7 +163,7 @@ def _write_mixtures(path: Path, mixtures: Sequence[Mixture], songs: Sequence[Son
     names = songs[0].names
     stem_bytes = 2 * CHANNELS * rules.chunk
     with path.open("wb") as file:
-        file.truncate(chunk_bytes(len(mixtures), len(names), rules))
+        file.truncate(count_chunk_bytes(len(mixtures), len(names), rules))
         for track, song in enumerate(songs):
             for stem, name in enumerate(names):
                 wanted = [(i, m.parts[stem]) for i, m in enumerate(mixtures) if m.parts[stem].track == track]
@@ -171,12 +171,12 @@ def _write_mixtures(path: Path, mixtures: Sequence[Mixture], songs: Sequence[Son
                 for index, part in wanted:
                     assert sound is not None
                     stretch = sound[:, part.start : part.start + round(rules.chunk_s * song.rate_hz)]
-                    made = np.clip(_render_part(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
+                    rendered = np.clip(_render_part(stretch, part, song.rate_hz, rules), -HALF_MAX, HALF_MAX)
                     file.seek(stem_bytes * (index * len(names) + stem))
-                    write_array(file, made.astype(np.float16))
+                    write_array(file, rendered.astype(np.float16))
 
 
-def chunks_name(mixtures: Sequence[Mixture], tracks: Sequence[str], rules: Separation) -> str:
+def name_chunks(mixtures: Sequence[Mixture], tracks: Sequence[str], rules: Separation) -> str:
     """A name for the file of some mixtures, by everything that its content depends on."""
     total = hashlib.sha256(json.dumps([rules.sample_rate_hz, rules.chunk_s]).encode())
     for mixture in mixtures:
@@ -215,12 +215,12 @@ def make_track(song: Song, rules: Separation, folder: Path) -> Track:
     return Track(path, song.name, parts, samples)
 
 
-def track_bytes(songs: Sequence[Song], rules: Separation) -> int:
+def count_track_bytes(songs: Sequence[Song], rules: Separation) -> int:
     """What the tracks of some songs take on disk."""
     return sum(4 * CHANNELS * (1 + len(song.names)) * math.ceil(song.length_s * rules.sample_rate_hz) for song in songs)
 
 
-def song_mono(song: Song, sample_rate_hz: int, rules: Separation) -> NDArray[np.float32]:
+def read_song_mono(song: Song, sample_rate_hz: int, rules: Separation) -> NDArray[np.float32]:
     """`(samples,)`: what an encoder hears of a whole song: the mean of the mixture's channels at the spectrograms' rate,
     resampled to its own."""
     mono = song.read(MIXTURE).mean(axis=0)

@@ -95,7 +95,7 @@ def init_state(width: int, layers: int, rules: Separation, generator: torch.Gene
     return state
 
 
-def _norm(state: State, name: str, x: torch.Tensor, training: bool) -> torch.Tensor:
+def _normalize(state: State, name: str, x: torch.Tensor, training: bool) -> torch.Tensor:
     """Batch norm over all but the last axis; what it remembers is moved in place while training."""
     from torch.nn import functional
 
@@ -116,7 +116,7 @@ def encode_frames(state: State, x: torch.Tensor, training: bool = False) -> torc
     from torch.nn import functional
 
     shifted = (x + state["input_mean"]) * state["input_scale"]
-    return _norm(state, "bn1", functional.linear(shifted, state["fc1"]), training).tanh()
+    return _normalize(state, "bn1", functional.linear(shifted, state["fc1"]), training).tanh()
 
 
 def run_lstm(
@@ -145,8 +145,8 @@ def mask(state: State, x: torch.Tensor, training: bool = False) -> torch.Tensor:
     """`(..., 2 * hidden)` -> `(..., bins)`, none negative."""
     from torch.nn import functional
 
-    x = _norm(state, "bn2", functional.linear(x, state["fc2"]), training).relu()
-    x = _norm(state, "bn3", functional.linear(x, state["fc3"]), training)
+    x = _normalize(state, "bn2", functional.linear(x, state["fc2"]), training).relu()
+    x = _normalize(state, "bn3", functional.linear(x, state["fc3"]), training)
     return (x * state["output_scale"] + state["output_mean"]).relu()
 
 
@@ -213,7 +213,7 @@ def fit(
     for each block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
     targets = _Targets(material.chunks, device)
-    blocks = _blocks(probes, material, rules)
+    blocks = _make_blocks(probes, material, rules)
     done = train_blocks(
         blocks, lambda members: _Block(members, material, rules, targets, device), progress, probe_cache
     )
@@ -240,7 +240,7 @@ def choose(fitted: Sequence[TrainedProbe], seeds: int, stems: int) -> list[list[
     return chosen
 
 
-def _blocks(probes: Sequence[Probe], material: TrainingData, rules: Separation) -> list[list[Probe]]:
+def _make_blocks(probes: Sequence[Probe], material: TrainingData, rules: Separation) -> list[list[Probe]]:
     """Separators that train together: of one seed, and within the memory for one block."""
     blocks: list[list[Probe]] = []
     for seed in dict.fromkeys(probe.seed for probe in probes):
@@ -272,18 +272,20 @@ class _Targets:
         """`(batch, parts, frames, bins)` float32."""
         import torch
 
-        return torch.stack([self._one(index).to(self.device).float() for index in indices])
+        return torch.stack([self._load_one(index).to(self.device).float() for index in indices])
 
-    def _one(self, index: int) -> torch.Tensor:
+    def _load_one(self, index: int) -> torch.Tensor:
         import torch
 
         if self.cached is not None and index in self.cached:
             return self.cached[index]
         stems = torch.from_numpy(self.chunks.read(index)).to(self.device)
-        made = spectra.magnitudes(torch.cat([stems.sum(dim=0, keepdim=True), stems]), self.chunks.rules).half()
+        magnitudes = spectra.compute_magnitudes(
+            torch.cat([stems.sum(dim=0, keepdim=True), stems]), self.chunks.rules
+        ).half()
         if self.cached is not None:
-            self.cached[index] = made.cpu()
-        return made
+            self.cached[index] = magnitudes.cpu()
+        return magnitudes
 
 
 class _Block:
@@ -385,7 +387,7 @@ class _Block:
         """Each separator's mean SDR over the validation tracks that have its stem; -inf where no track has."""
         found: dict[Probe, list[float]] = {probe: [] for probe in probes}
         for item, track in enumerate(self.material.tracks):
-            mixture = self._on_device(track.read(MIXTURE))
+            mixture = self._move_to_device(track.read(MIXTURE))
             for stem in dict.fromkeys(probe.stem for probe in probes):
                 assert stem is not None
                 true = track.read(track.parts[1 + stem])
@@ -398,7 +400,7 @@ class _Block:
                         found[probe].append(sdr)
         return {probe: sum(values) / len(values) if values else -math.inf for probe, values in found.items()}
 
-    def _on_device(self, sound: NDArray[np.float32]) -> torch.Tensor:
+    def _move_to_device(self, sound: NDArray[np.float32]) -> torch.Tensor:
         import torch
 
         return torch.from_numpy(sound).to(self.device)
@@ -436,19 +438,20 @@ def separate(
     back = spectra.Resynthesis(mixture.shape[1], mixture.shape[0], rules, device)
     with torch.inference_mode():
         squashed = [
-            encode_frames(state, part) for part in _track_inputs(state, features, layers, item, frames, rules, device)
+            encode_frames(state, part)
+            for part in _iterate_track_inputs(state, features, layers, item, frames, rules, device)
         ]
         hidden = run_lstm(state, torch.cat(squashed)[None], rules)[0]
         length = rules.wiener_frames if with_wiener else PIECE
-        parts = zip(spectra.pieces(frames, length), spectra.spectra(mixture, rules, length), strict=True)
+        parts = zip(spectra.cut_pieces(frames, length), spectra.compute_spectra(mixture, rules, length), strict=True)
         for (first, last), spectrum in parts:
             magnitude = mask(state, hidden[first:last]) * spectrum.abs().mean(dim=-1)
-            back.add(first, (spectra.wiener if with_wiener else spectra.with_phase)(magnitude, spectrum))
+            back.add(first, (spectra.filter_wiener if with_wiener else spectra.apply_phase)(magnitude, spectrum))
         found: NDArray[np.float32] = back.finish().cpu().numpy()
     return found
 
 
-def _track_inputs(
+def _iterate_track_inputs(
     state: State,
     features: Features,
     layers: Sequence[int],
@@ -460,6 +463,6 @@ def _track_inputs(
     """A track's features piece by piece, `(frames, width)` float32, of one layer or summed."""
     import torch
 
-    for first, last in spectra.pieces(frames, PIECE):
+    for first, last in spectra.cut_pieces(frames, PIECE):
         read = [align_frames(features, layer, item, first, last, rules) for layer in layers]
         yield _mix_layers(state, [torch.from_numpy(part).to(device) for part in read])

@@ -27,29 +27,29 @@ if TYPE_CHECKING:
 EPSILON, LOUDEST = 1e-10, 10.0  # open-unmix's regularisation, and the magnitude that a block is scaled down to
 
 
-def pieces(frames: int, length: int) -> Iterator[tuple[int, int]]:
+def cut_pieces(frames: int, length: int) -> Iterator[tuple[int, int]]:
     """First and last frame of each piece.
 
-    >>> list(pieces(5, 2))
+    >>> list(cut_pieces(5, 2))
     [(0, 2), (2, 4), (4, 5)]
     """
     for first in range(0, frames, length):
         yield first, min(first + length, frames)
 
 
-def spectra(sound: torch.Tensor, rules: Separation, length: int) -> Iterator[torch.Tensor]:
+def compute_spectra(sound: torch.Tensor, rules: Separation, length: int) -> Iterator[torch.Tensor]:
     """`(channels, samples)` -> pieces of up to `length` frames, `(frames, bins, channels)` complex64."""
     import torch
     from torch.nn import functional
 
     window = torch.hann_window(rules.n_fft, device=sound.device)
     padded = functional.pad(sound[None], (rules.n_fft // 2, rules.n_fft // 2), mode="reflect")[0]
-    for first, last in pieces(rules.frames(sound.shape[-1]), length):
+    for first, last in cut_pieces(rules.frames(sound.shape[-1]), length):
         stretch = padded[:, first * rules.hop : (last - 1) * rules.hop + rules.n_fft]
         yield torch.fft.rfft(stretch.unfold(-1, rules.n_fft, rules.hop) * window).permute(1, 2, 0)
 
 
-def magnitudes(sounds: torch.Tensor, rules: Separation) -> torch.Tensor:
+def compute_magnitudes(sounds: torch.Tensor, rules: Separation) -> torch.Tensor:
     """`(..., channels, samples)` -> `(..., frames, bins)`: the mean of the channels' magnitudes."""
     import torch
     from torch.nn import functional
@@ -80,12 +80,12 @@ class Resynthesis:
 
         frames = torch.fft.irfft(piece.permute(2, 1, 0), n=self.rules.n_fft, dim=1) * self.window[:, None]
         start = first * self.rules.hop
-        made = self._laid(frames)
-        self.sound[:, start : start + made.shape[-1]] += made
+        samples = self._overlap_add(frames)
+        self.sound[:, start : start + samples.shape[-1]] += samples
         square = self.window.square()[None, :, None].expand(1, -1, piece.shape[0])
-        self.weight[start : start + made.shape[-1]] += self._laid(square)[0]
+        self.weight[start : start + samples.shape[-1]] += self._overlap_add(square)[0]
 
-    def _laid(self, frames: torch.Tensor) -> torch.Tensor:
+    def _overlap_add(self, frames: torch.Tensor) -> torch.Tensor:
         """`(channels, n_fft, frames)` -> `(channels, samples)`, frames laid over each other a hop apart."""
         from torch.nn import functional
 
@@ -98,21 +98,21 @@ class Resynthesis:
         import torch
 
         start = self.rules.n_fft // 2
-        kept = self.weight[start : start + self.samples].clamp(min=1e-11)
+        weight = self.weight[start : start + self.samples].clamp(min=1e-11)
         sound = torch.zeros(len(self.sound), self.samples, device=self.sound.device)
-        there = self.sound[:, start : start + self.samples] / kept
+        there = self.sound[:, start : start + self.samples] / weight
         sound[:, : there.shape[1]] = there
         return sound
 
 
-def with_phase(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+def apply_phase(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     """`(frames, bins)` and `(frames, bins, channels)` -> a stem of that magnitude with the mixture's phase."""
     import torch
 
     return torch.polar(magnitude[..., None].expand_as(mixture).contiguous(), mixture.angle())
 
 
-def wiener(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+def filter_wiener(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     """One Wiener step for one stem over a block: magnitude `(frames, bins)`, mixture and result `(frames, bins, 2)` complex.
 
     The two sources are the stem and the residual. Their covariances are constant over the block, so that what a block is
@@ -122,7 +122,7 @@ def wiener(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
 
     where = "cpu" if mixture.device.type == "mps" else mixture.device  # MPS has no double precision
     asked, mixture = mixture, mixture.to(where, torch.complex128)
-    first = with_phase(magnitude.to(where, torch.float64), mixture)
+    first = apply_phase(magnitude.to(where, torch.float64), mixture)
     sources = torch.stack([first, mixture - first], dim=-1)
     scale = max(1.0, float(mixture.abs().max()) / LOUDEST)
     sources, scaled = sources / scale, mixture / scale
@@ -138,7 +138,7 @@ def wiener(magnitude: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     return (power[..., :1] * turned * scale).to(asked.device, asked.dtype)
 
 
-def ideal_ratio(stems: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
+def apply_ideal_ratio(stems: torch.Tensor, mixture: torch.Tensor) -> torch.Tensor:
     """The oracle: the mixture times each true stem's share of the power, bin by bin and channel by channel.
 
     stems: `(stems, frames, bins, channels)` complex. Returns the same shape. Where all stems are silent the share is equal.

@@ -90,12 +90,14 @@ def open_song(path: Path, names: Sequence[str], name: str = "") -> Song:
     missing = [file.name for file in found if not file.is_file()]
     if missing:
         raise DataError(f"{path.parent} lacks {', '.join(missing)} of '{song}': complete the corpus")
-    shapes = {part: audio.shape(file, stream) for part, (file, stream) in parts.items()}
+    shapes = {part: audio.read_shape(file, stream) for part, (file, stream) in parts.items()}
     whole = shapes[MIXTURE]
     lengths = {part: shape.samples for part, shape in shapes.items()}
     if len(set(lengths.values())) > 1:
-        told = ", ".join(f"{part} {samples:,}" for part, samples in lengths.items())
-        raise DataError(f"the parts of '{song}' differ in length, in samples: {told} ({path}); {audio.AGAIN}")
+        lengths_by_part = ", ".join(f"{part} {samples:,}" for part, samples in lengths.items())
+        raise DataError(
+            f"the parts of '{song}' differ in length, in samples: {lengths_by_part} ({path}); {audio.AGAIN}"
+        )
     for part, shape in shapes.items():
         if shape.channels != CHANNELS:
             raise DataError(f"{part} of '{song}' has {shape.channels} channels and not two ({path}): {audio.AGAIN}")
@@ -104,7 +106,7 @@ def open_song(path: Path, names: Sequence[str], name: str = "") -> Song:
     return Song(song, tuple(names), parts, whole.rate_hz, whole.samples)
 
 
-def digests_of(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
+def compute_digests(paths: Sequence[Path], names: Sequence[str]) -> list[str]:
     """What each song is known by; empty for one whose files cannot be read."""
 
     def known_by(path: Path) -> str:

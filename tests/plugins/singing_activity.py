@@ -25,11 +25,11 @@ def voice(seconds, hz, random):
     import numpy as np
 
     phase = 2 * np.pi * np.cumsum(hz * (1 + 0.02 * np.sin(2 * np.pi * 5.5 * seconds))) / RATE_HZ
-    made = np.zeros(len(seconds))
+    samples = np.zeros(len(seconds))
     for partial in range(1, int(3500 / hz)):
         strength = sum(np.exp(-(((partial * hz - formant) / 250) ** 2)) for formant in (650, 1100))
-        made += (strength + 0.02) * np.sin(partial * phase + random.uniform(0, 2 * np.pi))
-    return made / np.abs(made).max()
+        samples += (strength + 0.02) * np.sin(partial * phase + random.uniform(0, 2 * np.pi))
+    return samples / np.abs(samples).max()
 
 
 def write(folder: Path) -> None:

@@ -34,7 +34,7 @@ def test_a_run_with_it_chooses_a_number_of_neighbours_and_says_whose_head_it_was
     assert ended.code == 0, ended.err
     record = ended.record
     assert record["protocol"]["name"] == "linear+knn"
-    assert record["protocol"]["hash"] != plugins.registered_protocol("linear").hash
+    assert record["protocol"]["hash"] != plugins.find_registered_protocol("linear").hash
     (head,) = (each for each in record["identity"]["sources"] if each["kind"] == "head")
     assert (head["name"], head["shipped"]) == ("knn", False)
     (path,) = (tmp_path / "results").rglob("*.grid.parquet")

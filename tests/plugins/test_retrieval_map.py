@@ -21,7 +21,7 @@ def metric(tmp_path, monkeypatch):
     """The metric, from a folder of metrics that its file was put into."""
     shutil.copy(FILE, tmp_path)
     monkeypatch.setattr(marble_bench.metrics, "__path__", [*marble_bench.metrics.__path__, str(tmp_path)])
-    yield plugins.metrics()["retrieval_map"]
+    yield plugins.find_metrics()["retrieval_map"]
     sys.modules.pop("marble_bench.metrics.retrieval_map")
 
 

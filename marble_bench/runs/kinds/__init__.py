@@ -6,7 +6,7 @@ from marble_bench.runs.kinds import clips, frames, stems
 from marble_bench.runs.kinds.kind import Job, Kind
 from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Stems, Tags, Target
 
-__all__ = ["KINDS", "Job", "Kind", "kind_of"]
+__all__ = ["KINDS", "Job", "Kind", "find_kind"]
 
 KINDS: dict[type, Kind] = {
     **dict.fromkeys((Classes, Tags, Scalars), clips),
@@ -15,6 +15,6 @@ KINDS: dict[type, Kind] = {
 }
 
 
-def kind_of(target: Target) -> Kind:
+def find_kind(target: Target) -> Kind:
     """The kind of a run whose task has this target."""
     return KINDS[type(target)]

@@ -16,14 +16,14 @@ from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features.mapped import Tensors
 from marble_bench.features.types import Features
 from marble_bench.runs import build_record, identity, inputs
-from marble_bench.runs.brought import brought_features
+from marble_bench.runs.brought import read_brought_features
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores, choose
-from marble_bench.runs.layers import chosen_layers
-from marble_bench.runs.predictions import Predictions, Windows, answers
+from marble_bench.runs.layers import choose_layers
+from marble_bench.runs.predictions import Predictions, Windows, make_answers
 from marble_bench.scoring import scores as scoring
-from marble_bench.scoring.scores import number, split_of
+from marble_bench.scoring.scores import convert_number, split_of
 from marble_bench.scoring.targets import Classes, Scalars, Tags
 
 if TYPE_CHECKING:
@@ -45,12 +45,12 @@ def check(config: RunConfig) -> None:
     encoder = config.features.encoder
     if encoder:
         names = [layer.name for layer in encoder.layers]
-        chosen_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+        choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
 
 
 def _check_losses(config: RunConfig) -> None:
     """Raise UsageError for a head that does not declare the loss of the task's target."""
-    head, target = plugins.head_of(config.probes.protocol), config.task.target
+    head, target = plugins.get_head(config.probes.protocol), config.task.target
     assert isinstance(target, (Classes, Tags, Scalars))
     if target.loss not in head.losses:
         raise UsageError(
@@ -62,29 +62,29 @@ def _check_losses(config: RunConfig) -> None:
 
 def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     """The names of the layers and the count of the probes."""
-    from marble_bench.probes.grid import grid
+    from marble_bench.probes.grid import build_grid
 
     encoder, probes = config.features.encoder, config.probes
     assert encoder is not None
     names = [layer.name for layer in encoder.layers]
-    layers, with_sum = chosen_layers(probes.layers, names, probes.protocol, encoder.summable)
+    layers, with_sum = choose_layers(probes.layers, names, probes.protocol, encoder.summable)
     return {
         "layers": [names[index] for index in layers] + ["sum"] * with_sum,
-        "probes": len(grid(probes.protocol, layers, with_sum, probes.seeds)),
+        "probes": len(build_grid(probes.protocol, layers, with_sum, probes.seeds)),
     }
 
 
 @contextmanager
 def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[ClipJob]:
     """The run with the features of all clips."""
-    yield ClipJob(config, callbacks, _inputs(config, callbacks))
+    yield ClipJob(config, callbacks, _read_inputs(config, callbacks))
 
 
-def _inputs(config: RunConfig, callbacks: Callbacks) -> Inputs:
+def _read_inputs(config: RunConfig, callbacks: Callbacks) -> Inputs:
     """Features of every clip. Clips are checked before any is encoded, and again without those that are damaged."""
     looks = partial(_check_examples, config)
     brought = config.features.brought
-    found = brought_features(config) if brought else inputs.encoder_features(config, callbacks, looks)
+    found = read_brought_features(config) if brought else inputs.extract_features(config, callbacks, looks)
     looks(found.examples)
     return found
 
@@ -98,7 +98,7 @@ class ClipJob:
         assert isinstance(found.features, Features)
         self.config, self.callbacks, self.inputs = config, callbacks, found
         self.probe_caches: list[probe_cache.ProbeCacheFolder] = []
-        self.splits, self.units = _splits(found, config)
+        self.splits, self.units = _make_splits(found, config)
         self.warnings = _find_warnings(found, config.task, self.splits["train"], config)
         for warning in self.warnings:
             callbacks.say(f"warning: {warning}")
@@ -112,13 +112,13 @@ class ClipJob:
             score=config.task.metrics[0].compute,
             summable=found.summable,
         )
-        layers, with_sum = chosen_layers(probes.layers, found.features.names, probes.protocol, found.summable)
-        self.probes = trainer.grid(probes.protocol, layers, with_sum, probes.seeds)
+        layers, with_sum = choose_layers(probes.layers, found.features.names, probes.protocol, found.summable)
+        self.probes = trainer.build_grid(probes.protocol, layers, with_sum, probes.seeds)
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
         """What finished probes are known by."""
-        return identity.probe_cache_facts(self.inputs, self.config)
+        return identity.list_probe_cache_facts(self.inputs, self.config)
 
     def fit(self) -> list[trainer.TrainedProbe]:
         """All probes, with the weights of each seed's best."""
@@ -143,7 +143,10 @@ class ClipJob:
     def predict(self, chosen: Sequence[trainer.TrainedProbe]) -> dict[str, Predictions]:
         """What the chosen probes answer to the valid and test splits."""
         found = self.inputs.examples
-        return {split: self._answers(chosen, self.splits[split], found.of(split), split) for split in ("valid", "test")}
+        return {
+            split: self._predict_answers(chosen, self.splits[split], found.of(split), split)
+            for split in ("valid", "test")
+        }
 
     def predict_perturbed(
         self, chosen: Sequence[trainer.TrainedProbe], name: str, changed: PerturbedExamples
@@ -156,9 +159,9 @@ class ClipJob:
         features = changed.load()
         assert isinstance(features, Features)
         rows = trainer.Split(Tensors(features.layers), torch.from_numpy(features.clip), self.splits["test"].truth)
-        return self._answers(chosen, rows, changed.examples, split_of(name))
+        return self._predict_answers(chosen, rows, changed.examples, split_of(name))
 
-    def _answers(
+    def _predict_answers(
         self, chosen: Sequence[trainer.TrainedProbe], rows: trainer.Split, found: Examples, split: str
     ) -> Predictions:
         """What chosen probes answer to some examples, in the label's own units, averaged over each clip's windows."""
@@ -191,8 +194,8 @@ class ClipJob:
                 (best,) = choose(self._fit(own, part), [seed])
                 outputs = trainer.predict(best, test, recipe, self.config.probes.device)
                 point["clips"] = part.clips
-                point["valid"].append(number(best.valid))
-                point["test"].append(number(float(recipe.score(outputs[None], test.truth)[0])))
+                point["valid"].append(convert_number(best.valid))
+                point["test"].append(convert_number(float(recipe.score(outputs[None], test.truth)[0])))
             points.append(point)
         return points
 
@@ -202,20 +205,20 @@ class ClipJob:
 
         task, warnings = self.config.task, list[str]()
         assert isinstance(task.target, (Classes, Tags, Scalars))
-        main, plain = task.metrics[:1], answers(found)
+        main, plain = task.metrics[:1], make_answers(found)
         train = self.inputs.examples.of("train").truth(task.target)
         constant = torch.from_numpy(task.target.trivial(train))
-        scored = RunScores(scoring.scores(task.metrics, plain, constant, warnings=warnings), warnings=warnings)
+        scored = RunScores(scoring.compute_scores(task.metrics, plain, constant, warnings=warnings), warnings=warnings)
         if task.ensemble:
             windows = {split: each.windows for split, each in found.items() if each.windows is not None}
             outputs = {split: each.outputs for split, each in windows.items()}
             clip = {split: each.clip for split, each in windows.items()}
-            best, names = scoring.best_ensemble(task.metrics[0], outputs, clip, plain)
-            scored.scores |= scoring.scores(main, best, constant, "_ensemble", main=False, warnings=warnings)
+            best, names = scoring.choose_ensemble(task.metrics[0], outputs, clip, plain)
+            scored.scores |= scoring.compute_scores(main, best, constant, "_ensemble", main=False, warnings=warnings)
             scored.choices = [{"ensemble": name} for name in names]
         if task.group_name:
-            grouped = scoring.by_group(plain, {split: each.groups for split, each in found.items()})
-            scored.scores |= scoring.scores(
+            grouped = scoring.average_groups(plain, {split: each.groups for split, each in found.items()})
+            scored.scores |= scoring.compute_scores(
                 main, grouped, constant, f"_{task.group_name}", main=False, warnings=warnings
             )
         return scored
@@ -225,7 +228,7 @@ class ClipJob:
 
     def grid(self, fitted: Sequence[trainer.TrainedProbe]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
-        return build_record.grid_table(fitted, self.inputs.features.names)
+        return build_record.build_grid_table(fitted, self.inputs.features.names)
 
 
 def _check_examples(config: RunConfig, found: Examples) -> None:
@@ -288,7 +291,7 @@ class Units:
         return outputs * torch.from_numpy(self.spread) + torch.from_numpy(self.mean)
 
 
-def _splits(found: Inputs, config: RunConfig) -> tuple[dict[str, trainer.Split], Units]:
+def _make_splits(found: Inputs, config: RunConfig) -> tuple[dict[str, trainer.Split], Units]:
     """Features and truth of each split as tensors, and how labels are scaled in them."""
     import numpy as np
     import torch

@@ -14,16 +14,16 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core.task import SPLITS, Schedule
 from marble_bench.data import checks, corpus
 from marble_bench.data.examples import Examples, FoundExamples
-from marble_bench.data.times import within_clip
+from marble_bench.data.times import clip_annotation
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, estimate_bytes
 from marble_bench.runs import build_record, frame_layers, identity, inputs
 from marble_bench.runs.config import Callbacks, RunConfig
-from marble_bench.runs.frame_labels import Decoder, Scale, frameset, measure_of, to_columns
-from marble_bench.runs.frame_layers import Layers, frames_of, layers_asked
+from marble_bench.runs.frame_labels import Decoder, Scale, make_frameset, measure_of, to_columns
+from marble_bench.runs.frame_layers import Layers, choose_frame_layers, get_frames
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores, choose
-from marble_bench.runs.predictions import Predictions, answers
+from marble_bench.runs.predictions import Predictions, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring import targets
 from marble_bench.scoring.frame_targets import NEIGHBOURS
@@ -43,20 +43,22 @@ CROP_S = 10.0  # seconds of a training crop, as MARBLE's
 def check(config: RunConfig) -> None:
     """Raise UsageError for what is for whole clips alone, and for layers without frames."""
     frame_layers.check(config)
-    layers_asked(config)
+    choose_frame_layers(config)
 
 
 def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     """The names of the layers, the count of the probes, and what the frames take on disk."""
-    from marble_bench.probes.grid import grid
+    from marble_bench.probes.grid import build_grid
 
-    layers, probes, encoder = layers_asked(config), config.probes, config.features.encoder
+    layers, probes, encoder = choose_frame_layers(config), config.probes, config.features.encoder
     assert encoder is not None
-    lengths_s, _ = corpus.lengths_s(found.examples.clips, found.examples.path_of(), config.task.corpus.sample_rate_hz)
+    lengths_s, _ = corpus.measure_lengths_s(
+        found.examples.clips, found.examples.path_of(), config.task.corpus.sample_rate_hz
+    )
     audio_s = sum(lengths_s.values())
     return {
-        "layers": frame_layers.names_of(encoder, layers),
-        "probes": len(grid(probes.protocol, layers.single, bool(layers.summed), probes.seeds)),
+        "layers": frame_layers.list_names(encoder, layers),
+        "probes": len(build_grid(probes.protocol, layers.single, bool(layers.summed), probes.seeds)),
         "frames_gb": round(estimate_bytes(audio_s, encoder, layers.stored) / 1e9, 3),
     }
 
@@ -64,7 +66,7 @@ def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
 @contextmanager
 def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[FrameJob]:
     """The run with the frames of all clips."""
-    layers = layers_asked(config)
+    layers = choose_frame_layers(config)
     found, warnings = read_inputs(config, callbacks, layers)
     checks.check_splits(found.examples, config.data.named.name)
     yield FrameJob(config, callbacks, found, layers, warnings)
@@ -73,9 +75,9 @@ def prepare(config: RunConfig, callbacks: Callbacks) -> Iterator[FrameJob]:
 def read_inputs(config: RunConfig, callbacks: Callbacks, layers: Layers) -> tuple[Inputs, list[str]]:
     """The clips with their frames, and warnings: what is annotated behind the end of the audio is taken off a clip's target.
 
-    Raises DataError as `inputs.encoder_frames` does, which leaves out clips whose annotation is not of their audio.
+    Raises DataError as `inputs.extract_all_frames` does, which leaves out clips whose annotation is not of their audio.
     """
-    target, warnings = target_of(config), list[str]()
+    target, warnings = get_target(config), list[str]()
 
     def warn(text: str) -> None:
         warnings.append(text)
@@ -85,12 +87,12 @@ def read_inputs(config: RunConfig, callbacks: Callbacks, layers: Layers) -> tupl
         for text in checks.check_frames(target, found):
             warn(text)
 
-    found = inputs.encoder_frames(config, callbacks, layers.stored, looks)
+    found = inputs.extract_all_frames(config, callbacks, layers.stored, looks)
     for text in found.warnings:
         warn(text)
     rows = []
-    for row, length_s in zip(found.examples, frames_of(found).lengths_s, strict=True):
-        clip, beyond = within_clip(target, row.clip, length_s)
+    for row, length_s in zip(found.examples, get_frames(found).lengths_s, strict=True):
+        clip, beyond = clip_annotation(target, row.clip, length_s)
         rows.append(replace(row, clip=clip))
         if beyond:
             warn(f"clip '{clip.id}': {beyond} {target.unit} behind the end at {length_s:.2f} s left out")
@@ -106,16 +108,16 @@ class FrameJob:
         from marble_bench.probes import framewise, probe_cache, trainer
 
         self.config, self.callbacks, self.inputs, self.warnings = config, callbacks, found, warnings
-        target = target_of(config)
+        target = get_target(config)
         scale = Scale.of(target, [row.clip.target for row in found.examples if row.clip.split != "test"])
-        self.sets = framesets(target, found, scale)
+        self.sets = make_framesets(target, found, scale)
         schedule, probes = schedule_of(config, found.coverage.mini), config.probes
         self.recipe = framewise.Recipe(probes.protocol, schedule, target.parts, CROP_S, found.summable, target.stops_by)
         self.decoder = Decoder(target, self.recipe, scale, probes.device)
         self.settings: dict[trainer.Probe, float | None] = {}  # of each probe the best on the validation split
-        self.probes = trainer.grid(probes.protocol, layers.places, bool(layers.summed), probes.seeds)
+        self.probes = trainer.build_grid(probes.protocol, layers.places, bool(layers.summed), probes.seeds)
         rules = {"schedule": asdict(schedule), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
-        key = probe_cache.digest(identity.probe_cache_facts(found, config, rules))
+        key = probe_cache.digest(identity.list_probe_cache_facts(found, config, rules))
         self.probe_caches = [probe_cache.ProbeCacheFolder(probes.cache / "probes", key, callbacks.say)]
 
     def fit(self) -> list[trainer.TrainedProbe]:
@@ -143,7 +145,10 @@ class FrameJob:
     def predict(self, chosen: Sequence[trainer.TrainedProbe]) -> dict[str, Predictions]:
         """What each seed's probe finds in the valid and test splits, and what is measured of that."""
         found = self.inputs.examples
-        return {split: self._answers(chosen, self.sets[split], found.of(split), split) for split in ("valid", "test")}
+        return {
+            split: self._predict_answers(chosen, self.sets[split], found.of(split), split)
+            for split in ("valid", "test")
+        }
 
     def predict_perturbed(
         self, chosen: Sequence[trainer.TrainedProbe], name: str, changed: PerturbedExamples
@@ -151,10 +156,10 @@ class FrameJob:
         """What they find in test clips after a perturbation."""
         frames = changed.load()
         assert isinstance(frames, Frames)
-        held = frameset(self.decoder.target, frames, changed.examples.targets, self.decoder.scale)
-        return self._answers(chosen, held, changed.examples, split_of(name))
+        held = make_frameset(self.decoder.target, frames, changed.examples.targets, self.decoder.scale)
+        return self._predict_answers(chosen, held, changed.examples, split_of(name))
 
-    def _answers(
+    def _predict_answers(
         self, chosen: Sequence[trainer.TrainedProbe], held: probing.Frameset, found: Examples, split: str
     ) -> Predictions:
         import torch
@@ -162,7 +167,7 @@ class FrameJob:
         target, measure = self.decoder.target, measure_of(self.config.task.metrics[0])
         answers = [self.decoder.decode([one], held, [self.settings[one.probe]])[0][0] for one in chosen]
         outputs = torch.stack([measure.rows(of_seed, found.targets) for of_seed in answers])
-        truth = [target.first_of(each) for each in found.targets]
+        truth = [target.list_first(each) for each in found.targets]
         columns = [to_columns(target, of_seed) for of_seed in answers]
         return Predictions(split, found, outputs, torch.zeros(len(found)), truth, columns)
 
@@ -172,11 +177,11 @@ class FrameJob:
 
     def score(self, found: dict[str, Predictions], chosen: Sequence[trainer.TrainedProbe]) -> RunScores:
         """Scores of what was found, beside those of the trivial answer."""
-        examples, lengths_s = self.inputs.examples, frames_of(self.inputs).lengths_s
+        examples, lengths_s = self.inputs.examples, get_frames(self.inputs).lengths_s
         ends = [lengths_s[place] for place in examples.places("test")]
         measure, warnings = measure_of(self.config.task.metrics[0]), list[str]()
         trivial = measure.rows(measure.trivial(examples.of("train").targets, ends), examples.of("test").targets)
-        scores = scoring.scores(self.config.task.metrics, answers(found), trivial, warnings=warnings)
+        scores = scoring.compute_scores(self.config.task.metrics, make_answers(found), trivial, warnings=warnings)
         settings = [self.settings[one.probe] for one in chosen]
         return RunScores(scores, [{} if value is None else {"setting": value} for value in settings], warnings)
 
@@ -185,7 +190,7 @@ class FrameJob:
 
     def grid(self, fitted: Sequence[trainer.TrainedProbe]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
-        return build_record.grid_table(fitted, self.inputs.features.names)
+        return build_record.build_grid_table(fitted, self.inputs.features.names)
 
 
 def schedule_of(config: RunConfig, mini: bool) -> Schedule:
@@ -194,16 +199,16 @@ def schedule_of(config: RunConfig, mini: bool) -> Schedule:
     return task.mini_schedule if mini and task.mini_schedule else task.schedule
 
 
-def target_of(config: RunConfig) -> targets.Frames:
+def get_target(config: RunConfig) -> targets.Frames:
     """The target of a task that is asked frame by frame."""
     assert isinstance(config.task.target, targets.Frames)
     return config.task.target
 
 
-def framesets(target: targets.Frames, found: Inputs, scale: Scale) -> dict[str, probing.Frameset]:
+def make_framesets(target: targets.Frames, found: Inputs, scale: Scale) -> dict[str, probing.Frameset]:
     """The clips of each split as the trainer reads them."""
-    frames, examples = frames_of(found), found.examples
+    frames, examples = get_frames(found), found.examples
     return {
-        split: frameset(target, frames.only(examples.places(split)), examples.of(split).targets, scale)
+        split: make_frameset(target, frames.only(examples.places(split)), examples.of(split).targets, scale)
         for split in SPLITS
     }

@@ -18,7 +18,7 @@ from marble_bench.errors import UsageError, counted, listing
 from marble_bench.records import claims
 from marble_bench.records.record import Record, Versioned
 from marble_bench.records.record_file import Stored
-from marble_bench.scoring.statistics import spread, wilson
+from marble_bench.scoring.statistics import compute_spread, compute_wilson_interval
 
 UNKNOWN = "facts not known here"  # of names that are not registered: somebody's own model or task
 
@@ -134,7 +134,7 @@ class PublishedSource:
     citation: str
 
 
-def hint_at_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
+def suggest_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
     """Where records are when none is of the protocol and kind asked for, and the option that shows them.
 
     mini: whether records of miniatures were asked for. Empty if some are as asked, or if there is no record at all.
@@ -149,7 +149,7 @@ def hint_at_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) ->
     return f"there are records of protocol {listing(others)}: give --protocol" if others else ""
 
 
-def _published_folder() -> Path:
+def _find_published_folder() -> Path:
     """`results/published`: inside the package when installed, at the root of a checkout."""
     package = Path(marble_bench.__file__).parent
     installed = package / "published"
@@ -157,25 +157,25 @@ def _published_folder() -> Path:
 
 
 def _read(name: str) -> list[dict[str, str]]:
-    with (_published_folder() / name).open(encoding="utf-8", newline="") as file:
+    with (_find_published_folder() / name).open(encoding="utf-8", newline="") as file:
         return list(csv.DictReader(file))
 
 
 @lru_cache(maxsize=1)
-def published_sources() -> dict[str, PublishedSource]:
+def read_published_sources() -> dict[str, PublishedSource]:
     """The papers, by the name that `published.csv` gives them."""
     return {row["source"]: PublishedSource(**row) for row in _read("sources.csv")}
 
 
-def published_cells() -> list[Cell]:
+def read_published_cells() -> list[Cell]:
     """Every published score, with what can be said of its interval."""
-    averaged = averaged_columns()
+    averaged = list_averaged_columns()
     cells = []
     for row in _read("published.csv"):
-        source = published_sources()[row["source"]]
+        source = read_published_sources()[row["source"]]
         decibels = row["metric"].startswith("sdr")
         value = float(row["value"]) / (1 if decibels else 100)
-        interval, basis = _published_interval(row["task"], row["metric"], value)
+        interval, basis = _compute_published_interval(row["task"], row["metric"], value)
         cells.append(
             Cell(
                 model=row["model"],
@@ -186,21 +186,21 @@ def published_cells() -> list[Cell]:
                 value=value,
                 measure=MetricReading(
                     "dB" if decibels else "fraction",
-                    main=task_of(row["task"]) is None or _metrics(row["task"])[0] == row["metric"],
+                    main=find_task(row["task"]) is None or _list_metrics(row["task"])[0] == row["metric"],
                     averaged=row["metric"] in averaged.get(row["task"], ()),
                 ),
                 uncertainty=Uncertainty(interval, basis),
                 origin=Provenance(
                     source.citation,
                     borrowed=row["origin"] == "borrowed",
-                    contaminated=_contaminated(_training_data(row["model"]), row["task"]),
+                    contaminated=_explain_contamination(_find_training_data(row["model"]), row["task"]),
                 ),
             )
         )
     return cells
 
 
-def averaged_columns() -> dict[str, tuple[str, ...]]:
+def list_averaged_columns() -> dict[str, tuple[str, ...]]:
     """The metrics of each task that enter the overall mean: those that papers print for it, in their order."""
     found: dict[str, dict[str, None]] = {}
     for row in _read("published.csv"):
@@ -209,16 +209,16 @@ def averaged_columns() -> dict[str, tuple[str, ...]]:
 
 
 @lru_cache(maxsize=256)
-def task_of(name: str) -> Task | None:
+def find_task(name: str) -> Task | None:
     """The task of a name, None for one that is not here."""
     try:
-        return plugins.registered_task(name).task
+        return plugins.find_registered_task(name).task
     except UsageError:
         return None
 
 
-def _metrics(name: str) -> list[str]:
-    task = task_of(name)
+def _list_metrics(name: str) -> list[str]:
+    task = find_task(name)
     return [metric.name for metric in task.metrics] if task else []
 
 
@@ -226,13 +226,13 @@ def _metrics(name: str) -> list[str]:
 _BOUNDED = {"accuracy": True, "weighted": False}
 
 
-def _published_interval(task: str, metric: str, value: float) -> tuple[tuple[float, float] | None, str]:
+def _compute_published_interval(task: str, metric: str, value: float) -> tuple[tuple[float, float] | None, str]:
     """What a test size says about a score without predictions: a 95 % interval, or none; and what that rests on.
 
     A mean of values between 0 and 1 varies at most as a share does (its variance is at most p (1 - p)), so that Wilson's
     interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size.
     """
-    found = task_of(task)
+    found = find_task(task)
     if found is None:
         return None, "none: the size of the test split is not known here"
     if metric not in _BOUNDED:
@@ -240,37 +240,37 @@ def _published_interval(task: str, metric: str, value: float) -> tuple[tuple[flo
     count = found.counts["test"]
     kind = "binomial" if _BOUNDED[metric] else "at most binomial"
     together = f"; too narrow, clips of one {found.group_name} go together" if found.group_name else ""
-    return wilson(value, count), f"{kind} (Wilson), {count:,} test clips, one run{together}"
+    return compute_wilson_interval(value, count), f"{kind} (Wilson), {count:,} test clips, one run{together}"
 
 
 @lru_cache(maxsize=256)
-def _training_data(model: str) -> tuple[str, ...]:
-    encoder = plugins.encoders().get(model)
+def _find_training_data(model: str) -> tuple[str, ...]:
+    encoder = plugins.find_encoders().get(model)
     return encoder.training_data if encoder else ()
 
 
-def _words(text: str) -> str:
+def _normalize_words(text: str) -> str:
     return " " + " ".join(re.findall("[a-z0-9]+", text.lower())) + " "
 
 
-def names_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> str:
+def find_named_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> str:
     """The first entry of a model's training data that names a corpus by one of its names; empty for none.
 
     An entry names it if it has the name's words next to each other, whatever the case and what is between them.
 
-    >>> names_corpus(["Million Song Dataset", "MTG-Jamendo (train)"], ["mtg-jamendo"])
+    >>> find_named_corpus(["Million Song Dataset", "MTG-Jamendo (train)"], ["mtg-jamendo"])
     'MTG-Jamendo (train)'
-    >>> names_corpus(["Million Song Dataset"], ["mtg-jamendo", "gtzan"])
+    >>> find_named_corpus(["Million Song Dataset"], ["mtg-jamendo", "gtzan"])
     ''
     """
-    names = [_words(name) for name in corpus]
-    return next((entry for entry in training_data if any(name in _words(entry) for name in names)), "")
+    names = [_normalize_words(name) for name in corpus]
+    return next((entry for entry in training_data if any(name in _normalize_words(entry) for name in names)), "")
 
 
-def _contaminated(training_data: Iterable[str], task: str, corpus: str = "") -> str:
-    found = task_of(task)
+def _explain_contamination(training_data: Iterable[str], task: str, corpus: str = "") -> str:
+    found = find_task(task)
     names = {corpus} | ({found.corpus.name, found.corpus.title} if found else set())
-    return names_corpus(training_data, sorted(names - {""}))
+    return find_named_corpus(training_data, sorted(names - {""}))
 
 
 def tell_apart(stored: Sequence[Stored]) -> list[Stored]:
@@ -308,12 +308,12 @@ def is_control(record: Record) -> bool:
     return any(reason.startswith("a control") for reason in record.why_not)
 
 
-def _measured_basis(record: Record, metric: str, seeds: int) -> str:
+def _describe_basis(record: Record, metric: str, seeds: int) -> str:
     """What a measured interval rests on, with what the record warns about this metric."""
-    told = f"{record.data.clips.test:,} test clips, mean of {seeds} seeds"
+    basis = f"{record.data.clips.test:,} test clips, mean of {seeds} seeds"
     warnings = [text.partition(": ")[2] for text in record.data.marks if text.startswith(f"{metric}: ")]
-    strange = claims.unknown(record)
-    return "; ".join([f"over {told}", *warnings, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
+    strange = claims.list_unknown(record)
+    return "; ".join([f"over {basis}", *warnings, *([f"{UNKNOWN}: {listing(strange)}"] if strange else [])])
 
 
 def record_cells(stored: Iterable[Stored]) -> list[Cell]:
@@ -322,21 +322,21 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     Of two for the same place: the comparable one, else the one with fewer reasons not to be, else that of more
     clips.
     """
-    averaged = averaged_columns()
+    averaged = list_averaged_columns()
     place: dict[tuple[str, str, str, str, bool], Stored] = {}
-    for each in sorted((each for each in stored if not is_control(each.record)), key=display_order):
+    for each in sorted((each for each in stored if not is_control(each.record)), key=get_display_order):
         record = each.record
         model, protocol, task = record.model, record.protocol.name, record.task.name
         place[model.name, model.weights_sha256, protocol, task, record.data.mini] = each
     return [
-        _measured(each, metric, value, averaged)
+        _build_measured_cell(each, metric, value, averaged)
         for each in place.values()
         for metric, score in each.record.scores.items()
         if (value := score.test) is not None
     ]
 
 
-def _measured(stored: Stored, metric: str, value: float, averaged: dict[str, tuple[str, ...]]) -> Cell:
+def _build_measured_cell(stored: Stored, metric: str, value: float, averaged: dict[str, tuple[str, ...]]) -> Cell:
     """The cell of a record's score. averaged: of each task the metrics that papers print."""
     record, score = stored.record, stored.record.scores[metric]
     return Cell(
@@ -357,18 +357,18 @@ def _measured(stored: Stored, metric: str, value: float, averaged: dict[str, tup
         mini=record.data.mini,
         uncertainty=Uncertainty(
             score.ci95,
-            _measured_basis(record, metric, len(score.per_seed)),
-            spread([each for each in score.per_seed if each is not None]),
+            _describe_basis(record, metric, len(score.per_seed)),
+            compute_spread([each for each in score.per_seed if each is not None]),
         ),
         origin=Provenance(
             str(stored.path),
             comparable=record.comparable,
             why_not=record.why_not,
-            contaminated=_contaminated(record.model.training_data, record.task.name, record.data.corpus),
+            contaminated=_explain_contamination(record.model.training_data, record.task.name, record.data.corpus),
         ),
     )
 
 
-def display_order(each: Stored) -> tuple[bool, int, int]:
+def get_display_order(each: Stored) -> tuple[bool, int, int]:
     record = each.record
     return record.comparable, -len(record.why_not), record.data.clips.total

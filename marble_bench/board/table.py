@@ -12,9 +12,9 @@ from typing import Any
 from rich.table import Table
 from rich.text import Text
 
+from marble_bench.board.board import AVERAGE, Board
+from marble_bench.board.rows import UNKNOWN, Cell, read_published_sources
 from marble_bench.data.checks import ROUGH
-from marble_bench.leaderboard.board import AVERAGE, Board
-from marble_bench.leaderboard.rows import UNKNOWN, Cell, published_sources
 from marble_bench.records import escape
 from marble_bench.records.record import Record
 
@@ -73,7 +73,7 @@ def format_score(value: float, unit: str) -> str:
     return text if text.strip("-0.") else text.lstrip("-")  # no minus before a zero
 
 
-def cell_text(cell: Cell, interval: bool = True) -> str:
+def format_cell(cell: Cell, interval: bool = True) -> str:
     """A score with its marks, interval and tie letters."""
     unit, origin, bounds = cell.measure.unit, cell.origin, cell.uncertainty.interval
     text = format_score(cell.value, unit) + ("°" if origin.borrowed else "")
@@ -84,7 +84,7 @@ def cell_text(cell: Cell, interval: bool = True) -> str:
     return text + (f" {cell.position.ties}" if cell.position.ties else "")
 
 
-def cost_of(board: Board) -> dict[tuple[str, str, str], dict[str, float | None]]:
+def compute_cost(board: Board) -> dict[tuple[str, str, str], dict[str, float | None]]:
     """What each measured row took, over its records: the largest peak of memory, sums of features and probe seconds, the
     real-time factor of all audio encoded in those runs; None where every record's features were there already.
     """
@@ -141,18 +141,18 @@ def order(board: Board) -> list[tuple[str, str, str]]:
     return sorted(by_row, key=standing)
 
 
-def matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
+def build_matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
     """A row per model and source, a column per task and metric; blank where nothing is known, never a zero."""
     columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
     place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in board.everything():
+    for cell in board.list_everything():
         place.setdefault(cell.row, {})[cell.column] = cell
-    units = {cell.column: cell.measure.unit for cell in board.everything()}
+    units = {cell.column: cell.measure.unit for cell in board.list_everything()}
     heads = [("", "tasks")] if len({cell.task for cell in board.cells}) > 1 else []
     heads += [
         (task, SHORT.get(metric, metric) + (" dB" if units[task, metric] == "dB" else " %")) for task, metric in columns
     ]
-    costs = cost_of(board) if cost else {}
+    costs = compute_cost(board) if cost else {}
     if cost:
         heads += [("cost", label) for label in COSTS.values()]
     names = [row[0] for row in board.coverage]
@@ -161,10 +161,10 @@ def matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
         model, mark, weights = row
         covered = board.coverage.get(row)
         texts = ([f"{covered[0]}/{covered[1]}" if covered else ""] if heads and heads[0][1] == "tasks" else []) + [
-            cell_text(place[row][column], interval) if column in place[row] else "" for column in columns
+            format_cell(place[row][column], interval) if column in place[row] else "" for column in columns
         ]
         if cost:
-            texts += [_cost_text(costs.get(row, {}).get(name)) for name in COSTS]
+            texts += [_format_cost(costs.get(row, {}).get(name)) for name in COSTS]
         several = kind == "measured" and sum(r[0] == model and r[1] == mark for r in board.coverage) > 1
         assert kind != "measured" or model in names
         return Line(kind, f"{model} ({weights})" if several else model, "" if kind == "floor" else mark, tuple(texts))
@@ -174,70 +174,72 @@ def matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
     return Matrix(tuple(heads), tuple(lines))
 
 
-def _cost_text(value: float | None) -> str:
+def _format_cost(value: float | None) -> str:
     return "" if value is None else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
 
 
-def tables(board: Board, title: str, width: int, cost: bool = False) -> list[Table]:
+def build_tables(board: Board, title: str, width: int, cost: bool = False) -> list[Table]:
     """A matrix as tables that are no wider than `width` characters: one, or several with the same rows."""
-    made = matrix(board, cost=cost)
-    names = max((len(line.model) for line in made.lines), default=5) + max(len(line.source) for line in made.lines) + 8
+    whole = build_matrix(board, cost=cost)
+    names = (
+        max((len(line.model) for line in whole.lines), default=5) + max(len(line.source) for line in whole.lines) + 8
+    )
     sizes = [
-        max(len(task), len(what), *(len(line.texts[index]) for line in made.lines)) + 3
-        for index, (task, what) in enumerate(made.heads)
+        max(len(task), len(what), *(len(line.texts[index]) for line in whole.lines)) + 3
+        for index, (task, what) in enumerate(whole.heads)
     ]
     blocks: list[list[int]] = [[]]
     for index, size in enumerate(sizes):
-        task = made.heads[index][0]
-        starts = index == 0 or made.heads[index - 1][0] != task  # a task's columns stay together where they can
-        together = sum(sizes[i] for i, head in enumerate(made.heads) if head[0] == task) if starts and task else size
+        task = whole.heads[index][0]
+        starts = index == 0 or whole.heads[index - 1][0] != task  # a task's columns stay together where they can
+        together = sum(sizes[i] for i, head in enumerate(whole.heads) if head[0] == task) if starts and task else size
         taken = names + sum(sizes[i] for i in blocks[-1])
         if blocks[-1] and (taken + size > width or (taken + together > width and names + together <= width)):
             blocks.append([])
         blocks[-1].append(index)
-    return [_table(made, block, title if not number else "") for number, block in enumerate(blocks)]
+    return [_build_table(whole, block, title if not number else "") for number, block in enumerate(blocks)]
 
 
-def _table(made: Matrix, block: Sequence[int], title: str) -> Table:
-    table = Table(title=_plain(title) if title else None, title_justify="left", header_style="bold")
+def _build_table(whole: Matrix, block: Sequence[int], title: str) -> Table:
+    table = Table(title=_make_plain(title) if title else None, title_justify="left", header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("source", no_wrap=True)
     for index in block:
-        task, what = made.heads[index]
-        table.add_column(Text("\n").join([_plain(task), _plain(what)]), justify="right", no_wrap=True)
+        task, what = whole.heads[index]
+        table.add_column(Text("\n").join([_make_plain(task), _make_plain(what)]), justify="right", no_wrap=True)
     kinds = {"measured": "bold", "published": "dim", "floor": "italic"}
     before = ""
-    for line in made.lines:
+    for line in whole.lines:
         if line.kind == "floor" and before != "floor":
             table.add_section()
         before = line.kind
         texts = [line.model, line.source, *(line.texts[index] for index in block)]
-        table.add_row(*map(_plain, texts), style=kinds[line.kind])
+        table.add_row(*map(_make_plain, texts), style=kinds[line.kind])
     return table
 
 
-def _plain(text: str) -> Text:
+def _make_plain(text: str) -> Text:
     """Text in which nothing is markup."""
-    return Text(escape.visible(text))
+    return Text(escape.escape_line(text))
 
 
-def markdown(board: Board, cost: bool = False) -> str:
+def write_markdown(board: Board, cost: bool = False) -> str:
     """The matrix as a table of GitHub's Markdown, with its notes."""
-    made = matrix(board, cost=cost)
-    heads = ["model", "source", *(" ".join(filter(None, head)) for head in made.heads)]
-    rows = [[line.model, line.source, *line.texts] for line in made.lines]
-    lines = [_cells(heads), ["---", "---", *["--:"] * len(made.heads)], *map(_cells, rows)]
+    whole = build_matrix(board, cost=cost)
+    heads = ["model", "source", *(" ".join(filter(None, head)) for head in whole.heads)]
+    rows = [[line.model, line.source, *line.texts] for line in whole.lines]
+    lines = [_format_cells(heads), ["---", "---", *["--:"] * len(whole.heads)], *map(_format_cells, rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"- {escape.markdown(note)}" for note in notes(board)) + "\n"
+    return table + "\n\n" + "\n".join(f"- {escape.escape_markdown(note)}" for note in list_notes(board)) + "\n"
 
 
-def _cells(texts: Sequence[str]) -> list[str]:
-    return [escape.markdown(text) for text in texts]
+def _format_cells(texts: Sequence[str]) -> list[str]:
+    return [escape.escape_markdown(text) for text in texts]
 
 
-def latex(board: Board, cost: bool = False) -> str:
+def write_latex(board: Board, cost: bool = False) -> str:
     r"""The matrix as a `tabular` with the rules of `booktabs`, without intervals; a column's best measured score bold."""
-    made = matrix(board, interval=False, cost=cost)
+    whole = build_matrix(board, interval=False, cost=cost)
     columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
     best: dict[tuple[str, str], list[Cell]] = {}  # several where they are equal
     for cell in [*board.cells, *board.averages]:
@@ -248,29 +250,29 @@ def latex(board: Board, cost: bool = False) -> str:
             held.clear()
         if not held or cell.value == held[0].value:
             held.append(cell)
-    first = sum(head == ("", "tasks") for head in made.heads)
+    first = sum(head == ("", "tasks") for head in whole.heads)
     lines = [
-        r"\begin{tabular}{ll" + "r" * len(made.heads) + "}",
+        r"\begin{tabular}{ll" + "r" * len(whole.heads) + "}",
         r"\toprule",
-        " & ".join(["", "", *(escape.latex(task) for task, _ in made.heads)]) + r" \\",
-        " & ".join(["model", "source", *(escape.latex(what) for _, what in made.heads)]) + r" \\",
+        " & ".join(["", "", *(escape.escape_latex(task) for task, _ in whole.heads)]) + r" \\",
+        " & ".join(["model", "source", *(escape.escape_latex(what) for _, what in whole.heads)]) + r" \\",
         r"\midrule",
     ]
-    before = made.lines[0].kind if made.lines else ""
-    for line, row in zip(made.lines, [*order(board), *[None] * len(made.lines)], strict=False):
+    before = whole.lines[0].kind if whole.lines else ""
+    for line, row in zip(whole.lines, [*order(board), *[None] * len(whole.lines)], strict=False):
         if line.kind == "floor" and before != "floor":
             lines.append(r"\midrule")
         before = line.kind
-        texts = [escape.latex(text) for text in line.texts]
+        texts = [escape.escape_latex(text) for text in line.texts]
         for index, column in enumerate(columns):
             if row is not None and any(cell.row == row for cell in best.get(column, ())):
                 texts[first + index] = rf"\textbf{{{texts[first + index]}}}"
-        lines.append(" & ".join([escape.latex(line.model), escape.latex(line.source), *texts]) + r" \\")
-    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {escape.visible(note)}" for note in notes(board))]
+        lines.append(" & ".join([escape.escape_latex(line.model), escape.escape_latex(line.source), *texts]) + r" \\")
+    lines += [r"\bottomrule", r"\end{tabular}", *(f"% {escape.escape_line(note)}" for note in list_notes(board))]
     return "\n".join(lines) + "\n"
 
 
-def _facts(cell: Cell) -> dict[str, Any]:
+def _list_facts(cell: Cell) -> dict[str, Any]:
     """The facts of a cell and its parts, by their names."""
     found = asdict(cell)
     for part in ("measure", "uncertainty", "origin", "position"):
@@ -280,7 +282,7 @@ def _facts(cell: Cell) -> dict[str, Any]:
 
 def as_json(board: Board) -> str:
     """Every cell, floors and means too, as a list of objects."""
-    return json.dumps([_facts(cell) for cell in board.everything()], indent=1)
+    return json.dumps([_list_facts(cell) for cell in board.list_everything()], indent=1)
 
 
 def as_csv(board: Board) -> str:
@@ -289,19 +291,19 @@ def as_csv(board: Board) -> str:
     names = [name for name in FACTS if name != "interval"]
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow([*names, "low", "high"])
-    for cell in board.everything():
-        facts, against = _facts(cell), cell.position.against
+    for cell in board.list_everything():
+        facts, against = _list_facts(cell), cell.position.against
         facts["why_not"] = "; ".join(cell.origin.why_not)
         facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in against)
         low, high = cell.uncertainty.interval or (None, None)
         row = ["" if facts[name] is None else facts[name] for name in names]
-        writer.writerow([*map(escape.csv_cell, row), low, high])
+        writer.writerow([*map(escape.escape_csv_cell, row), low, high])
     return buffer.getvalue()
 
 
-def notes(board: Board) -> list[str]:
+def list_notes(board: Board) -> list[str]:
     """What the marks of a board mean, a line each, and how its records compare with what papers print of the same models."""
-    cells = board.everything()
+    cells = board.list_everything()
     lines = []
     used = {cell.mark for cell in cells}
     if "measured" in used:
@@ -311,7 +313,7 @@ def notes(board: Board) -> list[str]:
     rough = dict.fromkeys(f"{cell.metric} of {cell.task}" for cell in board.cells if ROUGH in cell.uncertainty.basis)
     if rough:
         lines.append(f"rough intervals, since few test clips carry some of the tags: {', '.join(rough)}")
-    lines += [f"{s.mark}: {s.citation}" for s in published_sources().values() if s.mark in used]
+    lines += [f"{s.mark}: {s.citation}" for s in read_published_sources().values() if s.mark in used]
     strange = dict.fromkeys(
         name for cell in board.cells for name in cell.uncertainty.basis.partition(f"{UNKNOWN}: ")[2].split(", ") if name
     )

@@ -22,21 +22,21 @@ from itertools import combinations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.leaderboard.rows import (
+from marble_bench.board.rows import (
     Cell,
     MetricReading,
     Position,
     Provenance,
     PublishedDifference,
     Uncertainty,
-    published_cells,
+    find_task,
+    read_published_cells,
     record_cells,
-    task_of,
     tell_apart,
 )
-from marble_bench.records.record_file import Predicted, Stored, alike, read_predictions
+from marble_bench.records.record_file import Predicted, Stored, are_alike, read_predictions
 from marble_bench.scoring import statistics
-from marble_bench.scoring.scores import number
+from marble_bench.scoring.scores import convert_number
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -59,7 +59,7 @@ class BoardFilter:
     tasks: tuple[str, ...] = ()
     models: tuple[str, ...] = ()
 
-    def shows(self, cell: Cell) -> bool:
+    def is_shown(self, cell: Cell) -> bool:
         """Whether a cell is part of it."""
         right = cell.protocol == self.protocol and cell.mini == self.mini
         return right and (not self.tasks or cell.task in self.tasks) and (not self.models or cell.model in self.models)
@@ -88,7 +88,7 @@ class Board:
         seen = dict.fromkeys((cell.task, not cell.measure.main, cell.metric) for cell in self.cells)
         return list(dict.fromkeys((task, metric) for task, _, metric in sorted(seen, key=lambda each: each[:2])))
 
-    def everything(self) -> list[Cell]:
+    def list_everything(self) -> list[Cell]:
         """All cells, those of floors and means too."""
         return [*self.cells, *self.averages, *self.floors]
 
@@ -100,24 +100,24 @@ def build_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path | None
     """
     stored = tell_apart(stored)
     by_path = {str(each.path): each for each in stored}
-    cells = [cell for cell in record_cells(stored) if asked.shows(cell)]
+    cells = [cell for cell in record_cells(stored) if asked.is_shown(cell)]
     answers = _Answers(by_path, cache)
-    cells = [_with_own_interval(cell, answers) for cell in cells]
-    cells = against_published(_rank(cells, answers)) + (
-        [] if asked.mini else [c for c in published_cells() if asked.shows(c)]
+    cells = [_replace_interval(cell, answers) for cell in cells]
+    cells = compare_with_published(_rank(cells, answers)) + (
+        [] if asked.mini else [c for c in read_published_cells() if asked.is_shown(c)]
     )
     used = [by_path[path] for path in dict.fromkeys(cell.origin.source for cell in cells if cell.mark == "measured")]
-    floors = _floors(cells, answers)
-    curves = [each for each in stored if each.record.few_shot and _asked_for(each, asked)]
-    perturbed = [each for each in stored if each.record.perturbations and _asked_for(each, asked)]
-    return Board(asked, cells, floors, _averages(cells, answers), coverage(cells), used, curves, perturbed)
+    floors = _build_floors(cells, answers)
+    curves = [each for each in stored if each.record.few_shot and _is_asked_for(each, asked)]
+    perturbed = [each for each in stored if each.record.perturbations and _is_asked_for(each, asked)]
+    return Board(asked, cells, floors, _build_averages(cells, answers), count_coverage(cells), used, curves, perturbed)
 
 
-def _asked_for(each: Stored, asked: BoardFilter) -> bool:
-    return any(asked.shows(cell) for cell in record_cells([each]))
+def _is_asked_for(each: Stored, asked: BoardFilter) -> bool:
+    return any(asked.is_shown(cell) for cell in record_cells([each]))
 
 
-def coverage(cells: Iterable[Cell]) -> dict[tuple[str, str, str], tuple[int, int]]:
+def count_coverage(cells: Iterable[Cell]) -> dict[tuple[str, str, str], tuple[int, int]]:
     """Of each row, how many tasks it has, of how many on the board."""
     tasks: dict[tuple[str, str, str], set[str]] = {}
     for cell in cells:
@@ -165,8 +165,8 @@ class _Answers:
             return float(values[0]), values[1:]
         metric, outputs, truth = answers.metric, answers.outputs, answers.truth
         ones = np.ones((1, len(answers.groups)), dtype=np.float32)
-        score = statistics.rescored(metric, outputs, truth, ones).mean()
-        cut = statistics.rescored(metric, outputs, truth, statistics.left_out(answers.groups)).mean(axis=1)
+        score = statistics.rescore(metric, outputs, truth, ones).mean()
+        cut = statistics.rescore(metric, outputs, truth, statistics.jackknife(answers.groups)).mean(axis=1)
         if cached is not None:
             content = np.concatenate([[score], cut]).astype("<f8").tobytes()
             with suppress(OSError):  # a cache that cannot be written only costs the same time again
@@ -187,7 +187,7 @@ def _read_cached(path: Path) -> NDArray[Any] | None:
     return np.frombuffer(values, "<f8") if hashlib.sha256(values).digest() == content[:32] else None
 
 
-def _with_own_interval(cell: Cell, answers: _Answers) -> Cell:
+def _replace_interval(cell: Cell, answers: _Answers) -> Cell:
     """A measured cell with an interval that its predictions bear out; where the record's is not of their width, theirs.
 
     Other versions made intervals in other ways, within `PLAUSIBLE` of the jackknife's. A score that cannot be made again
@@ -197,17 +197,17 @@ def _with_own_interval(cell: Cell, answers: _Answers) -> Cell:
     if found is None or _is_plausible(cell, answers):
         return cell
     low, high = statistics.bootstrap_interval(found.metric, found.outputs, found.truth, found.groups)
-    made = (number(low), number(high))
-    told = cell.uncertainty.interval or (None, None)
-    if all(one is other or _equal(one, other) for one, other in zip(told, made, strict=True)):
+    computed = (convert_number(low), convert_number(high))
+    recorded = cell.uncertainty.interval or (None, None)
+    if all(one is other or _is_equal(one, other) for one, other in zip(recorded, computed, strict=True)):
         return cell
     words = "interval made again from the predictions, which do not give the record's"
     return replace(
-        cell, uncertainty=replace(cell.uncertainty, interval=made, basis=f"{cell.uncertainty.basis}; {words}")
+        cell, uncertainty=replace(cell.uncertainty, interval=computed, basis=f"{cell.uncertainty.basis}; {words}")
     )
 
 
-def _equal(one: float | None, other: float | None) -> bool:
+def _is_equal(one: float | None, other: float | None) -> bool:
     return one is not None and other is not None and math.isclose(one, other, rel_tol=1e-4)
 
 
@@ -217,7 +217,7 @@ def _is_plausible(cell: Cell, answers: _Answers) -> bool:
     if low is None or high is None or not low <= cell.value <= high or not _smooth(cell, answers):
         return False
     score, cut = answers.jackknife(cell)
-    below, above = statistics.student(score, cut)
+    below, above = statistics.compute_t_interval(score, cut)
     least, most = (times * (above - below) for times in PLAUSIBLE)
     return least <= high - low <= most
 
@@ -229,9 +229,9 @@ def _rank(cells: list[Cell], answers: _Answers) -> list[Cell]:
         columns.setdefault(cell.column, []).append(cell)
     done: dict[int, Cell] = {}
     for column in columns.values():
-        able = [cell for cell in _same_clips(column, answers) if _smooth(cell, answers)]
+        able = [cell for cell in _select_same_clips(column, answers) if _smooth(cell, answers)]
         apart = {
-            (one, other): _p(answers.jackknife(able[one]), answers.jackknife(able[other]))
+            (one, other): _compute_p(answers.jackknife(able[one]), answers.jackknife(able[other]))
             for one, other in combinations(range(len(able)), 2)
         }
         for cell, (rank, ties) in zip(able, rank_cells(able, apart), strict=True):
@@ -244,8 +244,8 @@ def _smooth(cell: Cell, answers: _Answers) -> bool:
     return found is not None and found.metric.smooth
 
 
-def _p(a: tuple[float, NDArray[Any]], b: tuple[float, NDArray[Any]]) -> float:
-    return statistics.paired_p(a[0] - b[0], a[1] - b[1])
+def _compute_p(a: tuple[float, NDArray[Any]], b: tuple[float, NDArray[Any]]) -> float:
+    return statistics.compute_paired_p(a[0] - b[0], a[1] - b[1])
 
 
 def rank_cells(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[tuple[int, str]]:
@@ -254,8 +254,8 @@ def rank_cells(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[t
     Letters go from the best score to the worst.
     """
     pairs = list(p)
-    corrected = dict(zip(pairs, statistics.holm([p[pair] for pair in pairs]), strict=True))
-    order = sorted(range(len(cells)), key=lambda index: _worse_first(cells[index]), reverse=True)
+    corrected = dict(zip(pairs, statistics.correct_holm([p[pair] for pair in pairs]), strict=True))
+    order = sorted(range(len(cells)), key=lambda index: _get_sort_value(cells[index]), reverse=True)
     place = {index: position for position, index in enumerate(order)}
     different = [
         tuple(sorted((place[one], place[other])))
@@ -263,15 +263,15 @@ def rank_cells(cells: Sequence[Cell], p: dict[tuple[int, int], float]) -> list[t
         if corrected[one, other] < ALPHA and cells[one].value != cells[other].value
     ]
     better = [(first, second) for first, second in different]
-    ranks, letters = statistics.ranks(len(cells), better), statistics.letters(len(cells), better)
+    ranks, letters = statistics.compute_ranks(len(cells), better), statistics.assign_letters(len(cells), better)
     return [(ranks[place[index]], letters[place[index]]) for index in range(len(cells))]
 
 
-def _worse_first(cell: Cell) -> float:
+def _get_sort_value(cell: Cell) -> float:
     return cell.value if cell.measure.higher_is_better else -cell.value
 
 
-def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
+def _select_same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
     """The cells of a column that were scored on the same clips: of several such sets the largest, of equals the first."""
     sets: list[list[Cell]] = []
     for cell in column:
@@ -280,7 +280,7 @@ def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
             continue
         for each in sets:
             first = answers.of(each[0])
-            if first is not None and alike([first, found]):
+            if first is not None and are_alike([first, found]):
                 each.append(cell)
                 break
         else:
@@ -288,10 +288,10 @@ def _same_clips(column: Sequence[Cell], answers: _Answers) -> list[Cell]:
     return max(sets, key=len, default=[])
 
 
-def against_published(cells: Sequence[Cell]) -> list[Cell]:
+def compare_with_published(cells: Sequence[Cell]) -> list[Cell]:
     """Measured cells beside what papers print of the same model, protocol, task and metric."""
     printed: dict[tuple[str, ...], list[Cell]] = {}
-    for cell in published_cells():
+    for cell in read_published_cells():
         printed.setdefault((cell.model, cell.protocol, *cell.column), []).append(cell)
     return [
         cell
@@ -301,7 +301,9 @@ def against_published(cells: Sequence[Cell]) -> list[Cell]:
             position=replace(
                 cell.position,
                 against=tuple(
-                    PublishedDifference(each.mark, each.value, cell.value - each.value, _verdict(cell, each.value))
+                    PublishedDifference(
+                        each.mark, each.value, cell.value - each.value, _judge_against_published(cell, each.value)
+                    )
                     for each in printed.get((cell.model, cell.protocol, *cell.column), ())
                 ),
             ),
@@ -310,25 +312,25 @@ def against_published(cells: Sequence[Cell]) -> list[Cell]:
     ]
 
 
-def beside_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
+def compare_with_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:
     """How each score of some records compares with what papers print of the same model, protocol, task and metric."""
     return [
         {"model": cell.model, "task": cell.task, "metric": cell.metric,
          "measured": cell.value, "interval": cell.uncertainty.interval,
          "source": each.mark, "published": each.value, "difference": each.difference, "verdict": each.verdict}
-        for cell in against_published(record_cells(stored))
+        for cell in compare_with_published(record_cells(stored))
         for each in cell.position.against
     ]  # fmt: skip
 
 
-def _verdict(cell: Cell, published: float) -> str:
+def _judge_against_published(cell: Cell, published: float) -> str:
     low, high = cell.uncertainty.interval or (None, None)
     if low is None or high is None:
         return "no interval"
     return "inside" if low <= published <= high else ("above" if cell.value > published else "below")
 
 
-def _floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
+def _build_floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
     """Two rows: the constant answer (`trivial`), and answers made by chance (`random`), of each measured column."""
     floors: dict[tuple[str, str, str], Cell] = {}
     for cell in cells:
@@ -336,16 +338,16 @@ def _floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
             continue
         if (trivial := cell.measure.trivial) is not None:
             basis = "the best constant answer made of training labels"
-            floors.setdefault(("trivial", *cell.column), _floor(cell, "trivial", trivial, basis))
+            floors.setdefault(("trivial", *cell.column), _build_floor(cell, "trivial", trivial, basis))
         if ("random", *cell.column) in floors:
             continue
         if (value := _score_by_chance(answers.of(cell))) is not None:
             basis = f"answers by chance, mean of {SHUFFLES} draws"
-            floors[("random", *cell.column)] = _floor(cell, "random", value, basis)
+            floors[("random", *cell.column)] = _build_floor(cell, "random", value, basis)
     return sorted(floors.values(), key=lambda cell: cell.model, reverse=True)
 
 
-def _floor(cell: Cell, model: str, value: float, basis: str) -> Cell:
+def _build_floor(cell: Cell, model: str, value: float, basis: str) -> Cell:
     """A cell of a row of floors, in the column of a measured one."""
     return replace(
         cell,
@@ -378,17 +380,17 @@ def _score_by_chance(found: Predicted | None) -> float | None:
     return float((found.metric.on_resample or found.metric.compute)(guesses, found.truth).mean())
 
 
-def points(cell: Cell) -> float:
+def convert_to_points(cell: Cell) -> float:
     """A score as MARBLE's mean takes it: percent, or decibels as they are."""
     return cell.value * cell.measure.scale
 
 
-def averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
+def compute_averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
     """MARBLE's overall mean, in points, of every row that covers all tasks of the cells (see the module)."""
     by_row: dict[tuple[str, str, str], dict[str, list[float]]] = {}
     for cell in cells:
         if cell.measure.averaged:
-            by_row.setdefault(cell.row, {}).setdefault(cell.task, []).append(points(cell))
+            by_row.setdefault(cell.row, {}).setdefault(cell.task, []).append(convert_to_points(cell))
     tasks = {cell.task for cell in cells}
     wanted = {task: max(len(row.get(task, ())) for row in by_row.values()) for task in tasks} if by_row else {}
     return {
@@ -398,10 +400,10 @@ def averages(cells: Sequence[Cell]) -> dict[tuple[str, str, str], float]:
     }
 
 
-def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
+def _build_averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
     """The overall mean of each row as a cell, with interval, rank and letters for measured rows."""
 
-    found = averages(cells)
+    found = compute_averages(cells)
     tasks = len({cell.task for cell in cells})
     if tasks < 2:
         return []
@@ -409,23 +411,23 @@ def _averages(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
     for cell in cells:
         if cell.row in of_row and cell.measure.averaged:
             of_row[cell.row].append(cell)
-    made = [_mean(value, of_row[row], tasks) for row, value in found.items()]
-    able = [cell for cell in made if cell.mark == "measured" and all(answers.of(part) for part in of_row[cell.row])]
+    means = [_build_mean(value, of_row[row], tasks) for row, value in found.items()]
+    able = [cell for cell in means if cell.mark == "measured" and all(answers.of(part) for part in of_row[cell.row])]
     p = {}
     for one, other in combinations(range(len(able)), 2):
-        p[one, other] = _p_of_means(of_row[able[one].row], of_row[able[other].row], answers)
+        p[one, other] = _compute_p_of_means(of_row[able[one].row], of_row[able[other].row], answers)
     if any(value is None for value in p.values()):
-        return made  # some pair was not scored on the same clips
+        return means  # some pair was not scored on the same clips
     ranks = dict(
         zip((cell.row for cell in able), rank_cells(able, {k: v for k, v in p.items() if v is not None}), strict=True)
     )
-    return [replace(cell, position=Position(*ranks[cell.row])) if cell.row in ranks else cell for cell in made]
+    return [replace(cell, position=Position(*ranks[cell.row])) if cell.row in ranks else cell for cell in means]
 
 
-def _mean(value: float, parts: Sequence[Cell], tasks: int) -> Cell:
+def _build_mean(value: float, parts: Sequence[Cell], tasks: int) -> Cell:
     """The cell of an overall mean. value: in points. parts: the cells that it is the mean of."""
     first = parts[0]
-    half = _combine_widths(parts, _half_width) / tasks if first.mark == "measured" else math.nan
+    half = _combine_widths(parts, _compute_half_width) / tasks if first.mark == "measured" else math.nan
     known = math.isfinite(half)
     return replace(
         first,
@@ -448,7 +450,7 @@ def _mean(value: float, parts: Sequence[Cell], tasks: int) -> Cell:
     )
 
 
-def _half_width(cell: Cell) -> float:
+def _compute_half_width(cell: Cell) -> float:
     """Half a 95 % interval, in points."""
     low, high = cell.uncertainty.interval or (None, None)
     return math.nan if low is None or high is None else (high - low) / 2 * cell.measure.scale
@@ -461,13 +463,13 @@ def _combine_widths(cells: Sequence[Cell], width: Callable[[Cell], float]) -> fl
         by_task.setdefault(cell.task, []).append(width(cell))
     by_corpus: dict[str, float] = {}
     for task, widths in by_task.items():
-        known = task_of(task)
+        known = find_task(task)
         corpus = known.corpus.name if known else task
         by_corpus[corpus] = by_corpus.get(corpus, 0.0) + sum(widths) / len(widths)
     return float(sum(value**2 for value in by_corpus.values()) ** 0.5)
 
 
-def _p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> float | None:
+def _compute_p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> float | None:
     """Two-sided p of two overall means being equal; None if they were not scored on the same clips of each task."""
     import numpy as np
     from scipy.stats import norm
@@ -478,7 +480,7 @@ def _p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> floa
         one, two = answers.of(cell), answers.of(other[cell.column])
         assert one is not None
         assert two is not None
-        if not alike([one, two]):
+        if not are_alike([one, two]):
             return None
         apart = answers.jackknife(cell)[1] - answers.jackknife(other[cell.column])[1]
         blocks = len(apart)
@@ -487,6 +489,6 @@ def _p_of_means(a: Sequence[Cell], b: Sequence[Cell], answers: _Answers) -> floa
     whole = _combine_widths(a, lambda cell: errors[cell.column])
     tasks: dict[str, list[float]] = {}
     for cell in a:
-        tasks.setdefault(cell.task, []).append(points(cell) - points(other[cell.column]))
+        tasks.setdefault(cell.task, []).append(convert_to_points(cell) - convert_to_points(other[cell.column]))
     value = sum(sum(each) / len(each) for each in tasks.values())
     return float(2 * norm.sf(abs(value) / whole)) if whole > 0 else 1.0

@@ -12,11 +12,11 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.board.rows import get_display_order, is_control, suggest_other_boards
 from marble_bench.core import plugins
-from marble_bench.errors import DataError, UsageError, did_you_mean, listing
-from marble_bench.leaderboard.rows import display_order, hint_at_other_boards, is_control
+from marble_bench.errors import DataError, UsageError, listing, suggest_name
 from marble_bench.records.record import Score
-from marble_bench.records.record_file import Predicted, Stored, alike, read_predictions
+from marble_bench.records.record_file import Predicted, Stored, are_alike, read_predictions
 from marble_bench.records.results import read
 from marble_bench.records.validation import keep_valid
 from marble_bench.scoring import statistics
@@ -74,10 +74,10 @@ class Comparison:
 
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values, those of a difference beside the scores that it is of."""
-        return {**asdict(self), "compared": [_flat(asdict(each)) for each in self.compared]}
+        return {**asdict(self), "compared": [_flatten(asdict(each)) for each in self.compared]}
 
 
-def _flat(facts: dict[str, Any]) -> dict[str, Any]:
+def _flatten(facts: dict[str, Any]) -> dict[str, Any]:
     """A comparison's facts with its difference's value, low, high and p in the difference's place."""
     found: dict[str, Any] = {}
     for name, value in facts.items():
@@ -85,7 +85,7 @@ def _flat(facts: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, mini: bool) -> list[Stored]:
+def find_records(name: str, folder: Path, here: Sequence[Stored], protocol: str, mini: bool) -> list[Stored]:
     """The records of a path or of a model's name: of each task the one that the board shows, last.
 
     A model whose weights changed has its name once for each: `name/digest`, as their folders do. Controls are no scores of a
@@ -113,13 +113,13 @@ def records_of(name: str, folder: Path, here: Sequence[Stored], protocol: str, m
         names = sorted({each.record.model.name for each in here})
         where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
         of_it = [each for each in every if each.record.model.name == model]
-        hint = did_you_mean(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
-        other = hint_at_other_boards(of_it, protocol, mini)
+        hint = suggest_name(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
+        other = suggest_other_boards(of_it, protocol, mini)
         if not (other or names):
-            other = hint_at_other_boards(every, protocol, mini)
+            other = suggest_other_boards(every, protocol, mini)
         hint = f"; {other}" if other else hint
         raise UsageError(f"no record of model '{name}' in {where}{hint}")
-    return sorted(found, key=display_order)
+    return sorted(found, key=get_display_order)
 
 
 def is_path(name: str) -> bool:
@@ -132,7 +132,7 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
 
     Raises DataError if there is none.
     """
-    by_task: list[dict[str, Stored]] = [{_task_key(each): each for each in side} for side in (a, b)]
+    by_task: list[dict[str, Stored]] = [{_get_task_key(each): each for each in side} for side in (a, b)]
     compared, apart = [], []
     for task in sorted(by_task[0].keys() | by_task[1].keys()):
         sides = [side.get(task) for side in by_task]
@@ -140,28 +140,28 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
         if one is None or other is None:
             apart.append(f"{task}: only {(one or other).record.model.name} has it")  # type: ignore[union-attr]
             continue
-        found, why = _scores(one, other, clips)
+        found, why = _compare_scores(one, other, clips)
         compared += found
         apart += [f"{task}: {why}"] if why else []
     names = [side[0].record.model.name for side in (a, b)]
     if not compared:
         raise DataError(f"{names[0]} and {names[1]} cannot be compared:\n  " + "\n  ".join(apart))
     main = [index for index, each in enumerate(compared) if each.main]
-    for index, p in zip(main, statistics.holm([compared[index].difference.p for index in main]), strict=True):
+    for index, p in zip(main, statistics.correct_holm([compared[index].difference.p for index in main]), strict=True):
         compared[index] = replace(compared[index], holm=p)
     return Comparison(names[0], names[1], compared, apart)
 
 
-def _task_key(each: Stored) -> str:
+def _get_task_key(each: Stored) -> str:
     return each.record.task.name
 
 
-def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str]:
+def _compare_scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str]:
     """The comparisons of two records of one task, and why there is none."""
     for part in ("protocol", "task"):
         if getattr(one.record, part).hash != getattr(other.record, part).hash:
             return [], f"the two records are of different {part} versions"
-    made = []
+    comparisons = []
     for name, score in one.record.scores.items():
         if name not in other.record.scores:
             continue
@@ -169,15 +169,15 @@ def _scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compared], str
         a, b = sides
         if a is None or b is None:
             continue
-        if not alike([a, b]):
+        if not are_alike([a, b]):
             return [], "they were scored on different test clips"
-        made.append(_compare_score(one, name, score, a, b, clips))
-    return made, "" if made else "their predictions are not beside them"
+        comparisons.append(_compare_score(one, name, score, a, b, clips))
+    return comparisons, "" if comparisons else "their predictions are not beside them"
 
 
 def _compare_score(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, clips: int) -> Compared:
-    first, second = statistics.replicated(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
-    labels = _labels(one, a)
+    first, second = statistics.replicate(a.metric, [a.outputs, b.outputs], a.truth, a.groups)
+    labels = _list_labels(one, a)
     return Compared(
         task=one.record.task.name,
         metric=name,
@@ -185,23 +185,23 @@ def _compare_score(one: Stored, name: str, score: Score, a: Predicted, b: Predic
         unit=score.unit,
         a=first.score,
         b=second.score,
-        difference=statistics.difference(first, second, a.metric.smooth),
+        difference=statistics.compute_difference(first, second, a.metric.smooth),
         holm=None,
-        parts=_parts(a, b, labels),
-        moved=_most_changed_clips(a, b, labels, clips),
+        parts=_compare_parts(a, b, labels),
+        moved=_find_most_changed_clips(a, b, labels, clips),
     )
 
 
-def _labels(one: Stored, found: Predicted) -> list[str]:
+def _list_labels(one: Stored, found: Predicted) -> list[str]:
     """The names of classes, tags or dimensions; numbers where the task is not here."""
     try:
-        target = plugins.registered_task(one.record.task.name).task.target
+        target = plugins.find_registered_task(one.record.task.name).task.target
     except UsageError:
         return [str(index) for index in range(found.outputs.shape[-1])]
     return list(target.names)
 
 
-def _parts(a: Predicted, b: Predicted, labels: Sequence[str]) -> tuple[Part, ...]:
+def _compare_parts(a: Predicted, b: Predicted, labels: Sequence[str]) -> tuple[Part, ...]:
     """Per class the mean of the clips of that class; per tag or dimension the metric on it alone; none for other kinds."""
     import torch
 
@@ -213,17 +213,17 @@ def _parts(a: Predicted, b: Predicted, labels: Sequence[str]) -> tuple[Part, ...
             own = torch.nonzero(a.truth == index)[:, 0]
             if len(own):
                 rows.append((name, len(own), float(one[own].mean()), float(other[own].mean())))
-    elif kind in ("tags", "scalars") and a.outputs.shape[-1] == len(labels) > 1 and _splits(a):
+    elif kind in ("tags", "scalars") and a.outputs.shape[-1] == len(labels) > 1 and _is_splittable(a):
         for index, name in enumerate(labels):
             count = int(a.truth[:, index].sum()) if kind == "tags" else len(a.truth)
             rows.append((name, count, _score_column(a, index), _score_column(b, index)))
     return tuple(Part(name, count, first, second, first - second) for name, count, first, second in rows)
 
 
-def _splits(found: Predicted) -> bool:
+def _is_splittable(found: Predicted) -> bool:
     """Whether a metric is the mean of what it gives for one column of the outputs alone."""
     whole = found.metric.compute(found.outputs[:1], found.truth)
-    columns = [_columns(found, index) for index in range(found.outputs.shape[-1])]
+    columns = [_select_columns(found, index) for index in range(found.outputs.shape[-1])]
     try:
         each = [found.metric.compute(outputs[:1], truth) for outputs, truth in columns]
     except IndexError:
@@ -231,15 +231,17 @@ def _splits(found: Predicted) -> bool:
     return bool(abs(float(whole[0]) - sum(float(score[0]) for score in each) / len(each)) < 1e-6)
 
 
-def _columns(found: Predicted, index: int) -> tuple[torch.Tensor, torch.Tensor]:
+def _select_columns(found: Predicted, index: int) -> tuple[torch.Tensor, torch.Tensor]:
     return found.outputs[..., [index]], found.truth[..., [index]]
 
 
 def _score_column(found: Predicted, index: int) -> float:
-    return float(found.metric.compute(*_columns(found, index)).mean())
+    return float(found.metric.compute(*_select_columns(found, index)).mean())
 
 
-def _most_changed_clips(a: Predicted, b: Predicted, labels: Sequence[str], count: int) -> tuple[ClipDifference, ...]:
+def _find_most_changed_clips(
+    a: Predicted, b: Predicted, labels: Sequence[str], count: int
+) -> tuple[ClipDifference, ...]:
     """The clips on which A gained and lost most, `count` of each, by the metric's measure of a clip; best first."""
     each = [side.metric.per_clip(side.outputs, side.truth).mean(dim=0).tolist() for side in (a, b)]
     rows = [
@@ -248,8 +250,8 @@ def _most_changed_clips(a: Predicted, b: Predicted, labels: Sequence[str], count
     ]
     rows = [row for row in rows if row.gain == row.gain]  # a clip without a score of its own
     rows.sort(key=lambda row: (-row.gain, row.clip))
-    kept = rows[:count] + rows[max(count, len(rows) - count) :]
-    return tuple(row for row in kept if row.gain)
+    extremes = rows[:count] + rows[max(count, len(rows) - count) :]
+    return tuple(row for row in extremes if row.gain)
 
 
 def _describe_truth(found: Predicted, index: int, labels: Sequence[str]) -> str:

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.errors import BenchError, DataError, UsageError, did_you_mean, listing
-from marble_bench.leaderboard.board import AVERAGE, Board, points
-from marble_bench.leaderboard.rows import Cell
-from marble_bench.leaderboard.table import COSTS, cost_of, format_score
+from marble_bench.board.board import AVERAGE, Board, convert_to_points
+from marble_bench.board.rows import Cell
+from marble_bench.board.table import COSTS, compute_cost, format_score
+from marble_bench.errors import BenchError, DataError, UsageError, listing, suggest_name
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -48,11 +48,11 @@ def write(path: Path, board: Board, kind: str, model: str = "", task: str = "", 
 
     with mpl.rc_context(STYLE):
         if kind == "atlas":
-            figure = _atlas(board, model, Figure)
+            figure = _plot_atlas(board, model, Figure)
         elif kind == "cost":
-            figure = _cost(board, task, cost, Figure)
+            figure = _plot_cost(board, task, cost, Figure)
         else:
-            figure = _intervals(board, task, Figure)
+            figure = _plot_intervals(board, task, Figure)
         if board.asked.mini:
             figure.axes[0].annotate(
                 "made on miniatures",
@@ -72,25 +72,25 @@ def write(path: Path, board: Board, kind: str, model: str = "", task: str = "", 
             raise BenchError(f"the figure {path} cannot be written: {error.strerror}") from error
 
 
-def layer_table(
+def build_layer_table(
     board: Board, model: str
 ) -> tuple[str, list[str], list[str], list[list[float | None]], list[list[int]]]:
     """A model, its layers, tasks, the mean validation score `[layer][task]` and how many seeds chose it.
 
     model: a name, or empty for the one with most layers. Raises UsageError with the closest name.
     """
-    from marble_bench.leaderboard.page import layers
-    from marble_bench.records.record_file import table
+    from marble_bench.board.page import summarize_layers
+    from marble_bench.records.record_file import load_table
 
     found: dict[str, dict[str, list[dict[str, Any]]]] = {}
     for each in board.stored:
-        grid = table(each, "grid")
+        grid = load_table(each, "grid")
         if grid is not None:
-            found.setdefault(each.record.model.name, {})[each.record.task.name] = layers(grid)
+            found.setdefault(each.record.model.name, {})[each.record.task.name] = summarize_layers(grid)
     if not found:
         raise DataError("no grid is beside any record of the board, so no layers can be drawn")
     if model and model not in found:
-        raise UsageError(f"no grid of model '{model}'{did_you_mean(model, found) or '; there are ' + listing(found)}")
+        raise UsageError(f"no grid of model '{model}'{suggest_name(model, found) or '; there are ' + listing(found)}")
     chosen = model or max(found, key=lambda name: max(map(len, found[name].values())))
     tasks = found[chosen]
     names = list(dict.fromkeys(layer["layer"] for rows in tasks.values() for layer in rows))
@@ -100,10 +100,10 @@ def layer_table(
     return chosen, names, list(tasks), valid, picked
 
 
-def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
+def _plot_atlas(board: Board, model: str, make: type[Figure]) -> Figure:
     import numpy as np
 
-    name, layers, tasks, valid, picked = layer_table(board, model)
+    name, layers, tasks, valid, picked = build_layer_table(board, model)
     if len(layers) > MOST_LAYERS:
         raise UsageError(f"an atlas of '{name}' would have {len(layers):,} rows, and at most {MOST_LAYERS} can be read")
     scores = np.array(valid, dtype=float)
@@ -118,7 +118,7 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
                 best = scores[row, column] == high[column]
                 count = picked[row][column]  # a separator has a probe for each stem too: more dots than a cell holds
                 dots = " •" * count if count <= DOTS else f" • {count}"
-                text = format_score(scores[row, column], _unit(board, tasks[column])) + dots
+                text = format_score(scores[row, column], _find_unit(board, tasks[column])) + dots
                 axes.text(column, row, text, ha="center", va="center", fontsize=7, weight="bold" if best else "normal")
     axes.set_xticks(range(len(tasks)), tasks, rotation=35, ha="right")
     axes.set_yticks(range(len(layers)), layers)
@@ -130,51 +130,51 @@ def _atlas(board: Board, model: str, make: type[Figure]) -> Figure:
     return figure
 
 
-def _unit(board: Board, task: str) -> str:
+def _find_unit(board: Board, task: str) -> str:
     return next(cell.measure.unit for cell in board.cells if cell.task == task and cell.measure.main)
 
 
-def _column(board: Board, task: str) -> list[Cell]:
+def _select_column(board: Board, task: str) -> list[Cell]:
     """The measured cells of a task's main score, or of the overall mean for an empty name; best first."""
     cells = [cell for cell in board.cells if cell.task == task and cell.measure.main] if task else board.averages
     cells = [cell for cell in cells if cell.mark == "measured"]
     if not cells and task:
         tasks = {cell.task for cell in board.cells if cell.mark == "measured"}
         raise UsageError(
-            f"no record on task '{task}'{did_you_mean(task, tasks) or '; there are ' + listing(sorted(tasks))}"
+            f"no record on task '{task}'{suggest_name(task, tasks) or '; there are ' + listing(sorted(tasks))}"
         )
     if not cells:
         raise UsageError("no model covers every task of the board, so none has a mean: choose --task")
     return sorted(cells, key=lambda cell: cell.value, reverse=cells[0].measure.higher_is_better)
 
 
-def _bars(cell: Cell) -> tuple[float, float] | None:
+def _compute_bars(cell: Cell) -> tuple[float, float] | None:
     """How far the interval reaches below and above a score, in points."""
     low, high = cell.uncertainty.interval or (None, None)
     scale = cell.measure.scale
     return None if low is None or high is None else ((cell.value - low) * scale, (high - cell.value) * scale)
 
 
-def _heading(task: str, cell: Cell) -> str:
+def _format_heading(task: str, cell: Cell) -> str:
     what = "mean of all tasks" if cell.task == AVERAGE else f"{task}, {cell.metric}"
     return f"{what} ({'dB' if cell.measure.unit == 'dB' else '%'})"
 
 
-def _cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
+def _plot_cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:
     if cost not in COSTS:
-        raise UsageError(f"no cost '{cost}'{did_you_mean(cost, COSTS) or '; there are ' + listing(COSTS)}")
-    cells, costs = _column(board, task), cost_of(board)
+        raise UsageError(f"no cost '{cost}'{suggest_name(cost, COSTS) or '; there are ' + listing(COSTS)}")
+    cells, costs = _select_column(board, task), compute_cost(board)
     drawn = [(cell, value) for cell in cells if (value := costs.get(cell.row, {}).get(cost)) is not None]
     if not drawn:
         raise UsageError(f"no record of the board has a cost '{cost}'")
     figure = make(figsize=(5.2, 3.4))
     axes = figure.add_subplot()
     for cell, value in drawn:
-        _point(axes, value, cell)
+        _plot_point(axes, value, cell)
     axes.margins(x=0.18)
     _scale(axes, [value for _, value in drawn])
     axes.set_xlabel({"real_time_factor": "seconds of audio encoded per second"}.get(cost, COSTS[cost]))
-    axes.set_ylabel(_heading(task, cells[0]))
+    axes.set_ylabel(_format_heading(task, cells[0]))
     axes.grid(alpha=0.25)
     _name(axes, drawn)
     return figure
@@ -207,7 +207,7 @@ def _plain(value: float) -> str:
 def _name(axes: Axes, drawn: Sequence[tuple[Cell, float]]) -> None:
     """Each point's name right of it; where another's is there, further down with a line to its point."""
     size, line = 8, 10  # points of print
-    at = axes.transData.transform([(value, points(cell)) for cell, value in drawn]) * (72 / axes.figure.dpi)
+    at = axes.transData.transform([(value, convert_to_points(cell)) for cell, value in drawn]) * (72 / axes.figure.dpi)
     ends = [x + 8 + 0.6 * size * len(cell.model) for (x, _), (cell, _) in zip(at, drawn, strict=True)]
     height: dict[int, float] = {}
 
@@ -231,35 +231,39 @@ def _name(axes: Axes, drawn: Sequence[tuple[Cell, float]]) -> None:
     for index, (cell, value) in enumerate(drawn):
         below = height[index] - at[index][1]
         axes.annotate(
-            cell.model, (value, points(cell)), (7, below), textcoords="offset points", fontsize=size, va="center",
+            cell.model, (value, convert_to_points(cell)), (7, below), textcoords="offset points", fontsize=size, va="center",
             arrowprops=LEADER if below else None,
         )  # fmt: skip
 
 
-def _point(axes: Axes, x: float, cell: Cell) -> None:
-    bars = _bars(cell)
+def _plot_point(axes: Axes, x: float, cell: Cell) -> None:
+    bars = _compute_bars(cell)
     error = [[bars[0]], [bars[1]]] if bars else None
-    axes.errorbar([x], [points(cell)], yerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", capsize=0, markersize=5)
+    axes.errorbar(
+        [x], [convert_to_points(cell)], yerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", capsize=0, markersize=5
+    )
 
 
-def _intervals(board: Board, task: str, make: type[Figure]) -> Figure:
-    cells = _column(board, task)
+def _plot_intervals(board: Board, task: str, make: type[Figure]) -> Figure:
+    cells = _select_column(board, task)
     figure = make(figsize=(5.2, 0.9 + 0.3 * len(cells)))
     axes = figure.add_subplot()
     for place, cell in enumerate(cells):
-        bars = _bars(cell)
+        bars = _compute_bars(cell)
         error = [[bars[0]], [bars[1]]] if bars else None
-        axes.errorbar([points(cell)], [place], xerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", markersize=5)
+        axes.errorbar(
+            [convert_to_points(cell)], [place], xerr=error, fmt="o", color="#22577a", ecolor="#8fb0c4", markersize=5
+        )
         axes.annotate(
             cell.position.ties, (1.01, place), xycoords=("axes fraction", "data"), va="center", fontsize=8, color="0.35"
         )
     for floor, dash in (("trivial", "--"), ("random", ":")):
         for cell in board.floors:
             if cell.model == floor and cell.column == cells[0].column:
-                axes.axvline(points(cell), color="0.5", linestyle=dash, linewidth=1, label=floor)
+                axes.axvline(convert_to_points(cell), color="0.5", linestyle=dash, linewidth=1, label=floor)
     axes.set_yticks(range(len(cells)), [cell.model for cell in cells])
     axes.invert_yaxis()
-    axes.set_xlabel(_heading(task, cells[0]))
+    axes.set_xlabel(_format_heading(task, cells[0]))
     axes.grid(axis="x", alpha=0.25)
     if axes.get_legend_handles_labels()[0]:
         axes.legend(frameon=False, fontsize=7, loc="lower left", bbox_to_anchor=(0, 1), ncols=2)

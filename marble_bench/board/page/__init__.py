@@ -1,7 +1,7 @@
 """The board as one page: HTML, style, script and data in a single file that asks no network for anything.
 
-`data` is everything that the page shows, made of records and published rows; `page.html` is a skeleton, `page.js` builds
-the views from the data. Scores come with the text that is shown, so that page and terminal round alike.
+`collect_data` is everything that the page shows, made of records and published rows; `page.html` is a skeleton, `page.js`
+builds the views from the data. Scores come with the text that is shown, so that page and terminal round alike.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench._version import version
+from marble_bench.board.board import AVERAGE, Board, build_board, convert_to_points
+from marble_bench.board.rows import Cell, find_task, read_published_sources
+from marble_bench.board.table import COSTS, SHORT, compute_cost, format_score, order
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
-from marble_bench.leaderboard.board import AVERAGE, Board, build_board, points
-from marble_bench.leaderboard.rows import Cell, published_sources, task_of
-from marble_bench.leaderboard.table import COSTS, SHORT, cost_of, format_score, order
-from marble_bench.records.escape import json_in_html
+from marble_bench.records.escape import escape_json_in_html
 from marble_bench.records.record import Record, to_json
-from marble_bench.records.record_file import Stored, table
+from marble_bench.records.record_file import Stored, load_table
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -33,21 +33,21 @@ def write_page(path: Path, board: Board) -> None:
     """Write the board to `path`. Raises BenchError if that cannot be done."""
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        write_whole(path, html(data(board)).encode())
+        write_whole(path, write_html(collect_data(board)).encode())
     except OSError as error:
         raise BenchError(f"the page {path} cannot be written: {error.strerror}") from error
 
 
-def html(facts: dict[str, Any]) -> str:
+def write_html(facts: dict[str, Any]) -> str:
     """The whole file: the skeleton with style, script and data put in."""
-    folder = files("marble_bench.leaderboard.page")
+    folder = files("marble_bench.board.page")
     page = (folder / "page.html").read_text(encoding="utf-8")
     for name in PARTS:
         page = page.replace(f"/* {name} */", (folder / name).read_text(encoding="utf-8"))
-    return page.replace("/* data */", json_in_html(facts))
+    return page.replace("/* data */", escape_json_in_html(facts))
 
 
-def data(board: Board) -> dict[str, Any]:
+def collect_data(board: Board) -> dict[str, Any]:
     """All that the page shows, ready for JSON."""
     # what papers print is of the full corpora: a board of miniatures has it in a table of its own, ranked with nothing
     papers = build_board([], replace(board.asked, mini=False)) if board.asked.mini else None
@@ -56,33 +56,35 @@ def data(board: Board) -> dict[str, Any]:
         "protocol": board.asked.protocol,
         "mini": board.asked.mini,
         "version": version(),
-        "tasks": _tasks(board),
-        "rows": _rows(board),
+        "tasks": _list_tasks(board),
+        "rows": _list_rows(board),
         "means": bool(board.averages),
-        "papers": {"tasks": _tasks(papers), "rows": _rows(papers)} if papers and papers.cells else None,
-        "sources": {each.mark: each.citation for each in published_sources().values() if each.mark in used},
+        "papers": {"tasks": _list_tasks(papers), "rows": _list_rows(papers)} if papers and papers.cells else None,
+        "sources": {each.mark: each.citation for each in read_published_sources().values() if each.mark in used},
         "costs": COSTS,
         "records": [_record(each, board.perturbed) for each in board.stored],
-        "curves": _curves(board),
+        "curves": _list_curves(board),
     }
 
 
-def _rows(board: Board) -> list[dict[str, Any]]:
+def _list_rows(board: Board) -> list[dict[str, Any]]:
     """The rows of a board, best first, then the floors."""
     place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in board.everything():
+    for cell in board.list_everything():
         place.setdefault(cell.row, {})[cell.column] = cell
-    costs = cost_of(board)
-    rows = [_row(row, place[row], board, costs.get(row)) for row in order(board)]
-    return rows + [_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)]
+    costs = compute_cost(board)
+    rows = [_describe_row(row, place[row], board, costs.get(row)) for row in order(board)]
+    return rows + [
+        _describe_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)
+    ]
 
 
-def column_id(column: tuple[str, str]) -> str:
+def name_column(column: tuple[str, str]) -> str:
     """How the page names a column."""
     return "/".join(column)
 
 
-def row_id(row: tuple[str, str, str]) -> str:
+def name_row(row: tuple[str, str, str]) -> str:
     """How the page names a row."""
     return "/".join(row)
 
@@ -92,12 +94,12 @@ def record_id(path: Path) -> str:
     return "/".join(path.parts[-4:])
 
 
-def _tasks(board: Board) -> list[dict[str, Any]]:
+def _list_tasks(board: Board) -> list[dict[str, Any]]:
     """The tasks of the board with their columns, the main one first."""
     found: dict[str, dict[str, Any]] = {}
     first = {cell.column: cell for cell in reversed(board.cells)}
     for column in board.columns:
-        cell, known = first[column], task_of(column[0])
+        cell, known = first[column], find_task(column[0])
         task = found.setdefault(
             cell.task,
             {
@@ -109,7 +111,7 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
         )
         task["columns"].append(
             {
-                "id": column_id(column),
+                "id": name_column(column),
                 "metric": cell.metric,
                 "short": SHORT.get(cell.metric, cell.metric),
                 "unit": "dB" if cell.measure.unit == "dB" else "%",
@@ -121,7 +123,7 @@ def _tasks(board: Board) -> list[dict[str, Any]]:
         )
     for task in found.values():
         for column in task["columns"]:
-            column["lead"] = column["main"] or (column["averaged"] and _printed_otherwise(task["name"], board))
+            column["lead"] = column["main"] or (column["averaged"] and _is_printed_otherwise(task["name"], board))
     return list(found.values())
 
 
@@ -129,50 +131,54 @@ def _main(column: tuple[str, str], board: Board) -> bool:
     return any(each.measure.main for each in board.cells if each.column == column)
 
 
-def _printed_otherwise(task: str, board: Board) -> bool:
+def _is_printed_otherwise(task: str, board: Board) -> bool:
     """Whether papers print other scores of a task than its main one, which would leave their rows blank there."""
     printed = [cell for cell in board.cells if cell.task == task and cell.mark != "measured"]
     return bool(printed) and not any(cell.measure.main for cell in printed)
 
 
-def _row(
+def _describe_row(
     row: tuple[str, str, str], cells: dict[tuple[str, str], Cell], board: Board, cost: dict[str, float | None] | None
 ) -> dict[str, Any]:
     model, mark, weights = row
     kind = mark if mark in ("measured", "floor") else "published"
     covered = board.coverage.get(row)
     return {
-        "id": row_id(row),
+        "id": name_row(row),
         "model": model,
         "mark": mark,
         "kind": kind,
         "weights": weights,
         "covers": list(covered) if covered else None,
         "cost": cost,
-        "cells": {column_id(column): _cell(cell) for column, cell in cells.items() if column[0] != AVERAGE},
-        "mean": next((_cell(cell) for column, cell in cells.items() if column[0] == AVERAGE), None),
+        "cells": {name_column(column): _describe_cell(cell) for column, cell in cells.items() if column[0] != AVERAGE},
+        "mean": next((_describe_cell(cell) for column, cell in cells.items() if column[0] == AVERAGE), None),
     }
 
 
-def _cell(cell: Cell) -> dict[str, Any]:
+def _describe_cell(cell: Cell) -> dict[str, Any]:
     """A score: its value in points, the text shown, and what is known of it. What is not known is left out."""
     measure, uncertainty, origin, position = cell.measure, cell.uncertainty, cell.origin, cell.position
     unit, digits = measure.unit, 2 if measure.unit == "dB" else 1
-    made: dict[str, Any] = {"v": points(cell), "t": format_score(cell.value, unit), "basis": uncertainty.basis}
+    shown: dict[str, Any] = {
+        "v": convert_to_points(cell),
+        "t": format_score(cell.value, unit),
+        "basis": uncertainty.basis,
+    }
     if uncertainty.interval and None not in uncertainty.interval:
         bounds = [bound for bound in uncertainty.interval if bound is not None]
-        made["ci"] = [bound * measure.scale for bound in bounds]
-        made["ci_t"] = [format_score(bound, unit) for bound in bounds]
+        shown["ci"] = [bound * measure.scale for bound in bounds]
+        shown["ci_t"] = [format_score(bound, unit) for bound in bounds]
     if uncertainty.spread is not None:
-        made["sd_t"] = format_score(uncertainty.spread, unit)
+        shown["sd_t"] = format_score(uncertainty.spread, unit)
     more = {
         "ties": position.ties, "rank": position.rank, "borrowed": origin.borrowed, "contaminated": origin.contaminated,
         "record": record_id(Path(origin.source)) if cell.mark == "measured" and origin.source else "",
         "why_not": list(origin.why_not),
     }  # fmt: skip
-    made |= {key: value for key, value in more.items() if value}
+    shown |= {key: value for key, value in more.items() if value}
     if position.against:
-        made["against"] = [
+        shown["against"] = [
             {
                 "mark": each.mark,
                 "t": format_score(each.value, unit),
@@ -181,30 +187,32 @@ def _cell(cell: Cell) -> dict[str, Any]:
             }
             for each in position.against
         ]
-    return made
+    return shown
 
 
 def _record(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any]:
     """A record for the drill-down: itself, its grid, its layers, and what it loses under perturbations."""
     record = stored.record
-    grid = table(stored, "grid")
+    grid = load_table(stored, "grid")
     return {
         "id": record_id(stored.path),
-        "row": _row_of(record),
+        "row": _name_row_of_record(record),
         "task": record.task.name,
         "record": to_json(record),
-        "grid": _grid(grid) if grid is not None else None,
-        "layers": layers(grid) if grid is not None else None,
-        "perturbed": _perturbed(stored, perturbed),
+        "grid": _describe_grid(grid) if grid is not None else None,
+        "layers": summarize_layers(grid) if grid is not None else None,
+        "perturbed": _describe_perturbed(stored, perturbed),
     }
 
 
-def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | None:
+def _describe_perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | None:
     """The perturbations of a record: its own, else of the run of the same weights and clips that has most of them."""
     record = stored.record
-    key = (_row_of(record), record.task.name, record.data.fingerprint)
+    key = (_name_row_of_record(record), record.task.name, record.data.fingerprint)
     able = [
-        each for each in perturbed if (_row_of(each.record), each.record.task.name, each.record.data.fingerprint) == key
+        each
+        for each in perturbed
+        if (_name_row_of_record(each.record), each.record.task.name, each.record.data.fingerprint) == key
     ]
     if not able:
         return None
@@ -219,31 +227,31 @@ def _perturbed(stored: Stored, perturbed: Sequence[Stored]) -> dict[str, Any] | 
     units = best.record.units
     rows = [
         {"name": name, "metric": metric, "clips": found.clips, "left_out": found.left_out,
-         "clean": _text(score.clean, units[metric]), "test": _text(score.test, units[metric]),
-         "drop": _text(score.drop, units[metric]),
-         "ci": [_text(bound, units[metric]) for bound in score.drop_ci95 or ()]}
+         "clean": _format_value(score.clean, units[metric]), "test": _format_value(score.test, units[metric]),
+         "drop": _format_value(score.drop, units[metric]),
+         "ci": [_format_value(bound, units[metric]) for bound in score.drop_ci95 or ()]}
         for name, found in best.record.perturbations.items()
         for metric, score in found.scores.items()
     ]  # fmt: skip
     return {"record": record_id(best.path), "rows": rows}
 
 
-def _text(value: float | None, unit: str) -> str | None:
+def _format_value(value: float | None, unit: str) -> str | None:
     return None if value is None else format_score(value, unit)
 
 
-def _row_of(record: Record) -> str:
-    return row_id((record.model.name, "measured", record.model.weights))
+def _name_row_of_record(record: Record) -> str:
+    return name_row((record.model.name, "measured", record.model.weights))
 
 
-def _curves(board: Board) -> list[dict[str, Any]]:
+def _list_curves(board: Board) -> list[dict[str, Any]]:
     """The curves of few shots: of each row and task the one of the record shown, else another."""
     shown_first = sorted(board.curves, key=lambda each: each not in board.stored)
     found: dict[tuple[str, str], dict[str, Any]] = {}
     for each in shown_first:
-        record, drawn = each.record, few_shot(each.record)
-        key = (_row_of(record), record.task.name)
-        if len(drawn) > 1 and key[0] in {row_id(row) for row in board.coverage}:
+        record, drawn = each.record, summarize_few_shot(each.record)
+        key = (_name_row_of_record(record), record.task.name)
+        if len(drawn) > 1 and key[0] in {name_row(row) for row in board.coverage}:
             metric = record.selection.metric
             unit = "dB" if record.scores[metric].unit == "dB" else "%"
             facts = {"row": key[0], "task": key[1], "metric": metric, "unit": unit, "record": record_id(each.path)}
@@ -251,59 +259,59 @@ def _curves(board: Board) -> list[dict[str, Any]]:
     return list(found.values())
 
 
-def _grid(grid: pd.DataFrame) -> dict[str, Any]:
+def _describe_grid(grid: pd.DataFrame) -> dict[str, Any]:
     """Every probe: the names of the axes of the grid, and a list for each of them, for the seed, the score and the epoch.
 
     Validation scores to six digits, null for a probe that diverged.
     """
     axes = [name for name in grid.columns if name not in ("seed", "valid", "best_epoch", "diverged", "history")]
-    made: dict[str, Any] = {name: grid[name].tolist() for name in [*axes, "seed"]}
+    columns: dict[str, Any] = {name: grid[name].tolist() for name in [*axes, "seed"]}
     return {
         "axes": axes,
-        **made,
-        "valid": [_six(value) for value in grid["valid"]],
+        **columns,
+        "valid": [_round_to_six(value) for value in grid["valid"]],
         "epoch": grid["best_epoch"].tolist(),
     }
 
 
-def _six(value: float) -> float | None:
+def _round_to_six(value: float) -> float | None:
     return float(f"{value:.6g}") if value is not None and math.isfinite(value) else None
 
 
-def layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
+def summarize_layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
     """Each layer's best validation score: of each seed the best of its probes, then mean and spread over the seeds.
 
     Where stems have probes of their own, a seed's score is the mean over them. chosen: how many seeds (and stems) have their
     best probe of all on this layer (the first of equals, as a run chooses).
     """
-    from marble_bench.scoring.statistics import spread
+    from marble_bench.scoring.statistics import compute_spread
 
     able = grid.dropna(subset=["valid"])
     keys = ["seed", "stem"] if "stem" in able else ["seed"]
     picked = [part["layer"].tolist()[int(part["valid"].to_numpy().argmax())] for _, part in able.groupby(keys)]
-    made = []
+    summaries = []
     for layer in dict.fromkeys(grid["layer"]):
         best = able[able["layer"] == layer].groupby(keys)["valid"].max().groupby(level="seed").mean().tolist()
-        made.append(
+        summaries.append(
             {
                 "layer": layer,
-                "valid": _six(sum(best) / len(best)) if best else None,
-                "sd": _six(found) if (found := spread(best) if best else None) is not None else None,
+                "valid": _round_to_six(sum(best) / len(best)) if best else None,
+                "sd": _round_to_six(found) if (found := compute_spread(best) if best else None) is not None else None,
                 "chosen": picked.count(layer),
             }
         )
-    return made
+    return summaries
 
 
-def few_shot(record: Record) -> list[dict[str, Any]]:
+def summarize_few_shot(record: Record) -> list[dict[str, Any]]:
     """The curve of few shots, by number of training clips: the mean score over seeds, and the lowest and the highest.
 
     A seed without a score is left out, and so is a point that no seed has a score for.
     """
-    made = []
+    curve = []
     for point in record.few_shot:
         known = [score for score in point.test if score is not None]
         if known:
             reaches = [min(known), max(known)] if len(known) > 1 else None
-            made.append({"n": point.clips, "v": sum(known) / len(known), "ci": reaches})
-    return sorted(made, key=lambda made: float(made["n"]))
+            curve.append({"n": point.clips, "v": sum(known) / len(known), "ci": reaches})
+    return sorted(curve, key=lambda curve: float(curve["n"]))

@@ -1,0 +1,1 @@
+"""Puts records and published scores together: rows, ranks, comparisons, tables, figures, the page."""

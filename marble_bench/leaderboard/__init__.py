@@ -1,1 +1,0 @@
-"""Records and published rows in one table; never two protocols in one ranking."""
