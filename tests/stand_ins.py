@@ -16,7 +16,7 @@ import torch
 from safetensors.torch import save_file
 
 from marble_bench.core import plugins
-from marble_bench.core.encoder import Encoder, Layer
+from marble_bench.core.encoder import Encoder, Layer, stack
 from marble_bench.encoders import (
     _hub,
     _random,
@@ -26,11 +26,14 @@ from marble_bench.encoders import (
     clmr,
     codecs,
     conformer,
+    dasheng,
     jukebox,
+    m2d,
     musicnn,
     qwen2_audio,
     weights,
 )
+from marble_bench.encoders._vit import Blocks
 
 TINY_SPEECH = {
     "hidden_size": 48, "intermediate_size": 96, "num_attention_heads": 4, "num_hidden_layers": 3, "conv_dim": (32,) * 7,
@@ -46,6 +49,7 @@ TINY_CLAP = {
 TINY_QWEN = {
     **qwen2_audio.GRAPH, "d_model": 32, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
 }  # fmt: skip
+TINY_VIT = {"width": 16, "depth": 3, "heads": 2}
 TINY_CODEC = {"encodec": {"num_filters": 4, "hidden_size": 16}, "dac": {"encoder_hidden_size": 4}}
 
 
@@ -95,6 +99,32 @@ def _make_tiny_codec(family: str, width: int, encoder: Encoder, path: Path) -> E
 def _make_tiny_qwen(encoder: Encoder, path: Path) -> Encoder:
     _hub.save(TINY_QWEN, draw_weights(qwen2_audio.build(TINY_QWEN)), path)
     return dataclasses.replace(encoder, layers=qwen2_audio.layers(TINY_QWEN), load=partial(qwen2_audio.load, TINY_QWEN))
+
+
+def dasheng_drawn(graph: dasheng.Graph, seed: int = 1) -> dict[str, torch.Tensor]:
+    """Weights for DaSheng, every vector stirred; the statistics of its bands are those of decibels."""
+    from transformers.audio_utils import mel_filter_bank
+
+    shapes = graph.shapes()
+    tensors = _random.draw({name: shapes[name] for name in shapes if "front_end" not in name}, seed, spread=0.1)
+    tensors[f"{dasheng.NORM}running_mean"] -= 30.0
+    tensors[f"{dasheng.NORM}running_var"] *= 400.0
+    bank = mel_filter_bank(dasheng.WINDOW // 2 + 1, dasheng.BANDS, 0.0, 8000.0, 16000, norm=None, mel_scale="htk")
+    return tensors | {dasheng.HANN: torch.hann_window(dasheng.WINDOW), dasheng.BANK: torch.from_numpy(bank).float()}
+
+
+def _dasheng_tiny(encoder: Encoder, path: Path) -> Encoder:
+    graph = dasheng.Graph(Blocks(**TINY_VIT))
+    save_file(dasheng_drawn(graph), path)
+    return dataclasses.replace(encoder, layers=stack(4, 16, 25.0), load=partial(dasheng.load, graph))
+
+
+def _m2d_tiny(encoder: Encoder, path: Path) -> Encoder:
+    declared, *more = encoder.load.args  # type: ignore[attr-defined]
+    graph = dataclasses.replace(declared, blocks=Blocks(**TINY_VIT, prefix=declared.blocks.prefix))
+    tensors = _random.draw(graph.shapes(), 1, spread=0.1)
+    save_file(tensors | ({m2d.STATISTICS: torch.tensor([-7.1, 4.2])} if graph.statistics else {}), path)
+    return dataclasses.replace(encoder, layers=stack(4, 80, 6.25), load=partial(m2d.load, graph, *more))
 
 
 def _draw_shaped(
@@ -153,6 +183,7 @@ SPEECH = (
     "mert-95m", "mert-330m", "mert-v0", "mert-v0-public", "music2vec", "data2vec-audio", "hubert-base", "wav2vec2-base",
     "hubert-music", "data2vec-music",
 )  # fmt: skip
+DASHENG = ("dasheng-base", "dasheng-0.6b", "dasheng-1.2b")
 # name -> (encoder, where to write its weights) -> the encoder to run with them
 STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
     **dict.fromkeys(SPEECH, _make_tiny_speech),
@@ -161,6 +192,8 @@ STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
     "encodec-24khz": partial(_make_tiny_codec, "encodec", 16),
     "dac-44khz": partial(_make_tiny_codec, "dac", 64),
     "qwen2-audio-encoder": _make_tiny_qwen,
+    **dict.fromkeys(DASHENG, _dasheng_tiny),
+    **dict.fromkeys(("m2d", "matpac-pp"), _m2d_tiny),
     **dict.fromkeys(("choi", "choi-fixed"), _draw_choi),
     "clmr": _draw_clmr,
     "jukebox-5b": _make_tiny_jukebox,
@@ -179,6 +212,9 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
     "qwen2-audio-encoder": lambda samples: (
         [qwen2_audio.valid_frames(samples)[0]] * 3 + [qwen2_audio.valid_frames(samples)[1]]
     ),
+    **dict.fromkeys(DASHENG, lambda samples: [(samples // 160 + 1) // 4] * 4),
+    "m2d": lambda samples: [-(-(samples // 160 + 1) // 16)] * 4,
+    "matpac-pp": lambda samples: [-(-((samples - 400) // 160 + 1) // 16)] * 4,
     "logmel": lambda samples: [samples // 441 + 1, 1],
     **dict.fromkeys(("mfcc", "chroma"), lambda samples: [samples // 512 + 1, 1]),
     **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),

@@ -77,10 +77,12 @@ What a model was trained on matters where that is the corpus it is tested on: it
 LEFT_OUT = """
 ## Left out
 
-- OMAR-RQ: its package pins transformers below 5, and its code is AGPL-3.0.
-- MAEST: its package needs torchaudio, which has no release for the PyTorch used here, and its code is AGPL-3.0.
-- DaSheng: its model on the hub is loaded by code of the repository (`trust_remote_code`), its package needs torchaudio and
-  ignite, and transformers has no class of its own for it.
+- OMAR-RQ: its code is AGPL-3.0, so that it was not opened for a port, and its package needs transformers below 5. What is
+  known of it otherwise leaves open which activations its blocks have and which scale of the waveform each published model
+  takes, and there is nothing to compare a port with.
+- MAEST: its code is AGPL-3.0, so that it was not opened for a port, and its package needs torchaudio, which has no release
+  for the PyTorch used here. What is known of it otherwise leaves open how its spectrogram is windowed and padded, and there
+  is nothing to compare a port with.
 - X-codec as MARBLE used it (m-a-p/xcodec): a pickled checkpoint with code of its own and no licence.
 - AudioMAE and wav2clip: not in the published tables.
 """
