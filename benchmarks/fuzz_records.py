@@ -238,7 +238,10 @@ def check_everywhere(path: Path, folder: Path, honest: Path, figure: bool) -> tu
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "intervals"))
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "atlas"))
     sides = [
-        tried("compare", lambda each=each: compare.find_records(str(each), folder, [], honest.parts[-2], True))
+        tried(
+            "compare",
+            lambda each=each: compare.find_records(str(each), compare.Choice(folder, [], honest.parts[-2], True)),
+        )
         for each in (path, honest)
     ]
     if all(sides):

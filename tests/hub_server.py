@@ -1,12 +1,15 @@
 """A server on this machine that answers as the hub does, for the hub's own client, and that misbehaves on demand.
 
 It knows models and datasets by name and commit; large files are handed out by another address ("the CDN"), as the hub does,
-with their sha256 in `X-Linked-ETag`, small ones directly with git's id of the file as their ETag. Use `HubServer()` as a
-context. This process asks it after `use`, another one in the `environment` (HF_ENDPOINT, HF_HOME).
+with their sha256 in `X-Linked-ETag`, small ones directly with git's id of the file as their ETag. It takes uploads as the
+hub does from a client without Xet: it is asked which files are large (preupload), these come by LFS, and a commit names
+them beside the content of the small ones. Use `HubServer()` as a context. This process asks it after `use`, another one in
+the `environment` (HF_ENDPOINT, HF_HOME).
 """
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import json
 import os
@@ -35,8 +38,8 @@ class HubServer:
     """What stands on the hub, and how it misbehaves.
 
     commits: (name, commit) -> file -> content. heads: name -> the commit of `main`. gated: names that want a token; of
-    `allowed`, those that get in. drops: how often the connection breaks halfway, by file. flips: files of which a byte is
-    changed on the way. fails: how often the next requests are answered by `code`.
+    `allowed`, those that get in. writers: the tokens that may write. drops: how often the connection breaks halfway, by
+    file. flips: files of which a byte is changed on the way. fails: how often the next requests are answered by `code`.
     asked: (method, path, Authorization, Range) of every request, the CDN's with the path `/cdn/...`.
     """
 
@@ -45,6 +48,8 @@ class HubServer:
         self.heads: dict[str, str] = {}
         self.gated: set[str] = set()
         self.allowed: set[str] = set()
+        self.writers: set[str] = set()
+        self.uploaded: dict[str, bytes] = {}  # by sha256, before a commit names them
         self.drops: Counter[str] = Counter()
         self.flips: set[str] = set()
         self.fails, self.code = 0, 503
@@ -58,6 +63,11 @@ class HubServer:
                 hub._answer(self)
 
             do_HEAD = do_GET
+
+            def do_POST(self) -> None:
+                hub._take(self)
+
+            do_PUT = do_POST
 
             def log_message(self, *_: object) -> None:
                 """Keep quiet."""
@@ -173,6 +183,70 @@ class HubServer:
         head |= {"X-Linked-ETag": f'"{digest}"', "X-Linked-Size": str(len(content))}
         self._send(request, 302, {**head, "Location": f"{cdn}/cdn/{digest}/{file}"}, b"")
 
+    def _take(self, request: BaseHTTPRequestHandler) -> None:
+        """Answer a request that writes."""
+        path, token = request.path.split("?")[0], request.headers.get("Authorization", "")
+        body = _read_body(request)
+        self.asked.append((request.command, path, token, ""))
+        if path.startswith("/lfs/"):  # signed by the hub, so without a token
+            self._keep(request, path.rpartition("/")[2], body)
+        elif path == "/api/validate-yaml":
+            self._send_json(request, {"errors": [], "warnings": []})
+        elif token.removeprefix("Bearer ") not in self.writers:
+            self._send(request, 401, {"X-Error-Message": "Invalid username or password."}, b"")
+        elif path == "/api/repos/create":
+            asked = json.loads(body)
+            name = f"{asked['type']}s/".replace("models/", "") + f"{asked['organization']}/{asked['name']}"
+            code = 409 if name in self.heads else 200
+            if code == 200:
+                self.publish(name, {}, len(self.commits) + 1)
+            self._send_json(request, {"url": f"{self.url}/{name}"}, code)
+        elif path.endswith("/info/lfs/objects/batch"):
+            objects = [self._place(each) for each in json.loads(body)["objects"]]
+            self._send_json(request, {"transfer": "basic", "objects": objects})
+        elif "/preupload/" in path:
+            files = [self._sort(each) for each in json.loads(body)["files"]]
+            self._send_json(request, {"files": files})
+        else:
+            name, _, _ = path.removeprefix("/api/").removeprefix("models/").partition("/commit/")
+            self._commit(request, name, [json.loads(line) for line in body.splitlines()])
+
+    def _sort(self, asked: dict) -> dict:
+        """Whether a file is uploaded by LFS or within the commit."""
+        mode = "lfs" if asked["size"] >= LARGE else "regular"
+        return {"path": asked["path"], "uploadMode": mode, "shouldIgnore": False, "oid": None}
+
+    def _place(self, asked: dict) -> dict:
+        """Where a large file is sent; nowhere if it is here."""
+        if asked["oid"] in self.uploaded:
+            return asked
+        return {**asked, "actions": {"upload": {"href": f"{self.url}/lfs/{asked['oid']}"}}}
+
+    def _keep(self, request: BaseHTTPRequestHandler, digest: str, content: bytes) -> None:
+        if _compute_sha256(content) != digest:
+            self._send(request, 400, {"X-Error-Message": "the content has another sha256"}, b"")
+            return
+        self.uploaded[digest] = content
+        self._send(request, 200, {}, b"")
+
+    def _commit(self, request: BaseHTTPRequestHandler, name: str, lines: list[dict]) -> None:
+        if name not in self.heads:
+            self._missing(request, name)
+            return
+        files = dict(self.commits[name, self.heads[name]])
+        for line in lines:
+            value = line["value"]
+            if line["key"] == "file":
+                files[value["path"]] = base64.b64decode(value["content"])
+            elif line["key"] == "lfsFile":
+                files[value["path"]] = self.uploaded[value["oid"]]
+        commit = self.publish(name, files, len(self.commits) + 1)
+        where = f"{self.url}/{name}/commit/{commit}"
+        self._send_json(request, {"success": True, "commitUrl": where, "commitOid": commit, "hookOutput": ""})
+
+    def _send_json(self, request: BaseHTTPRequestHandler, answer: dict, code: int = 200) -> None:
+        self._send(request, code, {"Content-Type": "application/json"}, json.dumps(answer).encode())
+
     def _missing(self, request: BaseHTTPRequestHandler, name: str, file: str = "") -> None:
         code = "RepoNotFound" if name not in self.heads else "EntryNotFound" if file else "RevisionNotFound"
         self._send(request, 404, {"X-Error-Code": code, "X-Error-Message": "not found"}, b"")
@@ -197,8 +271,19 @@ class HubServer:
         for key, value in {**head, "Content-Length": str(len(body))}.items():
             request.send_header(key, value)
         request.end_headers()
-        if request.command == "GET":
+        if request.command != "HEAD":
             request.wfile.write(body[: len(body) - cut])
+
+
+def _read_body(request: BaseHTTPRequestHandler) -> bytes:
+    """The body of a request, of a stated length or in chunks."""
+    if "chunked" not in request.headers.get("Transfer-Encoding", ""):
+        return request.rfile.read(int(request.headers.get("Content-Length", 0)))
+    parts = []
+    while size := int(request.rfile.readline(), 16):
+        parts.append(request.rfile.read(size))
+        request.rfile.readline()
+    return b"".join(parts)
 
 
 def _compute_sha256(content: bytes) -> str:

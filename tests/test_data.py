@@ -2,7 +2,9 @@
 
 import json
 import shutil
+from pathlib import Path
 
+import datasets
 import numpy as np
 import pytest
 import soundfile
@@ -11,6 +13,7 @@ from conftest import TOY_MODEL, TOY_TASK
 from marble_bench.core import plugins
 from marble_bench.data import corpus
 from marble_bench.data.hf import dataset
+from marble_bench.errors import DataError
 
 
 @pytest.fixture(scope="module")
@@ -133,14 +136,48 @@ def test_a_missing_folder_is_told(bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_task_of_classes_is_a_typed_dataset(gtzan_mini):
+def test_a_task_of_classes_is_a_typed_dataset_of_the_files_that_are_there(gtzan_mini):
     made = dataset("gtzan", gtzan_mini)
-    assert {split: len(rows) for split, rows in made.items()} == {"train": 443, "valid": 197, "test": 290}
+    named = plugins.find_task("gtzan")
+    there = {
+        clip.id: path
+        for clip in named.task.clips(gtzan_mini)
+        if (path := named.task.corpus.locate(gtzan_mini, clip.audio)) is not None
+    }
+    assert {split: len(rows) for split, rows in made.items()} == {"train": 60, "validation": 40, "test": 40}
+    shown = {row["id"]: row["audio"] for rows in made.values() for row in rows}
+    assert shown == {name: {"bytes": None, "path": str(path)} for name, path in there.items()}
+    assert all(Path(audio["path"]).is_file() for audio in shown.values())
     label = made["train"].features["target"]
     assert label.names[0] == "blues"
-    row = made["valid"][0]
+    row = made["validation"][0]
     assert label.int2str(row["target"]) == row["id"].split(".")[0]
-    assert sum(path is not None for path in made["test"]["path"]) == 40
+    assert row["file"].endswith(f"{row['id']}.au")
+
+
+def test_audio_is_a_feature_that_is_decoded_where_something_can(gtzan_mini, monkeypatch):
+    for able in (False, True):
+        monkeypatch.setattr(datasets.config, "TORCHCODEC_AVAILABLE", able)
+        assert dataset("gtzan", gtzan_mini)["test"].features["audio"] == datasets.Audio(decode=able)
+        asked = dataset("gtzan", gtzan_mini, decode=not able)
+        assert asked["test"].features["audio"] == datasets.Audio(decode=not able)
+
+
+def test_no_row_is_without_a_file(gtzan):
+    (gtzan / corpus.MARKER).unlink()  # as a corpus of which most clips are missing
+    with pytest.raises(DataError, match=r"790 of 930 clips of GTZAN are missing"):
+        dataset("gtzan", gtzan)
+    with pytest.warns(UserWarning, match=r"gtzan: 790 clips without a file left out: .* and 780 more"):
+        made = dataset("gtzan", gtzan, allow_missing=True)
+    assert {split: len(rows) for split, rows in made.items()} == {"train": 60, "validation": 40, "test": 40}
+    with pytest.raises(DataError, match="no folder"):
+        dataset("gtzan", gtzan / "nowhere")
+
+
+def test_without_a_folder_there_are_labels_and_no_audio():
+    made = dataset("gtzan")
+    assert {split: len(rows) for split, rows in made.items()} == {"train": 443, "validation": 197, "test": 290}
+    assert "audio" not in made["test"].features
 
 
 @pytest.mark.slow
@@ -148,5 +185,5 @@ def test_tags_and_numbers_are_typed_too():
     moods = dataset("mtg-moodtheme")["test"]
     names = moods.features["target"].feature.names
     assert [names[index] for index in moods[0]["target"]] == ["melodic"]
-    assert dataset("emo")["valid"][0]["target"] == pytest.approx([3.1, 3.0])
+    assert dataset("emo")["validation"][0]["target"] == pytest.approx([3.1, 3.0])
     assert dataset("vocalset-singer")["train"][1]["duration_s"] == pytest.approx(2.993, abs=1e-3)

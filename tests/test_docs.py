@@ -122,6 +122,7 @@ def test_every_option_in_the_documents_exists(page, bench):
         "data check",
         "data mini",
         "data get",
+        "data croissant",
         "models get",
         "models verify",
         "compare",

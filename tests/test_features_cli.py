@@ -6,12 +6,17 @@ import re
 import time
 from pathlib import Path
 
+import datasets
+import huggingface_hub
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import TOY_MODEL, TOY_TASK, load_toy_module
+from conftest import THREE_EPOCHS, TOY_MODEL, TOY_TASK, load_toy_module
+from hub_server import HubServer
 
+from marble_bench.errors import BenchError
 from marble_bench.features import export, manage, store
+from marble_bench.files.atomic import walk
 from marble_bench.runs import plan
 
 OF_TOY = ("--model", TOY_MODEL, "--task", TOY_TASK)
@@ -159,7 +164,7 @@ def test_a_dataset_folder_is_one_for_the_datasets_library(bench, made, tmp_path)
     import datasets
 
     loaded = datasets.load_dataset(str(tmp_path / "hub"), cache_dir=str(tmp_path / "hf"))
-    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 24, "valid": 12, "test": 15}
+    assert {split: len(rows) for split, rows in loaded.items()} == {"train": 24, "validation": 12, "test": 15}
     assert len(loaded["test"][0]["2"]) == 16
 
 
@@ -205,25 +210,63 @@ def test_push_puts_the_dataset_where_fsspec_can(bench, made, tmp_path):
     assert "cannot be pushed to nosuch://bucket/x" in unknown.err
 
 
-def test_push_to_the_hub_makes_a_dataset_repository(tmp_path, monkeypatch):
-    import huggingface_hub
+@pytest.mark.slow
+@pytest.mark.filterwarnings(
+    "ignore:Use 'content=<...>':DeprecationWarning"
+)  # of the hub's client, to its own transport
+def test_push_to_the_hub_makes_a_dataset_that_comes_back_whole(bench, made, tmp_path, monkeypatch):
+    of = (*OF_TOY, "--mini", "--device", "cpu")
+    assert bench("features", "export", "here", *of).code == 0
+    with HubServer() as hub:
+        hub.writers = {"secret"}
+        hub.use(monkeypatch, tmp_path / "home", "secret")
+        pushed = bench("features", "push", "hf:me/toy-features", *of)
+        assert pushed.code == 0, pushed.err
+        there = hub.commits["datasets/me/toy-features", hub.heads["datasets/me/toy-features"]]
+        here = {path.relative_to(tmp_path / "here").as_posix(): path.read_bytes() for path in walk(tmp_path / "here")}
+        assert there == here
+        assert len(hub.uploaded) == 3  # the tables are large, the card is not
+        assert (
+            pushed.out.strip() == f"{hub.url}/datasets/me/toy-features/commit/{hub.heads['datasets/me/toy-features']}"
+        )
+        again = bench("features", "push", "hf:me/toy-features", *of)  # the repository is there already
+        assert again.code == 0, again.err
+        back = huggingface_hub.snapshot_download("me/toy-features", repo_type="dataset")
+        loaded = datasets.load_dataset(back, cache_dir=str(tmp_path / "loaded"))
+        files = {"train": "train", "validation": "valid", "test": "test"}
+        assert loaded.keys() == files.keys()
+        for split, name in files.items():
+            table = pd.read_parquet(tmp_path / "here" / "data" / f"{name}.parquet")
+            assert loaded[split]["track"] == list(table.track)
+            assert np.array_equal(loaded[split].with_format("numpy")["0"], np.stack(list(table["0"])))
+    run = ("run", "--task", TOY_TASK, "--json", "--mini", "--device", "cpu", "--seeds", 1, *THREE_EPOCHS)
+    scores = [bench(*run, "--features", place).record["scores"]["accuracy"]["test"] for place in ("here", back)]
+    assert scores[0] == scores[1]
 
-    calls = []
 
-    class Hub:
-        def create_repo(self, name, **options):
-            calls.append(("create", name, options))
+def test_push_without_a_token_that_may_write_says_what_to_do(tmp_path, monkeypatch):
+    (tmp_path / "README.md").write_text("# Features")
+    for token in ("", "reader"):
+        with HubServer() as hub:
+            hub.writers = {"secret"}
+            hub.use(monkeypatch, tmp_path / "home", token)
+            with pytest.raises(BenchError, match=r"cannot be pushed to hf:me/mine[\s\S]*hf auth login"):
+                export.push(tmp_path, "hf:me/mine", print)
+            assert hub.commits == {}
 
-        def upload_folder(self, **options):
-            calls.append(("upload", options["repo_id"], options["repo_type"], options["folder_path"]))
-            return "https://hub/datasets/me/mine"
 
-    monkeypatch.setattr(huggingface_hub, "HfApi", Hub)
-    assert export.push(tmp_path, "hf:me/mine", print) == "https://hub/datasets/me/mine"
-    assert calls == [
-        ("create", "me/mine", {"repo_type": "dataset", "exist_ok": True}),
-        ("upload", "me/mine", "dataset", tmp_path),
-    ]
+@pytest.mark.filterwarnings("ignore:Use 'content=<...>':DeprecationWarning")
+def test_a_large_file_that_the_hub_refuses_is_no_fault_of_ours(tmp_path, monkeypatch):
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "train.parquet").write_bytes(bytes(2000))
+    with HubServer() as hub:
+        hub.writers = {"secret"}
+        hub.use(monkeypatch, tmp_path / "home", "secret")
+        hub._keep = lambda request, *_: hub._send(request, 403, {}, b"")
+        with pytest.raises(BenchError, match=r"cannot be pushed to hf:me/mine: .*data/train.parquet[\s\S]*403"):
+            export.push(tmp_path, "hf:me/mine", print)
+        assert set(hub.heads) == {"datasets/me/mine"}
+        assert not hub.commits["datasets/me/mine", hub.heads["datasets/me/mine"]]
 
 
 def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_path, monkeypatch):

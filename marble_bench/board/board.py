@@ -113,6 +113,15 @@ def build_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path | None
     return Board(asked, cells, floors, _build_averages(cells, answers), count_coverage(cells), used, curves, perturbed)
 
 
+def build_measured_cells(stored: Sequence[Stored], cache: Path | None = None) -> list[Cell]:
+    """The cells of some records with the intervals that the board shows, and without ranks.
+
+    cache: see `build_board`.
+    """
+    answers = _Answers({str(each.path): each for each in stored}, cache)
+    return [_replace_interval(cell, answers) for cell in record_cells(stored)]
+
+
 def _is_asked_for(each: Stored, asked: BoardFilter) -> bool:
     return any(asked.is_shown(cell) for cell in record_cells([each]))
 
@@ -301,15 +310,20 @@ def compare_with_published(cells: Sequence[Cell]) -> list[Cell]:
             position=replace(
                 cell.position,
                 against=tuple(
-                    PublishedDifference(
-                        each.mark, each.value, cell.value - each.value, _judge_against_published(cell, each.value)
-                    )
+                    compute_published_difference(cell, each)
                     for each in printed.get((cell.model, cell.protocol, *cell.column), ())
                 ),
             ),
         )
         for cell in cells
     ]
+
+
+def compute_published_difference(cell: Cell, printed: Cell) -> PublishedDifference:
+    """How far a measured cell is from a published one of the same task and metric, and the verdict."""
+    return PublishedDifference(
+        printed.mark, printed.value, cell.value - printed.value, _judge_against_published(cell, printed.value)
+    )
 
 
 def compare_with_reference(stored: Sequence[Stored]) -> list[dict[str, Any]]:

@@ -8,11 +8,12 @@ because who looks at hundreds of them finds some.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.board.rows import get_display_order, is_control, suggest_other_boards
+from marble_bench.board.printed import PrintedComparison, compare_with_printed, find_printed_scores
+from marble_bench.board.rows import Cell, get_display_order, is_control, read_published_cells, suggest_other_boards
 from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, listing, suggest_name
 from marble_bench.records.record import Score
@@ -65,15 +66,20 @@ class Compared:
 
 @dataclass(frozen=True)
 class Comparison:
-    """All that two models have in common. apart: a line for each task that could not be compared, and why."""
+    """All that two models have in common.
+
+    apart: a line for each task that could not be compared, and why. printed: records of one model beside what papers print
+    of the other, unpaired.
+    """
 
     a: str
     b: str
     compared: list[Compared]
     apart: list[str]
+    printed: list[PrintedComparison] = field(default_factory=list)
 
     def as_json(self) -> dict[str, Any]:
-        """All of it as plain values, those of a difference beside the scores that it is of."""
+        """All of it as plain values. The value, low, high and p of a difference stand beside the scores that it is of."""
         return {**asdict(self), "compared": [_flatten(asdict(each)) for each in self.compared]}
 
 
@@ -85,41 +91,132 @@ def _flatten(facts: dict[str, Any]) -> dict[str, Any]:
     return found
 
 
-def find_records(name: str, folder: Path, here: Sequence[Stored], protocol: str, mini: bool) -> list[Stored]:
+@dataclass(frozen=True)
+class Choice:
+    """Which records are compared.
+
+    folder: where they are. stored: the valid records in it. protocol, mini: the records of that protocol, on miniatures or
+    not. tasks: of these tasks, all if empty.
+    """
+
+    folder: Path
+    stored: Sequence[Stored]
+    protocol: str = "marble"
+    mini: bool = False
+    tasks: tuple[str, ...] = ()
+
+    @property
+    def asked(self) -> list[Stored]:
+        """The records of the protocol, on miniatures or not."""
+        made = [each for each in self.stored if each.record.protocol.name == self.protocol]
+        return [each for each in made if each.record.data.mini == self.mini]
+
+
+@dataclass(frozen=True)
+class _Side:
+    """What there is of a model: its records, and what papers print of it."""
+
+    name: str
+    records: list[Stored]
+    printed: list[Cell]
+
+    def on(self, tasks: Sequence[str]) -> _Side:
+        """The same of some tasks, of all if none are named."""
+        if not tasks:
+            return self
+        records = [each for each in self.records if each.record.task.name in tasks]
+        return replace(self, records=records, printed=[cell for cell in self.printed if cell.task in tasks])
+
+
+def compare_models(a: str, b: str, choice: Choice, clips: int = 5, cache: Path | None = None) -> Comparison:
+    """Two models: their records with each other, paired, and the records of one with what papers print of the other.
+
+    a, b: the name of a model, NAME/DIGEST where it has several weights, or the path of a record. Where A has records, they
+    are compared with all that B has, records and printed scores. Where A has printed scores alone, they are compared with
+    the records of B. clips: how many of those that moved most to keep. cache: see `build_board`.
+
+    Raises UsageError for a name without records and printed scores, and for two names without records; DataError where
+    no score can be compared.
+    """
+    sides = (_find_side(a, choice), _find_side(b, choice))
+    _check_sides(*sides, choice)
+    first, second = (side.on(choice.tasks) for side in sides)
+    compared, apart = _compare_paired(first.records, second.records, clips)
+    measured, other = (first, second) if sides[0].records else (second, first)
+    printed: list[PrintedComparison] = []
+    if measured.records and other.printed:
+        printed, why = compare_with_printed(measured.records, other.printed, measured is first, cache)
+        apart += why
+    if not compared and not printed:
+        raise _refuse_comparison(first.name, second.name, apart)
+    return Comparison(first.name, second.name, compared, apart, printed)
+
+
+def _find_side(name: str, choice: Choice) -> _Side:
+    records = find_records(name, choice)
+    return _Side(records[0].record.model.name if records else name, records, find_printed_scores(name))
+
+
+def _check_sides(first: _Side, second: _Side, choice: Choice) -> None:
+    """Raise UsageError where two sides have nothing to compare, or not on the tasks that were asked for."""
+    for side, other in ((first, second), (second, first)):
+        if not side.records and not (side.printed and other.records):
+            raise _refuse_no_records(side, other, choice)
+    on = [{each.record.task.name for each in side.records} for side in (first, second)]
+    on = [tasks | {cell.task for cell in side.printed} for tasks, side in zip(on, (first, second), strict=True)]
+    both = sorted(on[0] & on[1])
+    if choice.tasks and not set(choice.tasks) & set(both):
+        hint = suggest_name(choice.tasks[0], both) or f"; both have {listing(both) or 'none'}"
+        raise UsageError(f"{first.name} and {second.name} do not both have scores on {', '.join(choice.tasks)}{hint}")
+
+
+def find_records(name: str, choice: Choice) -> list[Stored]:
     """The records of a path or of a model's name: of each task the one that the board shows, last.
 
     A model whose weights changed has its name once for each: `name/digest`, as their folders do. Controls are no scores of a
-    model; a path reaches them. here: the valid records in `folder`. Raises UsageError with the closest name, or the
-    digests to choose from, and DataError for the path of an invalid record.
+    model; a path reaches them. Raises UsageError with the digests to choose from, and DataError for the path of an
+    invalid record.
     """
     if is_path(name):
         found = [read(Path(name).expanduser())]
         if off := keep_valid([each.path for each in found], placed=False).left_off:
             raise DataError(f"{off[0]} (bench results check)")
         return found
-    every = here
-    here = [each for each in here if each.record.protocol.name == protocol]
-    here = [each for each in here if each.record.data.mini == mini]
     model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
-    found = [each for each in here if each.record.model.name == model and not is_control(each.record)]
+    found = [each for each in choice.asked if each.record.model.name == model and not is_control(each.record)]
     found = [each for each in found if each.record.model.weights_sha256.startswith(digest)]
     several = dict.fromkeys(each.record.model.weights for each in found)
     if len(several) > 1:
         raise UsageError(
-            f"'{name}' has records of {len(several)} weights in {folder}; choose one: "
+            f"'{name}' has records of {len(several)} weights in {choice.folder}; choose one: "
             + listing(f"{model}/{weights}" for weights in several)
         )
-    if not found:
-        names = sorted({each.record.model.name for each in here})
-        where = f"{folder}, protocol {protocol}" + (", miniatures" if mini else "")
-        of_it = [each for each in every if each.record.model.name == model]
-        hint = suggest_name(name, names) or (f"; there are {listing(names)}" if names else "; there are none")
-        other = suggest_other_boards(of_it, protocol, mini)
-        if not (other or names):
-            other = suggest_other_boards(every, protocol, mini)
-        hint = f"; {other}" if other else hint
-        raise UsageError(f"no record of model '{name}' in {where}{hint}")
     return sorted(found, key=get_display_order)
+
+
+def _refuse_no_records(side: _Side, other: _Side, choice: Choice) -> UsageError:
+    """What is said of a side without records that are asked for. other: what it is compared with."""
+    of_it, of_other = (_find_by_name(each.name, choice.stored) for each in (side, other))
+    names = sorted({each.record.model.name for each in choice.asked})
+    hint = suggest_other_boards(of_it, choice.protocol, choice.mini)
+    if hint and other.printed and not of_other and not choice.mini:
+        made = [each for each in of_it if each.record.protocol.name == choice.protocol]
+        hint = "its miniatures are not compared with printed scores, which are of full corpora" if made else hint
+    elif side.printed and other.printed and not hint:
+        models = " ".join(f"--model {each.name}" for each in (side, other))
+        hint = f"papers print scores of both: bench leaderboard {models}"
+    elif not (hint or names):
+        hint = suggest_other_boards(choice.stored, choice.protocol, choice.mini)
+    known = sorted({*names, *(cell.model for cell in read_published_cells())})
+    hint = f"; {hint}" if hint else suggest_name(side.name, known)
+    hint = hint or (f"; there are {listing(names)}" if names else "; there are none")
+    where = f"{choice.folder}, protocol {choice.protocol}" + (", miniatures" if choice.mini else "")
+    return UsageError(f"no record of model '{side.name}' in {where}{hint}")
+
+
+def _find_by_name(name: str, stored: Sequence[Stored]) -> list[Stored]:
+    model = name.rpartition("/")[0] if "/" in name else name
+    return [each for each in stored if each.record.model.name == model]
 
 
 def is_path(name: str) -> bool:
@@ -132,6 +229,21 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
 
     Raises DataError if there is none.
     """
+    one, other = (side[0].record.model.name for side in (a, b))
+    compared, apart = _compare_paired(a, b, clips)
+    if not compared:
+        raise _refuse_comparison(one, other, apart)
+    return Comparison(one, other, compared, apart)
+
+
+def _refuse_comparison(a: str, b: str, apart: Sequence[str]) -> DataError:
+    return DataError(f"{a} and {b} cannot be compared:\n  " + "\n  ".join(apart))
+
+
+def _compare_paired(a: Sequence[Stored], b: Sequence[Stored], clips: int) -> tuple[list[Compared], list[str]]:
+    """Every score that the records of two models share, and why others do not; nothing of a model without records."""
+    if not a or not b:
+        return [], []
     by_task: list[dict[str, Stored]] = [{_get_task_key(each): each for each in side} for side in (a, b)]
     compared, apart = [], []
     for task in sorted(by_task[0].keys() | by_task[1].keys()):
@@ -143,13 +255,10 @@ def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Compari
         found, why = _compare_scores(one, other, clips)
         compared += found
         apart += [f"{task}: {why}"] if why else []
-    names = [side[0].record.model.name for side in (a, b)]
-    if not compared:
-        raise DataError(f"{names[0]} and {names[1]} cannot be compared:\n  " + "\n  ".join(apart))
     main = [index for index, each in enumerate(compared) if each.main]
     for index, p in zip(main, statistics.correct_holm([compared[index].difference.p for index in main]), strict=True):
         compared[index] = replace(compared[index], holm=p)
-    return Comparison(names[0], names[1], compared, apart)
+    return compared, apart
 
 
 def _get_task_key(each: Stored) -> str:

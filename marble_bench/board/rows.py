@@ -6,6 +6,7 @@ import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from decimal import Decimal
 from functools import lru_cache
 from pathlib import Path
 
@@ -72,11 +73,12 @@ class Uncertainty:
 class Provenance:
     """Where a score is from, and what speaks against it. source: the record's file, or the citation.
 
-    borrowed: that source took the number from another paper. contaminated: the training data of the model that names the
-    corpus.
+    label: what that source calls the model, where it is a paper. borrowed: that source took the number from another
+    paper. contaminated: the training data of the model that names the corpus.
     """
 
     source: str = ""
+    label: str = ""
     borrowed: bool = False
     comparable: bool = True
     why_not: tuple[str, ...] = ()
@@ -175,7 +177,7 @@ def read_published_cells() -> list[Cell]:
         source = read_published_sources()[row["source"]]
         decibels = row["metric"].startswith("sdr")
         value = float(row["value"]) / (1 if decibels else 100)
-        interval, basis = _compute_published_interval(row["task"], row["metric"], value)
+        interval, basis = _compute_published_interval(row["task"], row["metric"], row["value"])
         cells.append(
             Cell(
                 model=row["model"],
@@ -192,6 +194,7 @@ def read_published_cells() -> list[Cell]:
                 uncertainty=Uncertainty(interval, basis),
                 origin=Provenance(
                     source.citation,
+                    row["label"],
                     borrowed=row["origin"] == "borrowed",
                     contaminated=_explain_contamination(_find_training_data(row["model"]), row["task"]),
                 ),
@@ -222,15 +225,18 @@ def _list_metrics(name: str) -> list[str]:
     return [metric.name for metric in task.metrics] if task else []
 
 
-# Metrics that are a mean over clips of something between 0 and 1, and whether it is only ever 0 or 1.
-_BOUNDED = {"accuracy": True, "weighted": False}
+# Metrics that are a mean over clips of something between 0 and 1, and what a clip's share is a multiple of.
+_BOUNDED = {"accuracy": Decimal(1), "weighted": Decimal("0.1")}
 
 
-def _compute_published_interval(task: str, metric: str, value: float) -> tuple[tuple[float, float] | None, str]:
+def _compute_published_interval(task: str, metric: str, printed: str) -> tuple[tuple[float, float] | None, str]:
     """What a test size says about a score without predictions: a 95 % interval, or none; and what that rests on.
 
     A mean of values between 0 and 1 varies at most as a share does (its variance is at most p (1 - p)), so that Wilson's
-    interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size.
+    interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size. A
+    share that no number of these test clips gives was measured in another way, and has no interval either.
+
+    printed: the score as the paper prints it, in percent.
     """
     found = find_task(task)
     if found is None:
@@ -238,9 +244,28 @@ def _compute_published_interval(task: str, metric: str, value: float) -> tuple[t
     if metric not in _BOUNDED:
         return None, "none: this score's spread does not follow from the size of the test split"
     count = found.counts["test"]
-    kind = "binomial" if _BOUNDED[metric] else "at most binomial"
+    if not is_share_of(printed, count, _BOUNDED[metric]):
+        return None, f"none: no number of {count:,} test clips gives {printed} %"
+    kind = "binomial" if metric == "accuracy" else "at most binomial"
     together = f"; too narrow, clips of one {found.group_name} go together" if found.group_name else ""
-    return compute_wilson_interval(value, count), f"{kind} (Wilson), {count:,} test clips, one run{together}"
+    return compute_wilson_interval(
+        float(printed) / 100, count
+    ), f"{kind} (Wilson), {count:,} test clips, one run{together}"
+
+
+def is_share_of(printed: str, count: int, step: Decimal) -> bool:
+    """Whether a printed percentage is, rounded to its digits, what some sum of `count` clips gives.
+
+    step: what a clip counts is a multiple of.
+
+    >>> is_share_of("74.8", 290, Decimal(1)), is_share_of("73.5", 290, Decimal(1))
+    (True, False)
+    """
+    value = Decimal(printed)
+    ulp = Decimal(1).scaleb(int(value.as_tuple().exponent))
+    nearest = (value / 100 * count / step).to_integral_value()
+    shares = (100 * total * step / count for total in (nearest - 1, nearest, nearest + 1))
+    return any(abs(share - value) <= ulp / 2 for share in shares)
 
 
 @lru_cache(maxsize=256)

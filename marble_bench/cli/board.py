@@ -173,28 +173,26 @@ def compare(
     as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout, with all parts.")] = False,
     debug: Debug = False,
 ) -> None:
-    """A against B on the same test clips: difference with interval and p, by task, by class, by clip."""
+    """A against B: on the same test clips where both have records, and against what papers print of B."""
     import json
 
-    from marble_bench.board.compare import compare as compared
-    from marble_bench.board.compare import find_records, is_path
-    from marble_bench.cli.show import print_comparison, print_words
-    from marble_bench.errors import listing, suggest_name
+    from marble_bench.board.compare import Choice, compare_models, is_path
+    from marble_bench.cli.show import print_comparison, print_printed, print_words
+    from marble_bench.files.cache import find_cache_root
 
     folder = results_dir.expanduser()
     here = [] if is_path(a) and is_path(b) else _read_valid_records(folder)
-    sides = [find_records(name, folder, here, protocol, mini) for name in (a, b)]
-    if task:
-        every, sides = sides, [[each for each in side if each.record.task.name in task] for side in sides]
-        if not all(sides):
-            both = sorted(set.intersection(*({each.record.task.name for each in side} for side in every)))
-            hint = suggest_name(task[0], both) or f"; both have {listing(both) or 'none'}"
-            raise UsageError(f"not both have a record on {', '.join(task)}{hint}")
-    found = compared(sides[0], sides[1], clips or 5)
+    choice = Choice(folder, here, protocol, mini, tuple(task or ()))
+    found = compare_models(a, b, choice, clips or 5, find_cache_root(None) / "statistics")
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     else:
-        print_comparison(found, classes, clips > 0)
+        if found.compared:
+            print_comparison(found, classes, clips > 0)
+        if found.printed:
+            print_printed(found)
+        if (classes or clips) and not found.compared:
+            print_words("--classes and --clips need records of both models: papers print no predictions")
     print_words(*(f"not compared: {line}" for line in found.apart))
 
 

@@ -1,4 +1,4 @@
-"""`bench data`: which corpora there are, whether one is whole, and its miniature."""
+"""`bench data`: which corpora there are, whether one is whole, its miniature, and its tasks described for others."""
 
 from __future__ import annotations
 
@@ -106,6 +106,26 @@ def mini(
 
     write_mini(find_corpus(name)[0], folder.expanduser())
     print(escape_line(str(folder)))
+
+
+@app.command()
+def croissant(
+    task: Annotated[str, typer.Argument(metavar="TASK", help="A task (bench list tasks), or its file.py.")],
+    folder: Annotated[Path, typer.Argument(help="Where croissant.json and clips.parquet are written.")],
+    data_dir: Annotated[
+        Path | None, typer.Option(help="The corpus's folder; for tasks whose labels are in the corpus alone.")
+    ] = None,
+    allow_missing: Annotated[
+        bool, typer.Option("--allow-missing", help="Of --data-dir: leave out clips whose file is not there.")
+    ] = False,
+    debug: Debug = False,
+) -> None:
+    """Describe a task's clips, splits and labels as a Croissant data set (JSON-LD), without the audio."""
+    from marble_bench.core.plugins import find_task
+    from marble_bench.data.croissant import write_croissant
+
+    root = data_dir.expanduser() if data_dir else None
+    print(escape_line(str(write_croissant(find_task(task), folder.expanduser(), root, allow_missing))))
 
 
 @app.command()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,7 +12,7 @@ from typing import Annotated
 import typer
 
 from marble_bench.cli.options import Device, resolve_device
-from marble_bench.errors import FAILED, MISSING, UsageError, counted
+from marble_bench.errors import FAILED, MISSING, DataError, UsageError, counted
 from marble_bench.records.escape import escape_line
 
 app = typer.Typer(help="Records: check them, hand them to other tools.", no_args_is_help=True)
@@ -74,23 +75,70 @@ def check(
 
 @app.command()
 def export(
-    record: Annotated[Path, typer.Argument(help="The record of a separation run.")],
+    records: Annotated[list[Path], typer.Argument(metavar="RECORD...", help="Records of one model.")],
     museval: Annotated[
-        Path, typer.Option("--museval", help="Write museval's JSON of every test song below this folder.")
-    ],
+        Path | None,
+        typer.Option(
+            "--museval", help="Of one separation run: write museval's JSON of every test song below this folder."
+        ),
+    ] = None,
+    eval_yaml: Annotated[
+        Path | None,
+        typer.Option("--eval-yaml", help="Write the hub's .eval_results below this folder, the model's repository."),
+    ] = None,
+    dataset: Annotated[
+        str,
+        typer.Option(metavar="OWNER/NAME", help="Of --eval-yaml: the benchmark on the hub that the scores belong to."),
+    ] = "",
+    metric: Annotated[
+        list[str] | None, typer.Option(help="Of --eval-yaml: this score too, beside the main one; repeatable.")
+    ] = None,
+    source_url: Annotated[str, typer.Option(help="Of --eval-yaml: where the records can be read.")] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """A record in the format of another tool: BSSEval window by window, as `museval` writes and reads it."""
+    """Records in the format of another tool: museval's JSON of a separation, or the scores of a model's page on the hub."""
+    if (museval is None) == (eval_yaml is None):
+        raise UsageError("give one of --museval DIR and --eval-yaml DIR, where the files are written")
+    if museval is not None:
+        _export_museval(records, museval.expanduser(), as_json)
+        return
+    if eval_yaml is not None:
+        if not dataset:
+            raise UsageError(
+                "--eval-yaml needs --dataset OWNER/NAME, the benchmark on the hub that the scores belong to"
+            )
+        _export_eval_yaml(records, eval_yaml.expanduser(), (dataset, metric or (), source_url), as_json)
+
+
+def _export_museval(records: list[Path], folder: Path, as_json: bool) -> None:
     from marble_bench.records.bsseval import export_museval
     from marble_bench.records.results import read
 
-    folders = export_museval(read(record.expanduser()), museval.expanduser())
+    if len(records) != 1:
+        raise UsageError("--museval: give one record, of a separation run")
+    folders = export_museval(read(records[0].expanduser()), folder)
     if as_json:
-        print(json.dumps({"museval": [str(folder) for folder in folders]}))
+        print(json.dumps({"museval": [str(each) for each in folders]}))
     else:
-        print("\n".join(escape_line(str(folder)) for folder in folders))
+        print("\n".join(escape_line(str(each)) for each in folders))
     print(f"{len(folders)} seeds; read one with museval.EvalStore().add_eval_dir(FOLDER)", file=sys.stderr)
+
+
+def _export_eval_yaml(records: list[Path], folder: Path, how: tuple[str, Sequence[str], str], as_json: bool) -> None:
+    from marble_bench.board.eval_results import write_eval_results
+    from marble_bench.records.results import read
+    from marble_bench.records.validation import keep_valid
+
+    stored = [read(path.expanduser()) for path in records]
+    if off := keep_valid([each.path for each in stored], placed=False).left_off:
+        raise DataError(f"{off[0]} (bench results check)")
+    files = write_eval_results(stored, folder, *how)
+    if as_json:
+        print(json.dumps({"eval_results": [str(each) for each in files]}))
+    else:
+        print("\n".join(escape_line(str(each)) for each in files))
+    print("commit these files to the model's repository, or upload them as a pull request", file=sys.stderr)
 
 
 @top.command()

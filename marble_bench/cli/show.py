@@ -17,6 +17,7 @@ from marble_bench.records.escape import escape_line, escape_lines
 if TYPE_CHECKING:
     from marble_bench.board.board import Board
     from marble_bench.board.compare import Comparison
+    from marble_bench.board.printed import MeasuredScore, PrintedScore
     from marble_bench.records.record import Choice, FewShotPoint, Perturbation
     from marble_bench.records.validation import Verdict
     from marble_bench.runs.config import Outcome
@@ -169,7 +170,7 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
     console = _open_console()
     table = Table(header_style="bold", pad_edge=False, box=None)
     for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
-        table.add_column(_make_plain(name), justify="left" if name in ("task", "metric", "") else "right", no_wrap=True)
+        table.add_column(_make_plain(name), justify="left" if name in ("task", "metric", "") else "right")
     for each in found.compared:
         apart = each.difference
         a, b, value, low, high = (
@@ -203,6 +204,36 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
                     for moved in each.moved
                 ]
             )  # fmt: skip
+
+
+def print_printed(found: Comparison) -> None:
+    """Measured scores beside those that papers print of the other model, in percent or decibels, and the papers."""
+    from marble_bench.board.printed import explain_printed
+    from marble_bench.board.table import format_score
+
+    def text(side: MeasuredScore | PrintedScore, unit: str, mark: str = "") -> str:
+        bounds = ["n/a" if bound is None else format_score(bound, unit) for bound in side.interval or ()]
+        made = format_score(side.value, unit) + mark + ("†" if side.contaminated else "")
+        return f"{made} [{bounds[0]}, {bounds[1]}]" if bounds else made
+
+    measured, printed = found.printed[0].measured.model, found.printed[0].printed.model
+    table = Table(header_style="bold", pad_edge=False, box=None)
+    for name in ("task", "metric", measured, f"{printed}, printed", "diff.", "verdict", "source"):
+        table.add_column(_make_plain(name), justify="right" if name == "diff." else "left")
+    for each in found.printed:
+        difference = format_score(each.difference, each.unit)
+        texts = (
+            each.task, each.metric, text(each.measured, each.unit),
+            text(each.printed, each.unit, "°" if each.printed.borrowed else ""),
+            difference if difference[0] in "-n" else f"+{difference}",
+            each.verdict + ("" if each.same_protocol else ", other protocol"),
+            f"{each.printed.source}, {each.printed.protocol}",
+        )  # fmt: skip
+        table.add_row(*map(_make_plain, texts), style="bold" if each.main else "dim")
+    console = _open_console()
+    console.print(table)
+    for line in explain_printed(found.printed):
+        console.print(_make_plain(line, "dim"), highlight=False, soft_wrap=True)
 
 
 def print_verdicts(verdicts: Sequence[Verdict]) -> None:

@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.targets import Target
 
 SPLITS = ("train", "valid", "test")
+HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # as data sets of the hub call them
 
 
 @dataclass(frozen=True)

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.core.plugins import find_task
-from marble_bench.core.task import SPLITS, Clip, Corpus
-from marble_bench.data import corpus
+from marble_bench.core.plugins import Named, find_task
+from marble_bench.core.task import HUB_SPLITS
+from marble_bench.data import corpus, examples
+from marble_bench.data.examples import Example, Examples
+from marble_bench.errors import counted, listing
 from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
 from marble_bench.scoring.targets import Classes, Frames, Stems, Tags, Target
 
@@ -16,47 +19,66 @@ if TYPE_CHECKING:
     import datasets
 
 
-def dataset(task: str, root: Path | str | None = None) -> datasets.DatasetDict:
-    """The clips of a task by split, typed; audio stays where it is.
+def dataset(
+    task: str, root: Path | str | None = None, allow_missing: bool = False, decode: bool | None = None
+) -> datasets.DatasetDict:
+    """The clips of a task, typed, in the splits `train`, `validation` and `test`; audio stays where it is.
 
-    task: a name or the path of a task file. root: the corpus's folder; without it the labels of the shipped list are used,
-    where there is one, and `path` is empty.
+    task: a name or the path of a task file. root: the corpus's folder. Without it the labels of the shipped list are given,
+    where there is one, and no column `audio`. allow_missing: leave out clips whose file is not there, with a warning that
+    names them; a miniature holds some of the clips by design. decode: whether `audio` gives decoded sound, by torchcodec, or
+    the path of the file; by default it decodes where torchcodec is installed.
 
-    Columns: `id`, `audio` (the path that the makers give it), `path` (the file on disk, or null), `start_s`, `duration_s`
-    (null: to the end), `group`, and `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or of `Frames`
-    by part the labels of its frames, or the times in seconds of its moments (null where not annotated). A task of stems has
-    no `target`.
+    Columns: `id`; `audio`: the whole file, an `Audio` feature; `file`: its name as the makers of the corpus have it;
+    `start_s`, `duration_s`: the clip's span in the file in seconds (null: to the end); `group`: what clips are drawn
+    together by; `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or of `Frames` by part the labels
+    of its frames, or the times in seconds of its moments (null where not annotated). A task of stems has no `target`.
+
+    Raises DataError naming the files that are not there, and UsageError for an unknown task.
     """
     import datasets
 
     named = find_task(task)
-    place = None if root is None else Path(root)
-    clips = corpus.list_clips(named, place)
+    found = _find(named, root, allow_missing)
     target = named.task.target
     columns: dict[str, Any] = {
         "id": datasets.Value("string"),
-        "audio": datasets.Value("string"),
-        "path": datasets.Value("string"),
+        **({} if root is None else {"audio": datasets.Value("string")}),
+        "file": datasets.Value("string"),
         "start_s": datasets.Value("float64"),
         "duration_s": datasets.Value("float64"),
         "group": datasets.Value("string"),
         **({} if isinstance(target, Stems) else {"target": _find_feature_type(target)}),
     }
+    audio = datasets.Audio(decode=datasets.config.TORCHCODEC_AVAILABLE if decode is None else decode)
     splits = {}
-    for split in SPLITS:
-        rows = _list_columns([clip for clip in clips if clip.split == split], target, named.task.corpus, place)
-        chosen = {name: rows[name] for name in columns}
-        splits[split] = datasets.Dataset.from_dict(chosen, features=datasets.Features(columns))
+    for split, name in HUB_SPLITS.items():
+        rows = _list_columns(found.of(split), target)
+        chosen = {column: rows[column] for column in columns}
+        splits[name] = datasets.Dataset.from_dict(chosen, features=datasets.Features(columns))
+        if root is not None:  # a path becomes an Audio by a cast, which needs no torchcodec
+            splits[name] = splits[name].cast_column("audio", audio)
     return datasets.DatasetDict(splits)
 
 
-def _list_columns(clips: Sequence[Clip], target: Target, of: Corpus, root: Path | None) -> dict[str, list[Any]]:
-    """What each column says of some clips."""
-    found = [root and corpus.find(of, root, clip.audio) for clip in clips]
+def _find(named: Named, root: Path | str | None, allow_missing: bool) -> Examples:
+    """The examples of a task, those of a folder all with their files."""
+    if root is None:
+        return Examples.of_clips(corpus.list_clips(named, None))
+    found = examples.find(named, Path(root), allow_missing=allow_missing)
+    if found.missing:
+        left_out = counted(len(found.missing), "clip")
+        warnings.warn(f"{named.name}: {left_out} without a file left out: {listing(found.missing)}", stacklevel=3)
+    return found.examples
+
+
+def _list_columns(found: Sequence[Example], target: Target) -> dict[str, list[Any]]:
+    """What each column says of some examples."""
+    clips = [each.clip for each in found]
     return {
         "id": [clip.id for clip in clips],
-        "audio": [clip.audio for clip in clips],
-        "path": [None if path is None else str(path) for path in found],
+        "audio": [str(each.path) for each in found],
+        "file": [clip.audio for clip in clips],
         "start_s": [clip.start_s for clip in clips],
         "duration_s": [clip.duration_s for clip in clips],
         "group": [clip.group or clip.id for clip in clips],

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from marble_bench.core.task import SPLITS, Clip
+from marble_bench.core.task import HUB_SPLITS, SPLITS, Clip
 from marble_bench.errors import BenchError, UsageError
 from marble_bench.features.store import Span, Store
 from marble_bench.files.atomic import open_atomic_path, walk
@@ -81,7 +81,7 @@ def to_dataset(
 
 def write_card(about: dict[str, Any], rows: dict[str, int]) -> str:
     """A dataset card: what was computed of what by what, under which terms, and how it is used."""
-    files = "".join(f"  - split: {split}\n    path: data/{split}.parquet\n" for split in rows)
+    files = "".join(f"  - split: {HUB_SPLITS[split]}\n    path: data/{split}.parquet\n" for split in rows)
     facts = "".join(f"| {name} | {value} |\n" for name, value in about.items())
     return (
         f"---\nconfigs:\n- config_name: default\n  data_files:\n{files}tags:\n- music\n- marble-bench\n---\n"
@@ -129,6 +129,12 @@ def _push_to_hub(folder: Path, repository: str) -> str:
     try:
         hub.create_repo(repository, repo_type="dataset", exist_ok=True)
         found = hub.upload_folder(repo_id=repository, repo_type="dataset", folder_path=folder)
-    except (HfHubHTTPError, OSError, ValueError) as error:
-        raise BenchError(f"features cannot be pushed to hf:{repository}: {error}; see `hf auth login`") from error
+    except (
+        HfHubHTTPError,
+        OSError,
+        ValueError,
+        RuntimeError,
+    ) as error:  # RuntimeError: of a large file, with its cause
+        why = f"{error} ({error.__cause__})" if error.__cause__ is not None else str(error)
+        raise BenchError(f"features cannot be pushed to hf:{repository}: {why}; see `hf auth login`") from error
     return str(found)
