@@ -18,6 +18,7 @@ import pytest
 from made_records import POINTS, make
 
 from marble_bench.errors import BenchError, DataError
+from marble_bench.files.names import NAME_PATTERN
 from marble_bench.records import claims, origins, results, schema, validation
 from marble_bench.records import record as classes
 from marble_bench.records.record import Record, to_json
@@ -57,6 +58,7 @@ def _mutations():
     lost = {"test": 0.5, "clean": 0.75, "drop": 0.25, "drop_ci95": [0.2, 0.3], "per_seed": [0.5]}
     full["perturbations"] = {"mp3": {"clips": 9, "left_out": 1, "scores": {"accuracy": lost}}}
     full["data"] |= {"absent": 1, "marks": ["odd"], "faults": [{"clip": "a", "why": "b"}]}
+    full["model"]["files"] = {"model.safetensors": "0" * 64}
     full["selection"]["per_seed"][0] |= {
         "hidden": 8, "batch_size": 4, "dropout": 0.1, "standardize": True, "stem": "bass", "ensemble": "vote",
     }  # fmt: skip
@@ -95,9 +97,25 @@ REFUSED_SINCE = {
 }
 
 
+# Fields that records have gained since.
+GAINED = {
+    "model": {
+        "files": {
+            "type": "object",
+            "minProperties": 1,
+            "maxProperties": 1000,
+            "propertyNames": {"pattern": NAME_PATTERN, "minLength": 1, "maxLength": 120},
+            "additionalProperties": {"type": "string", "pattern": "^[0-9a-f]{64}$"},
+        }
+    }
+}
+
+
 def _by_hand():
-    """The last schema before it was generated, with what is refused since."""
+    """The last schema before it was generated, with what is refused and what is there since."""
     facts = json.loads((GOLDEN / "record.schema.by-hand.json").read_text())
+    for part, fields in GAINED.items():
+        facts["properties"][part]["properties"] |= fields
     more = {part: {"properties": fields} for part, fields in REFUSED_SINCE.items()}
     return jsonschema.Draft202012Validator({**facts, "allOf": [*facts.get("allOf", []), {"properties": more}]})
 

@@ -15,7 +15,9 @@ from rich.text import Text
 from marble_bench.board.board import AVERAGE, Board
 from marble_bench.board.rows import UNKNOWN, Cell, read_published_sources
 from marble_bench.data.checks import ROUGH
+from marble_bench.errors import listing
 from marble_bench.records import escape
+from marble_bench.records.copies import same_weights
 from marble_bench.records.record import Record
 
 SHORT = {
@@ -319,6 +321,7 @@ def list_notes(board: Board) -> list[str]:
     )
     if strange:
         lines.append(f"{UNKNOWN}, as the record says them: {', '.join(strange)}")
+    lines += [f"{listing(names)}: the same weights, so one model under several names" for names in _same_models(board)]
     if any(cell.origin.borrowed for cell in cells):
         lines.append("°: that source took the number from another paper")
     if any(not cell.origin.comparable and not cell.mini for cell in cells):
@@ -337,6 +340,20 @@ def list_notes(board: Board) -> list[str]:
         for cell in board.cells
         for each in cell.position.against
     ]
+
+
+def _same_models(board: Board) -> list[list[str]]:
+    """The names of a board's models whose records declare the same weights, those of one model together."""
+    models = {each.record.model.name: each.record for each in board.stored}
+    groups: list[list[str]] = []
+    for name, record in sorted(models.items()):
+        for group in groups:
+            if same_weights(record, models[group[0]]):
+                group.append(name)
+                break
+        else:
+            groups.append([name])
+    return [group for group in groups if len(group) > 1]
 
 
 def _place(verdict: str) -> str:

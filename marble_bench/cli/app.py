@@ -300,8 +300,7 @@ def check(
     from marble_bench.files.locks import keep_compiled
 
     keep_compiled(find_cache_root(cache_dir))
-    is_encoder = ".py:" in plugin or plugin in plugins.find_encoders()
-    if is_encoder:
+    if plugins.is_model(plugin):
         from marble_bench.encoders.weights import resolve
         from marble_bench.files.download import make_line_callbacks
 

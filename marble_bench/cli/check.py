@@ -97,7 +97,7 @@ def check_encoder(encoder: Encoder, weights: Path | None, device: str) -> list[s
     Raises UsageError naming every difference once, also if features depend on what else is in the batch, or are others when
     the encoder is loaded a second time.
     """
-    encode = check_callable(encoder.name, encoder.load(weights, device))
+    encode = check_callable(encoder.name, encoder.load(weights, device), encoder.masks)
     problems, warnings, lines = [], [], [f"{encoder.name}: {encoder.description}"]
     for length_s in sorted({encoder.min_s, min(30.0, encoder.max_s or 30.0)}):
         wrong, found = contract.try_on_noise(encoder, encode, device, length_s)

@@ -41,16 +41,11 @@ def get(
     from marble_bench.files.download import DownloadCallbacks
     from marble_bench.runs.config import is_offline_asked
 
-    encoder = plugins.find_encoder(name)
+    offline = offline or is_offline_asked()
+    encoder = plugins.find_encoder(name, offline)
     with Transfers(quiet) as shown:
         downloads = DownloadCallbacks(shown.say, shown.show_transfer)
-        found = resolve(
-            encoder,
-            find_cache_root(cache_dir),
-            override=weights,
-            offline=offline or is_offline_asked(),
-            callbacks=downloads,
-        )
+        found = resolve(encoder, find_cache_root(cache_dir), override=weights, offline=offline, callbacks=downloads)
     if as_json:
         facts = {"path": str(found.path) if found.path else None, "sha256": found.sha256}
         print(json.dumps({"name": encoder.name, **facts, "source": found.source, "revision": found.revision}, indent=1))
@@ -64,7 +59,11 @@ def get(
 def _choose_encoders(names: list[str] | None) -> list[Encoder]:
     from marble_bench.core import plugins
 
-    return [plugins.find_encoder(name) for name in names] if names else list(plugins.find_encoders().values())
+    return (
+        [plugins.find_encoder(name, offline=True) for name in names]
+        if names
+        else list(plugins.find_encoders().values())
+    )
 
 
 @app.command("ls")

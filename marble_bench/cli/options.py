@@ -78,7 +78,9 @@ KeepAudio = Annotated[Path | None, _build_path_option("Keep what is separated of
 Cache = Annotated[
     Path | None, _build_path_option("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")
 ]
-Models = Annotated[list[str] | None, typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable.")]
+Models = Annotated[
+    list[str] | None, typer.Option("--model", help="Encoder NAME, file.py:NAME, hf:ORG/NAME or hf:FOLDER; repeatable.")
+]
 Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
 Rules = Annotated[
     str, typer.Option("--protocol", help="Rules of grid and selection: NAME (bench list protocols) or file.py.")
@@ -154,7 +156,8 @@ class FeatureOptions:
             resolve_device(self.device),
         )
         keep_compiled(cache)
-        chosen = list_pairs(self.model or [], self.task or [], features, self.weights)
+        offline = self.offline or is_offline_asked()
+        chosen = list_pairs(self.model or [], self.task or [], features, self.weights, offline)
         if self.data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
             raise UsageError(
                 "--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all"
@@ -171,7 +174,7 @@ class FeatureOptions:
             "seeds": seeds or rules.seeds,
             "device": where,
             "dtype": self.dtype.value,
-            "offline": self.offline or is_offline_asked(),
+            "offline": offline,
             "fresh_before": started_s if fresh_features else None,
             **more,
         }
@@ -193,7 +196,10 @@ class RunOptions(FeatureOptions):
 
     model: Annotated[
         list[str] | None,
-        typer.Option("--model", help="Encoder NAME or file.py:NAME; repeatable. With --features, the name to record."),
+        typer.Option(
+            "--model",
+            help="Encoder NAME, file.py:NAME, hf:ORG/NAME or hf:FOLDER; repeatable. With --features, the name to record.",
+        ),
     ] = None
     mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False
     limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from marble_bench.audio import normalize
-from marble_bench.core.encoder import Encode, Encoder, Layer, check_layers
+from marble_bench.core.encoder import Encode, Encoder, Layer, check_layers, encode_valid
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -53,12 +53,12 @@ def try_on_noise(
 
     def layers_of(windows: torch.Tensor, pool: object) -> Sequence[torch.Tensor]:
         with torch.inference_mode():
-            return check_layers(encoder.name, encoder.layers, encode(windows, pool))  # type: ignore[arg-type]
+            return check_layers(encoder.name, encoder.layers, encode(windows, pool))
 
     frames = layers_of(noise, lambda each: each)
     again = layers_of(noise, lambda each: each)
     alone = layers_of(noise[:1], lambda each: each.float().mean(dim=1))
-    problems = []
+    problems = _masking_problems(encoder, encode, noise, alone, device) if encoder.masks else []
     for layer, value, second, one in zip(encoder.layers, frames, again, alone, strict=True):
         expected = 1 if layer.frame_rate_hz is None else layer.frame_rate_hz * encoder.compute_counted_s(length_s)
         problem = (
@@ -90,6 +90,27 @@ def _find_calling_problem(
             "is in training), and normalise each window by itself"
         )
     return ""
+
+
+def _masking_problems(
+    encoder: Encoder, encode: Encode, noise: torch.Tensor, alone: Sequence[torch.Tensor], device: str
+) -> list[str]:
+    """What is wrong with layers of a window in front of padding, with its mask. alone: the window's layers, pooled."""
+    import torch
+
+    samples = noise.shape[1]
+    most = 2 * samples if encoder.max_s is None else min(2 * samples, int(encoder.max_s * encoder.sample_rate_hz))
+    padded, valid = torch.nn.functional.pad(noise, (0, most - samples)), torch.tensor([samples, most])
+    with torch.inference_mode():
+        found = encode_valid(encoder, encode, padded, lambda each: each.float().mean(dim=1), valid)
+    return [
+        f"layer '{layer.name}' of a window depends on the padding behind its valid samples: mask it, and pool valid "
+        "frames alone"
+        for layer, one, masked in zip(
+            encoder.layers, alone, check_layers(encoder.name, encoder.layers, found), strict=True
+        )
+        if not _is_near(one, masked[:1], CPU_APART if device == "cpu" else GPU_APART)
+    ]
 
 
 def _is_near(value: torch.Tensor, other: torch.Tensor, apart: float) -> bool:

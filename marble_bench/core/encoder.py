@@ -1,7 +1,8 @@
 """The encoder contract: a frozen model, waveform in, every layer's frames out.
 
 An encoder file declares facts and one function, `load`. The machinery decodes, resamples, normalises, cuts windows,
-batches windows of equal length (an encoder never sees padding), pools and stores.
+batches windows of equal length, pools and stores. An encoder sees no padding, unless it declares `masks` and is told how
+many samples of each window are valid.
 
 Conventions: waveforms are mono float32 in [-1, 1] at the encoder's own rate, `(windows, samples)`; a layer's frames are
 `(windows, frames, width)`. Layers may differ in width and in frame rate.
@@ -27,8 +28,9 @@ if TYPE_CHECKING:
 # `(windows, width)` for pooled features, nothing for frame-wise ones. Handing it in lets a deep encoder pool inside its
 # own layer hooks, so that the frames of all layers are never in memory together.
 Pool: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
-# `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order.
-Encode: TypeAlias = "Callable[[torch.Tensor, Pool], Sequence[torch.Tensor]]"
+# `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order. An encoder that
+# declares `masks` also takes `valid=`, see `encode_valid`.
+Encode: TypeAlias = "Callable[..., Sequence[torch.Tensor]]"
 
 
 @dataclass(frozen=True)
@@ -84,6 +86,8 @@ class Encoder:
         magnitude, `zscore` subtracts the mean and divides by sqrt(variance + 1e-7).
     min_s: the shortest window that can be encoded, in seconds. max_s: the longest, None for no limit.
     gflop_per_s: thousand million multiplications and additions per second of audio, counted on a window of 10 s.
+    masks: whether `encode(waveforms, pool, valid=None)` takes the number of valid samples of each window, `(windows,)`
+        int64. What follows them is padding: no valid frame may depend on it, and only valid frames are handed to `pool`.
     version: raised whenever the same weights would give other features; part of every cache key and record.
     code: the source digest of the file that a user's encoder was loaded from and of the user's modules that it imports; set
         by the machinery, so that features are not taken for those of an earlier state of it.
@@ -102,6 +106,7 @@ class Encoder:
     min_s: float
     max_s: float | None = None
     stretch_s: float | None = None
+    masks: bool = False
     normalize: Normalize = "none"
     parameters: int = 0
     training_data: tuple[str, ...] = ()
@@ -160,8 +165,21 @@ class Encoder:
         return inner if len(inner) > 1 and same else ()
 
 
-def check_callable(name: str, encode: object) -> Encode:
-    """What `load` of encoder `name` returned, if it can be called. Raises UsageError else."""
+def encode_valid(
+    encoder: Encoder, encode: Encode, waveforms: torch.Tensor, pool: Pool, valid: torch.Tensor
+) -> Sequence[torch.Tensor]:
+    """What an encoder gives for padded windows `(windows, samples)`, of which only `valid` samples, `(windows,)`, count.
+
+    Each window's valid frames alone are pooled, so what `pool` gives has to have one shape for every window. Raises
+    UsageError for an encoder that takes no mask.
+    """
+    if not encoder.masks:
+        raise UsageError(f"encoder '{encoder.name}' takes no mask: give it windows without padding")
+    return encode(waveforms, pool, valid=valid)
+
+
+def check_callable(name: str, encode: object, masks: bool = False) -> Encode:
+    """What `load` of encoder `name` returned, if it can be called, with a mask if it declares `masks`. Raises UsageError."""
     import inspect
 
     called = getattr(encode, "forward", encode)  # a module of PyTorch is called by what it calls forward
@@ -169,8 +187,13 @@ def check_callable(name: str, encode: object) -> Encode:
         raise UsageError(f"{name}: load returned {type(encode).__name__}: return the function encode(waveforms, pool)")
     with suppress(ValueError):  # some functions of C have no signature; they are called and seen to
         try:
-            inspect.signature(called).bind("waveforms", "pool")
+            inspect.signature(called).bind("waveforms", "pool", **({"valid": None} if masks else {}))
         except TypeError as error:
+            if masks:
+                raise UsageError(
+                    f"{name}: it declares masks=True, and what load returned cannot be called as "
+                    f"encode(waveforms, pool, valid=None) ({error}): add valid, or leave masks out"
+                ) from error
             raise UsageError(
                 f"{name}: load returned {type(encode).__name__}, which cannot be called as encode(waveforms, pool) "
                 f"({error}): return a function that calls the model and hands each layer's frames to pool"

@@ -1,9 +1,9 @@
 """Names -> files. A file in the folder is the registration: there is no list to edit.
 
 Tasks: `tasks/*.py`, the folders of `BENCH_TASKS`, or a path. Encoders: the `ENCODERS` of `marble_bench/encoders/*.py`,
-or `path/to/file.py:Name`. Protocols: `marble_bench/protocols/*.py`, heads: `probes/heads/*.py`, or a path; metrics:
-`marble_bench/metrics/*.py`, each with one `METRIC` or a tuple of them; task sets: `tasks/sets/*.py`. A file whose name
-begins with `_` is no plug-in.
+`path/to/file.py:Name`, or a name with a prefix (`marble_bench.core.schemes`). Protocols: `marble_bench/protocols/*.py`,
+heads: `probes/heads/*.py`, or a path; metrics: `marble_bench/metrics/*.py`, each with one `METRIC` or a tuple of them; task
+sets: `tasks/sets/*.py`. A file whose name begins with `_` is no plug-in.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
 
+from marble_bench.core import schemes
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.head import Head
 from marble_bench.core.loading import Kind, find_files_by_name, is_path, load
@@ -114,12 +115,16 @@ def _read_encoders(module: ModuleType) -> dict[str, Encoder]:
     return {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
 
 
-def find_encoder(name: str) -> Encoder:
-    """The encoder that a user asks for, by its name or by `path/to/file.py:Name`, a file that is opened and run.
+def find_encoder(name: str, offline: bool = False) -> Encoder:
+    """The encoder that a user asks for: by its name, by `path/to/file.py:Name`, a file that is opened and run, or by a name
+    with a prefix (`marble_bench.core.schemes`), such as `hf:org/name`; `org/name` alone is one of the hub.
 
-    Only for words of a command line; what a record names goes to `find_registered_encoder`. Raises UsageError with the
-    closest name.
+    Only for words of a command line; what a record names goes to `recorded_encoder`. offline: fetch nothing to find it.
+    Raises UsageError with the closest name.
     """
+    name = schemes.with_prefix(name)
+    if schemes.scheme_of(name):
+        return schemes.find(name, offline)
     if found := re.fullmatch(r"(.*\.py)(?::(.*))?", name):  # the last: folders such as .pyenv have it in their names
         path, attribute = Path(found[1]).expanduser(), found[2] or ""
         if not path.is_file():
@@ -132,6 +137,19 @@ def find_encoder(name: str) -> Encoder:
             raise UsageError(f"{what} (Encoders in it: {choices}); write {path}:NAME")
         return replace(own[attribute], code=digest_of_file(path.resolve()))
     return find_registered_encoder(name)
+
+
+def is_model(name: str) -> bool:
+    """Whether a word of a command line names an encoder, and no task."""
+    return ".py:" in name or name in find_encoders() or schemes.scheme_of(schemes.with_prefix(name)) is not None
+
+
+def recorded_encoder(name: str, revision: str, offline: bool = False) -> Encoder:
+    """The encoder that a record names, with the commit of its weights that the record has; no path is ever opened.
+
+    Raises UsageError with the closest name.
+    """
+    return schemes.find_recorded(name, revision, offline) if schemes.scheme_of(name) else find_registered_encoder(name)
 
 
 def find_registered_encoder(name: str) -> Encoder:

@@ -21,13 +21,14 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from marble_bench import Encoder
 from marble_bench.core.keys import digest_facts
+from marble_bench.core.schemes import scheme_of
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.files.atomic import open_atomic_path, walk, write_whole
 from marble_bench.files.download import (
@@ -58,6 +59,7 @@ class Weights:
     revision: the commit that was got, or as the source declares it; for a converted `--weights`, the sha256 of what was
         given.
     tensors_sha256: of the tensors in that file, the same for every file that holds them; empty where none are known.
+    files: sha256 of each file of tensors that was got, by name; of a model by its hub id or folder.
     """
 
     path: Path | None
@@ -65,6 +67,7 @@ class Weights:
     source: str
     revision: str
     tensors_sha256: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -109,15 +112,15 @@ def resolve(
         if override is not None:
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
         return Weights(None, digest_facts(encoder), "none", "")
-    if override is not None:
-        return _given(encoder, cache, override.expanduser(), callbacks)
+    if (given := override or _folder_of(encoder)) is not None:
+        return _given(encoder, cache, given.expanduser(), callbacks)
     path = _place(encoder, cache, _key(source))
     receipt = _receipt(path)
     if path.is_file() and receipt:
         digest = _digest(path)
         if digest != receipt.sha256:
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
-        return Weights(path, digest, source.url, receipt.revision, receipt.tensors_sha256)
+        return _loaded(encoder, path, receipt)
     try:
         got = _get(encoder, source, cache / "weights" / "downloads", offline, callbacks)
         files = {name: _digest(file) for name, file in got.files.items()}
@@ -130,7 +133,14 @@ def resolve(
         raise DataError(
             f"the weights of encoder '{encoder.name}' cannot be kept in {cache}: {error}; make room, or choose --cache-dir"
         ) from error
-    return Weights(path, made.sha256, source.url, made.revision, made.tensors_sha256)
+    return _loaded(encoder, path, made)
+
+
+def _loaded(encoder: Encoder, path: Path, receipt: Receipt) -> Weights:
+    """Converted weights, with the digests of the files that they are from where the encoder is known by its hub id."""
+    files = {name: each for name, each in receipt.files.items() if not name.endswith(".json")}
+    kept = files if scheme_of(encoder.name) else {}
+    return Weights(path, receipt.sha256, receipt.source, receipt.revision, receipt.tensors_sha256, kept)
 
 
 def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) -> str | None:
@@ -138,6 +148,7 @@ def known_digest(encoder: Encoder, cache: Path, override: Path | None = None) ->
     converted or written. None where the weights are not in the cache yet."""
     if encoder.weights is None:
         return digest_facts(encoder)
+    override = override or _folder_of(encoder)
     if override is None:
         there = find_cached(encoder, cache)
         return there[1].sha256 if there else None
@@ -154,6 +165,10 @@ def find_cached(encoder: Encoder, cache: Path) -> tuple[Path, Receipt] | None:
     """The converted weights of an encoder's source and their receipt, if they are in the cache."""
     if encoder.weights is None:
         return None
+    if (folder := _folder_of(encoder)) is not None:
+        digest = _digest(folder)
+        path = _place(encoder, cache, digest)
+        return (path, _receipt_of_given(encoder, folder, digest, path)) if path.is_file() else None
     path = _place(encoder, cache, _key(encoder.weights))
     receipt = _receipt(path)
     return (path, receipt) if receipt and path.is_file() else None
@@ -173,6 +188,12 @@ def verify(encoder: Encoder, cache: Path) -> list[str]:
         if file.is_file() and (digest := _digest(file)) != first:
             problems.append(f"{file} has sha256 {digest}, at first it had {first}: delete it and get it again")
     return problems
+
+
+def _folder_of(encoder: Encoder) -> Path | None:
+    """The local folder that an encoder's weights are in, where they are in one."""
+    url = encoder.weights.url if encoder.weights else ""
+    return Path(url.removeprefix("folder:")) if url.startswith("folder:") else None
 
 
 def _key(source: Source) -> str:
@@ -255,7 +276,14 @@ def _given(encoder: Encoder, cache: Path, given: Path, callbacks: DownloadCallba
     if not path.is_file():
         with _converted(encoder, given, path):
             pass
-    return Weights(path, _digest(path), f"file:{given.name}", digest, compute_tensors_sha256(path))
+    return _loaded(encoder, path, _receipt_of_given(encoder, given, digest, path))
+
+
+def _receipt_of_given(encoder: Encoder, given: Path, digest: str, path: Path) -> Receipt:
+    """What would be the receipt of weights that were converted of a user's own folder or file. digest: of what was given."""
+    files = sorted(given.glob("*")) if given.is_dir() and scheme_of(encoder.name) else []
+    found = {each.name: _digest(each) for each in files if each.suffix in (".safetensors", ".bin")}
+    return Receipt(f"file:{given.name}", digest, found, _digest(path), compute_tensors_sha256(path))
 
 
 def _configurations(encoder: Encoder) -> list[str]:

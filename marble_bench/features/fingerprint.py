@@ -88,7 +88,7 @@ def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
         values = frames.float()
         return torch.cat([values.mean(dim=1), values.square().mean(dim=1).sqrt()], dim=-1)
 
-    run = check_callable(encoder.name, encode)
+    run = check_callable(encoder.name, encode, encoder.masks)
     found = []
     with force_exact(device), torch.inference_mode():
         for wave in make_signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
@@ -233,7 +233,7 @@ class Guard:
             self.check_loaded(compared, self.now or self._load())
 
     def _load(self) -> Fingerprint:
-        encode = check_callable(self.encoder.name, self.load())
+        encode = check_callable(self.encoder.name, self.load(), self.encoder.masks)
         if self.is_users:  # its mistakes in plain words, before anything is compared
             with force_exact(self.device):
                 contract.require(self.encoder, encode, self.device)

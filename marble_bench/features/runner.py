@@ -62,7 +62,7 @@ class Runner:
         cost: Cost,
         say: Callable[[str], None],
     ) -> None:
-        self.encoder, self.encode, self.kind = encoder, check_callable(encoder.name, encode), kind
+        self.encoder, self.encode, self.kind = encoder, check_callable(encoder.name, encode, encoder.masks), kind
         self.settings, self.cost, self.say = settings, cost, say
         self.cuda = settings.device.startswith("cuda")
         self.batch_s = settings.batch_s or BATCH_S

@@ -39,6 +39,7 @@ from marble_bench.features.manifest import (
     seal,
 )
 from marble_bench.features.remote import RemoteStore
+from marble_bench.files import names
 from marble_bench.files.atomic import sweep_leftovers, write_whole
 
 if TYPE_CHECKING:
@@ -82,7 +83,7 @@ class SpanRows:
 
 def name_folder(facts: dict[str, Any]) -> str:
     """`<encoder>-<12 hex of the key>`: the key is the digest of all facts."""
-    return f"{facts['encoder']}-{keys.digest({'format': FORMAT, **facts})[:12]}"
+    return f"{names.name_folder(facts['encoder'])}-{keys.digest({'format': FORMAT, **facts})[:12]}"
 
 
 def _check_writable(folder: Path) -> None:

@@ -395,12 +395,20 @@ def from_hub(source: Source, offline: bool) -> tuple[Path, str, list[str]]:
             return path
 
         paths = [have(file) for file in chosen]
-        if source.tensors and INDEX in chosen:
+        if INDEX in chosen:
             shards = _list_shards(paths[chosen.index(INDEX)], source.tensors)
             for file in shards:
                 have(file)
             chosen += shards
     return paths[0].parent, paths[0].parent.name, chosen
+
+
+def cached_ids() -> list[str]:
+    """The models in the hub's cache, as `owner/name`."""
+    from huggingface_hub import constants
+
+    folders = Path(constants.HF_HUB_CACHE).glob("models--*--*")
+    return sorted(each.name.removeprefix("models--").replace("--", "/", 1) for each in folders)
 
 
 def _is_in_cache(name: str, revision: str | None, stated: dict[str, str], file: str) -> bool:
@@ -414,9 +422,9 @@ def _is_in_cache(name: str, revision: str | None, stated: dict[str, str], file: 
 
 
 def _list_shards(index: Path, tensors: str) -> list[str]:
-    """The files that hold the tensors whose names begin with `tensors`, by a repository's index."""
+    """The files that hold the tensors whose names begin with `tensors`, `a|b` with either, by a repository's index."""
     of_tensor = json.loads(index.read_text(encoding="utf-8"))["weight_map"]
-    return sorted({file for tensor, file in of_tensor.items() if tensor.startswith(tensors)})
+    return sorted({file for tensor, file in of_tensor.items() if tensor.startswith(tuple(tensors.split("|")))})
 
 
 def _choose_files(source: Source, there: Callable[[str], bool], stated: dict[str, str], place: str) -> list[str]:

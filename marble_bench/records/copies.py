@@ -4,7 +4,8 @@ A record under a new name and new digests still has its predictions, maybe with 
 scaled. So outputs are compared as numbers: those of a seed for the test clips, without each output's mean over the clips
 (for classes also without each clip's mean over the outputs, which decides nothing), by their correlation with those of
 every seed of every record on the same clips. Where a metric reads counts or decibels of a clip, which two good models may
-share, only tables that are equal throughout are meant.
+share, only tables that are equal throughout are meant. Two names whose records declare the same weights are one model, which
+is said and is no fraud.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.records.claims import find_encoder
+from marble_bench.records.record import Record
 from marble_bench.records.record_file import Predicted, Stored, read_predictions
 
 if TYPE_CHECKING:
@@ -63,6 +65,11 @@ class Answers:
                 f"its predictions are those of {other.name} with other code or weights under the same name ({other.path}); "
                 "keep one of the two",
             )
+        elif valid and same_weights(stored.record, other.record):
+            yield (
+                "same model",
+                f"its weights are those of {other.name}, which is the same model under another name ({other.path})",
+            )
         elif valid:
             yield "same answers", f"its predictions are those of {other.name}, another model ({other.path})"
         elif most >= NEAR:  # or the same as those of an invalid one, which takes no other with it
@@ -76,6 +83,23 @@ def _is_another_state(stored: Stored, other: Stored) -> bool:
     """Whether two records are of one name that is registered nowhere: of somebody's own model, edited in between."""
     one, two = stored.record.model.name, other.record.model.name
     return one == two and find_encoder(stored.record) is None
+
+
+def same_weights(one: Record, other: Record) -> bool:
+    """Whether two records declare the same weights: one digest of what was loaded, or a file of tensors that both have.
+
+    Of a model without weights the digest is of its declared facts, and says nothing of another name.
+    """
+    if "none" in (one.model.source, other.model.source):
+        return False
+    return one.model.weights_sha256 == other.model.weights_sha256 or bool(_files(one) & _files(other))
+
+
+def _files(record: Record) -> set[str]:
+    """The sha256 of every file of tensors that a record names, or that is declared of its registered encoder."""
+    encoder = find_encoder(record)
+    declared = encoder.weights.digests if encoder and encoder.weights else ()
+    return {*record.model.files.values(), *(each for _, each in declared if len(each) == 64)}
 
 
 def _identify_model(stored: Stored) -> tuple[str, str]:

@@ -54,7 +54,7 @@ def _check_brought(record: Record) -> Iterator[tuple[str, str]]:
     claimed, cost = record.model, record.cost
     if claimed.name in plugins.find_encoders():
         yield "facts", f"'{claimed.name}' is an encoder of the suite, and these features were brought: name them"
-    for key, fact in {**BROUGHT_FACTS, "normalize": UNSET}.items():
+    for key, fact in {**BROUGHT_FACTS, "normalize": UNSET, "files": {}}.items():
         if _make_list(recorded := getattr(claimed, key)) != fact:
             known = "nothing" if fact is UNSET else shorten(repr(fact))
             yield (
@@ -75,7 +75,7 @@ def _check_registered(claimed: Model, encoder: Encoder) -> Iterator[tuple[str, s
         return
     widths = [layer.width for layer in encoder.layers]
     rates = [layer.frame_rate_hz for layer in encoder.layers]
-    facts = {
+    facts: dict[str, Any] = {
         "parameters": encoder.parameters,
         "states": len(encoder.layers),
         "width": widths[0] if len(set(widths)) == 1 else widths,
@@ -84,6 +84,7 @@ def _check_registered(claimed: Model, encoder: Encoder) -> Iterator[tuple[str, s
         "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
         "license": encoder.license,
         "training_data": list(encoder.training_data),
+        "files": {},
     }
     for key, fact in facts.items():
         recorded = _make_list(getattr(claimed, key))

@@ -21,8 +21,8 @@ from marble_bench.files.names import LONGEST_NAME, LONGEST_TEXT, MOST_SCORES, NA
 
 SCHEMA: Final = "marble-bench.record/1"
 # How much a record may tell of, so that no later question takes long. A run of this suite has at most 12 choices, 12 scores,
-# 7 points of a curve and 6 perturbations, and can mark every clip once.
-MOST_CHOICES, MOST_MARKS, MOST_POINTS, MOST_PERTURBATIONS = 1000, 100_000, 20, 20
+# 7 points of a curve and 6 perturbations, and can mark every clip once. A model's tensors are in some hundred files at most.
+MOST_CHOICES, MOST_MARKS, MOST_POINTS, MOST_PERTURBATIONS, MOST_FILES = 1000, 100_000, 20, 20, 1000
 
 Name = Annotated[
     str,
@@ -104,6 +104,14 @@ class Model(Part, frozen=True, kw_only=True):
     ]
     license: Text
     training_data: tuple[Text, ...]
+    files: Annotated[
+        dict[Name, Sha256],
+        Meta(
+            description="sha256 of each file of tensors, by its name on the hub; of models by their hub id or folder",
+            min_length=1,
+            max_length=MOST_FILES,
+        ),
+    ] = {}
 
     @property
     def weights(self) -> str:

@@ -18,7 +18,7 @@ In the order in which they are asked, and the first that stops further questions
 - `duplicate`: the same run is in another file; `same answers`: predictions that are another model's; see
   `marble_bench.records.copies`.
 - `below floor`, `no digests`, `no identity`, `later version`, `not recomputed`, `interval`, `fault not here`,
-  `near answers`: warnings; the record is valid, somebody should look.
+  `near answers`, `same model`: warnings; the record is valid, somebody should look.
 """
 
 from __future__ import annotations
@@ -70,6 +70,7 @@ Run = tuple[str | int | tuple[str, ...], ...]  # what makes two records those of
 WARNINGS = (
     *("below floor", "no digests", "no identity", "later version", "not recomputed", "interval", "fault not here"),
     "near answers",
+    "same model",
 )
 
 

@@ -144,10 +144,11 @@ class Callbacks(Interface):
 
 
 def list_pairs(
-    models: list[str], tasks: list[str], features: Path | None, weights: Path | None
+    models: list[str], tasks: list[str], features: Path | None, weights: Path | None, offline: bool = False
 ) -> list[tuple[str, Encoder | None, Named]]:
     """Every model with every task, all names looked up before any work begins; `all` means every task.
 
+    offline: fetch nothing to find a model.
     Brought features have no encoder: their model's name is the one given, or the folder's or file's.
     """
     if not tasks and not models and not features:
@@ -166,7 +167,7 @@ def list_pairs(
     if features:
         encoders.append((_make_safe(models[0] if models else features.stem), None))
     else:
-        known = [plugins.find_encoder(name) for name in dict.fromkeys(models)]
+        known = [plugins.find_encoder(name, offline) for name in dict.fromkeys(models)]
         encoders += [(encoder.name, encoder) for encoder in known]
     return [(name, encoder, each) for name, encoder in encoders for each in found]
 

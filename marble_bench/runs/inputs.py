@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import audio
 from marble_bench.audio import perturb
 from marble_bench.core.encoder import Encoder
+from marble_bench.core.schemes import scheme_of
 from marble_bench.core.task import Task
 from marble_bench.data import examples
 from marble_bench.data.examples import Example, Examples
@@ -452,4 +453,5 @@ def list_model_facts(encoder: Encoder, loaded: Any) -> dict[str, Any]:
         "frame_rate_hz": rates[0] if len(set(rates)) == 1 else rates,
         "license": encoder.license,
         "training_data": list(encoder.training_data),
+        **({"files": dict(loaded.files)} if scheme_of(encoder.name) and loaded.files else {}),
     }

@@ -21,6 +21,7 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
+from marble_bench.core.schemes import scheme_of
 from marble_bench.core.sources import Origin
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.records import comparable
@@ -72,13 +73,15 @@ class PlugIns:
     protocol: str | None = None
     head: str | None = None
 
-    def find_encoder(self, record: Record) -> Encoder:
+    def find_encoder(self, record: Record, offline: bool = False) -> Encoder:
         """The encoder. Raises UsageError for a record of features that somebody brought, which are not in it."""
         facts = record.model
         if facts.source.startswith(BROUGHT):
             raise UsageError(f"{facts.name} was scored from features ({facts.source}), which a record does not hold")
         if self.model:
-            return plugins.find_encoder(self.model)
+            return plugins.find_encoder(self.model, offline)
+        if scheme_of(facts.name):
+            return plugins.recorded_encoder(facts.name, facts.revision, offline)
         return _find(plugins.find_registered_encoder, facts.name, "--model FILE.py:NAME")
 
     def find_task(self, record: Record) -> Named:
@@ -109,7 +112,7 @@ def make_config(
 
     Raises UsageError where a plug-in is not found, and DataError for perturbations that are not known here.
     """
-    encoder, named, rules = given.find_encoder(record), given.find_task(record), given.find_protocol(record)
+    encoder, named, rules = given.find_encoder(record, offline), given.find_task(record), given.find_protocol(record)
     apart = comparable.find_departures(record, rules.seeds)
     _check_perturbations(apart.perturbed)
     _check_perturbed_scores(record)
