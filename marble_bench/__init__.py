@@ -1,6 +1,7 @@
 """Score a frozen music encoder on the field's tasks.
 
-What a plug-in's author writes with is imported from here: `from marble_bench import Encoder, Layer, Task, Corpus, ...`.
+The Python API is here: `import marble_bench as mb`, then `mb.run`, `mb.extract`, `mb.load_results` and others
+(`marble_bench.api`). What a plug-in's author writes with is here too: `from marble_bench import Encoder, Layer, Task, ...`.
 Importing this package is free: torch and the rest load where they are used.
 """
 
@@ -9,6 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from marble_bench.api import compare as compare
+    from marble_bench.api import extract as extract
+    from marble_bench.api import extract_layers as extract_layers
+    from marble_bench.api import leaderboard as leaderboard
+    from marble_bench.api import load_results as load_results
+    from marble_bench.api import run as run
     from marble_bench.audio import Normalize as Normalize
     from marble_bench.core.encoder import Encode as Encode
     from marble_bench.core.encoder import Encoder as Encoder
@@ -27,6 +34,12 @@ if TYPE_CHECKING:
     from marble_bench.core.task import Window as Window
     from marble_bench.core.task_set import TaskSet as TaskSet
     from marble_bench.data.splits import draw_splits as draw_splits
+    from marble_bench.encoders.hear import from_hear as from_hear
+    from marble_bench.encoders.live import from_function as from_function
+    from marble_bench.encoders.live import from_torch as from_torch
+    from marble_bench.errors import BenchError as BenchError
+    from marble_bench.errors import DataError as DataError
+    from marble_bench.errors import UsageError as UsageError
     from marble_bench.files.source import Source as Source
     from marble_bench.scoring.frame_targets import BinPart as BinPart
     from marble_bench.scoring.frame_targets import ClassPart as ClassPart
@@ -51,11 +64,13 @@ if (_checkout / "pyproject.toml").is_file() and (_checkout / "tasks").is_dir():
     __path__.append(str(_checkout))
 
 _PUBLIC = {
+    "BenchError": "errors",
     "BinPart": "scoring.frame_targets",
     "ClassPart": "scoring.frame_targets",
     "Classes": "scoring.targets",
     "Clip": "core.task",
     "Corpus": "core.task",
+    "DataError": "errors",
     "Encode": "core.encoder",
     "Encoder": "core.encoder",
     "Events": "scoring.targets",
@@ -80,8 +95,18 @@ _PUBLIC = {
     "TaskSet": "core.task_set",
     "TrainingSet": "core.head",
     "ValuePart": "scoring.frame_targets",
+    "UsageError": "errors",
     "Window": "core.task",
+    "compare": "api",
     "draw_splits": "data.splits",
+    "extract": "api",
+    "extract_layers": "api",
+    "from_function": "encoders.live",
+    "from_hear": "encoders.hear",
+    "from_torch": "encoders.live",
+    "leaderboard": "api",
+    "load_results": "api",
+    "run": "api",
     "stack": "core.encoder",
 }
 

@@ -55,15 +55,16 @@ def format_error(error: BaseException) -> str:
 
 
 def suggest_name(name: str, choices: Iterable[str]) -> str:
-    """The closest of `choices` as a phrase to put behind an error, or an empty string.
+    """The closest of `choices` as a phrase to put behind an error, or an empty string. Case counts for nothing.
 
-    >>> suggest_name("gtzann", ["emo", "gtzan"])
-    "; did you mean 'gtzan'?"
+    >>> suggest_name("gtzann", ["emo", "gtzan"]), suggest_name("GTZAN", ["emo", "gtzan"])
+    ("; did you mean 'gtzan'?", "; did you mean 'gtzan'?")
     >>> suggest_name("qqqq", ["emo", "gtzan"])
     ''
     """
-    close = difflib.get_close_matches(name, list(choices), n=1)
-    return f"; did you mean '{close[0]}'?" if close else ""
+    by_lower = {choice.lower(): choice for choice in choices}
+    close = difflib.get_close_matches(name.lower(), by_lower, n=1)
+    return f"; did you mean '{by_lower[close[0]]}'?" if close else ""
 
 
 def counted(many: int, one: str, more: str = "") -> str:
@@ -73,6 +74,32 @@ def counted(many: int, one: str, more: str = "") -> str:
     ('1 record', '0 records', '1,200 passes')
     """
     return f"{many:,} {one if many == 1 else more or one + 's'}"
+
+
+def format_duration(seconds: float) -> str:
+    """A time as people read it: the two largest units, whole seconds from ten on.
+
+    >>> [format_duration(each) for each in (4.23, 42, 59.7, 200, 3900, 108_000)]
+    ['4.2 s', '42 s', '1 min 00 s', '3 min 20 s', '1 h 05 min', '30 h 00 min']
+    """
+    if round(seconds, 1) < 10:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def format_speed(rate: float) -> str:
+    """A speed in seconds of audio per second, `s/s`.
+
+    >>> [format_speed(each) for each in (0.031, 2.34, 22.6, 1495.2)]
+    ['0.03 s/s', '2.3 s/s', '23 s/s', '1,495 s/s']
+    """
+    return f"{rate:,.{0 if rate >= 10 else 1 if rate >= 1 else 2}f} s/s"
 
 
 def listing(names: Iterable[str], most: int = 10) -> str:

@@ -53,6 +53,7 @@ __all__ = [
     "make_blocks",
     "predict",
     "predict_windows",
+    "torch_threads",
 ]
 
 
@@ -83,7 +84,7 @@ def fit(
     threads = min(blocking.count_threads(device), len(todo))
     run = _Run(probes, train, valid, recipe, device, progress, states, probe_cache, threads)
     # a block for each core: cores that share every small product wait for each other
-    with _limit_torch_threads(1 if threads > 1 or solved else None):
+    with torch_threads(1 if threads > 1 or solved else None):
         if threads < 2:
             for members in todo:
                 run.block(members)
@@ -93,7 +94,7 @@ def fit(
 
 
 @contextmanager
-def _limit_torch_threads(count: int | None) -> Iterator[None]:
+def torch_threads(count: int | None) -> Iterator[None]:
     """torch's own threads on the CPU are so many as long as this is held; None leaves them."""
     import torch
 

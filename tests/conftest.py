@@ -57,7 +57,7 @@ Bench = Callable[..., Ended]
 def own_places(tmp_path, monkeypatch):
     """No test sees the user's cache, data or settings."""
     monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "cache"))
-    for name in ("BENCH_DATA", "BENCH_TASKS", "HF_HUB_OFFLINE"):
+    for name in ("BENCH_DATA", "BENCH_TASKS", "COLUMNS", "HF_HUB_OFFLINE"):
         monkeypatch.delenv(name, raising=False)
 
 

@@ -28,7 +28,7 @@ ROOMS = [
         "features",
         "data",
     ),
-    *("probes", "separation", "tasks", "records", "runs", "board", "cli"),
+    *("probes", "separation", "tasks", "records", "runs", "board", "api", "cli"),
 ]
 OLD_PLACES = {  # of what plug-in authors import, for one version: the new place
     "dataset": "marble_bench.data.hf",
@@ -55,7 +55,7 @@ FLAT = {  # plug-in classes are flat lists of facts, and so are the record's
         "Task",
         "Window",
     ),
-    *("FeatureKey", "Choice"),
+    *("FeatureKey", "Choice", "Options"),
 }
 MOST_AT_THE_TOP = 12  # modules directly in `marble_bench/`
 

@@ -64,6 +64,8 @@ def test_a_floor_is_what_was_installed(each):
     """A floor that another dependency's needs raise is never tried, and so not true."""
     if each.name == "torch":
         pytest.skip("torch comes from the pins")
+    if each.marker and not each.marker.evaluate():
+        pytest.skip(f"only where {each.marker}")
     floor = Version(str(each.specifier).removeprefix(">=")).release
     assert Version(version(each.name)).release[: len(floor)] == floor
 

@@ -328,7 +328,7 @@ def test_costs_are_those_of_the_records(tmp_path, bench):
         zip([name.strip() for name in head.split("|")], [text.strip() for text in row.split("|")], strict=True)
     )
     assert costs["cost parameters"] == "1,000"
-    assert costs["cost audio s per s"] == "20"
+    assert costs["cost audio s/s"] == "20"
     assert costs["cost probes s"] == "4"
     assert costs["cost features MB"] == "3"
 

@@ -13,6 +13,6 @@ def test_a_line_tells_probes_alive_the_best_score_and_the_time_that_is_left(monk
     lines = capsys.readouterr().err.splitlines()
     assert lines == [
         "mfcc gtzan probes: 6/72 probes, 12 alive, best valid none",  # done in an earlier run: no rate yet
-        "mfcc gtzan probes: 12/72 probes, 6 alive, best valid 0.500, 3 min left",
+        "mfcc gtzan probes: 12/72 probes, 6 alive, best valid 0.500, 3 min 20 s left",
         "mfcc gtzan probes: 42/72 probes, 3 alive, best valid 0.625, 42 s left",
     ]

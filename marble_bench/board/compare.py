@@ -23,7 +23,13 @@ from marble_bench.records.validation import keep_valid
 from marble_bench.scoring import statistics
 
 if TYPE_CHECKING:
+    import pandas as pd
     import torch
+
+
+# Of a table of a comparison. value: A minus B, with its 95 % interval `low` to `high`, `p`, and `holm`, which is p corrected
+# over main scores. kind: `paired` on the same clips, or `printed`: one of the two is a paper's, with `verdict` and `source`.
+COLUMNS = ("task", "metric", "main", "unit", "a", "b", "value", "low", "high", "p", "holm", "kind", "verdict", "source")
 
 
 @dataclass(frozen=True)
@@ -81,6 +87,22 @@ class Comparison:
     def as_json(self) -> dict[str, Any]:
         """All of it as plain values. The value, low, high and p of a difference stand beside the scores that it is of."""
         return {**asdict(self), "compared": [_flatten(asdict(each)) for each in self.compared]}
+
+    def to_pandas(self) -> pd.DataFrame:
+        """One row for each pair of scores, with the columns of `COLUMNS`; NaN where there is no value."""
+        import pandas as pd
+
+        paired = [{**_flatten(asdict(each)), "kind": "paired", "verdict": "", "source": ""} for each in self.compared]
+        rows = [*paired, *(self._printed_row(each) for each in self.printed)]
+        found = pd.DataFrame(rows, columns=list(COLUMNS))
+        return found.astype(dict.fromkeys(("a", "b", "value", "low", "high", "p", "holm"), float))
+
+    def _printed_row(self, each: PrintedComparison) -> dict[str, Any]:
+        """A measured score beside a printed one, whichever of them is A's."""
+        both = each.measured.value, each.printed.value
+        a, b = both if each.measured.model == self.a else both[::-1]
+        facts = {name: getattr(each, name) for name in ("task", "metric", "main", "unit", "verdict")}
+        return {**facts, "a": a, "b": b, "value": each.difference, "kind": "printed", "source": each.printed.citation}
 
 
 def _flatten(facts: dict[str, Any]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import io
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from rich.table import Table
 from rich.text import Text
@@ -19,6 +19,9 @@ from marble_bench.errors import listing
 from marble_bench.records import escape
 from marble_bench.records.copies import same_weights
 from marble_bench.records.record import Record
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 SHORT = {
     "accuracy": "acc",
@@ -52,9 +55,10 @@ FACTS = (  # of a cell and its parts, as JSON and CSV have them
     *("spread", "trivial", "higher_is_better", "rank", "ties", "comparable", "why_not", "mini", "main", "averaged"),
     *("contaminated", "against"),
 )
+COLUMNS = (*(name for name in FACTS if name != "interval"), "low", "high")  # the same of CSV and of a table of pandas
 COSTS = {
     "parameters": "parameters",
-    "real_time_factor": "audio s per s",
+    "real_time_factor": "audio s/s",
     "peak_memory_mb": "peak MB",
     "feature_mb": "features MB",
     "probe_s": "probes s",
@@ -183,9 +187,8 @@ def _format_cost(value: float | None) -> str:
 def build_tables(board: Board, title: str, width: int, cost: bool = False) -> list[Table]:
     """A matrix as tables that are no wider than `width` characters: one, or several with the same rows."""
     whole = build_matrix(board, cost=cost)
-    names = (
-        max((len(line.model) for line in whole.lines), default=5) + max(len(line.source) for line in whole.lines) + 8
-    )
+    names = max([len("model"), *(len(line.model) for line in whole.lines)]) + 8
+    names += max([len("source"), *(len(line.source) for line in whole.lines)])
     sizes = [
         max(len(task), len(what), *(len(line.texts[index]) for line in whole.lines)) + 3
         for index, (task, what) in enumerate(whole.heads)
@@ -287,19 +290,31 @@ def as_json(board: Board) -> str:
     return json.dumps([_list_facts(cell) for cell in board.list_everything()], indent=1)
 
 
+def _row(cell: Cell) -> dict[str, Any]:
+    """The facts of a cell as a row of a table has them: `interval` as `low` and `high`, lists as texts."""
+    facts = _list_facts(cell)
+    low, high = facts.pop("interval") or (None, None)
+    against = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in cell.position.against)
+    return {**facts, "why_not": "; ".join(cell.origin.why_not), "against": against, "low": low, "high": high}
+
+
+def as_frame(board: Board) -> pd.DataFrame:
+    """Every cell, floors and means too, a row each; see `COLUMNS`."""
+    import pandas as pd
+
+    found = pd.DataFrame([_row(cell) for cell in board.list_everything()], columns=list(COLUMNS))
+    return found.astype(dict.fromkeys(("value", "low", "high", "spread", "trivial"), float))
+
+
 def as_csv(board: Board) -> str:
     """Every cell, floors and means too, a line each."""
     buffer = io.StringIO()
-    names = [name for name in FACTS if name != "interval"]
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*names, "low", "high"])
+    writer.writerow(COLUMNS)
     for cell in board.list_everything():
-        facts, against = _list_facts(cell), cell.position.against
-        facts["why_not"] = "; ".join(cell.origin.why_not)
-        facts["against"] = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in against)
-        low, high = cell.uncertainty.interval or (None, None)
-        row = ["" if facts[name] is None else facts[name] for name in names]
-        writer.writerow([*map(escape.escape_csv_cell, row), low, high])
+        row = _row(cell)
+        bounds = row.pop("low"), row.pop("high")
+        writer.writerow([*(escape.escape_csv_cell("" if value is None else value) for value in row.values()), *bounds])
     return buffer.getvalue()
 
 

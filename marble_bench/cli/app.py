@@ -11,7 +11,7 @@ from collections.abc import Callable
 from enum import Enum
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import Annotated, Any
 
 import typer
 
@@ -20,12 +20,15 @@ from marble_bench.cli import board, data
 from marble_bench.cli import features as cli_features
 from marble_bench.cli import models as cli_models
 from marble_bench.cli import results as cli_results
+from marble_bench.cli.completion import complete_choices
+from marble_bench.cli.config_file import Commands
 from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
     AsJson,
     Cache,
     Debug,
     Engine,
+    EngineOption,
     Fresh,
     KeepAudio,
     OtherHead,
@@ -38,18 +41,15 @@ from marble_bench.cli.options import (
     parse_path,
     warn_of_other_stores,
 )
-from marble_bench.errors import DONE, FAILED, BenchError, format_error
+from marble_bench.errors import DONE, FAILED, BenchError, UsageError, format_error, listing, suggest_name
 from marble_bench.records.escape import escape_line, escape_lines
 
-if TYPE_CHECKING:
-    pass
-
-app = typer.Typer(
+app = Commands(
     name="bench",
     help="Score a frozen music encoder: features once, a grid of probes as one model, an honest record.",
     epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.",
     no_args_is_help=True,
-    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
 )
 
@@ -70,16 +70,7 @@ class Control(str, Enum):
     shuffle = "shuffle"
 
 
-class Listed(str, Enum):
-    """What can be listed."""
-
-    tasks = "tasks"
-    models = "models"
-    protocols = "protocols"
-    heads = "heads"
-    metrics = "metrics"
-    sets = "sets"
-    results = "results"
+LISTED = ("tasks", "models", "protocols", "heads", "metrics", "sets", "results", "data", "features")
 
 
 @app.command()
@@ -91,7 +82,7 @@ def run(
     features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
-    engine: Annotated[Engine, typer.Option(help="Features by this machine, or by a Ray cluster.")] = Engine.local,
+    engine: EngineOption = Engine.local,
     results_dir: Results = Path("results"),
     few_shot: Annotated[
         bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
@@ -144,30 +135,70 @@ def run(
     )
 
 
-@app.command("list")
+@app.command("list", rich_help_panel="Lists")
 def list_(
-    what: Annotated[Listed, typer.Argument(help="What to list.")] = Listed.tasks,
+    what: Annotated[
+        str, typer.Argument(metavar="WHAT", help=" ".join(LISTED), autocompletion=complete_choices(LISTED))
+    ] = "tasks",
     results_dir: Results = Path("results"),
+    cache_dir: Cache = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """List tasks, models, protocols, heads, metrics, task sets or results."""
+    """List tasks, models, protocols, heads, metrics, task sets, results, corpora (data) or stored features."""
+    _print_list(what, results_dir, cache_dir, as_json)
+
+
+def _print_list(what: str, results_dir: Path, cache_dir: Path | None, as_json: bool) -> None:
     from marble_bench.cli.show import print_table
 
-    lists: dict[Listed, Callable[[], list[dict[str, Any]]]] = {
-        Listed.tasks: _list_tasks,
-        Listed.models: _list_models,
-        Listed.protocols: _list_protocols,
-        Listed.heads: _list_heads,
-        Listed.metrics: _list_metrics,
-        Listed.sets: _list_sets,
-        Listed.results: lambda: _list_results(results_dir),
+    if what == "data":
+        return data.list_(as_json)
+    if what == "features":
+        return cli_features.ls(cache_dir=cache_dir, as_json=as_json)
+    lists: dict[str, Callable[[], list[dict[str, Any]]]] = {
+        "tasks": _list_tasks,
+        "models": _list_models,
+        "protocols": _list_protocols,
+        "heads": _list_heads,
+        "metrics": _list_metrics,
+        "sets": _list_sets,
+        "results": lambda: _list_results(results_dir),
     }
+    if what not in lists:
+        raise UsageError(f"no list '{what}'{suggest_name(what, LISTED) or f'; there are {listing(LISTED)}'}")
     rows = lists[what]()
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
         print_table(rows)
+    return None
+
+
+def _add_list(group: typer.Typer, what: str) -> None:
+    """`bench WHAT list`, the same as `bench list WHAT`."""
+
+    def show(as_json: AsJson = False, debug: Debug = False) -> None:
+        _print_list(what, Path("results"), None, as_json)
+
+    def show_results(results_dir: Results = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+        _print_list(what, results_dir, None, as_json)
+
+    def show_features(cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
+        _print_list(what, Path("results"), cache_dir, as_json)
+
+    command = {"results": show_results, "features": show_features}.get(what, show)
+    command.__doc__ = f"The same as `bench list {what}`."
+    group.command("list")(command)
+
+
+for _what in ("tasks", "protocols", "heads", "metrics", "sets"):
+    _group = Commands(help=f"The same list as `bench list {_what}`.", no_args_is_help=True)
+    app.add_typer(_group, name=_what, rich_help_panel="Lists")
+    _add_list(_group, _what)
+_add_list(cli_models.app, "models")
+_add_list(cli_features.app, "features")
+_add_list(cli_results.app, "results")
 
 
 def _list_tasks() -> list[dict[str, Any]]:
@@ -261,13 +292,11 @@ def _list_sets() -> list[dict[str, Any]]:
 
 
 def _list_results(folder: Path) -> list[dict[str, Any]]:
+    from marble_bench.api import load_results
     from marble_bench.cli.show import print_left_off
-    from marble_bench.records import results
-    from marble_bench.records.validation import keep_valid
 
-    rows, found = [], keep_valid(results.list_paths(folder))
-    print_left_off(found.left_off)
-    for record in (each.record for each in found.valid):
+    rows: list[dict[str, Any]] = []
+    for record in load_results(folder, on_left_off=print_left_off) if folder.is_dir() else ():
         metric, score = next(iter(record.main_scores.items()))
         rows.append(
             {
@@ -332,16 +361,16 @@ def may_be_theirs(error: BaseException) -> bool:
 
 def main() -> None:
     """The `bench` command: one clear line for an error, the traceback only with `--debug`."""
-    debug = "--debug" in sys.argv
+    switches = {"debug": "--debug" in sys.argv}  # a file of --config may switch it on
     try:
-        app()
+        app(prog_name="bench", obj=switches)
     except BenchError as error:
-        if debug:
+        if switches["debug"]:
             raise
         print(escape_lines(f"error: {error}"), file=sys.stderr)
         sys.exit(error.exit_code)
     except BaseException as error:  # a user's file may raise anything, and end Python
-        if debug or not may_be_theirs(error):
+        if switches["debug"] or not may_be_theirs(error):
             raise
         from marble_bench.core.user_files import find_fault
 

@@ -9,16 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from marble_bench.cli.completion import complete_names
+from marble_bench.cli.config_file import Commands
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from marble_bench.board.board import Board
 
-    from marble_bench.board.board import Board, BoardFilter
-    from marble_bench.records.record import Record
-    from marble_bench.records.record_file import Stored
-
-app = typer.Typer()
+app = Commands()
 
 RESULTS = Path("results")
 Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
@@ -26,9 +24,33 @@ Cache = Annotated[
     Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Only these tasks; repeatable.")]
-Models = Annotated[list[str] | None, typer.Option("--model", help="Only these models; repeatable.")]
-RuleName = Annotated[str, typer.Option("--protocol", help="The protocol whose ranking is shown.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="Only these tasks: names, several with commas, globs; repeatable.",
+        autocompletion=complete_names("tasks"),
+    ),
+]
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Only these models: names, several with commas, globs; repeatable.",
+        autocompletion=complete_names("models"),
+    ),
+]
+RuleName = Annotated[
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="The protocol whose ranking is shown.",
+        autocompletion=complete_names("protocols"),
+    ),
+]
 Mini = Annotated[bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")]
 
 
@@ -50,69 +72,22 @@ class Kind(str, Enum):
     intervals = "intervals"
 
 
-def _read_valid_records(folder: Path) -> list[Stored]:
-    """The valid records of a folder; each other file is a line on stderr, and ends nothing."""
-    from marble_bench.cli.show import print_left_off
-    from marble_bench.records.results import list_paths
-    from marble_bench.records.validation import keep_valid
-
-    found = keep_valid(list_paths(folder))
-    print_left_off(found.left_off)
-    return found.valid
-
-
 def _build_board(
     results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
 ) -> tuple[Board, str]:
-    """The board, and the option that shows the folder's records if it shows none of them; see `_suggest_option`."""
-    from marble_bench.board.board import BoardFilter, build_board
-    from marble_bench.board.rows import tell_apart
-    from marble_bench.files.cache import find_cache_root
+    """The board, and the option that shows the folder's records if it shows none of them; invalid files are told."""
+    from marble_bench.api import build_board
+    from marble_bench.cli.show import print_left_off
 
-    folder = results_dir.expanduser()
-    if results_dir != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
-        raise UsageError(f"--results-dir: {folder} is not there")
-    asked, stored = (
-        BoardFilter(protocol, mini, tuple(task or ()), tuple(model or ())),
-        tell_apart(_read_valid_records(folder)),
+    return build_board(
+        results_dir,
+        task=task or (),
+        model=model or (),
+        protocol=protocol,
+        mini=mini,
+        cache_dir=cache,
+        on_left_off=print_left_off,
     )
-    _check_names(asked, [each.record for each in stored])
-    return build_board(stored, asked, find_cache_root(cache) / "statistics"), _suggest_option(stored, asked)
-
-
-def _suggest_option(stored: Sequence[Stored], asked: BoardFilter) -> str:
-    """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
-    from marble_bench.board.rows import suggest_other_boards
-
-    of = [each for each in stored if not asked.tasks or each.record.task.name in asked.tasks]
-    of = [each for each in of if not asked.models or each.record.model.name in asked.models]
-    return suggest_other_boards(of, asked.protocol, asked.mini)
-
-
-def _check_names(asked: BoardFilter, records: Sequence[Record]) -> None:
-    """Raise UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip."""
-    from marble_bench.board.rows import read_published_cells
-    from marble_bench.core import plugins
-    from marble_bench.errors import suggest_name
-
-    cells = read_published_cells()
-    protocols = {record.protocol.name for record in records}
-    if asked.protocol not in protocols:
-        _refuse_ambiguous("protocol", asked.protocol, protocols)
-        plugins.find_registered_protocol(asked.protocol)
-    tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.list_task_names()}
-    models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.find_encoders()}
-    for what, names, choices in (("task", asked.tasks, tasks), ("model", asked.models, models)):
-        for name in names:
-            if name not in choices:
-                _refuse_ambiguous(what, name, choices)
-                raise UsageError(f"no {what} '{name}'{suggest_name(name, sorted(choices))} (bench list {what}s)")
-
-
-def _refuse_ambiguous(what: str, name: str, choices: Iterable[str]) -> None:
-    """Raise UsageError where a name stands for several of somebody's own, which are shown by name and hash."""
-    if those := sorted(each for each in choices if each.rpartition("@")[0] == name):
-        raise UsageError(f"{what} '{name}' has several hashes among the records: give --{what} {' or '.join(those)}")
 
 
 @app.command()
@@ -176,14 +151,19 @@ def compare(
     """A against B: on the same test clips where both have records, and against what papers print of B."""
     import json
 
-    from marble_bench.board.compare import Choice, compare_models, is_path
-    from marble_bench.cli.show import print_comparison, print_printed, print_words
-    from marble_bench.files.cache import find_cache_root
+    from marble_bench.api import compare as compared
+    from marble_bench.cli.show import print_comparison, print_left_off, print_printed, print_words
 
-    folder = results_dir.expanduser()
-    here = [] if is_path(a) and is_path(b) else _read_valid_records(folder)
-    choice = Choice(folder, here, protocol, mini, tuple(task or ()))
-    found = compare_models(a, b, choice, clips or 5, find_cache_root(None) / "statistics")
+    found = compared(
+        a,
+        b,
+        task=task or (),
+        protocol=protocol,
+        mini=mini,
+        clips=clips or 5,
+        results_dir=results_dir,
+        on_left_off=print_left_off,
+    )
     if as_json:
         print(json.dumps(found.as_json(), indent=1))
     else:

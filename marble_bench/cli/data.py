@@ -9,13 +9,14 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marble_bench.cli.config_file import Commands
 from marble_bench.errors import MISSING
 from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.core.task import Corpus
 
-app = typer.Typer(help="Corpora: list them, check one on disk, make its miniature.", no_args_is_help=True)
+app = Commands(help="Corpora: list them, check one on disk, make its miniature.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (bench data list).")]
 Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
@@ -42,7 +43,7 @@ def list_(as_json: AsJson = False, debug: Debug = False) -> None:
                 "name": name,
                 "tasks": " ".join(each.name for each in tasks),
                 "license": tasks[0].task.corpus.license,
-                "download from": "\n".join(f"{s.status}: {s.url}" for s in tasks[0].task.corpus.sources),
+                "download from": [f"{s.status}: {s.url}" for s in tasks[0].task.corpus.sources],
             }
             for name, tasks in known.items()
         ]

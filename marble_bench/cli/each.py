@@ -36,9 +36,10 @@ def run_each(
     from marble_bench.core.user_files import find_fault
 
     ended: list[int] = []
-    for config in wanted:
+    for place, config in enumerate(wanted, 1):
+        title = config.title if len(wanted) == 1 else f"{place}/{len(wanted)} {config.title}"
         try:
-            with Progress(config.title, quiet) as progress:
+            with Progress(title, quiet) as progress:
                 done = work(config, progress)
         except KeyboardInterrupt:
             again = "; --fresh-features would set what it made aside again: leave it out" if fresh_features else ""

@@ -12,12 +12,15 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marble_bench.cli.completion import complete_names
+from marble_bench.cli.config_file import Commands
 from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
     AsJson,
     Cache,
     Debug,
     Engine,
+    EngineOption,
     FeatureOptions,
     Fresh,
     OtherHead,
@@ -26,16 +29,24 @@ from marble_bench.cli.options import (
     add_options,
     warn_of_other_stores,
 )
-from marble_bench.errors import DONE, MISSING, UsageError, counted
+from marble_bench.errors import DONE, MISSING, UsageError, counted, format_duration, format_speed
 from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
 
-app = typer.Typer(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
+app = Commands(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
 
 LayersOf = Annotated[str, typer.Option(help="Of tasks that read frames: all, sum, names with commas, or ranges.")]
-Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these encoders; repeatable.")]
+Of = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Only of these encoders: names, several with commas, globs; repeatable.",
+        autocompletion=complete_names("models"),
+    ),
+]
 
 
 @app.command()
@@ -43,16 +54,7 @@ Of = Annotated[list[str] | None, typer.Option("--model", help="Only of these enc
 def extract(
     asked: FeatureOptions,
     layers: LayersOf = "all",
-    engine: Annotated[Engine, typer.Option(help="This machine, or a Ray cluster (docs/extraction.md).")] = Engine.local,
-    workers: Annotated[
-        int | None, typer.Option(min=1, help="Threads that read audio; with Ray, encoders side by side.")
-    ] = None,
-    store: Annotated[
-        str,
-        typer.Option(
-            metavar="URL", help="Keep the shards there too, such as s3://bucket/features; fetch what is there."
-        ),
-    ] = "",
+    engine: EngineOption = Engine.local,
     fresh_features: Fresh = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
@@ -61,8 +63,7 @@ def extract(
     """Make the features that runs will read, without probing; what is stored is not made again."""
     from marble_bench.runs import plan as prepare
 
-    how: dict[str, Any] = {"engine": engine.value, "workers": workers, "remote_url": store}
-    configs = asked.build_configs(layers=layers, fresh_features=fresh_features, **how)
+    configs = asked.build_configs(layers=layers, fresh_features=fresh_features, engine=engine.value)
     if not (quiet or as_json):
         warn_of_other_stores(configs)
     resume_hint, show = (
@@ -76,10 +77,10 @@ def extract(
 
 
 def _print_extraction(extraction: dict[str, Any], as_json: bool) -> None:
-    from marble_bench.cli.show import print_table
+    from marble_bench.cli.show import print_line, print_table
 
     if as_json:
-        print(json.dumps(extraction))
+        print_line(extraction)
     else:
         print_table([_format_extraction(extraction)])
         print("\n".join(extraction["stores"]), file=sys.stderr)
@@ -87,16 +88,14 @@ def _print_extraction(extraction: dict[str, Any], as_json: bool) -> None:
 
 def _format_extraction(extraction: dict[str, Any]) -> dict[str, Any]:
     """What `extract` made, as people read it."""
-    from marble_bench.cli.progress import format_span
-
     return {
         "model": extraction["model"],
         "task": extraction["task"],
         "clips": extraction["clips"],
         "left out": len(extraction["left_out"]),
-        "encoded": format_span(extraction["audio_s"]) if extraction["audio_s"] else "nothing, all was stored",
-        "in": format_span(extraction["extract_s"]),
-        "audio a second": f"{extraction['real_time_factor']:,.1f} s" if extraction["audio_s"] else "-",
+        "encoded": format_duration(extraction["audio_s"]) if extraction["audio_s"] else "nothing, all was stored",
+        "in": format_duration(extraction["extract_s"]),
+        "speed": format_speed(extraction["real_time_factor"]) if extraction["real_time_factor"] else "-",
         "store": _format_size(1e6 * extraction["feature_mb"]),
     }
 
@@ -133,10 +132,13 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
 
 
 def _list_stores(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
+    from marble_bench.core.selection import select_names
     from marble_bench.features.manage import list_stores
     from marble_bench.files.cache import find_cache_root
 
-    return [store for store in list_stores(find_cache_root(cache_dir)) if not models or store.encoder in models]
+    stores = list_stores(find_cache_root(cache_dir))
+    chosen = select_names(models or [], dict.fromkeys(store.encoder for store in stores), "model")
+    return [store for store in stores if not models or store.encoder in chosen]
 
 
 @app.command()
@@ -181,13 +183,16 @@ def prune(
 ) -> None:
     """Remove features by encoder, by last use, or damaged ones; asks first."""
     from marble_bench.cli.show import print_table
+    from marble_bench.core.selection import select_names
     from marble_bench.features.manage import list_stores, plan_removals, remove
     from marble_bench.files.cache import find_cache_root
 
     if not model and unused_days is None and not damaged:
         raise UsageError("say what to remove: --model NAME, --unused-days N or --damaged")
     seconds = None if unused_days is None else unused_days * 86400
-    what = plan_removals(list_stores(find_cache_root(cache_dir)), model or [], seconds, damaged, time.time())
+    stores = list_stores(find_cache_root(cache_dir))
+    chosen = select_names(model or [], dict.fromkeys(store.encoder for store in stores), "model")
+    what = plan_removals(stores, chosen, seconds, damaged, time.time())
     if not what:
         print("nothing to remove", file=sys.stderr)
         return
@@ -267,16 +272,18 @@ def plan(
     """Say what a run would take before anything is made: hours of audio, passes, gigabytes, time, memory, probes."""
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
+    from marble_bench.runs.probe_time import ProbeTime
 
     configs = replace(asked, offline=True).build_configs(
         layers=layers, protocol=protocol, head=head, results_dir=results_dir
     )
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     passes: set[Any] = set()
-    measured: dict[tuple[str, float], prepare.Throughput] = {}
+    measured, probe_times = dict[tuple[str, float], prepare.Throughput](), dict[tuple[Any, ...], ProbeTime | None]()
     rows = []
     for config in configs:
-        row, key = prepare.plan(config, measured, not ignore_stored, say), prepare.identify_pass(config)
+        row = prepare.plan(config, measured, not ignore_stored, say, probe_times)
+        key = prepare.identify_pass(config)
         if key in passes:  # the tasks of a corpus share one pass where their windows agree
             row |= {"passes": 0, "hours": 0.0, "features_gb": 0.0, "shared": True}
         passes.add(key)
@@ -286,9 +293,7 @@ def plan(
         print(json.dumps({"total": total, "each": rows}, indent=1))
         return
     print_table([_format_plan(row) for row in rows])
-    for source in dict.fromkeys(
-        f"{row['model']}: {row['rate']:,} s of audio a second, by {row['rate_from']}" for row in rows
-    ):
+    for source in dict.fromkeys(f"{row['model']}: {format_speed(row['rate'])}, by {row['rate_from']}" for row in rows):
         print(source)
     print(_summarize(total, rows[0]["device"], configs[0].probes.protocol.name, ignore_stored))
 
@@ -296,39 +301,39 @@ def plan(
 def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
     """What all rows of a plan take together; a pass that several share counts once, and is marked no longer."""
     first = [row for row in rows if not row.pop("shared", False)]
-    took = [row["probe_hours"] for row in rows]
+    took, bounds = [row["probe_hours"] for row in rows], {row["probe_bound"] for row in rows} - {"about"}
     return {
         "passes": sum(row["passes"] for row in first),
         "audio_h": round(sum(row["audio_h"] for row in first), 3),
         "stored_h": round(sum(row["stored_h"] or 0.0 for row in first), 3),
         "features_gb": round(sum(row["features_gb"] for row in first), 4),
-        "hours": round(sum(row["hours"] for row in first), 3),
+        "hours": round(sum(row["hours"] for row in first), 6),
         "probes": sum(row["probes"] for row in rows),
-        "probe_hours": None if None in took else round(sum(took), 4),
+        "probe_hours": None if None in took or len(bounds) > 1 else round(sum(took), 4),
+        "probe_hours_from": sorted({row["probe_hours_from"] for row in rows} - {None}),
+        "probe_bound": None if None in took or len(bounds) > 1 else next(iter(bounds), "about"),
     }
 
 
 def _summarize(total: dict[str, Any], device: str, protocol: str, ignore_stored: bool) -> str:
     """The total of a plan as a sentence."""
-    from marble_bench.cli.progress import format_span
-
     known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
     known = "what is stored was not looked at" if ignore_stored else known
     hours = total["probe_hours"]
-    probes = "no record tells their time" if hours is None else f"about {format_span(3600 * hours)}"
+    probes = "their time is not known" if hours is None else f"{total['probe_bound']} {format_duration(3600 * hours)}"
+    if hours is not None:
+        probes += f", by {' and '.join(total['probe_hours_from'])}"
     return (
         f"{known}; "
         f"{counted(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
         f"of audio on {device}: "
-        f"{_format_size(1e9 * total['features_gb'])}, about {format_span(3600 * total['hours'])}; "
+        f"{_format_size(1e9 * total['features_gb'])}, about {format_duration(3600 * total['hours'])}; "
         f"{total['probes']} probes of protocol {protocol}: {probes}"
     )
 
 
 def _format_plan(row: dict[str, Any]) -> dict[str, Any]:
     """A row of a plan as people read it."""
-    from marble_bench.cli.progress import format_span
-
     return {
         "model": row["model"],
         "task": row["task"],
@@ -338,11 +343,17 @@ def _format_plan(row: dict[str, Any]) -> dict[str, Any]:
         "stored": "?" if row["stored_h"] is None else f"{row['stored_h']:,} h",
         "passes": row["passes"],
         "disk": _format_size(1e9 * row["features_gb"]),
-        "time": format_span(3600 * row["hours"]),
+        "time": format_duration(3600 * row["hours"]),
         "memory": "?" if row["memory_mb"] is None else _format_size(1e6 * row["memory_mb"]),
         "probes": row["probes"],
-        "probe time": "?" if row["probe_hours"] is None else format_span(3600 * row["probe_hours"]),
+        "probe time": _format_bound(row),
     }
+
+
+def _format_bound(row: dict[str, Any]) -> str:
+    if row["probe_hours"] is None:
+        return "?"
+    return f"{row['probe_bound']} {format_duration(3600 * row['probe_hours'])}".removeprefix("about ")
 
 
 def _format_size(size_bytes: float) -> str:

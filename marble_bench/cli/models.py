@@ -9,15 +9,22 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marble_bench.cli.completion import complete_names
+from marble_bench.cli.config_file import Commands
 from marble_bench.errors import MISSING, BenchError
 from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
     from marble_bench.core.encoder import Encoder
 
-app = typer.Typer(help="Weights of encoders: get them, list what is here, verify them.", no_args_is_help=True)
+app = Commands(help="Weights of encoders: get them, list what is here, verify them.", no_args_is_help=True)
 
-Names = Annotated[list[str] | None, typer.Argument(metavar="[MODEL]...", help="Encoders; else all that are here.")]
+Names = Annotated[
+    list[str] | None,
+    typer.Argument(
+        metavar="[MODEL]...", help="Encoders; else all that are here.", autocompletion=complete_names("models")
+    ),
+]
 Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
@@ -25,7 +32,12 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 @app.command()
 def get(
-    name: Annotated[str, typer.Argument(metavar="MODEL", help="An encoder (bench list models).")],
+    name: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL", help="An encoder (bench list models).", autocompletion=complete_names("models")
+        ),
+    ],
     weights: Annotated[Path | None, typer.Option(help="Convert this file or folder instead of fetching.")] = None,
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import sys
-import time
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
@@ -14,20 +13,13 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from marble_bench.cli.completion import complete_choices, complete_names
 from marble_bench.errors import UsageError
 from marble_bench.records.escape import escape_lines
+from marble_bench.runs.devices import DEVICES
 
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
-
-
-class Device(str, Enum):
-    """Where encoders and probes run."""
-
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    mps = "mps"
 
 
 class Dtype(str, Enum):
@@ -43,19 +35,6 @@ class Engine(str, Enum):
 
     local = "local"
     ray = "ray"
-
-
-def resolve_device(asked: Device) -> str:
-    """The device meant. Raises UsageError if it is not at hand."""
-    import torch
-
-    there = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if asked is Device.auto:
-        return next(name for name in ("cuda", "mps", "cpu") if there[name])
-    if not there[asked.value]:
-        here = ", ".join(name for name, ok in there.items() if ok)
-        raise UsageError(f"--device {asked.value} is not at hand here; there is {here}")
-    return str(asked.value)
 
 
 def parse_path(text: str) -> Path:
@@ -79,21 +58,72 @@ Cache = Annotated[
     Path | None, _build_path_option("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")
 ]
 Models = Annotated[
-    list[str] | None, typer.Option("--model", help="Encoder NAME, file.py:NAME, hf:ORG/NAME or hf:FOLDER; repeatable.")
+    list[str] | None,
+    typer.Option(
+        "--model",
+        metavar="NAME",
+        help="Encoders: names, file.py:NAME, hf:ORG/NAME, hear:PACKAGE, several with commas, globs; repeatable.",
+        autocompletion=complete_names("models"),
+    ),
 ]
-Tasks = Annotated[list[str] | None, typer.Option("--task", help="Task NAME, file.py, or all; repeatable.")]
+Tasks = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--task",
+        metavar="NAME",
+        help="Tasks: names, file.py, several with commas, globs, or all; repeatable.",
+        autocompletion=complete_names("tasks"),
+    ),
+]
 Rules = Annotated[
-    str, typer.Option("--protocol", help="Rules of grid and selection: NAME (bench list protocols) or file.py.")
+    str,
+    typer.Option(
+        "--protocol",
+        metavar="NAME",
+        help="Rules of grid and selection: NAME (bench list protocols) or file.py.",
+        autocompletion=complete_names("protocols"),
+    ),
 ]
 OtherHead = Annotated[
     str | None,
-    typer.Option("--head", help="Another head than the protocol's: NAME (bench list heads) or file.py."),
+    typer.Option(
+        "--head",
+        metavar="NAME",
+        help="Another head than the protocol's: NAME (bench list heads) or file.py.",
+        autocompletion=complete_names("heads"),
+    ),
 ]
 Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
 Limit = Annotated[int | None, typer.Option(min=1, help="At most N clips of each split.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
-Where = Annotated[Device, typer.Option(help="Where to compute.")]
-Precision = Annotated[Dtype, typer.Option(help="Precision of the encoder.")]
+Where = Annotated[
+    str,
+    typer.Option(
+        metavar="DEVICE",
+        help="Where to compute: auto, cpu, cuda, cuda:N or mps. auto is cuda where there is a GPU, else cpu.",
+        autocompletion=complete_choices(DEVICES),
+    ),
+]
+Precision = Annotated[
+    Dtype, typer.Option(metavar="DTYPE", help="Precision of the encoder: float32, bfloat16 or float16.")
+]
+EngineOption = Annotated[
+    Engine, typer.Option(metavar="ENGINE", help="What makes features: local (this machine) or ray (a Ray cluster).")
+]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Windows encoded together; else 60 s of audio, or what a GPU fits."),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="Threads that read audio, else one for each core; with Ray, encoders."),
+]
+StoreUrl = Annotated[
+    str,
+    typer.Option(
+        "--store", metavar="URL", help="A second place for features, such as s3://bucket/path: fetched from, sent to."
+    ),
+]
 Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
 Quiet = Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")]
@@ -104,8 +134,8 @@ Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an e
 
 
 @dataclass(frozen=True)
-class FeatureOptions:
-    """Whose features of what are asked for, and how they are made: the options of all commands that make features ahead."""
+class WhatOptions:
+    """Whose features are asked for, of what, and where everything is kept."""
 
     model: Models = None
     task: Tasks = None
@@ -114,10 +144,36 @@ class FeatureOptions:
     weights: WeightsPath = None
     limit: Limit = None
     allow_missing: AllowMissing = False
-    device: Where = Device.auto
-    dtype: Precision = Dtype.float32
     cache_dir: Cache = None
     offline: Offline = False
+
+
+@dataclass(frozen=True)
+class MakingOptions:
+    """How features are made, wherever they are."""
+
+    device: Where = "auto"
+    batch_size: BatchSize = None
+    workers: Workers = None
+    store: StoreUrl = ""
+
+    def settings(self) -> dict[str, Any]:
+        """The same as fields of `FeatureConfig`, without the device."""
+        return {"batch_size": self.batch_size, "workers": self.workers, "remote_url": self.store}
+
+
+@dataclass(frozen=True)
+class ReproduceOptions(MakingOptions):
+    """The same of a record that is made again, for which the CPU is the rule."""
+
+    device: Where = "cpu"
+
+
+@dataclass(frozen=True)
+class FeatureOptions(MakingOptions, WhatOptions):
+    """Whose features of what are asked for, and how they are made: the options of all commands that make features ahead."""
+
+    dtype: Precision = Dtype.float32
 
     def build_configs(self, **more: Any) -> list[RunConfig]:
         """A configuration for every model with every task. more: see `_build_configs`."""
@@ -129,65 +185,15 @@ class FeatureOptions:
             raise UsageError("say whose features: --model NAME (bench list models)")
         return self._build_configs(**more)
 
-    def _build_configs(
-        self,
-        *,
-        protocol: str = "marble",
-        head: str | None = None,
-        results_dir: Path = Path("results"),
-        seeds: int | None = None,
-        features: Path | None = None,
-        fresh_features: bool = False,
-        **more: Any,
-    ) -> list[RunConfig]:
-        """protocol, head: names, or paths of files; head, seeds: None for the protocol's. fresh_features: what was stored
-        before this moment is set aside. more: for `RunConfig.of`. Raises UsageError for what does not go together."""
-        from marble_bench.core.plugins import find_protocol
-        from marble_bench.files.cache import find_cache_root
-        from marble_bench.files.locks import keep_compiled
-        from marble_bench.runs.config import RunConfig, find_corpus_root, is_offline_asked, list_pairs
+    def _build_configs(self, **more: Any) -> list[RunConfig]:
+        """more: see `marble_bench.runs.request.build_configs`. Raises UsageError for what does not go together."""
+        from marble_bench.runs.request import build_configs
 
-        if self.mini and self.data_dir:
-            raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
-        started_s = time.time()
-        rules, cache, where = (
-            find_protocol(protocol, head),
-            find_cache_root(self.cache_dir),
-            resolve_device(self.device),
-        )
-        keep_compiled(cache)
-        offline = self.offline or is_offline_asked()
-        chosen = list_pairs(self.model or [], self.task or [], features, self.weights, offline)
-        if self.data_dir and len({named.task.corpus.beside or named.task.corpus.name for _, _, named in chosen}) > 1:
-            raise UsageError(
-                "--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all"
-            )
-        same: dict[str, Any] = {
-            "protocol": rules,
-            "cache": cache,
-            "results": results_dir.expanduser(),
-            "mini": self.mini,
-            "brought": features,
-            "weights": self.weights,
-            "limit": self.limit,
-            "allow_missing": self.allow_missing,
-            "seeds": seeds or rules.seeds,
-            "device": where,
-            "dtype": self.dtype.value,
-            "offline": offline,
-            "fresh_before": started_s if fresh_features else None,
-            **more,
+        what = {
+            each.name: getattr(self, each.name) for each in fields(WhatOptions) if each.name not in ("model", "task")
         }
-        return [
-            RunConfig.of(
-                named=named,
-                encoder=encoder,
-                model=name,
-                root=None if self.mini else find_corpus_root(named, cache, self.data_dir, features),
-                **same,
-            )
-            for name, encoder, named in chosen
-        ]
+        how = {"device": self.device, "dtype": self.dtype.value, **self.settings()}
+        return build_configs(self.model or [], self.task or [], **what, **how, **more)
 
 
 @dataclass(frozen=True)
@@ -198,7 +204,10 @@ class RunOptions(FeatureOptions):
         list[str] | None,
         typer.Option(
             "--model",
-            help="Encoder NAME, file.py:NAME, hf:ORG/NAME or hf:FOLDER; repeatable. With --features, the name to record.",
+            metavar="NAME",
+            help="Encoders: names, file.py:NAME, hf:ORG/NAME, hear:PACKAGE, several with commas, globs; repeatable. With "
+            "--features, the name to record.",
+            autocompletion=complete_names("models"),
         ),
     ] = None
     mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False

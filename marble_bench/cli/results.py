@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from marble_bench.cli.options import Device, resolve_device
+from marble_bench.cli.config_file import Commands
+from marble_bench.cli.options import ReproduceOptions, add_options
 from marble_bench.errors import FAILED, MISSING, DataError, UsageError, counted
 from marble_bench.records.escape import escape_line
 
-app = typer.Typer(help="Records: check them, hand them to other tools.", no_args_is_help=True)
-top = typer.Typer()
+app = Commands(help="Records: check them, hand them to other tools.", no_args_is_help=True)
+top = Commands()
 
 Cache = Annotated[
     Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
@@ -142,8 +143,10 @@ def _export_eval_yaml(records: list[Path], folder: Path, how: tuple[str, Sequenc
 
 
 @top.command()
+@add_options(ReproduceOptions)
 def reproduce(
     record: Annotated[Path, typer.Argument(help="The record to make again.")],
+    asked: ReproduceOptions,
     data_dir: Annotated[
         Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
     ] = None,
@@ -154,7 +157,6 @@ def reproduce(
     ] = None,
     head: Annotated[str | None, typer.Option(help="The head's file.py or name, if it is not the protocol's.")] = None,
     weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
-    device: Annotated[Device, typer.Option(help="Where to compute.")] = Device.cpu,
     cache_dir: Cache = None,
     offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
@@ -171,10 +173,11 @@ def reproduce(
     from marble_bench.runs import reproduce as reproducing
     from marble_bench.runs import run as running
     from marble_bench.runs.config import is_offline_asked
+    from marble_bench.runs.devices import resolve_device
 
     if head and not protocol:
         raise UsageError("--head: give --protocol too, the rules that the head was put into")
-    stored, where = read(record.expanduser()), resolve_device(device)
+    stored = read(record.expanduser())
     old = stored.record
     say = (lambda _: None) if quiet or as_json else (lambda text: print(text, file=sys.stderr))
     with open_scratch_folder(find_cache_root(cache_dir), say) as folder:
@@ -182,11 +185,12 @@ def reproduce(
             old,
             find_cache_root(cache_dir),
             folder,
-            where,
+            resolve_device(asked.device),
             reproducing.PlugIns(model, task, protocol, head),
             data_dir,
             weights,
-            offline or is_offline_asked(),
+            offline=offline or is_offline_asked(),
+            **asked.settings(),
         )
         with Progress(config.title, quiet or as_json) as progress:
             outcome = running.run(config, progress)

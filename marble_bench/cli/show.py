@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
-from collections.abc import Sequence
+import textwrap
+from collections.abc import Container, Sequence
+from itertools import chain, repeat, zip_longest
 from typing import TYPE_CHECKING, Any
 
+from rich.cells import cell_len
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
@@ -24,28 +28,93 @@ if TYPE_CHECKING:
     from marble_bench.runs.reproduce import Difference, ScoreComparison
 
 WIDE = 200  # columns off a terminal, where nobody folds: a cut table would lose numbers
+GAP = 2  # spaces between two columns
 
 
 def _open_console() -> Console:
-    return Console() if sys.stdout.isatty() else Console(width=WIDE)
+    """The console of stdout: as wide as the terminal or `COLUMNS` says, and off a terminal `WIDE`."""
+    return Console() if sys.stdout.isatty() or os.environ.get("COLUMNS") else Console(width=WIDE)
 
 
-def print_table(rows: Sequence[dict[str, Any]]) -> None:
-    """Rows with the same keys, the keys as heading."""
+def print_table(rows: Sequence[dict[str, Any]], right: Container[str] = ()) -> None:
+    """Rows with the same keys, the keys as heading; see `print_columns`. right: the keys whose columns stand flush right."""
     if not rows:
         print("nothing there yet", file=sys.stderr)
         return
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    for name in rows[0]:
-        table.add_column(_make_plain(name), overflow="fold")
-    for row in rows:
-        table.add_row(*(_make_plain(_format_value(value)) for value in row.values()))
-    _open_console().print(table)
+    names = list(rows[0])
+    flush = [place for place, name in enumerate(names) if name in right]
+    print_columns(names, [list(row.values()) for row in rows], flush)
+
+
+def print_columns(
+    names: Sequence[str], rows: Sequence[Sequence[object]], right: Container[int] = (), styles: Sequence[str] = ()
+) -> None:
+    """A table in which no word is ever broken; a value that is a list has a line for each item.
+
+    Where the longest words of all columns do not fit beside each other, a row is a block of lines, one for each column. Off
+    a terminal there is no such limit. right: the columns that stand flush right. styles: of the rows.
+    """
+    heading, texts = [escape_line(name) for name in names], [[_lines(value) for value in row] for row in rows]
+    columns = list(zip(heading, *texts, strict=True))
+    least = [max(map(_longest_word, column)) for column in columns]
+    console, needed = _open_console(), sum(least) + GAP * (len(least) - 1)
+    if needed > console.width and (sys.stdout.isatty() or os.environ.get("COLUMNS")):
+        _print_blocks(console, heading, texts)
+        return
+    console.width = max(console.width, needed)
+    wanted = [max(cell_len(line) for text in column for line in text.splitlines() or [""]) for column in columns]
+    table = Table(header_style="bold", pad_edge=False, box=None, padding=(0, GAP, 0, 0))
+    for place, width in enumerate(_widths(wanted, least, console.width - GAP * (len(least) - 1))):
+        table.add_column(Text(heading[place]), width=width, justify="right" if place in right else "left")
+    for row, style in zip_longest(texts, styles):
+        table.add_row(*map(Text, row), style=style)
+    console.print(table)
+
+
+def _lines(value: object) -> str:
+    return "\n".join(escape_line(_format_value(each)) for each in (value if isinstance(value, list) else [value]))
+
+
+def _widths(wanted: Sequence[int], least: Sequence[int], room: int) -> list[int]:
+    """The widths of columns that share some room: the widest give way first, and none beyond its longest word."""
+    widths = list(wanted)
+    while sum(widths) > room:
+        widths[max(range(len(widths)), key=lambda at: (widths[at] > least[at], widths[at]))] -= 1
+    return widths
+
+
+def _longest_word(text: str) -> int:
+    return max(map(cell_len, text.split()), default=0)
+
+
+def _print_blocks(console: Console, names: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+    """Each row as a block of lines, headed by its first value. A word that is longer than a line is left whole."""
+    indent = max(map(cell_len, names[1:]), default=0) + GAP + 2
+    for row in texts:
+        console.print(Text(row[0], style="bold"), soft_wrap=True)
+        for name, text in zip(names[1:], row[1:], strict=True):
+            starts = chain([f"  {name}"], repeat(""))
+            for start, line in zip(starts, _wrap(text, max(20, console.width - indent)), strict=False):
+                console.print(Text(f"{start:{indent}}{line}"), soft_wrap=True)
+
+
+def _wrap(text: str, width: int) -> list[str]:
+    """The lines of a text, broken between words alone."""
+    return [
+        line
+        for given in text.splitlines()
+        for line in textwrap.wrap(given, width, break_long_words=False, break_on_hyphens=False)
+    ]
 
 
 def _make_plain(text: str, style: str = "") -> Text:
     """Text in which nothing is markup, and nothing controls the terminal."""
     return Text(escape_line(text), style=style)
+
+
+def print_line(value: dict[str, Any]) -> None:
+    """A line of JSON Lines, which is there for a reader of a pipe at once."""
+    print(json.dumps(value), flush=True)
 
 
 def print_words(*lines: str) -> None:
@@ -73,7 +142,10 @@ def _format_value(value: object) -> str:
 
 def print_plan(plan: dict[str, Any], as_json: bool) -> None:
     """What a run would do."""
-    print(json.dumps(plan) if as_json else "\n".join(escape_line(f"{key}: {value}") for key, value in plan.items()))
+    if as_json:
+        print_line(plan)
+        return
+    print("\n".join(escape_line(f"{key}: {value}") for key, value in plan.items()))
 
 
 def _describe_layers_by_seed(chosen: Sequence[Choice]) -> str:
@@ -91,21 +163,20 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
 
     record = outcome.record
     if as_json:
-        print(json.dumps(to_json(record)))
+        print_line(to_json(record))
         return
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    for name in ("model", "task", "metric", "test", "95 %", "valid", "trivial", "layer by seed"):
-        table.add_column(name, justify="right" if name in ("test", "valid", "trivial") else "left")
-    layers = _describe_layers_by_seed(record.selection.per_seed)
+    rows, layers = [], _describe_layers_by_seed(record.selection.per_seed)
     for metric, score in record.scores.items():
         values = [score.test, *score.ci95, score.valid, score.trivial]
         test, low, high, valid, trivial = (
             "n/a" if value is None else format_score(value, score.unit) for value in values
         )
-        names = (record.model.name, record.task.name, metric)
-        texts = (*names, test, f"{low} to {high}", valid, trivial, layers if score.main else "")
-        table.add_row(*map(_make_plain, texts))
-    _open_console().print(table)
+        rows.append(
+            {"model": record.model.name, "task": record.task.name, "metric": metric, "test": test,
+             "95 %": f"{low} to {high}", "valid": valid, "trivial": trivial,
+             "layer by seed": layers if score.main else ""}
+        )  # fmt: skip
+    print_table(rows, right=("test", "valid", "trivial"))
     if record.few_shot:
         name, score = next(iter(record.main_scores.items()))
         print_table([_describe_point(each, name, score.unit) for each in record.few_shot])
@@ -168,9 +239,7 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
     from marble_bench.board.table import format_score
 
     console = _open_console()
-    table = Table(header_style="bold", pad_edge=False, box=None)
-    for name in ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", ""):
-        table.add_column(_make_plain(name), justify="left" if name in ("task", "metric", "") else "right")
+    lines, names = [], ("task", "metric", found.a, found.b, "difference", "95 %", "p", "p (Holm)", "")
     for each in found.compared:
         apart = each.difference
         a, b, value, low, high = (
@@ -182,8 +251,8 @@ def print_comparison(found: Comparison, classes: bool, clips: bool) -> None:
             each.task, each.metric, a, b, value if value[0] in "-n" else f"+{value}", f"{low} to {high}", f"{apart.p:.4f}",
             corrected, verdict and f"{verdict} is better",
         )  # fmt: skip
-        table.add_row(*map(_make_plain, texts), style="bold" if each.main else "dim")
-    console.print(table)
+        lines.append(texts)
+    print_columns(names, lines, range(2, 8), ["bold" if each.main else "dim" for each in found.compared])
     for each in found.compared:
         if classes and each.parts:
             rows = sorted(each.parts, key=lambda part: part.difference)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
 WINDOWS = 2
 HALF_MAX = 65504.0  # the largest number of half precision, in which features are stored
+FRAMES_LOST, SHARE_LOST = 2, 0.02  # frames more or fewer than the rate says that a layer may have, and their share
 CPU_APART, GPU_APART = 1e-3, 1e-2  # of a layer's largest value: other batch sizes take other kernels on a GPU
 
 
@@ -132,7 +133,7 @@ def _find_shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, l
         return f"{named}, {declared}: its axes are in another order: transpose(0, 1) it before `pool`"
     if len(shape) != 3 or shape[0] != WINDOWS or shape[2] != layer.width:
         return f"{named}, {declared}"
-    if abs(shape[1] - expected) > 2 + 0.02 * expected:
+    if abs(shape[1] - expected) > FRAMES_LOST + SHARE_LOST * expected:
         return (
             f"layer '{layer.name}' has {shape[1]} frames in {length_s:.2f} s, declared {expected:.1f}: "
             "correct its frame rate, or raise min_s if frames are lost at the edges of a short window"

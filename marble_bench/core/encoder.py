@@ -89,8 +89,10 @@ class Encoder:
     masks: whether `encode(waveforms, pool, valid=None)` takes the number of valid samples of each window, `(windows,)`
         int64. What follows them is padding: no valid frame may depend on it, and only valid frames are handed to `pool`.
     version: raised whenever the same weights would give other features; part of every cache key and record.
-    code: the source digest of the file that a user's encoder was loaded from and of the user's modules that it imports; set
-        by the machinery, so that features are not taken for those of an earlier state of it.
+    code: the source digest of the file that a user's encoder was loaded from and of the user's modules that it imports; of
+        what an adapter made, the digest of the state that it holds. Set by the machinery, so that features are not taken
+        for those of an earlier state of it.
+    made_from: what an adapter made it of, as a record has it in `model.source`: `hear:PACKAGE==VERSION`, `live: CLASS`.
     stretch_s: what the model takes at once: a longer window is cut into stretches so long, one after another, and what
         remains is dropped. None where a window is encoded as a whole.
     training_data: names of what it was trained on, to mark a task whose corpus is among them.
@@ -115,6 +117,7 @@ class Encoder:
     convert: Callable[[Path, Path], None] | None = None
     version: int = 1
     code: str = ""
+    made_from: str = ""
 
     def __post_init__(self) -> None:
         problems = [

@@ -8,6 +8,7 @@ sets: `tasks/sets/*.py`. A file whose name begins with `_` is no plug-in.
 
 from __future__ import annotations
 
+import hashlib
 import re
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -135,7 +136,10 @@ def find_encoder(name: str, offline: bool = False) -> Encoder:
             choices = ", ".join(own) or "none"
             what = f"{path} has no Encoder '{attribute}'" if attribute else f"{path} does not say which Encoder"
             raise UsageError(f"{what} (Encoders in it: {choices}); write {path}:NAME")
-        return replace(own[attribute], code=digest_of_file(path.resolve()))
+        found_here, digest = own[attribute], digest_of_file(path.resolve())
+        if found_here.code:  # an adapter made it: what it holds counts besides
+            digest = hashlib.sha256(f"{digest} {found_here.code}".encode()).hexdigest()
+        return replace(found_here, code=digest)
     return find_registered_encoder(name)
 
 

@@ -35,7 +35,11 @@ class Scheme:
 
 
 SCHEMES = {
-    each.prefix: each for each in (Scheme("hf", "hub_models", "hf:ORG/NAME, hf:ORG/NAME@REVISION or hf:FOLDER"),)
+    each.prefix: each
+    for each in (
+        Scheme("hf", "hub_models", "hf:ORG/NAME, hf:ORG/NAME@REVISION or hf:FOLDER"),
+        Scheme("hear", "hear", "hear:PACKAGE or hear:PACKAGE:WEIGHTS"),
+    )
 }
 
 

@@ -12,7 +12,7 @@ import inspect
 import json
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Corpus
 from marble_bench.core.trees import ROOMS, find_room
 from marble_bench.core.user_files import digest_of_file, is_user_file
+from marble_bench.errors import UsageError
 from marble_bench.scoring.metric import Metric
 
 
@@ -74,6 +75,34 @@ def list_run_origins(named: Named, encoder: Encoder | None, protocol: Protocol) 
 @cache
 def _digest_shipped(kind: str, files: tuple[Path, ...]) -> str:
     return trees.digest_with_imports(files, find_room(kind))
+
+
+def add_code(encoder: Encoder) -> Encoder:
+    """An encoder that somebody made in Python, with the digest of the code of its functions, as one of a user's file has it.
+
+    One of the suite, or with a digest already, stays as it is. Raises UsageError for another one of a name of the suite's.
+    """
+    registered = plugins.find_encoders().get(encoder.name)
+    functions = [each for each in (encoder.load, encoder.convert) if each is not None]
+    ours = all(find_room("encoder").holds(file) for each in functions for file in list_files(each))
+    if registered is not None and registered != encoder:
+        raise UsageError(f"encoder '{encoder.name}' is one of the suite's: give yours another name")
+    if encoder.code or registered is not None or ours:
+        return encoder
+    return replace(
+        encoder, code=hashlib.sha256(json.dumps([_code_of(each) for each in functions]).encode()).hexdigest()
+    )
+
+
+def _code_of(function: Callable[..., Any]) -> list[str]:
+    """The digests of the files that define a function; of one that no file has, as in a notebook, its text."""
+    files = sorted(set(list_files(function)))
+    if files and all(file.is_file() for file in files):
+        return [digest_of_file(file) for file in files]
+    try:
+        return [inspect.getsource(inspect.unwrap(getattr(function, "func", function)))]
+    except (OSError, TypeError):  # typed where no text is kept
+        return [repr(describe_function(function))]
 
 
 def _find_encoder_origin(encoder: Encoder) -> Origin:

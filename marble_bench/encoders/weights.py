@@ -55,7 +55,7 @@ class Weights:
 
     path: the safetensors file, None for an encoder without weights.
     sha256: of that file, else of the encoder's declared facts.
-    source: the declared url, `file:NAME` for `--weights`, or `none`.
+    source: the declared url, `file:NAME` for `--weights`, what an adapter made the encoder of, or `none`.
     revision: the commit that was got, or as the source declares it; for a converted `--weights`, the sha256 of what was
         given.
     tensors_sha256: of the tensors in that file, the same for every file that holds them; empty where none are known.
@@ -111,7 +111,7 @@ def resolve(
     if (source := encoder.weights) is None:
         if override is not None:
             raise UsageError(f"encoder '{encoder.name}' has no weights to load; leave out --weights")
-        return Weights(None, digest_facts(encoder), "none", "")
+        return Weights(None, digest_facts(encoder), encoder.made_from or "none", "")
     if (given := override or _folder_of(encoder)) is not None:
         return _given(encoder, cache, given.expanduser(), callbacks)
     path = _place(encoder, cache, _key(source))

@@ -16,7 +16,8 @@ import hashlib
 import json
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from pathlib import Path
@@ -25,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import audio
 from marble_bench.core import contract
 from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
-from marble_bench.errors import BenchError, DataError, UsageError
+from marble_bench.errors import BenchError, DataError, UsageError, format_error
 from marble_bench.features.precision import force_exact
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
 
     run = check_callable(encoder.name, encode, encoder.masks)
     found = []
-    with force_exact(device), torch.inference_mode():
+    with name_mps_faults(encoder, device), force_exact(device), torch.inference_mode():
         for wave in make_signals(rate, round(length_s * rate)):  # one by one: two may not fit a memory that one fits
             batch = torch.from_numpy(audio.normalize(wave, encoder.normalize))[None].to(device)
             try:
@@ -106,6 +107,20 @@ def compute(encoder: Encoder, encode: Encode, device: str) -> Fingerprint:
         for layer, *both in zip(encoder.layers, *found, strict=True)
     }
     return Fingerprint(named, datetime.now(timezone.utc).isoformat(), torch.device(device).type, half)
+
+
+@contextmanager
+def name_mps_faults(encoder: Encoder, device: str) -> Iterator[None]:
+    """Raise UsageError for what an encoder cannot do on MPS, where some operations and double precision are missing."""
+    try:
+        yield
+    except BenchError:
+        raise
+    except (NotImplementedError, RuntimeError, TypeError) as error:
+        if device != "mps":
+            raise
+        said = format_error(error).partition("\n")[0].rstrip(".")
+        raise UsageError(f"{encoder.name} does not run on MPS ({said}); give --device cpu") from error
 
 
 def get_tolerance(one: Fingerprint, other: Fingerprint) -> float:
@@ -186,8 +201,9 @@ def _digest(facts: Mapping[str, Any], layers: Mapping[str, NDArray[np.float32]])
 class Guard:
     """Sees that an encoder gives what its stores hold; one for all stores of a run, so that nothing is loaded for each.
 
-    load: makes the encoder ready. fresh_before: stores made before that, in seconds since 1970, are set aside when they are
-    opened; None for none. say: is told where they are then.
+    load: makes the encoder ready; on_cpu: the same on the CPU, with which an encoder on MPS is compared. fresh_before:
+    stores made before that, in seconds since 1970, are set aside when they are opened; None for none. say: is told where
+    they are then.
     """
 
     encoder: Encoder
@@ -195,6 +211,7 @@ class Guard:
     device: str
     fresh_before: float | None = None
     say: Callable[[str], None] | None = None
+    on_cpu: Callable[[], Encode] | None = None
     now: Fingerprint | None = field(default=None, init=False)
 
     @property
@@ -218,6 +235,7 @@ class Guard:
         """
         if self.now is not None and (found := compare(now, self.now)):
             raise UsageError(describe_unsteady(self.encoder.name, *found))
+        self._check_mps(now)
         self.now = now
         for store in stores:
             then = read(store.folder)
@@ -233,12 +251,24 @@ class Guard:
             self.check_loaded(compared, self.now or self._load())
 
     def _load(self) -> Fingerprint:
-        encode = check_callable(self.encoder.name, self.load(), self.encoder.masks)
+        with name_mps_faults(self.encoder, self.device):
+            encode = check_callable(self.encoder.name, self.load(), self.encoder.masks)
         if self.is_users:  # its mistakes in plain words, before anything is compared
             with force_exact(self.device):
                 contract.require(self.encoder, encode, self.device)
         self.now = compute(self.encoder, encode, self.device)
         return self.now
+
+    def _check_mps(self, now: Fingerprint) -> None:
+        """Compare an encoder on MPS with itself on the CPU, once. Raises UsageError naming the layer and the error."""
+        if now.device != "mps" or self.on_cpu is None:
+            return
+        if found := compare(now, compute(self.encoder, self.on_cpu(), "cpu")):
+            raise UsageError(
+                f"{self.encoder.name} gives other features on MPS than on the CPU: layer '{found[0]}' differs by "
+                f"{_format_error(found[1])}, allowed is {OTHER_DEVICE:g}; give --device cpu"
+            )
+        self.on_cpu = None
 
     def set_aside(self, root: Path, name: str) -> None:
         """Set a store's folder aside, if features are to be fresh and it is older than that."""

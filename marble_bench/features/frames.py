@@ -147,6 +147,7 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
+    batch_size: int | None = None,
     remote_url: str = "",
     guard: Guard | None = None,
 ) -> tuple[Frames, Cost]:
@@ -155,7 +156,7 @@ def extract(
     layers: indices of the encoder's layers. facts: what else decides the features (how the task reads a sound): fields of
     `FeatureKey`. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
-    and what changes on the way. dtype, batch_s, workers, engine: see `jobs.Settings`. remote_url: see `Store`.
+    and what changes on the way. dtype, batch_s, workers, engine, batch_size: see `jobs.Settings`. remote_url: see `Store`.
     guard: as for `extract.extract`.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
@@ -169,7 +170,7 @@ def extract(
         key = make_key(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
         guard.set_aside(root, name_folder(key))
         stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], remote_url))
-    settings = Settings(device, dtype, batch_s, workers, engine)
+    settings = Settings(device, dtype, batch_s, workers, engine, batch_size)
     work = Extraction(stores, encoder, load, guard, cache, settings, progress, say)
     spans = [sound.span for sound in sounds]
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}

@@ -66,7 +66,7 @@ class Settings:
     """How machines are used.
 
     workers: threads that read audio, or with Ray the encoders that run side by side; None for one a core or GPU. batch_s:
-    seconds of audio in a batch. engine: `local` or `ray`.
+    seconds of audio in a batch; batch_size: windows in a batch, which goes before `batch_s`. engine: `local` or `ray`.
     """
 
     device: str = "cpu"
@@ -74,6 +74,7 @@ class Settings:
     batch_s: float | None = None
     workers: int | None = None
     engine: str = "local"
+    batch_size: int | None = None
 
 
 @dataclass

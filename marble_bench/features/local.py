@@ -30,7 +30,8 @@ def open_local(
     loaded: Callable[[Fingerprint], None] | None,
 ) -> Iterator[tuple[Iterable[tuple[int, Job, Groups]], Runner]]:
     """This machine: what reads, and what encodes."""
-    encode = load()
+    with fingerprint.name_mps_faults(encoder, settings.device):
+        encode = load()
     if loaded:
         loaded(fingerprint.compute(encoder, encode, settings.device))
     runner = Runner(encoder, encode, kind, settings, cost, say)

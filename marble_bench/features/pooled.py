@@ -184,6 +184,7 @@ def extract(
     batch_s: float | None = None,
     workers: int | None = None,
     engine: str = "local",
+    batch_size: int | None = None,
     remote_url: str = "",
     say: Callable[[str], None] | None = None,
     change: str = "",
@@ -192,8 +193,8 @@ def extract(
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
-    dtype, batch_s, workers, engine: see `jobs.Settings`. remote_url: see `Store`. change: what is done to every item, see
-    `Item`. guard: compares the encoder with what it gave when the store was made; a run has one for all its stores.
+    dtype, batch_s, workers, engine, batch_size: see `jobs.Settings`. remote_url: see `Store`. change: what is done to every
+    item, see `Item`. guard: compares the encoder with what it gave when the store was made, one for all stores of a run.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
     file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
     take, BenchError if the disk has no room for what is still to be stored.
@@ -202,7 +203,7 @@ def extract(
     load = partial(encoder.load, weights.path, device)
     guard = guard or Guard(encoder, load, device)
     store = open_store(encoder, weights, window, cache, dtype, remote_url, change, guard)
-    settings = Settings(device, dtype, batch_s, workers, engine)
+    settings = Settings(device, dtype, batch_s, workers, engine, batch_size)
     work = Extraction([store], encoder, load, guard, cache, settings, progress, say)
     items = [replace(item, change=change) for item in items]
     spans = [make_span(item, encoder, window) for item in items]

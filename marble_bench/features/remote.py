@@ -8,6 +8,7 @@ copied before its shard, and a shard is compared with the manifest on either way
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from marble_bench.errors import BenchError, DataError, UsageError
-from marble_bench.features.manifest import match_entry, read_sealed
+from marble_bench.features.manifest import Span, find_shard, list_entry_paths, match_entry, read_entry, read_sealed
 from marble_bench.files.atomic import open_atomic_path
 
 KINDS = (".arrow", ".json", "fingerprint.safetensors")  # the files of a store, by how their names end
@@ -57,6 +58,21 @@ class RemoteStore:
             self._compare(folder / name, folder / name, "nothing was sent")
             self.put(folder / name)
         return len(there - here), len(here - there)
+
+    def spans(self, store: str) -> set[Span]:
+        """What a store has here, by the entries of its manifest whose shards are here too; no shard is read."""
+        with tempfile.TemporaryDirectory() as scratch, self._name_url_in_errors():
+            folder = Path(scratch) / store
+            folder.mkdir()
+            files, root = self._open_files(store)
+            files.invalidate_cache()
+            known = files.ls(root, detail=False) if files.exists(root) else []
+            there = {name.rpartition("/")[2] for name in known}
+            for name in there:
+                if name.endswith(".json"):
+                    files.get_file(f"{root}/{name}", str(folder / name))
+            entries = [(find_shard(path), read_entry(path)) for path in list_entry_paths(folder)]
+            return {span for shard, entry in entries if shard.name in there for span in entry.spans}
 
     def _compare(self, place: Path, content: Path, step: str) -> None:
         """Raise DataError if a shard is not what the manifest says, or a file of the manifest not what was written.

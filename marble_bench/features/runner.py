@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.contract import HALF_MAX
 from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
-from marble_bench.errors import BenchError
+from marble_bench.errors import BenchError, counted
 from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.jobs import Cost, Halves, Kind, Settings
 from marble_bench.features.precision import force_exact
@@ -65,11 +65,13 @@ class Runner:
         self.encoder, self.encode, self.kind = encoder, check_callable(encoder.name, encode, encoder.masks), kind
         self.settings, self.cost, self.say = settings, cost, say
         self.cuda = settings.device.startswith("cuda")
-        self.batch_s = settings.batch_s or BATCH_S
-        self.fitted = settings.batch_s is not None or not self.cuda
+        self.batch_s, self.batch_size = settings.batch_s or BATCH_S, settings.batch_size
+        self.fitted = settings.batch_s is not None or self.batch_size is not None or not self.cuda
 
     def step(self, length: int) -> int:
         """How many windows of so many samples go together."""
+        if self.batch_size is not None:
+            return self.batch_size
         return max(1, int((self.batch_s * self.encoder.sample_rate_hz + 0.5) // length))
 
     def encode_batches(self, batches: Iterable[Batch | ShardEnd]) -> Iterator[EncodedBatch | ShardEnd]:
@@ -198,10 +200,14 @@ class Runner:
                 f"{self.encoder.name}: one window of {seconds:.1f} s does not fit the memory of {self.settings.device}: "
                 "use a larger device, --device cpu, or a task with shorter windows"
             ) from error
-        self.batch_s, self.fitted = windows // 2 * seconds, True
+        half = windows // 2
+        self.batch_s, self.fitted = half * seconds, True
         if self.cuda:
             torch.cuda.empty_cache()
-        self.say(f"{self.settings.device} ran out of memory: batches of {self.batch_s:.0f} s of audio from here on")
+        if self.batch_size is not None:
+            self.batch_size = half
+        size = f"{self.batch_s:.0f} s of audio" if self.batch_size is None else counted(half, "window")
+        self.say(f"{self.settings.device} ran out of memory: batches of {size} from here on")
 
     def _measure_used_before(self) -> int:
         """Bytes that are taken on the GPU before the first batch; from here on the peak is the batch's own."""

@@ -144,7 +144,7 @@ def _build_environment(config: RunConfig) -> Environment:
         python=platform.python_version(),
         torch=version("torch"),
         transformers=version("transformers"),
-        device=config.probes.device,
+        device=config.features.device.partition(":")[0],
         dtype=config.features.dtype,
         platform=platform.platform(),
     )

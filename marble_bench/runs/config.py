@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
+from marble_bench.core.selection import select_names
 from marble_bench.core.task import Task
 from marble_bench.data import corpus
 from marble_bench.errors import UsageError
@@ -43,12 +45,22 @@ class DataConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FeatureConfig:
+class MakingConfig:
+    """How the features of a run are made: see `features.jobs.Settings`."""
+
+    device: str = "cpu"
+    dtype: str = "float32"
+    engine: str = "local"
+    workers: int | None = None
+    batch_size: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeatureConfig(MakingConfig):
     """Where the features of a run are from. encoder: None where features are `brought`, from that file or folder.
 
-    cache: where they are stored; remote_url: a URL where they are stored too. device, dtype, engine, workers: see
-    `features.pipeline.Settings`. offline: fetch no weights. fresh_before: features stored before that, in seconds since
-    1970, are set aside; None for none.
+    cache: where they are stored; remote_url: a URL where they are stored too. offline: fetch no weights. fresh_before:
+    features stored before that, in seconds since 1970, are set aside; None for none.
     """
 
     model: str
@@ -56,10 +68,6 @@ class FeatureConfig:
     cache: Path
     brought: Path | None = None
     weights: Path | None = None
-    device: str = "cpu"
-    dtype: str = "float32"
-    engine: str = "local"
-    workers: int | None = None
     remote_url: str = ""
     offline: bool = False
     fresh_before: float | None = None
@@ -108,6 +116,8 @@ class RunConfig:
         if unknown := set(options) - set().union(*names.values()):
             raise TypeError(f"no part of a run's configuration has {', '.join(sorted(unknown))}")
         own = {part: {key: value for key, value in options.items() if key in names[part]} for part in parts}
+        if "device" in own["probes"]:
+            own["probes"]["device"] = probe_device(own["probes"]["device"])
         return cls(**{part: kind(**own[part]) for part, kind in parts.items()})
 
     @property
@@ -119,6 +129,11 @@ class RunConfig:
     def title(self) -> str:
         """What is run, for people: model and task."""
         return f"{self.features.model} {self.data.named.name}"
+
+
+def probe_device(device: str) -> str:
+    """Where probes are trained when encoders run on a device: on the CPU beside MPS, which has no double precision."""
+    return "cpu" if device == "mps" else device
 
 
 @dataclass(frozen=True)
@@ -144,12 +159,17 @@ class Callbacks(Interface):
 
 
 def list_pairs(
-    models: list[str], tasks: list[str], features: Path | None, weights: Path | None, offline: bool = False
+    models: Sequence[str | Encoder],
+    tasks: Sequence[str],
+    features: Path | None,
+    weights: Path | None,
+    offline: bool = False,
 ) -> list[tuple[str, Encoder | None, Named]]:
     """Every model with every task, all names looked up before any work begins; `all` means every task.
 
-    offline: fetch nothing to find a model.
-    Brought features have no encoder: their model's name is the one given, or the folder's or file's.
+    models, tasks: words as `select_names` takes them: several names with commas between them, and globs; an encoder stands
+    for itself. offline: fetch nothing to find a model. Brought features have no encoder: their model's name is the one
+    given, or the folder's or file's.
     """
     if not tasks and not models and not features:
         raise UsageError("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)")
@@ -157,6 +177,8 @@ def list_pairs(
         raise UsageError("say what to run: --task NAME (bench list tasks)")
     if not models and not features:
         raise UsageError("say what to score: --model NAME (bench list models) or --features DIR")
+    tasks = select_names(tasks, plugins.list_task_names(), "task")
+    models = _select_models(models)
     if len(models) > 1 and (features or weights):
         raise UsageError(f"--{'features' if features else 'weights'} are of one model: give --model once")
     if features and weights:
@@ -167,13 +189,23 @@ def list_pairs(
     if features:
         encoders.append((_make_safe(models[0] if models else features.stem), None))
     else:
-        known = [plugins.find_encoder(name, offline) for name in dict.fromkeys(models)]
+        known = [each if isinstance(each, Encoder) else plugins.find_encoder(each, offline) for each in models]
         encoders += [(encoder.name, encoder) for encoder in known]
     return [(name, encoder, each) for name, encoder in encoders for each in found]
 
 
-def _make_safe(name: str) -> str:
+def _select_models(models: Sequence[str | Encoder]) -> list[str | Encoder]:
+    """The names that words stand for, see `select_names`, and the encoders among them, each once."""
+    known, found = list(plugins.find_encoders()), list[str | Encoder]()
+    for model in models:
+        found += [model] if isinstance(model, Encoder) else select_names([model], known, "model")
+    return [each for place, each in enumerate(found) if each not in found[:place]]
+
+
+def _make_safe(name: str | Encoder) -> str:
     """A model's name as a record can carry it."""
+    if isinstance(name, Encoder):
+        raise UsageError(f"--features brings the features of a model: give its name, not the encoder '{name.name}'")
     if not is_name(name):
         raise UsageError(f"--model {name!r} cannot name a model in a record: give {RULE}")
     if name in plugins.find_encoders():

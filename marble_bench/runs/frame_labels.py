@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from marble_bench.probes.framewise import Frameset, Recipe
+    from marble_bench.probes.framewise import FrameFeatures, Frameset, Recipe
     from marble_bench.probes.grid import TrainedProbe
     from marble_bench.scoring.metric import Measure, Metric
 
@@ -56,7 +56,7 @@ class Scale:
         return outputs * deviation + mean if part.name in self.by_part else outputs
 
 
-def make_frameset(target: Frames, frames: StoredFrames, annotated: Sequence[Any], scale: Scale) -> Frameset:
+def make_frameset(target: Frames, frames: FrameFeatures, annotated: Sequence[Any], scale: Scale) -> Frameset:
     """Some clips as the trainer reads them. annotated: their targets. What labels a clip has is encoded once."""
     from marble_bench.probes.framewise import Frameset
 

@@ -31,11 +31,11 @@ def run_key(inputs: Inputs, config: RunConfig, variant: str = "") -> RunKey:
 def list_probe_cache_facts(inputs: Inputs, config: RunConfig, rules: dict[str, Any] | None = None) -> dict[str, Any]:
     """The facts that identify kept probes. rules: how they are trained, where that is not in the run's key.
 
-    Beside the run's key these are the device, the code of the suite, and when the features were made: features that were
-    set aside have the key of those that came after them.
+    Beside the run's key these are the kind of device, the code of the suite, and when the features were made: features
+    that were set aside have the key of those that came after them.
     """
     return run_key(inputs, config).list_probe_facts(
-        device=config.probes.device,
+        device=config.probes.device.partition(":")[0],
         code=digest_machinery(),
         made=[fingerprint.read_date(store.folder) for store in inputs.source.stores],
         rules=rules or {},

@@ -137,8 +137,8 @@ def to_encode(
     found = examples.find(config.data.named, root, config.data.limit, config.data.allow_missing)
     downloads = make_line_callbacks(callbacks.say)
     loaded = weights.resolve(ours.encoder, ours.cache, override=ours.weights, offline=ours.offline, callbacks=downloads)
-    load = partial(ours.encoder.load, loaded.path, ours.device)
-    guard = Guard(ours.encoder, load, ours.device, ours.fresh_before, callbacks.say)
+    load, on_cpu = (partial(ours.encoder.load, loaded.path, device) for device in (ours.device, "cpu"))
+    guard = Guard(ours.encoder, load, ours.device, ours.fresh_before, callbacks.say, on_cpu)
     known_by = (digests or partial(pooled.compute_digests, allow_unread=True))(found.examples.paths)
     rows = [replace(row, digest=digest) for row, digest in zip(found.examples, known_by, strict=True)]
     return EncodingInputs(Examples(rows), Coverage(found.mini, found.missing, [], found.unlisted), loaded, guard)
@@ -150,7 +150,7 @@ def ensure_pooled(config: RunConfig, callbacks: Callbacks, check: Check | None =
     if check:
         check(ready.examples)
     items = _make_items(config, ready.examples)
-    store, spans, cost = _extract_pooled(config, callbacks, ready, items, remote_url=config.features.remote_url)
+    store, spans, cost = _extract_pooled(config, callbacks, ready, items)
     usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks)
     used = ready.examples.only(usable)
     spans = [spans[place] for place in usable]
@@ -167,9 +167,9 @@ def _make_items(config: RunConfig, found: Examples) -> list[Item]:
 
 
 def _extract_pooled(
-    config: RunConfig, callbacks: Callbacks, ready: EncodingInputs, items: Sequence[Item], **more: Any
+    config: RunConfig, callbacks: Callbacks, ready: EncodingInputs, items: Sequence[Item], change: str = ""
 ) -> tuple[Store, list[Span], Cost]:
-    """See that the pooled features of some items are stored. more: `change` or `remote_url` of `pooled.extract`."""
+    """See that the pooled features of some items are stored. change: see `pooled.extract`."""
     from marble_bench.features import pooled as extract
 
     ours = config.features
@@ -185,9 +185,11 @@ def _extract_pooled(
         dtype=ours.dtype,
         workers=ours.workers,
         engine=ours.engine,
+        batch_size=ours.batch_size,
+        remote_url=ours.remote_url,
         say=callbacks.say,
         guard=ready.guard,
-        **more,
+        change=change,
     )
 
 
@@ -268,8 +270,8 @@ def extract_all_frames(
     damaged |= unheard
     _check_known(config.data, ready.examples, damaged)
     window = config.task.window
-    facts, too = {"clip_normalize": window.normalize}, config.features.remote_url
-    found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s, too)
+    facts = {"clip_normalize": window.normalize}
+    found, cost = extract_frames(config, callbacks, ready, sounds, layers, facts, window.length_s)
     usable, coverage = leave_out(config.data, ready, damaged | cost.damaged, callbacks)
     used = ready.examples.only(usable)
     of_test = [found.lengths_s[place] for place in used.places("test")]
@@ -293,9 +295,8 @@ def extract_frames(
     layers: Sequence[int],
     facts: dict[str, Any],
     piece_s: float | None,
-    remote_url: str = "",
 ) -> tuple[Frames, Cost]:
-    """See that the frames of some sounds are stored. facts, piece_s, remote_url: see `frames.extract`."""
+    """See that the frames of some sounds are stored. facts, piece_s: see `frames.extract`."""
     from marble_bench.features import frames
 
     ours = config.features
@@ -314,7 +315,8 @@ def extract_frames(
         dtype=ours.dtype,
         workers=ours.workers,
         engine=ours.engine,
-        remote_url=remote_url,
+        batch_size=ours.batch_size,
+        remote_url=ours.remote_url,
         guard=ready.guard,
     )
 

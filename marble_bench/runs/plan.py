@@ -15,14 +15,16 @@ from marble_bench import audio
 from marble_bench.core.encoder import Encoder
 from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Examples
-from marble_bench.errors import DataError, UsageError, counted
+from marble_bench.errors import DataError, UsageError, counted, format_duration, format_speed
+from marble_bench.features.store import Span
 from marble_bench.files.names import name_folder
 from marble_bench.records import results
 from marble_bench.records.record import Record
-from marble_bench.runs import build_record, inputs, run
+from marble_bench.runs import build_record, inputs, probe_time, run
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.frame_layers import choose_frame_layers
 from marble_bench.runs.kinds import stems
+from marble_bench.runs.probe_time import ProbeTime
 from marble_bench.scoring.targets import Classes, Scalars, Stems, Tags
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
@@ -126,12 +128,14 @@ def plan(
     measured: dict[tuple[str, float], Throughput],
     stored: bool = True,
     say: Callable[[str], None] = _say_nothing,
+    probe_times: dict[tuple[Any, ...], ProbeTime | None] | None = None,
 ) -> dict[str, Any]:
     """What the features of a run take that are not stored yet: hours of audio, gigabytes, hours of time, memory.
 
     Nothing is fetched or written but a miniature. Of the audio only headers are read; where features of the same key are
     stored, every file's bytes too, as features are known by their digest. measured: paces of this machine by encoder and
-    window, which is added to. stored: False counts everything, and reads no file for its digest. say: is told before that.
+    window, which is added to; probe_times: likewise, of the first blocks of probes. stored: False counts everything, and
+    reads no file for its digest. say: is told before that.
     """
     encoder, window = config.features.encoder, config.task.window
     assert encoder is not None
@@ -139,6 +143,7 @@ def plan(
     typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
     throughput = _estimate_throughput(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
     throughput = throughput if throughput.reading else _include_reading(throughput, config, work.examples)
+    probes = _probe_time(config, encoder, work, {} if probe_times is None else probe_times)
     return {
         "model": config.features.model,
         "task": config.data.named.name,
@@ -151,10 +156,10 @@ def plan(
         "passes": int(work.left_s > 0),
         "rate": round(throughput.rate, 1),
         "rate_from": throughput.source,
-        "hours": round(work.left_s / 3600 / throughput.rate, 3),
+        "hours": round(work.left_s / 3600 / throughput.rate, 6),
         "memory_mb": throughput.memory_mb,
         "probes": run.plan(config)["probes"],
-        "probe_hours": _estimate_probe_hours(config),
+        **_probe_facts(probes),
         "device": config.features.device,
         "dtype": config.features.dtype,
     }
@@ -166,6 +171,7 @@ class _Work:
     stored, stored_s the rest, None where that is not known. needed: bytes on disk. unreadable: clips that cannot be used."""
 
     examples: Examples
+    mini: bool
     unreadable: int
     lengths_s: list[float]
     audio_s: float
@@ -194,12 +200,13 @@ def _count_work(config: RunConfig, encoder: Encoder, stored: bool, say: Callable
         if unreadable:
             raise DataError(f"{unreadable} songs of {root} cannot be read; see bench data check {task.corpus.name}")
         audio_s = stems.count_encoded_s(config, found.clips, lengths, there.mini)
-        return _Work(found, 0, lengths, audio_s, audio_s, None, _count_bytes(config, encoder, [], audio_s))
+        return _Work(found, there.mini, 0, lengths, audio_s, audio_s, None, _count_bytes(config, encoder, [], audio_s))
     there_is = _find_stored(config, encoder, found, say) if stored else [False] * len(found)
     left = [length for length, is_there in zip(lengths, there_is, strict=True) if not is_there]
     audio_s, left_s = sum(lengths), sum(left)
     stored_s = audio_s - left_s if stored else None
-    return _Work(found, unreadable, lengths, audio_s, left_s, stored_s, _count_bytes(config, encoder, left, left_s))
+    needed = _count_bytes(config, encoder, left, left_s)
+    return _Work(found, there.mini, unreadable, lengths, audio_s, left_s, stored_s, needed)
 
 
 def _find_stored(
@@ -225,7 +232,8 @@ def _find_stored(
         keys = [
             frames.make_key(encoder, digest, each, facts, window.length_s, config.features.dtype) for each in layers
         ]
-    rows = [store.index(config.features.cache / "features" / store.name_folder(key.facts())) for key in keys]
+    folders = [config.features.cache / "features" / store.name_folder(key.facts()) for key in keys]
+    rows = [{*store.index(folder), *_remote_spans(config, folder.name)} for folder in folders]
     if not all(rows):
         return nothing
     paths = found.paths
@@ -243,15 +251,35 @@ def _find_stored(
     return [all(span in each for each in rows) for span in spans]
 
 
-def _estimate_probe_hours(config: RunConfig) -> float | None:
-    """What the probes took in records of this model, task, protocol and kind of device; None if there are none."""
-    asked = (config.data.named.name, config.probes.protocol.name, config.features.device, config.data.mini)
-    took = [
-        record.cost.probe_s
-        for record in _iterate_records(config)
-        if (record.task.name, record.protocol.name, record.environment.device, record.data.mini) == asked
+def _remote_spans(config: RunConfig, store: str) -> set[Span]:
+    """The spans of a store at `--store`, by its manifest there; nothing is fetched for good."""
+    if not config.features.remote_url:
+        return set()
+    from marble_bench.features.remote import RemoteStore
+
+    return RemoteStore(config.features.remote_url).spans(store)
+
+
+def _probe_time(
+    config: RunConfig, encoder: Encoder, work: _Work, measured: dict[tuple[Any, ...], ProbeTime | None]
+) -> ProbeTime | None:
+    """How long the probes will train: by records of the same, else by a first block; None where neither tells.
+
+    measured: first blocks by all that decides their time, which is added to.
+    """
+    asked = (config.data.named.name, config.probes.protocol.name, _kind_of_device(config), config.data.mini)
+    same = [
+        made
+        for made in _iterate_records(config)
+        if (made.task.name, made.protocol.name, made.environment.device, made.data.mini) == asked
     ]
-    return round(statistics.median(took) / 3600, 4) if took else None
+    if same:
+        return probe_time.of_records(same)
+    shape = tuple((layer.width, layer.frame_rate_hz) for layer in encoder.layers)
+    key = shape, encoder.summable, config.probes, config.data.named.name, config.data.limit
+    if key not in measured:
+        measured[key] = probe_time.measure(config, work.examples, work.lengths_s, work.mini)
+    return measured[key]
 
 
 def identify_pass(config: RunConfig) -> tuple[Any, ...]:
@@ -299,6 +327,17 @@ def _estimate_throughput(
     return measured[key]
 
 
+def _probe_facts(taken: ProbeTime | None) -> dict[str, Any]:
+    if taken is None:
+        return dict.fromkeys(("probe_hours", "probe_bound", "probe_hours_from"))
+    return {"probe_hours": taken.hours, "probe_bound": taken.bound, "probe_hours_from": taken.source}
+
+
+def _kind_of_device(config: RunConfig) -> str:
+    """The device as records have it: `cuda` for any GPU of CUDA."""
+    return config.features.device.partition(":")[0]
+
+
 def _iterate_records(config: RunConfig) -> Iterator[Record]:
     """What the results folder has of this model; what is no record is left out."""
     for path in sorted((config.output.results / name_folder(config.features.model)).glob("*/*/*.json")):
@@ -314,7 +353,7 @@ def _find_recorded_throughput(config: RunConfig) -> Throughput | None:
     for record in _iterate_records(config):
         factor, environment = record.cost.real_time_factor, record.environment
         memory = record.cost.peak_memory_mb
-        if factor and (environment.device, environment.dtype) == (config.features.device, config.features.dtype):
+        if factor and (environment.device, environment.dtype) == (_kind_of_device(config), config.features.dtype):
             found.append((factor, memory))
     if not found:
         return None
@@ -356,13 +395,13 @@ def _include_reading(throughput: Throughput, config: RunConfig, found: Examples)
         files += 1
     if not seconds:
         return replace(throughput, source=f"{throughput.source}; reading is not counted, as no file could be read")
-    cores = os.cpu_count() or 1
+    cores = config.features.workers or os.cpu_count() or 1
     reading = seconds / taken * cores
     together = (
         min(throughput.rate, reading) if config.features.device != "cpu" else 1 / (1 / throughput.rate + 1 / reading)
     )
-    read = f"{counted(files, 'file')} read ({reading:,.0f} s/s in {counted(cores, 'thread')})"
-    source = f"{throughput.source} ({throughput.rate:,.0f} s/s) and {read}"
+    read = f"{counted(files, 'file')} read ({format_speed(reading)} in {counted(cores, 'thread')})"
+    source = f"{throughput.source} ({format_speed(throughput.rate)}) and {read}"
     return replace(throughput, rate=together, source=source)
 
 
@@ -386,7 +425,7 @@ def _measure_throughput(config: RunConfig, encoder: Encoder, window_s: float) ->
     found = weights.resolve(encoder, config.features.cache, override=config.features.weights, offline=True)
     encode = encoder.load(found.path, config.features.device)
     samples = round(max(window_s, encoder.min_s) * encoder.sample_rate_hz)
-    many = max(1, int(ALIKE_S * encoder.sample_rate_hz // samples))
+    many = config.features.batch_size or max(1, int(ALIKE_S * encoder.sample_rate_hz // samples))
     noise = 0.1 * np.random.default_rng(0).standard_normal((many, samples)).astype(np.float32)
     waves = torch.from_numpy(noise).to(config.features.device)
 
@@ -404,9 +443,5 @@ def _measure_throughput(config: RunConfig, encoder: Encoder, window_s: float) ->
         taken += once(waves[:step])
         seconds += min(step, many) * samples / encoder.sample_rate_hz
         step = min(2 * step, many)
-    return Throughput(
-        seconds / taken,
-        f"noise through the encoder for {taken:.1f} s",
-        build_record.measure_peak_memory_mb(),
-        reading=False,
-    )
+    source = f"noise through the encoder for {format_duration(taken)}"
+    return Throughput(seconds / taken, source, build_record.measure_peak_memory_mb(), reading=False)

@@ -106,13 +106,14 @@ def make_config(
     given: PlugIns = PlugIns(),
     data_dir: Path | None = None,
     weights: Path | None = None,
-    offline: bool = False,
+    **more: Any,
 ) -> RunConfig:
-    """The configuration that would make a record.
+    """The configuration that would make a record. more: fields of `FeatureConfig`.
 
     Raises UsageError where a plug-in is not found, and DataError for perturbations that are not known here.
     """
-    encoder, named, rules = given.find_encoder(record, offline), given.find_task(record), given.find_protocol(record)
+    encoder = given.find_encoder(record, more.get("offline", False))
+    named, rules = given.find_task(record), given.find_protocol(record)
     apart = comparable.find_departures(record, rules.seeds)
     _check_perturbations(apart.perturbed)
     _check_perturbed_scores(record)
@@ -132,10 +133,10 @@ def make_config(
         allow_missing=bool(record.data.missing or apart.missing),
         device=device,
         dtype=apart.dtype,
-        offline=offline,
         few_shot=apart.few_shot,
         control=apart.control,
         perturb=apart.perturbed,
+        **more,
     )
 
 

@@ -72,14 +72,26 @@ def check(config: RunConfig) -> None:
         raise UsageError(f"protocol '{config.probes.protocol.name}': {problem}, or fewer --seeds")
     check_fresh(config.features)
     if config.features.encoder is None:
-        if config.features.dtype != "float32" or config.features.engine != "local":
-            raise UsageError("--dtype and --engine say how features are made, and --features brings them: leave it out")
+        _check_brought(config.features)
         if config.data.perturb:
             raise UsageError("--perturb changes audio, and --features brings none: give --model")
     if config.output.keep_audio is not None and not isinstance(config.task.target, Stems):
         raise UsageError(
             f"--keep-audio keeps separated stems, and task '{config.data.named.name}' separates nothing: leave it out"
         )
+
+
+def _check_brought(features: FeatureConfig) -> None:
+    """Raise UsageError for an option that says how features are made, where they are brought."""
+    making = {
+        "--dtype": features.dtype != "float32",
+        "--engine": features.engine != "local",
+        "--workers": features.workers is not None,
+        "--batch-size": features.batch_size is not None,
+        "--store": bool(features.remote_url),
+    }
+    if given := [option for option, is_given in making.items() if is_given]:
+        raise UsageError(f"{given[0]} says how features are made, and --features brings them: leave it out")
 
 
 def check_seeds(config: RunConfig) -> None:
@@ -202,5 +214,5 @@ def plan(config: RunConfig) -> dict[str, Any]:
         "missing": len(found.missing) + found.unlisted,
         **find_kind(config.task.target).plan(config, found),
         **({"perturb": list(config.data.perturb)} if config.data.perturb else {}),
-        "device": config.probes.device,
+        "device": config.features.device,
     }

@@ -1,0 +1,62 @@
+"""The board that somebody asks for: every name looked up first, and a hint where the records are on another board."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+
+from marble_bench.board.board import Board, BoardFilter, build_board
+from marble_bench.board.rows import read_published_cells, suggest_other_boards, tell_apart
+from marble_bench.core import plugins
+from marble_bench.core.selection import select_names
+from marble_bench.errors import UsageError, suggest_name
+from marble_bench.records.record import Record
+from marble_bench.records.record_file import Stored
+
+
+def build_asked_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path) -> tuple[Board, str]:
+    """The board of some records, and the option that shows the records if the board shows none of them; see `_hint`.
+
+    cache: the cache root. Raises UsageError for a protocol, task or model that is not known.
+    """
+    apart = tell_apart(stored)
+    asked = _resolve_names(asked, [each.record for each in apart])
+    return build_board(apart, asked, cache / "statistics"), _hint(apart, asked)
+
+
+def _hint(stored: Sequence[Stored], asked: BoardFilter) -> str:
+    """The option that shows the records of the tasks and models asked for; empty if some are shown, or there are none."""
+    of = [each for each in stored if not asked.tasks or each.record.task.name in asked.tasks]
+    of = [each for each in of if not asked.models or each.record.model.name in asked.models]
+    return suggest_other_boards(of, asked.protocol, asked.mini)
+
+
+def _resolve_names(asked: BoardFilter, records: Sequence[Record]) -> BoardFilter:
+    """What is asked for, several names in one word and globs resolved.
+
+    Raises UsageError for a protocol, task or model that neither a record, a paper nor the suite has: a slip.
+    """
+    cells = read_published_cells()
+    protocols = {record.protocol.name for record in records}
+    if asked.protocol not in protocols:
+        _refuse_several("protocol", asked.protocol, protocols)
+        plugins.find_registered_protocol(asked.protocol)
+    tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.list_task_names()}
+    models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.find_encoders()}
+    chosen = {
+        what: select_names(words, sorted(choices), what)
+        for what, words, choices in (("task", asked.tasks, tasks), ("model", asked.models, models))
+    }
+    for what, choices in (("task", tasks), ("model", models)):
+        for name in chosen[what]:
+            if name not in choices:
+                _refuse_several(what, name, choices)
+                raise UsageError(f"no {what} '{name}'{suggest_name(name, sorted(choices))} (bench list {what}s)")
+    return replace(asked, tasks=tuple(chosen["task"]), models=tuple(chosen["model"]))
+
+
+def _refuse_several(what: str, name: str, choices: Iterable[str]) -> None:
+    """Raise UsageError where a name stands for several of somebody's own, which are shown by name and hash."""
+    if those := sorted(each for each in choices if each.rpartition("@")[0] == name):
+        raise UsageError(f"{what} '{name}' has several hashes among the records: give --{what} {' or '.join(those)}")

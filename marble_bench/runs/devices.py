@@ -1,0 +1,35 @@
+"""Where encoders and probes can run on this machine."""
+
+from __future__ import annotations
+
+from marble_bench.errors import UsageError, suggest_name
+
+AUTO = "auto"
+DEVICES = (AUTO, "cpu", "cuda", "mps")
+
+
+def resolve_device(asked: str) -> str:
+    """The device that a user asks for: `cpu`, `cuda`, `cuda:1`, or `mps`; `auto` is CUDA's first GPU, else the CPU.
+
+    MPS is used only where it is asked for. Raises UsageError for what is no device, and for one that this machine lacks.
+    """
+    kind, colon, number = asked.partition(":")
+    if kind not in DEVICES or (colon and (kind != "cuda" or not number.isdecimal())):
+        hint = suggest_name(kind, DEVICES) or "; give auto, cpu, cuda, cuda:N or mps"
+        raise UsageError(f"--device {asked}: no such device{hint}")
+    import torch
+
+    if kind == AUTO:
+        return "cuda" if torch.cuda.is_available() else "cpu"
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("--device mps: PyTorch finds no MPS device on this machine; give --device cpu")
+    if kind == "cuda":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise UsageError(f"--device {asked}: PyTorch finds no CUDA device on this machine; give --device cpu")
+        if colon and int(number) >= count:
+            here = ", ".join(f"cuda:{each}" for each in range(count))
+            raise UsageError(f"--device {asked}: no such GPU; this machine has {here}")
+        if colon:
+            torch.cuda.set_device(int(number))  # so that nothing is allocated on another GPU
+    return asked

@@ -1,0 +1,103 @@
+"""From what a user asks for, on a command line or in Python, to the configurations of runs."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from marble_bench.core.encoder import Encoder
+from marble_bench.core.plugins import Named, find_protocol
+from marble_bench.errors import UsageError, suggest_name
+from marble_bench.files.cache import find_cache_root
+from marble_bench.files.locks import keep_compiled
+from marble_bench.records.comparable import CONTROLS
+from marble_bench.runs.config import RunConfig, find_corpus_root, is_offline_asked, list_pairs
+from marble_bench.runs.devices import AUTO, resolve_device
+
+CHOICES = {  # of options that take one of a few words
+    "dtype": ("float32", "bfloat16", "float16"),
+    "engine": ("local", "ray"),
+    "control": ("", *CONTROLS),
+}
+
+
+def build_configs(
+    models: Sequence[str | Encoder],
+    tasks: Sequence[str],
+    *,
+    protocol: str = "marble",
+    head: str | None = None,
+    features: Path | None = None,
+    weights: Path | None = None,
+    data_dir: Path | None = None,
+    mini: bool = False,
+    results_dir: Path = Path("results"),
+    cache_dir: Path | None = None,
+    seeds: int | None = None,
+    device: str = AUTO,
+    offline: bool = False,
+    fresh_features: bool = False,
+    **more: Any,
+) -> list[RunConfig]:
+    """A configuration for every model with every task, all names looked up before any work begins.
+
+    models, tasks: names or paths, and encoders themselves. protocol, head: names, or paths of files; head, seeds: None for
+    the protocol's. features: those that were brought. data_dir: the corpus's folder, cache_dir: the cache root; None for
+    where they are by default. fresh_features: what was stored before this moment is set aside. more: for `RunConfig.of`.
+    Raises UsageError for what does not go together.
+    """
+    _check_values({"seeds": seeds, **more})
+    if mini and data_dir:
+        raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    started_s = time.time()
+    rules, cache = find_protocol(protocol, head), find_cache_root(cache_dir)
+    keep_compiled(cache)
+    offline = offline or is_offline_asked()
+    chosen = list_pairs(models, tasks, features, weights, offline)
+    _check_one_corpus(data_dir, [named for _, _, named in chosen])
+    where = resolve_device(device)  # imports torch, so it comes after all names
+    if ":" in where and more.get("engine") == "ray":
+        raise UsageError(f"--device {where}: Ray chooses the GPUs of its encoders; give --device cuda")
+    same: dict[str, Any] = {
+        "protocol": rules,
+        "cache": cache,
+        "results": results_dir.expanduser(),
+        "mini": mini,
+        "brought": features,
+        "weights": weights,
+        "seeds": seeds or rules.seeds,
+        "device": where,
+        "offline": offline,
+        "fresh_before": started_s if fresh_features else None,
+        **more,
+    }
+    return [
+        RunConfig.of(
+            named=named,
+            encoder=encoder,
+            model=name,
+            root=None if mini else find_corpus_root(named, cache, data_dir, features),
+            **same,
+        )
+        for name, encoder, named in chosen
+    ]
+
+
+def _check_one_corpus(data_dir: Path | None, tasks: Sequence[Named]) -> None:
+    if data_dir and len({named.task.corpus.beside or named.task.corpus.name for named in tasks}) > 1:
+        raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
+
+
+def _check_values(options: dict[str, Any]) -> None:
+    """Raise UsageError for a word or a number that an option cannot have."""
+    for name, choices in CHOICES.items():
+        value = options.get(name, choices[0])
+        if value not in choices:
+            hint = suggest_name(str(value), choices) or f"; choose from {', '.join(filter(None, choices))}"
+            raise UsageError(f"--{name} {value}: no such choice{hint}")
+    for name in ("seeds", "limit", "workers", "batch_size"):
+        value = options.get(name)
+        if value is not None and (not isinstance(value, int) or value < 1):
+            raise UsageError(f"--{name.replace('_', '-')} {value}: give a whole number from 1 on, or leave it out")

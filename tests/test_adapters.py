@@ -1,0 +1,358 @@
+"""Live modules and functions become encoders: the layers are their own, and old features are never taken for theirs."""
+
+import functools
+from dataclasses import replace
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from conftest import TOY_TASK
+
+import marble_bench as mb
+from marble_bench.core import plugins
+
+RATE = 8000
+QUICK = {"task": TOY_TASK, "mini": True, "protocol": "linear"}
+
+
+class Net(torch.nn.Module):
+    """Two layers over stretches of samples, with dropout and batch norm, which an encoder must have switched off."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = torch.nn.Linear(80, 6), torch.nn.Linear(6, 4)
+        self.norm, self.drop = torch.nn.BatchNorm1d(6), torch.nn.Dropout(0.5)
+        self.gain = 1.0  # in no state dict
+
+    def forward(self, waveforms):
+        first = self.drop(self.first(waveforms.unfold(1, 80, 40)))
+        normed = self.norm(first.flatten(0, 1)).unflatten(0, first.shape[:2])
+        return [self.gain * first, self.second(normed)]
+
+
+@pytest.fixture
+def net():
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return Net()
+
+
+@pytest.fixture
+def waveform():
+    return np.random.default_rng(0).normal(size=3 * RATE).astype(np.float32) * 0.1
+
+
+def _adapt(module, **more):
+    return mb.from_torch(module, **{"name": "mine", "sample_rate_hz": RATE, **more})
+
+
+def _means(net, waveform):
+    """Every layer's mean over time by the module itself, in evaluation mode."""
+    with torch.inference_mode():
+        return [each.mean(dim=1).numpy() for each in net.eval()(torch.from_numpy(waveform)[None])]
+
+
+def _same(found, expected):
+    for values, each in zip(found.values(), expected, strict=True):
+        np.testing.assert_allclose(values, each, rtol=1e-5, atol=1e-7)
+
+
+def test_layers_widths_and_rates_are_found_and_the_features_are_the_modules_own(net, waveform):
+    encoder = _adapt(net)
+    assert encoder.layers == (mb.Layer("0", 6, 200.0), mb.Layer("1", 4, 200.0))
+    assert encoder.parameters == sum(each.numel() for each in net.parameters())
+    net.norm.eval()  # one part in another mode than the others
+    found = mb.extract_layers(encoder, waveform, sample_rate_hz=RATE)
+    assert [part.training for part in (net, net.first, net.norm, net.drop)] == [True, True, False, True]
+    _same(found, _means(net, waveform))
+
+
+def test_submodules_are_layers_by_name_pooled_while_the_module_runs(net, waveform):
+    encoder = _adapt(net, layers=["second", "first"])
+    assert [(layer.name, layer.width) for layer in encoder.layers] == [("second", 4), ("first", 6)]
+    found = mb.extract_layers(encoder, waveform, sample_rate_hz=RATE)
+    _same(found, _means(net, waveform)[::-1])
+    assert not any(part._forward_hooks for part in net.modules())
+    with pytest.raises(mb.UsageError, match="no layer 'frist'; did you mean 'first'"):
+        _adapt(net, layers=["frist"])
+    net.spare = torch.nn.Identity()
+    with pytest.raises(mb.UsageError, match="layers spare are not called when the module runs"):
+        _adapt(net, layers=["spare"])
+    with pytest.raises(mb.UsageError, match=r"function is no torch\.nn\.Module"):
+        _adapt(lambda x: x, layers=["first"])
+
+
+@pytest.mark.slow
+def test_hidden_states_of_transformers_are_the_layers(waveform):
+    from transformers import HubertConfig, HubertModel
+
+    config = HubertConfig(hidden_size=16, num_hidden_layers=2, num_attention_heads=2, intermediate_size=32,
+                          conv_dim=(8, 8), conv_stride=(10, 4), conv_kernel=(10, 4), num_feat_extract_layers=2,
+                          num_conv_pos_embeddings=8, num_conv_pos_embedding_groups=2)  # fmt: skip
+    model = HubertModel(config)
+    encoder = _adapt(lambda x: model(x, output_hidden_states=True), name="hubert", frame_rate_hz=200.0)
+    assert [(layer.name, layer.width, layer.frame_rate_hz) for layer in encoder.layers] == [
+        (name, 16, 200.0) for name in "012"
+    ]
+    with torch.inference_mode():
+        states = model.eval()(torch.from_numpy(waveform)[None], output_hidden_states=True).hidden_states
+    _same(mb.extract_layers(encoder, waveform, sample_rate_hz=RATE), [each.mean(dim=1).numpy() for each in states])
+    assert [layer.name for layer in _adapt(model, name="hubert").layers] == ["last_hidden_state"]
+
+
+def test_outputs_may_be_a_tensor_a_vector_or_a_mapping(waveform):
+    frames = waveform.reshape(1, 300, 80)
+    both = _adapt(lambda x: {"low": x.unfold(1, 80, 80), "all": x.unfold(1, 80, 80).mean(dim=1)})
+    assert both.layers == (mb.Layer("low", 80, 100.0), mb.Layer("all", 80, None))
+    _same(mb.extract_layers(both, waveform, sample_rate_hz=RATE), [frames.mean(axis=1)] * 2)
+    assert _adapt(lambda x: x.unfold(1, 80, 80)).layers == (mb.Layer("output", 80, 100.0),)
+
+
+@pytest.mark.parametrize(
+    ("module", "words"),
+    [
+        (lambda x: x.unfold(1, 80, 80).transpose(1, 2), r"\(2, 80, 100\) and \(2, 80, 200\) .* transpose\(1, 2\) it"),
+        (lambda x: x, r"grows with the length, .* return \(windows, frames, width\)"),
+        (lambda x: x.unfold(1, 80, 80).transpose(0, 1), "the first axis must be that of windows"),
+        (lambda x: torch.stack([x.unfold(1, 80, 80)] * 3), r"is \(3, 2, 100, 80\): return .*several layers as a list"),
+        (lambda x: x[:, :800].unfold(1, 80, 80), "fills windows up to a fixed length, .* min_s= and max_s="),
+        (lambda x: {"a": "text"}, "layer 'a' is of type str: return tensors"),
+        (lambda x: [], "without any layer"),
+        (lambda x: x.half().unfold(1, 80, 80), r"holds torch.float16 .*\.float\(\)"),
+        (lambda x: x.unfold(1, 80, 80) + len(x), "depends on what else is in the batch"),
+        (lambda x: x.unfold(1, 80, 80) + torch.rand(1), "is another when the same windows are encoded again"),
+        (lambda x: x.missing, r"mine raised AttributeError on noise of the shape \(2, 8000\), torch.float32"),
+        (torch.nn.Conv1d(1, 4, 80), r"mine raised RuntimeError .* \(lambda x: module\(x\[:, None\]\) adds a channel\)"),
+        (3, "takes a torch module or a callable, not int"),
+    ],
+)
+def test_what_is_no_encoder_is_told_with_its_shapes(module, words):
+    with pytest.raises(mb.UsageError, match=f"(?s){words}"):
+        _adapt(module)
+
+
+def test_declared_facts_are_checked(net):
+    with pytest.raises(mb.UsageError, match="'mfcc' is an encoder of the suite"):
+        _adapt(net, name="mfcc")
+    with pytest.raises(mb.UsageError, match="nothing called licence can be declared; did you mean 'license'"):
+        _adapt(net, licence="MIT")
+    with pytest.raises(mb.UsageError, match="sample_rate_hz is 0"):
+        _adapt(net, sample_rate_hz=0)
+    encoder = _adapt(net, license="MIT", training_data=["GTZAN"], frame_rate_hz=199.5, min_s=0.5, max_s=2)
+    assert (encoder.license, encoder.training_data, encoder.layers[0].frame_rate_hz) == ("MIT", ("GTZAN",), 199.5)
+    assert encoder.made_from == "live: Net"
+
+
+@pytest.mark.parametrize(
+    ("frames", "expected"),
+    [
+        (lambda x: x.unfold(1, 400, 320), 16000 / 320),
+        (lambda x: x.unfold(1, 512, 256), 62.5),
+        (lambda x: torch.nn.functional.pad(x, (160, 160)).unfold(1, 320, 320), 50.0),
+        (lambda x: x.unfold(1, 600, 441), 16000 / 441),
+        (lambda x: torch.nn.functional.interpolate(x[:, None], scale_factor=1.5)[:, 0].unfold(1, 512, 512), 46.875),
+        (lambda x: x[:, :: len(x[0]) % 8000 + 1].unfold(1, 100, 100), 160.0),  # takes only some lengths: roughly
+    ],
+    ids=range(6),
+)
+def test_frame_rates_are_found_to_the_sample(frames, expected):
+    def strict(x):
+        if expected == 160.0 and x.shape[1] % 8000:
+            raise ValueError("whole seconds only")
+        return frames(x)
+
+    (layer,) = mb.from_torch(strict, name="rated", sample_rate_hz=16000).layers
+    assert layer.frame_rate_hz == pytest.approx(expected, rel=1e-9 if expected != 46.875 else 1e-4)
+
+
+class Wrapper:
+    """A callable object around a module."""
+
+    def __init__(self, net) -> None:
+        self.parts = {"net": [net]}
+
+    def __call__(self, waveforms):
+        return self.parts["net"][0](waveforms)
+
+    def encode(self, waveforms):
+        return self(waveforms)
+
+
+HELD = SimpleNamespace(net=None)
+
+
+def _by_global(waveforms):
+    return [each for each in HELD.net(waveforms)]  # noqa: C416 - the name is looked up within another code object
+
+
+def _ways(net):
+    HELD.net = net
+    return {
+        "module": net,
+        "closure": lambda x: net(x),
+        "argument": functools.partial(lambda model, x: model(x), net),
+        "method": net.forward,
+        "object": Wrapper(net),
+        "method of an object": Wrapper(net).encode,
+        "global": _by_global,
+        "wrapped": torch.no_grad()(_by_global),
+        "default": lambda x, model=net: model(x),
+    }
+
+
+@pytest.mark.parametrize("way", list(_ways(Net())))
+def test_the_state_of_every_module_that_is_called_is_in_the_key(net, way):
+    before = _adapt(_ways(net)[way])
+    assert _adapt(_ways(net)[way]).code == before.code
+    with torch.no_grad():
+        net.second.bias[0] += 1e-6  # a thousandth of what a fingerprint sees
+    after = _adapt(_ways(net)[way])
+    assert after.code != before.code
+    with pytest.raises(mb.UsageError, match="mine: its weights have changed since its encoder was made"):
+        before.load(None, "cpu")
+    for _ in range(2):
+        mb.extract_layers(after, np.ones(RATE), sample_rate_hz=RATE)
+    with pytest.raises(mb.UsageError, match="mine: its weights have changed"):
+        mb.extract_layers(before, np.ones(RATE), sample_rate_hz=RATE)
+    net.norm.running_mean += 1e-6
+    assert _adapt(_ways(net)[way]).code != after.code
+
+
+def test_other_state_counts_too(net):
+    codes = [_adapt(net).code]
+    net.register_buffer("window", torch.ones(3), persistent=False)
+    codes.append(_adapt(net).code)
+    net.window[0] = 2
+    codes.append(_adapt(net).code)
+    table = np.eye(80, dtype=np.float32)
+    codes.append(_adapt(lambda x: x.unfold(1, 80, 80) @ torch.from_numpy(table)).code)
+    table[0, 1] = 1e-6
+    codes.append(_adapt(lambda x: x.unfold(1, 80, 80) @ torch.from_numpy(table)).code)
+    assert len(set(codes)) == len(codes)
+    assert _adapt(net.double().float()).code == codes[2]
+    net.register_buffer("nowhere", torch.ones(3, device="meta"))
+    with pytest.raises(mb.UsageError, match="nowhere of type Tensor has no bytes that can be hashed"):
+        _adapt(net)
+
+
+@pytest.mark.slow
+def test_stored_features_of_other_weights_are_never_reused(net, tmp_path):
+    results = tmp_path / "results"
+    first = mb.run(_adapt(net), **QUICK, results_dir=results)
+    assert not first.cost.cached
+    assert first.model.source == "live: Net"
+    encoder = _adapt(net)
+    assert mb.run(encoder, **QUICK, results_dir=results).cost.cached
+    with torch.no_grad():
+        net.first.weight[0, 0] += 1e-5
+    with pytest.raises(mb.UsageError, match="call the adapter again"):
+        mb.run(encoder, **QUICK, results_dir=results)
+    second = mb.run(_adapt(net), **QUICK, results_dir=results)
+    assert not second.cost.cached
+    assert second.model.weights_sha256 != first.model.weights_sha256
+    frame = mb.load_results(results).to_pandas()
+    assert frame.weights.nunique() == 2
+    assert frame.model.tolist() == ["mine", "mine"]
+
+
+@pytest.mark.slow
+def test_a_change_that_no_state_holds_is_seen_by_the_fingerprint(net, tmp_path):
+    mb.run(_adapt(net), **QUICK, results_dir=tmp_path / "results")
+    net.gain = 1.01
+    with pytest.raises(mb.BenchError, match="mine gives other features than those that are stored: layer '0'"):
+        mb.run(_adapt(net), **QUICK, results_dir=tmp_path / "results")
+    changed = mb.run(_adapt(net, version=2), **QUICK, results_dir=tmp_path / "results")
+    assert changed.model.version == 2
+
+
+def test_a_longest_window_leaves_room_for_a_rough_rate_alone():
+    module = lambda x: x.unfold(1, 512, 256)  # noqa: E731
+    assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1).layers[0].frame_rate_hz == pytest.approx(61)
+    assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1.25).layers[0].frame_rate_hz == 64
+    assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1.5).layers[0].frame_rate_hz == 62.5
+
+
+def test_a_module_that_loses_frames_at_the_edges_gets_a_longer_shortest_window():
+    encoder = mb.from_torch(lambda x: x.unfold(1, 1024, 220), name="edges", sample_rate_hz=22050)
+    assert encoder.min_s == 1.2  # 4.2 frames are lost, and 2 and 2 % may be: a window of 1.11 s is the shortest
+    with pytest.raises(mb.UsageError, match=r"has 96 frames in 1\.00 s, declared 100\.2: .* raise min_s"):
+        mb.from_torch(lambda x: x.unfold(1, 1024, 220), name="edges", sample_rate_hz=22050, min_s=1.0)
+
+
+def test_a_module_stays_where_it_lies(net):
+    encoder = _adapt(net)
+    with pytest.raises(mb.UsageError, match="mine lies on cpu, and this run is on cuda: move it there"):
+        encoder.load(None, "cuda")
+    on_gpu = replace(encoder.load, device="cuda:0")  # as if it lay there; nothing is encoded
+    assert callable(on_gpu(None, "cuda"))
+    assert callable(on_gpu(None, "cuda:0"))
+    with pytest.raises(mb.UsageError, match="mine lies on cuda:0, and this run is on cuda:1"):
+        on_gpu(None, "cuda:1")
+
+
+def test_an_adapter_in_a_file_is_known_by_file_and_state(tmp_path):
+    place = tmp_path / "own.py"
+    weights = tmp_path / "weights.pt"
+    place.write_text(
+        "import torch\nimport marble_bench as mb\n\nnet = torch.nn.Linear(80, 4)\n"
+        f"net.load_state_dict(torch.load({str(weights)!r}))\n\n"
+        "MINE = mb.from_torch(lambda x: net(x.unfold(1, 80, 80)), name='mine', sample_rate_hz=8000)\n"
+    )
+    codes = []
+    for value in (0.5, 0.5, 0.500001):
+        torch.save({"weight": torch.full((4, 80), value), "bias": torch.zeros(4)}, weights)
+        codes.append(plugins.find_encoder(f"{place}:MINE").code)
+    place.write_text(place.read_text() + "# another word\n")
+    codes.append(plugins.find_encoder(f"{place}:MINE").code)
+    assert codes[0] == codes[1]
+    assert len(set(codes)) == 3
+
+
+def test_a_function_of_one_waveform(waveform):
+    def moments(wave):
+        assert isinstance(wave, np.ndarray)
+        frames = wave[: len(wave) // 80 * 80].reshape(-1, 80)
+        return np.stack([frames, np.abs(frames)])
+
+    encoder = mb.from_function(moments, name="moments", sample_rate_hz=RATE, layers=["raw", "size"])
+    assert encoder.layers == (mb.Layer("raw", 80, 100.0), mb.Layer("size", 80, 100.0))
+    found = mb.extract_layers(encoder, waveform, sample_rate_hz=RATE, window_s=1.0)
+    frames = waveform.reshape(3, 100, 80)
+    _same(found, [frames.mean(axis=1), np.abs(frames).mean(axis=1)])
+
+    tensors = mb.from_function(lambda wave: [wave.unfold(0, 80, 80)], name="t", sample_rate_hz=RATE, takes="torch")
+    _same(mb.extract_layers(tensors, waveform, sample_rate_hz=RATE, window_s=1.0), [frames.mean(axis=1)])
+
+
+@pytest.mark.parametrize(
+    ("function", "more", "words"),
+    [
+        (lambda wave: wave.reshape(-1, 80), {}, r"shape \(100, 80\): return \(layers, frames, width\)"),
+        (lambda wave: [wave], {}, r"layer '0' of one waveform is \(8000,\): return \(frames, width\)"),
+        (
+            lambda wave: wave.reshape(1, -1, 80),
+            {"layers": ["a", "b"]},
+            "has 2 names, and the function returned 1 layers",
+        ),
+        (lambda wave: wave.reshape(1, -1, 80), {"takes": "jax"}, "takes='jax': give 'numpy' or 'torch'"),
+        (lambda wave: wave.astype(np.float64).reshape(1, -1, 80) * np.inf, {}, "has NaN or infinity"),
+        ("loudness", {}, "takes a function of one waveform, not str"),
+    ],
+)
+def test_what_is_no_function_of_a_waveform_is_told(function, more, words):
+    with pytest.raises(mb.UsageError, match=words):
+        mb.from_function(function, name="f", sample_rate_hz=RATE, **more)
+
+
+@pytest.mark.slow
+def test_a_function_is_run_like_any_encoder(tmp_path):
+    def bands(wave):
+        power = np.abs(np.fft.rfft(np.lib.stride_tricks.sliding_window_view(wave, 400)[::200])) ** 2
+        return np.log(power[:, 1:81].reshape(len(power), 16, 5).mean(axis=-1) + 1e-6).astype(np.float32)[None]
+
+    encoder = mb.from_function(bands, name="bands", sample_rate_hz=RATE)
+    record = mb.run(encoder, **QUICK, results_dir=tmp_path / "results")
+    score = record.scores["accuracy"]
+    assert score.test > score.trivial
+    assert record.model.frame_rate_hz == 40.0
