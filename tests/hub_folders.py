@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import torch
 import transformers as t
+from packaging.version import Version
 from safetensors.torch import load_file, save_file
 from stand_ins import draw_weights
 
@@ -36,6 +37,8 @@ HTSAT = {
     "projection_dim": 24, "num_hidden_layers": 4,
 }  # fmt: skip
 AUDIO_TOKEN = 5
+# Before 5.16 transformers took the last state of these models after the final norm, where there is one.
+NORMED_LAST = Version(t.__version__) < Version("5.16")
 States = list[torch.Tensor]
 
 
@@ -79,7 +82,12 @@ def _given(extractor: Any, wave: np.ndarray, **options: Any) -> Any:
 
 def _of_waves(model: Any, extractor: Any, wave: np.ndarray) -> States:
     encoder = model.get_encoder() if isinstance(model, t.MoonshineForConditionalGeneration) else model
-    return encoder(_given(extractor, wave)["input_values"], output_hidden_states=True).hidden_states
+    last: list[torch.Tensor] = []
+    inner = getattr(encoder, "wav2vec2", encoder)
+    if NORMED_LAST and hasattr(inner, "encoder") and hasattr(inner.encoder, "layers"):
+        inner.encoder.layers[-1].register_forward_hook(lambda *each: last.append(each[2]))
+    found = encoder(_given(extractor, wave)["input_values"], output_hidden_states=True).hidden_states
+    return [*found[:-1], last[-1][0] if isinstance(last[-1], tuple) else last[-1]] if last else list(found)
 
 
 def _of_w2v_bert(model: Any, extractor: Any, wave: np.ndarray) -> States:
@@ -153,7 +161,11 @@ def _of_voxtral(model: Any, extractor: Any, wave: np.ndarray) -> States:
 
 def _of_mimi(model: Any, extractor: Any, wave: np.ndarray) -> States:
     whole = torch.from_numpy(wave)[None, None, : len(wave) // 1920 * 1920]
-    return [model.encoder(whole).latents.transpose(1, 2)]
+    found = model.encoder(whole)
+    if isinstance(found, torch.Tensor):  # of an older transformers
+        found = model.encoder_transformer(found.transpose(1, 2), return_dict=True).last_hidden_state
+        return [model.downsample(found.transpose(1, 2)).transpose(1, 2)]
+    return [found.latents.transpose(1, 2)]
 
 
 def _of_qwen2_5_omni(model: Any, extractor: Any, wave: np.ndarray) -> States:

@@ -21,17 +21,23 @@ from marble_bench.encoders import (
     _hub,
     _random,
     _speech,
+    ast_model,
     choi,
+    clamp3,
     clap,
     clmr,
     codecs,
     conformer,
+    conformer_mulan,
     dasheng,
     jukebox,
     m2d,
+    mert_v2,
     musicnn,
+    qwen2_5_omni,
     qwen2_audio,
     weights,
+    whisper,
 )
 from marble_bench.encoders._vit import Blocks
 
@@ -50,6 +56,18 @@ TINY_QWEN = {
     **qwen2_audio.GRAPH, "d_model": 32, "encoder_layers": 3, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
 }  # fmt: skip
 TINY_VIT = {"width": 16, "depth": 3, "heads": 2}
+TINY_MERT_V2 = {
+    **mert_v2.GRAPH, "hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+    "num_mel_bins": 24, "subsampling_channels": (24, 28, 32), "subsampling_depths": (1, 1, 1),
+}  # fmt: skip
+TINY_WHISPER = {
+    **whisper.describe_graph(64, 3), "d_model": 32, "encoder_attention_heads": 4, "encoder_ffn_dim": 64,
+}  # fmt: skip
+TINY_OMNI = {**TINY_QWEN, "max_source_positions": 1500, "n_window": 100, "output_dim": 24}
+TINY_AST = {
+    **ast_model.GRAPH, "hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4,
+    "intermediate_size": 64,
+}  # fmt: skip
 TINY_CODEC = {"encodec": {"num_filters": 4, "hidden_size": 16}, "dac": {"encoder_hidden_size": 4}}
 
 
@@ -83,6 +101,41 @@ def _make_tiny_conformer(encoder: Encoder, path: Path) -> Encoder:
     _hub.save(statistics, draw_weights(conformer.build(TINY_CONFORMER, 4)), path)
     layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:3])
     return dataclasses.replace(encoder, layers=layers, load=partial(conformer.load, TINY_CONFORMER, 4))
+
+
+def _mert_v2_tiny(encoder: Encoder, path: Path) -> Encoder:
+    from transformers.audio_utils import mel_filter_bank
+
+    tensors = draw_weights(mert_v2.build(TINY_MERT_V2))
+    bank = mel_filter_bank(1025, 24, 0.0, 12000.0, 24000, norm=None, mel_scale="htk")
+    tensors["feature_extractor.spectrogram.window"] = torch.hann_window(2048)
+    tensors["feature_extractor.mel_scale.fb"] = torch.from_numpy(bank).float()
+    tensors["feature_extractor.mel_mean"] = torch.full((24,), -5.0)
+    tensors["feature_extractor.mel_std"] = torch.full((24,), 18.0)
+    _hub.save({}, tensors, path)
+    layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:3])
+    return dataclasses.replace(encoder, layers=layers, load=partial(mert_v2.load, TINY_MERT_V2))
+
+
+def _mulan_tiny(encoder: Encoder, path: Path) -> Encoder:
+    sizes = (24, 16)
+    tensors = {f"muq.{name}": each for name, each in draw_weights(conformer.build(TINY_CONFORMER, 4)).items()}
+    _hub.save({}, {**tensors, **draw_weights(conformer_mulan.build_head(32, *sizes))}, path)
+    load = partial(conformer_mulan.load, TINY_CONFORMER, 4, sizes)
+    return dataclasses.replace(encoder, layers=(Layer("latent", 16),), load=load)
+
+
+TINY_CLAMP3 = {
+    **clamp3.GRAPH, "hidden_size": 48, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 64,
+}  # fmt: skip
+CLAMP3_MERT = _speech.Graph("hubert", tuple(TINY_SPEECH.items()))
+
+
+def _clamp3_tiny(encoder: Encoder, path: Path) -> Encoder:
+    heard = {f"mert.{name}": each for name, each in draw_weights(_speech.build(CLAMP3_MERT)).items()}
+    _hub.save({}, {**heard, **draw_weights(clamp3.build(TINY_CLAMP3))}, path)
+    load = partial(clamp3.load, TINY_CLAMP3, CLAMP3_MERT)
+    return dataclasses.replace(encoder, layers=clamp3.describe_layers(TINY_CLAMP3), load=load)
 
 
 def _make_tiny_clap(encoder: Encoder, path: Path) -> Encoder:
@@ -125,6 +178,26 @@ def _m2d_tiny(encoder: Encoder, path: Path) -> Encoder:
     tensors = _random.draw(graph.shapes(), 1, spread=0.1)
     save_file(tensors | ({m2d.STATISTICS: torch.tensor([-7.1, 4.2])} if graph.statistics else {}), path)
     return dataclasses.replace(encoder, layers=stack(4, 80, 6.25), load=partial(m2d.load, graph, *more))
+
+
+def _whisper_tiny(encoder: Encoder, path: Path) -> Encoder:
+    bands = 128 if encoder.name == "whisper-large-v3" else 80
+    graph = {**TINY_WHISPER, "num_mel_bins": bands}
+    _hub.save({}, draw_weights(whisper.build(graph)), path)
+    layers = tuple(dataclasses.replace(layer, width=32) for layer in encoder.layers[:4])
+    return dataclasses.replace(encoder, layers=layers, load=partial(whisper.load, graph))
+
+
+def _omni_tiny(encoder: Encoder, path: Path) -> Encoder:
+    _hub.save({}, draw_weights(qwen2_5_omni.build(TINY_OMNI)), path)
+    layers = qwen2_5_omni.describe_layers(TINY_OMNI)
+    return dataclasses.replace(encoder, layers=layers, load=partial(qwen2_5_omni.load, TINY_OMNI))
+
+
+def _ast_tiny(encoder: Encoder, path: Path) -> Encoder:
+    _hub.save({}, draw_weights(ast_model.build(TINY_AST)), path)
+    layers = ast_model.describe_layers(TINY_AST)
+    return dataclasses.replace(encoder, layers=layers, load=partial(ast_model.load, TINY_AST))
 
 
 def _draw_shaped(
@@ -179,16 +252,25 @@ def _draw_mule(encoder: Encoder, path: Path) -> Encoder:
     return encoder
 
 
+CONFORMERS = ("muq", "musicfm", "musicfm-fma")
+# of one graph at several sizes, those that stand for the others
+WHISPERS, CLAPS, MERT_V2S = ("whisper-base", "whisper-large-v3"), ("clap-music", "clap-htsat-unfused"), ("mert-v2-30s",)
 SPEECH = (
     "mert-95m", "mert-330m", "mert-v0", "mert-v0-public", "music2vec", "data2vec-audio", "hubert-base", "wav2vec2-base",
-    "hubert-music", "data2vec-music",
+    "hubert-music", "data2vec-music", "culturemert-95m",
 )  # fmt: skip
 DASHENG = ("dasheng-base", "dasheng-0.6b", "dasheng-1.2b")
 # name -> (encoder, where to write its weights) -> the encoder to run with them
 STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
     **dict.fromkeys(SPEECH, _make_tiny_speech),
-    **dict.fromkeys(("muq", "musicfm"), _make_tiny_conformer),
-    "clap-music": _make_tiny_clap,
+    **dict.fromkeys(CONFORMERS, _make_tiny_conformer),
+    **dict.fromkeys(MERT_V2S, _mert_v2_tiny),
+    "muq-mulan": _mulan_tiny,
+    "clamp3": _clamp3_tiny,
+    **dict.fromkeys(CLAPS, _make_tiny_clap),
+    **dict.fromkeys(WHISPERS, _whisper_tiny),
+    "qwen2.5-omni-audio": _omni_tiny,
+    "ast": _ast_tiny,
     "encodec-24khz": partial(_make_tiny_codec, "encodec", 16),
     "dac-44khz": partial(_make_tiny_codec, "dac", 64),
     "qwen2-audio-encoder": _make_tiny_qwen,
@@ -205,8 +287,14 @@ STAND_INS: dict[str, Callable[[Encoder, Path], Encoder]] = {
 # name -> samples -> frames of each layer
 FRAMES: dict[str, Callable[[int], list[int]]] = {
     **dict.fromkeys(SPEECH, lambda samples: [_speech.frames(samples)] * 4),
-    **dict.fromkeys(("muq", "musicfm"), lambda samples: [conformer.frames(samples)] * 3),
-    "clap-music": lambda samples: [max(1, samples // 480000)] * 6,
+    **dict.fromkeys(CONFORMERS, lambda samples: [conformer.frames(samples)] * 3),
+    **dict.fromkeys(MERT_V2S, lambda samples: [samples // mert_v2.FRAME] * 3),
+    "muq-mulan": lambda samples: [1],
+    "clamp3": lambda samples: [1] * 4,
+    **dict.fromkeys(CLAPS, lambda samples: [max(1, samples // 480000)] * 6),
+    **dict.fromkeys(WHISPERS, lambda samples: [samples // 320] * 4),
+    "qwen2.5-omni-audio": lambda samples: [samples // 320] * 3 + [samples // 640],
+    "ast": lambda samples: [samples // 1600] * 4 + [-(-samples // 161600)],
     "encodec-24khz": lambda samples: [samples // 320],
     "dac-44khz": lambda samples: [samples // 512],
     "qwen2-audio-encoder": lambda samples: (
@@ -224,7 +312,7 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
 
 # Of encoders that cut windows into patches, how much of a window may be a remainder that is dropped, in seconds.
 PATCHED = ("musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "musicnn", "random-musicnn")
-REMAINDER_S = {**dict.fromkeys(PATCHED, 3.0), "clap-music": 10.0,
+REMAINDER_S = {**dict.fromkeys(PATCHED, 3.0), **dict.fromkeys(CLAPS, 10.0),
     "choi": 29.0, "choi-fixed": 29.0, "clmr": 2.7, "jukebox-5b": 3.0, "mule": 2.0,
 }  # fmt: skip
 

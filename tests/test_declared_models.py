@@ -1,6 +1,7 @@
 """A folder of a model is verified against what is declared of it: another model of the same shapes is refused, and named."""
 
 import dataclasses
+import itertools
 import json
 import shutil
 from functools import partial
@@ -200,10 +201,31 @@ def test_every_public_model_says_whether_it_is_pinned(bench):
     assert rows["mfcc"] == "none"
     public = [each for each in plugins.find_encoders().values() if each.weights and each.weights.status == "public"]
     unpinned = {each.name for each in public if each.weights.pin == "unpinned"}
-    assert unpinned == {"mert-v0", "music2vec", "data2vec-audio", "mule", "clmr", "jukebox-5b", "jukebox-5b-half"}
+    assert unpinned == {
+        "mert-v0", "culturemert-95m", "music2vec", "data2vec-audio", "mule", "clmr", "jukebox-5b", "jukebox-5b-half",
+    }  # fmt: skip
     for encoder in public:
         if encoder.weights.url.startswith("hf:") and encoder.name not in unpinned:
             assert len(encoder.weights.revision) == 40
         for name, digest in encoder.weights.digests:
             assert len(digest) in (40, 64)
             assert any(name in entry.split("|") for entry in (*encoder.weights.files, *encoder.weights.optional))
+
+
+def test_models_are_listed_by_family(bench):
+    rows = json.loads(bench("list", "models", "--json").out)
+    families = [row["family"] for row in rows]
+    assert {row["name"] for row in rows} == set(plugins.find_encoders())
+    assert len(list(itertools.groupby(families))) == len(set(families)), "a family is listed in two places"
+    of = {row["name"]: row["family"] for row in rows}
+    assert of["mert-95m"] == of["culturemert-95m"] == of["mert-v2-30s"] == "mert"
+    assert of["muq"] == of["musicfm-fma"] == of["muq-mulan"] == "conformer"
+    assert {name for name, family in of.items() if family == "clap"} == {
+        "clap-music", "clap-general", "clap-music-speech", "clap-htsat-unfused",
+    }  # fmt: skip
+    shown = bench("list", "models").out
+    assert [line.split()[0] for line in shown.splitlines()].count("whisper") == 1  # a group's name stands once
+
+
+def test_of_several_models_of_one_repository_its_id_is_the_first():
+    assert plugins.find_encoder("minzwon/MusicFM", offline=True).name == "musicfm"

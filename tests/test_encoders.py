@@ -11,13 +11,18 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
 from stand_ins import FRAMES, REMAINDER_S, list_names, stand_in
 
 from marble_bench import audio
-from marble_bench.core import plugins
+from marble_bench.core import contract, plugins
 from marble_bench.core.task import Clip, Window
+from marble_bench.encoders import clap
 from marble_bench.encoders.weights import Weights
+from marble_bench.errors import DataError, UsageError
 from marble_bench.features import pooled as extract
+from marble_bench.features.frames import MIN_RATE_HZ, check_framewise, find_framewise_layers
 
 DEVICE = os.environ.get("BENCH_TEST_DEVICE", "cpu")
 APART = 1e-5 if DEVICE == "cpu" else 1e-2  # other batches take other kernels there, and convolutions round to TF32
@@ -164,6 +169,71 @@ def test_the_shortest_window_can_be_encoded(name, loaded):
     samples = int(np.ceil(encoder.min_s * encoder.sample_rate_hz))
     layers = _frames(encode, _music(encoder, 1, samples / encoder.sample_rate_hz))
     assert all(layer.shape[1] >= 1 and torch.isfinite(layer).all() for layer in layers)
+
+
+@pytest.mark.slow
+@every
+def test_nothing_is_wrong_with_it_by_the_suites_own_check(name, loaded):
+    """What `bench check` tries of a user's encoder; of one that takes a mask, with padding behind its windows too."""
+    encoder, _, encode = loaded
+    problems, _ = contract.try_on_noise(encoder, encode, DEVICE, max(2.0, encoder.min_s))
+    assert not problems
+
+
+@pytest.mark.slow
+@every
+def test_another_load_gives_the_same_bits(name, loaded):
+    """As a table that is left uninitialised, or weights that are drawn anew, would not."""
+    encoder, path, encode = loaded
+    waveforms = _music(encoder, 1, max(2.0, encoder.min_s))
+    for one, other in zip(_frames(encode, waveforms), _frames(encoder.load(path, DEVICE), waveforms), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.slow
+@every
+@pytest.mark.parametrize("change", ["missing", "more"])
+def test_a_file_with_a_tensor_more_or_less_is_refused(name, loaded, tmp_path, change):
+    encoder, path, _ = loaded
+    if path is None:
+        pytest.skip("it has no weights")
+    with safe_open(path, "pt") as file:
+        tensors, metadata = {key: file.get_tensor(key) for key in file.keys()}, file.metadata()  # noqa: SIM118
+    if change == "more":
+        tensors[f"{max(tensors)}.more"] = torch.ones(3)
+    else:  # one that the model cannot do without, and that no other follows from
+        del tensors[max((key for key in tensors if tensors[key].ndim > 1), key=lambda key: tensors[key].numel())]
+    save_file(tensors, tmp_path / "changed.safetensors", metadata=metadata)
+    with pytest.raises(DataError):
+        encoder.load(tmp_path / "changed.safetensors", DEVICE)
+
+
+@pytest.mark.slow
+@every
+def test_a_click_moves_the_frame_of_its_time_most(name, loaded):
+    """In the first layer that has frames: a rate that is declared wrongly would show, and pieces put together wrongly."""
+    encoder, _, encode = loaded
+    index = next((i for i, layer in enumerate(encoder.layers) if (layer.frame_rate_hz or 0) >= MIN_RATE_HZ), None)
+    length_s, at_s = 14.0, 11.0
+    if index is None or (encoder.max_s or length_s) < length_s:
+        pytest.skip("it has no frames, or takes no window of 14 s")
+    before = _music(encoder, 1, length_s)
+    after = before.clone()
+    after[0, round(at_s * encoder.sample_rate_hz)] += 0.9
+    one, other = _frames(encode, before)[index], _frames(encode, after)[index]
+    rate = encoder.layers[index].frame_rate_hz
+    moved = (one - other).norm(dim=2)[0].argmax().item()
+    assert abs(moved / rate - at_s) <= 0.15 + 1.0 / rate
+
+
+def test_encoders_without_frames_are_refused_for_tasks_that_ask_frame_by_frame():
+    without = {"clmr", "choi", "choi-fixed", "mule", "muq-mulan", "clamp3", *(each.name for each in clap.ENCODERS)}
+    for name, encoder in plugins.find_encoders().items():
+        if name in without:
+            with pytest.raises(UsageError, match=f"{name}: layer .* has no frames .* choose another model"):
+                check_framewise(encoder, range(len(encoder.layers)))
+        else:
+            assert find_framewise_layers(encoder.layers), name
 
 
 def test_every_encoder_declares_what_the_page_of_encoders_needs():

@@ -85,23 +85,24 @@ def test_music2vecs_published_configuration_is_read_for_what_it_is_worth(tmp_pat
 
 
 def _conformer_encode(name, folder, tmp_path):
-    convert = {"muq": conformer.convert_muq, "musicfm": conformer.convert_musicfm}[name]
+    musicfm = {"musicfm": "msd", "musicfm-fma": "fma"}
+    convert = partial(conformer.convert_musicfm, musicfm[name]) if name in musicfm else conformer.convert_muq
     load = partial(conformer.load, TINY_CONFORMER, 4)
     return _resolved(name, load, partial(convert, TINY_CONFORMER, 4), folder, tmp_path)
 
 
-def _musicfm_folder(folder):
+def _musicfm_folder(folder, trained_on="msd"):
     """MuQ's reference in the form that MusicFM has: a checkpoint, statistics beside it."""
     config, tensors = _hub.read(GOLDEN / "muq-tiny")
     folder.mkdir()
-    torch.save({"state_dict": tensors}, folder / "pretrained_msd.pt")
-    (folder / "msd_stats.json").write_text(json.dumps(config["stat"]))
+    torch.save({"state_dict": tensors}, folder / f"pretrained_{trained_on}.pt")
+    (folder / f"{trained_on}_stats.json").write_text(json.dumps(config["stat"]))
     return folder
 
 
-@pytest.mark.parametrize("name", ["muq", "musicfm"])
-def test_conformers_give_what_the_makers_package_gave(tmp_path, name):
-    folder = GOLDEN / "muq-tiny" if name == "muq" else _musicfm_folder(tmp_path / "hub")
+@pytest.mark.parametrize(("name", "trained_on"), [("muq", ""), ("musicfm", "msd"), ("musicfm-fma", "fma")])
+def test_conformers_give_what_the_makers_package_gave(tmp_path, name, trained_on):
+    folder = _musicfm_folder(tmp_path / "hub", trained_on) if trained_on else GOLDEN / "muq-tiny"
     encode = _conformer_encode(name, folder, tmp_path)
     with np.load(GOLDEN / "muq-tiny/reference.npz") as reference, torch.inference_mode():
         layers = encode(torch.from_numpy(reference["waveform"]), _identity)
@@ -120,6 +121,8 @@ def test_a_conformer_without_its_statistics_is_refused(tmp_path):
     (folder / "msd_stats.json").write_text('{"melspec_2048_mean": 1.0}')
     with pytest.raises(DataError, match="lack melspec_2048_std"):
         _conformer_encode("musicfm", folder, tmp_path)
+    with pytest.raises(DataError, match=r"is no folder with pretrained_fma\.pt and fma_stats\.json"):
+        _conformer_encode("musicfm-fma", folder, tmp_path)
     (folder / "msd_stats.json").unlink()
     with pytest.raises(DataError, match=r"is no folder with pretrained_msd\.pt and msd_stats\.json"):
         _conformer_encode("musicfm", folder, tmp_path)

@@ -150,7 +150,7 @@ def test_a_commit_in_the_cache_is_enough_without_a_network(hub, wavlm, tmp_path)
     again = weights.resolve(plugins.find_encoder("org/wavlm", offline=True), tmp_path / "other", offline=True)
     assert (again.sha256, again.revision) == (first.sha256, commit)
     assert len(hub.asked) == asked
-    with pytest.raises(DataError, match=r"model 'hf:org/other' cannot be had.*bench models get hf:org/other"):
+    with pytest.raises(DataError, match=r"model 'hf:org/other' cannot be read.*bench models get hf:org/other"):
         plugins.find_encoder("org/other", offline=True)
 
 
@@ -230,6 +230,14 @@ def test_a_near_id_is_named_whatever_its_case(hub, wavlm):
         plugins.find_encoder("org/wavlm-smal")
 
 
+def test_without_a_connection_the_cached_commit_is_offered(hub, wavlm):
+    hub.publish("org/wavlm", wavlm)
+    plugins.find_encoder("org/wavlm")
+    hub.fails = 100
+    with pytest.raises(DataError, match=r"cannot be read.*the hub's cache has this model.*--offline takes that one"):
+        plugins.find_encoder("org/wavlm")
+
+
 def test_a_gated_model_says_what_to_do(hub, wavlm):
     hub.publish("org/closed", wavlm)
     hub.gated.add("org/closed")
@@ -249,6 +257,7 @@ REFUSED = {
         ("config.json", {"conv_kernel": [3]}, "config"),
         ("config.json", {"hidden_act": {"a": [[0] * 9] * 9}}, "config.json makes no WavLMModel"),
         ("config.json", {"conv_dim": [1] * 2000}, "config.json has conv_dim of 2000 values; at most 1024 are read"),
+        ("config.json", {"quantization_config": {"bits": 4}}, r"its tensors are quantised"),
         ("config.json", None, "it has no config.json: it is no model in the form of transformers"),
         ("preprocessor_config.json", None, r"it has no preprocessor_config\.json.*Wav2Vec2FeatureExtractor"),
         ("preprocessor_config.json", {"feature_extractor_type": "Mine"}, "its feature extractor is 'Mine', and a"),
@@ -330,7 +339,14 @@ def test_a_name_that_is_neither_id_nor_folder_says_what_is(tmp_path):
 def test_a_folder_is_known_by_its_last_part_and_its_content(tmp_path):
     CASES["wavlm"].save(tmp_path / "one/wavlm")
     shutil.copytree(tmp_path / "one", tmp_path / "two")
-    edit(tmp_path / "two/wavlm/config.json", _name_or_path="elsewhere", transformers_version="0")
+    how = {"attn_implementation": "flash_attention_2", "output_hidden_states": True, "return_dict": False}
+    edit(
+        tmp_path / "two/wavlm/config.json",
+        _name_or_path="elsewhere",
+        transformers_version="0",
+        torch_dtype="int8",
+        **how,
+    )
     encoders = [plugins.find_encoder(f"hf:{tmp_path / place / 'wavlm'}") for place in ("one", "two")]
     found = [weights.resolve(each, tmp_path / "cache") for each in encoders]
     assert [each.name for each in encoders] == ["hf:wavlm", "hf:wavlm"]
@@ -397,6 +413,12 @@ def test_two_names_of_the_same_weights_are_shown_as_one_model(bench, tmp_path):
     assert copies.same_weights(*stored)
     facts["model"] |= {"weights_sha256": "f" * 64, "files": {"model.safetensors": "e" * 64}}
     assert not copies.same_weights(stored[0], from_json(facts))
+    ours = plugins.find_encoder("hubert-base")
+    facts["model"]["files"] = dict(ours.weights.digests)
+    known = json.loads(json.dumps(facts))
+    del known["model"]["files"]
+    known["model"] |= {"name": "hubert-base", "source": ours.weights.url, "weights_sha256": "d" * 64}
+    assert copies.same_weights(from_json(known), from_json(facts))
 
 
 def _masked(waveforms, pool, valid=None):

@@ -269,7 +269,7 @@ def _encoder(*layers):
 def test_all_means_the_layers_with_frames_and_a_vector_for_a_window_is_refused():
     mixed = _encoder(Layer("a", 4, 50.0), Layer("patch", 4, 1 / 3), Layer("b", 4, 50.0), Layer("c", 4, 25.0))
     assert frame_layers.select_layers(mixed, [0, 1, 2, 3], False, everything=True).single == (0, 2, 3)
-    with pytest.raises(UsageError, match=r"e: layer patch has frames .*--layers a, b, c"):
+    with pytest.raises(UsageError, match=r"e: layer patch has no frames .*--layers a, b, c"):
         frame_layers.select_layers(mixed, [1], False, everything=False)
     with pytest.raises(UsageError, match="choose another model"):
         frame_layers.select_layers(_encoder(Layer("one", 4)), [0], False, everything=True)

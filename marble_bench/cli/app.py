@@ -171,7 +171,7 @@ def _print_list(what: str, results_dir: Path, cache_dir: Path | None, as_json: b
     if as_json:
         print(json.dumps(rows, indent=1))
     else:
-        print_table(rows)
+        print_table(rows, group_by="family")
     return None
 
 
@@ -221,8 +221,10 @@ def _list_tasks() -> list[dict[str, Any]]:
 def _list_models() -> list[dict[str, Any]]:
     from marble_bench.core import plugins
 
+    families = plugins.families()
     return [
         {
+            "family": families[encoder.name],
             "name": encoder.name,
             "description": encoder.description,
             "layers": len(encoder.layers),
@@ -232,7 +234,7 @@ def _list_models() -> list[dict[str, Any]]:
             "weights": encoder.weights.url if encoder.weights else "none",
             "pin": encoder.weights.pin if encoder.weights else "none",
         }
-        for encoder in plugins.find_encoders().values()
+        for encoder in sorted(plugins.find_encoders().values(), key=lambda each: families[each.name])
     ]
 
 

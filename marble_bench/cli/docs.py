@@ -72,6 +72,8 @@ waveform as it is. GFLOP are multiplications and additions per second of audio, 
 
 What a model was trained on matters where that is the corpus it is tested on: its score is then no measure of anything new.
 
+Encoders are grouped by family, here and in `bench list models`: the first word of the name of the file that they are in.
+
 """
 
 LEFT_OUT = """
@@ -91,14 +93,17 @@ LEFT_OUT = """
 def write_encoders_page() -> str:
     """The table of every encoder and a section on each, as Markdown."""
     rows = [
-        "| encoder | rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | licence |",
-        "|---|---|---|---|---|---|---|---|---|",
+        "| family | encoder | rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | "
+        "licence |",
+        "|---|---|---|---|---|---|---|---|---|---|",
     ]
     sections = []
-    for encoder in plugins.find_encoders().values():
+    families = plugins.families()
+    for encoder in sorted(plugins.find_encoders().values(), key=lambda each: families[each.name]):
         cost = "-" if encoder.gflop_per_s is None else f"{encoder.gflop_per_s:g}"
         takes = f"from {encoder.min_s:.3g} s" + ("" if encoder.max_s is None else f" to {encoder.max_s:g} s")
         cells = (
+            families[encoder.name],
             f"`{encoder.name}`",
             f"{encoder.sample_rate_hz:,} Hz",
             _describe_layers(encoder),
@@ -142,6 +147,9 @@ def _list_facts(encoder: Encoder) -> list[str]:
     else:
         files = " and ".join(entry.replace("|", " or ") for entry in source.files)
         files += "".join(f", {name} where it is there" for name in source.optional)
+        for folder, other in source.beside:
+            others = " and ".join(entry.replace("|", " or ") for entry in other.files)
+            files += f", beside it in {folder}: {others} of `{other.url}` at {other.revision}"
         pin = f" at {source.revision}" if source.revision and not source.url.startswith("pypi:") else ""
         if source.pin == "unpinned" and source.status == "public":
             pin += " (unpinned: the first download counts, and its digests and commit are kept)"

@@ -36,31 +36,43 @@ def _open_console() -> Console:
     return Console() if sys.stdout.isatty() or os.environ.get("COLUMNS") else Console(width=WIDE)
 
 
-def print_table(rows: Sequence[dict[str, Any]], right: Container[str] = ()) -> None:
-    """Rows with the same keys, the keys as heading; see `print_columns`. right: the keys whose columns stand flush right."""
+def print_table(rows: Sequence[dict[str, Any]], right: Container[str] = (), group_by: str = "") -> None:
+    """Rows with the same keys, the keys as heading; see `print_columns`.
+
+    right: the keys whose columns stand flush right. group_by: a key, if the rows have it, whose value is shown in the first
+    row of a group only.
+    """
     if not rows:
         print("nothing there yet", file=sys.stderr)
         return
     names = list(rows[0])
     flush = [place for place, name in enumerate(names) if name in right]
-    print_columns(names, [list(row.values()) for row in rows], flush)
+    group = names.index(group_by) if group_by in names else None
+    print_columns(names, [list(row.values()) for row in rows], flush, group=group)
 
 
 def print_columns(
-    names: Sequence[str], rows: Sequence[Sequence[object]], right: Container[int] = (), styles: Sequence[str] = ()
+    names: Sequence[str],
+    rows: Sequence[Sequence[object]],
+    right: Container[int] = (),
+    styles: Sequence[str] = (),
+    group: int | None = None,
 ) -> None:
     """A table in which no word is ever broken; a value that is a list has a line for each item.
 
     Where the longest words of all columns do not fit beside each other, a row is a block of lines, one for each column. Off
-    a terminal there is no such limit. right: the columns that stand flush right. styles: of the rows.
+    a terminal there is no such limit. right: the columns that stand flush right. styles: of the rows. group: the column
+    whose value a table shows in the first row of a group only; it heads no block.
     """
     heading, texts = [escape_line(name) for name in names], [[_lines(value) for value in row] for row in rows]
     columns = list(zip(heading, *texts, strict=True))
     least = [max(map(_longest_word, column)) for column in columns]
     console, needed = _open_console(), sum(least) + GAP * (len(least) - 1)
     if needed > console.width and (sys.stdout.isatty() or os.environ.get("COLUMNS")):
-        _print_blocks(console, heading, texts)
+        head = 1 if group == 0 and len(names) > 1 else 0
+        _print_blocks(console, *([each[head], *each[:head], *each[head + 1 :]] for each in (heading, *texts)))
         return
+    texts = texts if group is None else _show_once(texts, group)
     console.width = max(console.width, needed)
     wanted = [max(cell_len(line) for text in column for line in text.splitlines() or [""]) for column in columns]
     table = Table(header_style="bold", pad_edge=False, box=None, padding=(0, GAP, 0, 0))
@@ -69,6 +81,13 @@ def print_columns(
     for row, style in zip_longest(texts, styles):
         table.add_row(*map(Text, row), style=style)
     console.print(table)
+
+
+def _show_once(texts: Sequence[list[str]], column: int) -> list[list[str]]:
+    """Rows in which a column is empty where it says what the row before says."""
+    before: Sequence[list[str]] = [[], *texts[:-1]]
+    same = [bool(above) and above[column] == row[column] for above, row in zip(before, texts, strict=True)]
+    return [[*row[:column], "", *row[column + 1 :]] if again else row for row, again in zip(texts, same, strict=True)]
 
 
 def _lines(value: object) -> str:
@@ -87,7 +106,7 @@ def _longest_word(text: str) -> int:
     return max(map(cell_len, text.split()), default=0)
 
 
-def _print_blocks(console: Console, names: Sequence[str], texts: Sequence[Sequence[str]]) -> None:
+def _print_blocks(console: Console, names: Sequence[str], *texts: Sequence[str]) -> None:
     """Each row as a block of lines, headed by its first value. A word that is longer than a line is left whole."""
     indent = max(map(cell_len, names[1:]), default=0) + GAP + 2
     for row in texts:

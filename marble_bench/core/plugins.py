@@ -112,6 +112,11 @@ def find_encoder_files() -> dict[str, Path]:
     return found
 
 
+def families() -> dict[str, str]:
+    """The family of every encoder that a name reaches: the first word of its file's name."""
+    return {name: path.stem.partition("_")[0] for name, path in find_encoder_files().items()}
+
+
 def _read_encoders(module: ModuleType) -> dict[str, Encoder]:
     return {key: value for key, value in vars(module).items() if isinstance(value, Encoder)}
 

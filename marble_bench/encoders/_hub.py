@@ -174,8 +174,8 @@ def _is_safetensors(path: Path) -> bool:
         return file.read(9)[8:] == b"{"
 
 
-def unpickled(path: Path) -> Tensors:
-    """The tensors that a file of PyTorch holds, itself or as its `state_dict`. Raises DataError for anything else."""
+def unpickled(path: Path, inside: str = "state_dict") -> Tensors:
+    """The tensors that a file of PyTorch holds, itself or under the name `inside`. Raises DataError for anything else."""
     import torch
 
     if zipfile.is_zipfile(path):
@@ -195,7 +195,7 @@ def unpickled(path: Path) -> Tensors:
     ) as error:  # fmt: skip
         why = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path} is no file of tensors, or is damaged ({why}); get it again") from error
-    found = found.get("state_dict", found) if isinstance(found, dict) else found
+    found = found.get(inside, found) if isinstance(found, dict) else found
     if not isinstance(found, dict) or not found or not all(isinstance(each, torch.Tensor) for each in found.values()):
         raise DataError(f"{path} holds {type(found).__name__} and not tensors by name")
     for name, each in found.items():

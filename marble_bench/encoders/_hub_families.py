@@ -42,7 +42,8 @@ class Family:
     family needs none. Raises DataError for a variant that is not run.
     encoding: (model, extractor, device) -> what encodes windows of any length that the facts allow.
     audio: where the audio side's configuration is in config.json, key below key. prefixes: what names of its tensors may
-    begin with in a file that holds more. parts: the modules that compute; empty for all.
+    begin with in a file that holds more. parts: the modules that compute, as any transformers calls
+    them; empty for all.
     """
 
     model: str
@@ -244,7 +245,7 @@ FAMILIES: dict[str, Family] = {
     ),
     "mimi": Family(
         "MimiModel", _codec(lambda c: int(c.hidden_size), lambda c: round(c.sampling_rate / c.frame_rate)), fronts.of_mimi,
-        parts=("encoder",),
+        parts=("encoder", "encoder_transformer", "downsample"),
     ),
     "xcodec": Family(
         "XcodecModel", _codec(lambda c: int(c.hidden_size), lambda c: int(c.hop_length)), fronts.of_xcodec,

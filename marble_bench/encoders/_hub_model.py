@@ -26,8 +26,12 @@ if TYPE_CHECKING:
     import torch
 
 PROCESSOR_FILE = "processor_config.json"  # newer folders have the feature extractor in it
-# Parts of a configuration that differ between copies of one model.
-VOLATILE = ("_name_or_path", "transformers_version", "architectures", "auto_map", "torch_dtype", "dtype")
+# What of a configuration says nothing of the model: where a copy is from, and how somebody ran it.
+VOLATILE = (
+    "_name_or_path", "transformers_version", "architectures", "auto_map", "torch_dtype", "dtype", "attn_implementation",
+    "_attn_implementation", "_attn_implementation_internal", "output_hidden_states", "output_attentions", "return_dict",
+    "torchscript",
+)  # fmt: skip
 SPARE = 1 << 20  # parameters that a file may lack, so that those that are missing are told by name
 MOST_LAYERS, MOST = 1024, 10**7  # of numbers in a configuration: no published model has larger ones
 MOST_OF = {  # of a spectrogram: its filters are one table of bands and bins
@@ -61,12 +65,12 @@ class Files:
         return cls(config, front)
 
     def constant(self) -> dict[str, Any]:
-        """What is the same in copies of one model, for the file that an encoder loads."""
+        """What is the same in all copies of a model, for the file that an encoder loads."""
         return {"config": _constant(self.config), _hub.PREPROCESSOR: _constant(self.front)}
 
 
 def _constant(value: Any) -> Any:
-    """A configuration without what differs between copies of one model."""
+    """A configuration without what is volatile, in all of its parts."""
     if isinstance(value, dict):
         return {name: _constant(each) for name, each in value.items() if name not in VOLATILE}
     return [_constant(each) for each in value] if isinstance(value, list) else value
@@ -124,6 +128,10 @@ def _config(whole: Mapping[str, Any], family: Family) -> Any:
     """transformers' configuration of the audio side, with its defaults. Raises DataError for one that makes no model."""
     from huggingface_hub.errors import StrictDataclassError
 
+    if whole.get("quantization_config"):
+        raise DataError(
+            "its tensors are quantised (quantization_config in config.json): give the model in full precision"
+        )
     part: Any = whole
     for key in family.audio:
         part = part.get(key) if isinstance(part, dict) else None
@@ -189,7 +197,8 @@ def count_parameters(model: Known, whole: bool = False) -> int:
     """The numbers that are trained in the modules that compute; whole: in all."""
     with _hub.empty():
         made = _class(model.family)(model.config)
-    parts = [getattr(made, part) for part in model.family.parts if not whole] or [made]
+    own = dict(made.named_children())
+    parts = [own[part] for part in model.family.parts if part in own and not whole] or [made]
     return sum(each.numel() for part in parts for each in part.parameters())
 
 

@@ -1,8 +1,8 @@
-"""CLAP: audio and its description brought together; the audio side, trained on music.
+"""CLAP: audio and its description brought together; the audio side.
 
 Source: Wu et al., "Large-Scale Contrastive Language-Audio Pretraining with Feature Fusion and Keyword-to-Caption
-Augmentation", ICASSP 2023; laion/larger_clap_music on the hub, Apache-2.0, run by transformers' own
-ClapAudioModelWithProjection.
+Augmentation", ICASSP 2023; laion's checkpoints on the hub, Apache-2.0, run by transformers' own
+ClapAudioModelWithProjection. Those of fused views, such as clap-htsat-fused, are refused.
 
 Conventions: 48 kHz mono, exactly 10 s: 1,001 frames of 64 Slaney mel bands (1,024 samples, hop 480) in decibels from
 -100 up, from and to the frequencies that the hub's preprocessor says. A longer window is cut into pieces of 10 s, each
@@ -33,11 +33,18 @@ if TYPE_CHECKING:
 SAMPLE_RATE_HZ = 48000
 PIECE = 10 * SAMPLE_RATE_HZ
 WINDOW, HOP, BANDS = 1024, 480, 64
-# The published graph; of a configuration, what decides it.
+# The published graph of the larger checkpoints, HTSAT-base; of a configuration, what decides it.
 GRAPH: dict[str, Any] = {
     "patch_embeds_hidden_size": 128,
     "hidden_size": 1024,
     "depths": (2, 2, 12, 2),
+    "num_attention_heads": (4, 8, 16, 32),
+    "projection_dim": 512,
+}
+SMALL: dict[str, Any] = {  # of the first checkpoints, HTSAT-tiny
+    "patch_embeds_hidden_size": 96,
+    "hidden_size": 768,
+    "depths": (2, 2, 6, 2),
     "num_attention_heads": (4, 8, 16, 32),
     "projection_dim": 512,
 }
@@ -133,25 +140,51 @@ def filled(waveforms: torch.Tensor) -> torch.Tensor:
     return pad(repeated, (0, PIECE - repeated.shape[1]))
 
 
-ENCODERS = (
-    Encoder(
-        name="clap-music",
-        description="Contrastive language-audio pretraining, the audio side (larger_clap_music)",
+def _encoder(
+    name: str, hub: str, graph: dict[str, Any], what: str, data: tuple[str, ...], revision: str, sha256: str
+) -> Encoder:
+    small = graph is SMALL
+    return Encoder(
+        name=name,
+        description=f"Contrastive language-audio pretraining{what}, the audio side ({hub})",
         sample_rate_hz=SAMPLE_RATE_HZ,
-        layers=layers(GRAPH),
-        load=partial(load, GRAPH),
+        layers=layers(graph),
+        load=partial(load, graph),
         license="Apache-2.0",
         citation=_CITATION,
         min_s=1.0,
-        parameters=68_611_864,
-        training_data=("LAION-Audio-630K", "AudioSet", "the makers' own music"),
-        gflop_per_s=3.1,
+        parameters=28_190_872 if small else 68_611_864,
+        training_data=data,
+        gflop_per_s=1.2 if small else 3.1,
         weights=Source(
-            url="hf:laion/larger_clap_music",
+            url=f"hf:laion/{hub}",
             files=("config.json", "preprocessor_config.json", "model.safetensors|pytorch_model.bin"),
-            revision="a0b4534a14f58e20944452dff00a22a06ce629d1",
-            digests=(("pytorch_model.bin", "5c289311f4a030d768af7ffbfdecd01b008aa64824211899a4e59f4f9d154fd1"),),
+            revision=revision,
+            digests=(("pytorch_model.bin", sha256),),
         ),
-        convert=partial(_hub.convert, partial(prepare, GRAPH)),
+        convert=partial(_hub.convert, partial(prepare, graph)),
+    )
+
+
+ENCODERS = (
+    _encoder(
+        "clap-music", "larger_clap_music", GRAPH, "",
+        ("LAION-Audio-630K", "AudioSet", "the makers' own music"), "a0b4534a14f58e20944452dff00a22a06ce629d1",
+        "5c289311f4a030d768af7ffbfdecd01b008aa64824211899a4e59f4f9d154fd1",
     ),
-)
+    _encoder(
+        "clap-general", "larger_clap_general", GRAPH, " on sounds, music and speech",
+        ("LAION-Audio-630K", "AudioSet", "the makers' own music and speech"), "ada0c23a36c4e8582805bb38fec3905903f18b41",
+        "314eb00cce6ad68d25237b8446b659ccdb136ed4672c1bca470f142f72455026",
+    ),
+    _encoder(
+        "clap-music-speech", "larger_clap_music_and_speech", GRAPH, " on music and speech",
+        ("LAION-Audio-630K", "AudioSet", "the makers' own music and speech"), "195c3a3e68faebb3e2088b9a79e79b43ddbda76b",
+        "d4e5cf6317c7521ca62c11b524f5646565310e040129fe35719cad661696d745",
+    ),
+    _encoder(
+        "clap-htsat-unfused", "clap-htsat-unfused", SMALL, " on sounds",
+        ("LAION-Audio-630K",), "8fa0f1c6d0433df6e97c127f64b2a1d6c0dcda8a",
+        "1cd3c601bc4afe0fa87be3de4c13dd2cfadd249fac1e29acf74a9b296c3219bb",
+    ),
+)  # fmt: skip

@@ -2,7 +2,8 @@
 
 Sources: Zhu et al., "MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization", 2025
 (OpenMuQ/MuQ-large-msd-iter, weights CC BY-NC 4.0); Won, Hung and Le, "A Foundation Model for Music Informatics", ICASSP
-2024 (minzwon/MusicFM, MIT; the model trained on the Million Song Dataset). Both have one graph: a mel spectrogram at 24
+2024 (minzwon/MusicFM, MIT; `musicfm` was trained on the Million Song Dataset, `musicfm-fma`, the paper's, on FMA-large).
+All have one graph: a mel spectrogram at 24
 kHz (2048 samples, hop 240, 128 HTK bands without norm, decibels from -100 up, the last frame left away, standardised by
 the training set's mean and deviation), two residual convolution blocks that halve time and bands each, and
 transformers' `Wav2Vec2ConformerEncoder` of 12 layers with rotary positions: 25 frames a second.
@@ -142,13 +143,11 @@ def convert_muq(config: dict[str, Any], channels: int, found: Path, path: Path) 
     _hub.save(*prepare(config, channels, statistics if isinstance(statistics, dict) else {}, tensors), path)
 
 
-def convert_musicfm(config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
-    """Keep what MusicFM's folder holds: a checkpoint and the statistics beside it."""
-    pairs = [(found / f"pretrained_{name}.pt", found / f"{name}_stats.json") for name in ("msd", "fma")]
-    there = [pair for pair in pairs if all(file.is_file() for file in pair)]
-    if not there:
-        raise DataError(f"{found} is no folder with pretrained_msd.pt and msd_stats.json")
-    tensors, statistics = there[0]
+def convert_musicfm(trained_on: str, config: dict[str, Any], channels: int, found: Path, path: Path) -> None:
+    """Keep what MusicFM's folder holds of a model: its checkpoint and the statistics beside it. trained_on: msd or fma."""
+    tensors, statistics = found / f"pretrained_{trained_on}.pt", found / f"{trained_on}_stats.json"
+    if not (tensors.is_file() and statistics.is_file()):
+        raise DataError(f"{found} is no folder with {tensors.name} and {statistics.name}")
     _hub.save(*prepare(config, channels, _hub.read_json(statistics), _hub.unpickled(tensors)), path)
 
 
@@ -158,9 +157,14 @@ def load(config: dict[str, Any], channels: int, weights: Path | None, device: st
     statistics, tensors = _hub.load(weights)
     if statistics is None or MEAN not in statistics:
         raise DataError(f"{weights} lacks the training set's statistics; give the folder as its makers publish it")
-    model: Any = build(config, channels)
+    model = build(config, channels)
     _hub.fill(model, tensors)
-    model = _hub.frozen(model, device)
+    return make_encode(model, statistics, device)
+
+
+def make_encode(filled: torch.nn.Module, statistics: dict[str, Any], device: str) -> Encode:
+    """`encode` of a filled model; statistics: mean and deviation of its training set's mel spectrograms."""
+    model: Any = _hub.frozen(filled, device)
     taps = layer_taps(model.conformer)
     mel_of = mel_power(
         sample_rate_hz=SAMPLE_RATE_HZ, window=WINDOW, hop=HOP, bands=BANDS,
@@ -185,7 +189,14 @@ def frames(samples: int) -> int:
     return math.ceil(math.ceil(samples // HOP / 2) / 2)
 
 
-def _encoder(name: str, description: str, weights: Source, license: str, citation: str, convert: Any) -> Encoder:
+MUQ_PAPER = "Zhu et al., MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization, 2025"
+_MSD = "Million Song Dataset"
+_MUSICFM = "Won, Hung and Le, A Foundation Model for Music Informatics, ICASSP 2024"
+
+
+def _encoder(
+    name: str, description: str, weights: Source, license: str, citation: str, convert: Any, data: str = _MSD
+) -> Encoder:
     return Encoder(
         name=name,
         description=description,
@@ -197,7 +208,7 @@ def _encoder(name: str, description: str, weights: Source, license: str, citatio
         min_s=0.1,
         parameters=316_343_296,
         gflop_per_s=42.1,
-        training_data=("Million Song Dataset",),
+        training_data=(data,),
         weights=weights,
         convert=partial(convert, CONFORMER, CHANNELS),
     )
@@ -217,7 +228,7 @@ ENCODERS = (
             ),
         ),
         "CC-BY-NC-4.0",
-        "Zhu et al., MuQ: Self-Supervised Music Representation Learning with Mel Residual Vector Quantization, 2025",
+        MUQ_PAPER,
         convert_muq,
     ),
     _encoder(
@@ -233,7 +244,24 @@ ENCODERS = (
             ),
         ),
         "MIT",
-        "Won, Hung and Le, A Foundation Model for Music Informatics, ICASSP 2024",
-        convert_musicfm,
+        _MUSICFM,
+        partial(convert_musicfm, "msd"),
+    ),
+    _encoder(
+        "musicfm-fma",
+        "Masked prediction of randomly quantised mel spectrograms, by a conformer, trained on FMA",
+        Source(
+            url="hf:minzwon/MusicFM",
+            files=("fma_stats.json", "pretrained_fma.pt"),
+            revision="4513b38bc25ad1d227b1980819b9691ba97f4d87",
+            digests=(
+                ("pretrained_fma.pt", "68392eee13d34c2941b3761934abb6b1e67b2e9df498695bda2ea5c1087d4b96"),
+                ("fma_stats.json", "5416e468018bae68c6231d4cbb2b11f0d11c04e6437881505ae427a3f8344904"),
+            ),
+        ),
+        "MIT",
+        _MUSICFM,
+        partial(convert_musicfm, "fma"),
+        data="FMA-large",
     ),
 )

@@ -69,7 +69,7 @@ def _ours(name: str) -> Encoder | None:
     """The encoder of this suite whose weights a hub id names. Raises UsageError for one that differs in case alone."""
     public = {
         encoder.weights.url.removeprefix("hf:"): encoder
-        for encoder in plugins.find_encoders().values()
+        for encoder in reversed(plugins.find_encoders().values())  # of several from one repository, the first
         if encoder.weights and encoder.weights.url.startswith("hf:")
     }
     for known, encoder in public.items():
@@ -95,15 +95,17 @@ def _of_hub(name: str, revision: str, offline: bool, instead: str = "") -> Encod
     try:
         folder, commit, _ = from_hub(source, offline)
     except DataError as error:
-        near = _near(name)
-        again = f"; with a connection, bench models get {asked} puts it into the cache" if offline else ""
-        raise type(error)(f"{instead}model '{asked}' cannot be had: {error}{near}{again}") from error
+        raise type(error)(f"{instead}model '{asked}' cannot be read: {error}{_way_on(name, asked, offline)}") from error
     weights = Source(url=f"hf:{name}", files=("config.json", TENSORS), optional=optional[:2], revision=commit)
     return _encoder(f"hf:{name}", asked, folder, weights, instead)
 
 
-def _near(name: str) -> str:
-    """The closest hub id among those of this suite and of the hub's cache, blind to case."""
+def _way_on(name: str, asked: str, offline: bool) -> str:
+    """What to do about a model that cannot be read: the closest id of this suite and of the hub's cache, blind to case."""
+    if offline:
+        return f"; with a connection, bench models get {asked} puts it into the cache"
+    if asked == f"hf:{name}" and name in cached_ids():
+        return "; the hub's cache has this model, at the commit that was read last: --offline takes that one"
     known = [each.weights.url.removeprefix("hf:") for each in plugins.find_encoders().values() if each.weights]
     spelled = {each.lower(): each for each in (*known, *cached_ids()) if "/" in each and ":" not in each}
     close = suggest_name(name.lower(), spelled)

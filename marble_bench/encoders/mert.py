@@ -10,6 +10,10 @@ hub's own files say so for v1-95M; they said otherwise earlier, and for v0-publi
 off for v1-330M. It matters for quiet clips only: the group norm behind the first convolution takes gain away, down to
 its epsilon.
 
+`culturemert-95m` is MERT-v1-95M trained on with 650 hours of Greek, Turkish and Indian music: Kanatas et al., "CultureMERT",
+ISMIR 2025, ntua-slp/CultureMERT-95M, CC BY-NC 4.0. Its configuration and preprocessor were not seen: it is assumed to be fed
+as MERT-v1-95M is. A folder with another architecture, rate or one tensor more or less is refused.
+
 `random-mert-95m` is the same graph with weights from a seed: what is left when nothing was learnt.
 """
 
@@ -49,6 +53,7 @@ def _encoder(
     revision: str = "",
     digests: tuple[tuple[str, str], ...] = (),
     do_normalize: bool | None = None,
+    citation: str = _CITATION,
 ) -> Encoder:
     # v0 is the oldest: nobody has seen its configuration, which may be of before MERT had a type of its own
     maker = _hub.Maker(sample_rate_hz, "mert_model" if revision else "", do_normalize)
@@ -59,7 +64,7 @@ def _encoder(
         layers=graph.layers(sample_rate_hz),
         load=partial(_speech.load, graph),
         license="CC-BY-NC-4.0",
-        citation=_CITATION,
+        citation=citation,
         min_s=_speech.LEAST / sample_rate_hz,
         normalize="zscore",
         parameters=parameters,
@@ -108,6 +113,13 @@ ENCODERS = (
         revision="e8413e398b3180ca488534aea68fd829402044a4",
         digests=(("pytorch_model.bin", "9b25bde740483579d9895f35d074a949f6593ef48449b6d76e26ee3c0e5e9acb"),),
         do_normalize=False,
+    ),
+    _encoder(
+        "culturemert-95m", "ntua-slp/CultureMERT-95M", BASE, 24000, 94_371_712, 22.9,
+        "650 hours of Lyra, Turkish-makam, Hindustani and Carnatic, after 20,000 hours of MERT's makers' own music",
+        "its configuration was not seen: it is assumed to be fed as MERT-v1-95M is",
+        citation="Kanatas et al., CultureMERT: Continual Pre-Training for Cross-Cultural Music Representation Learning, "
+        "ISMIR 2025",
     ),
     Encoder(
         name="random-mert-95m",

@@ -24,22 +24,17 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import Encode, Encoder, Layer, Pool, Source, stack
 from marble_bench.encoders import _hub
-from marble_bench.encoders._hooks import Tap, collect
-from marble_bench.encoders._mel import mel_power
+from marble_bench.encoders._hooks import collect
 from marble_bench.encoders._pieces import in_pieces
+from marble_bench.encoders._whisper import FRAME, FRONT, PIECE, SAMPLE_RATE_HZ, count_frames, make_front_end, taps_of
 from marble_bench.errors import DataError
 from marble_bench.files.download import INDEX
 
 if TYPE_CHECKING:
     import torch
 
-SAMPLE_RATE_HZ = 16000
-PIECE = 30 * SAMPLE_RATE_HZ
-WINDOW, HOP, BANDS = 400, 160, 128
+BANDS = 128
 TOWER = "audio_tower."  # what the whole model calls it
-FRAME = 2 * HOP  # samples: the second convolution halves time
-# What the preprocessor must say of the spectrogram, as far as it says it.
-FRONT = {"sampling_rate": SAMPLE_RATE_HZ, "feature_size": BANDS, "n_fft": WINDOW, "hop_length": HOP, "chunk_length": 30}
 GRAPH: dict[str, Any] = {
     "d_model": 1280,
     "encoder_layers": 32,
@@ -80,7 +75,8 @@ def prepare(
     if facts != graph:
         different = ", ".join(f"{name} {facts[name]}" for name in graph if facts[name] != graph[name])
         raise DataError(f"this is another model: config.json has {different}")
-    _hub.refuse(_hub.differences(config.get(_hub.PREPROCESSOR, {}), FRONT, _hub.PREPROCESSOR_FILE))
+    front = {**FRONT, "feature_size": BANDS, "chunk_length": 30}
+    _hub.refuse(_hub.differences(config.get(_hub.PREPROCESSOR, {}), front, _hub.PREPROCESSOR_FILE))
     _hub.fill(build(facts), tensors)
     return facts, tensors
 
@@ -92,19 +88,11 @@ def load(graph: dict[str, Any], weights: Path | None, device: str) -> Encode:
     model: Any = build(graph)
     _hub.fill(model, {name.removeprefix(TOWER): tensor for name, tensor in tensors.items()})
     model = _hub.frozen(model, device)
-    taps: list[Tap] = [
-        (model.layers[0], "in"),
-        *((layer, "out") for layer in model.layers[:-1]),
-        (model.layer_norm, "out"),
-    ]
-    mel_of = mel_power(
-        sample_rate_hz=SAMPLE_RATE_HZ, window=WINDOW, hop=HOP, bands=BANDS,
-        low_hz=0.0, high_hz=SAMPLE_RATE_HZ / 2, slaney=True, device=device,
-    )  # fmt: skip
+    taps, log_mel = taps_of(model, model.layer_norm), make_front_end(BANDS, device)
 
     def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         heard, averaged = valid_frames(waveforms.shape[1])
-        mel = log_mel(mel_of, waveforms)
+        mel = log_mel(waveforms, PIECE)
         mask = attention_mask(heard, graph["max_source_positions"], mel.device)
 
         def without_silence(frames: Any) -> Any:
@@ -124,8 +112,7 @@ def valid_frames(samples: int) -> tuple[int, int]:
     >>> valid_frames(30 * 16000), valid_frames(16000), valid_frames(16000 + 100)
     ((1500, 750), (50, 25), (51, 25))
     """
-    mel = -(-samples // HOP)
-    heard = (mel - 1) // 2 + 1
+    heard = count_frames(samples)
     return heard, heard // 2
 
 
@@ -136,16 +123,6 @@ def attention_mask(heard: int, positions: int, device: torch.device) -> torch.Te
     if heard >= positions:
         return None
     return (torch.arange(positions, device=device) < heard)[None, None, None]
-
-
-def log_mel(mel_of: Any, waveforms: torch.Tensor) -> torch.Tensor:
-    """`(windows, samples)`, at most 30 s -> `(windows, 128, 3000)`."""
-    from torch.nn.functional import pad
-
-    power = mel_of(pad(waveforms, (0, PIECE - waveforms.shape[1])))[..., :-1]
-    log = power.clamp(min=1e-10).log10()
-    found: torch.Tensor = (log.maximum(log.amax(dim=(1, 2), keepdim=True) - 8.0) + 4.0) / 4.0
-    return found
 
 
 ENCODERS = (

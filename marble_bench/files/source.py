@@ -17,6 +17,8 @@ class Source:
     optional: of a model, files that are taken too where they are there.
     digests: of a model, (file, digest) of those whose digest at `revision` is known: sha256, or git's id of the file.
     tensors: of a model in shards, only those with tensors of this prefix; `a|b` of either.
+    beside: of a model that is made of several, (name of a folder, where its files come from): the conversion finds them in
+        folders of these names beside the files of this place.
     revision: the commit of a hub repository or the version of a package; empty where no pin is known.
     sha256, md5: digest of the file that the place hands out (of a hub repository, of its file of tensors), where one is
         known; `head..tail` where only its ends are.
@@ -33,6 +35,7 @@ class Source:
     optional: tuple[str, ...] = ()
     digests: tuple[tuple[str, str], ...] = ()
     tensors: str = ""
+    beside: tuple[tuple[str, Source], ...] = ()
     unpack: bool = False
     joined: str = ""
     revision: str = ""
