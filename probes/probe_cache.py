@@ -132,7 +132,7 @@ class ProbeCacheFolder:
             with self._lock:
                 was_closed, self._closed = self._closed, True
             if not was_closed:
-                self.say(f"finished probes are not kept, as {self.root} cannot be written: {error.strerror}")
+                self.say(f"finished probes are not stored, because {self.root} cannot be written: {error.strerror}")
 
     def clear(self) -> None:
         """Delete the blocks: the record is saved. What cannot be removed is left; it has no use and does no harm."""

@@ -111,7 +111,7 @@ def test_a_size_that_the_writer_could_not_know_promises_nothing(tmp_path):
 
 @pytest.mark.parametrize(
     ("content", "words"),
-    [(None, "no audio file"), (b"", "empty (0 bytes)"), (b"this is a text, not music" * 10, "is no wav")],
+    [(None, "does not exist"), (b"", "empty (0 bytes)"), (b"this is a text, not music" * 10, "is not a wav")],
 )
 def test_a_file_that_is_no_audio_is_told(tmp_path, content, words):
     path = tmp_path / "music.wav"

@@ -273,7 +273,7 @@ def test_a_flac_that_promises_too_much_or_too_little_is_told(tmp_path):
         (32, "<H", 0, "blocks of 0 bytes"),
         (32, "<H", 60000, "are not blocks of 60000"),
         (34, "<H", 8, "1 channels of 1 bytes are not blocks of 2"),
-        (40, "<I", 20000, "bytes behind the samples"),
+        (40, "<I", 20000, "bytes after the samples"),
         (40, "<I", 1 << 30, "is truncated"),
     ],
 )
@@ -289,7 +289,7 @@ def test_a_wav_whose_header_contradicts_itself_is_told(tmp_path, at, form, numbe
 def test_rates_and_channels_that_no_sound_has_are_told(tmp_path):
     for rate in (1, 2**31 - 1):
         soundfile.write(tmp_path / "rate.wav", _music(), rate)
-        with pytest.raises(DataError, match=f"{rate:,} Hz; believed are|contradicts itself"):
+        with pytest.raises(DataError, match=f"{rate:,} Hz; 1,000 to 768,000 Hz are accepted|contradicts itself"):
             audio.read(tmp_path / "rate.wav", sample_rate_hz=16000)
     soundfile.write(tmp_path / "many.wav", np.zeros((10, 1024)), RATE)
     with pytest.raises(DataError, match="1,024 channels"):
@@ -416,7 +416,7 @@ def test_bytes_behind_a_wav_are_noted_if_few_and_refused_if_many(tmp_path):
         assert np.array_equal(audio.read(path, sample_rate_hz=RATE, oddities=odd), whole)
         assert odd == noted
     path.write_bytes(content + b"\1" * 5000)
-    with pytest.raises(DataError, match="5,000 bytes behind the samples"):
+    with pytest.raises(DataError, match="5,000 bytes after the samples"):
         audio.read(path, sample_rate_hz=RATE)
 
 

@@ -136,7 +136,9 @@ def test_museval_reads_them_back_and_finds_the_medians_that_score(museval, store
 
 def test_a_record_without_the_table_says_how_to_get_it(bench, measured, tmp_path):
     stored = _stored(tmp_path, measured)
-    with pytest.raises(DataError, match=r"musdb\.bsseval\.parquet is not there: .*The same `bench run` again writes"):
+    with pytest.raises(
+        DataError, match=r"musdb\.bsseval\.parquet does not exist: .*Run the same `bench run` again to write"
+    ):
         bsseval.export_museval(stored, tmp_path / "out")
     assert not (tmp_path / "out").exists()
 

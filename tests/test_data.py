@@ -84,7 +84,7 @@ def test_a_miniature_that_lacks_a_file_is_not_used_and_made_anew(bench, tmp_path
     for ended in (bench("run", *asked), bench("plan", *asked), bench("check", TOY_TASK)):
         assert ended.code == 3
         assert f"the miniature in {mini} lacks 1 of 51 files: hums/test03.wav. Delete the folder" in ended.err
-        assert "have it made anew, in the cache by --mini, elsewhere by bench data mini" in ended.err
+        assert "make it again: in the cache by --mini, elsewhere by bench data mini" in ended.err
     shutil.rmtree(mini)
     assert bench("check", TOY_TASK).code == 0
 
@@ -120,7 +120,7 @@ def test_a_miniature_is_written_where_one_asks_and_never_over_something(bench, t
     assert len(list((tmp_path / "made/genres").rglob("*.au"))) == 140
     again = bench("data", "mini", "gtzan", tmp_path / "made")
     assert again.code == 3
-    assert "is there already" in again.err
+    assert "exists already" in again.err
 
 
 def test_unknown_corpora_are_answered_with_the_closest(bench):

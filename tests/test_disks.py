@@ -197,7 +197,7 @@ def test_a_read_only_cache_that_has_everything_serves_a_run(bench, tmp_path):
         assert record["scores"] == first.record["scores"]
         assert record["cost"]["cached"]
         assert again.err.count("cannot be written") == 1
-        assert "finished probes are not kept, as" in again.err
+        assert "finished probes are not stored, because" in again.err
         board = bench("leaderboard", "--mini", "--results-dir", tmp_path / "again")
         assert board.code == 0, board.err
         assert bench("features", "verify").code == 0
@@ -412,7 +412,7 @@ def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(
     cache = probe_cache.ProbeCacheFolder(tmp_path, "key", messages.append)
     for seed in (0, 1):
         cache.put(_block(seed)[1])
-    assert messages == [f"finished probes are not kept, as {tmp_path} cannot be written: Read-only file system"]
+    assert messages == [f"finished probes are not stored, because {tmp_path} cannot be written: Read-only file system"]
     error = OSError(errno.ENOSPC, "No space left on device")
     with pytest.raises(BenchError, match=r"cannot be kept in .*: No space left on device"):
         probe_cache.ProbeCacheFolder(tmp_path, "key", messages.append).put(_block(0)[1])

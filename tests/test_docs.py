@@ -1,53 +1,11 @@
-"""The documents are true: their code runs as a new user would run it, and what they point to is there."""
+"""The documents are true: links, options, and pages that are made from code. Their code runs in `test_docs_blocks.py`."""
 
 import re
-from pathlib import Path
 
 import pytest
-from conftest import TOY_MODEL, TOY_TASK
+from docs_blocks import PAGES, ROOT
 
-ROOT = Path(__file__).parent.parent
 FEATURES = ("plan", *(f"features {name}" for name in ("extract", "ls", "verify", "prune", "export", "push")))
-PAGES = sorted([ROOT / "README.md", ROOT / "CONTRIBUTING.md", *(ROOT / "docs").glob("*.md")])
-
-
-def _python_of(page: str) -> str:
-    """The first Python block of a page."""
-    return re.search(r"```python\n(.*?)```", (ROOT / "docs" / page).read_text(), re.DOTALL).group(1)
-
-
-@pytest.mark.slow
-def test_the_task_of_the_guide_is_checked_and_run(bench, tmp_path):
-    (tmp_path / "loops.py").write_text(_python_of("adding-a-task.md"))
-    checked = bench("check", "loops.py")
-    assert checked.code == 0, checked.err
-    assert "all is as declared" in checked.out
-    ended = bench("run", "--task", "loops.py", "--model", "mfcc", "--mini", "--json", "--quiet")
-    assert ended.code == 0, ended.err
-    assert ended.record["task"]["name"] == "loops"
-    assert 0.5 < ended.record["scores"]["accuracy"]["test"] <= 1
-
-
-@pytest.mark.slow
-def test_the_task_of_frames_of_the_guide_is_checked_and_run(bench, tmp_path):
-    (tmp_path / "drums.py").write_text(_python_of("frame-by-frame.md"))
-    checked = bench("check", "drums.py")
-    assert checked.code == 0, checked.err
-    ended = bench("run", "--task", "drums.py", "--model", "logmel", "--mini", "--seeds", 1, "--json", "--quiet")
-    assert ended.code == 0, ended.err
-    score = ended.record["scores"]["drums_f1"]
-    assert score["trivial"] < 0.7 < score["test"] <= 1
-    assert ended.record["selection"]["per_seed"][0]["setting"] in (0.2, 0.35, 0.5, 0.65)
-
-
-@pytest.mark.slow
-def test_the_encoder_of_the_guide_is_checked_and_run(bench, tmp_path):
-    (tmp_path / "loudness.py").write_text(_python_of("adding-an-encoder.md"))
-    checked = bench("check", "loudness.py:LOUDNESS")
-    assert checked.code == 0, checked.err
-    ended = bench("run", "--model", "loudness.py:LOUDNESS", "--task", TOY_TASK, "--mini", "--json", "--quiet")
-    assert ended.code == 0, ended.err
-    assert ended.record["model"]["name"] == "loudness"
 
 
 @pytest.fixture
@@ -59,21 +17,6 @@ def plug_ins(tmp_path):
         assert name.endswith(".py"), block
         (tmp_path / name).write_text(block)
     return {path.name for path in tmp_path.glob("*.py")}
-
-
-@pytest.mark.slow
-def test_the_protocol_and_the_head_of_the_guide_are_run(bench, plug_ins):
-    assert plug_ins == {"quick.py", "centroid.py", "balanced_accuracy.py", "key_and_beat.py"}
-    run = ("run", "--task", TOY_TASK, "--model", TOY_MODEL, "--mini", "--json", "--quiet")
-    for options, name in (
-        (("--protocol", "quick.py"), "quick"),
-        (("--protocol", "linear", "--head", "centroid.py"), "linear+centroid"),
-    ):
-        ended = bench(*run, *options)
-        assert ended.code == 0, ended.err
-        assert ended.record["protocol"]["name"] == name
-        score = ended.record["scores"]["accuracy"]
-        assert score["test"] > score["trivial"]
 
 
 def test_the_metric_of_the_guide_is_scikit_learns_and_the_set_names_what_is_there(plug_ins, tmp_path, monkeypatch):

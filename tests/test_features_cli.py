@@ -54,7 +54,7 @@ def test_a_damaged_clip_is_told_and_ends_with_3_or_allowed_with_0(bench, tmp_pat
     call = ("features", "extract", *OF_TOY, "--data-dir", corpus, "--json", "--device", "cpu")
     stopped = bench(*call)
     assert stopped.code == 3
-    assert "train01.wav is no wav, RF64," in stopped.err
+    assert "train01.wav is not a wav, RF64," in stopped.err
     allowed = bench(*call, "--allow-missing")
     assert allowed.code == 0
     assert allowed.record["left_out"] == ["hums/train01.wav"]
@@ -355,7 +355,7 @@ def test_frames_are_not_exported_and_the_reason_is_told(bench, tmp_path):
         "features", "export", "x", "--model", TOY_MODEL, "--task", "gtzan-rhythm", "--mini", "--device", "cpu"
     )
     assert ended.code == 2
-    assert "a vector for each window, which is all that --features can bring" in ended.err
+    assert "one vector for each window, which is all that --features can bring" in ended.err
     assert not (tmp_path / "cache/features").exists()
 
 

@@ -345,7 +345,7 @@ def test_two_files_of_one_name_are_two_modules_and_two_helpers_of_one_name_are_r
         _write(file, WITH_HELPER.format(name="idtwin"), idtwin=f"BANDS = {count}\n")
     monkeypatch.syspath_prepend(str(tmp_path / "a"))
     plugins.find_encoder(f"{files[0]}:TOY")
-    with pytest.raises(UsageError, match=r"imports 'idtwin' and got .*a/idtwin.py"):
+    with pytest.raises(UsageError, match=r"imports 'idtwin', but Python uses .*a/idtwin.py"):
         plugins.find_encoder(f"{files[1]}:TOY")
     sys.modules.pop("idtwin")
 

@@ -61,7 +61,7 @@ def test_kept_probes_that_score_otherwise_now_are_removed(bench, tmp_path, monke
     (tmp_path / "sign.txt").write_text("-1")
     refused = bench(*run)
     assert refused.code == 1
-    assert "probes kept of an interrupted run score otherwise now than then" in refused.err
+    assert "stored probes of an interrupted run now have another score" in refused.err
     again, clean = bench(*run), _clean(bench, tmp_path, *run)
     assert again.code == clean.code == 0, again.err
     assert _without_machine(again.record) == _without_machine(clean.record)

@@ -108,7 +108,7 @@ def test_mp3_has_the_bit_rate_stays_in_place_and_loses_what_is_masked(rate, monk
 
 
 def test_an_mp3_of_a_rate_that_it_cannot_have_is_refused():
-    with pytest.raises(DataError, match=r"no rate of 96,000 Hz .* leave 'mp3' out"):
+    with pytest.raises(DataError, match=r"mp3 does not support 96,000 Hz .* leave 'mp3' out"):
         perturb.apply_change("mp3", _hiss(), 96000, SEED)
 
 
@@ -455,7 +455,7 @@ def test_the_table_of_drops_is_printed_and_dry_runs_name_the_changes(bench):
         (("--perturb", ""), "no perturbation ''"),
         (("--perturb", "gain,nois"), "did you mean 'noise'?"),
         (("--perturb", "mp3", "--task", "musdb"), "task 'musdb' asks for stems"),
-        (("--perturb", "mp3", "--features", "."), "--features brings none: give --model"),
+        (("--perturb", "mp3", "--features", "."), "--features brings no audio: give --model"),
     ],
 )
 def test_what_cannot_be_perturbed_is_told_before_any_work(bench, tmp_path, arguments, words):

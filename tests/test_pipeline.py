@@ -381,7 +381,7 @@ def test_a_window_that_overflows_in_low_precision_is_encoded_again_in_float32(it
     messages = []
     low, _, cost = _extract(items, tmp_path, replace(SMALL, load=load), dtype=dtype, say=messages.append)
     assert cost.again == 1
-    assert messages == [f"{dtype} overflows on {items[6].path}: again in float32"]
+    assert messages == [f"{dtype} overflows on {items[6].path}: computing it again in float32"]
     assert np.array_equal(low.read(1, [spans[6]]), exact.read(1, [spans[6]]))
     assert not np.array_equal(low.read(1, [spans[5]]), exact.read(1, [spans[5]]))
 

@@ -360,7 +360,7 @@ def test_a_file_that_ends_python_is_told(bench, tmp_path):
     (tmp_path / "own.py").write_text("exit(0)\n")
     ended = bench("check", f"{tmp_path}/own.py:TOY")
     assert ended.code == 2
-    assert f"{tmp_path}/own.py ends Python when it is imported (exit 0); leave that out" in ended.err
+    assert f"{tmp_path}/own.py calls exit when it is imported (0): remove that call" in ended.err
 
 
 @pytest.mark.parametrize(
@@ -403,7 +403,7 @@ def test_one_users_faulty_encoder_does_not_keep_the_others_from_running(bench, t
 @pytest.mark.parametrize(
     ("target", "labels", "words"),
     [
-        (Classes(("a", "b")), ["a", 3], "clip 'two' is labelled 3, which is no label of the task"),
+        (Classes(("a", "b")), ["a", 3], "clip 'two' is labelled 3, which is not a label of the task"),
         (Classes(("a", "b")), ["a", None], "clip 'two' is labelled None"),
         (Tags(("rock", "k")), [("rock",), "k"], "clip 'two' has the target 'k'; give a tuple of its tags: ('rock',)"),
         (Tags(("rock", "k")), [(), None], "clip 'two' has the target None; give a tuple"),

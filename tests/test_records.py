@@ -508,7 +508,7 @@ def test_a_perturbed_score_is_a_score_of_the_record():
     record = from_json(facts)
     words = "super is scored on changed clips, and is no score of the record"
     assert [kind for kind, told in claims.find_disagreements(record) if words in told] == ["impossible"]
-    with pytest.raises(DataError, match="super on changed clips, and no such score"):
+    with pytest.raises(DataError, match="super on changed clips, but no such plain score"):
         _check_perturbed_scores(record)
 
 

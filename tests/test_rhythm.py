@@ -241,7 +241,7 @@ def test_the_trivial_answer_is_the_training_tempo_from_the_start():
 def test_what_is_for_whole_clips_is_refused_and_not_left_undone(bench, task, option, more):
     ended = bench("run", "--model", "logmel", "--task", task, "--mini", *option, *more)
     assert ended.code == 2
-    assert f"{' '.join(option)} is for tasks of whole clips, and task '{task}'" in ended.err
+    assert f"{' '.join(option)} is only for tasks of whole clips, but task '{task}'" in ended.err
 
 
 def test_audio_is_kept_only_where_there_is_some_and_brought_features_have_no_frames(bench, tmp_path):

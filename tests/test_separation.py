@@ -336,7 +336,7 @@ def test_a_bidirectional_separator_trains_too(probe, material):
 
 def test_separators_that_all_diverge_are_an_error(probe):
     lost = grid.TrainedProbe(grid.Probe(0, 1e-3, 0.0, 0, stem=0), math.nan, -1, (), True, {})
-    with pytest.raises(DataError, match="diverged at once"):
+    with pytest.raises(DataError, match="diverged in its first steps"):
         probe.choose([lost], 1, 1)
 
 

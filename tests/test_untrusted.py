@@ -546,7 +546,7 @@ def test_the_name_of_a_file_that_is_written_controls_no_terminal(tmp_path, bench
 def test_more_seeds_or_metrics_than_a_record_holds_are_refused_before_any_work(tmp_path, toy, bench):
     ended = toy("--mini", "--seeds", "1001")
     assert ended.code == 2
-    assert "1001 seeds: a record holds 1000 at most" in ended.err
+    assert "1001 seeds are too many: a record holds at most 1000" in ended.err
     more = "from dataclasses import replace\nTASK = replace(TASK, metrics=TASK.metrics * 199)\n"
     (tmp_path / "mine.py").write_text(f"{Path(TOY_TASK).read_text()}\n{more}")
     ended = bench("run", "--task", "mine.py", "--model", TOY_MODEL, "--mini")

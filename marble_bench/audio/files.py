@@ -245,9 +245,9 @@ def _open(path: Path, stream: int, native_rate_hz: int | None) -> Iterator[OpenF
         else:
             source = _open_with_libsndfile(path, stack)
         if not RATES_HZ[0] <= source.rate_hz <= RATES_HZ[1]:
-            raise DataError(f"has {source.rate_hz:,} Hz; believed are {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
+            raise DataError(f"has {source.rate_hz:,} Hz; {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz are accepted")
         if not 1 <= source.channels <= CHANNELS_MOST:
-            raise DataError(f"has {source.channels:,} channels; at most {CHANNELS_MOST} are believed")
+            raise DataError(f"has {source.channels:,} channels; at most {CHANNELS_MOST} are accepted")
         _check_rate(source.rate_hz, native_rate_hz)
         yield source
 
@@ -268,9 +268,11 @@ def _open_with_libsndfile(path: Path, stack: ExitStack) -> OpenFile:
         raise
     header = size.stream.header if size.stream else None
     if header and (file.samplerate, file.channels) != (header.rate_hz, header.channels):
-        raise DataError("is no mp3 that its frames agree on")
+        raise DataError("is not a valid mp3: its frames disagree")
     if file.format not in FORMATS:
-        raise Unusable(f"is {file.format}, whose length cannot be checked: convert it to wav or flac, as with ffmpeg")
+        raise Unusable(
+            f"is {file.format}, whose length cannot be checked: convert it to wav or flac, for example with ffmpeg"
+        )
 
     def blocks(start: int, stop: int | None) -> Iterator[NDArray[np.float32]]:
         at = -size.stream.skipped if size.stream else 0
@@ -328,9 +330,9 @@ def _open_forward_only(file: Any) -> Any:
 
 def _check_there(path: Path) -> None:
     if path.is_dir():
-        raise DataError("is a folder and no audio file")
+        raise DataError("is a folder, not an audio file")
     if not path.is_file():
-        raise DataError("is not there: no audio file")
+        raise DataError("does not exist")
     if not path.stat().st_size:
         raise DataError("is empty (0 bytes)")
 
@@ -406,7 +408,7 @@ def _open_with_av(container: Any, stream: int) -> OpenFile:
         raise DataError(f"has {len(container.streams.audio)} audio streams, and number {stream} is asked for")
     one = container.streams.audio[stream]
     if one.codec_context is None or not one.rate:
-        raise DataError(f"has a stream {stream} of a coding that is not known")
+        raise DataError(f"has a stream {stream} with an unknown coding")
     channels = one.codec_context.channels
     # what the table promises; what a coder adds at the end may come on top
     promised = int(one.duration * one.time_base * one.rate) if one.duration else None

@@ -199,15 +199,15 @@ def scan_frames(file: BinaryIO, size: int) -> Stream:
     walk = _Scanner(file, size)
     first_at = walk.find_next_frame(0)
     if first_at is None:
-        raise DataError("holds no frame of an mp3")
+        raise DataError("has no mp3 frame")
     header = walk.header
     assert header is not None
     claimed, delay, padding, is_information = _read_information(walk.read_bytes_at(first_at, header.size), header)
     walk.to_end(first_at + header.size if is_information else first_at)
     if not walk.frames:
-        raise DataError("holds no frame of an mp3 but its header's")
+        raise DataError("has no mp3 frame except its header")
     if walk.foreign > max(size // 2, CHUNK):
-        raise DataError(f"holds {walk.foreign:,} bytes of {size:,} that belong to no frame of an mp3")
+        raise DataError(f"holds {walk.foreign:,} bytes of {size:,} that belong to no mp3 frame")
     return Stream(header, tuple(walk.segments), walk.frames, claimed, delay, padding, walk.lacking, walk.foreign)
 
 
@@ -307,7 +307,7 @@ class _Scanner:
         if found.free:
             following = self.read_bytes_at(at + 4, 8192).find(self.read_bytes_at(at, 2))
             if self.header is None and at == self._find_begin() and following > 0:
-                raise Unusable("is in free format, whose frames do not tell their size: convert it with ffmpeg")
+                raise Unusable("is in free format, whose frames do not state their size: convert it with ffmpeg")
             return False
         behind = at + found.size
         if behind >= self.size:

@@ -63,7 +63,9 @@ def apply_change(name: str, samples: NDArray[np.float32], rate_hz: int, seed: in
 
     changed = np.ascontiguousarray(CHANGES[name].apply(samples, rate_hz, seed), np.float32)
     if changed.shape != samples.shape:
-        raise DataError(f"'{name}' made {len(changed):,} samples of {len(samples):,} at {rate_hz:,} Hz")
+        raise DataError(
+            f"'{name}' changed the number of samples from {len(samples):,} to {len(changed):,} at {rate_hz:,} Hz"
+        )
     return changed
 
 
@@ -127,7 +129,7 @@ def _encode_mp3(samples: NDArray[np.float32], rate_hz: int, seed: int) -> NDArra
     bounds = next(((high, low) for rates, high, low in MP3_RATES if rate_hz in rates), None)
     if bounds is None:
         known = sorted(rate for rates, _, _ in MP3_RATES for rate in rates)
-        raise DataError(f"an mp3 has no rate of {rate_hz:,} Hz (it has {', '.join(map(str, known))}): leave 'mp3' out")
+        raise DataError(f"mp3 does not support {rate_hz:,} Hz (only {', '.join(map(str, known))}): leave 'mp3' out")
     high, low = bounds
     # libsndfile takes the bit rate as a place between the highest, 0, and the lowest, 1
     level = (high - MP3_BPS / 1000) / (high - low)

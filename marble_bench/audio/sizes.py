@@ -95,7 +95,7 @@ def measure(path: Path) -> Size:
             return _read_ogg(file, begin, size)
         if begin or head[:1] == b"\xff" or path.suffix.lower() == ".mp3":
             return _read_mp3(file, size)
-    raise Unusable("is no wav, RF64, W64, AIFF, CAF, au, flac, ogg or mp3: convert it to one, as with ffmpeg")
+    raise Unusable("is not a wav, RF64, W64, AIFF, CAF, au, flac, ogg or mp3 file: convert it, for example with ffmpeg")
 
 
 def _read_at(file: BinaryIO, place: int, count: int) -> bytes:
@@ -152,7 +152,7 @@ def _describe_surplus(file: BinaryIO, end: int, size: int, stated_end: int | Non
 def _describe_left_over(foreign: int) -> tuple[str, ...]:
     if foreign > SLACK:
         raise DataError(
-            f"holds {foreign:,} bytes behind the samples that its header tells: the header or the end is damaged"
+            f"has {foreign:,} bytes after the samples that its header states: the header or the end is damaged"
         )
     return ("surplus",) if foreign > 1 else ()
 
@@ -209,7 +209,7 @@ def _read_coding(fmt: bytes, order: str) -> _Coding:
         samples = (align // channels - 4) * 2 + 1
     else:
         raise Unusable(
-            f"has a coding (wav format 0x{kind:04X}) whose length cannot be checked: convert it, as with ffmpeg"
+            f"has a coding (wav format 0x{kind:04X}) whose length cannot be checked: convert it, for example with ffmpeg"
         )
     _check(samples > 0 and valid_bits == samples, f"blocks of {align} bytes hold {samples} samples, not {valid_bits}")
     _check_pace(per_second, rate * align / samples)
@@ -300,7 +300,9 @@ def _read_au(file: BinaryIO, begin: int, size: int) -> Size:
         raise DataError("is cut within its header")
     offset, length, coding, _, channels = struct.unpack(">IIIII", head)
     if coding not in AU_BYTES:
-        raise Unusable(f"has a coding (au format {coding}) whose length cannot be checked: convert it, as with ffmpeg")
+        raise Unusable(
+            f"has a coding (au format {coding}) whose length cannot be checked: convert it, for example with ffmpeg"
+        )
     _check(channels > 0 and offset >= 24, f"{channels} channels, samples from byte {offset} on")
     block, here = AU_BYTES[coding] * channels, max(0, size - begin - offset)
     if _is_unknown(length) or (not length and here):
@@ -325,7 +327,7 @@ def _read_aiff(file: BinaryIO, begin: int, size: int, compressed: bool) -> Size:
                 block = channels * (AIFF_BYTES.get(coding) or (bits + 7) // 8)
             else:
                 raise Unusable(
-                    f"has a coding (AIFC {coding!r}) whose length cannot be checked: convert it, as with ffmpeg"
+                    f"has a coding (AIFC {coding!r}) whose length cannot be checked: convert it, for example with ffmpeg"
                 )
         elif name == b"SSND" and length >= 8 and frames is not None:
             offset = struct.unpack(">I", _read_at(file, at, 4))[0]
@@ -556,7 +558,7 @@ def _read_ogg(file: BinaryIO, begin: int, size: int) -> Size:
         last = bool(kind & 4)
         at += length
     if streams != 1:
-        raise Unusable(f"holds {streams} streams, and one is read: take them apart, as with ffmpeg")
+        raise Unusable(f"has {streams} streams, but only one can be read: separate them, for example with ffmpeg")
     there = int(max(0, position - skip) * scale)
     if not last:
         raise DataError(f"is truncated: its last page is missing, and {there:,} samples are found before it")

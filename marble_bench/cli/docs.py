@@ -1,4 +1,4 @@
-"""The documents that are made of declarations: `python -m marble_bench.cli.docs [encoders] > docs/tasks.md`."""
+"""The pages that are made from declarations: `python -m marble_bench.cli.docs [encoders] > docs/tasks.md`."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from marble_bench.core.task import SPLITS
 
 HEAD = """# Tasks
 
-Made from the task files by `python -m marble_bench.cli.docs > docs/tasks.md`; a test compares. What each one means, its
-sources, conventions and departures are at the head of its file in `tasks/`.
+`python -m marble_bench.cli.docs > docs/tasks.md` makes this page from the task files, and a test compares the two. The head
+of each file in `tasks/` explains the task, its sources, conventions and departures.
 
 """
 
@@ -47,30 +47,33 @@ def write_tasks_page() -> str:
 
 ENCODERS_HEAD = """# Encoders
 
-Made from the encoder files by `python -m marble_bench.cli.docs encoders > docs/encoders.md`; a test compares. What each
-one is, its sources, conventions and departures are at the head of its file in `marble_bench/encoders/`.
+`python -m marble_bench.cli.docs encoders > docs/encoders.md` makes this page from the encoder files, and a test
+compares the two. The head of each file in `marble_bench/encoders/` explains the encoder, its sources, conventions and
+departures.
 
-Weights are never shipped. `bench models get NAME` has them from their makers, `bench models ls` says which are here, `bench
-models verify` reads them again and compares digests, and `--weights PATH` takes a file or a folder of yours: for a model of
-the hub, its folder (`config.json` with `model.safetensors` or `pytorch_model.bin`). Only tensors are read, nobody's code is
-run, and a record holds the commit that was got and the digest of what was loaded.
+Weights are never shipped with the suite. `bench models get NAME` downloads them from their makers. `bench models ls`
+lists the weights on this machine, and `bench models verify` reads them again and compares their digests. `--weights
+PATH` takes your own file or folder; for a model of the hub, this is its folder (`config.json` with `model.safetensors`
+or `pytorch_model.bin`). The suite reads only tensors and never runs code from the hub. A record holds the downloaded
+commit and the digest of the weights.
 
-A model of the hub is downloaded at the commit given here, and every file is compared with the digest that the hub states,
-and with the one given here where it is known. Of a model that is unpinned, the first download counts: later ones must give
-the same files, or the same tensors in another kind of file. `config.json` and `preprocessor_config.json` are verified
-against what is declared, for a folder of yours too: a model of another kind, architecture, sampling rate or normalisation is
-refused. A lone file of tensors has neither; then only names and shapes are compared, and that is said. A gated model wants
-`HF_TOKEN`.
+A model of the hub is downloaded at the commit that stands here. Every file is compared with the digest that the hub
+states, and with the digest that stands here if one is known. For an unpinned model the first download counts: later
+downloads must give the same files, or the same tensors in another kind of file. `config.json` and
+`preprocessor_config.json` are compared with the declaration, for your own folder too: a model of another kind,
+architecture, sampling rate or normalisation is refused. A single file of tensors has no configuration; then only names
+and shapes are compared, and a message says so. A gated model needs `HF_TOKEN`.
 
-Features are computed in float32. Measured on the graph of MERT 95M with random weights, 5 s of audio, on a CPU: with
-everything in bfloat16, single frames are off by 1.2 to 1.5 % and means over time by 0.5 to 1.5 %; in half precision by 0.1
-to 0.2 % and 0.1 to 0.2 %; under bfloat16 autocast by 0.9 to 1.3 % and 0.4 to 1.3 %.
+Features are computed in float32. Lower precision costs accuracy. With the network of MERT-95M, random weights and 5 s
+of audio on a CPU, the errors were: with bfloat16 everywhere, 1.2 to 1.5 % in single frames and 0.5 to 1.5 % in means
+over time; with half precision, 0.1 to 0.2 % and 0.1 to 0.2 %; with bfloat16 autocast, 0.9 to 1.3 % and 0.4 to 1.3 %.
 
-Gain and offset: `zscore` takes both away over the whole clip, `peak` takes gain away, and an encoder of `none` is given the
-waveform as it is. GFLOP are multiplications and additions per second of audio, counted by PyTorch's FlopCounterMode on 10 s
-(convolutions and matrix products; on 30 s for a model that takes no less), a dash where nobody has counted.
+The normalisation `zscore` removes gain and offset over the whole clip, `peak` removes gain, and `none` leaves the
+waveform unchanged. GFLOP are multiplications and additions per second of audio. PyTorch's FlopCounterMode counted them
+on 10 s (convolutions and matrix products; on 30 s if the model accepts no less). A dash means that nobody has counted
+them.
 
-What a model was trained on matters where that is the corpus it is tested on: its score is then no measure of anything new.
+Training data matters if an encoder was trained on the corpus of a task: its score there says nothing about new music.
 
 Encoders are grouped by family, here and in `bench list models`: the first word of the name of the file that they are in.
 
@@ -152,7 +155,7 @@ def _list_facts(encoder: Encoder) -> list[str]:
             files += f", beside it in {folder}: {others} of `{other.url}` at {other.revision}"
         pin = f" at {source.revision}" if source.revision and not source.url.startswith("pypi:") else ""
         if source.pin == "unpinned" and source.status == "public":
-            pin += " (unpinned: the first download counts, and its digests and commit are kept)"
+            pin += " (unpinned: the first download counts; its digests and commit are stored)"
         digest = f", sha256 {source.sha256}" if source.sha256 else ""
         for name, known in source.digests:
             digest += f", {name} {'sha256' if len(known) == 64 else 'git id'} {known}"

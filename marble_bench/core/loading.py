@@ -63,9 +63,7 @@ def load(path: Path, module: str | None) -> ModuleType:
     except SyntaxError as error:  # of the file, or of one that it imports
         raise UsageError(f"{error.filename or path} line {error.lineno}: {error.msg}") from error
     except SystemExit as error:
-        raise UsageError(
-            f"{path} ends Python when it is imported (exit {format_error(error)}); leave that out"
-        ) from error
+        raise UsageError(f"{path} calls exit when it is imported ({format_error(error)}): remove that call") from error
     except UsageError as error:
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in format_error(error).splitlines())) from error
     except TypeError as error:

@@ -60,7 +60,7 @@ def note_sources(path: Path, brought: set[str], module: str) -> None:
         beside = trees.find_module_file(path.parent / name.partition(".")[0])
         if beside and "." not in name and beside.resolve() not in (place, path):
             raise UsageError(
-                f"imports '{name}' and got {place}, which was imported before; {beside} lies beside it: rename one of them"
+                f"imports '{name}', but Python uses {place}, which was imported before, and not {beside}: rename one"
             )
         _HELPERS[name] = place, _compute_sha256(place)
     _DIGESTS[path] = digest_user_file(path, helpers)

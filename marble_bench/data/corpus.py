@@ -93,7 +93,7 @@ def write_mini(corpus: Corpus, folder: Path, there_is_fine: bool = False) -> Non
     import soundfile
 
     if folder.exists() and not there_is_fine:
-        raise DataError(f"{folder} is there already; a miniature is written into a folder of its own")
+        raise DataError(f"{folder} exists already; a miniature is written into a new folder")
     sweep_leftovers(folder.parent, f".{corpus.name}-*.tmp")
     try:
         with open_atomic_path(folder) as building:
@@ -255,8 +255,8 @@ def _check_whole(root: Path) -> None:
     if gone:
         raise DataError(
             f"the miniature in {root} lacks {len(gone)} of {counted(len(digests), 'file')}: {listing(gone)}. "
-            "Delete the folder and have it made anew, in the cache by --mini, elsewhere by bench data mini "
-            "(--allow-missing is for corpora; a miniature is used whole)"
+            "Delete the folder and make it again: in the cache by --mini, elsewhere by bench data mini "
+            "(--allow-missing is for corpora; a miniature must be complete)"
         )
 
 

@@ -77,7 +77,9 @@ def get(
             if source.unpack and not source.joined:
                 _unpack_once(path, folder, callbacks)
     except OSError as error:  # what the network did is told where it happens; this is the disk
-        raise DataError(f"{folder} cannot be written: {error}; see to it, and the same command goes on") from error
+        raise DataError(
+            f"{folder} cannot be written: {error}; solve this, and run the same command again, which continues"
+        ) from error
     return got + [_from_hub(corpus, source, folder, callbacks) for source in sources if source not in web]
 
 
@@ -227,7 +229,7 @@ def unpack(archive: Path, folder: Path) -> list[str]:
         for name in names:
             if (folder / name).exists() and not filecmp.cmp(folder / name, scratch / name, shallow=False):
                 raise DataError(
-                    f"{folder / name} is there already, with other bytes than {archive} has; move it away first"
+                    f"{folder / name} exists already and differs from the file in {archive}; move it away first"
                 )
         for name in names:
             if not (folder / name).exists():

@@ -29,7 +29,7 @@ def to_parquet(store: Store, clips: Sequence[Clip], spans: Sequence[Span], path:
 
     taken = {name for name, _ in store.layers} & {TRACK, SPLIT, WINDOW}
     if taken:
-        raise UsageError(f"layer '{min(taken)}' has the name of a column that tells tracks apart; rename the layer")
+        raise UsageError(f"layer '{min(taken)}' has the name of a column that identifies tracks; rename the layer")
     fields = [(TRACK, pa.string()), (SPLIT, pa.string()), (WINDOW, pa.int32())]
     fields += [(name, pa.list_(pa.float16(), width)) for name, width in store.layers]
     rows = 0
@@ -111,7 +111,7 @@ def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
             files.put_file(str(path), target)
             if files.size(target) != path.stat().st_size:
                 raise BenchError(
-                    f"{target} has {files.size(target)} bytes after the upload, {path} has others; push again"
+                    f"{target} has {files.size(target)} bytes after the upload, but {path} has another size: push again"
                 )
             say(f"pushed {target}")
     except BenchError:

@@ -176,7 +176,7 @@ def _from_folder(folder: Path, tracks: Sequence[str]) -> BroughtFeatures:
         if sound.shape[1:] != shape:
             raise DataError(
                 f"{path} has (layers, width) = {sound.shape[1:]}, the others have {shape}; all must be alike. "
-                "Time is no layer: save several moments of a layer as (windows, 1, width), or their mean as (width,)"
+                "Time is not a layer: save several frames of a layer as (windows, 1, width), or their mean as (width,)"
             )
         if names is not None and len(names) != shape[0]:
             raise DataError(

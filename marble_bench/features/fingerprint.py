@@ -304,9 +304,9 @@ def read_date(folder: Path) -> str:
 def describe_unsteady(name: str, layer: str, error: float) -> str:
     """What is said of an encoder that gave other features when it was loaded again."""
     return (
-        f"{name}: loaded twice, layer '{layer}' differs by {_format_error(error)} for the same audio. Weights drawn at "
-        "random at every load, or dropout that is not switched off, make features that cannot be made again: read weights "
-        "from a file, draw them from a fixed seed, call model.eval()"
+        f"{name}: loaded twice, layer '{layer}' differs by {_format_error(error)} for the same audio. Features cannot be "
+        "reproduced if every load draws new random weights, or if dropout is on: read weights from a file or draw them with "
+        "a fixed seed, and call model.eval()"
     )
 
 
@@ -315,12 +315,12 @@ def _describe_change(
 ) -> str:
     return (
         f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_format_error(error)} "
-        f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; allowed is "
-        f"{get_tolerance(now, then):g}. Name, version, code and declared weights are the same, so something has changed "
-        "that they do not tell, such as weights that load reads. If that is meant, raise the encoder's version (it is "
-        f"{encoder.version}), or run with --fresh-features, which sets {folder} aside and makes its features anew"
+        f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; at most "
+        f"{get_tolerance(now, then):g} is allowed. Name, version, code and declared weights are unchanged, so something else "
+        "has changed, such as weights that load reads from a path. If this is intended, raise the encoder's version (it is "
+        f"{encoder.version}), or run with --fresh-features, which moves {folder} away and computes its features again"
     )
 
 
 def _format_error(error: float) -> str:
-    return "its shape or by values that are no numbers" if error == float("inf") else f"{error:.2g} (relative)"
+    return "its shape, or by values that are not numbers" if error == float("inf") else f"{error:.2g} (relative)"

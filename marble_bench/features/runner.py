@@ -153,7 +153,9 @@ class Runner:
             bad = np.flatnonzero(~(largest <= HALF_MAX).all(axis=0))  # NaN is not smaller than anything
             if len(bad) and self.settings.dtype != "float32":
                 if not self.cost.again:
-                    self.say(f"{self.settings.dtype} overflows on {batch.names[first + bad[0]]}: again in float32")
+                    self.say(
+                        f"{self.settings.dtype} overflows on {batch.names[first + bad[0]]}: computing it again in float32"
+                    )
                 self.cost.again += len(bad)
                 for row in bad:  # one by one: they are few, and a float32 batch might not fit
                     exact, once_more = self._encode_alone(windows[row : row + 1])

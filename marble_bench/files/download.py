@@ -80,7 +80,7 @@ def check_protected(source: Source) -> None:
     address = urllib.parse.urlparse(source.url)
     if address.scheme == "http" and not (source.sha256 or source.md5) and address.hostname not in HOME:
         raise UsageError(
-            f"{source.url} is http and has no digest, so that its bytes could be changed on the way: declare its sha256, "
+            f"{source.url} is http and has no digest, so its bytes could be changed in transit: declare its sha256, "
             "or its https address"
         )
 
@@ -97,9 +97,11 @@ class _Redirects(urllib.request.HTTPRedirectHandler):
         was, will = urllib.parse.urlparse(req.full_url), urllib.parse.urlparse(newurl)
         if will.scheme not in ("http", "https") or (was.scheme == "https" and will.scheme == "http"):
             fp.close()
-            raise DataError(f"{req.full_url} redirects to {newurl}, which is not followed: only https is from there on")
+            raise DataError(
+                f"{req.full_url} redirects to {newurl}, which is not followed: from there on only https is allowed"
+            )
         if was.netloc != will.netloc:
-            self.callbacks.say(f"{was.netloc} hands {req.full_url} out from {will.scheme}://{will.netloc}")
+            self.callbacks.say(f"{was.netloc} redirects {req.full_url} to {will.scheme}://{will.netloc}")
         return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
@@ -167,7 +169,9 @@ def _fetch(source: Source, partial: Path, callbacks: DownloadCallbacks) -> None:
     """Go on with a partial file; start anew where the server does not do ranges or has another version by now."""
     have, tag = partial.stat().st_size if partial.is_file() else 0, _tag(partial)
     if have and not tag.is_file() and not (source.sha256 or source.md5):
-        callbacks.say(f"{source.url}: nothing tells whether {partial} is of the server's present file; starting anew")
+        callbacks.say(
+            f"{source.url}: it is unknown whether {partial} belongs to the server's current file; starting again"
+        )
         have = 0
     headers = {"Range": f"bytes={have}-"} if have else {}
     if have and tag.is_file():

@@ -70,7 +70,7 @@ def _find_root(cache: Path, say: Callable[[str], None]) -> Path:
     user = os.getuid() if hasattr(os, "getuid") else 0
     other = Path(tempfile.gettempdir()) / f"marble-bench-scratch-{user}"
     other.mkdir(mode=0o700, exist_ok=True)
-    say(f"{root} cannot be written: what is needed for a while is kept in {other}")
+    say(f"{root} cannot be written: temporary files are kept in {other}")
     return other
 
 

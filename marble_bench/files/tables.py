@@ -60,9 +60,9 @@ def read_text(path: Path, *, byte_order_mark: bool = True) -> str:
     try:
         found = path.stat()
         if stat.S_ISDIR(found.st_mode):
-            raise fault(path, "is a folder and no label file")
+            raise fault(path, "is a folder, not a label file")
         if not stat.S_ISREG(found.st_mode):  # a pipe would be waited for, and a device never ends
-            raise fault(path, "is a pipe, a socket or a device and no label file")
+            raise fault(path, "is a pipe, a socket or a device, not a label file")
         if found.st_size > MOST_BYTES:
             raise fault(path, f"has {found.st_size:,} bytes, too many for a label file (at most {MOST_BYTES:,})")
         content = path.read_bytes()
@@ -103,7 +103,7 @@ def read_lines(path: Path, *, byte_order_mark: bool = True) -> list[str]:
         lines.pop()
     for number, line in enumerate(lines, 1):
         if not line.strip():
-            raise fault(path, "is blank; take the line out", number)
+            raise fault(path, "is blank; remove the line", number)
     return lines
 
 
@@ -173,7 +173,7 @@ def _split_fields(path: Path, number: int, line: str, delimiter: str, strip: boo
     try:
         (fields,) = csv.reader([line], delimiter=delimiter, strict=True)
     except csv.Error as error:
-        raise fault(path, f"has a quotation mark that is astray, or a field too long ({error})", number) from None
+        raise fault(path, f"has a stray quotation mark, or a field that is too long ({error})", number) from None
     for field in fields:
         if len(field) > MOST_FIELD:
             raise fault(path, f"has a field of {len(field):,} characters", number)

@@ -69,11 +69,11 @@ def read_table(stored: Stored) -> pd.DataFrame:
     path, frame = results.find_table_path(stored.path, KIND), load_table(stored, KIND)
     if frame is None:
         raise DataError(
-            f"{path} is not there: the run separated no songs, or was made before runs left this table, or its record was "
-            "copied without it. The same `bench run` again writes the table beside the record"
+            f"{path} does not exist: the run separated no songs, or is older than this table, or its record was "
+            "copied without it. Run the same `bench run` again to write the table beside the record"
         )
     if wrong := find_disagreement(stored, frame):
-        raise DataError(f"{path} is not the table of this record: {wrong}; the same `bench run` again writes it")
+        raise DataError(f"{path} is not the table of this record: {wrong}; run the same `bench run` again to write it")
     return frame
 
 

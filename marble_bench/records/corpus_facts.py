@@ -108,7 +108,7 @@ class Corpora:
         own = named.task.corpus.beside or named.task.corpus.name
         if self.corpus not in ("", own):
             raise UsageError(
-                f"--data-dir is of one corpus, and the records are of '{self.corpus}' and '{own}': check them apart"
+                f"--data-dir names one corpus, but the records are of '{self.corpus}' and '{own}': check them separately"
             )
         self.corpus = own
         found = corpus.find_on_disk(named, self.root, allow_missing=True)

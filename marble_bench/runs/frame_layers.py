@@ -44,11 +44,11 @@ def check(config: RunConfig) -> None:
     asked = {"--few-shot": config.probes.few_shot, f"--control {control}": control}
     if unmet := [option for option, given in asked.items() if given]:
         raise UsageError(
-            f"{unmet[0]} is for tasks of whole clips, and task '{name}' is asked frame by frame: leave it out"
+            f"{unmet[0]} is only for tasks of whole clips, but task '{name}' is answered frame by frame: leave it out"
         )
     if config.features.encoder is None:
         raise UsageError(
-            f"task '{name}' is asked frame by frame, and --features brings a vector for a window: give --model"
+            f"task '{name}' is answered frame by frame, but --features brings one vector for each window: give --model"
         )
 
 

@@ -243,7 +243,7 @@ def _relabel(row: Example, target: Any) -> Example:
 
 def _say_left_out(callbacks: Callbacks, name: str, count: int) -> None:
     if count:
-        callbacks.say(f"{name}: left out {counted(count, 'test clip')} whose label moves out of the task's labels")
+        callbacks.say(f"{name}: left out {counted(count, 'test clip')} whose new label does not belong to the task")
 
 
 def _check_perturbed(damaged: dict[str, str]) -> None:

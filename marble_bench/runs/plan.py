@@ -60,7 +60,7 @@ def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
         stores, used, coverage, cost = [found.store], found.examples, found.coverage, found.cost
     elif isinstance(config.task.target, Stems):
         raise UsageError(
-            f"the features of task '{config.data.named.name}' are those of mixtures that its own run makes: bench run"
+            f"task '{config.data.named.name}' uses features of mixtures that only a run creates: use bench run"
         )
     else:
         data = inputs.extract_all_frames(config, callbacks, find_frame_layers(config))
@@ -85,7 +85,7 @@ def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
 
     if not is_pooled(config):
         raise UsageError(
-            f"task '{config.data.named.name}' reads frames, and what is exported is a vector for each window, which is "
+            f"task '{config.data.named.name}' reads frames, but an export has one vector for each window, which is "
             "all that --features can bring: choose a task of whole clips. The frames' own files are Arrow files that any "
             "Arrow tool opens (bench features ls, docs/extraction.md)"
         )

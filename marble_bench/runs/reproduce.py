@@ -154,7 +154,7 @@ def _check_perturbed_scores(record: Record) -> None:
     recorded = {metric for found in record.perturbations.values() for metric in found.scores}
     if strange := sorted(recorded - set(record.scores)):
         raise DataError(
-            f"the record has {listing(strange, most=3)} on changed clips, and no such score; see bench results check"
+            f"the record has {listing(strange, most=3)} on changed clips, but no such plain score; see bench results check"
         )
 
 
@@ -260,9 +260,7 @@ def find_differences(old: Stored, again: Stored) -> list[Difference]:
 def _read_table(stored: Stored, kind: str) -> pd.DataFrame:
     found = load_table(stored, kind)
     if found is None:
-        raise DataError(
-            f"{find_table_path(stored.path, kind)} is not there: what a rerun gives cannot be compared with it"
-        )
+        raise DataError(f"{find_table_path(stored.path, kind)} does not exist, so a new run cannot be compared with it")
     return found
 
 

@@ -74,10 +74,10 @@ def check(config: RunConfig) -> None:
     if config.features.encoder is None:
         _check_brought(config.features)
         if config.data.perturb:
-            raise UsageError("--perturb changes audio, and --features brings none: give --model")
+            raise UsageError("--perturb changes audio, but --features brings no audio: give --model")
     if config.output.keep_audio is not None and not isinstance(config.task.target, Stems):
         raise UsageError(
-            f"--keep-audio keeps separated stems, and task '{config.data.named.name}' separates nothing: leave it out"
+            f"--keep-audio stores separated stems, but task '{config.data.named.name}' separates nothing: leave it out"
         )
 
 
@@ -98,7 +98,9 @@ def check_seeds(config: RunConfig) -> None:
     """Raise UsageError for more seeds than a record holds choices of, one for each stem."""
     stems = config.task.target.width if isinstance(config.task.target, Stems) else 1
     if config.probes.seeds * stems > MOST_CHOICES:
-        raise UsageError(f"{config.probes.seeds} seeds: a record holds {MOST_CHOICES // stems} at most; give --seeds")
+        raise UsageError(
+            f"{config.probes.seeds} seeds are too many: a record holds at most {MOST_CHOICES // stems}; lower --seeds"
+        )
 
 
 def check_folders(config: RunConfig) -> None:
@@ -111,10 +113,10 @@ def check_folders(config: RunConfig) -> None:
 def check_fresh(features: FeatureConfig) -> None:
     """Raise UsageError if features are to be made anew that are not in the cache."""
     if features.fresh_before is not None and features.encoder is None:
-        raise UsageError("--fresh-features makes features anew, and --features brings them: leave it out")
+        raise UsageError("--fresh-features computes features again, but --features brings ready ones: leave one out")
     if features.fresh_before is not None and features.remote_url:
         raise UsageError(
-            f"--fresh-features sets features in the cache aside, not those at {features.remote_url}: give another "
+            f"--fresh-features moves features in the cache away, but not those at {features.remote_url}: give another "
             "--store URL"
         )
 
@@ -163,8 +165,8 @@ def check_cached_probes(record: Record, caches: Sequence[probe_cache.ProbeCacheF
         for each in caches:
             each.clear()
         raise BenchError(
-            f"probes kept of an interrupted run score otherwise now than then ({wrong[0]}): something has changed that "
-            "their code does not tell, such as a file that a metric reads. They are removed: run again"
+            f"stored probes of an interrupted run now have another score ({wrong[0]}). Something has changed that "
+            "the code does not show, such as a file that a metric reads. These probes were deleted: run again"
         )
 
 

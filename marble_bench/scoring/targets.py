@@ -29,7 +29,7 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
         return names.index(name)
     except ValueError:
         raise DataError(
-            f"clip {brief(clip)} is labelled {brief(name)}, which is no label of the task"
+            f"clip {brief(clip)} is labelled {brief(name)}, which is not a label of the task"
             + suggest_name(str(name)[:99], names)
         ) from None
 

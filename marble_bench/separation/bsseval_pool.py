@@ -157,7 +157,7 @@ class BssevalPool:
             self.done.append(future.result())
         except BrokenProcessPool as error:
             raise BenchError(
-                f"a process that measures BSSEval was killed, most often for want of memory: {self.workers} of them need "
+                f"a process that measures BSSEval was killed, usually because memory ran out: {self.workers} of them need "
                 f"about {self.workers * WORKER_GB:.1f} GB; run on a machine with more, or with fewer processors"
             ) from error
         for path in files:

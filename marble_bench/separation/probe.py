@@ -233,7 +233,7 @@ def choose(fitted: Sequence[TrainedProbe], seeds: int, stems: int) -> list[list[
             members = [one for one in fitted if (one.probe.seed, one.probe.stem) == (seed, stem) and one.state]
             if not members:
                 raise DataError(
-                    f"every separator of seed {seed}, stem {stem} diverged at once: look at the features' scale"
+                    f"every separator of seed {seed}, stem {stem} diverged in its first steps: check the features' scale"
                 )
             row.append(max(members, key=lambda one: one.valid))
         chosen.append(row)

@@ -95,8 +95,6 @@ def choose(fitted: Sequence[TrainedProbe], seeds: int | Sequence[int]) -> list[T
     for seed in range(seeds) if isinstance(seeds, int) else seeds:
         able = [one for one in fitted if one.probe.seed == seed and one.valid == one.valid]
         if not able:
-            raise DataError(
-                f"every probe of seed {seed} diverged at once: look at the features, they are far out of scale"
-            )
+            raise DataError(f"every probe of seed {seed} diverged in its first steps: check the scale of the features")
         chosen.append(max(able, key=lambda one: one.valid))
     return chosen

@@ -211,7 +211,7 @@ def _find_undecodable(
         folder.mkdir(parents=True, exist_ok=True)
     untried = [clip for clip in opened if not (folder / digests[clip]).exists()]
     if untried:
-        callbacks.say(f"decoding {counted(len(untried), 'song')} with all stems, to see that every file is whole")
+        callbacks.say(f"decoding all stems of {counted(len(untried), 'song')}, to check that every file is complete")
 
     def try_decoding(clip: str) -> str:
         try:
