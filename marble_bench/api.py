@@ -19,6 +19,7 @@ from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
 from marble_bench.core import contract, plugins, sources
+from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.keys import digest
 from marble_bench.core.selection import select_names
@@ -130,7 +131,10 @@ def configure(model: Model | None, task: str | Path, *, device: str | None = Non
     if unknown := set(options) - set(Options.__annotations__) - {"data_dir", "mini", "protocol", "results_dir"}:
         raise TypeError(f"run takes no {', '.join(sorted(unknown))}")
     if not isinstance(task, str | Path):
-        raise UsageError(f"task={task!r}: give the name of one task, or the path of its file")
+        raise UsageError(
+            f"task is {shorten_repr(task)}: give the name of one task, or the path of its file; one that is made in Python is "
+            "saved in a file of its own, as TASK"
+        )
     for name in ("data_dir", "features", "weights", "cache_dir", "keep_audio"):
         if name in options:
             options[name] = _path(options[name])
@@ -148,6 +152,8 @@ def configure(model: Model | None, task: str | Path, *, device: str | None = Non
 
 
 def _path(place: str | Path | None) -> Path | None:
+    if place is not None and not isinstance(place, str | Path):
+        raise UsageError(f"{shorten_repr(place)} is of type {type(place).__name__}: give the path of a file or folder")
     return None if place is None else Path(place).expanduser()
 
 
@@ -167,6 +173,8 @@ def _model(model: Model) -> str | Encoder:
         known = sources.add_code(model)
         held = find_held(model.load) if known.code and not model.code else {}
         return replace(known, code=digest([known.code, digest_held(held)])) if held else known
+    if isinstance(model, type):
+        raise UsageError(f"model is the class {model.__name__}: make an object of it, such as {model.__name__}(...)")
     if hasattr(model, "state_dict"):
         raise UsageError(
             f"a live {type(model).__name__} has no name and no sampling rate: make an encoder of it with "

@@ -139,6 +139,7 @@ def test_a_miniature_is_called_one_and_missing_files_are_an_error(tmp_path, benc
     assert len(rows) == 50
     assert "test03" not in set(rows["id"])
     assert bench("data", "croissant", "gtzna", tmp_path / "out").code == 2
+    assert "of --data-dir" in bench("data", "croissant", "gtzan", tmp_path / "out", "--allow-missing").err
 
 
 def test_labels_that_are_in_the_corpus_alone_ask_for_its_folder(tmp_path, bench):

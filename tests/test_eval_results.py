@@ -71,6 +71,7 @@ def test_what_is_no_score_of_a_model_is_not_written(tmp_path, bench):
         ((full, "--eval-yaml", tmp_path / "model"), 2, "--dataset OWNER/NAME"),
         ((full, "--eval-yaml", tmp_path / "model", "--dataset", "a b/c"), 2, "as OWNER/NAME"),
         ((full, *to, "--museval", tmp_path / "m"), 2, "one of --museval DIR and --eval-yaml DIR"),
+        ((full, "--museval", tmp_path / "m", "--dataset", "a/b"), 2, "are of --eval-yaml"),
         ((full,), 2, "one of --museval DIR and --eval-yaml DIR"),
     ):
         ended = bench("results", "export", *arguments)

@@ -103,6 +103,25 @@ def test_weights_given_by_hand_have_to_be_of_the_same_model(tmp_path):
         encoder.load(weights.resolve(encoder, tmp_path / "cache", override=alone).path, "cpu")
 
 
+def test_other_forms_of_the_same_folder_are_read_too(tmp_path):
+    """The extractor's facts inside the processor's file, as newer folders have them, and tensors as PyTorch saves them."""
+    CASES["whisper"].save(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "other")
+    front = tmp_path / "other/preprocessor_config.json"
+    (tmp_path / "other/processor_config.json").write_text(
+        json.dumps({"feature_extractor": json.loads(front.read_text())})
+    )
+    front.write_text("{}")
+    tensors = load_file(tmp_path / "other/model.safetensors")
+    torch.save(tensors, tmp_path / "other/pytorch_model.bin")
+    (tmp_path / "other/model.safetensors").unlink()
+    found = [
+        _loaded(tmp_path / name, tmp_path / "cache")[1](torch.ones(1, 20000), _mean) for name in ("model", "other")
+    ]
+    for one, other in zip(*found, strict=True):
+        assert torch.equal(one, other)
+
+
 @pytest.fixture
 def hub(tmp_path, monkeypatch):
     with HubServer() as server:
@@ -328,8 +347,16 @@ def test_what_a_card_does_not_state_is_not_stated(tmp_path, card, expected):
 
 def test_a_name_that_is_neither_id_nor_folder_says_what_is(tmp_path):
     for name in ("hf:", "hf:bert", "hf:a/b/c", "hf:a/b@", "hf:../x/y"):
-        with pytest.raises(UsageError, match="give hf:ORG/NAME, hf:ORG/NAME@REVISION, or a folder that is there"):
+        with pytest.raises(
+            UsageError, match="give hf:ORG/NAME, hf:ORG/NAME@REVISION or hf:FOLDER, a folder that is there"
+        ):
             plugins.find_encoder(name)
+    with pytest.raises(UsageError, match=r"no model 'qqq' \(bench list models; or give hf:ORG/NAME"):
+        plugins.find_encoder("qqq")
+    mine = tmp_path / "mine.py"
+    mine.write_text((PLUGINS / "toy_encoder.py").read_text().replace('name="toy"', 'name="hf:org/toy"'))
+    with pytest.raises(UsageError, match=r"'hf:org/toy' begins as hf:ORG/NAME.* do: give your encoder another name"):
+        plugins.find_encoder(f"{mine}:TOY")
     strange = tmp_path / "my model"
     strange.mkdir()
     with pytest.raises(UsageError, match="rename the folder"):

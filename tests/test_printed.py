@@ -158,6 +158,18 @@ def test_limited_records_and_own_corpora_are_refused_in_those_words(tmp_path):
     assert found.apart == ["intervals with printed scores: no paper has a score on this task (corpus 'theory')"]
 
 
+def test_like_is_a_record_and_a_paper_of_one_protocol(tmp_path):
+    path = make(tmp_path / "results", "mfcc")
+    stored = _altered(path, protocol=replace(read(path).record.protocol, name="jukemir"))
+    found = compare_models("mfcc", "jukebox-5b", Choice(tmp_path, [stored], protocol="jukemir")).printed
+    assert [(each.printed.source, each.printed.protocol, each.same_protocol) for each in found] == [
+        ("c", "jukemir", True),  # like first
+        ("a", "marble", False),
+        ("b", "marble", False),
+    ]
+    assert {each.measured.protocol for each in found} == {"jukemir"}
+
+
 def test_what_has_no_records_and_no_printed_scores_is_told(mine, bench):
     both = bench("compare", "mert-95m", "jukebox-5b")
     assert both.code == 2

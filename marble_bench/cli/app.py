@@ -40,6 +40,7 @@ from marble_bench.cli.options import (
     add_options,
     parse_path,
     warn_of_other_stores,
+    whole_number,
 )
 from marble_bench.errors import DONE, FAILED, BenchError, UsageError, format_error, listing, suggest_name
 from marble_bench.records.escape import escape_line, escape_lines
@@ -81,7 +82,9 @@ def run(
     head: OtherHead = None,
     features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
-    seeds: Annotated[int | None, typer.Option(min=1, help="Number of seeds; else the protocol's.")] = None,
+    seeds: Annotated[
+        int | None, typer.Option(parser=whole_number, metavar="N", help="Number of seeds; else the protocol's.")
+    ] = None,
     engine: EngineOption = Engine.local,
     results_dir: Results = Path("results"),
     few_shot: Annotated[

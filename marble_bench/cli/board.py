@@ -138,7 +138,9 @@ def compare(
     a: Annotated[
         str, typer.Argument(help="A model's name (NAME/DIGEST if it has several weights), or a record's path.")
     ],
-    b: Annotated[str, typer.Argument(help="The model or record that it is compared with.")],
+    b: Annotated[
+        str, typer.Argument(help="What it is compared with: a record, or a model with records or printed scores.")
+    ],
     task: Tasks = None,
     protocol: RuleName = "marble",
     mini: Mini = False,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.cli.config_file import Commands
-from marble_bench.errors import MISSING
+from marble_bench.errors import MISSING, UsageError
 from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
@@ -125,6 +125,8 @@ def croissant(
     from marble_bench.core.plugins import find_task
     from marble_bench.data.croissant import write_croissant
 
+    if allow_missing and not data_dir:
+        raise UsageError("--allow-missing is of --data-dir: without the corpus's folder no file is looked for")
     root = data_dir.expanduser() if data_dir else None
     print(escape_line(str(write_croissant(find_task(task), folder.expanduser(), root, allow_missing))))
 

@@ -235,7 +235,7 @@ def push(
     say = (lambda _: None) if quiet else (lambda text: print(text, file=sys.stderr))
     with open_scratch_folder(config.features.cache, say) as folder:
         _export_whole(config, folder / "dataset", quiet)
-        print(push(folder / "dataset", destination, say))
+        print(push(folder / "dataset", destination, say, quiet))
 
 
 def _build_config(asked: FeatureOptions) -> RunConfig:

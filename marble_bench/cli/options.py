@@ -44,6 +44,13 @@ def parse_path(text: str) -> Path:
     return Path(text)
 
 
+def whole_number(text: str) -> int:
+    """A number of things that an option asks for: 1 or more."""
+    if text.isdecimal() and int(text) > 0:
+        return int(text)
+    raise typer.BadParameter(f"{text!r} is no whole number from 1 on")
+
+
 def _build_path_option(about: str, name: str = "") -> Any:
     return typer.Option(*([name] if name else []), help=about, parser=parse_path, metavar="PATH")
 
@@ -94,7 +101,7 @@ OtherHead = Annotated[
     ),
 ]
 Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
-Limit = Annotated[int | None, typer.Option(min=1, help="At most N clips of each split.")]
+Limit = Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help="At most N clips of each split.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
 Where = Annotated[
     str,
@@ -112,11 +119,15 @@ EngineOption = Annotated[
 ]
 BatchSize = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Windows encoded together; else 60 s of audio, or what a GPU fits."),
+    typer.Option(
+        parser=whole_number, metavar="N", help="Windows encoded together; else 60 s of audio, or what a GPU fits."
+    ),
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=1, metavar="N", help="Threads that read audio, else one for each core; with Ray, encoders."),
+    typer.Option(
+        parser=whole_number, metavar="N", help="Threads that read audio, else one for each core; with Ray, encoders."
+    ),
 ]
 StoreUrl = Annotated[
     str,
@@ -211,7 +222,10 @@ class RunOptions(FeatureOptions):
         ),
     ] = None
     mini: Annotated[bool, typer.Option("--mini", help="Run on the synthesised miniature; never ranked.")] = False
-    limit: Annotated[int | None, typer.Option(min=1, help="At most N clips of each split; not comparable.")] = None
+    limit: Annotated[
+        int | None,
+        typer.Option(parser=whole_number, metavar="N", help="At most N clips of each split; not comparable."),
+    ] = None
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Run on an incomplete corpus; not comparable.")
     ] = False

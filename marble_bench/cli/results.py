@@ -76,7 +76,7 @@ def check(
 
 @app.command()
 def export(
-    records: Annotated[list[Path], typer.Argument(metavar="RECORD...", help="Records of one model.")],
+    records: Annotated[list[Path], typer.Argument(metavar="RECORD", help="Records of one model.")],
     museval: Annotated[
         Path | None,
         typer.Option(
@@ -102,6 +102,10 @@ def export(
     if (museval is None) == (eval_yaml is None):
         raise UsageError("give one of --museval DIR and --eval-yaml DIR, where the files are written")
     if museval is not None:
+        if dataset or metric or source_url:
+            raise UsageError(
+                "--dataset, --metric and --source-url are of --eval-yaml; museval's files have none of them"
+            )
         _export_museval(records, museval.expanduser(), as_json)
         return
     if eval_yaml is not None:

@@ -144,6 +144,8 @@ def _find_shape_problem(layer: Layer, shape: tuple[int, ...], expected: float, l
 def _find_value_problem(layer: Layer, value: torch.Tensor, length_s: float) -> str:
     import torch
 
+    if value.is_meta:
+        return f"layer '{layer.name}' lies on the device meta and holds no values: load the model's weights in load"
     if value.dtype in (torch.float16, torch.bfloat16):
         return f"layer '{layer.name}' holds {value.dtype} without being asked to: return float32 (.float())"
     if not bool(torch.isfinite(value).all()):

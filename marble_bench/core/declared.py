@@ -6,11 +6,14 @@ granted of it, and what is shown of it is cut.
 
 from __future__ import annotations
 
+import inspect
+import re
 import reprlib
 import sys
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextlib import suppress
+from dataclasses import dataclass, fields
 from typing import Any
 
 LARGEST = 2**31 - 1  # of a whole number
@@ -78,3 +81,79 @@ def find_axis_problem(name: str, values: Any, is_right: Callable[[Any], bool], w
     if len(set(values)) < len(values):
         return f"{name} has {shorten_repr(Counter(values).most_common(1)[0][0])} twice: give each value once"
     return None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What the value of a field may be. words: the right values, for people."""
+
+    is_right: Callable[[Any], bool]
+    words: str
+
+
+TEXT = Form(lambda value: isinstance(value, str), "a text")
+WHOLE = Form(lambda value: is_whole(value, 1), "a whole number from 1 on")
+COUNT = Form(lambda value: is_whole(value, 0), "a whole number from 0 on")
+NUMBER = Form(is_number, "a number")
+BOOL = Form(lambda value: isinstance(value, bool), "True or False")
+
+
+def allow_instance(kind: type[Any]) -> Form:
+    """The form of a field that is an object of a class."""
+    return Form(lambda value: isinstance(value, kind), f"a {kind.__name__}(...)")
+
+
+def allow_choice(*values: str) -> Form:
+    """The form of a field that is one of a few words."""
+    return Form(lambda value: isinstance(value, str) and value in values, f"one of {', '.join(map(repr, values))}")
+
+
+def allow_tuple(one: Form) -> Form:
+    """The form of a field that lists values of one form; a list will do."""
+    return Form(
+        lambda value: isinstance(value, (tuple, list)) and all(map(one.is_right, value)),
+        f"a tuple, (X,) or (X, Y), of which each is {one.words}",
+    )
+
+
+def allow_function(form: str) -> Form:
+    """The form of a function that is called with so many values, one after another. form: such as `(root) -> clips`."""
+    given = re.findall(r"\w+", form.partition("->")[0])
+    return Form(lambda value: callable(value) and _takes(value, given), f"a function {form}")
+
+
+def _takes(function: Callable[..., Any], given: list[str]) -> bool:
+    try:
+        inspect.signature(function).bind(*given)
+    except TypeError:
+        return False
+    except ValueError:  # some functions of C have no signature
+        pass
+    return True
+
+
+def find_problems(declared: Any, forms: Mapping[str, Form]) -> list[str]:
+    """What is wrong with the fields of a declaration. None is right where a field has it by default.
+
+    >>> @dataclass(frozen=True)
+    ... class Plug:
+    ...     rate_hz: int
+    ...     load: object = None
+    >>> find_problems(Plug("16k", lambda: 1), {"rate_hz": WHOLE, "load": allow_function("(path) -> model")})
+    ["rate_hz is '16k': give a whole number from 1 on", 'load is <lambda>(): give a function (path) -> model']
+    """
+    wrong = [(name, form) for name, form in forms.items() if not form.is_right(getattr(declared, name))]
+    optional = {field.name for field in fields(declared) if field.default is None} if wrong else set()
+    return [
+        f"{name} is {_describe(getattr(declared, name))}: give {form.words}"
+        for name, form in wrong
+        if not (name in optional and getattr(declared, name) is None)
+    ]
+
+
+def _describe(value: Any) -> str:
+    """A value for an error; of a function what it is called with."""
+    if callable(value) and not isinstance(value, type):
+        with suppress(Exception):  # a callable without a name or a signature is shown as any other value
+            return f"{value.__name__}({', '.join(inspect.signature(value).parameters)})"
+    return shorten_repr(value)

@@ -14,9 +14,22 @@ from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, TypeAlias, get_args
 
 from marble_bench.audio import Normalize
+from marble_bench.core.declared import (
+    BOOL,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    Form,
+    allow_choice,
+    allow_function,
+    allow_instance,
+    allow_tuple,
+    find_problems,
+    shorten_repr,
+)
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name, is_text
 from marble_bench.files.source import Source
@@ -40,6 +53,22 @@ class Layer:
     name: str
     width: int
     frame_rate_hz: float | None = None
+
+
+LAYER_FORMS = {"name": TEXT, "width": WHOLE, "frame_rate_hz": NUMBER}
+FORMS = {
+    **dict.fromkeys(("name", "description", "license", "citation", "code", "made_from"), TEXT),
+    **dict.fromkeys(("sample_rate_hz", "version"), WHOLE),
+    **dict.fromkeys(("min_s", "max_s", "stretch_s", "gflop_per_s"), NUMBER),
+    "layers": allow_tuple(allow_instance(Layer)),
+    "load": allow_function("(weights, device) -> encode"),
+    "convert": allow_function("(downloaded, safetensors_path)"),
+    "weights": allow_instance(Source),
+    "normalize": allow_choice(*get_args(Normalize)),
+    "training_data": allow_tuple(TEXT),
+    "parameters": Form(lambda value: type(value) is int, "a whole number"),  # which may be larger than others
+    "masks": BOOL,
+}
 
 
 def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
@@ -120,6 +149,18 @@ class Encoder:
     made_from: str = ""
 
     def __post_init__(self) -> None:
+        if problems := find_problems(self, FORMS) or self._find_layer_problems() or self._find_problems():
+            raise UsageError(f"encoder {shorten_repr(self.name)}: " + "; ".join(problems))
+
+    def _find_layer_problems(self) -> list[str]:
+        return [
+            f"layer {shorten_repr(layer.name)}: {problem}"
+            for layer in self.layers
+            for problem in find_problems(layer, LAYER_FORMS)
+        ]
+
+    def _find_problems(self) -> list[str]:
+        """What is wrong with values that are of the right kind."""
         problems = [
             f"{field} is empty" for field in ("name", "description", "license", "citation") if not getattr(self, field)
         ]
@@ -132,24 +173,24 @@ class Encoder:
         ]
         if any(layer.name == "sum" for layer in self.layers):
             problems.append("a layer is called 'sum', which means the weighted sum of layers: give another name")
-        if self.sample_rate_hz <= 0:
-            problems.append(f"sample_rate_hz is {self.sample_rate_hz}")
         if not self.layers:
             problems.append("layers is empty")
         if len({layer.name for layer in self.layers}) != len(self.layers):
             problems.append("two layers share a name")
-        problems += [f"layer '{layer.name}' has width {layer.width}" for layer in self.layers if layer.width <= 0]
         problems += [
             f"layer '{layer.name}' has frame_rate_hz {layer.frame_rate_hz}: give frames per second, at most one per sample"
             for layer in self.layers
             if layer.frame_rate_hz is not None and not 0 < layer.frame_rate_hz <= self.sample_rate_hz
         ]
         if self.parameters < 0:
-            problems.append(f"parameters is {self.parameters}")
+            problems.append(f"parameters is {self.parameters}: give a number from 0 on")
         if self.min_s <= 0:
             problems.append(f"min_s is {self.min_s}; state the shortest window in seconds")
-        if problems:
-            raise UsageError(f"encoder '{self.name}': " + "; ".join(problems))
+        if self.max_s is not None and self.max_s < self.min_s:
+            problems.append(
+                f"max_s is {self.max_s} and min_s {self.min_s}: the longest window is not below the shortest"
+            )
+        return problems
 
     def compute_counted_s(self, length_s: float) -> float:
         """How much of a window of `length_s` seconds gives frames: all of it, or the stretches that fit into it."""

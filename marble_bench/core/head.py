@@ -12,8 +12,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeAlias, get_args
 
 from marble_bench.core.declared import (
+    allow_function,
     find_axis_problem,
     find_bool_problem,
+    find_problems,
     find_whole_problem,
     is_empty,
     is_number,
@@ -60,6 +62,13 @@ def _is_loss(value: Any) -> bool:
     return isinstance(value, str) and value in LOSSES
 
 
+FORMS = {
+    "init": allow_function("(width, hidden, outputs, generator) -> parameters"),
+    "fit": allow_function("(data) -> state"),
+    "predict": allow_function("(state, x) -> outputs"),
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Head:
     """What is declared of a head: `init`, or `fit` and `predict`. Every mistake found in it is reported in one error.
@@ -94,11 +103,7 @@ class Head:
         given = {name for name in ("init", "fit", "predict") if getattr(self, name) is not None}
         if given not in ({"init"}, {"fit", "predict"}):
             problems.append(f"it has {' and '.join(sorted(given)) or 'no function'}: give init, or fit and predict")
-        problems += [
-            f"{name} is {shorten_repr(getattr(self, name))}: give a function"
-            for name in sorted(given)
-            if not callable(getattr(self, name))
-        ]
+        problems += find_problems(self, FORMS)
         if is_empty(self.strengths):
             problems.append("strengths is empty: give what fit is tried with, or leave it out")
         if is_empty(self.losses):

@@ -11,6 +11,7 @@ from types import ModuleType
 from typing import Generic, TypeVar
 
 from marble_bench.core import user_files
+from marble_bench.core.advice import find_advice
 from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.core.head import Head
 from marble_bench.core.protocol import Protocol
@@ -73,7 +74,8 @@ def load(path: Path, module: str | None) -> ModuleType:
             raise
         raise UsageError(f"{path}:\n" + "\n".join(f"  {line}" for line in unknown)) from error
     except ImportError as error:
-        raise UsageError(f"{path} cannot be imported: {format_error(error)}") from error
+        advice = find_advice(error) or "correct the name, or take the import out"
+        raise UsageError(f"{path} cannot be imported: {format_error(error)}: {advice}") from error
 
 
 def is_path(name: str) -> bool:

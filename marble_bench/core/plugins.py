@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType
@@ -62,6 +63,7 @@ def find_task(name: str) -> Named:
             raise UsageError(_describe_missing_file("task", path))
         _check_file_name(path)
         return Named(name_task(path), _read_task(load(path.resolve(), None), path), path)
+    _check_kind("task", name, list_task_names())
     return find_registered_task(name)
 
 
@@ -138,14 +140,54 @@ def find_encoder(name: str, offline: bool = False) -> Encoder:
         module = load(path.resolve(), None)
         own = _read_encoders(module)
         if attribute not in own:
-            choices = ", ".join(own) or "none"
-            what = f"{path} has no Encoder '{attribute}'" if attribute else f"{path} does not say which Encoder"
-            raise UsageError(f"{what} (Encoders in it: {choices}); write {path}:NAME")
+            raise UsageError(_explain_no_encoder(path, attribute, module))
         found_here, digest = own[attribute], digest_of_file(path.resolve())
+        if path.resolve() not in find_encoder_files().values() and found_here.name in find_encoders():
+            raise UsageError(f"{path}: encoder '{found_here.name}' is one of the suite's: give yours another name")
+        scheme = schemes.scheme_of(found_here.name)
+        if scheme is not None and not found_here.made_from.startswith(f"{scheme.prefix}:"):
+            raise UsageError(f"{path}: '{found_here.name}' begins as {scheme.forms} do: give your encoder another name")
         if found_here.code:  # an adapter made it: what it holds counts besides
             digest = hashlib.sha256(f"{digest} {found_here.code}".encode()).hexdigest()
         return replace(found_here, code=digest)
+    _check_kind("model", name, find_encoders())
     return find_registered_encoder(name)
+
+
+def _explain_no_encoder(path: Path, attribute: str, module: ModuleType) -> str:
+    """What is said of a user's file that has no encoder of a name, or of which none was named."""
+    own = _read_encoders(module)
+    choices = ", ".join(own) or "none"
+    if not attribute:
+        return f"{path} does not say which Encoder (Encoders in it: {choices}); write {path}:NAME"
+    if hasattr(module, attribute):
+        found = getattr(module, attribute)
+        what = f"{path}: {attribute} is {'a class' if isinstance(found, type) else f'of type {type(found).__name__}'}"
+        return (
+            f"{what}, not an Encoder (Encoders in it: {choices}); write NAME = Encoder(...) there and {path}:NAME here"
+        )
+    what = f"{path} has no Encoder '{attribute}'{suggest_name(attribute, own)}"
+    return f"{what} (Encoders in it: {choices}); write {path}:NAME"
+
+
+def _check_kind(kind: str, name: str, known: Collection[str]) -> None:
+    """Raise UsageError for a user's word that names no `model` or `task`, and plainly means something else."""
+    if name not in known and (other := _guess_meaning(name)):
+        raise UsageError(f"no {kind} '{name}': {other} (bench list {kind}s)")
+
+
+def _guess_meaning(name: str) -> str:
+    """What a word may mean that is no name: a file written otherwise, a model of the hub, a task or a model; or empty."""
+    path, _, attribute = name.partition(":")
+    if name.startswith(("http://", "https://")):
+        return "a model of the hub is named hf:ORG/NAME"
+    if path and Path(f"{path}.py").is_file():
+        return f"there is a file {path}.py; write {path}.py for a task, {path}.py:{attribute or 'NAME'} for an encoder"
+    if path and Path(path).exists():
+        return f"{path} is no Python file; an encoder of your own is FILE.py:NAME, a task FILE.py"
+    if name in list_task_names():
+        return f"that is a task; write --task {name}"
+    return f"that is a model; write --model {name}" if name in find_encoders() else ""
 
 
 def is_model(name: str) -> bool:
@@ -165,7 +207,8 @@ def find_registered_encoder(name: str) -> Encoder:
     """The encoder of a name, among those registered; no path is ever opened. Raises UsageError with the closest name."""
     known = find_encoders()
     if name not in known:
-        raise UsageError(f"no model '{name}'{suggest_name(name, known)} (bench list models)")
+        forms = ", ".join(each.forms for each in schemes.SCHEMES.values())
+        raise UsageError(f"no model '{name}'{suggest_name(name, known)} (bench list models; or give {forms})")
     return known[name]
 
 

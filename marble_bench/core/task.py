@@ -9,16 +9,30 @@ import re
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, cast, get_args
 
 from marble_bench import audio
 from marble_bench.audio import Normalize
+from marble_bench.core.declared import (
+    BOOL,
+    COUNT,
+    NUMBER,
+    TEXT,
+    WHOLE,
+    Form,
+    allow_choice,
+    allow_function,
+    allow_instance,
+    allow_tuple,
+    find_problems,
+    shorten_repr,
+)
 from marble_bench.errors import UsageError
 from marble_bench.files.names import MOST_SCORES, RULE, is_name, is_text
 from marble_bench.files.source import Source
+from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:
-    from marble_bench.metrics import Metric
     from marble_bench.scoring.frame_targets import Frames
     from marble_bench.scoring.targets import Target
 
@@ -190,6 +204,39 @@ class Separation:
         return samples // self.hop + 1
 
 
+CLIP_FORMS = {
+    **dict.fromkeys(("id", "split", "audio", "group"), TEXT),
+    **dict.fromkeys(("start_s", "duration_s"), NUMBER),
+}
+WINDOW_FORMS = {"length_s": NUMBER, "first_s": NUMBER, "normalize": allow_choice(*get_args(Normalize))}
+SCHEDULE_FORMS = dict.fromkeys(("max_epochs", "lr_patience", "stop_patience"), COUNT)
+CORPUS_FORMS = {
+    **dict.fromkeys(("name", "title", "home", "license", "citation", "layout", "beside"), TEXT),
+    **dict.fromkeys(("sample_rate_hz", "version"), WHOLE),
+    "mini": allow_function("(folder)"),
+    "locate": allow_function("(root, audio) -> path or None"),
+    "parts": allow_function("(path) -> paths"),
+    "filtered": allow_function("(name) -> why"),
+    "sources": allow_tuple(allow_instance(Source)),
+    "faults": allow_tuple(allow_instance(Fault)),
+}
+METRIC_FORMS = dict.fromkeys(("compute", "per_clip", "on_resample"), allow_function("(outputs, truth)"))
+FORMS = {
+    "title": TEXT,
+    "corpus": Form(lambda value: isinstance(value, Corpus), "a Corpus"),
+    "clips": allow_function("(root) -> clips"),
+    "metrics": allow_tuple(allow_instance(Metric)),
+    "counts": Form(lambda value: isinstance(value, dict), "{'train': N, 'valid': N, 'test': N}"),
+    "window": allow_instance(Window),
+    **dict.fromkeys(("schedule", "mini_schedule"), allow_instance(Schedule)),
+    **dict.fromkeys(("separation", "mini_separation"), allow_instance(Separation)),
+    "shifted": allow_function("(target, semitones) -> target"),
+    "group_name": TEXT,
+    "ensemble": BOOL,
+    "version": WHOLE,
+}
+
+
 @dataclass(frozen=True, kw_only=True)
 class Task:
     """What is declared of a task. Every mistake found in it is reported in one error.
@@ -233,12 +280,9 @@ class Task:
             for name, spec in self.__dataclass_fields__.items()
             if "needed" in spec.metadata and not getattr(self, name)
         ]
+        if wrong := find_problems(self, FORMS) or self._find_part_problems():
+            return problems + wrong
         problems += self._find_target_problems()
-        if self.corpus and not isinstance(self.corpus, Corpus):
-            problems.append(f"corpus is {self.corpus!r}: give a Corpus")
-        clips: object = self.clips
-        if clips is not None and not callable(clips):
-            problems.append(f"clips is {clips!r}: give a function (root) -> clips")
         if not self.metrics:
             problems.append("metrics is empty: give at least one, the main one first")
         if len(self.metrics) > MOST_SCORES - 2:  # an ensemble's and a group's are scores besides
@@ -256,9 +300,18 @@ class Task:
         problems += self._find_unnameable()
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
-        if self.version < 1:
-            problems.append(f"version is {self.version}: start at 1")
         return problems
+
+    def _find_part_problems(self) -> list[str]:
+        """What is wrong with the fields of what a task is made of."""
+        parts: list[tuple[str, Any, dict[str, Form]]] = [
+            ("corpus", self.corpus, CORPUS_FORMS),
+            ("window", self.window, WINDOW_FORMS),
+            ("schedule", self.schedule, SCHEDULE_FORMS),
+            ("mini_schedule", self.mini_schedule, SCHEDULE_FORMS),
+            *((f"metric '{metric.name}'", metric, METRIC_FORMS) for metric in self.metrics),
+        ]
+        return [f"{name}: {problem}" for name, part, forms in parts if part for problem in find_problems(part, forms)]
 
     def _find_target_problems(self) -> list[str]:
         """What is wrong with the target, or does not fit it."""
@@ -269,9 +322,14 @@ class Task:
         if not isinstance(self.target, (Classes, Tags, Scalars, Frames, Stems)):
             kinds = "Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
             return [f"target is {self.target!r}: give {kinds}"]
+        names = allow_tuple(TEXT)
+        if isinstance(self.target, (Classes, Tags, Scalars)) and not names.is_right(self.target.names):
+            return [f"target's names are {shorten_repr(self.target.names)}: give {names.words}"]
         problems = []
         if len(set(self.target.names)) != len(self.target.names):
             problems.append("target names a label twice")
+        elif isinstance(self.target, Classes) and len(self.target.names) < 2:
+            problems.append(f"target has the classes {shorten_repr(self.target.names)}: give two or more")
         elif isinstance(self.target, Frames):
             problems += self._find_unmeasurable(self.target)
         elif isinstance(self.target, Stems) and self.separation is None:

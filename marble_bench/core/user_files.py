@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 
 from marble_bench.core import trees
+from marble_bench.core.advice import find_advice
 from marble_bench.core.trees import OWN
 from marble_bench.errors import UsageError, format_error
 
@@ -184,7 +185,8 @@ def _place_of(name: str) -> Path | None:
 def find_fault(error: BaseException) -> UsageError | None:
     """What a user's own task or encoder file raised, as an error that names file and line.
 
-    None where no such file was running: then it is no fault of the user's.
+    None where no such file was running: then it is no fault of the user's. Of an error that was raised from another one, as
+    Python does where a generator ends by StopIteration, the other one counts too.
     """
     is_user_file = _make_user_file_test()
     for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
@@ -192,11 +194,18 @@ def find_fault(error: BaseException) -> UsageError | None:
         if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
             if _is_suite_file(file):
                 continue
-            what = f"{type(error).__name__}: {format_error(error)}".rstrip(": ")
-            if isinstance(error, SystemExit):
-                what = f"it ends Python ({what}): leave that out, or raise an error that says why"
-            return UsageError(f"{file} line {line}, in {frame.f_code.co_name}: {what} (--debug shows the traceback)")
-    return None
+            where = f"{file} line {line}, in {frame.f_code.co_name}"
+            return UsageError(f"{where}: {_describe(error)} (--debug shows the traceback)")
+    return find_fault(error.__cause__) if error.__cause__ is not None else None
+
+
+def _describe(error: BaseException) -> str:
+    """What a user's code raised, and what to do about it where that is known."""
+    what = f"{type(error).__name__}: {format_error(error)}".rstrip(": ")
+    if isinstance(error, SystemExit):
+        return f"it ends Python ({what}): leave that out, or raise an error that says why"
+    advice = find_advice(error)
+    return f"{what.rstrip('.')}: {advice}" if advice else what
 
 
 def _is_suite_file(file: Path) -> bool:

@@ -7,23 +7,25 @@ import json
 import shutil
 import unicodedata
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from marble_bench import audio
 from marble_bench.audio import synth
 from marble_bench.core import sources
+from marble_bench.core.declared import find_problems
 from marble_bench.core.plugins import Named
-from marble_bench.core.task import SPLITS, Clip, Corpus
+from marble_bench.core.task import CLIP_FORMS, SPLITS, Clip, Corpus
 from marble_bench.core.user_files import digest_of_file, is_user_file
 from marble_bench.errors import DataError, UsageError, counted, listing
 from marble_bench.files.atomic import open_atomic_path, sweep_leftovers, walk
 from marble_bench.files.names import is_text
 from marble_bench.files.tables import brief, fault, read_lines
 
+ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".xz", ".7z", ".rar")
 MARKER = "MINIATURE.txt"  # is in every miniature's folder, so that it is never taken for the corpus
 
 
@@ -128,8 +130,13 @@ def find_folder(corpus: Corpus, cache: Path, mini: bool, root: Path | None) -> P
 
 
 def list_clips(named: Named, root: Path | None) -> list[Clip]:
-    """Every clip of a task, checked: known splits, no id twice."""
-    clips = list(named.task.clips(root))
+    """Every clip of a task, checked: clips indeed, known splits, no id twice."""
+    given: object = named.task.clips(root)
+    if not isinstance(given, Iterable):
+        raise UsageError(f"{named.path}: clips returned {brief(given)}: yield each Clip(...), or return a list of them")
+    clips = list(given)
+    for place, clip in enumerate(clips, 1):
+        _check_clip(named.path, place, clip)
     unknown = {clip.split for clip in clips} - set(SPLITS)
     if unknown:
         raise UsageError(f"task '{named.name}' gives clips of splits {sorted(unknown)}; splits are {', '.join(SPLITS)}")
@@ -138,6 +145,7 @@ def list_clips(named: Named, root: Path | None) -> list[Clip]:
         raise UsageError(
             f"task '{named.name}' gives clips no record can name, with control characters: {listing(strange, 3)}"
         )
+    _check_splits_apart(named.path, clips)
     twice = [clip for clip, count in Counter(clip.id for clip in clips).items() if count > 1]
     if twice:
         of = {name: [clip.audio for clip in clips if clip.id == name] for name in twice[:3]}
@@ -148,15 +156,41 @@ def list_clips(named: Named, root: Path | None) -> list[Clip]:
     return clips
 
 
+def _check_splits_apart(task: Path, clips: Sequence[Clip]) -> None:
+    """Raise DataError for clips of two splits that are the same stretch of the same file: one would be tested on what it was
+    trained on."""
+    first: dict[tuple[str, float, float | None], Clip] = {}
+    for clip in clips:
+        other = first.setdefault((clip.audio, clip.start_s, clip.duration_s), clip)
+        if other.split != clip.split:
+            raise DataError(
+                f"{task}: the clips {brief(other.id)} of {other.split} and {brief(clip.id)} of {clip.split} are the same "
+                f"stretch of {brief(clip.audio)}: keep it in one split"
+            )
+
+
+def _check_clip(task: Path, place: int, clip: object) -> None:
+    """Raise UsageError for what a task's file gives as its clip number `place`, if it is none, or has a field of another
+    kind."""
+    if not isinstance(clip, Clip):
+        raise UsageError(f"{task}: clips gave {brief(clip)} as clip {place}: give a Clip(id, split, audio, target)")
+    if problems := find_problems(clip, CLIP_FORMS):
+        raise UsageError(f"{task}: clip {brief(clip.id)}, number {place}: {'; '.join(problems)}")
+
+
 def find(corpus: Corpus, root: Path, audio: str) -> Path | None:
     """A clip's file: under its name as it is listed, or with letters composed or decomposed, as file systems write them."""
     names = [audio] if audio.isascii() else [audio, *(unicodedata.normalize(form, audio) for form in ("NFC", "NFD"))]
     try:
-        return next((path for name in dict.fromkeys(names) if (path := corpus.locate(root, name)) is not None), None)
+        found = next((path for name in dict.fromkeys(names) if (path := corpus.locate(root, name)) is not None), None)
     except OSError as error:
         raise DataError(
             f"{corpus.title} lists the file {brief(audio)}, which cannot be looked for: {error.strerror}"
         ) from error
+    other: object = found
+    if other is not None and not isinstance(other, Path):
+        raise UsageError(f"corpus '{corpus.name}': locate returned {brief(other)}: return a Path, or None")
+    return found
 
 
 class Spellings:
@@ -206,11 +240,7 @@ def find_on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDis
     """
     mini = is_mini(root)
     corpus = named.task.corpus
-    if not root.is_dir():
-        raise DataError(
-            f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout} "
-            f"(--mini runs on a synthesised miniature instead)"
-        )
+    _check_folder(corpus, root)
     clips = list_clips(named, root)
     unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
     found = [find(corpus, root, clip.audio) for clip in clips]
@@ -224,7 +254,8 @@ def find_on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDis
         _check_whole(root)
     if len(missing) == len(clips):
         raise DataError(
-            f"none of the {len(clips)} clips of {corpus.title} is in {root}; it should hold {corpus.layout}"
+            f"none of the {len(clips)} clips of {corpus.title} is in {root}, such as {brief(missing[0])}; it should hold "
+            f"{corpus.layout}{_find_instead(named, root, missing)}"
         )
     if missing and not mini and not allow_missing:
         raise _explain_incomplete(corpus, root, len(clips), missing, hints)
@@ -234,6 +265,44 @@ def find_on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDis
         () if mini else tuple(missing),
         unlisted,
     )
+
+
+def _check_folder(corpus: Corpus, root: Path) -> None:
+    if root.is_file():
+        raise DataError(
+            f"{root} is a file, and a corpus is a folder: unpack it if it is an archive, and name its folder"
+        )
+    if not root.is_dir():
+        raise DataError(
+            f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout} "
+            f"(--mini runs on a synthesised miniature instead)"
+        )
+
+
+def _find_instead(named: Named, root: Path, missing: Sequence[str]) -> str:
+    """Where a corpus's files may be if none is where it should: in a folder above or below, under a name that differs in its
+    folder or ending, or in an archive.
+
+    missing: their names as they are listed. Empty if nothing like them is found.
+    """
+    names = [path.relative_to(root).as_posix() for path in walk(root)]
+    by_stem = {_fold_stem(name): name for name in names}
+    listed = next((name for name in missing if _fold_stem(name) in by_stem), None)
+    if listed is None:
+        archive = next((name for name in names if name.endswith(ARCHIVES)), None)
+        return f"; {root / archive} is an archive: unpack it" if archive else ""
+    near = by_stem[_fold_stem(listed)]
+    places = [*(root / above for above in reversed(PurePosixPath(near).parents)), *reversed(root.resolve().parents[:2])]
+    place = next((each for each in places if find(named.task.corpus, each, listed)), None)
+    ways = [] if place is None else [f"give --data-dir {place}"]
+    if is_user_file(named.path.resolve()):
+        ways.append(f"list the files as they lie in {root}, with forward slashes")
+    return f"; there is {brief(near)}{': ' * bool(ways)}{', or '.join(ways)}"
+
+
+def _fold_stem(name: str) -> str:
+    """A file's name without folders of either kind of path, and without its ending, in small letters."""
+    return _fold(PureWindowsPath(name).stem)
 
 
 def _explain_incomplete(
@@ -266,9 +335,11 @@ def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> 
     published = named.task.counts
     more = {split for split in SPLITS if counts[split] > published[split]}
     if more or (counts != published and not allow_missing):
+        way = "This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing"
+        if is_user_file(named.path.resolve()):
+            way += f"; if these are all clips of your own corpus, correct counts in {named.path}"
         raise DataError(
-            f"the annotations list {counts} clips for task '{named.name}'; published are {published}. "
-            + ("This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing")
+            f"the annotations list {counts} clips for task '{named.name}'; published are {published}. {way}"
         )
     return sum(published[split] - counts[split] for split in SPLITS)
 

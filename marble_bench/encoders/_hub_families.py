@@ -40,7 +40,7 @@ class Family:
     extractor: the class of its feature extractor; empty where none is needed.
     describe: (configuration, extractor) -> Facts. The extractor is that of transformers, or the file's facts where the
     family needs none. Raises DataError for a variant that is not run.
-    encoding: (model, extractor, device) -> what encodes windows of any length that the facts allow.
+    encoding: (model, extractor) -> what encodes windows of any length that the facts allow.
     audio: where the audio side's configuration is in config.json, key below key. prefixes: what names of its tensors may
     begin with in a file that holds more. parts: the modules that compute, as any transformers calls
     them; empty for all.
@@ -48,7 +48,7 @@ class Family:
 
     model: str
     describe: Callable[[Config, Any], Facts]
-    encoding: Callable[[Any, Any, str], Encode]
+    encoding: Callable[[Any, Any], Encode]
     extractor: str = ""
     audio: tuple[str, ...] = ()
     prefixes: tuple[str, ...] = ("",)

@@ -1,6 +1,6 @@
 """How windows go into transformers' audio models and which of the frames that come out are of what was heard.
 
-Each function takes a model, its feature extractor and a device, and gives an `encode` for windows of one length. Features
+Each function takes a model and its feature extractor, and gives an `encode` for windows of one length. Features
 are those of transformers' own extractors, window by window. A model of a fixed input gets its maker's own padding, and a
 mask where its maker's forward takes one; frames of the padding are left out before anything is pooled. A window that is
 longer than the model takes is cut into pieces, one after another; a last piece below a second is dropped.
@@ -48,7 +48,7 @@ def _first(pool: Pool, valid: int) -> Callable[[Any], Any]:
     return lambda frames: pool(frames[:, :valid])
 
 
-def of_waveforms(model: Any, extractor: Any, device: str) -> Encode:
+def of_waveforms(model: Any, extractor: Any) -> Encode:
     """A model that takes the waveform and pads nothing."""
     if hasattr(model, "layers"):
         taps = _layer_taps(model.layers, model.layer_norm)
@@ -58,7 +58,7 @@ def of_waveforms(model: Any, extractor: Any, device: str) -> Encode:
     return lambda waveforms, pool: collect(taps, lambda: model(waveforms), pool)
 
 
-def of_w2v_bert(model: Any, extractor: Any, device: str) -> Encode:
+def of_w2v_bert(model: Any, extractor: Any) -> Encode:
     """Pairs of mel frames; an odd one is filled up, and masked."""
     taps = _layer_taps(model.encoder.layers)
 
@@ -70,7 +70,7 @@ def of_w2v_bert(model: Any, extractor: Any, device: str) -> Encode:
     return encode
 
 
-def of_parakeet(model: Any, extractor: Any, device: str) -> Encode:
+def of_parakeet(model: Any, extractor: Any) -> Encode:
     """Mel frames, halved in number by each of some convolutions; the extractor masks its last frame."""
     taps, config = _layer_taps(model.layers), model.config
     kernel, stride = config.subsampling_conv_kernel_size, config.subsampling_conv_stride
@@ -85,7 +85,7 @@ def of_parakeet(model: Any, extractor: Any, device: str) -> Encode:
     return encode
 
 
-def of_spectrogram_transformer(model: Any, extractor: Any, device: str) -> Encode:
+def of_spectrogram_transformer(model: Any, extractor: Any) -> Encode:
     """Patches of a spectrogram of fixed length, filled up; a frame is the mean of the patches that begin at one time.
 
     Frames are those whose patches hold nothing but what was heard. The two tokens that are no patches are left out.
@@ -118,7 +118,7 @@ def _whole_length(extractor: Any, waveforms: torch.Tensor) -> tuple[Any, int]:
     return given["input_features"], int(given["attention_mask"][0].sum())
 
 
-def of_whisper(model: Any, extractor: Any, device: str) -> Encode:
+def of_whisper(model: Any, extractor: Any) -> Encode:
     """A spectrogram filled up with silence, to which the model attends, as its maker's does; its frames are left out."""
     taps = _layer_taps(model.layers, model.layer_norm)
 
@@ -129,7 +129,7 @@ def of_whisper(model: Any, extractor: Any, device: str) -> Encode:
     return _pieces(piece, extractor.n_samples, extractor.sampling_rate)
 
 
-def of_qwen2_audio(model: Any, extractor: Any, device: str) -> Encode:
+def of_qwen2_audio(model: Any, extractor: Any) -> Encode:
     """As Whisper, but nothing attends to the silence, and the last state is averaged in pairs."""
     positions = model.config.max_source_positions
 
@@ -139,7 +139,7 @@ def of_qwen2_audio(model: Any, extractor: Any, device: str) -> Encode:
     return _averaged_in_pairs(model, extractor, run)
 
 
-def of_audio_flamingo(model: Any, extractor: Any, device: str) -> Encode:
+def of_audio_flamingo(model: Any, extractor: Any) -> Encode:
     """As Qwen2-Audio, but the model makes its mask of the spectrogram's."""
 
     def run(given: torch.Tensor, mel: int) -> Any:
@@ -167,7 +167,7 @@ def _averaged_in_pairs(model: Any, extractor: Any, run: Callable[[torch.Tensor, 
     return _pieces(piece, extractor.n_samples, extractor.sampling_rate)
 
 
-def of_qwen2_5_omni(model: Any, extractor: Any, device: str) -> Encode:
+def of_qwen2_5_omni(model: Any, extractor: Any) -> Encode:
     """Mel frames without any padding, which the model cuts into blocks of two seconds that see themselves alone."""
     taps = _layer_taps(model.layers)
 
@@ -190,7 +190,7 @@ def of_qwen2_5_omni(model: Any, extractor: Any, device: str) -> Encode:
     return _pieces(piece, extractor.n_samples, extractor.sampling_rate)
 
 
-def of_clap(model: Any, extractor: Any, device: str) -> Encode:
+def of_clap(model: Any, extractor: Any) -> Encode:
     """A spectrogram of fixed length, of a shorter window repeated as the extractor does it: a frame of every layer."""
     audio = model.audio_model.audio_encoder
     taps: list[Tap] = [(audio.layers[0], "in"), *((stage, "out") for stage in audio.layers)]
@@ -210,17 +210,17 @@ def of_clap(model: Any, extractor: Any, device: str) -> Encode:
     return lambda waveforms, pool: in_pieces(waveforms, extractor.nb_max_samples, extractor.nb_max_samples, piece, pool)
 
 
-def of_codec(model: Any, front: Any, device: str) -> Encode:
+def of_codec(model: Any, front: Any) -> Encode:
     """A codec's encoder before quantisation."""
     return _latent(model, model.encoder, int(model.config.hop_length))
 
 
-def of_xcodec(model: Any, front: Any, device: str) -> Encode:
+def of_xcodec(model: Any, front: Any) -> Encode:
     """The acoustic and the semantic encoder, brought together by one layer."""
     return _latent(model, model.fc, int(model.config.hop_length), time_last=False)
 
 
-def of_mimi(model: Any, front: Any, device: str) -> Encode:
+def of_mimi(model: Any, front: Any) -> Encode:
     """The encoder, its transformer, and a convolution that takes every second frame, wherever this transformers has it."""
     (last,) = (each for name, each in model.named_modules() if name.endswith("downsample"))
     return _latent(model, last, round(model.config.sampling_rate / model.config.frame_rate))

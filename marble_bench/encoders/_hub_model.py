@@ -315,7 +315,7 @@ def load(weights: Path | None, device: str) -> Encode:
     made, report = _filled(model, tensors)
     if missing := [name for name in report["missing_keys"] if not name.endswith(MAY_LACK)]:
         raise DataError(f"{weights} was made with another transformers and lacks {listing(missing, 3)}: delete it")
-    encode = model.family.encoding(_hub.frozen(made, device), model.extractor, device)
+    encode = model.family.encoding(_hub.frozen(made, device), model.extractor)
     return partial(_encode_valid, encode, model.facts)
 
 

@@ -13,6 +13,7 @@ from typing import Any
 
 from marble_bench import Layer
 from marble_bench.core import contract
+from marble_bench.core.declared import is_number, shorten_repr
 from marble_bench.errors import UsageError
 
 Shapes = dict[str, tuple[int, ...]]  # of each layer, `(windows, frames, width)`
@@ -35,6 +36,9 @@ def find_layers(
     shapes_on: of `(windows, samples)` the shapes of all layers. frame_rate_hz: of those with frames, if it is known.
     Raises UsageError for axes in another order, and for layers of a fixed count of frames.
     """
+    for field, value in (("sample_rate_hz", sample_rate_hz), ("min_s", min_s), ("max_s", max_s or 1)):
+        if not is_number(value):
+            raise UsageError(f"{name}: {field} is {shorten_repr(value)}: give a number")
     if not sample_rate_hz > 0 or round(min_s * sample_rate_hz) < 1:
         raise UsageError(f"{name}: sample_rate_hz is {sample_rate_hz}, min_s {min_s}: a window has a sample at least")
     lengths = sorted({round(each * sample_rate_hz) for each in (min_s, min(2 * min_s, max_s or 2 * min_s))})

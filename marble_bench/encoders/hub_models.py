@@ -16,6 +16,7 @@ from typing import Any
 
 from marble_bench import Encoder, Source
 from marble_bench.core import plugins
+from marble_bench.core.schemes import SCHEMES
 from marble_bench.encoders import _hub
 from marble_bench.errors import DataError, UsageError, suggest_name
 from marble_bench.files.download import INDEX, cached_ids, from_hub
@@ -39,7 +40,7 @@ def find(place: str, offline: bool) -> Encoder:
         return _of_folder(folder)
     name, at, revision = place.partition("@")
     if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name or (at and not revision):
-        raise UsageError(f"no model 'hf:{place}': give hf:ORG/NAME, hf:ORG/NAME@REVISION, or a folder that is there")
+        raise UsageError(f"no model 'hf:{place}': give {SCHEMES['hf'].forms}, a folder that is there")
     ours = _ours(name)
     pin = ours.weights.revision if ours and ours.weights else ""
     if ours and (not revision or (len(revision) >= 7 and pin.startswith(revision))):

@@ -75,6 +75,10 @@ def from_torch(
     """
     import torch
 
+    if isinstance(module, type):
+        raise UsageError(
+            f"from_torch takes a module, and {module.__name__} is a class: make one, {module.__name__}(...)"
+        )
     if not callable(module):
         raise UsageError(f"from_torch takes a torch module or a callable, not {type(module).__name__}")
     if layers and not isinstance(module, torch.nn.Module):
@@ -206,7 +210,7 @@ def _forward_hooked(module: torch.nn.Module, names: Sequence[str], waveforms: to
 def _submodule(module: torch.nn.Module, name: str) -> torch.nn.Module:
     known = [each for each, _ in module.named_modules() if each]
     if name not in known:
-        raise UsageError(f"no layer '{name}'{suggest_name(name, known) or f'; there are {listing(known)}'}")
+        raise UsageError(f"no layer '{name}'{suggest_name(str(name), known) or f'; there are {listing(known)}'}")
     return module.get_submodule(name)
 
 

@@ -326,6 +326,11 @@ def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
                 encoder.convert(found, temporary)
             except DataError as error:
                 raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {error}") from error
+            if not temporary.is_file():
+                raise UsageError(
+                    f"encoder '{encoder.name}': convert wrote no file: write the tensors to its second argument, as with "
+                    "safetensors.torch.save_file(tensors, target)"
+                )
         yield temporary
 
 

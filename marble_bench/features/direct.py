@@ -6,9 +6,13 @@ windows. Nothing is rounded to half precision, and nothing is stored.
 
 from __future__ import annotations
 
+import math
+from numbers import Real
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
+from marble_bench.core.declared import is_number
 from marble_bench.core.encoder import Encode, Encoder, check_layers
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features.pooled import explain_unfit
@@ -18,6 +22,8 @@ from marble_bench.features.runner import BATCH_S
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
+
+LOUDEST = 100.0  # of samples in [-1, 1], whatever was added up in them; 16-bit integers go to 32768
 
 
 def encode_waveform(
@@ -72,8 +78,8 @@ def cut_windows(encoder: Encoder, waveform: Any, sample_rate_hz: float, window_s
     length_s = len(samples) / rate
     if window_s is None and encoder.max_s is not None and length_s > encoder.max_s:
         window_s = encoder.max_s
-    if window_s is not None and not window_s > 0:
-        raise UsageError(f"window_s is {window_s}: give seconds above 0, or None for one window of all")
+    if window_s is not None and not (is_number(window_s) and window_s > 0):
+        raise UsageError(f"window_s is {window_s!r}: give seconds above 0, or None for one window of all")
     if why := explain_unfit(length_s if window_s is None else window_s, encoder):
         raise DataError(f"the waveform of {length_s:.3f} s {why}")
     try:
@@ -84,7 +90,10 @@ def cut_windows(encoder: Encoder, waveform: Any, sample_rate_hz: float, window_s
 
 
 def _check_rate(sample_rate_hz: float) -> int:
-    if not isinstance(sample_rate_hz, (int, float)) or sample_rate_hz != int(sample_rate_hz) or sample_rate_hz < 1:
+    is_rate = (
+        isinstance(sample_rate_hz, Real) and not isinstance(sample_rate_hz, bool) and math.isfinite(sample_rate_hz)
+    )
+    if not is_rate or sample_rate_hz != int(sample_rate_hz) or sample_rate_hz < 1:
         raise UsageError(f"sample_rate_hz is {sample_rate_hz!r}: give the waveform's samples per second, such as 44100")
     return int(sample_rate_hz)
 
@@ -100,7 +109,9 @@ def check_waveform(waveform: Any) -> NDArray[np.float32]:
     try:
         values = np.asarray(detached)
     except (ValueError, TypeError) as error:
-        raise UsageError(f"the waveform is of type {type(waveform).__name__}: give an array of samples") from error
+        raise UsageError(_explain_no_array(waveform)) from error
+    if not values.ndim:
+        raise UsageError(_explain_no_array(waveform))
     if values.ndim == 2 and 1 in values.shape:
         values = values.reshape(-1)  # one channel, as some readers give it
     if values.ndim != 1:
@@ -118,4 +129,19 @@ def check_waveform(waveform: Any) -> NDArray[np.float32]:
         raise DataError("the waveform has samples that are NaN or infinite")
     if not values.any():
         raise DataError("the waveform is silent: all samples are 0")
+    if (largest := float(np.abs(values).max())) > LOUDEST:
+        raise UsageError(
+            f"the waveform reaches {largest:,.0f}: give samples in [-1, 1]; divide by 32768 what was read as 16-bit integers"
+        )
     return values.astype(np.float32)
+
+
+def _explain_no_array(waveform: object) -> str:
+    """What is said of a waveform that is no array, with the way from what is often given instead."""
+    ways: tuple[tuple[type | tuple[type, ...], str], ...] = (
+        ((str, Path), "read the file first, such as samples, rate = soundfile.read(path)"),
+        (dict, "take the samples out of it, such as ['array'] of a data set of the hub"),
+        (tuple, "take the samples out of it, such as [0] of what a reader returns with the rate"),
+    )
+    way = next((each for kinds, each in ways if isinstance(waveform, kinds)), "one number for each sample")
+    return f"the waveform is of type {type(waveform).__name__}: give an array of samples; {way}"

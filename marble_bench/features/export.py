@@ -94,11 +94,15 @@ def write_card(about: dict[str, Any], rows: dict[str, int]) -> str:
     )
 
 
-def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
+def push(folder: Path, destination: str, say: Callable[[str], None], quiet: bool = False) -> str:
     """Upload a dataset's folder: to a Hugging Face dataset repository, `hf:OWNER/NAME`, or to a place fsspec knows, such as
-    `s3://bucket/path` or `file:///path`. Returns where it is now. Raises BenchError naming the place if that fails."""
+    `s3://bucket/path` or `file:///path`. Returns where it is now. Raises BenchError naming the place if that fails.
+
+    quiet: without the progress bars of the hub's client.
+    """
     if destination.startswith("hf:"):
-        return _push_to_hub(folder, destination.removeprefix("hf:").removeprefix("//"))
+        with _hide_bars(quiet):
+            return _push_to_hub(folder, destination.removeprefix("hf:").removeprefix("//"))
     if "://" not in destination:
         raise UsageError(f"push to '{destination}': give hf:OWNER/NAME, or a URL such as s3://bucket/path")
     import fsspec
@@ -119,6 +123,21 @@ def push(folder: Path, destination: str, say: Callable[[str], None]) -> str:
     except Exception as error:  # each file system has exceptions of its own; see `remote`
         raise BenchError(f"features cannot be pushed to {destination}: {type(error).__name__}: {error}") from error
     return destination
+
+
+@contextmanager
+def _hide_bars(quiet: bool) -> Iterator[None]:
+    """Hide the progress bars of the hub's client, if that is asked for and the user has not done it already."""
+    from huggingface_hub.utils.tqdm import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
+
+    change = quiet and not are_progress_bars_disabled()
+    if change:
+        disable_progress_bars()
+    try:
+        yield
+    finally:
+        if change:
+            enable_progress_bars()
 
 
 def _push_to_hub(folder: Path, repository: str) -> str:

@@ -81,8 +81,8 @@ def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
     if bad or not layers:
         there = ", ".join(encoder.layers[index].name for index in able)
         raise UsageError(
-            f"{encoder.name}: {'layer ' + ', '.join(bad) + ' has no frames' if bad else 'no layer has frames'} "
-            f"(at least {MIN_RATE_HZ:g} a second), but this task is answered frame by frame; "
+            f"{encoder.name}: {'layer ' + ', '.join(bad) + ' has no' if bad else 'no layer has'} "
+            f"frames ({MIN_RATE_HZ:g} a second at least), and this task is asked frame by frame; "
             + (f"choose from --layers {there}" if there else "choose another model")
         )
 

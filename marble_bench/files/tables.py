@@ -187,12 +187,22 @@ def _check_head(path: Path, head: Sequence[str], columns: Sequence[str]) -> None
     lacking = [name for name in columns if name not in head]
     if lacking:
         shown = listing([brief(name, 20) for name in head], 5)
+        hint = suggest_name(lacking[0], [name[:SHOWN] for name in head])
         raise fault(
             path,
-            f"has no column {listing(lacking, 3)}{suggest_name(lacking[0], [name[:SHOWN] for name in head])} "
-            f"(its columns are {shown}); get it again",
+            f"has no column {listing(lacking, 3)}{hint} (its columns are {shown}); {_explain_head(head, columns)}",
             1,
         )
+
+
+def _explain_head(head: Sequence[str], columns: Sequence[str]) -> str:
+    """What to do about a head that lacks some of its columns."""
+    for mark in (",", ";", "\t", "|"):
+        if set(columns) <= {name.strip() for name in head[0].split(mark)} and len(head) == 1:
+            return f"they are separated by {mark!r}: read_table(..., delimiter={mark!r})"
+    if set(columns) <= {name.strip() for name in head}:
+        return "their names have blanks around them: take them out, or read_table(..., strip=True)"
+    return "correct its first line, or get the file again"
 
 
 class _Refused(ValueError):

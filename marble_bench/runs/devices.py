@@ -6,6 +6,7 @@ from marble_bench.errors import UsageError, suggest_name
 
 AUTO = "auto"
 DEVICES = (AUTO, "cpu", "cuda", "mps")
+OTHER_NAMES = {"gpu": "cuda", "nvidia": "cuda", "metal": "mps", "apple": "mps"}
 
 
 def resolve_device(asked: str) -> str:
@@ -13,10 +14,13 @@ def resolve_device(asked: str) -> str:
 
     MPS is used only where it is asked for. Raises UsageError for what is no device, and for one that this machine lacks.
     """
+    if not isinstance(asked, str):
+        raise UsageError(f"--device {asked!r}: give it as a text, such as 'cpu' or 'cuda:0'")
     kind, colon, number = asked.partition(":")
     if kind not in DEVICES or (colon and (kind != "cuda" or not number.isdecimal())):
-        hint = suggest_name(kind, DEVICES) or "; give auto, cpu, cuda, cuda:N or mps"
-        raise UsageError(f"--device {asked}: no such device{hint}")
+        meant = f"cuda:{asked}" if asked.isdecimal() else OTHER_NAMES.get(asked.lower(), "")
+        hint = f"; did you mean '{meant}'?" if meant else suggest_name(kind, DEVICES)
+        raise UsageError(f"--device {asked}: no such device{hint or '; give auto, cpu, cuda, cuda:N or mps'}")
     import torch
 
     if kind == AUTO:

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named, find_protocol
 from marble_bench.errors import UsageError, suggest_name
@@ -48,7 +49,7 @@ def build_configs(
     where they are by default. fresh_features: what was stored before this moment is set aside. more: for `RunConfig.of`.
     Raises UsageError for what does not go together.
     """
-    _check_values({"seeds": seeds, **more})
+    _check_values({"seeds": seeds, "head": head, "protocol": protocol, **more})
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     started_s = time.time()
@@ -97,6 +98,10 @@ def _check_values(options: dict[str, Any]) -> None:
         if value not in choices:
             hint = suggest_name(str(value), choices) or f"; choose from {', '.join(filter(None, choices))}"
             raise UsageError(f"--{name} {value}: no such choice{hint}")
+    for name in ("layers", "head", "protocol"):
+        value = options.get(name)
+        if value is not None and not isinstance(value, str):
+            raise UsageError(f"--{name} {shorten_repr(value)}: give it as a text")
     for name in ("seeds", "limit", "workers", "batch_size"):
         value = options.get(name)
         if value is not None and (not isinstance(value, int) or value < 1):

@@ -104,6 +104,22 @@ class Metric:
         if problems:
             raise UsageError("\n".join(f"metric '{self.name}': {problem}" for problem in problems))
 
+    def score(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """What `compute` gives, `(probes,)`. Raises UsageError where it gives something else."""
+        return self._check("compute", self.compute(outputs, truth), tuple(outputs.shape[:1]), "(probes,)")
+
+    def score_clips(self, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
+        """What `per_clip` gives, `(probes, clips)`. Raises UsageError where it gives something else."""
+        return self._check("per_clip", self.per_clip(outputs, truth), tuple(outputs.shape[:2]), "(probes, clips)")
+
+    def _check(self, function: str, found: object, shape: tuple[int, ...], form: str) -> torch.Tensor:
+        import torch
+
+        if isinstance(found, torch.Tensor) and tuple(found.shape) == shape:
+            return found
+        what = tuple(found.shape) if isinstance(found, torch.Tensor) else type(found).__name__
+        raise UsageError(f"metric '{self.name}': {function} returned {what}: return a tensor {form}, here {shape}")
+
     def targets(self) -> type:
         """The kind of target that this metric reads."""
         from marble_bench.scoring import frame_targets, targets

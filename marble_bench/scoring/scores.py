@@ -46,7 +46,7 @@ def compute_scores(
     trivial = constant.expand(1, len(truth["test"]), -1)
     found = {}
     for index, metric in enumerate(metrics):
-        per_seed = metric.compute(outputs["test"], truth["test"]).tolist()
+        per_seed = metric.score(outputs["test"], truth["test"]).tolist()
         interval = compute_interval(metric, outputs["test"], truth["test"], answers.groups)
         if interval.why and warnings is not None:
             warnings.append(f"{metric.name}{suffix}: no interval, {interval.why}")

@@ -363,7 +363,7 @@ def find_valued(metric: Metric, systems: Sequence[tuple[torch.Tensor, torch.Tens
     """`(clips,)`: whether a clip has a value of the metric in every system, each its outputs and truth of the same clips."""
     import numpy as np
 
-    known = [(~metric.per_clip(outputs, truth).isnan()).any(dim=0).numpy() for outputs, truth in systems]
+    known = [(~metric.score_clips(outputs, truth).isnan()).any(dim=0).numpy() for outputs, truth in systems]
     return np.asarray(np.logical_and.reduce(known))
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
 from marble_bench.audio import perturb
-from marble_bench.errors import DataError, suggest_name
+from marble_bench.errors import DataError, listing, suggest_name
 from marble_bench.files.tables import brief
 from marble_bench.scoring import beat_decoder
 from marble_bench.scoring.frame_targets import Frames as Frames
@@ -30,7 +30,7 @@ def _index(name: str, names: Sequence[str], clip: str) -> int:
     except ValueError:
         raise DataError(
             f"clip {brief(clip)} is labelled {brief(name)}, which is not a label of the task"
-            + suggest_name(str(name)[:99], names)
+            + (suggest_name(str(name)[:99], names) or f"; its labels are {listing(names)}")
         ) from None
 
 

@@ -109,7 +109,7 @@ class ClipJob:
             schedule=config.task.schedule,
             outputs=target.width,
             loss=target.loss,
-            score=config.task.metrics[0].compute,
+            score=config.task.metrics[0].score,
             summable=found.summable,
         )
         layers, with_sum = choose_layers(probes.layers, found.features.names, probes.protocol, found.summable)
