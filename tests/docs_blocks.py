@@ -17,7 +17,10 @@ COMMENT = re.compile(r"<!-- (?P<mark>not run|output): ?(?P<reason>[^>]*?) -->\s*
 # what is run instead of the words of a document: miniatures for corpora, and the records of miniatures
 MINIATURES = (
     (r"--data-dir /data/\S+", "--mini"),
-    (r"(bench (?:leaderboard|compare|plot)\b(?!.*--mini))", r"\1 --mini"),
+    (
+        r"(bench (?:leaderboard|compare|plot)\b(?!.*(?:--mini|jukebox-5b|musicnn\b|\*)))",
+        r"\1 --mini",
+    ),  # papers print no miniatures
     (r"(/marble/\w+)\.json", r"\1.mini.json"),
 )
 

@@ -90,6 +90,16 @@ def _of_waves(model: Any, extractor: Any, wave: np.ndarray) -> States:
     return [*found[:-1], last[-1][0] if isinstance(last[-1], tuple) else last[-1]] if last else list(found)
 
 
+def _of_speecht5(model: Any, extractor: Any, wave: np.ndarray) -> States:
+    given = extractor(audio=wave, sampling_rate=16000, return_tensors="pt")["input_values"]
+    return model.speecht5.encoder(given, output_hidden_states=True).hidden_states
+
+
+def _of_speech_to_text(model: Any, extractor: Any, wave: np.ndarray) -> States:
+    given = _given(extractor, wave)
+    return model.get_encoder()(**given, output_hidden_states=True).hidden_states
+
+
 def _of_w2v_bert(model: Any, extractor: Any, wave: np.ndarray) -> States:
     given = _given(extractor, wave)
     valid = int(given["attention_mask"].sum())
@@ -325,6 +335,24 @@ CASES: dict[str, Case] = {
         ),
         lambda: t.Wav2Vec2FeatureExtractor(do_normalize=False, return_attention_mask=True),
         _of_waves,
+    ),
+    "speecht5": Case(
+        lambda: t.SpeechT5ForSpeechToText(
+            t.SpeechT5Config(
+                hidden_size=48, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=96, decoder_layers=1,
+                decoder_attention_heads=4, decoder_ffn_dim=96, vocab_size=32, **CONV,
+            )
+        ),
+        lambda: t.SpeechT5FeatureExtractor(), _of_speecht5,
+    ),
+    "speech_to_text": Case(
+        lambda: t.Speech2TextForConditionalGeneration(
+            t.Speech2TextConfig(
+                d_model=48, encoder_layers=2, encoder_attention_heads=4, encoder_ffn_dim=96, decoder_layers=1,
+                decoder_attention_heads=4, decoder_ffn_dim=96, vocab_size=32, conv_channels=64,
+            )
+        ),
+        lambda: t.Speech2TextFeatureExtractor(), _of_speech_to_text,
     ),
     "wav2vec2-bert": Case(_w2v_bert, lambda: t.SeamlessM4TFeatureExtractor(padding_value=1), _of_w2v_bert),
     "parakeet": Case(

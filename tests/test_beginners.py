@@ -327,6 +327,7 @@ FLAGS = [
     (("rn",), ("No such command 'rn'. Did you mean 'run'?",)),
     (("list", "model"), ("no list 'model'; did you mean 'models'?",)),
     (("check", "own"), ("no task 'own' (bench list tasks)",)),
+    ((*RUN, "--model", "x" * 300), ("no model 'xxx", "(bench list models)")),
 ]
 
 
@@ -788,6 +789,8 @@ PYTHON = {
     "the adapter's rate as text": (lambda: _torch(Net(), sample_rate_hz="8k"), "sample_rate_hz is '8k': give a number"),
     "the adapter's normalisation": (lambda: _torch(Net(), normalize=True), "normalize is True: give one of 'none', 'peak'"),
     "no submodule": (lambda: _torch(Net(), layers=["iner"]), "no layer 'iner'; did you mean 'inner'?"),
+    "a submodule as a text": (lambda: _torch(Net(), layers="inner"), "layers is the text 'inner': give a list of names, ["),
+    "a number as a package": (lambda: mb.from_hear(3), "hear:3 names no package: write hear:PACKAGE"),
     "a submodule's number": (lambda: _torch(Net(), layers=[0]), "no layer '0'; there are inner"),
     "scores instead of frames": (lambda: _torch(lambda x: x.mean(1)), "is (2,): return (windows, frames, width)"),
     "width before frames": (lambda: _torch(lambda x: x.unfold(1, 80, 40).mT), "last axis grows with", "transpose(1, 2) it"),
@@ -867,6 +870,11 @@ def _fail_after(theirs):
         {}["ours"]
 
 
+def _fail_by_itself(theirs):
+    error = RuntimeError("its own cause")
+    raise error from error
+
+
 def _fail_because_of(theirs):
     try:
         theirs.fail()
@@ -877,9 +885,10 @@ def _fail_because_of(theirs):
 def test_an_error_is_laid_at_the_users_door_where_theirs_caused_it_and_not_where_it_only_came_before(tmp_path):
     (tmp_path / "own.py").write_text("def fail():\n    raise ValueError('theirs')\n")
     theirs = import_file(tmp_path / "own.py")
-    with pytest.raises(KeyError) as raised:
-        _fail_after(theirs)
-    assert find_fault(raised.value) is None
+    for fail in (_fail_after, _fail_by_itself):
+        with pytest.raises((KeyError, RuntimeError)) as raised:
+            fail(theirs)
+        assert find_fault(raised.value) is None
     with pytest.raises(RuntimeError) as raised:
         _fail_because_of(theirs)
     assert "own.py line 2, in fail: ValueError: theirs" in str(find_fault(raised.value))

@@ -489,7 +489,7 @@ def test_a_record_that_is_not_whole_is_written_again_where_the_numbers_agree(ben
     assert "was there already" not in again.err
     assert bench("results", "check", stored).code == 0
     assert json.loads(stored.read_text())["scores"] == scores
-    assert "was there already, the same" in bench(*ALOUD).err
+    assert "exists already with the same result" in bench(*ALOUD).err
 
 
 @pytest.mark.slow
@@ -559,7 +559,7 @@ def test_a_flipped_bit_in_the_features_stops_a_run_and_prune_mends_it(bench, sto
     assert bench("features", "prune", "--damaged", "--yes").code == 0
     again = bench(*ALOUD)
     assert again.code == 0, again.err
-    assert "was there already, the same" in again.err
+    assert "exists already with the same result" in again.err
     assert {shard.name: shard.read_bytes() for shard in (tmp_path / "cache/features").rglob("*.arrow")} == before
 
 

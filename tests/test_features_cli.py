@@ -373,7 +373,10 @@ def test_wrong_requests_say_what_is_wrong(bench):
     for arguments, words in (
         (("features", "extract", "--task", TOY_TASK), "--model NAME"),
         (("features", "extract", "--model", TOY_MODEL), "--task NAME"),
-        (("features", "export", "x", "--model", TOY_MODEL, "--task", TOY_TASK, "--task", "gtzan"), "these are 2 pairs"),
+        (
+            ("features", "export", "x", "--model", TOY_MODEL, "--task", TOY_TASK, "--task", "gtzan"),
+            "2 pairs of model and task were given",
+        ),
         (("plan", "--model", TOY_MODEL, "--task", TOY_TASK, "--mini", "--data-dir", "."), "exclude each other"),
     ):
         ended = bench(*arguments)

@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -74,16 +75,23 @@ def test_the_declared_facts_are_so_at_the_shortest_window_too(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")
-@pytest.mark.parametrize(("name", "piece"), [("whisper", 64000), ("qwen2_audio", 64000), ("clap", 480000)])
-def test_a_window_longer_than_the_fixed_input_is_cut_into_pieces(tmp_path, name, piece):
-    """A last piece below a second is dropped; CLAP drops every remainder."""
+@pytest.mark.parametrize(
+    ("name", "piece", "step"),
+    [
+        ("whisper", 64000, 64000),
+        ("qwen2_audio", 64000, 64000),
+        ("audio-spectrogram-transformer", 399 * 160 + 400, 39 * 10 * 160),
+        ("clap", 480000, 480000),
+    ],
+)
+def test_a_window_longer_than_the_fixed_input_is_cut_into_pieces(tmp_path, name, piece, step):
+    """A last piece below a second is dropped; CLAP drops every remainder. AST's pieces overlap, so that frames follow on."""
     model = CASES[name].save(tmp_path / "model")
     encoder, encode = _loaded(tmp_path / "model", tmp_path / "cache")
-    wave = np.concatenate([tone(encoder.sample_rate_hz, piece / encoder.sample_rate_hz, seed) for seed in (0, 1)])
-    over = tone(encoder.sample_rate_hz, 0.9, 2)
-    states = [CASES[name].expected(model, each) for each in np.split(wave, 2)]
+    wave = tone(encoder.sample_rate_hz, 2 * step / encoder.sample_rate_hz + 0.9)
+    states = [CASES[name].expected(model, wave[start : start + piece]) for start in (0, step)]
     with torch.inference_mode():
-        layers = encode(torch.from_numpy(np.concatenate([wave, over]))[None], _mean)
+        layers = encode(torch.from_numpy(wave)[None], _mean)
     for layer, *each in zip(layers, *states, strict=True):
         torch.testing.assert_close(layer, torch.cat(each, dim=1).mean(dim=1), rtol=1e-4, atol=1e-5)
 
@@ -186,7 +194,7 @@ def test_a_revision_is_part_of_the_name_and_its_record_finds_it_again(hub, wavlm
         assert weights.resolve(again, tmp_path / "cache").revision == commit
 
 
-@pytest.mark.parametrize("name", ["hf:wavlm", "hf:/etc", "hf:.", "hf:org/../x", "hf:org/wavlm"])
+@pytest.mark.parametrize("name", ["hf:wavlm", "hf:/etc", "hf:.", "hf:org/../x", "hf:../org/x", "hf:org/wavlm"])
 def test_the_name_in_a_record_opens_no_path(hub, wavlm, tmp_path, monkeypatch, name):
     """A folder of that name lies right here, and the record has no commit."""
     for folder in (tmp_path / "wavlm", tmp_path / "org/wavlm"):
@@ -194,7 +202,7 @@ def test_the_name_in_a_record_opens_no_path(hub, wavlm, tmp_path, monkeypatch, n
         for file, content in wavlm.items():
             (folder / file).write_bytes(content)
     monkeypatch.chdir(tmp_path)
-    with pytest.raises(UsageError, match=r"give yours as --model hf:FOLDER"):
+    with pytest.raises(UsageError, match=r"give yours as --model hf:FOLDER|has no commit of 'hf:org/wavlm'"):
         plugins.recorded_encoder(name, "a" * 64)
     assert not hub.asked
 
@@ -240,6 +248,14 @@ def test_an_id_of_ours_is_our_encoder_unless_another_revision_is_named(hub):
     )
     with pytest.raises(UsageError, match=r"did you mean 'm-a-p/MERT-v1-95M', which is 'mert-95m' here\?"):
         plugins.find_encoder("M-A-P/mert-v1-95m")
+
+
+def test_an_id_of_several_encoders_of_ours_is_the_first(monkeypatch):
+    ours = plugins.find_encoder("mert-95m")
+    monkeypatch.setattr(
+        plugins, "find_encoders", lambda: {"one": replace(ours, name="one"), "two": replace(ours, name="two")}
+    )
+    assert plugins.find_encoder("m-a-p/MERT-v1-95M").name == "one"
 
 
 def test_a_near_id_is_named_whatever_its_case(hub, wavlm):

@@ -71,7 +71,7 @@ def test_widths_and_rates_are_those_of_as_many_layers_and_of_the_samples(own, mo
 def test_an_encoder_that_no_record_can_hold_is_refused_where_it_is_declared():
     facts = {"name": "a", "description": "b", "sample_rate_hz": 100, "license": "c", "citation": "d", "min_s": 1.0}
     with pytest.raises(UsageError) as caught:
-        Encoder(**facts, layers=(Layer("0", 4, 101.0), Layer("1", 4, -1.0)), load=abs, parameters=-5)
+        Encoder(**facts, layers=(Layer("0", 4, 101.0), Layer("1", 4, -1.0)), load=print, parameters=-5)
     for words in ("layer '0' has frame_rate_hz 101.0", "layer '1' has frame_rate_hz -1.0", "parameters is -5"):
         assert words in str(caught.value)
 

@@ -356,8 +356,8 @@ def test_the_big_network_with_the_small_ones_weights_in_it_is_the_small_one(path
 
 def test_the_big_network_is_had_by_two_names_and_gives_jukemirs_4194_numbers():
     by_name = {name: ENCODERS[name] for name in ("musicnn", "musicnn-msd-big")}
-    assert dataclasses.replace(by_name["musicnn"], name="x", load=len, convert=None) == dataclasses.replace(
-        by_name["musicnn-msd-big"], name="x", load=len, convert=None
+    assert dataclasses.replace(by_name["musicnn"], name="x", load=print, convert=None) == dataclasses.replace(
+        by_name["musicnn-msd-big"], name="x", load=print, convert=None
     )
     widths = {layer.name: layer.width for layer in by_name["musicnn"].layers}
     assert widths["mean_max_pool"] == 4194

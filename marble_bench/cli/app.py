@@ -1,6 +1,6 @@
 """`bench`: argument parsing and printing, nothing else. Data goes to stdout, words to stderr.
 
-Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.
+Exit codes: 0 done, 1 failed, 2 wrong usage, 3 data or weights missing or damaged, 4 some of several failed.
 """
 
 from __future__ import annotations
@@ -47,8 +47,8 @@ from marble_bench.records.escape import escape_line, escape_lines
 
 app = Commands(
     name="bench",
-    help="Score a frozen music encoder: features once, a grid of probes as one model, an honest record.",
-    epilog="Exit codes: 0 done, 1 failed, 2 usage, 3 data or weights missing or damaged, 4 a part of several failed.",
+    help="Score frozen music encoders: compute features once, train probes on them, write a record.",
+    epilog="Exit codes: 0 done, 1 failed, 2 wrong usage, 3 data or weights missing or damaged, 4 some of several failed.",
     no_args_is_help=True,
     context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
@@ -62,7 +62,7 @@ app.command()(cli_features.plan)
 app.add_typer(board.app)
 app.add_typer(cli_results.top)
 
-Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
+Results = Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")]
 
 
 class Control(str, Enum):
@@ -81,9 +81,9 @@ def run(
     protocol: Rules = "marble",
     head: OtherHead = None,
     features: OwnFeatures = None,
-    layers: Annotated[str, typer.Option(help="all, sum, names with commas, or ranges like 0-12.")] = "all",
+    layers: Annotated[str, typer.Option(help="Layers: all, sum, names with commas, or ranges like 0-12.")] = "all",
     seeds: Annotated[
-        int | None, typer.Option(parser=whole_number, metavar="N", help="Number of seeds; else the protocol's.")
+        int | None, typer.Option(parser=whole_number, metavar="N", help="Number of seeds; default: the protocol's.")
     ] = None,
     engine: EngineOption = Engine.local,
     results_dir: Results = Path("results"),
@@ -91,16 +91,16 @@ def run(
         bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
     ] = False,
     control: Annotated[
-        Control | None, typer.Option(help="Train on labels that say nothing; not comparable.", show_default=False)
+        Control | None, typer.Option(help="Train on shuffled labels; not comparable.", show_default=False)
     ] = None,
     perturb: Annotated[
         str | None,
-        typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; a record of its own."),
+        typer.Option(metavar="NAME[,NAME...]|all", help="Also score changed test clips; makes a separate record."),
     ] = None,
     fresh_features: Fresh = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that would change.")] = False,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a record that differs.")] = False,
     keep_audio: KeepAudio = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Say what would be done, and do nothing.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Print what would be done, without doing it.")] = False,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
@@ -321,13 +321,13 @@ def check(
     plugin: Annotated[str, typer.Argument(help="A task (NAME or file.py) or an encoder (NAME or file.py:NAME).")],
     data_dir: Annotated[
         Path | None,
-        typer.Option(help="A task's corpus; else its miniature is made.", parser=parse_path, metavar="PATH"),
+        typer.Option(help="The corpus of the task; default: its miniature.", parser=parse_path, metavar="PATH"),
     ] = None,
     weights: WeightsPath = None,
     cache_dir: Cache = None,
     debug: Debug = False,
 ) -> None:
-    """Try a task or encoder plug-in the way a run would."""
+    """Test your task or encoder as a run would use it."""
     from marble_bench.cli.check import check_encoder, check_task
     from marble_bench.core import plugins
     from marble_bench.files.cache import find_cache_root
@@ -351,7 +351,7 @@ def check(
 
 
 @app.callback(invoke_without_command=True)
-def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False) -> None:
+def _root(version: Annotated[bool, typer.Option("--version", help="Print the version and exit.")] = False) -> None:
     if version:
         print(f"marble-bench {version_of_suite()}")
         raise typer.Exit(DONE)

@@ -19,9 +19,9 @@ if TYPE_CHECKING:
 app = Commands()
 
 RESULTS = Path("results")
-Results = Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")]
+Results = Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")]
 Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Tasks = Annotated[
@@ -47,11 +47,11 @@ RuleName = Annotated[
     typer.Option(
         "--protocol",
         metavar="NAME",
-        help="The protocol whose ranking is shown.",
+        help="Which protocol's ranking to show.",
         autocompletion=complete_names("protocols"),
     ),
 ]
-Mini = Annotated[bool, typer.Option("--mini", help="Records made on miniatures, which are never ranked with others.")]
+Mini = Annotated[bool, typer.Option("--mini", help="Show records of miniatures; they are never ranked with others.")]
 
 
 class Format(str, Enum):
@@ -96,15 +96,15 @@ def leaderboard(
     model: Models = None,
     protocol: RuleName = "marble",
     mini: Mini = False,
-    form: Annotated[Format, typer.Option("--format", help="table, or text for a machine or a paper.")] = Format.table,
-    cost: Annotated[bool, typer.Option("--cost", help="Also what each model took.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write the board as one self-contained page.")] = None,
+    form: Annotated[Format, typer.Option("--format", help="A table, or text for a program or a paper.")] = Format.table,
+    cost: Annotated[bool, typer.Option("--cost", help="Also show the cost of each model.")] = False,
+    html: Annotated[Path | None, typer.Option("--html", help="Write the board as one HTML page.")] = None,
     results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Records and published scores in one table, with ties, floors and the overall mean."""
+    """Show records and published scores in one table, with ties, trivial scores and the mean."""
     from marble_bench.board import table
     from marble_bench.cli.show import print_board, print_words
 
@@ -144,13 +144,13 @@ def compare(
     task: Tasks = None,
     protocol: RuleName = "marble",
     mini: Mini = False,
-    classes: Annotated[bool, typer.Option("--classes", help="Also class by class (tag, dimension).")] = False,
-    clips: Annotated[int, typer.Option(min=0, help="Also the N clips that gained and that lost most.")] = 0,
+    classes: Annotated[bool, typer.Option("--classes", help="Also show each class, tag or dimension.")] = False,
+    clips: Annotated[int, typer.Option(min=0, help="Also show the N clips that gained most and lost most.")] = 0,
     results_dir: Results = RESULTS,
-    as_json: Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout, with all parts.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="Print JSON on stdout, with all details.")] = False,
     debug: Debug = False,
 ) -> None:
-    """A against B: on the same test clips where both have records, and against what papers print of B."""
+    """Compare A with B: on the same test clips if both have records, and with published scores of B."""
     import json
 
     from marble_bench.api import compare as compared
@@ -185,16 +185,16 @@ def plot(
     ],
     out: Annotated[Path, typer.Argument(help="The file to write: .png, .svg or .pdf.")],
     task: Tasks = None,
-    model: Annotated[str, typer.Option(help="Of atlas: the model; else the one with most layers.")] = "",
-    score: Annotated[str, typer.Option(help="Of cost and intervals: the task; else the mean of all.")] = "",
-    cost: Annotated[str, typer.Option(help="Of cost: which.")] = "real_time_factor",
+    model: Annotated[str, typer.Option(help="For atlas: the model; default: the one with most layers.")] = "",
+    score: Annotated[str, typer.Option(help="For cost and intervals: the task; default: the mean.")] = "",
+    cost: Annotated[str, typer.Option(help="For cost: which cost.")] = "real_time_factor",
     protocol: RuleName = "marble",
     mini: Mini = False,
     results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     debug: Debug = False,
 ) -> None:
-    """A figure of the board through matplotlib (extra: plot)."""
+    """Draw a figure of the board with matplotlib (extra: plot)."""
     from marble_bench.board.plot import write
     from marble_bench.cli.show import print_words
 

@@ -16,17 +16,19 @@ from marble_bench.records.escape import escape_line
 if TYPE_CHECKING:
     from marble_bench.core.task import Corpus
 
-app = Commands(help="Corpora: list them, check one on disk, make its miniature.", no_args_is_help=True)
+app = Commands(help="Corpora: list, download or check them, or make a miniature.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (bench data list).")]
-Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command("list")
 def list_(as_json: AsJson = False, debug: Debug = False) -> None:
-    """Corpora with their tasks, licence, and where to download each from."""
+    """List the corpora with their tasks, licences and download addresses."""
     from marble_bench.cli.show import print_table
     from marble_bench.data.inspection import list_corpora
 
@@ -59,14 +61,14 @@ def _list_facts(corpus: Corpus) -> dict[str, Any]:
 def check(
     name: Name,
     data_dir: Annotated[
-        Path | None, typer.Option(help="Its folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+        Path | None, typer.Option(help="Its folder; default: BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
     ] = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every file instead of reading headers.")] = False,
     cache_dir: Cache = None,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Say by name what of a corpus is missing, damaged or unexpected; exit code 3 if anything is missing or damaged."""
+    """Name the missing, damaged and unexpected files of a corpus; exit code 3 if any is missing or damaged."""
     from marble_bench.cli.show import print_table, print_words
     from marble_bench.data.inspection import as_rows, find_corpus, inspect
     from marble_bench.files.cache import find_cache_root
@@ -98,7 +100,7 @@ def check(
 @app.command()
 def mini(
     name: Name,
-    folder: Annotated[Path, typer.Argument(help="Where to write it; must not be there yet.")],
+    folder: Annotated[Path, typer.Argument(help="The folder to write; it must not exist yet.")],
     debug: Debug = False,
 ) -> None:
     """Write a corpus's miniature: synthesised music in its official layout."""
@@ -134,14 +136,14 @@ def croissant(
 @app.command()
 def get(
     name: Name,
-    data_dir: Annotated[Path | None, typer.Option(help="Where to put it; else BENCH_DATA/CORPUS.")] = None,
+    data_dir: Annotated[Path | None, typer.Option(help="Where to put it; default: BENCH_DATA/CORPUS.")] = None,
     mirror: Annotated[str, typer.Option("--from", help="A named mirror instead of the makers' own.")] = "",
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch a corpus from its makers or a mirror; goes on where it stopped, and checks what was published of it."""
+    """Download a corpus from its makers or a mirror; continues if interrupted, and compares published digests."""
     from marble_bench.cli.progress import Transfers
     from marble_bench.cli.show import print_words
     from marble_bench.data.fetch import DownloadCallbacks, get

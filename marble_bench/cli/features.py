@@ -35,9 +35,9 @@ from marble_bench.records.escape import escape_line
 if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
 
-app = Commands(help="Features: make them, list, verify, prune, export and push them.", no_args_is_help=True)
+app = Commands(help="Features: compute, list, verify, delete, export or upload them.", no_args_is_help=True)
 
-LayersOf = Annotated[str, typer.Option(help="Of tasks that read frames: all, sum, names with commas, or ranges.")]
+LayersOf = Annotated[str, typer.Option(help="For frame-by-frame tasks: all, sum, names with commas, or ranges.")]
 Of = Annotated[
     list[str] | None,
     typer.Option(
@@ -60,7 +60,7 @@ def extract(
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Make the features that runs will read, without probing; what is stored is not made again."""
+    """Compute the features that runs will read, without training probes; stored ones are not computed again."""
     from marble_bench.runs import plan as prepare
 
     configs = asked.build_configs(layers=layers, fresh_features=fresh_features, engine=engine.value)
@@ -102,7 +102,7 @@ def _format_extraction(extraction: dict[str, Any]) -> dict[str, Any]:
 
 @app.command("ls")
 def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """What is stored: key, encoder, size, rows, last use."""
+    """List the stored features: key, encoder, size, rows, last use."""
     from marble_bench.cli.show import print_table
 
     rows = [
@@ -145,7 +145,7 @@ def _list_stores(cache_dir: Path | None, models: list[str] | None) -> list[Any]:
 def verify(
     model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, quiet: Quiet = False, debug: Debug = False
 ) -> None:
-    """Compare every byte of every store with the digests it was written with; exit code 3 if anything differs.
+    """Compare every byte of the stored features with their digests; exit code 3 if anything differs.
 
     Each shard's file is compared with the manifest beside it, and what is in it with its inner digest: features, clips,
     layers and the store that they belong to. A shard that is missing, or that lies in another's place, is named.
@@ -175,20 +175,20 @@ def verify(
 @app.command()
 def prune(
     model: Of = None,
-    unused_days: Annotated[float | None, typer.Option(min=0, help="Stores not used for so many days.")] = None,
-    damaged: Annotated[bool, typer.Option("--damaged", help="Damaged shards, and stores of other formats.")] = False,
-    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    unused_days: Annotated[float | None, typer.Option(min=0, help="Stores unused for this many days.")] = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Damaged shards and stores of other formats.")] = False,
+    yes: Annotated[bool, typer.Option("--yes", help="Delete without asking.")] = False,
     cache_dir: Cache = None,
     debug: Debug = False,
 ) -> None:
-    """Remove features by encoder, by last use, or damaged ones; asks first."""
+    """Delete features: by encoder, by last use, or damaged ones. Asks first."""
     from marble_bench.cli.show import print_table
     from marble_bench.core.selection import select_names
     from marble_bench.features.manage import list_stores, plan_removals, remove
     from marble_bench.files.cache import find_cache_root
 
     if not model and unused_days is None and not damaged:
-        raise UsageError("say what to remove: --model NAME, --unused-days N or --damaged")
+        raise UsageError("say what to delete: --model NAME, --unused-days N or --damaged")
     seconds = None if unused_days is None else unused_days * 86400
     stores = list_stores(find_cache_root(cache_dir))
     chosen = select_names(model or [], dict.fromkeys(store.encoder for store in stores), "model")
@@ -199,7 +199,7 @@ def prune(
     print_table([{"path": str(each.path), "size": _format_size(each.size_bytes), "why": each.why} for each in what])
     if not yes:
         if not sys.stdin.isatty():
-            raise UsageError("nobody can be asked here: give --yes to remove these")
+            raise UsageError("this is no terminal, so nobody can confirm: give --yes to delete these")
         typer.confirm(f"remove {sum(each.size_bytes for each in what) / 1e6:,.1f} MB?", abort=True, err=True)
     print(f"{remove(what) / 1e6:,.1f} MB are free again", file=sys.stderr)
 
@@ -241,7 +241,7 @@ def push(
 def _build_config(asked: FeatureOptions) -> RunConfig:
     configs = asked.build_configs()
     if len(configs) != 1:
-        raise UsageError(f"these are {len(configs)} pairs of model and task: give one --model and one --task")
+        raise UsageError(f"{len(configs)} pairs of model and task were given: give one --model and one --task")
     return configs[0]
 
 
@@ -262,14 +262,14 @@ def plan(
     protocol: Rules = "marble",
     head: OtherHead = None,
     ignore_stored: Annotated[
-        bool, typer.Option("--ignore-stored", help="Count what is stored too; no file is read for its digest.")
+        bool, typer.Option("--ignore-stored", help="Count stored features too, and read no file for its digest.")
     ] = False,
-    results_dir: Annotated[Path, typer.Option("--results-dir", help="Records whose pace is taken.")] = Path("results"),
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="Records whose speed is used.")] = Path("results"),
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
-    """Say what a run would take before anything is made: hours of audio, passes, gigabytes, time, memory, probes."""
+    """Estimate what a run needs: hours of audio, passes, gigabytes, time, memory, probes."""
     from marble_bench.cli.show import print_table
     from marble_bench.runs import plan as prepare
     from marble_bench.runs.probe_time import ProbeTime

@@ -17,16 +17,20 @@ from marble_bench.records.escape import escape_line
 if TYPE_CHECKING:
     from marble_bench.core.encoder import Encoder
 
-app = Commands(help="Weights of encoders: get them, list what is here, verify them.", no_args_is_help=True)
+app = Commands(help="Weights of encoders: download, list or verify them.", no_args_is_help=True)
 
 Names = Annotated[
     list[str] | None,
     typer.Argument(
-        metavar="[MODEL]...", help="Encoders; else all that are here.", autocompletion=complete_names("models")
+        metavar="[MODEL]...",
+        help="Encoders; default: all whose weights are in the cache.",
+        autocompletion=complete_names("models"),
     ),
 ]
-Cache = Annotated[Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+Cache = Annotated[
+    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
+]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
@@ -38,14 +42,14 @@ def get(
             metavar="MODEL", help="An encoder (bench list models).", autocompletion=complete_names("models")
         ),
     ],
-    weights: Annotated[Path | None, typer.Option(help="Convert this file or folder instead of fetching.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Convert this file or folder instead of downloading.")] = None,
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Fetch, check and convert an encoder's weights, so that a run needs no connection; prints where they are."""
+    """Download, verify and convert an encoder's weights, and print their path. Then runs need no network."""
     from marble_bench.cli.progress import Transfers
     from marble_bench.core import plugins
     from marble_bench.encoders.weights import resolve
@@ -80,7 +84,7 @@ def _choose_encoders(names: list[str] | None) -> list[Encoder]:
 
 @app.command("ls")
 def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """The encoders whose weights are in the cache: where from, which commit, which digest."""
+    """List the encoders whose weights are in the cache: source, commit, digest."""
     from marble_bench.cli.show import print_table
     from marble_bench.encoders.weights import find_cached
     from marble_bench.files.cache import find_cache_root
@@ -109,7 +113,7 @@ def ls(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, de
 
 @app.command()
 def verify(names: Names = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
-    """Read every file of weights again and compare it with the digest it had at first; exit code 3 if one differs."""
+    """Compare every file of weights with its first digest; exit code 3 if one differs."""
     from marble_bench.cli.show import print_table
     from marble_bench.encoders.weights import find_cached
     from marble_bench.encoders.weights import verify as problems_of

@@ -56,13 +56,13 @@ def _build_path_option(about: str, name: str = "") -> Any:
 
 
 DataDir = Annotated[
-    Path | None, _build_path_option("The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+    Path | None, _build_path_option("The corpus's folder; default: BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
 ]
-WeightsPath = Annotated[Path | None, _build_path_option("Weights from this file or folder instead of their source.")]
+WeightsPath = Annotated[Path | None, _build_path_option("Use weights from this file or folder.")]
 OwnFeatures = Annotated[Path | None, _build_path_option("Your own features: a folder of TRACK.npy or a Parquet file.")]
-KeepAudio = Annotated[Path | None, _build_path_option("Keep what is separated of the test songs in this folder.")]
+KeepAudio = Annotated[Path | None, _build_path_option("Store the separated test songs in this folder.")]
 Cache = Annotated[
-    Path | None, _build_path_option("Cache root; else BENCH_CACHE, else the platform's cache folder.", "--cache-dir")
+    Path | None, _build_path_option("Cache folder; default: BENCH_CACHE, else the platform's.", "--cache-dir")
 ]
 Models = Annotated[
     list[str] | None,
@@ -87,7 +87,7 @@ Rules = Annotated[
     typer.Option(
         "--protocol",
         metavar="NAME",
-        help="Rules of grid and selection: NAME (bench list protocols) or file.py.",
+        help="Protocol: NAME (bench list protocols) or file.py.",
         autocompletion=complete_names("protocols"),
     ),
 ]
@@ -96,18 +96,18 @@ OtherHead = Annotated[
     typer.Option(
         "--head",
         metavar="NAME",
-        help="Another head than the protocol's: NAME (bench list heads) or file.py.",
+        help="Replace the protocol's head: NAME (bench list heads) or file.py.",
         autocompletion=complete_names("heads"),
     ),
 ]
-Mini = Annotated[bool, typer.Option("--mini", help="Of the synthesised miniature.")]
+Mini = Annotated[bool, typer.Option("--mini", help="Use the synthesised miniature.")]
 Limit = Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help="At most N clips of each split.")]
-AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Go on without clips that cannot be used.")]
+AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Continue without clips that cannot be used.")]
 Where = Annotated[
     str,
     typer.Option(
         metavar="DEVICE",
-        help="Where to compute: auto, cpu, cuda, cuda:N or mps. auto is cuda where there is a GPU, else cpu.",
+        help="Where to compute: auto, cpu, cuda, cuda:N or mps. auto: cuda if there is a GPU, else cpu.",
         autocompletion=complete_choices(DEVICES),
     ),
 ]
@@ -120,26 +120,26 @@ EngineOption = Annotated[
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        parser=whole_number, metavar="N", help="Windows encoded together; else 60 s of audio, or what a GPU fits."
+        parser=whole_number, metavar="N", help="Windows in a batch; default: 60 s of audio, or what fits a GPU."
     ),
 ]
 Workers = Annotated[
     int | None,
     typer.Option(
-        parser=whole_number, metavar="N", help="Threads that read audio, else one for each core; with Ray, encoders."
+        parser=whole_number,
+        metavar="N",
+        help="Threads that read audio; default: one for each core. With Ray: encoders.",
     ),
 ]
 StoreUrl = Annotated[
     str,
-    typer.Option(
-        "--store", metavar="URL", help="A second place for features, such as s3://bucket/path: fetched from, sent to."
-    ),
+    typer.Option("--store", metavar="URL", help="Also keep features at this URL, such as s3://bucket/path."),
 ]
-Offline = Annotated[bool, typer.Option("--offline", help="Fetch nothing.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
-Quiet = Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")]
+Offline = Annotated[bool, typer.Option("--offline", help="Do not use the network.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
+Quiet = Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")]
 Fresh = Annotated[
-    bool, typer.Option("--fresh-features", help="Set stored features of these models aside and make them anew.")
+    bool, typer.Option("--fresh-features", help="Move the stored features of these models away and compute them again.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 

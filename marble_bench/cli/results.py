@@ -16,38 +16,38 @@ from marble_bench.cli.options import ReproduceOptions, add_options
 from marble_bench.errors import FAILED, MISSING, DataError, UsageError, counted
 from marble_bench.records.escape import escape_line
 
-app = Commands(help="Records: check them, hand them to other tools.", no_args_is_help=True)
+app = Commands(help="Records: check them or export them.", no_args_is_help=True)
 top = Commands()
 
 Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache root; else BENCH_CACHE, else the platform's cache folder.")
+    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Machine-readable output on stdout.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.callback()
 def _results() -> None:
-    """Records: check them, hand them to other tools."""
+    """Records: check them or export them."""
 
 
 @app.command()
 def check(
     paths: Annotated[
-        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records, or folders of them; else --results-dir.")
+        list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records or their folders; default: --results-dir.")
     ] = None,
-    results_dir: Annotated[Path, typer.Option("--results-dir", help="Where records are kept.")] = Path("results"),
+    results_dir: Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")] = Path("results"),
     data_dir: Annotated[
         Path | None, typer.Option(help="A corpus's folder: the records are compared with its clips, labels and files.")
     ] = None,
-    task: Annotated[str | None, typer.Option(help="A task's file.py, if no name reaches it.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's file.py, if it is your own.")] = None,
     reference: Annotated[
-        bool, typer.Option("--reference", help="Also how each score compares with what papers print of the same model.")
+        bool, typer.Option("--reference", help="Also compare each score with the published scores of the same model.")
     ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Schema, digests, counts, labels, scores made again, duplicates: a verdict for each record. 3 if one is invalid."""
+    """Check each record: schema, digests, counts, labels, scores, duplicates. Exit code 3 if one is invalid."""
     from marble_bench.board.board import compare_with_reference
     from marble_bench.cli.show import print_table, print_verdicts
     from marble_bench.core.plugins import find_task
@@ -98,7 +98,7 @@ def export(
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Records in the format of another tool: museval's JSON of a separation, or the scores of a model's page on the hub."""
+    """Write records for another tool: museval's JSON of a separation, or the scores for a model's page on the hub."""
     if (museval is None) == (eval_yaml is None):
         raise UsageError("give one of --museval DIR and --eval-yaml DIR, where the files are written")
     if museval is not None:
@@ -149,25 +149,25 @@ def _export_eval_yaml(records: list[Path], folder: Path, how: tuple[str, Sequenc
 @top.command()
 @add_options(ReproduceOptions)
 def reproduce(
-    record: Annotated[Path, typer.Argument(help="The record to make again.")],
+    record: Annotated[Path, typer.Argument(help="The record to reproduce.")],
     asked: ReproduceOptions,
     data_dir: Annotated[
-        Path | None, typer.Option(help="The corpus's folder; else BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
+        Path | None, typer.Option(help="The corpus's folder; default: BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
     ] = None,
-    model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if no name reaches it.")] = None,
-    task: Annotated[str | None, typer.Option(help="The task's file.py, if no name reaches it.")] = None,
+    model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if it is your own.")] = None,
+    task: Annotated[str | None, typer.Option(help="The task's file.py, if it is your own.")] = None,
     protocol: Annotated[
-        str | None, typer.Option(help="The protocol's file.py, if no name reaches it; with --head, its name or file.")
+        str | None, typer.Option(help="The protocol's file.py, if it is your own; with --head, its name or file.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="The head's file.py or name, if it is not the protocol's.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Weights from this file instead of their source.")] = None,
+    weights: Annotated[Path | None, typer.Option(help="Use weights from this file.")] = None,
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Fetch nothing.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="No words on stderr but errors.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
-    """Run a record again and report what differs. 0 if nothing does and every score is the same or inside its interval."""
+    """Run a record again and report differences. Exit code 0 if only scores differ, each within its interval."""
     from marble_bench.cli.progress import Progress
     from marble_bench.cli.show import print_reproduction
     from marble_bench.files.cache import find_cache_root

@@ -201,7 +201,7 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print_table([_describe_point(each, name, score.unit) for each in record.few_shot])
     if record.perturbations:
         print_perturbed(record.perturbations, record.units)
-    print_words(str(outcome.path) if outcome.written else f"{outcome.path} was there already, the same")
+    print_words(str(outcome.path) if outcome.written else f"{outcome.path} exists already with the same result")
     if record.why_not:
         print_words(f"not comparable: {'; '.join(record.why_not)}")
 

@@ -9,6 +9,7 @@ sets: `tasks/sets/*.py`. A file whose name begins with `_` is no plug-in.
 from __future__ import annotations
 
 import hashlib
+import os
 import re
 from collections.abc import Collection
 from dataclasses import dataclass, replace
@@ -178,12 +179,12 @@ def _check_kind(kind: str, name: str, known: Collection[str]) -> None:
 
 def _guess_meaning(name: str) -> str:
     """What a word may mean that is no name: a file written otherwise, a model of the hub, a task or a model; or empty."""
-    path, _, attribute = name.partition(":")
+    path, _, attribute = name.partition(":")  # looked for by os.path, for which one that is too long is not there
     if name.startswith(("http://", "https://")):
         return "a model of the hub is named hf:ORG/NAME"
-    if path and Path(f"{path}.py").is_file():
+    if path and os.path.isfile(f"{path}.py"):
         return f"there is a file {path}.py; write {path}.py for a task, {path}.py:{attribute or 'NAME'} for an encoder"
-    if path and Path(path).exists():
+    if path and os.path.exists(path):
         return f"{path} is no Python file; an encoder of your own is FILE.py:NAME, a task FILE.py"
     if name in list_task_names():
         return f"that is a task; write --task {name}"

@@ -34,6 +34,7 @@ class Scheme:
         return importlib.import_module(f"marble_bench.encoders.{self.module}")
 
 
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+", re.ASCII)  # `ORG/NAME`
 SCHEMES = {
     each.prefix: each
     for each in (
@@ -59,7 +60,7 @@ def with_prefix(name: str) -> str:
     >>> with_prefix("org/name"), with_prefix("org/name@v1"), with_prefix("mine/file.py"), with_prefix("mert-95m")
     ('hf:org/name', 'hf:org/name@v1', 'mine/file.py', 'mert-95m')
     """
-    is_id = re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+(@[\w./-]+)?", name, re.ASCII) and not name.endswith(".py")
+    is_id = HUB_ID.fullmatch(name.partition("@")[0]) and not name.endswith(".py")
     return f"hf:{name}" if is_id and not Path(name).is_file() else name
 
 

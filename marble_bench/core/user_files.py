@@ -189,14 +189,23 @@ def find_fault(error: BaseException) -> UsageError | None:
     Python does where a generator ends by StopIteration, the other one counts too.
     """
     is_user_file = _make_user_file_test()
-    for frame, line in reversed(list(traceback.walk_tb(error.__traceback__))):
-        name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
-        if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
-            if _is_suite_file(file):
-                continue
-            where = f"{file} line {line}, in {frame.f_code.co_name}"
-            return UsageError(f"{where}: {_describe(error)} (--debug shows the traceback)")
-    return find_fault(error.__cause__) if error.__cause__ is not None else None
+    for each in _find_causes(error):
+        for frame, line in reversed(list(traceback.walk_tb(each.__traceback__))):
+            name, file = str(frame.f_globals.get("__name__", "")), Path(frame.f_code.co_filename)
+            if name.startswith((FROM_PATH, "marble_bench.tasks.")) or is_user_file(file):
+                if _is_suite_file(file):
+                    continue
+                where = f"{file} line {line}, in {frame.f_code.co_name}"
+                return UsageError(f"{where}: {_describe(each)} (--debug shows the traceback)")
+    return None
+
+
+def _find_causes(error: BaseException) -> list[BaseException]:
+    """An error, the one that it was raised from, and so on; each once, for an error may be its own cause."""
+    found = [error]
+    while (cause := found[-1].__cause__) is not None and not any(cause is each for each in found):
+        found.append(cause)
+    return found
 
 
 def _describe(error: BaseException) -> str:

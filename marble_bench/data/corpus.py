@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import shutil
 import unicodedata
 from collections import Counter
@@ -292,8 +293,11 @@ def _find_instead(named: Named, root: Path, missing: Sequence[str]) -> str:
         archive = next((name for name in names if name.endswith(ARCHIVES)), None)
         return f"; {root / archive} is an archive: unpack it" if archive else ""
     near = by_stem[_fold_stem(listed)]
-    places = [*(root / above for above in reversed(PurePosixPath(near).parents)), *reversed(root.resolve().parents[:2])]
-    place = next((each for each in places if find(named.task.corpus, each, listed)), None)
+    below = (root / each for each in reversed(PurePosixPath(near).parents))
+    place = next((each for each in below if find(named.task.corpus, each, listed)), None)
+    if place is None:  # `locate` may read whole folders, and what is above is not the corpus's
+        alike = Path(listed).with_suffix(Path(near).suffix)
+        place = next((each for each in reversed(root.resolve().parents[:2]) if os.path.isfile(each / alike)), None)
     ways = [] if place is None else [f"give --data-dir {place}"]
     if is_user_file(named.path.resolve()):
         ways.append(f"list the files as they lie in {root}, with forward slashes")

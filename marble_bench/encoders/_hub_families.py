@@ -90,6 +90,14 @@ def _parakeet(config: Config, extractor: Any) -> Facts:
     return Facts(rate, stack(config.num_hidden_layers + 1, config.hidden_size, rate / hop), 2 * hop)
 
 
+def _speech_to_text(config: Config, extractor: Any) -> Facts:
+    """Mel frames every 10 ms, halved in number by each of some convolutions."""
+    halved = 2**config.num_conv_layers
+    rate, hop = extractor.sampling_rate, fronts.KALDI_HOP * halved
+    samples = fronts.KALDI_WINDOW + 2 * hop
+    return Facts(rate, stack(config.encoder_layers + 1, config.d_model, rate / hop), samples)
+
+
 def _spectrogram_transformer(config: Config, extractor: Any) -> Facts:
     if config.max_length != extractor.max_length or config.num_mel_bins != extractor.num_mel_bins:
         raise DataError(
@@ -196,6 +204,14 @@ FAMILIES: dict[str, Family] = {
         prefixes=("model.encoder.", "encoder."),
     ),
     "wav2vec2-bert": Family("Wav2Vec2BertModel", _w2v_bert, fronts.of_w2v_bert, "SeamlessM4TFeatureExtractor"),
+    "speecht5": Family(
+        "speecht5.SpeechT5EncoderWithSpeechPrenet", _waves, fronts.of_waveforms, "SpeechT5FeatureExtractor",
+        prefixes=("speecht5.encoder.", "encoder."),
+    ),
+    "speech_to_text": Family(
+        "speech_to_text.Speech2TextEncoder", _speech_to_text, fronts.of_speech_to_text, "Speech2TextFeatureExtractor",
+        prefixes=("model.encoder.", "encoder."),
+    ),
     "parakeet_encoder": Family("ParakeetEncoder", _parakeet, fronts.of_parakeet, "ParakeetFeatureExtractor"),
     "parakeet_ctc": Family(
         "ParakeetEncoder", _parakeet, fronts.of_parakeet, "ParakeetFeatureExtractor",

@@ -53,7 +53,7 @@ def of_waveforms(model: Any, extractor: Any) -> Encode:
     if hasattr(model, "layers"):
         taps = _layer_taps(model.layers, model.layer_norm)
     else:
-        inner = model.encoder
+        inner = getattr(model, "wrapped_encoder", None) or model.encoder
         taps = _layer_taps(inner.layers if hasattr(inner, "layers") else inner.encoder.layer)
     return lambda waveforms, pool: collect(taps, lambda: model(waveforms), pool)
 
@@ -66,6 +66,16 @@ def of_w2v_bert(model: Any, extractor: Any) -> Encode:
         given = _features(extractor, waveforms, return_attention_mask=True)
         valid = int(given["attention_mask"][0].sum())
         return collect(taps, lambda: model(given["input_features"], given["attention_mask"]), _first(pool, valid))
+
+    return encode
+
+
+def of_speech_to_text(model: Any, extractor: Any) -> Encode:
+    """Mel frames, normed over the window as the extractor does it, and halved in number by each of some convolutions."""
+    taps = _layer_taps(model.layers, model.layer_norm)
+
+    def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        return collect(taps, partial(model, _features(extractor, waveforms)["input_features"]), pool)
 
     return encode
 
@@ -104,8 +114,20 @@ def of_spectrogram_transformer(model: Any, extractor: Any) -> Encode:
 
         return collect(taps, lambda: model(given), frames)
 
-    longest = (config.max_length - 1) * KALDI_HOP + KALDI_WINDOW
-    return _pieces(piece, longest, extractor.sampling_rate)
+    longest, step = (config.max_length - 1) * KALDI_HOP + KALDI_WINDOW, times * config.time_stride * KALDI_HOP
+    least = min(extractor.sampling_rate, longest)
+
+    def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
+        import torch
+
+        # pieces overlap by what a patch is longer than its stride, so that no frame is left out and times stay right
+        starts = [start for start in range(0, waveforms.shape[1], step) if waveforms.shape[1] - start >= least] or [0]
+        if len(starts) == 1:
+            return piece(waveforms[:, :longest], pool)
+        parts = [piece(waveforms[:, start : start + longest], lambda frames: frames) for start in starts]
+        return [pool(torch.cat(layer, dim=1)) for layer in zip(*parts, strict=True)]
+
+    return encode
 
 
 def _pieces(run: Callable[[torch.Tensor, Pool], list[torch.Tensor]], longest: int, least: int) -> Encode:

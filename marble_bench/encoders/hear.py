@@ -79,7 +79,7 @@ def from_hear(
 
 
 def _import(package: str) -> ModuleType:
-    if not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", package, re.ASCII):
+    if not isinstance(package, str) or not re.fullmatch(r"[A-Za-z_]\w*(\.\w+)*", package, re.ASCII):
         raise UsageError(f"hear:{package} names no package: write {FORM}")
     try:
         return importlib.import_module(package)

@@ -7,6 +7,7 @@ id whose model this suite has under a name of its own is that encoder, if it is 
 
 from __future__ import annotations
 
+import difflib
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -16,9 +17,9 @@ from typing import Any
 
 from marble_bench import Encoder, Source
 from marble_bench.core import plugins
-from marble_bench.core.schemes import SCHEMES
+from marble_bench.core.schemes import HUB_ID, SCHEMES
 from marble_bench.encoders import _hub
-from marble_bench.errors import DataError, UsageError, suggest_name
+from marble_bench.errors import DataError, UsageError
 from marble_bench.files.download import INDEX, cached_ids, from_hub
 from marble_bench.files.names import RULE, is_name, is_text
 
@@ -39,7 +40,7 @@ def find(place: str, offline: bool) -> Encoder:
     if place and folder.is_dir():
         return _of_folder(folder)
     name, at, revision = place.partition("@")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or ".." in name or (at and not revision):
+    if not HUB_ID.fullmatch(name) or ".." in name or (at and not revision):
         raise UsageError(f"no model 'hf:{place}': give {SCHEMES['hf'].forms}, a folder that is there")
     ours = _ours(name)
     pin = ours.weights.revision if ours and ours.weights else ""
@@ -55,8 +56,10 @@ def find(place: str, offline: bool) -> Encoder:
 def find_recorded(place: str, revision: str, offline: bool) -> Encoder:
     """The encoder of a name in a record, at the record's commit. No path is opened."""
     name, _, _ = place.partition("@")
-    if not re.fullmatch(r"[A-Za-z0-9][\w.-]*/[\w.-]+", name, re.ASCII) or not re.fullmatch("[0-9a-f]{40}", revision):
+    if not HUB_ID.fullmatch(name) or ".." in name:
         raise UsageError(f"'hf:{place}' is a folder of somebody's: give yours as --model hf:FOLDER")
+    if not re.fullmatch("[0-9a-f]{40}", revision):
+        raise UsageError(f"the record has no commit of 'hf:{place}': give the model as --model hf:{name}@REVISION")
     return _named(_of_hub(name, revision, offline), f"hf:{place}")
 
 
@@ -68,15 +71,18 @@ def _named(encoder: Encoder, name: str) -> Encoder:
 
 def _ours(name: str) -> Encoder | None:
     """The encoder of this suite whose weights a hub id names. Raises UsageError for one that differs in case alone."""
-    public = {
-        encoder.weights.url.removeprefix("hf:"): encoder
-        for encoder in reversed(plugins.find_encoders().values())  # of several from one repository, the first
-        if encoder.weights and encoder.weights.url.startswith("hf:")
-    }
-    for known, encoder in public.items():
-        if known != name and known.lower() == name.lower():
-            raise UsageError(f"no model '{name}' on the hub; did you mean '{known}', which is '{encoder.name}' here?")
-    return public.get(name)
+    for hub, encoder in _public():  # of several from one repository, the first
+        if hub == name:
+            return encoder
+        if hub.lower() == name.lower():
+            raise UsageError(f"no model '{name}' on the hub; did you mean '{hub}', which is '{encoder.name}' here?")
+    return None
+
+
+def _public() -> list[tuple[str, Encoder]]:
+    """The hub ids of this suite's encoders, and the encoders."""
+    every = [each for each in plugins.find_encoders().values() if each.weights and each.weights.url.startswith("hf:")]
+    return [(each.weights.url.removeprefix("hf:"), each) for each in every if each.weights]
 
 
 def _instead(ours: Encoder | None, revision: str) -> str:
@@ -107,12 +113,9 @@ def _way_on(name: str, asked: str, offline: bool) -> str:
         return f"; with a connection, bench models get {asked} puts it into the cache"
     if asked == f"hf:{name}" and name in cached_ids():
         return "; the hub's cache has this model, at the commit that was read last: --offline takes that one"
-    known = [each.weights.url.removeprefix("hf:") for each in plugins.find_encoders().values() if each.weights]
-    spelled = {each.lower(): each for each in (*known, *cached_ids()) if "/" in each and ":" not in each}
-    close = suggest_name(name.lower(), spelled)
-    for lower, each in spelled.items():
-        close = close.replace(f"'{lower}'", f"'{each}'")
-    return close
+    spelled = {each.lower(): each for each in (*(hub for hub, _ in _public()), *cached_ids())}
+    close = difflib.get_close_matches(name.lower(), spelled, n=1)
+    return f"; did you mean '{spelled[close[0]]}'?" if close else ""
 
 
 def _of_folder(folder: Path) -> Encoder:

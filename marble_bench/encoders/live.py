@@ -81,6 +81,8 @@ def from_torch(
         )
     if not callable(module):
         raise UsageError(f"from_torch takes a torch module or a callable, not {type(module).__name__}")
+    if isinstance(layers, str):
+        raise UsageError(f"layers is the text '{layers}': give a list of names, ['{layers}']")
     if layers and not isinstance(module, torch.nn.Module):
         raise UsageError(
             f"layers= names submodules, and {type(module).__name__} is no torch.nn.Module: return them instead"

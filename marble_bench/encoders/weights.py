@@ -23,7 +23,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from marble_bench import Encoder
@@ -120,7 +120,7 @@ def resolve(
         digest = _digest(path)
         if digest != receipt.sha256:
             raise DataError(f"the weights of encoder '{encoder.name}' are damaged: delete {path} and run again")
-        return _loaded(encoder, path, receipt)
+        return _loaded(encoder, path, replace(receipt, source=source.url))
     try:
         got = _get_all(encoder, source, cache / "weights" / "downloads", offline, callbacks)
         files = {name: _digest(file) for name, file in got.files.items()}
