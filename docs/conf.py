@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
+from typing import Any
 
 import marble_bench
 
@@ -49,7 +50,7 @@ SECTIONS = {
 }
 
 
-def list_public_names(app: object, name: str, source: list[str]) -> None:
+def list_public_names(app: Any, name: str, source: list[str]) -> None:
     """Replace the marker in `api.md` by a section for each group of public names."""
     marker = "<!-- public names -->"
     if name == "api":
@@ -82,16 +83,16 @@ def describe_name(public: str) -> str:
     return f"```{{eval-rst}}\n{directive}\n```\n"
 
 
-def convert_docstring(app: object, what: str, name: str, described: object, options: object, lines: list[str]) -> None:
+def convert_docstring(app: Any, what: str, name: str, described: Any, options: Any, lines: list[str]) -> None:
     """Turn a docstring of this project's form into reStructuredText, in place."""
     paragraphs = "\n".join(lines).split("\n\n")
     lines[:] = "\n\n".join(convert_paragraph(each, read_parameters(described)) for each in paragraphs).split("\n")
 
 
-def read_parameters(described: object) -> set[str]:
+def read_parameters(described: Any) -> set[str]:
     """The names of what a class or function takes, which a docstring explains as `name: text`."""
     try:
-        return set(inspect.signature(described).parameters)  # type: ignore[arg-type]
+        return set(inspect.signature(described).parameters)
     except (TypeError, ValueError):
         return set()
 
@@ -122,7 +123,7 @@ def escape_text(text: str) -> str:
     return "".join(a + b for a, b in zip(plain, [*code, ""], strict=True))
 
 
-def setup(app: object) -> None:
+def setup(app: Any) -> None:
     """Called by Sphinx."""
-    app.connect("source-read", list_public_names)  # type: ignore[attr-defined]
-    app.connect("autodoc-process-docstring", convert_docstring)  # type: ignore[attr-defined]
+    app.connect("source-read", list_public_names)
+    app.connect("autodoc-process-docstring", convert_docstring)

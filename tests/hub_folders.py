@@ -117,7 +117,7 @@ def _of_ast(model: Any, extractor: Any, wave: np.ndarray) -> States:
     base, config = model.audio_spectrogram_transformer, model.config
     states = base(**_given(extractor, wave), output_hidden_states=True).hidden_states
     times = (config.max_length - config.patch_size) // config.time_stride + 1
-    heard = ((len(wave) - 400) // 160 + 1 - config.patch_size) // config.time_stride + 1
+    heard = math.ceil(((len(wave) - 400) // 160 + 1) / config.time_stride)
     found = []
     for state in states:  # class and distillation tokens, then row by row of the frequencies
         rows = [state[:, 2 + row * times : 2 + row * times + heard] for row in range((state.shape[1] - 2) // times)]

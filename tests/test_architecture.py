@@ -339,3 +339,17 @@ def test_the_wheel_installs_one_package_with_its_data_and_nothing_else(tmp_path)
     ):
         assert f"marble_bench/{needed}" in names
     assert not [name for name in names if name.startswith("marble_bench/tests")]
+
+
+def test_the_page_of_the_architecture_names_every_module():
+    page = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    named = set(re.findall(r"`(?:\w+/)*(\w+)(?:\.py)?`", page))
+    one_a_file = ("encoders", "heads", "metrics", "protocols")  # folders in which a file is a plug-in
+    files = [*(ROOT / "marble_bench").rglob("*.py"), *(ROOT / "probes").rglob("*.py")]
+    modules = {
+        path.stem
+        for path in files
+        if not path.stem.startswith("__") and path.stem not in OLD_PLACES and path.parent.name not in one_a_file
+    }
+    assert len(modules) > 100
+    assert sorted(modules - named - {"_version"}) == []

@@ -289,7 +289,7 @@ def test_a_wav_whose_header_contradicts_itself_is_told(tmp_path, at, form, numbe
 def test_rates_and_channels_that_no_sound_has_are_told(tmp_path):
     for rate in (1, 2**31 - 1):
         soundfile.write(tmp_path / "rate.wav", _music(), rate)
-        with pytest.raises(DataError, match=f"{rate:,} Hz; 1,000 to 768,000 Hz are accepted|contradicts itself"):
+        with pytest.raises(DataError, match=f"{rate:,} Hz; accepted are|contradicts itself"):
             audio.read(tmp_path / "rate.wav", sample_rate_hz=16000)
     soundfile.write(tmp_path / "many.wav", np.zeros((10, 1024)), RATE)
     with pytest.raises(DataError, match="1,024 channels"):

@@ -245,7 +245,7 @@ def _open(path: Path, stream: int, native_rate_hz: int | None) -> Iterator[OpenF
         else:
             source = _open_with_libsndfile(path, stack)
         if not RATES_HZ[0] <= source.rate_hz <= RATES_HZ[1]:
-            raise DataError(f"has {source.rate_hz:,} Hz; {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz are accepted")
+            raise DataError(f"has {source.rate_hz:,} Hz; accepted are {RATES_HZ[0]:,} to {RATES_HZ[1]:,} Hz")
         if not 1 <= source.channels <= CHANNELS_MOST:
             raise DataError(f"has {source.channels:,} channels; at most {CHANNELS_MOST} are accepted")
         _check_rate(source.rate_hz, native_rate_hz)
@@ -270,9 +270,7 @@ def _open_with_libsndfile(path: Path, stack: ExitStack) -> OpenFile:
     if header and (file.samplerate, file.channels) != (header.rate_hz, header.channels):
         raise DataError("is not a valid mp3: its frames disagree")
     if file.format not in FORMATS:
-        raise Unusable(
-            f"is {file.format}, whose length cannot be checked: convert it to wav or flac, for example with ffmpeg"
-        )
+        raise Unusable(f"is {file.format}, whose length cannot be checked: convert it to wav or flac with ffmpeg")
 
     def blocks(start: int, stop: int | None) -> Iterator[NDArray[np.float32]]:
         at = -size.stream.skipped if size.stream else 0

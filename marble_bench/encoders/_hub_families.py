@@ -105,9 +105,8 @@ def _spectrogram_transformer(config: Config, extractor: Any) -> Facts:
             f"{extractor.max_length} of {extractor.num_mel_bins}: the two are not of one model"
         )
     rate = extractor.sampling_rate
-    samples = fronts.KALDI_WINDOW + (config.patch_size - 1) * fronts.KALDI_HOP
     rate_hz = rate / (fronts.KALDI_HOP * config.time_stride)
-    return Facts(rate, stack(config.num_hidden_layers + 1, config.hidden_size, rate_hz), samples)
+    return Facts(rate, stack(config.num_hidden_layers + 1, config.hidden_size, rate_hz), fronts.KALDI_WINDOW)
 
 
 def _whisper(config: Config, extractor: Any) -> Facts:

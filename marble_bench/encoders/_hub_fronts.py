@@ -98,15 +98,16 @@ def of_parakeet(model: Any, extractor: Any) -> Encode:
 def of_spectrogram_transformer(model: Any, extractor: Any) -> Encode:
     """Patches of a spectrogram of fixed length, filled up; a frame is the mean of the patches that begin at one time.
 
-    Frames are those whose patches hold nothing but what was heard. The two tokens that are no patches are left out.
+    Frames that begin behind what was heard are left out, and so are the two tokens that are no patches. A piece is so long
+    that its frames follow those of the piece before.
     """
     config, taps = model.config, _layer_taps(model.layers)
     times = (config.max_length - config.patch_size) // config.time_stride + 1
 
     def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         given = _features(extractor, waveforms)["input_values"]
-        mel = min(config.max_length, (waveforms.shape[1] - KALDI_WINDOW) // KALDI_HOP + 1)
-        valid = (mel - config.patch_size) // config.time_stride + 1
+        mel = (waveforms.shape[1] - KALDI_WINDOW) // KALDI_HOP + 1
+        valid = min(times, -(-mel // config.time_stride))
 
         def frames(tokens: torch.Tensor) -> torch.Tensor:
             patches = tokens[:, 2:].reshape(len(tokens), -1, times, tokens.shape[2])
@@ -114,20 +115,7 @@ def of_spectrogram_transformer(model: Any, extractor: Any) -> Encode:
 
         return collect(taps, lambda: model(given), frames)
 
-    longest, step = (config.max_length - 1) * KALDI_HOP + KALDI_WINDOW, times * config.time_stride * KALDI_HOP
-    least = min(extractor.sampling_rate, longest)
-
-    def encode(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
-        import torch
-
-        # pieces overlap by what a patch is longer than its stride, so that no frame is left out and times stay right
-        starts = [start for start in range(0, waveforms.shape[1], step) if waveforms.shape[1] - start >= least] or [0]
-        if len(starts) == 1:
-            return piece(waveforms[:, :longest], pool)
-        parts = [piece(waveforms[:, start : start + longest], lambda frames: frames) for start in starts]
-        return [pool(torch.cat(layer, dim=1)) for layer in zip(*parts, strict=True)]
-
-    return encode
+    return _pieces(piece, times * config.time_stride * KALDI_HOP, extractor.sampling_rate)
 
 
 def _pieces(run: Callable[[torch.Tensor, Pool], list[torch.Tensor]], longest: int, least: int) -> Encode:
