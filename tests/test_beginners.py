@@ -111,7 +111,7 @@ OWN_ENCODERS = {  # what is written instead of what in a file that works, and wh
         "    gain = torch.rand(16)\n\n"
         "    def encode(waves, pool): return [pool(gain * waves.unfold(1, 16, 200))] * 3\n\n"
         "    def other(",
-        ("toy: loaded twice, layer '0' differs by", "read weights from a file, draw them from a fixed seed"),
+        ("toy: loaded twice, layer '0' differs by", "read weights from a file or draw them with a fixed seed"),
     ),
     "a torch module from load": (
         "    return encode\n",
@@ -308,7 +308,10 @@ FLAGS = [
     (("run",), ("say what to run: --model NAME (bench list models) and --task NAME (bench list tasks)",)),
     (("run", "--model", "mfcc"), ("say what to run: --task NAME (bench list tasks)",)),
     ((*RUN, "--task", "GTZAN"), ("no task 'GTZAN'; did you mean 'gtzan'? (bench list tasks)",)),
-    ((*RUN, "--model", "mert_95m"), ("no model 'mert_95m'; did you mean 'mert-95m'? (bench list models)",)),
+    (
+        (*RUN, "--model", "mert_95m"),
+        ("no model 'mert_95m'; did you mean 'mert-95m'? (bench list models; or give hf:ORG/NAME",),
+    ),
     (("run", "--model", "gtzan", "--task", "mfcc"), ("no task 'mfcc': that is a model; write --model mfcc",)),
     (("run", "--model", "gtzan", "--task", "gs"), ("no model 'gtzan': that is a task; write --task gtzan",)),
     ((*RUN, "--protocol", "marbel"), ("no protocol 'marbel'; did you mean 'marble'? (bench list protocols)",)),
@@ -327,7 +330,7 @@ FLAGS = [
     (("rn",), ("No such command 'rn'. Did you mean 'run'?",)),
     (("list", "model"), ("no list 'model'; did you mean 'models'?",)),
     (("check", "own"), ("no task 'own' (bench list tasks)",)),
-    ((*RUN, "--model", "x" * 300), ("no model 'xxx", "(bench list models)")),
+    ((*RUN, "--model", "x" * 300), ("no model 'xxx", "(bench list models; or")),
 ]
 
 
@@ -510,7 +513,7 @@ TABLES = {
     "a short row": (TABLE.replace(",audio/c2.wav,low", ""), ("labels.csv line 4: has 2 fields, the head 4",)),
     "a quotation mark": (
         TABLE.replace("c2.wav,", 'c2.wav,"'),
-        ("labels.csv line 4: has a quotation mark that is astray",),
+        ("labels.csv line 4: has a stray quotation mark",),
     ),
     "no head": (
         TABLE.split("\n", 1)[1],

@@ -203,6 +203,7 @@ def test_every_public_model_says_whether_it_is_pinned(bench):
     unpinned = {each.name for each in public if each.weights.pin == "unpinned"}
     assert unpinned == {
         "mert-v0", "culturemert-95m", "music2vec", "data2vec-audio", "mule", "clmr", "jukebox-5b", "jukebox-5b-half",
+        "dasheng-base", "dasheng-0.6b", "dasheng-1.2b", "m2d", "matpac-pp",
     }  # fmt: skip
     for encoder in public:
         if encoder.weights.url.startswith("hf:") and encoder.name not in unpinned:

@@ -469,7 +469,7 @@ def test_a_record_of_brought_features_cannot_be_made_again(tmp_path, bench, reco
 
 
 def test_a_device_that_is_none_or_not_here_is_told(bench, record):
-    for device, words in (("gpu", "no such device; did you mean 'cpu'?"), ("mps", "finds no MPS device")):
+    for device, words in (("gpu", "no such device; did you mean 'cuda'?"), ("mps", "finds no MPS device")):
         ended = bench("reproduce", record, "--device", device)
         assert ended.code == 2
         assert words in ended.err
