@@ -12,13 +12,13 @@ from __future__ import annotations
 import inspect
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from itertools import takewhile
 from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Any, TypeAlias, TypedDict
 
-from marble_bench.core import contract, plugins, sources
+from marble_bench.core import contract, plugins, schemes, sources
 from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.keys import digest
@@ -26,11 +26,12 @@ from marble_bench.core.selection import select_names
 from marble_bench.encoders._held import digest_held, find_held
 from marble_bench.encoders.live import find_live_device
 from marble_bench.errors import UsageError, counted, listing
+from marble_bench.files.atomic import walk
 from marble_bench.files.cache import find_cache_root
 from marble_bench.files.locks import keep_compiled
 from marble_bench.runs.callbacks import Lines
 from marble_bench.runs.config import Callbacks, RunConfig, is_offline_asked
-from marble_bench.runs.devices import AUTO, resolve_device
+from marble_bench.runs.devices import AUTO, resolve_device, use_device
 from marble_bench.runs.request import build_configs
 
 if TYPE_CHECKING:
@@ -311,7 +312,8 @@ def extract(
     model: as of `run`. waveform: `(samples,)` floats in [-1, 1], an array or a tensor; `sample_rate_hz`: its own rate, it is
     resampled. window_s: seconds of each window; None for one window of all, or of what the encoder takes at most if that is
     shorter. What remains after the last whole window is dropped. Nothing is rounded to half precision or stored. The encoder
-    that was used last stays loaded, unless it is a live module. loading: see `Loading`.
+    that was used last stays loaded, unless it is a live module: it is loaded again when your file of it, a module of yours
+    that this imports, or its weights on this machine were changed. loading: see `Loading`.
 
     Raises UsageError naming the widths if the layers have several: `extract_layers` takes those; DataError for a waveform
     that is too short, or holds no numbers.
@@ -352,18 +354,43 @@ def extract_layers(
     cache = find_cache_root(_path(loading.get("cache_dir")))
     keep_compiled(cache)
     named, offline = _model(model), loading.get("offline", False) or is_offline_asked()
-    encoder = plugins.find_encoder(named, offline) if isinstance(named, str) else named
+    encoder = _find(named, offline)
     device = resolve_device(loading.get("device") or find_live_device(encoder) or AUTO)
-    encode = _load(encoder, device, _path(loading.get("weights")), cache, offline)
-    found = encode_waveform(encoder, encode, waveform, sample_rate_hz, window_s, device)
+    with use_device(device):
+        encode = _load(named, encoder, device, _path(loading.get("weights")), cache, offline)
+        found = encode_waveform(encoder, encode, waveform, sample_rate_hz, window_s, device)
     return {layer.name: values for layer, values in zip(encoder.layers, found, strict=True)}
 
 
-_LAST: list[tuple[tuple[Encoder, str, Path | None], Encode]] = []  # the encoder that was loaded last, at most one
+@dataclass(frozen=True)
+class _Loaded:
+    """The encoder that was loaded last. named: what was asked for. key: all that a load depends on."""
+
+    named: str | Encoder
+    encoder: Encoder
+    key: tuple[Any, ...]
+    encode: Encode
+
+
+_LAST: list[_Loaded] = []  # at most one
 _LOADING = Lock()
 
 
-def _load(encoder: Encoder, device: str, weights: Path | None, cache: Path, offline: bool) -> Encode:
+def _find(named: str | Encoder, offline: bool) -> Encoder:
+    """The encoder of what was asked for. The hub is asked about an id once, as long as its encoder stays loaded."""
+    if isinstance(named, Encoder):
+        return named
+    asked = schemes.with_prefix(named)
+    folder = Path(asked.removeprefix("hf:")).expanduser()
+    with _LOADING:
+        if _LAST and _LAST[0].named == named and asked.startswith("hf:") and not folder.is_dir():
+            return _LAST[0].encoder
+    return plugins.find_encoder(named, offline)
+
+
+def _load(
+    named: str | Encoder, encoder: Encoder, device: str, weights: Path | None, cache: Path, offline: bool
+) -> Encode:
     """An encoder ready to encode, its contract tried if it is a user's; the last one is kept, for the next waveform.
 
     A live module is not kept, so that one that was trained meanwhile is told every time; its adapter has tried it.
@@ -372,16 +399,35 @@ def _load(encoder: Encoder, device: str, weights: Path | None, cache: Path, offl
     from marble_bench.features.precision import force_exact
 
     if find_live_device(encoder):
-        return encoder.load(None, device)
-    key = encoder, device, weights
+        return encoder.load(resolve(encoder, cache, override=weights, offline=offline).path, device)
+    key = _identify_load(named, encoder, device, weights)
     with _LOADING:
-        if _LAST and _LAST[0][0] == key:
-            return _LAST[0][1]
+        if _LAST and _LAST[0].key == key:
+            return _LAST[0].encode
         _LAST.clear()
         path = resolve(encoder, cache, override=weights, offline=offline).path
         encode = check_callable(encoder.name, encoder.load(path, device), encoder.masks)
         if encoder.code:
             with force_exact(device):
                 contract.require(encoder, encode, device)
-        _LAST.append((key, encode))
+        _LAST.append(_Loaded(named, encoder, key, encode))
         return encode
+
+
+def _identify_load(named: str | Encoder, encoder: Encoder, device: str, weights: Path | None) -> tuple[Any, ...]:
+    """All that a load depends on: what is declared, the functions, the device, and files of weights on this machine.
+
+    The functions of a user's file, and of a folder of a hub's model, are new ones whenever it is read. The digest of the
+    file, and what is declared and stamped of the folder, stand for them, unless they hold weights themselves.
+    """
+    asked = schemes.with_prefix(named) if isinstance(named, str) else ""
+    is_read_anew = asked.startswith("hf:") or (
+        asked.partition(":")[0] not in schemes.SCHEMES and encoder.code and asked
+    )
+    functions = () if is_read_anew and not find_held(encoder.load) else (encoder.load, encoder.convert)
+    declared = tuple(getattr(encoder, each.name) for each in fields(encoder) if each.name not in ("load", "convert"))
+    source = encoder.weights.url if encoder.weights else ""
+    local = weights or (Path(source.removeprefix("folder:")) if source.startswith("folder:") else None)
+    files = [local, *walk(local)] if local and local.is_dir() else [local] if local and local.is_file() else []
+    stamps = tuple((each, each.stat().st_size, each.stat().st_mtime_ns) for each in files)
+    return declared, functions, device, weights, stamps

@@ -11,6 +11,7 @@ from conftest import TOY_TASK
 
 import marble_bench as mb
 from marble_bench.core import plugins
+from marble_bench.encoders._held import find_held
 
 RATE = 8000
 QUICK = {"task": TOY_TASK, "mini": True, "protocol": "linear"}
@@ -81,6 +82,30 @@ def test_submodules_are_layers_by_name_pooled_while_the_module_runs(net, wavefor
         _adapt(net, layers=["spare"])
     with pytest.raises(mb.UsageError, match=r"function is no torch\.nn\.Module"):
         _adapt(lambda x: x, layers=["first"])
+
+
+def test_of_a_submodule_that_gives_states_and_weights_besides_the_first_output_is_the_layer(waveform):
+    class Several(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.lstm, self.gru = (kind(80, 8, batch_first=True) for kind in (torch.nn.LSTM, torch.nn.GRU))
+            self.attention = torch.nn.MultiheadAttention(80, 4, batch_first=True)
+            self.named = Named()
+
+        def forward(self, waveforms):
+            frames = waveforms.unfold(1, 80, 80)
+            attended = self.attention(frames, frames, frames, need_weights=False)[0]
+            return [self.lstm(frames)[0], self.gru(frames)[0], attended, self.named(frames)["last_hidden_state"]]
+
+    class Named(torch.nn.Module):
+        def forward(self, frames):
+            return {"states": (frames, None), "last_hidden_state": 2 * frames}
+
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        module = Several()
+    encoder = _adapt(module, layers=["lstm", "gru", "attention", "named"])
+    _same(mb.extract_layers(encoder, waveform, sample_rate_hz=RATE), _means(module, waveform))
 
 
 @pytest.mark.slow
@@ -166,6 +191,23 @@ def test_frame_rates_are_found_to_the_sample(frames, expected):
     assert layer.frame_rate_hz == pytest.approx(expected, rel=1e-9 if expected != 46.875 else 1e-4)
 
 
+def test_a_declared_frame_rate_saves_the_trials_that_find_it():
+    calls = {}
+    for rate in (None, 100.0):
+        calls[rate] = []
+        encoder = mb.from_torch(
+            lambda x, rate=rate: calls[rate].append(x.shape) or {"f": x.unfold(1, 80, 80), "v": x[:, :3]},
+            name="m", sample_rate_hz=RATE, frame_rate_hz=rate,
+        )  # fmt: skip
+        assert encoder.layers == (mb.Layer("f", 80, 100.0), mb.Layer("v", 3, None))
+    assert len(calls[100.0]) == 5 < len(calls[None])  # two lengths, and three of the contract's own
+
+
+def test_weights_for_a_live_module_are_refused(net):
+    with pytest.raises(mb.UsageError, match="encoder 'mine' has no weights to load"):
+        mb.extract_layers(_adapt(net), np.ones(RATE), sample_rate_hz=RATE, weights="x.safetensors")
+
+
 class Wrapper:
     """A callable object around a module."""
 
@@ -217,6 +259,31 @@ def test_the_state_of_every_module_that_is_called_is_in_the_key(net, way):
         mb.extract_layers(before, np.ones(RATE), sample_rate_hz=RATE)
     net.norm.running_mean += 1e-6
     assert _adapt(_ways(net)[way]).code != after.code
+
+
+def test_what_is_held_is_found_by_the_shortest_way(net):
+    shared = SimpleNamespace(net=net)
+    deep = shared
+    for _ in range(4):
+        deep = SimpleNamespace(inner=deep)  # at the end of this way, what is shared is too deep to be opened
+    for ways in ({"near": shared, "far": deep}, {"far": deep, "near": shared}):
+        assert find_held(SimpleNamespace(**ways)) == {".near.net": net}
+
+
+def test_what_slots_hold_is_found(net):
+    class Slotted:
+        __slots__ = ("__net", "unset")
+
+        def __init__(self, net):
+            self.__net = net
+
+        def __call__(self, waveforms):
+            return self.__net(waveforms)
+
+    before = _adapt(Slotted(net))
+    assert before.parameters == sum(each.numel() for each in net.parameters())
+    net.norm.running_mean += 1
+    assert _adapt(Slotted(net)).code != before.code
 
 
 def test_other_state_counts_too(net):

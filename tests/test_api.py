@@ -1,6 +1,7 @@
 """The Python API gives what the command line gives, in Python's own forms, and prints nothing."""
 
 import asyncio
+import builtins
 import json
 import threading
 from dataclasses import replace
@@ -12,6 +13,7 @@ import soundfile
 import torch
 from conftest import TOY_MODEL, TOY_TASK
 from hub_folders import CASES, tone
+from hub_server import HubServer
 from made_records import make
 
 import marble_bench as mb
@@ -352,3 +354,79 @@ def test_extract_gives_the_means_of_transformers_own_hidden_states(tmp_path, nam
     for values, state in zip(found.values(), case.expected(model, wave), strict=True):
         expected = state.mean(dim=1).numpy()
         assert np.linalg.norm(values - expected) <= 1e-5 * np.linalg.norm(expected)
+
+
+def _extract_thrice(model, **more):
+    """What each of three calls gives, for the same second of sound."""
+    return [mb.extract_layers(model, 0.1 * np.sin(np.arange(16000)), sample_rate_hz=16000, **more) for _ in range(3)]
+
+
+def test_a_model_by_its_hub_id_is_asked_for_and_loaded_once(tmp_path, monkeypatch):
+    from marble_bench.encoders import _hub_model
+
+    CASES["wavlm"].save(tmp_path / "model")
+    files = {each.name: each.read_bytes() for each in (tmp_path / "model").iterdir()}
+    loads, load = [], _hub_model.load
+    monkeypatch.setattr(_hub_model, "load", lambda weights, device: loads.append(weights) or load(weights, device))
+    with HubServer() as server:
+        server.use(monkeypatch, tmp_path / "hub")
+        server.publish("org/kept", files)
+        mb.extract_layers("org/kept", np.ones(16000), sample_rate_hz=16000)
+        asked = len(server.asked)
+        _extract_thrice("org/kept")
+        assert len(server.asked) == asked
+    assert len(loads) == 1
+    _extract_thrice(f"hf:{tmp_path / 'model'}")
+    assert len(loads) == 2
+    CASES["wavlm"].save(tmp_path / "model")  # written again: its files may be others
+    _extract_thrice(f"hf:{tmp_path / 'model'}")
+    assert len(loads) == 3
+
+
+def test_a_file_of_ones_own_is_loaded_again_when_it_was_edited_or_holds_weights(tmp_path):
+    file = tmp_path / "own.py"
+    text = (
+        "import builtins\nimport torch\nimport marble_bench as mb\n\n"
+        "def load(weights, device):\n    builtins.loads_of_own.append(weights)\n"
+        "    return lambda x, pool: [pool(GAIN * x.unfold(1, 80, 80))]\n\n"
+        "OWN = mb.Encoder(name='own', description='d', sample_rate_hz=16000, layers=(mb.Layer('0', 80, 200.0),),\n"
+        "    load=load, license='-', citation='-', min_s=0.1)\n"
+    )
+    builtins.loads_of_own = loads = []
+    try:
+        file.write_text(text + "GAIN = 1.0\n")
+        first = _extract_thrice(f"{file}:OWN")
+        assert len(loads) == 1
+        file.write_text(text + "GAIN = 2.0\n")
+        second = _extract_thrice(f"{file}:OWN")
+        assert len(loads) == 2
+        np.testing.assert_array_equal(second[0]["0"], 2 * first[0]["0"])
+        held = tmp_path / "held.pt"
+        file.write_text(text + f"GAIN = torch.load({str(held)!r})\n")
+        for value in (4.0, 8.0):
+            torch.save(torch.tensor(value), held)
+            found = mb.extract_layers(f"{file}:OWN", 0.1 * np.sin(np.arange(16000)), sample_rate_hz=16000)
+            np.testing.assert_array_equal(found["0"], value * first[0]["0"])
+    finally:
+        del builtins.loads_of_own
+
+
+def test_weights_that_were_given_are_loaded_again_when_their_file_was_changed(tmp_path):
+    from safetensors.torch import save_file
+
+    encoder = mb.Encoder(
+        name="weighed", description="d", sample_rate_hz=16000, layers=(mb.Layer("0", 80, 200.0),), license="-",
+        citation="-", min_s=0.1, weights=mb.Source(url="https://nowhere.invalid/x"), load=_load_weighed,
+    )  # fmt: skip
+    found = []
+    for value in (1.0, 2.0):
+        save_file({"gain": torch.tensor(value)}, tmp_path / "w.safetensors")
+        found.append(_extract_thrice(encoder, weights=tmp_path / "w.safetensors")[0]["0"])
+    np.testing.assert_array_equal(found[1], 2 * found[0])
+
+
+def _load_weighed(weights, device):
+    from safetensors.torch import load_file
+
+    gain = load_file(weights)["gain"]
+    return lambda waveforms, pool: [pool(gain * waveforms.unfold(1, 80, 80))]

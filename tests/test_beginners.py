@@ -895,3 +895,13 @@ def test_an_error_is_laid_at_the_users_door_where_theirs_caused_it_and_not_where
     with pytest.raises(RuntimeError) as raised:
         _fail_because_of(theirs)
     assert "own.py line 2, in fail: ValueError: theirs" in str(find_fault(raised.value))
+
+
+def test_a_file_without_its_ending_is_no_model_of_the_hub(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "encoder.py").write_text("")
+    with pytest.raises(
+        mb.UsageError, match=r"there is a file mine/encoder\.py; write .* mine/encoder\.py:NAME for an enc"
+    ):
+        plugins.find_encoder("mine/encoder", offline=True)

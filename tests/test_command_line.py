@@ -8,6 +8,7 @@ import subprocess
 import sys
 from dataclasses import fields, replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -346,23 +347,62 @@ def test_the_file_of_the_page_is_read(bench, config, monkeypatch):
 
 @pytest.fixture
 def two_gpus(monkeypatch):
-    """A machine with two GPUs, as torch tells it. The one that was made current last."""
-    current = []
+    """A machine with two GPUs, as torch tells it. Those that became current, in order, from the first on."""
+    current = [0]
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setattr(torch.cuda, "set_device", current.append)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: current[-1])
+    monkeypatch.setattr(torch.cuda, "_exchange_device", lambda device: (current[-1], current.append(device))[0])
+    monkeypatch.setattr(torch.cuda, "_maybe_exchange_device", lambda device: (current[-1], current.append(device))[0])
     return current
 
 
 def test_a_gpu_is_chosen_by_its_number(two_gpus):
     assert devices.resolve_device("cuda:1") == "cuda:1"
-    assert two_gpus == [1]
+    assert two_gpus == [0]
     assert [devices.resolve_device(each) for each in ("auto", "cuda", "cpu")] == ["cuda", "cuda", "cpu"]
     with pytest.raises(UsageError, match="--device cuda:2: no such GPU; this machine has cuda:0, cuda:1"):
         devices.resolve_device("cuda:2")
 
 
-@pytest.mark.parametrize("asked", ["cuda:", "cuda:x", "cpu:0", "mps:0", "cude", "CUDA", ""])
+def test_a_gpu_is_current_only_while_it_is_worked_on(two_gpus):
+    config = SimpleNamespace(features=SimpleNamespace(device="cuda:1"))
+    assert devices.using_its_device(lambda config, more: (more, torch.cuda.current_device()))(config, "x") == ("x", 1)
+    assert torch.cuda.current_device() == 0
+    with pytest.raises(ZeroDivisionError), devices.use_device("cuda:1"):
+        raise ZeroDivisionError
+    assert two_gpus == [0, 1, 0, 1, 0]
+    for device in ("cpu", "cuda", "mps"):
+        with devices.use_device(device):
+            assert len(two_gpus) == 5
+
+
+def test_extract_computes_while_its_gpu_is_the_current_one(two_gpus, monkeypatch):
+    import marble_bench as mb
+    from marble_bench import api
+    from marble_bench.features import direct
+
+    monkeypatch.setattr(api, "_load", lambda *_: None)
+    monkeypatch.setattr(direct, "encode_waveform", lambda *_: [torch.cuda.current_device()] * 2)
+    assert mb.extract_layers("mfcc", [0.0], sample_rate_hz=8000, device="cuda:1") == {"frames": 1, "statistics": 1}
+    assert torch.cuda.current_device() == 0
+
+
+def test_the_device_of_a_live_module_is_compared_by_its_number(two_gpus):
+    from marble_bench.encoders.live import _same_device
+
+    assert _same_device("cuda:0", "cuda")
+    two_gpus.append(1)
+    assert _same_device("cuda:1", "cuda")
+    assert not _same_device("cuda:0", "cuda")
+    assert not _same_device("cuda:0", "cuda:10")
+    assert _same_device("mps:0", "mps")
+
+
+@pytest.mark.parametrize(
+    "asked", ["cuda:", "cuda:x", "cuda:01", "cuda:\u0661", "cuda:" + 5000 * "1", "cpu:0", "mps:0", "cude", "CUDA", ""]
+)
 def test_what_is_no_device_is_refused(asked):
     with pytest.raises(UsageError, match=re.escape(f"--device {asked}: no such device")):
         devices.resolve_device(asked)

@@ -97,6 +97,23 @@ def test_scenes_and_timestamps_are_two_layers_with_the_packages_own_values(packa
     assert mb.from_hear(module).code == encoder.code
 
 
+def test_a_package_is_loaded_once_to_be_known_and_once_to_encode(package, waveform, tmp_path):
+    package(
+        code=PACKAGE
+        + "\nlog, inner = [], load_model\ndef load_model(*path):\n    log.append(path)\n    return inner(*path)\n"
+    )
+    log = importlib.import_module("tiny_hear").log
+    for _ in range(3):
+        mb.extract_layers("hear:tiny_hear", waveform, sample_rate_hz=8000)
+    assert log == [(), ()]
+    weights = tmp_path / "weights.pt"
+    for seed in (0, 1):
+        torch.manual_seed(seed)
+        torch.save(importlib.import_module("tiny_hear").Model().state_dict(), weights)
+        mb.extract_layers(f"hear:tiny_hear:{weights}", waveform, sample_rate_hz=8000)
+    assert log[2:] == 4 * [(str(weights),)]
+
+
 def test_package_version_and_weights_identify_it(package, tmp_path):
     package()
     codes = [mb.from_hear("tiny_hear").code]
@@ -120,6 +137,23 @@ def test_a_module_that_pip_did_not_install_is_known_by_its_file(package):
     assert first.made_from == "hear:tiny_hear"
     package(version="", code=PACKAGE + "\n# another word\n")
     assert mb.from_hear("tiny_hear").code != first.code
+
+
+def test_every_file_of_a_package_that_pip_did_not_install_counts(tmp_path, monkeypatch):
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setattr(sys, "dont_write_bytecode", True)
+    place = tmp_path / "own_hear"
+    (place / "net").mkdir(parents=True)
+    (place / "__init__.py").write_text("from .net.inner import *\n")
+    (place / "net" / "__init__.py").write_text("")
+    codes = []
+    for word in ("", "\n# another word\n"):
+        (place / "net" / "inner.py").write_text(PACKAGE + word)
+        for name in [each for each in sys.modules if each.partition(".")[0] == "own_hear"]:
+            monkeypatch.delitem(sys.modules, name)
+        importlib.invalidate_caches()
+        codes += [mb.from_hear("own_hear").code, mb.from_hear(sys.modules["own_hear"]).code]
+    assert codes[0] == codes[1] != codes[2] == codes[3]
 
 
 @pytest.mark.slow

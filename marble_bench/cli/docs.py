@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 
 from marble_bench.core import plugins
-from marble_bench.core.encoder import Encoder
+from marble_bench.core.encoder import NOT_STATED, Encoder
 from marble_bench.core.task import SPLITS
 
 HEAD = """# Tasks
@@ -163,7 +163,7 @@ def _list_facts(encoder: Encoder) -> list[str]:
         lines.append(
             f"- weights: {source.status}, `{source.url}`{pin}" + (f": {files}" if files else "") + digest + note
         )
-        lines.append(f"- trained on: {', '.join(encoder.training_data) or 'not stated'}")
+        lines.append(f"- trained on: {', '.join(encoder.training_data) or NOT_STATED}")
     names = [layer.name for layer in encoder.layers]
     span = f"{names[0]} to {names[-1]}" if names == [str(index) for index in range(len(names))] else ", ".join(names)
     return [*lines, f"- layers: {span}"]

@@ -38,6 +38,13 @@ def refuse(name: str, problems: Sequence[str]) -> None:
         raise UsageError(f"encoder '{name}':\n{lines}")
 
 
+def make_noise(windows: int, samples: int) -> torch.Tensor:
+    """White noise that an encoder is tried on, the same every time: `(windows, samples)` float32, standard deviation 0.1."""
+    import torch
+
+    return 0.1 * torch.randn(windows, samples, generator=torch.Generator().manual_seed(0))
+
+
 def try_on_noise(
     encoder: Encoder, encode: Encode, device: str, length_s: float
 ) -> tuple[list[str], Sequence[torch.Tensor]]:
@@ -48,8 +55,7 @@ def try_on_noise(
     import torch
 
     samples = -int(-length_s * encoder.sample_rate_hz // 1)
-    random = torch.Generator().manual_seed(0)
-    waves = (0.1 * torch.randn(WINDOWS, samples, generator=random)).numpy()
+    waves = make_noise(WINDOWS, samples).numpy()
     noise = torch.stack([torch.from_numpy(normalize(wave, encoder.normalize)) for wave in waves]).to(device)
 
     def layers_of(windows: torch.Tensor, pool: object) -> Sequence[torch.Tensor]:

@@ -44,6 +44,7 @@ Pool: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 # `encode(waveforms (windows, samples) float32, pool)` -> one tensor per layer, in the declared order. An encoder that
 # declares `masks` also takes `valid=`, see `encode_valid`.
 Encode: TypeAlias = "Callable[..., Sequence[torch.Tensor]]"
+NOT_STATED = "not stated"  # a licence, a citation or training data that the makers do not state
 
 
 @dataclass(frozen=True)

@@ -55,13 +55,15 @@ def scheme_of(name: str) -> Scheme | None:
 
 
 def with_prefix(name: str) -> str:
-    """A model's name, `hf:` before it where it is a hub id alone: two parts, none of which is a Python file.
+    """A model's name, `hf:` before it where it is a hub id alone: two parts, not those of a file here, with its `.py` or
+    without.
 
     >>> with_prefix("org/name"), with_prefix("org/name@v1"), with_prefix("mine/file.py"), with_prefix("mert-95m")
     ('hf:org/name', 'hf:org/name@v1', 'mine/file.py', 'mert-95m')
     """
     is_id = HUB_ID.fullmatch(name.partition("@")[0]) and not name.endswith(".py")
-    return f"hf:{name}" if is_id and not Path(name).is_file() else name
+    is_here = Path(name).is_file() or Path(f"{name}.py").is_file()
+    return f"hf:{name}" if is_id and not is_here else name
 
 
 def find(name: str, offline: bool = False) -> Encoder:

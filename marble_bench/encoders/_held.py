@@ -10,10 +10,11 @@ import hashlib
 import inspect
 import json
 import pickle
+from collections import deque
 from collections.abc import Iterator, Mapping
 from functools import partial
 from pathlib import Path
-from types import CodeType, FunctionType, MethodType, ModuleType
+from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.user_files import is_user_file
@@ -26,17 +27,18 @@ DEEPEST, LONGEST = 5, 1000  # from an object to what it holds, and so on; a long
 
 
 def find_held(thing: Any) -> dict[str, Any]:
-    """The `torch.nn.Module`s, tensors and numpy arrays that an object is, or holds, by where they were found."""
+    """The `torch.nn.Module`s, tensors and numpy arrays that an object is, or holds, by the shortest way to them."""
     import numpy as np
     import torch
 
     found: dict[str, Any] = {}
-    waiting, seen = [("", thing, 0)], set()
+    waiting = deque([("", thing, 0)])  # first in, first out: nothing is reached by a longer way first
+    seen: dict[int, Any] = {}  # the objects too, so that no number is given to another one meanwhile
     while waiting:
-        label, value, depth = waiting.pop()
+        label, value, depth = waiting.popleft()
         if id(value) in seen:
             continue
-        seen.add(id(value))
+        seen[id(value)] = value
         if isinstance(value, torch.nn.Module | torch.Tensor | np.ndarray):
             found[label] = value
         elif depth < DEEPEST:
@@ -68,10 +70,22 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
         yield from ((str(key), each) for key, each in value.items())
     elif isinstance(value, list | tuple):
         yield from ((str(place), each) for place, each in enumerate(value))
-    elif not isinstance(value, type | ModuleType) and hasattr(value, "__dict__"):
-        yield from vars(value).items()
+    elif not isinstance(value, type | ModuleType):
+        yield from getattr(value, "__dict__", {}).items()
+        yield from _of_slots(value)
         if isinstance(called := vars(type(value)).get("__call__"), FunctionType):
             yield "__call__", called
+
+
+def _of_slots(value: Any) -> Iterator[tuple[str, Any]]:
+    """The attributes of an object that its classes declare as `__slots__`."""
+    for kind in type(value).__mro__:
+        for name, slot in vars(kind).items() if "__slots__" in vars(kind) else ():
+            if isinstance(slot, MemberDescriptorType):
+                try:
+                    yield name, slot.__get__(value)
+                except AttributeError:  # not set yet
+                    continue
 
 
 def _of_function(function: FunctionType) -> Iterator[tuple[str, Any]]:

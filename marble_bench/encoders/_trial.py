@@ -36,14 +36,10 @@ def find_layers(
     shapes_on: of `(windows, samples)` the shapes of all layers. frame_rate_hz: of those with frames, if it is known.
     Raises UsageError for axes in another order, and for layers of a fixed count of frames.
     """
-    for field, value in (("sample_rate_hz", sample_rate_hz), ("min_s", min_s), ("max_s", max_s or 1)):
-        if not is_number(value):
-            raise UsageError(f"{name}: {field} is {shorten_repr(value)}: give a number")
-    if not sample_rate_hz > 0 or round(min_s * sample_rate_hz) < 1:
-        raise UsageError(f"{name}: sample_rate_hz is {sample_rate_hz}, min_s {min_s}: a window has a sample at least")
+    _check_numbers(name, sample_rate_hz, min_s, max_s)
     lengths = sorted({round(each * sample_rate_hz) for each in (min_s, min(2 * min_s, max_s or 2 * min_s))})
     longest = None if max_s is None else round(max_s * sample_rate_hz)
-    tried = [shapes_on(_noise(contract.WINDOWS, length)) for length in lengths]
+    tried = [shapes_on(contract.make_noise(contract.WINDOWS, length)) for length in lengths]
     if any(each.keys() != tried[0].keys() for each in tried):
         raise UsageError(f"{name}: {' and '.join(str(len(each)) for each in tried)} layers for noise of two lengths")
     found, rates, shortest_s = [], dict[tuple[int, ...], float | None](), min_s
@@ -51,10 +47,13 @@ def find_layers(
         shapes = [each[layer] for each in tried]
         frames = tuple(shape[1] for shape in shapes)
         _check_axes(f"{name}: layer '{layer}'", shapes, [length / sample_rate_hz for length in lengths])
-        if frames not in rates:
-            hop = _find_hop(partial(_count_frames, shapes_on, layer), lengths, frames, longest)
-            rates[frames] = None if hop is None else sample_rate_hz / hop
-        rate = rates[frames] if rates[frames] is None or frame_rate_hz is None else frame_rate_hz
+        if frames[0] == frames[-1] == 1:  # one vector a window
+            rates[frames] = None
+        elif frames not in rates:
+            rates[frames] = frame_rate_hz or sample_rate_hz / _find_hop(
+                partial(_count_frames, shapes_on, layer), lengths, frames, longest
+            )
+        rate = rates[frames]
         found.append(Layer(layer, shapes[0][2], rate))
         if rate is not None:
             lost = rate * lengths[0] / sample_rate_hz - frames[0]
@@ -64,14 +63,17 @@ def find_layers(
     return tuple(found), shortest_s
 
 
+def _check_numbers(name: str, sample_rate_hz: int, min_s: float, max_s: float | None) -> None:
+    """Raise UsageError for what is no number, and for a window without a sample."""
+    for field, value in (("sample_rate_hz", sample_rate_hz), ("min_s", min_s), ("max_s", max_s or 1)):
+        if not is_number(value):
+            raise UsageError(f"{name}: {field} is {shorten_repr(value)}: give a number")
+    if not sample_rate_hz > 0 or round(min_s * sample_rate_hz) < 1:
+        raise UsageError(f"{name}: sample_rate_hz is {sample_rate_hz}, min_s {min_s}: a window has a sample at least")
+
+
 def _count_frames(shapes_on: Callable[[Any], Shapes], layer: str, length: int) -> int:
-    return shapes_on(_noise(1, length))[layer][1]
-
-
-def _noise(windows: int, length: int) -> Any:
-    import torch
-
-    return 0.1 * torch.randn(windows, length, generator=torch.Generator().manual_seed(0))
+    return shapes_on(contract.make_noise(1, length))[layer][1]
 
 
 def _check_axes(layer: str, shapes: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> None:
@@ -93,15 +95,13 @@ def _check_axes(layer: str, shapes: Sequence[tuple[int, ...]], seconds: Sequence
 
 def _find_hop(
     frames_of: Callable[[int], int], lengths: Sequence[int], frames: Sequence[int], longest: int | None
-) -> float | None:
-    """Samples from one frame to the next; None for one vector a window.
+) -> float:
+    """Samples from one frame to the next.
 
     frames_of: how many there are of so many samples. frames: how many there are of `lengths`. longest: samples of the
     longest window, None for no limit. Two lengths, or one, tell it roughly where that leaves no room for a bisection, and
     where the encoder takes only some lengths.
     """
-    if frames[0] == frames[-1] == 1:
-        return None
     if len(lengths) == 1:
         return lengths[0] / frames[0]
     rough = (lengths[1] - lengths[0]) / (frames[1] - frames[0])

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 from collections.abc import Sequence
 from functools import partial
 from importlib import metadata
@@ -21,8 +22,9 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import Encode, Encoder, Layer, Pool, audio
+from marble_bench.core import contract
 from marble_bench.core.keys import digest
-from marble_bench.core.user_files import digest_of_file
+from marble_bench.core.user_files import digest_user_file, find_helpers
 from marble_bench.encoders.live import Declared, complete_facts, evaluating
 from marble_bench.errors import DataError, UsageError, format_error
 
@@ -40,7 +42,19 @@ def find(place: str, offline: bool) -> Encoder:
     package, colon, weights = place.partition(":")
     if colon and not weights:
         raise UsageError(f"hear:{place}: no weights behind the last colon; write {FORM}")
-    return from_hear(package, weights=Path(weights).expanduser() if weights else None)
+    path = Path(weights).expanduser() if weights else None
+    if path is not None and not path.is_file():
+        raise DataError(f"hear:{package}: no weights file {path}")
+    module = _import(package)
+    key = module, path, _identity(module, path)
+    if not _FOUND or _FOUND[0][0] != key:
+        _FOUND[:] = [(key, from_hear(module, weights=path))]
+    return _FOUND[0][1]
+
+
+_FOUND: list[
+    tuple[tuple[ModuleType, Path | None, tuple[str, str]], Encoder]
+] = []  # the last by a name; it holds no model
 
 
 def from_hear(
@@ -119,7 +133,8 @@ def _attribute(title: str, model: torch.nn.Module, name: str) -> int:
 def _identity(module: ModuleType, path: Path | None) -> tuple[str, str]:
     """What a record says that the encoder was made of, and the digest that keys hold.
 
-    Of a package that pip installed its version; of a module that lies on the path, the digest of its file as well.
+    Of a package that pip installed its version; of a module that lies on the path, the digest of its file as well, and of
+    the modules that this imports from outside installed packages.
     """
     title = module.__name__
     top = title.partition(".")[0]
@@ -127,7 +142,9 @@ def _identity(module: ModuleType, path: Path | None) -> tuple[str, str]:
     facts: dict[str, Any] = {"hear": title, "versions": known}
     if not known:
         file = getattr(module, "__file__", None)
-        facts["file"] = digest_of_file(Path(file).resolve()) if file else ""
+        inner = [name for name in sys.modules if name.startswith(f"{top}.")]
+        place = Path(file or "").resolve()
+        facts["file"] = digest_user_file(place, find_helpers(place, inner, title)) if file else ""
     if path is not None:
         facts["weights"] = audio.digest(path)
     version = "" if not known else f"=={known[0].partition('==')[2]}"
@@ -141,7 +158,7 @@ def _find_layers(
     import torch
 
     title, samples = module.__name__, round(min_s * rate)
-    noise = 0.1 * torch.randn(2, samples, generator=torch.Generator().manual_seed(0))
+    noise = contract.make_noise(2, samples)
     try:
         with torch.inference_mode(), evaluating([model]):
             scene = getattr(module, SCENE)(noise, model) if hasattr(module, SCENE) else None

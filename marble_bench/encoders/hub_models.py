@@ -17,6 +17,7 @@ from typing import Any
 
 from marble_bench import Encoder, Source
 from marble_bench.core import plugins
+from marble_bench.core.encoder import NOT_STATED
 from marble_bench.core.schemes import HUB_ID, SCHEMES
 from marble_bench.encoders import _hub
 from marble_bench.errors import DataError, UsageError
@@ -25,7 +26,6 @@ from marble_bench.files.names import RULE, is_name, is_text
 
 TENSORS = f"model.safetensors|{INDEX}|pytorch_model.bin"
 CARD = "README.md"
-UNKNOWN = "not stated"
 LARGEST_CARD = 1 << 20  # bytes
 SHORT = 12  # hexadecimal digits of a commit that a name holds
 
@@ -145,7 +145,7 @@ def _encoder(name: str, asked: str, folder: Path, weights: Source, instead: str)
         layers=facts.layers,
         load=_hub_model.load,
         license=license,
-        citation=UNKNOWN,
+        citation=NOT_STATED,
         min_s=facts.samples / facts.sample_rate_hz,
         stretch_s=facts.stretch_s,
         normalize=facts.normalize,
@@ -169,4 +169,6 @@ def _card(path: Path) -> tuple[str, tuple[str, ...]]:
     sets = facts.get("datasets")
     names = [each for each in (sets if isinstance(sets, list) else [sets]) if isinstance(each, str)]
     stated = isinstance(license, str) and license and is_text(license)
-    return (license if stated else UNKNOWN), tuple(each for each in names if each and is_text(each))[:100] or (UNKNOWN,)
+    return (license if stated else NOT_STATED), tuple(each for each in names if each and is_text(each))[:100] or (
+        NOT_STATED,
+    )

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from marble_bench import Encode, Encoder, Normalize, Pool
 from marble_bench.core import contract, plugins
+from marble_bench.core.encoder import NOT_STATED
 from marble_bench.core.keys import digest
 from marble_bench.encoders._held import digest_held, find_held, pick_modules
 from marble_bench.encoders._trial import find_layers
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
-NOT_STATED = "not stated"
 Outputs = dict[str, Any]  # layer -> `(windows, frames, width)` or `(windows, width)`
 Forward = Callable[[Any, Pool], Outputs]  # `(windows, samples)` -> each layer, pooled
 
@@ -157,7 +157,16 @@ class Live:
 
 
 def _same_device(own: str, other: str) -> bool:
-    return own == other or own.removesuffix(":0") == other.removesuffix(":0")
+    return _numbered(own) == _numbered(other)
+
+
+def _numbered(device: str) -> str:
+    """A device with its number: of `cuda` alone that of CUDA's current GPU."""
+    import torch
+
+    if ":" in device:
+        return device
+    return f"{device}:{torch.cuda.current_device() if device == 'cuda' and torch.cuda.is_available() else 0}"
 
 
 def _encode(run: Callable[[Any, Pool], Outputs], waveforms: torch.Tensor, pool: Pool) -> Sequence[torch.Tensor]:
@@ -196,8 +205,7 @@ def _forward_hooked(module: torch.nn.Module, names: Sequence[str], waveforms: to
     def keep(name: str, _: Any, __: Any, output: Any) -> None:
         if name in found:
             raise UsageError(f"layer '{name}' is called several times in one forward pass: return its outputs yourself")
-        first = next(iter(_named(output).values())) if not hasattr(output, "ndim") else output
-        found[name] = pool(_frames(name, first))
+        found[name] = pool(_frames(name, _first_of(name, output)))
 
     with ExitStack() as hooks:
         for name in names:
@@ -207,6 +215,17 @@ def _forward_hooked(module: torch.nn.Module, names: Sequence[str], waveforms: to
     if absent := [name for name in names if name not in found]:
         raise UsageError(f"layers {listing(absent)} are not called when the module runs")
     return {name: found[name] for name in names}
+
+
+def _first_of(name: str, output: Any) -> torch.Tensor:
+    """What a submodule gives first, as recurrent and attention layers do beside states and weights; of a mapping its
+    `last_hidden_state` if it has one."""
+    if isinstance(output, Mapping):
+        named = output.get("last_hidden_state")
+        output = list(output.values()) if named is None else named
+    if isinstance(output, list | tuple) and output:
+        return _first_of(name, output[0])
+    return _tensor(name, output)
 
 
 def _submodule(module: torch.nn.Module, name: str) -> torch.nn.Module:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marble_bench.audio import perturb
+from marble_bench.core.encoder import NOT_STATED
 from marble_bench.records.record import Record
 
 BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
@@ -20,7 +21,7 @@ BROUGHT_FACTS: dict[str, Any] = {  # what a record says of their model, of which
     "parameters": None,
     "sample_rate_hz": None,
     "frame_rate_hz": None,
-    "license": "not stated",
+    "license": NOT_STATED,
     "training_data": [],
 }
 CONTROLS = ("shuffle",)  # what may be done to training labels

@@ -22,6 +22,7 @@ from marble_bench.records import results
 from marble_bench.records.record import Record
 from marble_bench.runs import build_record, inputs, probe_time, run
 from marble_bench.runs.config import Callbacks, RunConfig
+from marble_bench.runs.devices import using_its_device
 from marble_bench.runs.frame_layers import choose_frame_layers
 from marble_bench.runs.kinds import stems
 from marble_bench.runs.probe_time import ProbeTime
@@ -47,6 +48,7 @@ def find_frame_layers(config: RunConfig) -> list[int]:
     return choose_frame_layers(config).stored
 
 
+@using_its_device
 def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
     """Make the features of a model and a task, and say what there is now and what this pass took.
 
@@ -76,6 +78,7 @@ def extract(config: RunConfig, callbacks: Callbacks) -> dict[str, Any]:
     return {**facts, "clips": len(used), "left_out": coverage.missing, **outcome, "stores": where}
 
 
+@using_its_device
 def export(config: RunConfig, callbacks: Callbacks, place: Path) -> int:
     """Write the pooled features of a model and a task for others: a file if `place` ends in .parquet, else a folder.
 
@@ -123,6 +126,7 @@ class Throughput:
     reading: bool
 
 
+@using_its_device
 def plan(
     config: RunConfig,
     measured: dict[tuple[str, float], Throughput],

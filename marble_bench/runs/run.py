@@ -13,6 +13,7 @@ from marble_bench.records import claims, results
 from marble_bench.records.record import MOST_CHOICES, Record
 from marble_bench.runs import build_record, predictions, robustness
 from marble_bench.runs.config import Callbacks, FeatureConfig, Outcome, RunConfig, find_departures
+from marble_bench.runs.devices import using_its_device
 from marble_bench.runs.inputs import Inputs
 from marble_bench.runs.kinds import Job, find_kind
 from marble_bench.runs.kinds.kind import RunScores
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
     from marble_bench.probes.grid import TrainedProbe
 
 
+@using_its_device
 def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
     check(config)
