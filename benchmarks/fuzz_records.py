@@ -237,15 +237,10 @@ def check_everywhere(path: Path, folder: Path, honest: Path, figure: bool) -> tu
         if figure and made.cells:
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "intervals"))
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "atlas"))
-    sides = [
-        tried(
-            "compare",
-            lambda each=each: compare.find_records(str(each), compare.Choice(folder, [], honest.parts[-2], True)),
-        )
-        for each in (path, honest)
-    ]
-    if all(sides):
-        tried("compare", lambda: texts.append(json.dumps(compare.compare(*sides, 2).as_json())))
+    choice = compare.Choice(folder, [], honest.parts[-2], True)
+    compared = tried("compare", lambda: compare.compare_models(str(path), str(honest), choice, 2))
+    if compared is not None:
+        texts.append(json.dumps(compared.as_json()))
     one = tried("reproduce", lambda: results.read(path))
     if one is not None:
         tried("reproduce", lambda: reproduce.make_config(one.record, folder, folder, "cpu"))

@@ -273,13 +273,14 @@ def compare(
     mini: bool = False,
     clips: int = 5,
     results_dir: str | Path = RESULTS,
+    cache_dir: str | Path | None = None,
     on_left_off: OnLeftOff | None = None,
 ) -> Comparison:
     """Two models, task by task: differences A minus B, on the same test clips with a paired 95 % interval and p.
 
     a, b: names (`NAME/DIGEST` if one has several weights), or paths of records; a model that has printed scores alone is
     compared with those, unpaired. task: only these. clips: how many clips that gained most, and that lost most, are kept.
-    `to_pandas()` of what is returned has a row for each pair of scores.
+    cache_dir: the cache root, where intervals are kept. `to_pandas()` of what is returned has a row for each pair of scores.
     Raises UsageError for a name without scores, DataError where nothing can be compared.
     """
     from marble_bench.board.compare import Choice, compare_models, is_path
@@ -288,7 +289,7 @@ def compare(
     here = () if is_path(str(a)) and is_path(str(b)) else _stored(folder, on_left_off)
     known = {*plugins.list_task_names(), *(each.record.task.name for each in here)}
     choice = Choice(folder, here, protocol, mini, tuple(select_names(_several(task), sorted(known), "task")))
-    return compare_models(str(a), str(b), choice, clips, find_cache_root(None) / "statistics")
+    return compare_models(str(a), str(b), choice, clips, find_cache_root(_path(cache_dir)) / "statistics")
 
 
 class Loading(TypedDict, total=False):

@@ -314,6 +314,17 @@ def test_the_closest_table_wins_and_a_group_has_one(bench, config, monkeypatch):
         ("[run]\nseeds = 0", "run.toml: seeds: "),
         ("[run]\ncontrol = 'shufle'", "run.toml: control: "),
         ("protocol = ['a', 'b']", "run.toml: protocol has several values, and --protocol takes one"),
+        ("seeds = true", "run.toml: seeds: --seeds takes a text or a number, not true"),
+        ("data-dir = false", "run.toml: data-dir: --data-dir takes a text or a number, not false"),
+        ("seeds = 1.0", "run.toml: seeds: '1.0' is no whole number from 1 on"),
+        ("seeds = {n = 1}", "run.toml: seeds: --seeds takes a value, not a table"),
+        ("[run.control]", "run.toml: run.control: --control takes a value, not a table"),
+        ("[[model]]", "run.toml: model: --model takes a text or a number, not a table"),
+        ("task = ['gtzan', ['emo']]", "run.toml: task: --task takes a text or a number, not a list"),
+        ("protocol = 2020-01-01", "run.toml: protocol: --protocol takes a text or a number, not a date or time"),
+        ("mini = 1", "run.toml: mini: --mini takes true or false, not 1"),
+        ("mini = 'yes'", "run.toml: mini: --mini takes true or false, not 'yes'"),
+        ("mini = [true]", "run.toml: mini: --mini takes true or false, not a list"),
         ("seeds = ", "--config: run.toml is not TOML: Invalid value (at "),
     ],
 )
@@ -726,3 +737,35 @@ def test_what_json_prints_is_what_the_page_says(bench, tmp_path, monkeypatch):
     again = ("--task", TOY_TASK, "--model", TOY_MODEL, *THREE_EPOCHS)
     _agrees("reproduce", bench("reproduce", record, *again, "--json"))
     assert DOCUMENTED["results export"] == ("an object", ["museval"])  # tests/test_bsseval_table.py has a record for it
+
+
+PATHS = {
+    (" ".join(path), option)
+    for path, command in LEAVES.items()
+    for each in command.params
+    for option in each.opts
+    if option.startswith("--") and (option.endswith("-dir") or each.metavar == "PATH")
+}
+
+
+def test_no_option_takes_an_empty_path(bench):
+    assert {("leaderboard", "--cache-dir"), ("compare", "--results-dir"), ("data get", "--data-dir")} <= PATHS
+    given = {"data get": ["gtzan"], "data check": ["gtzan"], "data croissant": ["gtzan", "x"], "compare": ["a", "b"],
+             "plot": ["cost", "x.png"], "features export": ["x"], "features push": ["hf:a/b"], "reproduce": ["x.json"],
+             "results export": ["x.json"], "models get": ["mfcc"], "check": ["mfcc"], "list": ["results"]}  # fmt: skip
+    for name, option in sorted(PATHS):
+        ended = bench(*name.split(), *given.get(name, ()), option, "")
+        assert ended.code == 2, (name, option)
+        assert "the path is empty" in ended.err, (name, option, ended.err)
+
+
+@pytest.mark.parametrize("word", ["dtype", "engine", "control"])
+def test_python_and_the_command_line_take_the_same_words(word):
+    """The words that the help shows are those that Python names in its refusal."""
+    from marble_bench.api import run
+
+    parameter = next(each for each in LEAVES[("run",)].params if each.name == word)
+    shown = [each.value for each in parameter.type_descriptor.annotation]
+    with pytest.raises(UsageError) as refused:
+        run(model="mfcc", task="gtzan", **{word: "zzzzzz"})
+    assert str(refused.value).endswith(f"choose from {', '.join(shown)}")

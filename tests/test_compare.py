@@ -8,6 +8,8 @@ import pytest
 from made_records import CONTROL, CURVE, POINTS, make
 from sklearn.metrics import average_precision_score, r2_score, recall_score
 
+from marble_bench.api import compare
+from marble_bench.board.rows import read_published_cells
 from marble_bench.records import results
 
 
@@ -172,3 +174,28 @@ def test_two_weights_of_one_name_are_told_apart_by_their_digest(tmp_path, bench)
     for path, name in zip(paths, names, strict=True):
         (each,) = bench("compare", name, "two", "--json").record["compared"]
         assert each["a"] == pytest.approx(json.loads(path.read_text())["scores"]["accuracy"]["test"])
+
+
+def test_a_model_of_the_hub_is_compared_by_its_name(tmp_path, bench):
+    for seed in range(2):
+        make(tmp_path / "results", "hf:org/name", seed=seed, weights=str(seed) * 64)
+    make(tmp_path / "results", "hf:org/bad", seed=2)
+    made = bench("compare", "hf:org/name/0000", "hf:org/bad", "--json")
+    assert made.code == 0, made.err
+    assert [made.record[side] for side in ("a", "b")] == ["hf:org/name", "hf:org/bad"]
+    ended = bench("compare", "hf:org/name", "hf:org/bad")
+    assert ended.code == 2
+    assert all(f"hf:org/name/{str(seed) * 12}" in ended.err for seed in range(2))
+    ended = bench("compare", "hf:org/nam", "hf:org/bad")
+    assert "no record of model 'hf:org/nam'" in ended.err
+    assert "did you mean 'hf:org/name'?" in ended.err
+
+
+def test_intervals_of_a_comparison_are_kept_where_python_says(tmp_path, monkeypatch):
+    monkeypatch.setenv("BENCH_CACHE", str(tmp_path / "default"))
+    make(tmp_path / "results", "one", weights="1" * 64)
+    printed = next(cell.model for cell in read_published_cells() if cell.task == "gtzan")
+    found = compare("one", printed, results_dir=tmp_path / "results", cache_dir=tmp_path / "other")
+    assert found.printed
+    assert any((tmp_path / "other/statistics").iterdir())
+    assert not (tmp_path / "default").exists()

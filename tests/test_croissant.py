@@ -14,6 +14,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.task import HUB_SPLITS
 from marble_bench.data import corpus
 from marble_bench.data.croissant import SPLIT_CLASSES, list_columns, write_croissant
+from marble_bench.data.hf import _convert_value
 from marble_bench.errors import DataError
 from marble_bench.scoring.frame_targets import ClassPart, Frames, MomentPart, TagPart
 from marble_bench.scoring.targets import Tags
@@ -116,6 +117,9 @@ def test_tags_of_frames_are_json_and_moments_are_seconds():
     assert values["target_sounds"] == ['["voice"]', None, "[]"]
     assert values["target_beat"] == [0.5, 1.0]
     assert values["target_root"] is None
+    given = _convert_value(target, clip.target)  # the same labels as `datasets` has them
+    assert [None if each is None else tuple(json.loads(each)) for each in values["target_sounds"]] == [*given["sounds"]]
+    assert values["target_beat"] == [*given["beat"]]
     assert [column.labels for column in list_columns(target)][-3:] == ["", "", "labels_root"]
     assert list_columns(Tags(("a", "b")))[-1].repeated
 

@@ -7,6 +7,9 @@ import yaml
 from huggingface_hub import parse_eval_result_entries
 from made_records import make
 
+from marble_bench.board.eval_results import write_eval_results
+from marble_bench.errors import DataError
+
 
 def _read(path):
     return parse_eval_result_entries(yaml.safe_load(path.read_text()))
@@ -83,4 +86,14 @@ def test_what_is_no_score_of_a_model_is_not_written(tmp_path, bench):
     ended = bench("results", "export", full, *to)
     assert ended.code == 3
     assert "bench results check" in ended.err
+    assert not (tmp_path / "model").exists()
+
+
+def test_an_invalid_record_is_not_exported_from_python_either(tmp_path):
+    path = make(tmp_path / "results", "mfcc")
+    record = json.loads(path.read_text())
+    record["scores"]["accuracy"]["test"] = 0.99
+    path.write_text(json.dumps(record))
+    with pytest.raises(DataError, match=r"gtzan.json: .*\(bench results check\)"):
+        write_eval_results([path], tmp_path / "model", "lab/music")
     assert not (tmp_path / "model").exists()

@@ -291,9 +291,17 @@ def test_plan_says_hours_gigabytes_and_time_before_anything_is_made(bench, tmp_p
     assert not printed.err  # no store, so no file is read for its digest
 
 
+@pytest.mark.parametrize("apart", [("--limit", 4), ("--layers", "0"), ("--seeds", 1)])
+def test_plan_takes_no_probe_time_of_a_run_with_other_probes(bench, apart):
+    assert bench("run", *OF_TOY, "--mini", "--device", "cpu", *apart).code == 0
+    (row,) = bench("plan", *OF_TOY, "--mini", "--json", "--device", "cpu").record["each"]
+    assert row["probe_hours_from"] == "a first block trained on noise"
+    assert row["rate_from"] == "1 record in results"  # the pace of the encoder is the same
+
+
 @pytest.mark.slow
 def test_plan_takes_the_pace_of_earlier_records_and_counts_a_shared_pass_once(bench, tmp_path):
-    record = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu", "--seeds", 1).record
+    record = bench("run", *OF_TOY, "--mini", "--json", "--device", "cpu").record
     other = tmp_path / "twin_task.py"
     other.write_text(Path(TOY_TASK).read_text())
     call = ("plan", *OF_TOY, "--task", other, "--mini", "--json", "--device", "cpu")

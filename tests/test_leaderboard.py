@@ -407,3 +407,12 @@ def test_a_board_of_an_unknown_protocol_says_which_is_meant(bench):
     ended = bench("leaderboard", "--protocol", "marbel")
     assert ended.code == 2
     assert "did you mean 'marble'" in ended.err
+
+
+def test_a_model_of_the_hub_is_found_by_its_name_with_the_commit(tmp_path, bench):
+    pinned = f"hf:org/name@{'0123456789' * 4}"
+    make(tmp_path / "results", pinned)
+    ended = bench("leaderboard", "--model", "hf:org/name")
+    assert ended.code == 2
+    assert ended.err == f"error: model 'hf:org/name' has records of 1 commit: give --model {pinned}\n"
+    assert pinned in bench("leaderboard", "--model", pinned, "--format", "csv").out

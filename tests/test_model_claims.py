@@ -8,7 +8,6 @@ import pytest
 from made_records import make
 from test_untrusted import _forge
 
-from marble_bench.cli.app import Control
 from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.errors import UsageError
 from marble_bench.records import claims, comparable, model_claims, origins, validation
@@ -199,10 +198,6 @@ def test_the_layers_that_why_not_names_are_those_of_the_grid(tmp_path, model, la
     found = [each for each in validation.check([path], intervals=False) if not each.is_valid]
     assert (not found) == right, found
     assert right or {each.kind for each in found} == {"facts"}
-
-
-def test_what_spoils_labels_is_what_the_option_has():
-    assert tuple(Control) == comparable.CONTROLS
 
 
 SONGS = {"unit": "dB", "trivial": -5.0, "oracle": 14.0, "test": 3.0, "valid": 3.0, "ci95": [1.0, 5.0]}

@@ -7,7 +7,8 @@ because who looks at hundreds of them finds some.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,8 +19,7 @@ from marble_bench.core import plugins
 from marble_bench.errors import DataError, UsageError, listing, suggest_name
 from marble_bench.records.record import Score
 from marble_bench.records.record_file import Predicted, Stored, are_alike, read_predictions
-from marble_bench.records.results import read
-from marble_bench.records.validation import keep_valid
+from marble_bench.records.validation import read_valid
 from marble_bench.scoring import statistics
 
 if TYPE_CHECKING:
@@ -200,11 +200,8 @@ def find_records(name: str, choice: Choice) -> list[Stored]:
     invalid record.
     """
     if is_path(name):
-        found = [read(Path(name).expanduser())]
-        if off := keep_valid([each.path for each in found], placed=False).left_off:
-            raise DataError(f"{off[0]} (bench results check)")
-        return found
-    model, _, digest = name.rpartition("/") if "/" in name else (name, "", "")
+        return [read_valid(Path(name).expanduser())]
+    model, digest = split_weights(name, [each.record.model.name for each in choice.stored])
     found = [each for each in choice.asked if each.record.model.name == model and not is_control(each.record)]
     found = [each for each in found if each.record.model.weights_sha256.startswith(digest)]
     several = dict.fromkeys(each.record.model.weights for each in found)
@@ -237,25 +234,28 @@ def _refuse_no_records(side: _Side, other: _Side, choice: Choice) -> UsageError:
 
 
 def _find_by_name(name: str, stored: Sequence[Stored]) -> list[Stored]:
-    model = name.rpartition("/")[0] if "/" in name else name
+    model, _ = split_weights(name, [each.record.model.name for each in stored])
     return [each for each in stored if each.record.model.name == model]
+
+
+def split_weights(name: str, known: Iterable[str]) -> tuple[str, str]:
+    """The model and the first digits of the weights' digest in `NAME/DIGEST`; the digest is empty in a name alone.
+
+    known: names of models that have records. A name may have a slash of its own, so one of these is never split, and
+    what follows the last slash is a digest only if it is hexadecimal.
+
+    >>> split_weights("mert-95m/0a1b", []), split_weights("hf:org/name", []), split_weights("hf:org/bad", ["hf:org/bad"])
+    (('mert-95m', '0a1b'), ('hf:org/name', ''), ('hf:org/bad', ''))
+    """
+    model, _, digest = name.rpartition("/")
+    if name in known or not (model and re.fullmatch("[0-9a-f]+", digest)):
+        return name, ""
+    return model, digest
 
 
 def is_path(name: str) -> bool:
     """Whether a side of a comparison is the path of a record, and not the name of a model."""
     return name.endswith(".json")
-
-
-def compare(a: Sequence[Stored], b: Sequence[Stored], clips: int = 5) -> Comparison:
-    """Every score that both have, on tasks that both were run on. clips: how many of those that moved most to keep.
-
-    Raises DataError if there is none.
-    """
-    one, other = (side[0].record.model.name for side in (a, b))
-    compared, apart = _compare_paired(a, b, clips)
-    if not compared:
-        raise _refuse_comparison(one, other, apart)
-    return Comparison(one, other, compared, apart)
 
 
 def _refuse_comparison(a: str, b: str, apart: Sequence[str]) -> DataError:

@@ -18,6 +18,7 @@ from marble_bench.errors import BenchError, DataError, UsageError, listing, sugg
 from marble_bench.files.atomic import write_whole
 from marble_bench.files.names import name_folder
 from marble_bench.records.record_file import Stored
+from marble_bench.records.validation import read_valid
 
 if TYPE_CHECKING:
     from huggingface_hub import EvalResultEntry
@@ -31,7 +32,8 @@ def build_entries(
 ) -> list[EvalResultEntry]:
     """The entries of a record: one for its task's main metric, and one for each of `metrics`.
 
-    dataset: the benchmark on the hub, `OWNER/NAME`. source_url: where the record or a report of it can be read.
+    stored: a valid record, see `read_valid`. dataset: the benchmark on the hub, `OWNER/NAME`. source_url: where the record
+    or a report of it can be read.
 
     The task's name is the `task_id` of the main metric, `TASK/METRIC` that of another one. Raises DataError for a record
     that is not comparable or has no such score, UsageError for an unknown metric.
@@ -80,12 +82,13 @@ def _describe(stored: Stored, cell: Cell) -> str:
 
 
 def write_eval_results(
-    stored: Sequence[Stored], folder: Path, dataset: str, metrics: Sequence[str] = (), source_url: str = ""
+    records: Sequence[Path], folder: Path, dataset: str, metrics: Sequence[str] = (), source_url: str = ""
 ) -> list[Path]:
     """Write the entries of one model's records below the folder of its repository; the files, one for each record.
 
-    See `build_entries`. Raises UsageError for records of several models and for two of one task and protocol, BenchError
-    if the disk refuses. Nothing is written if any record is refused.
+    records: the paths of their JSON. See `build_entries`. Raises DataError for an invalid record, UsageError for records of
+    several models and for two of one task and protocol, BenchError if the disk refuses. Nothing is written if any record is
+    refused.
     """
     import yaml
     from huggingface_hub import eval_result_entries_to_yaml
@@ -94,6 +97,7 @@ def write_eval_results(
         raise UsageError(
             f"--dataset '{dataset}': give the benchmark that the scores belong to, on the hub, as OWNER/NAME"
         )
+    stored = [read_valid(path.expanduser()) for path in records]
     models = dict.fromkeys(f"{each.record.model.name}/{each.record.model.weights}" for each in stored)
     if len(models) > 1:
         raise UsageError(f"these are records of {listing(models)}: a repository has one model, so export them apart")

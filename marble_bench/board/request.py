@@ -10,7 +10,7 @@ from marble_bench.board.board import Board, BoardFilter, build_board
 from marble_bench.board.rows import read_published_cells, suggest_other_boards, tell_apart
 from marble_bench.core import plugins
 from marble_bench.core.selection import select_names
-from marble_bench.errors import UsageError, suggest_name
+from marble_bench.errors import UsageError, counted, suggest_name
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 
@@ -57,6 +57,12 @@ def _resolve_names(asked: BoardFilter, records: Sequence[Record]) -> BoardFilter
 
 
 def _refuse_several(what: str, name: str, choices: Iterable[str]) -> None:
-    """Raise UsageError where a name stands for several of somebody's own, which are shown by name and hash."""
+    """Raise UsageError where a name stands for others with `@`: hashes of somebody's own protocol or task, or commits of
+    a model of the hub."""
     if those := sorted(each for each in choices if each.rpartition("@")[0] == name):
-        raise UsageError(f"{what} '{name}' has several hashes among the records: give --{what} {' or '.join(those)}")
+        has = (
+            f"has records of {counted(len(those), 'commit')}"
+            if what == "model"
+            else "has several hashes among the records"
+        )
+        raise UsageError(f"{what} '{name}' {has}: give --{what} {' or '.join(those)}")

@@ -8,7 +8,6 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable
-from enum import Enum
 from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
@@ -24,24 +23,26 @@ from marble_bench.cli.completion import complete_choices
 from marble_bench.cli.config_file import Commands
 from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
+    RESULTS,
     AsJson,
     Cache,
     Debug,
-    Engine,
     EngineOption,
     Fresh,
     KeepAudio,
     OtherHead,
     OwnFeatures,
     Quiet,
+    Results,
     Rules,
     RunOptions,
+    Seeds,
     WeightsPath,
     add_options,
     parse_path,
     warn_of_other_stores,
-    whole_number,
 )
+from marble_bench.core.choices import Control, Engine
 from marble_bench.errors import DONE, FAILED, BenchError, UsageError, format_error, listing, suggest_name
 from marble_bench.records.escape import escape_line, escape_lines
 
@@ -62,14 +63,6 @@ app.command()(cli_features.plan)
 app.add_typer(board.app)
 app.add_typer(cli_results.top)
 
-Results = Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")]
-
-
-class Control(str, Enum):
-    """What a control does to the training labels."""
-
-    shuffle = "shuffle"
-
 
 LISTED = ("tasks", "models", "protocols", "heads", "metrics", "sets", "results", "data", "features")
 
@@ -82,11 +75,9 @@ def run(
     head: OtherHead = None,
     features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="Layers: all, sum, names with commas, or ranges like 0-12.")] = "all",
-    seeds: Annotated[
-        int | None, typer.Option(parser=whole_number, metavar="N", help="Number of seeds; default: the protocol's.")
-    ] = None,
+    seeds: Seeds = None,
     engine: EngineOption = Engine.local,
-    results_dir: Results = Path("results"),
+    results_dir: Results = RESULTS,
     few_shot: Annotated[
         bool, typer.Option("--few-shot", help="Also train on 1, 2, 5, 10, 25 and 50 % of the clips; not comparable.")
     ] = False,
@@ -133,9 +124,8 @@ def run(
         warn_of_other_stores(wanted)
     resume_hint = "finished features, and probes of whole clips, are kept: the same command goes on from there"
     show, quiet = partial(print_outcome, as_json=as_json), quiet or as_json
-    raise typer.Exit(
-        run_each(wanted, running.run, show, resume_hint, fresh_features=fresh_features, quiet=quiet, debug=debug)
-    )
+    ended = run_each(wanted, running.run, show, resume_hint, fresh_features=fresh_features, quiet=quiet, debug=debug)
+    raise typer.Exit(ended)
 
 
 @app.command("list", rich_help_panel="Lists")
@@ -143,7 +133,7 @@ def list_(
     what: Annotated[
         str, typer.Argument(metavar="WHAT", help=" ".join(LISTED), autocompletion=complete_choices(LISTED))
     ] = "tasks",
-    results_dir: Results = Path("results"),
+    results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     as_json: AsJson = False,
     debug: Debug = False,
@@ -184,7 +174,7 @@ def _add_list(group: typer.Typer, what: str) -> None:
     def show(as_json: AsJson = False, debug: Debug = False) -> None:
         _print_list(what, Path("results"), None, as_json)
 
-    def show_results(results_dir: Results = Path("results"), as_json: AsJson = False, debug: Debug = False) -> None:
+    def show_results(results_dir: Results = RESULTS, as_json: AsJson = False, debug: Debug = False) -> None:
         _print_list(what, results_dir, None, as_json)
 
     def show_features(cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import sys
 from enum import Enum
 from pathlib import Path
@@ -11,6 +12,7 @@ import typer
 
 from marble_bench.cli.completion import complete_names
 from marble_bench.cli.config_file import Commands
+from marble_bench.cli.options import RESULTS, Cache, Debug, Results, parse_path
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -18,12 +20,6 @@ if TYPE_CHECKING:
 
 app = Commands()
 
-RESULTS = Path("results")
-Results = Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
-]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 Tasks = Annotated[
     list[str] | None,
     typer.Option(
@@ -52,6 +48,10 @@ RuleName = Annotated[
     ),
 ]
 Mini = Annotated[bool, typer.Option("--mini", help="Show records of miniatures; they are never ranked with others.")]
+PagePath = Annotated[
+    Path | None,
+    typer.Option("--html", help="Write the board as one HTML page.", parser=parse_path, metavar="PATH"),
+]
 
 
 class Format(str, Enum):
@@ -98,7 +98,7 @@ def leaderboard(
     mini: Mini = False,
     form: Annotated[Format, typer.Option("--format", help="A table, or text for a program or a paper.")] = Format.table,
     cost: Annotated[bool, typer.Option("--cost", help="Also show the cost of each model.")] = False,
-    html: Annotated[Path | None, typer.Option("--html", help="Write the board as one HTML page.")] = None,
+    html: PagePath = None,
     results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -151,8 +151,6 @@ def compare(
     debug: Debug = False,
 ) -> None:
     """Compare A with B: on the same test clips if both have records, and with published scores of B."""
-    import json
-
     from marble_bench.api import compare as compared
     from marble_bench.cli.show import print_comparison, print_left_off, print_printed, print_words
 

@@ -141,6 +141,8 @@ def _check_keys(file: Path, table: dict[str, Any], command: Any, where: str = ""
     for key, value in table.items():
         name = f"{where}.{key}".removeprefix(".")
         if isinstance(value, dict):
+            if key not in below and _flag(key) in flags:
+                raise UsageError(f"{file}: {name}: --{_flag(key)} takes a value, not a table")
             if key not in below:
                 raise UsageError(f"{file}: [{name}]: bench has no such command{suggest_name(key, below)}")
             _check_keys(file, value, below[key], name)
@@ -152,14 +154,35 @@ def _check_keys(file: Path, table: dict[str, Any], command: Any, where: str = ""
 
 def _convert(ctx: typer.Context, parameter: Any, value: Any, what: str) -> Any:
     """A value as the command takes it; what is no value of the flag is refused. what: file and key, for the message."""
-    several = getattr(parameter, "multiple", False)
-    if several and not isinstance(value, list):
-        value = [value]
-    if isinstance(value, list) and not several:
-        raise UsageError(f"{what} has several values, and --{parameter.opts[0].lstrip('-')} takes one")
-    given = [str(each) for each in value] if several else value if isinstance(value, bool) else str(value)
+    given = _read_flag(parameter, value, what)
     try:
         parameter.process_value(ctx, given)
     except REFUSED as error:
         raise UsageError(f"{what}: {error.message}") from error
     return given
+
+
+def _read_flag(parameter: Any, value: Any, what: str) -> Any:
+    """A TOML value as a flag has it on the command line: true or false, or text, or a list of texts."""
+    flag = f"--{parameter.opts[0].lstrip('-')}"
+    if getattr(parameter, "is_flag", False):
+        if not isinstance(value, bool):
+            raise UsageError(f"{what}: {flag} takes true or false, not {_describe(value)}")
+        return value
+    several = getattr(parameter, "multiple", False)
+    if isinstance(value, list) and not several:
+        raise UsageError(f"{what} has several values, and {flag} takes one")
+    values = value if isinstance(value, list) else [value]
+    for each in values:
+        if isinstance(each, bool) or not isinstance(each, str | int | float):
+            raise UsageError(f"{what}: {flag} takes a text or a number, not {_describe(each)}")
+    return [str(each) for each in values] if several else str(value)
+
+
+def _describe(value: Any) -> str:
+    """A TOML value in a message: a plain one as the file has it, another by its kind."""
+    if isinstance(value, bool | int | float):
+        return str(value).lower()
+    if isinstance(value, str):
+        return f"'{value}'"
+    return "a table" if isinstance(value, dict) else "a list" if isinstance(value, list) else "a date or time"

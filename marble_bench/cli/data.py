@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from marble_bench.cli.config_file import Commands
+from marble_bench.cli.options import AsJson, Cache, DataDir, Debug, Offline, Quiet, parse_path
 from marble_bench.errors import MISSING, UsageError
 from marble_bench.records.escape import escape_line
 
@@ -19,11 +20,6 @@ if TYPE_CHECKING:
 app = Commands(help="Corpora: list, download or check them, or make a miniature.", no_args_is_help=True)
 
 Name = Annotated[str, typer.Argument(metavar="CORPUS", help="A corpus (bench data list).")]
-Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command("list")
@@ -60,9 +56,7 @@ def _list_facts(corpus: Corpus) -> dict[str, Any]:
 @app.command()
 def check(
     name: Name,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="Its folder; default: BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
-    ] = None,
+    data_dir: DataDir = None,
     deep: Annotated[bool, typer.Option("--deep", help="Decode every file instead of reading headers.")] = False,
     cache_dir: Cache = None,
     as_json: AsJson = False,
@@ -116,7 +110,12 @@ def croissant(
     task: Annotated[str, typer.Argument(metavar="TASK", help="A task (bench list tasks), or its file.py.")],
     folder: Annotated[Path, typer.Argument(help="Where croissant.json and clips.parquet are written.")],
     data_dir: Annotated[
-        Path | None, typer.Option(help="The corpus's folder; for tasks whose labels are in the corpus alone.")
+        Path | None,
+        typer.Option(
+            help="The corpus's folder; for tasks whose labels are in the corpus alone.",
+            parser=parse_path,
+            metavar="PATH",
+        ),
     ] = None,
     allow_missing: Annotated[
         bool, typer.Option("--allow-missing", help="Of --data-dir: leave out clips whose file is not there.")
@@ -136,11 +135,14 @@ def croissant(
 @app.command()
 def get(
     name: Name,
-    data_dir: Annotated[Path | None, typer.Option(help="Where to put it; default: BENCH_DATA/CORPUS.")] = None,
+    data_dir: Annotated[
+        Path | None,
+        typer.Option(help="Where to put it; default: BENCH_DATA/CORPUS.", parser=parse_path, metavar="PATH"),
+    ] = None,
     mirror: Annotated[str, typer.Option("--from", help="A named mirror instead of the makers' own.")] = "",
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Download a corpus from its makers or a mirror; continues if interrupted, and compares published digests."""

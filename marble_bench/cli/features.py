@@ -16,19 +16,21 @@ from marble_bench.cli.completion import complete_names
 from marble_bench.cli.config_file import Commands
 from marble_bench.cli.each import run_each
 from marble_bench.cli.options import (
+    RESULTS,
     AsJson,
     Cache,
     Debug,
-    Engine,
     EngineOption,
     FeatureOptions,
     Fresh,
     OtherHead,
     Quiet,
+    Results,
     Rules,
     add_options,
     warn_of_other_stores,
 )
+from marble_bench.core.choices import Engine
 from marble_bench.errors import DONE, MISSING, UsageError, counted, format_duration, format_speed
 from marble_bench.records.escape import escape_line
 
@@ -264,7 +266,7 @@ def plan(
     ignore_stored: Annotated[
         bool, typer.Option("--ignore-stored", help="Count stored features too, and read no file for its digest.")
     ] = False,
-    results_dir: Annotated[Path, typer.Option("--results-dir", help="Records whose speed is used.")] = Path("results"),
+    results_dir: Results = RESULTS,
     as_json: AsJson = False,
     quiet: Quiet = False,
     debug: Debug = False,

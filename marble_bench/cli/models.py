@@ -11,6 +11,7 @@ import typer
 
 from marble_bench.cli.completion import complete_names
 from marble_bench.cli.config_file import Commands
+from marble_bench.cli.options import AsJson, Cache, Debug, Offline, Quiet, parse_path
 from marble_bench.errors import MISSING, BenchError
 from marble_bench.records.escape import escape_line
 
@@ -27,11 +28,6 @@ Names = Annotated[
         autocompletion=complete_names("models"),
     ),
 ]
-Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
-]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
 @app.command()
@@ -42,11 +38,14 @@ def get(
             metavar="MODEL", help="An encoder (bench list models).", autocompletion=complete_names("models")
         ),
     ],
-    weights: Annotated[Path | None, typer.Option(help="Convert this file or folder instead of downloading.")] = None,
+    weights: Annotated[
+        Path | None,
+        typer.Option(help="Convert this file or folder instead of downloading.", parser=parse_path, metavar="PATH"),
+    ] = None,
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
+    offline: Offline = False,
     as_json: AsJson = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
+    quiet: Quiet = False,
     debug: Debug = False,
 ) -> None:
     """Download, verify and convert an encoder's weights, and print their path. Then runs need no network."""

@@ -7,13 +7,13 @@ import sys
 import typing
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, fields
-from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from marble_bench.cli.completion import complete_choices, complete_names
+from marble_bench.core.choices import Dtype, Engine
 from marble_bench.errors import UsageError
 from marble_bench.records.escape import escape_lines
 from marble_bench.runs.devices import DEVICES
@@ -22,19 +22,7 @@ if TYPE_CHECKING:
     from marble_bench.runs.config import RunConfig
 
 
-class Dtype(str, Enum):
-    """The precision that encoders run in; features are stored in half precision."""
-
-    float32 = "float32"
-    bfloat16 = "bfloat16"
-    float16 = "float16"
-
-
-class Engine(str, Enum):
-    """What reads and encodes: this machine, or a Ray cluster."""
-
-    local = "local"
-    ray = "ray"
+RESULTS = Path("results")  # where records are kept
 
 
 def parse_path(text: str) -> Path:
@@ -64,6 +52,7 @@ KeepAudio = Annotated[Path | None, _build_path_option("Store the separated test 
 Cache = Annotated[
     Path | None, _build_path_option("Cache folder; default: BENCH_CACHE, else the platform's.", "--cache-dir")
 ]
+Results = Annotated[Path, _build_path_option("The folder of the records.", "--results-dir")]
 Models = Annotated[
     list[str] | None,
     typer.Option(
@@ -101,6 +90,9 @@ OtherHead = Annotated[
     ),
 ]
 Mini = Annotated[bool, typer.Option("--mini", help="Use the synthesised miniature.")]
+Seeds = Annotated[
+    int | None, typer.Option(parser=whole_number, metavar="N", help="Number of seeds; default: the protocol's.")
+]
 Limit = Annotated[int | None, typer.Option(parser=whole_number, metavar="N", help="At most N clips of each split.")]
 AllowMissing = Annotated[bool, typer.Option("--allow-missing", help="Continue without clips that cannot be used.")]
 Where = Annotated[

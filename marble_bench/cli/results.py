@@ -12,18 +12,51 @@ from typing import Annotated
 import typer
 
 from marble_bench.cli.config_file import Commands
-from marble_bench.cli.options import ReproduceOptions, add_options
-from marble_bench.errors import FAILED, MISSING, DataError, UsageError, counted
+from marble_bench.cli.options import (
+    RESULTS,
+    AsJson,
+    Cache,
+    DataDir,
+    Debug,
+    Offline,
+    Quiet,
+    ReproduceOptions,
+    Results,
+    WeightsPath,
+    add_options,
+    parse_path,
+)
+from marble_bench.errors import FAILED, MISSING, UsageError, counted
 from marble_bench.records.escape import escape_line
 
 app = Commands(help="Records: check them or export them.", no_args_is_help=True)
 top = Commands()
-
-Cache = Annotated[
-    Path | None, typer.Option("--cache-dir", help="Cache folder; default: BENCH_CACHE, else the platform's.")
+CorpusAtHand = Annotated[
+    Path | None,
+    typer.Option(
+        help="A corpus's folder: the records are compared with its clips, labels and files.",
+        parser=parse_path,
+        metavar="PATH",
+    ),
 ]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
-Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
+MusevalFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--museval",
+        help="Of one separation run: write museval's JSON of every test song below this folder.",
+        parser=parse_path,
+        metavar="PATH",
+    ),
+]
+EvalFolder = Annotated[
+    Path | None,
+    typer.Option(
+        "--eval-yaml",
+        help="Write the hub's .eval_results below this folder, the model's repository.",
+        parser=parse_path,
+        metavar="PATH",
+    ),
+]
 
 
 @app.callback()
@@ -36,10 +69,8 @@ def check(
     paths: Annotated[
         list[Path] | None, typer.Argument(metavar="[PATH...]", help="Records or their folders; default: --results-dir.")
     ] = None,
-    results_dir: Annotated[Path, typer.Option("--results-dir", help="The folder of the records.")] = Path("results"),
-    data_dir: Annotated[
-        Path | None, typer.Option(help="A corpus's folder: the records are compared with its clips, labels and files.")
-    ] = None,
+    results_dir: Results = RESULTS,
+    data_dir: CorpusAtHand = None,
     task: Annotated[str | None, typer.Option(help="The task's file.py, if it is your own.")] = None,
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compare each score with the published scores of the same model.")
@@ -77,16 +108,8 @@ def check(
 @app.command()
 def export(
     records: Annotated[list[Path], typer.Argument(metavar="RECORD", help="Records of one model.")],
-    museval: Annotated[
-        Path | None,
-        typer.Option(
-            "--museval", help="Of one separation run: write museval's JSON of every test song below this folder."
-        ),
-    ] = None,
-    eval_yaml: Annotated[
-        Path | None,
-        typer.Option("--eval-yaml", help="Write the hub's .eval_results below this folder, the model's repository."),
-    ] = None,
+    museval: MusevalFolder = None,
+    eval_yaml: EvalFolder = None,
     dataset: Annotated[
         str,
         typer.Option(metavar="OWNER/NAME", help="Of --eval-yaml: the benchmark on the hub that the scores belong to."),
@@ -132,13 +155,8 @@ def _export_museval(records: list[Path], folder: Path, as_json: bool) -> None:
 
 def _export_eval_yaml(records: list[Path], folder: Path, how: tuple[str, Sequence[str], str], as_json: bool) -> None:
     from marble_bench.board.eval_results import write_eval_results
-    from marble_bench.records.results import read
-    from marble_bench.records.validation import keep_valid
 
-    stored = [read(path.expanduser()) for path in records]
-    if off := keep_valid([each.path for each in stored], placed=False).left_off:
-        raise DataError(f"{off[0]} (bench results check)")
-    files = write_eval_results(stored, folder, *how)
+    files = write_eval_results(records, folder, *how)
     if as_json:
         print(json.dumps({"eval_results": [str(each) for each in files]}))
     else:
@@ -151,19 +169,17 @@ def _export_eval_yaml(records: list[Path], folder: Path, how: tuple[str, Sequenc
 def reproduce(
     record: Annotated[Path, typer.Argument(help="The record to reproduce.")],
     asked: ReproduceOptions,
-    data_dir: Annotated[
-        Path | None, typer.Option(help="The corpus's folder; default: BENCH_DATA/CORPUS, else <cache>/data/CORPUS.")
-    ] = None,
+    data_dir: DataDir = None,
     model: Annotated[str | None, typer.Option(help="The encoder's file.py:NAME, if it is your own.")] = None,
     task: Annotated[str | None, typer.Option(help="The task's file.py, if it is your own.")] = None,
     protocol: Annotated[
         str | None, typer.Option(help="The protocol's file.py, if it is your own; with --head, its name or file.")
     ] = None,
     head: Annotated[str | None, typer.Option(help="The head's file.py or name, if it is not the protocol's.")] = None,
-    weights: Annotated[Path | None, typer.Option(help="Use weights from this file.")] = None,
+    weights: WeightsPath = None,
     cache_dir: Cache = None,
-    offline: Annotated[bool, typer.Option("--offline", help="Do not use the network.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print only errors on stderr.")] = False,
+    offline: Offline = False,
+    quiet: Quiet = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:

@@ -2,6 +2,9 @@
 
 Croissant is MLCommons' JSON-LD vocabulary for data sets (mlcommons.org/croissant, version 1.1); `mlcroissant` reads it. The
 table holds what a task reads of its corpus, and names the audio files. It holds no audio, whose licence is its makers'.
+
+The labels are those of `data.hf`, in other types: a column of this table holds plain values or flat lists of them, so each
+dimension is a column of its own and the tags of a frame are one text of JSON, where `datasets` has nested lists.
 """
 
 from __future__ import annotations

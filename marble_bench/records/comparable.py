@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from marble_bench.audio import perturb
+from marble_bench.core.choices import Control, words_of
 from marble_bench.core.encoder import NOT_STATED
 from marble_bench.records.record import Record
 
@@ -24,7 +25,7 @@ BROUGHT_FACTS: dict[str, Any] = {  # what a record says of their model, of which
     "license": NOT_STATED,
     "training_data": [],
 }
-CONTROLS = ("shuffle",)  # what may be done to training labels
+CONTROLS = words_of(Control)  # what may be done to training labels
 UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
 
 

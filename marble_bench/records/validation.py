@@ -535,6 +535,17 @@ class ValidRecords:
     left_off: list[str]
 
 
+def read_valid(path: Path) -> Stored:
+    """The record of a path that somebody names, wherever it lies.
+
+    Raises DataError naming the file where no record is there, and where `check` finds it invalid.
+    """
+    stored = results.read(path)
+    if left_off := keep_valid([path], placed=False).left_off:
+        raise DataError(f"{left_off[0]} (bench results check)")
+    return stored
+
+
 def keep_valid(paths: Sequence[Path], placed: bool = True) -> ValidRecords:
     """Records by what `check` finds: boards, lists and comparisons show the valid ones, and name the others.
 

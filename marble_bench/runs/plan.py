@@ -18,10 +18,10 @@ from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted, format_duration, format_speed
 from marble_bench.features.store import Span
 from marble_bench.files.names import name_folder
-from marble_bench.records import results
+from marble_bench.records import comparable, results
 from marble_bench.records.record import Record
 from marble_bench.runs import build_record, inputs, probe_time, run
-from marble_bench.runs.config import Callbacks, RunConfig
+from marble_bench.runs.config import Callbacks, RunConfig, find_departures
 from marble_bench.runs.devices import using_its_device
 from marble_bench.runs.frame_layers import choose_frame_layers
 from marble_bench.runs.kinds import stems
@@ -31,6 +31,7 @@ from marble_bench.scoring.targets import Classes, Scalars, Stems, Tags
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
 UNREAD = "0" * 64  # in place of a digest where none is needed
+DECIDE_PROBES = ("mini", "limit", "layers", "seeds", "few_shot", "control", "perturbed")  # departures of other probes
 READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
 
 
@@ -271,12 +272,7 @@ def _probe_time(
 
     measured: first blocks by all that decides their time, which is added to.
     """
-    asked = (config.data.named.name, config.probes.protocol.name, _kind_of_device(config), config.data.mini)
-    same = [
-        made
-        for made in _iterate_records(config)
-        if (made.task.name, made.protocol.name, made.environment.device, made.data.mini) == asked
-    ]
+    same = [made for made in _iterate_records(config) if _has_same_probes(config, made)]
     if same:
         return probe_time.of_records(same)
     shape = tuple((layer.width, layer.frame_rate_hz) for layer in encoder.layers)
@@ -284,6 +280,20 @@ def _probe_time(
     if key not in measured:
         measured[key] = probe_time.measure(config, work.examples, work.lengths_s, work.mini)
     return measured[key]
+
+
+def _has_same_probes(config: RunConfig, made: Record) -> bool:
+    """Whether a record has the task, protocol and kind of device of a run, and trained as many probes on as many clips."""
+    kinds = [
+        (config.data.named.name, config.probes.protocol.name, _kind_of_device(config)),
+        (made.task.name, made.protocol.name, made.environment.device),
+    ]
+    apart = [
+        find_departures(config, config.data.mini, 0),
+        comparable.find_departures(made, config.probes.protocol.seeds),
+    ]
+    trained = [tuple(getattr(each, name) for name in DECIDE_PROBES) for each in apart]
+    return kinds[0] == kinds[1] and trained[0] == trained[1]
 
 
 def identify_pass(config: RunConfig) -> tuple[Any, ...]:

@@ -7,20 +7,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from marble_bench.core.choices import Control, Dtype, Engine, words_of
 from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named, find_protocol
 from marble_bench.errors import UsageError, suggest_name
 from marble_bench.files.cache import find_cache_root
 from marble_bench.files.locks import keep_compiled
-from marble_bench.records.comparable import CONTROLS
 from marble_bench.runs.config import RunConfig, find_corpus_root, is_offline_asked, list_pairs
 from marble_bench.runs.devices import AUTO, resolve_device
 
 CHOICES = {  # of options that take one of a few words
-    "dtype": ("float32", "bfloat16", "float16"),
-    "engine": ("local", "ray"),
-    "control": ("", *CONTROLS),
+    "dtype": words_of(Dtype),
+    "engine": words_of(Engine),
+    "control": ("", *words_of(Control)),
 }
 
 
@@ -58,9 +58,6 @@ def build_configs(
     offline = offline or is_offline_asked()
     chosen = list_pairs(models, tasks, features, weights, offline)
     _check_one_corpus(data_dir, [named for _, _, named in chosen])
-    where = resolve_device(device)  # imports torch, so it comes after all names
-    if ":" in where and more.get("engine") == "ray":
-        raise UsageError(f"--device {where}: Ray chooses the GPUs of its encoders; give --device cuda")
     same: dict[str, Any] = {
         "protocol": rules,
         "cache": cache,
@@ -69,7 +66,7 @@ def build_configs(
         "brought": features,
         "weights": weights,
         "seeds": seeds or rules.seeds,
-        "device": where,
+        "device": _find_device(device, more.get("engine")),  # imports torch, so it comes after all names
         "offline": offline,
         "fresh_before": started_s if fresh_features else None,
         **more,
@@ -89,6 +86,14 @@ def build_configs(
 def _check_one_corpus(data_dir: Path | None, tasks: Sequence[Named]) -> None:
     if data_dir and len({named.task.corpus.beside or named.task.corpus.name for named in tasks}) > 1:
         raise UsageError("--data-dir is of one corpus, these tasks have several: set BENCH_DATA to the folder of all")
+
+
+def _find_device(device: str, engine: str | None) -> str:
+    """The device that a word stands for. Raises UsageError for one that is not there, or that the engine chooses itself."""
+    found = resolve_device(device)
+    if ":" in found and engine == "ray":
+        raise UsageError(f"--device {found}: Ray chooses the GPUs of its encoders; give --device cuda")
+    return found
 
 
 def _check_values(options: dict[str, Any]) -> None:
