@@ -8,6 +8,7 @@ import pytest
 from hub_folders import CASES
 from hub_server import HubServer
 
+from marble_bench.core import plugins, sources, trees
 from marble_bench.encoders._hub_families import FAMILIES
 
 PAGE = (Path(__file__).parent.parent / "docs/hub-models.md").read_text()
@@ -21,6 +22,17 @@ def test_the_page_names_every_model_type_that_is_run():
     table = PAGE.partition("## Which models")[2].partition("\n## ")[0]
     rows = [line.split("|")[1] for line in table.splitlines() if line.startswith("| `")][1:]
     assert {name for row in rows for name in re.findall(r"`([\w-]+)`", row)} == set(FAMILIES)
+
+
+def test_one_digest_is_of_the_code_of_all_models_by_id(tmp_path):
+    digests = set()
+    for name in ("wavlm", "whisper"):
+        CASES[name].save(tmp_path / name)
+        encoder = plugins.find_encoder(f"hf:{tmp_path / name}")
+        digests.add(sources.find_origin("encoder", encoder).digest)
+        files = trees.find_imported(list(sources.list_files(encoder.load)), trees.find_room("encoder"))
+        assert {"_hub.py", "_hub_model.py", "_hub_families.py", "_hub_fronts.py"} <= {file.name for file in files}
+    assert len(digests) == 1
 
 
 @pytest.mark.slow

@@ -77,6 +77,9 @@ Training data matters if an encoder was trained on the corpus of a task: its sco
 
 Encoders are grouped by family, here and in `bench list models`: the first word of the name of the file that they are in.
 
+Any audio model of transformers runs [by its id](hub-models.md). A few encoders here have other layers than the same
+architecture has by id: see [the table](hub-models.md#the-same-architecture-by-name-and-by-id).
+
 """
 
 LEFT_OUT = """

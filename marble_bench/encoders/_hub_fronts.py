@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import Encode, Pool
 from marble_bench.encoders._hooks import Tap, collect
 from marble_bench.encoders._pieces import in_pieces
+from marble_bench.encoders._whisper import HOP, count_frames
 from marble_bench.encoders.qwen2_audio import attention_mask
 
 if TYPE_CHECKING:
@@ -128,13 +129,18 @@ def _whole_length(extractor: Any, waveforms: torch.Tensor) -> tuple[Any, int]:
     return given["input_features"], int(given["attention_mask"][0].sum())
 
 
+def _count_heard(mel: int) -> int:
+    """How many of a Whisper's frames hold audio, of so many mel frames, whatever the extractor's hop."""
+    return count_frames(mel * HOP)
+
+
 def of_whisper(model: Any, extractor: Any) -> Encode:
     """A spectrogram filled up with silence, to which the model attends, as its maker's does; its frames are left out."""
     taps = _layer_taps(model.layers, model.layer_norm)
 
     def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         given, mel = _whole_length(extractor, waveforms)
-        return collect(taps, lambda: model(given), _first(pool, (mel - 1) // 2 + 1))
+        return collect(taps, lambda: model(given), _first(pool, _count_heard(mel)))
 
     return _pieces(piece, extractor.n_samples, extractor.sampling_rate)
 
@@ -144,7 +150,7 @@ def of_qwen2_audio(model: Any, extractor: Any) -> Encode:
     positions = model.config.max_source_positions
 
     def run(given: torch.Tensor, mel: int) -> Any:
-        return model(given, attention_mask=attention_mask((mel - 1) // 2 + 1, positions, given.device))
+        return model(given, attention_mask=attention_mask(_count_heard(mel), positions, given.device))
 
     return _averaged_in_pairs(model, extractor, run)
 
@@ -167,7 +173,7 @@ def _averaged_in_pairs(model: Any, extractor: Any, run: Callable[[torch.Tensor, 
 
     def piece(waveforms: torch.Tensor, pool: Pool) -> list[torch.Tensor]:
         given, mel = _whole_length(extractor, waveforms)
-        heard = (mel - 1) // 2 + 1
+        heard = _count_heard(mel)
 
         def without_silence(frames: torch.Tensor) -> torch.Tensor:
             return pool(frames[:, : heard // 2 if frames.shape[1] < positions else heard])

@@ -12,14 +12,14 @@ import warnings
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench import Encode, Pool
+from marble_bench import Encode
 from marble_bench.encoders import _hub
 from marble_bench.encoders._hub_families import FAMILIES, Facts, Family
-from marble_bench.errors import DataError, UsageError, listing
+from marble_bench.encoders._masks import encode_by_length
+from marble_bench.errors import DataError, listing
 from marble_bench.files.download import INDEX
 
 if TYPE_CHECKING:
@@ -316,28 +316,4 @@ def load(weights: Path | None, device: str) -> Encode:
     if missing := [name for name in report["missing_keys"] if not name.endswith(MAY_LACK)]:
         raise DataError(f"{weights} was made with another transformers and lacks {listing(missing, 3)}: delete it")
     encode = model.family.encoding(_hub.frozen(made, device), model.extractor)
-    return partial(_encode_valid, encode, model.facts)
-
-
-def _encode_valid(
-    encode: Encode, facts: Facts, waveforms: torch.Tensor, pool: Pool, valid: torch.Tensor | None = None
-) -> list[torch.Tensor]:
-    """Windows of one length, or of `valid` samples each, which are encoded with those of as many.
-
-    Raises UsageError for fewer samples than the model takes.
-    """
-    import torch
-
-    if valid is None:
-        return list(encode(waveforms, pool))
-    lengths = [int(each) for each in valid]
-    if min(lengths) < facts.samples:
-        raise UsageError(f"a window has {min(lengths)} valid samples, and the model takes at least {facts.samples}")
-    order: list[int] = []
-    parts: list[list[torch.Tensor]] = []
-    for length in dict.fromkeys(lengths):
-        rows = [row for row, each in enumerate(lengths) if each == length]
-        order += rows
-        parts.append(list(encode(waveforms[rows, :length], pool)))
-    back = torch.tensor(order, device=waveforms.device).argsort()
-    return [torch.cat(layer)[back] for layer in zip(*parts, strict=True)]
+    return encode_by_length(encode, model.facts.samples)
