@@ -349,7 +349,7 @@ def test_the_file_of_the_page_is_read(bench, config, monkeypatch):
     seen = _seen(monkeypatch)
     file = config(re.search(r"```toml\n(.*?)```", PAGE, re.DOTALL).group(1))
     assert bench("run", "--config", file, "--dry-run").code == 0
-    assert [each.title for each in seen] == ["mfcc gtzan", "mfcc emo"]
+    assert [each.title for each in seen] == ["mfcc gtzan", "mfcc nsynth-pitch"]
     assert {each.probes.protocol.name for each in seen} == {"linear"}
 
 

@@ -13,7 +13,7 @@ from scipy import integrate, special, stats
 from marble_bench.metrics import ap
 from marble_bench.scoring import statistics
 
-SEED = 0x39DE90D3  # of the laws in docs/leaderboard.md
+SEED = 0x39DE90D3  # of the laws in docs/statistics.md
 
 
 @pytest.fixture(scope="module")

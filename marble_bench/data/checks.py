@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from marble_bench.metrics import Metric
     from marble_bench.scoring.targets import Target
 
-FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/leaderboard.md)
+FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/statistics.md)
 ROUGH = "its interval is rough"  # so a warning says it, and a board finds it
 ROUGH_FORM = re.compile(rf"{ROUGH}, since fewer than {FEW} (?:groups of )?test clips carry (.+?)(?: and \d+ more)?")
 GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 tracks have such a gap

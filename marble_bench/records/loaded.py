@@ -23,7 +23,7 @@ SCORE_COLUMNS = {
     "task": "the task's name",
     "protocol": "the name of the rules of grid and selection",
     "metric": "the metric's name",
-    "main": "whether it is the task's main metric, by which validation chose",
+    "main": "whether it is the task's main metric, by which the best probe was chosen",
     "test": "the score on the test split, the mean over seeds; NaN where there is none",
     "ci95_low": "the lower bound of its 95 % interval over test clips",
     "ci95_high": "the upper bound",
