@@ -22,10 +22,11 @@ from marble_bench.core import contract, plugins, schemes, sources
 from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.keys import digest
-from marble_bench.core.selection import select_names
+from marble_bench.core.selection import find_recorded_model, find_recorded_task, select_names
+from marble_bench.core.torch_state import default_torch
 from marble_bench.encoders._held import digest_held, find_held
 from marble_bench.encoders.live import find_live_device
-from marble_bench.errors import UsageError, counted, listing
+from marble_bench.errors import UsageError, counted, listing, suggest_name
 from marble_bench.files.atomic import walk
 from marble_bench.files.cache import find_cache_root
 from marble_bench.files.locks import keep_compiled
@@ -130,11 +131,13 @@ def configure(model: Model | None, task: str | Path, *, device: str | None = Non
     from marble_bench.audio.perturb import parse_names
 
     if unknown := set(options) - set(Options.__annotations__) - {"data_dir", "mini", "protocol", "results_dir"}:
-        raise TypeError(f"run takes no {', '.join(sorted(unknown))}")
+        taken = {*Options.__annotations__, *inspect.signature(run).parameters} - {"options"}
+        hint = suggest_name(min(unknown), sorted(taken))
+        raise TypeError(f"run takes no {', '.join(sorted(unknown))}{hint}")
     if not isinstance(task, str | Path):
         raise UsageError(
-            f"task is {shorten_repr(task)}: give the name of one task, or the path of its file; one that is made in Python is "
-            "saved in a file of its own, as TASK"
+            f"task is {shorten_repr(task)}: give the name of one task, or the path of its file; one that is made in "
+            "Python is saved in a file of its own, as TASK"
         )
     for name in ("data_dir", "features", "weights", "cache_dir", "keep_audio"):
         if name in options:
@@ -205,7 +208,10 @@ def load_results(results_dir: str | Path = RESULTS, *, on_left_off: OnLeftOff | 
 
 
 def _warn(lines: Sequence[str]) -> None:
-    text = f"{counted(len(lines), 'invalid record')} left off (bench results check): " + "; ".join(lines)
+    _warn_caller(f"{counted(len(lines), 'invalid record')} left off (bench results check): " + "; ".join(lines))
+
+
+def _warn_caller(text: str) -> None:
     callers = (each.frame.f_globals.get("__name__", "") for each in inspect.stack(0))
     inside = sum(1 for _ in takewhile(lambda name: name.partition(".")[0] == "marble_bench", callers))
     warnings.warn(text, stacklevel=inside + 1)  # of the line that called this suite
@@ -225,12 +231,15 @@ def leaderboard(
     task, model: only these, one name or several. protocol: whose ranking. mini: records of miniatures instead.
     Columns: `model`, `mark` (`measured`, `floor` or the letter of a paper), `protocol`, `task`, `metric`, `value` (a
     fraction, or decibels), `low` and `high` (95 %), `rank`, `ties`, and more. Floors and means over tasks are rows, too.
-    The table is empty if there is nothing to show. Raises UsageError for a name that neither a record, a paper nor the suite
+    The table is empty if there is nothing to show. Where records are there and none of them is shown, such as miniatures
+    without `mini=True`, a Python warning says so. Raises UsageError for a name that neither a record, a paper nor the suite
     has.
     """
     from marble_bench.board.table import as_frame
 
-    board, _ = build_board(results_dir, task=task, model=model, protocol=protocol, mini=mini, cache_dir=cache_dir)
+    board, hint = build_board(results_dir, task=task, model=model, protocol=protocol, mini=mini, cache_dir=cache_dir)
+    if hint:
+        _warn_caller(f"no record of {results_dir} is shown: {hint}")
     return as_frame(board)
 
 
@@ -281,15 +290,22 @@ def compare(
     a, b: names (`NAME/DIGEST` if one has several weights), or paths of records; a model that has printed scores alone is
     compared with those, unpaired. task: only these. clips: how many clips that gained most, and that lost most, are kept.
     cache_dir: the cache root, where intervals are kept. `to_pandas()` of what is returned has a row for each pair of scores.
-    Raises UsageError for a name without scores, DataError where nothing can be compared.
+    Raises UsageError for a name without scores, and where nothing can be compared.
     """
     from marble_bench.board.compare import Choice, compare_models, is_path
 
+    for each in (a, b):
+        if not isinstance(each, str | Path):
+            name = getattr(each, "name", None)
+            way = f"give its name, '{name}'" if isinstance(name, str) else "give the name of a model"
+            raise UsageError(f"compare takes names or paths of records, not {type(each).__name__}: {way}")
     folder = Path(results_dir).expanduser()
     here = () if is_path(str(a)) and is_path(str(b)) else _stored(folder, on_left_off)
     known = {*plugins.list_task_names(), *(each.record.task.name for each in here)}
-    choice = Choice(folder, here, protocol, mini, tuple(select_names(_several(task), sorted(known), "task")))
-    return compare_models(str(a), str(b), choice, clips, find_cache_root(_path(cache_dir)) / "statistics")
+    tasks = tuple(map(find_recorded_task, select_names(_several(task), sorted(known), "task")))
+    choice = Choice(folder, here, protocol, mini, tasks)
+    first, second = find_recorded_model(str(a)), find_recorded_model(str(b))
+    return compare_models(first, second, choice, clips, find_cache_root(_path(cache_dir)) / "statistics")
 
 
 class Loading(TypedDict, total=False):
@@ -313,8 +329,9 @@ def extract(
     model: as of `run`. waveform: `(samples,)` floats in [-1, 1], an array or a tensor; `sample_rate_hz`: its own rate, it is
     resampled. window_s: seconds of each window; None for one window of all, or of what the encoder takes at most if that is
     shorter. What remains after the last whole window is dropped. Nothing is rounded to half precision or stored. The encoder
-    that was used last stays loaded, unless it is a live module: it is loaded again when your file of it, a module of yours
-    that this imports, or its weights on this machine were changed. loading: see `Loading`.
+    that was used last stays loaded, unless it is a live module, or code of yours that neither declares nor is given weights,
+    whose `load` may read any file. It is loaded again when your file of it, a module of yours that this imports, or its
+    weights on this machine were changed. loading: see `Loading`.
 
     Raises UsageError naming the widths if the layers have several: `extract_layers` takes those; DataError for a waveform
     that is too short, or holds no numbers.
@@ -338,6 +355,7 @@ def extract(
     return np.stack(list(by_layer.values()), axis=1)
 
 
+@default_torch()
 def extract_layers(
     model: Model, waveform: Any, *, sample_rate_hz: int, window_s: float | None = None, **loading: Unpack[Loading]
 ) -> dict[str, NDArray[np.float32]]:
@@ -394,7 +412,8 @@ def _load(
 ) -> Encode:
     """An encoder ready to encode, its contract tried if it is a user's; the last one is kept, for the next waveform.
 
-    A live module is not kept, so that one that was trained meanwhile is told every time; its adapter has tried it.
+    A live module is not kept, so that one that was trained meanwhile is told every time; its adapter has tried it. Nor is a
+    user's code of unknown weights: its `load` may read what was changed meanwhile.
     """
     from marble_bench.encoders.weights import resolve
     from marble_bench.features.precision import force_exact
@@ -411,7 +430,8 @@ def _load(
         if encoder.code:
             with force_exact(device):
                 contract.require(encoder, encode, device)
-        _LAST.append(_Loaded(named, encoder, key, encode))
+        if weights or encoder.weights or encoder.made_from or not encoder.code:
+            _LAST.append(_Loaded(named, encoder, key, encode))
         return encode
 
 

@@ -1,6 +1,8 @@
 """Live modules and functions become encoders: the layers are their own, and old features are never taken for theirs."""
 
 import functools
+import threading
+import time
 from dataclasses import replace
 from types import SimpleNamespace
 
@@ -12,6 +14,7 @@ from conftest import TOY_TASK
 import marble_bench as mb
 from marble_bench.core import plugins
 from marble_bench.encoders._held import find_held
+from marble_bench.encoders.live import evaluating
 
 RATE = 8000
 QUICK = {"task": TOY_TASK, "mini": True, "protocol": "linear"}
@@ -288,7 +291,7 @@ def test_what_slots_hold_is_found(net):
 
 def test_other_state_counts_too(net):
     codes = [_adapt(net).code]
-    net.register_buffer("window", torch.ones(3), persistent=False)
+    net.register_buffer("window", torch.ones(3))
     codes.append(_adapt(net).code)
     net.window[0] = 2
     codes.append(_adapt(net).code)
@@ -313,7 +316,7 @@ def test_stored_features_of_other_weights_are_never_reused(net, tmp_path):
     assert mb.run(encoder, **QUICK, results_dir=results).cost.cached
     with torch.no_grad():
         net.first.weight[0, 0] += 1e-5
-    with pytest.raises(mb.UsageError, match="call the adapter again"):
+    with pytest.raises(mb.UsageError, match="make it anew, as with mb"):
         mb.run(encoder, **QUICK, results_dir=results)
     second = mb.run(_adapt(net), **QUICK, results_dir=results)
     assert not second.cost.cached
@@ -335,7 +338,6 @@ def test_a_change_that_no_state_holds_is_seen_by_the_fingerprint(net, tmp_path):
 
 def test_a_longest_window_leaves_room_for_a_rough_rate_alone():
     module = lambda x: x.unfold(1, 512, 256)  # noqa: E731
-    assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1).layers[0].frame_rate_hz == pytest.approx(61)
     assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1.25).layers[0].frame_rate_hz == 64
     assert mb.from_torch(module, name="m", sample_rate_hz=16000, max_s=1.5).layers[0].frame_rate_hz == 62.5
 
@@ -423,3 +425,157 @@ def test_a_function_is_run_like_any_encoder(tmp_path):
     score = record.scores["accuracy"]
     assert score.test > score.trivial
     assert record.model.frame_rate_hz == 40.0
+
+
+def test_features_of_a_module_that_is_trained_while_it_encodes_are_not_kept(net, tmp_path, waveform):
+    def train(_, given):
+        if len(given[0]) == 3:  # neither in the contract nor in the fingerprint
+            with torch.no_grad():
+                net.first.weight += 0.1
+
+    net.first.register_forward_pre_hook(train)
+    encoder = _adapt(net)
+    with pytest.raises(mb.UsageError, match=r"mine: its weights have changed .*\(first.weight\)"):
+        mb.extract_layers(encoder, waveform, sample_rate_hz=RATE, window_s=1)
+    folders = {"results_dir": tmp_path / "results", "cache_dir": tmp_path / "cache"}
+    with pytest.raises(mb.UsageError, match=r"mine: its weights have changed .*\(first.weight\)"):
+        mb.run(_adapt(net), **QUICK, **folders, batch_size=3)
+    assert not list((tmp_path / "cache" / "features").rglob("*.arrow"))
+    assert not list(tmp_path.glob("results/**/*.json"))
+
+
+def test_threads_that_share_a_module_in_training_mode_each_evaluate_it():
+    entered = threading.Event()
+    modes = []
+
+    def hold(wait_s):
+        with evaluating([module]):
+            entered.set()
+            modes.append(module.training)
+            time.sleep(wait_s)
+            modes.append(module.training)
+
+    module = torch.nn.Dropout().train()
+    threads = [threading.Thread(target=hold, args=(wait_s,)) for wait_s in (0.05, 0.2)]
+    for each in threads:  # the second one enters before the first one leaves, if it can
+        each.start()
+        entered.wait()
+    for each in threads:
+        each.join()
+    assert modes == [False] * 4
+    assert module.training
+
+
+def test_autocast_around_a_call_changes_nothing(net, waveform):
+    expected = mb.extract_layers(_adapt(net), waveform, sample_rate_hz=RATE)
+    with torch.autocast("cpu", torch.bfloat16):
+        encoder = _adapt(net)
+        found = mb.extract_layers(encoder, waveform, sample_rate_hz=RATE)
+        assert torch.is_autocast_enabled("cpu")
+    for layer, values in expected.items():
+        np.testing.assert_array_equal(found[layer], values)
+
+
+def test_autocast_around_a_run_changes_nothing(net, tmp_path):
+    records = []
+    for switched_on in (False, True):
+        folders = {"results_dir": tmp_path / f"results{switched_on}", "cache_dir": tmp_path / f"cache{switched_on}"}
+        with torch.autocast("cpu", torch.bfloat16, enabled=switched_on):
+            records.append(mb.run(_adapt(net), **QUICK, **folders))
+    assert records[0].scores == records[1].scores
+
+
+def test_other_defaults_of_pytorch_are_refused_by_name(net, tmp_path, waveform):
+    encoder = _adapt(net)
+    calls = (
+        lambda: _adapt(net),
+        lambda: mb.extract_layers(encoder, waveform, sample_rate_hz=RATE),
+        lambda: mb.run("mfcc", **QUICK, results_dir=tmp_path),
+    )
+    for call in calls:
+        try:
+            torch.set_default_dtype(torch.float64)
+            with pytest.raises(mb.UsageError, match=r"torch\.set_default_dtype\(torch\.float64\) is in force"):
+                call()
+        finally:
+            torch.set_default_dtype(torch.float32)
+        with (
+            torch.device("meta"),
+            pytest.raises(mb.UsageError, match=r"torch\.set_default_device\('meta'\) is in force"),
+        ):
+            call()
+
+
+def test_time_and_channels_of_one_length_are_told_apart_by_the_rate_alone():
+    of_one_length = {"min_s": 2.0, "max_s": 2.0}
+    for frames in (lambda x: x.unfold(1, 80, 80), lambda x: x.unfold(1, 80, 80).transpose(1, 2)):
+        with pytest.raises(mb.UsageError, match=r"does not tell time from channels: give frame_rate_hz=, (100|40) if"):
+            _adapt(frames, **of_one_length)
+    assert _adapt(lambda x: x.unfold(1, 80, 80), **of_one_length, frame_rate_hz=100.0).layers[0].width == 80
+    with pytest.raises(mb.UsageError, match=r"layer 'output' has 80 frames in 2\.00 s, declared 200"):
+        _adapt(lambda x: x.unfold(1, 80, 80).transpose(1, 2), **of_one_length, frame_rate_hz=100.0)
+    assert _adapt(lambda x: x[:, :9], **of_one_length).layers == (mb.Layer("output", 9, None),)
+
+
+def test_a_name_that_means_another_model_is_refused(net):
+    own = replace(_adapt(net), load=lambda weights, device: None, code="", made_from="")
+    taken = {
+        "MFCC": "'MFCC' is an encoder of the suite, 'mfcc' there",
+        "hf:org/toy": "'hf:org/toy' begins as hf:ORG/NAME",
+        "hear:package": "'hear:package' begins as hear:PACKAGE",
+        "org/toy": "'org/toy' is how models of the hub are called",
+        "org/toy@main": "'org/toy@main' is how models of the hub are called",
+    }
+    for name, words in taken.items():
+        with pytest.raises(mb.UsageError, match=words):
+            _adapt(net, name=name)
+        with pytest.raises(mb.UsageError, match=words):
+            mb.extract_layers(replace(own, name=name), np.ones(RATE), sample_rate_hz=RATE)
+
+
+class Counting(torch.nn.Module):
+    """Counts its calls, and has a table as long as its longest input."""
+
+    def __init__(self, persistent):
+        super().__init__()
+        self.register_buffer("calls", torch.zeros(1), persistent)
+        self.register_buffer("places", torch.zeros(0), persistent=False)
+
+    def forward(self, waveforms):
+        self.calls += 1
+        frames = waveforms.unfold(1, 80, 80)
+        if frames.shape[1] > len(self.places):
+            self.places = torch.arange(frames.shape[1]) / 1000
+        return frames + self.places[: frames.shape[1], None]
+
+
+def test_buffers_that_no_state_holds_may_change_when_a_module_runs(waveform):
+    module = Counting(persistent=False)
+    encoder = _adapt(module)
+    for _ in range(2):
+        mb.extract_layers(encoder, waveform, sample_rate_hz=RATE)
+    assert _adapt(module).code == encoder.code
+    with pytest.raises(mb.UsageError, match=r"mine: calls changes when it runs, .* persistent=False"):
+        _adapt(Counting(persistent=True))
+
+
+def test_an_array_that_a_function_fills_anew_is_copied_for_each_window():
+    class Buffer:
+        frames = np.zeros((1, 100, 80), np.float32)
+
+    def fill(wave):
+        Buffer.frames[0] = wave.reshape(100, 80)
+        return Buffer.frames
+
+    encoder = mb.from_function(fill, name="m", sample_rate_hz=RATE, min_s=1, max_s=1, frame_rate_hz=100.0)
+    waves = np.random.default_rng(0).normal(size=2 * RATE).astype(np.float32)
+    found = mb.extract_layers(encoder, waves, sample_rate_hz=RATE, window_s=1)["0"]
+    np.testing.assert_allclose(found, waves.reshape(2, 100, 80).mean(axis=1), atol=1e-6)
+    array = np.zeros((1, 100, 80), np.float32)
+
+    def refill(wave):
+        array[0] = wave.reshape(100, 80)
+        return array
+
+    with pytest.raises(mb.UsageError, match=r"m: \.array changes when it runs, .* an array anew in each call"):
+        mb.from_function(refill, name="m", sample_rate_hz=RATE, min_s=1, max_s=1, frame_rate_hz=100.0)

@@ -184,7 +184,7 @@ def test_an_encoder_of_the_suite_is_itself_and_its_name_is_taken():
     own = plugins.find_registered_encoder("mfcc")
     found = mb.extract_layers(own, np.ones(22050), sample_rate_hz=22050)
     assert {name: values.shape for name, values in found.items()} == {"frames": (1, 20), "statistics": (1, 120)}
-    with pytest.raises(mb.UsageError, match="'mfcc' is one of the suite's"):
+    with pytest.raises(mb.UsageError, match="'mfcc' is an encoder of the suite"):
         mb.run(replace(own, description="another"), task=TOY_TASK, mini=True)
 
 
@@ -384,31 +384,62 @@ def test_a_model_by_its_hub_id_is_asked_for_and_loaded_once(tmp_path, monkeypatc
 
 
 def test_a_file_of_ones_own_is_loaded_again_when_it_was_edited_or_holds_weights(tmp_path):
-    file = tmp_path / "own.py"
+    from safetensors.torch import save_file
+
+    file, given = tmp_path / "own.py", tmp_path / "given.safetensors"
+    save_file({"gain": torch.ones(1)}, given)
     text = (
         "import builtins\nimport torch\nimport marble_bench as mb\n\n"
         "def load(weights, device):\n    builtins.loads_of_own.append(weights)\n"
         "    return lambda x, pool: [pool(GAIN * x.unfold(1, 80, 80))]\n\n"
         "OWN = mb.Encoder(name='own', description='d', sample_rate_hz=16000, layers=(mb.Layer('0', 80, 200.0),),\n"
-        "    load=load, license='-', citation='-', min_s=0.1)\n"
+        "    load=load, license='-', citation='-', min_s=0.1,\n"
+        "    weights=mb.Source(url='https://nowhere.invalid/x'))\n"
     )
     builtins.loads_of_own = loads = []
     try:
         file.write_text(text + "GAIN = 1.0\n")
-        first = _extract_thrice(f"{file}:OWN")
+        first = _extract_thrice(f"{file}:OWN", weights=given)
         assert len(loads) == 1
         file.write_text(text + "GAIN = 2.0\n")
-        second = _extract_thrice(f"{file}:OWN")
+        second = _extract_thrice(f"{file}:OWN", weights=given)
         assert len(loads) == 2
         np.testing.assert_array_equal(second[0]["0"], 2 * first[0]["0"])
         held = tmp_path / "held.pt"
         file.write_text(text + f"GAIN = torch.load({str(held)!r})\n")
         for value in (4.0, 8.0):
             torch.save(torch.tensor(value), held)
-            found = mb.extract_layers(f"{file}:OWN", 0.1 * np.sin(np.arange(16000)), sample_rate_hz=16000)
+            found = mb.extract_layers(
+                f"{file}:OWN", 0.1 * np.sin(np.arange(16000)), sample_rate_hz=16000, weights=given
+            )
             np.testing.assert_array_equal(found["0"], value * first[0]["0"])
     finally:
         del builtins.loads_of_own
+
+
+def test_code_of_ones_own_that_may_read_any_file_is_loaded_every_time(tmp_path):
+    kept = tmp_path / "gain.npy"
+
+    def load(weights, device):
+        gain = float(np.load(kept))
+        return lambda x, pool: [pool(gain * x.unfold(1, 80, 80))]
+
+    layers = (mb.Layer("0", 80, 200.0),)
+    own = mb.Encoder(
+        name="own",
+        description="d",
+        sample_rate_hz=16000,
+        layers=layers,
+        load=load,
+        license="-",
+        citation="-",
+        min_s=0.1,
+    )
+    found = []
+    for gain in (1.0, 2.0):
+        np.save(kept, gain)
+        found.append(mb.extract_layers(own, 0.1 * np.sin(np.arange(16000)), sample_rate_hz=16000)["0"])
+    np.testing.assert_array_equal(found[1], 2 * found[0])
 
 
 def test_weights_that_were_given_are_loaded_again_when_their_file_was_changed(tmp_path):

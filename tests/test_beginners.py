@@ -8,17 +8,25 @@ import json
 import zipfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import soundfile
 import torch
 from conftest import THREE_EPOCHS, TOY_MODEL, TOY_RUN, TOY_TASK
+from msgspec import structs
 
 import marble_bench as mb
+from marble_bench.cli.show import print_outcome
 from marble_bench.core import plugins
+from marble_bench.core.selection import find_recorded_model, find_recorded_task
 from marble_bench.core.user_files import find_fault, import_file
 from marble_bench.data import corpus
+from marble_bench.features.pooled import explain_unfit
+from marble_bench.records import claims
+from marble_bench.records.results import read
+from marble_bench.runs import inputs
 
 ENCODER = Path(TOY_MODEL.split(":")[0]).read_text()
 RETURN = "return [pool(bands), pool(bands.tanh()), pool(bands.abs().sqrt())]"
@@ -247,7 +255,7 @@ OWN_ENCODERS = {  # what is written instead of what in a file that works, and wh
     "a name of the suite's": (
         'name="toy"',
         'name="mfcc"',
-        ("encoder 'mfcc' is one of the suite's: give yours another name",),
+        ("'mfcc' is an encoder of the suite: give yours a name of its own",),
     ),
     "a class instead of an encoder": (
         "TOY = Encoder(",
@@ -290,13 +298,19 @@ def test_an_encoder_of_ones_own(refused, tmp_path, mistake):
             "https://example.org/me/net",
             ("no model 'https://example.org/me/net': a model of the hub is named hf:ORG/NAME",),
         ),
-        ("hf:folder", ("model 'hf:folder' is not run: it has no config.json",)),
+        ("./net", ("no model './net': ./net is a folder; a model of transformers in it is hf:./net",)),
+        ("hf:folder", ("model 'hf:folder' is not run: it has no config.json", "give the folder that save_")),
+        ("hf:above", ("it has no config.json", "give hf:above/net")),
+        ("hf:broken", ("broken/config.json cannot be read", "download that file again, or write it anew")),
     ],
 )
 def test_the_name_of_an_encoder_of_ones_own(refused, tmp_path, model, words):
     (tmp_path / "own.py").write_text(ENCODER)
     (tmp_path / "own.ipynb").write_text("{}")
     (tmp_path / "folder").mkdir()
+    for name, text in (("net", "{}"), ("broken", '{"model_type":'), ("above/net", "{}")):
+        (tmp_path / name).mkdir(parents=True)
+        (tmp_path / name / "config.json").write_text(text)
     refused(3 if "hf:" in model else 2, words, "run", "--model", model, "--task", TOY_TASK, "--mini")
 
 
@@ -369,6 +383,128 @@ def test_places_that_cannot_be_written(refused, tmp_path):
     refused(1, ("the results folder file cannot be written", "choose --results-dir"), *toy, "--results-dir", "file")
     refused(1, ("the results folder /proc/none cannot be written",), *toy, "--results-dir", "/proc/none")
     refused(3, ("file/mini/toy-", "Not a directory", "give another --cache-dir"), *toy, "--cache-dir", "file")
+
+
+def test_a_task_of_ones_own_with_a_name_of_the_suites(refused, tmp_path):
+    (tmp_path / "gtzan.py").write_text(TASK)
+    words = ("gtzan.py: 'gtzan' is a task of the suite: give yours another name",)
+    refused(2, words, "run", "--model", "mfcc", "--task", "gtzan.py", "--mini")
+
+
+# what was recorded, asked for by the words that run was given
+
+
+@pytest.fixture(scope="module")
+def mini_record(tmp_path_factory):
+    """A results folder with one record of a miniature."""
+    from made_records import make
+
+    folder = tmp_path_factory.mktemp("made") / "results"
+    make(folder, "mfcc", task="gtzan", mini=True)
+    return folder
+
+
+def test_records_of_miniatures_that_the_leaderboard_leaves_off_are_told(mini_record):
+    with pytest.warns(UserWarning, match="is shown: 1 record of protocol marble is of miniatures: add --mini") as told:
+        mb.leaderboard(mini_record, task="gtzan", model="mfcc")
+    assert told[0].filename == __file__
+    (mini_record.parent / "gtzan.py").write_text("not opened")
+    frame = mb.leaderboard(mini_record, task=str(mini_record.parent / "gtzan.py"), model="mfcc", mini=True)
+    assert set(frame.task) == {"gtzan"}
+
+
+@pytest.mark.parametrize(
+    ("other", "words"),
+    [
+        ("chroma", "no record of model 'chroma' in .*: make one with bench run --model chroma --task gtzan --mini"),
+        ("hf:my-net", "make one with bench run --model hf:FOLDER --task gtzan --mini"),
+        ("hf:org/net", "make one with bench run --model hf:org/net --task gtzan --mini"),
+        (plugins.find_encoder("chroma"), "not Encoder: give its name, 'chroma'"),
+    ],
+)
+def test_an_encoder_that_was_never_run_is_not_compared(mini_record, other, words):
+    with pytest.raises(mb.UsageError, match=words):
+        mb.compare("mfcc", other, mini=True, results_dir=mini_record)
+
+
+def test_the_leaderboard_says_of_a_folder_that_it_was_never_run(mini_record):
+    with pytest.raises(mb.UsageError, match="no record of model 'hf:org/net': bench run --model makes one"):
+        mb.leaderboard(mini_record, model="hf:org/net", mini=True)
+
+
+def test_the_words_that_run_was_given_name_its_records(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my_sounds.py").write_text("")
+    (tmp_path / "my-net").mkdir()
+    assert find_recorded_task("my_sounds.py") == find_recorded_task(str(tmp_path / "my_sounds.py")) == "my-sounds"
+    assert find_recorded_model("hf:./my-net") == find_recorded_model("hf:my-net/") == "hf:my-net"
+    kept = ("gone.py", "hf:org/net", "mfcc", "hear:my-net")
+    assert [find_recorded_task(each) for each in kept] == [find_recorded_model(each) for each in kept] == [*kept]
+
+
+def test_a_comparison_as_a_table_says_by_which_rules_each_score_was_made(tmp_path):
+    from made_records import make
+
+    make(tmp_path / "results", "mfcc", task="gtzan")
+    table = mb.compare("mfcc", "musicnn", results_dir=tmp_path / "results").to_pandas()
+    assert table.same_protocol.tolist() == [each == "marble" for each in table.protocol]
+    assert set(table.borrowed) <= {True, False}
+    assert set(table.kind) == {"printed"}
+    (path,) = (tmp_path / "results").glob("mfcc/**/*.json")
+    paired = mb.compare(path, path).to_pandas()
+    assert paired[["protocol", "same_protocol", "borrowed", "contaminated"]].values.tolist() == [
+        ["marble", True, False, ""]
+    ] * len(paired)
+
+
+def test_a_task_that_is_given_is_known(mini_record):
+    record = read(next(mini_record.glob("mfcc/**/*.json"))).record
+    own = structs.replace(record, task=structs.replace(record.task, name="sounds"))
+    assert claims.list_unknown(own) == ["task 'sounds'"]
+    assert claims.list_unknown(own, "sounds") == []
+
+
+def test_clips_that_are_all_too_short_are_told_to_be_of_another_length():
+    short = [f"clip 'c{place}' {explain_unfit(0.05, plugins.find_encoder('mfcc'))}" for place in range(3)]
+    assert "3 of 3 clips are shorter than the encoder's min_s" in inputs._explain_unusable(short, 3)
+    assert "Mend them" in inputs._explain_unusable(short, 4)
+    assert "Mend them" in inputs._explain_unusable([*short, "c4.wav is truncated"], 4)
+
+
+def test_quiet_leaves_out_what_is_no_error(mini_record, capfd):
+    record = read(next(mini_record.glob("mfcc/**/*.json"))).record
+    for quiet in (False, True):
+        print_outcome(SimpleNamespace(record=record, path="there.json", written=True), as_json=False, quiet=quiet)
+        said = capfd.readouterr()
+        assert "mfcc" in said.out
+        assert ("not comparable" in said.err, "there.json" in said.err) == (not quiet, not quiet)
+
+
+def test_a_miniature_is_offered_only_where_there_is_one(bench, tmp_path):
+    (tmp_path / "own.py").write_text(TASK)
+    ended = bench("run", "--model", TOY_MODEL, "--task", "own.py", "--data-dir", "nowhere")
+    assert ended.code == 3
+    assert "no folder nowhere" in ended.err
+    assert "--mini" not in ended.err
+
+
+def test_a_flag_that_a_file_gives_twice(refused, tmp_path):
+    (tmp_path / "run.toml").write_text('[run]\ndata_dir = "a"\ndata-dir = "b"\n')
+    words = ("run.toml: 'data_dir' and 'data-dir' are one flag, --data-dir: give it once",)
+    refused(2, words, *RUN, "--config", "run.toml")
+
+
+def test_what_python_gives_is_told_as_it_was_given(tmp_path):
+    with pytest.raises(mb.UsageError, match="--seeds '3': give a whole number"):
+        mb.run("mfcc", task="gtzan", mini=True, seeds="3")
+    (tmp_path / "p.py").write_text("")
+    with pytest.raises(mb.UsageError, match="is a file: give the folder that holds the records"):
+        mb.load_results(tmp_path / "p.py")
+
+
+def test_a_keyword_of_run_that_is_misspelt():
+    with pytest.raises(TypeError, match="run takes no minni; did you mean 'mini'"):
+        mb.run("mfcc", task="gtzan", minni=True)
 
 
 # features brought
@@ -510,7 +646,7 @@ TABLES = {
     "UTF-16": (TABLE.encode("utf-16"), ("labels.csv line 1: is UTF-16, not UTF-8: save it as UTF-8",)),
     "semicolons": (TABLE.replace(",", ";"), ("labels.csv line 1: has no column id", "read_table(..., delimiter=';')")),
     "blanks": (TABLE.replace(",", ", "), ("labels.csv line 1: has no column split", "read_table(..., strip=True)")),
-    "a short row": (TABLE.replace(",audio/c2.wav,low", ""), ("labels.csv line 4: has 2 fields, the head 4",)),
+    "a short row": (TABLE.replace(",audio/c2.wav,low", ""), ("labels.csv line 4: has 2 fields, the header 4",)),
     "a quotation mark": (
         TABLE.replace("c2.wav,", 'c2.wav,"'),
         ("labels.csv line 4: has a stray quotation mark",),
@@ -530,6 +666,10 @@ TABLES = {
         ("the clips 'c0' of train and 'c4' of valid are the same stretch of 'audio/c0.wav': keep it in one split",),
     ),
     "a label misspelt": (TABLE.replace("c3.wav,high", "c3.wav,hihg"), ("clip 'c3' is labelled 'hihg'", "mean 'high'?")),
+    "another name of a split": (
+        TABLE.replace(",valid,", ",dev,"),
+        ("clips of splits ['dev'], such as clip 'c4'; splits are train",),
+    ),
     "no label": (TABLE.replace("c3.wav,high", "c3.wav,"), ("clip 'c3' is labelled ''", "its labels are low, high")),
     "a split without clips": (
         _without("valid"),
@@ -564,11 +704,6 @@ def test_a_table_of_labels(own_task, mistake):
 
 CLIP = 'yield Clip(row["id"], row["split"], row["file"], row["label"])'
 TASKS = {
-    "another name of a split": (
-        CLIP,
-        CLIP.replace('row["split"]', '"dev"'),
-        ("clips of splits ['dev']; splits are train",),
-    ),
     "clips as a list": ("clips=clips", "clips=[]", ("clips is missing: give a function (root) -> clips",)),
     "clips called": (
         "clips=clips",

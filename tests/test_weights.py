@@ -687,6 +687,31 @@ def test_given_safetensors_are_used_as_they_are(pip, tmp_path):
     assert not (tmp_path / "cache").exists()
 
 
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0\n", "is a Git LFS pointer .* run git lfs pull in "),
+        (b"x\n", "is no safetensors file, or is damaged: download it again"),
+        (b"", "is no safetensors file, or is damaged: download it again"),
+        (b"\x40" + bytes(7) + b'{"a":{"dtype":"F32"', "is damaged or cut short: download it again"),
+    ],
+)
+def test_a_folder_whose_weights_were_not_got_whole(tmp_path, content, words):
+    from safetensors.torch import load_file, save_file
+
+    (tmp_path / "net").mkdir()
+    (tmp_path / "net/model.safetensors").write_bytes(content)
+    tiny = _encoder(convert=lambda found, path: save_file(load_file(found / "model.safetensors"), path))
+    with pytest.raises(DataError, match=f"'tiny' cannot be converted: .*/net/model.safetensors {words}"):
+        weights.resolve(tiny, tmp_path / "cache", override=tmp_path / "net")
+
+
+def test_a_given_file_that_is_a_pointer_of_git_lfs(tmp_path):
+    (tmp_path / "mine.safetensors").write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
+    with pytest.raises(DataError, match="run git lfs pull in"):
+        weights.resolve(_encoder(), tmp_path / "cache", override=tmp_path / "mine.safetensors")
+
+
 def test_anything_else_given_is_converted_under_its_own_digest(pip, tmp_path):
     cache, given, folder = tmp_path / "cache", tmp_path / "mine.tar.gz", tmp_path / "mine"
     given.write_bytes(b"mine")

@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.board.printed import PrintedComparison, compare_with_printed, find_printed_scores
-from marble_bench.board.rows import Cell, get_display_order, is_control, read_published_cells, suggest_other_boards
+from marble_bench.board.rows import (
+    Cell,
+    find_contamination,
+    get_display_order,
+    is_control,
+    read_published_cells,
+    suggest_other_boards,
+)
 from marble_bench.core import plugins
-from marble_bench.errors import DataError, UsageError, listing, suggest_name
+from marble_bench.core.schemes import scheme_of
+from marble_bench.errors import UsageError, listing, suggest_name
 from marble_bench.records.record import Score
 from marble_bench.records.record_file import Predicted, Stored, are_alike, read_predictions
 from marble_bench.records.validation import read_valid
@@ -28,8 +36,13 @@ if TYPE_CHECKING:
 
 
 # Of a table of a comparison. value: A minus B, with its 95 % interval `low` to `high`, `p`, and `holm`, which is p corrected
-# over main scores. kind: `paired` on the same clips, or `printed`: one of the two is a paper's, with `verdict` and `source`.
-COLUMNS = ("task", "metric", "main", "unit", "a", "b", "value", "low", "high", "p", "holm", "kind", "verdict", "source")
+# over main scores. kind: `paired` on the same clips, or `printed`: one of the two is a paper's, with `verdict`, `source`,
+# `protocol` of the printed score, whether that is `same_protocol` as the record's, and `borrowed`, where the paper took it
+# from another one. contaminated: the training data of the models that names the task's corpus.
+COLUMNS = (
+    *("task", "metric", "main", "unit", "a", "b", "value", "low", "high", "p", "holm", "kind", "verdict", "source"),
+    *("protocol", "same_protocol", "borrowed", "contaminated"),
+)
 
 
 @dataclass(frozen=True)
@@ -56,12 +69,17 @@ class ClipDifference:
 
 @dataclass(frozen=True)
 class Compared:
-    """One score of two records. difference: A minus B. holm: its p corrected, for main scores only."""
+    """One score of two records of one protocol. difference: A minus B. holm: its p corrected, for main scores only.
+
+    contaminated: the training data of either model that names the task's corpus, empty for none.
+    """
 
     task: str
     metric: str
     main: bool
     unit: str
+    protocol: str
+    contaminated: str
     a: float
     b: float
     difference: statistics.Difference
@@ -92,7 +110,8 @@ class Comparison:
         """One row for each pair of scores, with the columns of `COLUMNS`; NaN where there is no value."""
         import pandas as pd
 
-        paired = [{**_flatten(asdict(each)), "kind": "paired", "verdict": "", "source": ""} for each in self.compared]
+        of_pairs = {"kind": "paired", "verdict": "", "source": "", "same_protocol": True, "borrowed": False}
+        paired = [{**_flatten(asdict(each)), **of_pairs} for each in self.compared]
         rows = [*paired, *(self._printed_row(each) for each in self.printed)]
         found = pd.DataFrame(rows, columns=list(COLUMNS))
         return found.astype(dict.fromkeys(("a", "b", "value", "low", "high", "p", "holm"), float))
@@ -101,8 +120,14 @@ class Comparison:
         """A measured score beside a printed one, whichever of them is A's."""
         both = each.measured.value, each.printed.value
         a, b = both if each.measured.model == self.a else both[::-1]
-        facts = {name: getattr(each, name) for name in ("task", "metric", "main", "unit", "verdict")}
+        facts = {name: getattr(each, name) for name in ("task", "metric", "main", "unit", "verdict", "same_protocol")}
+        facts |= {"protocol": each.printed.protocol, "borrowed": each.printed.borrowed}
+        facts["contaminated"] = _join(each.measured.contaminated, each.printed.contaminated)
         return {**facts, "a": a, "b": b, "value": each.difference, "kind": "printed", "source": each.printed.citation}
+
+
+def _join(*words: str) -> str:
+    return ", ".join(sorted({*words} - {""}))
 
 
 def _flatten(facts: dict[str, Any]) -> dict[str, Any]:
@@ -157,8 +182,8 @@ def compare_models(a: str, b: str, choice: Choice, clips: int = 5, cache: Path |
     are compared with all that B has, records and printed scores. Where A has printed scores alone, they are compared with
     the records of B. clips: how many of those that moved most to keep. cache: see `build_board`.
 
-    Raises UsageError for a name without records and printed scores, and for two names without records; DataError where
-    no score can be compared.
+    Raises UsageError for a name without records and printed scores, for two names without records, and where no score can
+    be compared.
     """
     sides = (_find_side(a, choice), _find_side(b, choice))
     _check_sides(*sides, choice)
@@ -217,6 +242,8 @@ def _refuse_no_records(side: _Side, other: _Side, choice: Choice) -> UsageError:
     """What is said of a side without records that are asked for. other: what it is compared with."""
     of_it, of_other = (_find_by_name(each.name, choice.stored) for each in (side, other))
     names = sorted({each.record.model.name for each in choice.asked})
+    if not of_it and not side.printed and _is_known(side.name, names):
+        return _refuse_no_run(side.name, of_other, choice)
     hint = suggest_other_boards(of_it, choice.protocol, choice.mini)
     if hint and other.printed and not of_other and not choice.mini:
         made = [each for each in of_it if each.record.protocol.name == choice.protocol]
@@ -231,6 +258,21 @@ def _refuse_no_records(side: _Side, other: _Side, choice: Choice) -> UsageError:
     hint = hint or (f"; there are {listing(names)}" if names else "; there are none")
     where = f"{choice.folder}, protocol {choice.protocol}" + (", miniatures" if choice.mini else "")
     return UsageError(f"no record of model '{side.name}' in {where}{hint}")
+
+
+def _is_known(model: str, recorded: Sequence[str]) -> bool:
+    """Whether a name is that of an encoder which can be run: one of the suite, or of the hub or a package, if it is no
+    misspelling of a recorded one."""
+    return model in plugins.find_encoders() or (scheme_of(model) is not None and not suggest_name(model, recorded))
+
+
+def _refuse_no_run(model: str, of_other: Sequence[Stored], choice: Choice) -> UsageError:
+    """What is said of an encoder that was never run. of_other: the records of what it is compared with."""
+    tasks = choice.tasks or sorted({each.record.task.name for each in of_other})
+    mini = choice.mini or (bool(of_other) and all(each.record.data.mini for each in of_other))
+    word = "hf:FOLDER" if model.startswith("hf:") and "/" not in model else model
+    call = f"bench run --model {word} --task {tasks[0] if tasks else 'NAME'}{' --mini' if mini else ''}"
+    return UsageError(f"no record of model '{model}' in {choice.folder}: make one with {call}")
 
 
 def _find_by_name(name: str, stored: Sequence[Stored]) -> list[Stored]:
@@ -258,8 +300,8 @@ def is_path(name: str) -> bool:
     return name.endswith(".json")
 
 
-def _refuse_comparison(a: str, b: str, apart: Sequence[str]) -> DataError:
-    return DataError(f"{a} and {b} cannot be compared:\n  " + "\n  ".join(apart))
+def _refuse_comparison(a: str, b: str, apart: Sequence[str]) -> UsageError:
+    return UsageError(f"{a} and {b} cannot be compared:\n  " + "\n  ".join(apart))
 
 
 def _compare_paired(a: Sequence[Stored], b: Sequence[Stored], clips: int) -> tuple[list[Compared], list[str]]:
@@ -302,7 +344,9 @@ def _compare_scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compar
             continue
         if not are_alike([a, b]):
             return [], "they were scored on different test clips"
-        comparisons.append(_compare_score(one, name, score, a, b, clips))
+        found = _compare_score(one, name, score, a, b, clips)
+        contaminated = _join(find_contamination(one.record), find_contamination(other.record))
+        comparisons.append(replace(found, contaminated=contaminated))
     return comparisons, "" if comparisons else "their predictions are not beside them"
 
 
@@ -314,6 +358,8 @@ def _compare_score(one: Stored, name: str, score: Score, a: Predicted, b: Predic
         metric=name,
         main=score.main,
         unit=score.unit,
+        protocol=one.record.protocol.name,
+        contaminated="",
         a=first.score,
         b=second.score,
         difference=statistics.compute_difference(first, second, a.metric.smooth),

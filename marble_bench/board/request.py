@@ -9,7 +9,8 @@ from pathlib import Path
 from marble_bench.board.board import Board, BoardFilter, build_board
 from marble_bench.board.rows import read_published_cells, suggest_other_boards, tell_apart
 from marble_bench.core import plugins
-from marble_bench.core.selection import select_names
+from marble_bench.core.schemes import scheme_of
+from marble_bench.core.selection import find_recorded_model, find_recorded_task, select_names
 from marble_bench.errors import UsageError, counted, suggest_name
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
@@ -45,13 +46,15 @@ def _resolve_names(asked: BoardFilter, records: Sequence[Record]) -> BoardFilter
     tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.list_task_names()}
     models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.find_encoders()}
     chosen = {
-        what: select_names(words, sorted(choices), what)
-        for what, words, choices in (("task", asked.tasks, tasks), ("model", asked.models, models))
+        "task": list(map(find_recorded_task, select_names(asked.tasks, sorted(tasks), "task"))),
+        "model": list(map(find_recorded_model, select_names(asked.models, sorted(models), "model"))),
     }
     for what, choices in (("task", tasks), ("model", models)):
         for name in chosen[what]:
             if name not in choices:
                 _refuse_several(what, name, choices)
+                if what == "model" and scheme_of(name):
+                    raise UsageError(f"no record of model '{name}': bench run --model makes one")
                 raise UsageError(f"no {what} '{name}'{suggest_name(name, sorted(choices))} (bench list {what}s)")
     return replace(asked, tasks=tuple(chosen["task"]), models=tuple(chosen["model"]))
 

@@ -298,6 +298,11 @@ def _explain_contamination(training_data: Iterable[str], task: str, corpus: str 
     return find_named_corpus(training_data, sorted(names - {""}))
 
 
+def find_contamination(record: Record) -> str:
+    """The training data of a record's model that names the corpus of its task; empty for none."""
+    return _explain_contamination(record.model.training_data, record.task.name, record.data.corpus)
+
+
 def tell_apart(stored: Sequence[Stored]) -> list[Stored]:
     """Records with protocols and tasks under names that say which: where one name stands for several, `NAME@HASH`.
 
@@ -389,7 +394,7 @@ def _build_measured_cell(stored: Stored, metric: str, value: float, averaged: di
             str(stored.path),
             comparable=record.comparable,
             why_not=record.why_not,
-            contaminated=_explain_contamination(record.model.training_data, record.task.name, record.data.corpus),
+            contaminated=find_contamination(record),
         ),
     )
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import inspect
 import sys
 import typing
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import wraps
 from pathlib import Path
@@ -138,6 +139,10 @@ def _check_keys(file: Path, table: dict[str, Any], command: Any, where: str = ""
     """Raise UsageError naming the file and the key that is neither a flag nor a command there."""
     below = getattr(command, "commands", {})
     flags = {flag for each in _below(command) for flag in flags_of(each)}
+    for flag, several in Counter(map(_flag, table)).items():
+        if several > 1:
+            both = " and ".join(repr(key) for key in table if _flag(key) == flag)
+            raise UsageError(f"{file}: {both} are one flag, --{flag}: give it once")
     for key, value in table.items():
         name = f"{where}.{key}".removeprefix(".")
         if isinstance(value, dict):

@@ -175,7 +175,7 @@ def _describe_layers_by_seed(chosen: Sequence[Choice]) -> str:
     return ", ".join(f"{stem} {' '.join(layers)}".strip() for stem, layers in of.items())
 
 
-def print_outcome(outcome: Outcome, as_json: bool) -> None:
+def print_outcome(outcome: Outcome, as_json: bool, quiet: bool = False) -> None:
     """A record: as one line of JSON, or its scores as a table and where it was written."""
     from marble_bench.board.table import format_score
     from marble_bench.records.record import to_json
@@ -201,6 +201,8 @@ def print_outcome(outcome: Outcome, as_json: bool) -> None:
         print_table([_describe_point(each, name, score.unit) for each in record.few_shot])
     if record.perturbations:
         print_perturbed(record.perturbations, record.units)
+    if quiet:
+        return
     print_words(str(outcome.path) if outcome.written else f"{outcome.path} exists already with the same result")
     if record.why_not:
         print_words(f"not comparable: {'; '.join(record.why_not)}")

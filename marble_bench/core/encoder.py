@@ -223,6 +223,13 @@ def encode_valid(
     return encode(waveforms, pool, valid=valid)
 
 
+def recheck(encoder: Encoder) -> None:
+    """Raise UsageError if what an encoder was loaded from has changed since; only a live one, whose `load` has `recheck`,
+    can tell."""
+    if callable(again := getattr(encoder.load, "recheck", None)):
+        again()
+
+
 def check_callable(name: str, encode: object, masks: bool = False) -> Encode:
     """What `load` of encoder `name` returned, if it can be called, with a mask if it declares `masks`. Raises UsageError."""
     import inspect

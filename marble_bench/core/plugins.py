@@ -63,6 +63,9 @@ def find_task(name: str) -> Named:
         if not path.is_file():
             raise UsageError(_describe_missing_file("task", path))
         _check_file_name(path)
+        ours = find_files_by_name("marble_bench.tasks").get(name_task(path), ())
+        if ours and path.resolve() not in {each.resolve() for each in ours}:
+            raise UsageError(f"{path}: '{name_task(path)}' is a task of the suite: give yours another name")
         return Named(name_task(path), _read_task(load(path.resolve(), None), path), path)
     _check_kind("task", name, list_task_names())
     return find_registered_task(name)
@@ -143,16 +146,29 @@ def find_encoder(name: str, offline: bool = False) -> Encoder:
         if attribute not in own:
             raise UsageError(_explain_no_encoder(path, attribute, module))
         found_here, digest = own[attribute], digest_of_file(path.resolve())
-        if path.resolve() not in find_encoder_files().values() and found_here.name in find_encoders():
-            raise UsageError(f"{path}: encoder '{found_here.name}' is one of the suite's: give yours another name")
-        scheme = schemes.scheme_of(found_here.name)
-        if scheme is not None and not found_here.made_from.startswith(f"{scheme.prefix}:"):
-            raise UsageError(f"{path}: '{found_here.name}' begins as {scheme.forms} do: give your encoder another name")
+        if path.resolve() not in find_encoder_files().values():
+            check_own_name(found_here.name, found_here.made_from, f"{path}: ")
         if found_here.code:  # an adapter made it: what it holds counts besides
             digest = hashlib.sha256(f"{digest} {found_here.code}".encode()).hexdigest()
         return replace(found_here, code=digest)
     _check_kind("model", name, find_encoders())
     return find_registered_encoder(name)
+
+
+def check_own_name(name: str, made_from: str = "", where: str = "") -> None:
+    """Raise UsageError for a user's encoder of a name of the suite's, in whatever case, or of a model's elsewhere.
+
+    made_from: as of `Encoder`; what a scheme made has a name with its prefix. where: what the error begins with.
+    """
+    known = {each.casefold(): each for each in find_encoders()}
+    scheme = schemes.scheme_of(name)
+    if own := known.get(name.casefold()):
+        same = "" if own == name else f", '{own}' there"
+        raise UsageError(f"{where}'{name}' is an encoder of the suite{same}: give yours a name of its own")
+    if scheme is not None and not made_from.startswith(f"{scheme.prefix}:"):
+        raise UsageError(f"{where}'{name}' begins as {scheme.forms} do: give your encoder another name")
+    if scheme is None and schemes.HUB_ID.fullmatch(name.partition("@")[0]):
+        raise UsageError(f"{where}'{name}' is how models of the hub are called: give your encoder another name")
 
 
 def _explain_no_encoder(path: Path, attribute: str, module: ModuleType) -> str:
@@ -184,6 +200,8 @@ def _guess_meaning(name: str) -> str:
         return "a model of the hub is named hf:ORG/NAME"
     if path and os.path.isfile(f"{path}.py"):
         return f"there is a file {path}.py; write {path}.py for a task, {path}.py:{attribute or 'NAME'} for an encoder"
+    if os.path.isfile(os.path.join(name, "config.json")):
+        return f"{name} is a folder; a model of transformers in it is hf:{name}"
     if path and os.path.exists(path):
         return f"{path} is no Python file; an encoder of your own is FILE.py:NAME, a task FILE.py"
     if name in list_task_names():

@@ -62,8 +62,7 @@ def with_prefix(name: str) -> str:
     ('hf:org/name', 'hf:org/name@v1', 'mine/file.py', 'mert-95m')
     """
     is_id = HUB_ID.fullmatch(name.partition("@")[0]) and not name.endswith(".py")
-    is_here = Path(name).is_file() or Path(f"{name}.py").is_file()
-    return f"hf:{name}" if is_id and not is_here else name
+    return f"hf:{name}" if is_id and not (Path(name).is_file() or Path(f"{name}.py").is_file()) else name
 
 
 def find(name: str, offline: bool = False) -> Encoder:

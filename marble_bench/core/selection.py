@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 
+from marble_bench.core.schemes import scheme_of
+from marble_bench.core.task import name_task
 from marble_bench.errors import UsageError, suggest_name
 
 
@@ -30,6 +32,22 @@ def select_names(words: Sequence[str], known: Iterable[str], kind: str) -> list[
             raise UsageError(f"no {kind} matches '{word}'{hint} (bench list {kind}s)")
         found += matching
     return list(dict.fromkeys(found))
+
+
+def find_recorded_task(word: str) -> str:
+    """The name by which a record has the task that `bench run` was given: of a file that is there, the file's own name."""
+    path = Path(word).expanduser()
+    return name_task(path) if word.endswith(".py") and path.is_file() else word
+
+
+def find_recorded_model(word: str) -> str:
+    """The name by which a record has the model that `bench run` was given: of `hf:FOLDER`, `hf:` and the folder's name.
+
+    No file is opened, so `FILE.py:NAME` stays as it is.
+    """
+    scheme = scheme_of(word)
+    folder = Path(word.partition(":")[2]).expanduser()
+    return f"hf:{folder.resolve().name}" if scheme and scheme.prefix == "hf" and folder.is_dir() else word
 
 
 def _split(word: str, kind: str) -> list[str]:

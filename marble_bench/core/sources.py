@@ -26,7 +26,6 @@ from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Corpus
 from marble_bench.core.trees import ROOMS, find_room
 from marble_bench.core.user_files import digest_of_file, is_user_file
-from marble_bench.errors import UsageError
 from marble_bench.scoring.metric import Metric
 
 
@@ -85,9 +84,11 @@ def add_code(encoder: Encoder) -> Encoder:
     registered = plugins.find_encoders().get(encoder.name)
     functions = [each for each in (encoder.load, encoder.convert) if each is not None]
     ours = all(find_room("encoder").holds(file) for each in functions for file in list_files(each))
-    if registered is not None and registered != encoder:
-        raise UsageError(f"encoder '{encoder.name}' is one of the suite's: give yours another name")
-    if encoder.code or registered is not None or ours:
+    if encoder == registered:
+        return encoder
+    if registered is not None or not ours:
+        plugins.check_own_name(encoder.name, encoder.made_from)
+    if encoder.code or ours:
         return encoder
     return replace(
         encoder, code=hashlib.sha256(json.dumps([_code_of(each) for each in functions]).encode()).hexdigest()

@@ -138,9 +138,12 @@ def list_clips(named: Named, root: Path | None) -> list[Clip]:
     clips = list(given)
     for place, clip in enumerate(clips, 1):
         _check_clip(named.path, place, clip)
-    unknown = {clip.split for clip in clips} - set(SPLITS)
+    unknown = [clip for clip in clips if clip.split not in SPLITS]
     if unknown:
-        raise UsageError(f"task '{named.name}' gives clips of splits {sorted(unknown)}; splits are {', '.join(SPLITS)}")
+        raise DataError(
+            f"task '{named.name}' gives clips of splits {sorted({clip.split for clip in unknown})}, such as clip "
+            f"{brief(unknown[0].id)}; splits are {', '.join(SPLITS)}"
+        )
     strange = [ascii(text)[:80] for clip in clips for text in (clip.id, clip.audio, clip.group) if not is_text(text)]
     if strange:
         raise UsageError(
@@ -275,8 +278,8 @@ def _check_folder(corpus: Corpus, root: Path) -> None:
         )
     if not root.is_dir():
         raise DataError(
-            f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout} "
-            f"(--mini runs on a synthesised miniature instead)"
+            f"no folder {root} for {corpus.title}; give --data-dir DIR with {corpus.layout}"
+            + (" (--mini runs on a synthesised miniature instead)" if corpus.mini else "")
         )
 
 

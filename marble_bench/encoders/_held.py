@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import hashlib
 import inspect
-import json
 import pickle
 from collections import deque
 from collections.abc import Iterator, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from types import CodeType, FunctionType, MemberDescriptorType, MethodType, ModuleType
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core.keys import digest
 from marble_bench.core.user_files import is_user_file
 from marble_bench.errors import UsageError
 
@@ -112,23 +112,29 @@ def _names(code: CodeType) -> set[str]:
 
 
 def digest_held(held: Mapping[str, Any]) -> str:
-    """sha256 over names, types, shapes and bytes of all that is held: of a module its state and its other buffers.
+    """sha256 over all that is held, see `digest_each`."""
+    return digest(digest_each(held))
+
+
+def digest_each(held: Mapping[str, Any]) -> dict[str, str]:
+    """By name, sha256 over type, shape and bytes of all that is held: of a module its state dict.
 
     Raises UsageError naming what has no bytes, such as a tensor on the device `meta`.
     """
-    total = hashlib.sha256()
+    found: dict[str, str] = {}
     for label, value in held.items():
         for name, each in _values(value):
             try:
-                total.update(json.dumps([label, name]).encode())
+                total = hashlib.sha256()
                 for part in _bytes(each):
                     total.update(part)
+                found[" ".join(word for word in (label, name) if word)] = total.hexdigest()
             except Exception as error:  # a class of the user's may raise anything when it is pickled
                 raise UsageError(
                     f"{name or label} of type {type(each).__name__} has no bytes that can be hashed ({error}): "
                     "its weights would be in no key"
                 ) from error
-    return total.hexdigest()
+    return found
 
 
 def _values(value: Any) -> Iterator[tuple[str, Any]]:
@@ -137,9 +143,7 @@ def _values(value: Any) -> Iterator[tuple[str, Any]]:
     if not isinstance(value, torch.nn.Module):
         yield "", value
         return
-    state = value.state_dict()
-    yield from sorted(state.items())
-    yield from sorted((f"buffer {name}", each) for name, each in value.named_buffers() if name not in state)
+    yield from sorted(value.state_dict().items())  # other buffers are tables that a module makes, and may make larger
 
 
 def _bytes(value: Any) -> Iterator[Any]:

@@ -34,7 +34,8 @@ def find_layers(
     window has to be, in seconds, for the frames that are lost at its edges to be few: `min_s`, or more.
 
     shapes_on: of `(windows, samples)` the shapes of all layers. frame_rate_hz: of those with frames, if it is known.
-    Raises UsageError for axes in another order, and for layers of a fixed count of frames.
+    Raises UsageError for axes in another order, for layers of a fixed count of frames, and for frames of an unknown
+    rate where there is one length alone.
     """
     _check_numbers(name, sample_rate_hz, min_s, max_s)
     lengths = sorted({round(each * sample_rate_hz) for each in (min_s, min(2 * min_s, max_s or 2 * min_s))})
@@ -46,7 +47,7 @@ def find_layers(
     for layer in tried[0]:
         shapes = [each[layer] for each in tried]
         frames = tuple(shape[1] for shape in shapes)
-        _check_axes(f"{name}: layer '{layer}'", shapes, [length / sample_rate_hz for length in lengths])
+        _check_axes(f"{name}: layer '{layer}'", shapes, [length / sample_rate_hz for length in lengths], frame_rate_hz)
         if frames[0] == frames[-1] == 1:  # one vector a window
             rates[frames] = None
         elif frames not in rates:
@@ -76,8 +77,10 @@ def _count_frames(shapes_on: Callable[[Any], Shapes], layer: str, length: int) -
     return shapes_on(contract.make_noise(1, length))[layer][1]
 
 
-def _check_axes(layer: str, shapes: Sequence[tuple[int, ...]], seconds: Sequence[float]) -> None:
-    """Raise UsageError for a layer whose axes are in another order, or whose frames do not grow with the length."""
+def _check_axes(
+    layer: str, shapes: Sequence[tuple[int, ...]], seconds: Sequence[float], frame_rate_hz: float | None
+) -> None:
+    """Raise UsageError for axes in another order, or of unknown order, and for frames that do not grow with the length."""
     (windows, frames, width), last = shapes[0], shapes[-1]
     lengths = " and ".join(f"{each:g} s" for each in seconds)
     what = f"{layer} is {' and '.join(map(str, shapes))} for noise of {lengths}"
@@ -86,6 +89,11 @@ def _check_axes(layer: str, shapes: Sequence[tuple[int, ...]], seconds: Sequence
     if last[2] != width:
         way = "transpose(1, 2) it" if last[1] == frames > 1 else "return (windows, frames, width)"
         raise UsageError(f"{what}: its last axis grows with the length, and must be the width: {way}")
+    if len(shapes) == 1 and frames > 1 and frame_rate_hz is None:
+        raise UsageError(
+            f"{what}, the only length that it takes, which does not tell time from channels: give frame_rate_hz=, "
+            f"{frames / seconds[0]:g} if axis 1 is time; else transpose(1, 2) it first"
+        )
     if len(shapes) == 2 and last[1] == frames > 1:
         raise UsageError(
             f"{what}: it has as many frames for both, so the module fills windows up to a fixed length, and a mean over "
@@ -99,11 +107,9 @@ def _find_hop(
     """Samples from one frame to the next.
 
     frames_of: how many there are of so many samples. frames: how many there are of `lengths`. longest: samples of the
-    longest window, None for no limit. Two lengths, or one, tell it roughly where that leaves no room for a bisection, and
+    longest window, None for no limit. Two lengths tell it roughly where that leaves no room for a bisection, and
     where the encoder takes only some lengths.
     """
-    if len(lengths) == 1:
-        return lengths[0] / frames[0]
     rough = (lengths[1] - lengths[0]) / (frames[1] - frames[0])
     further = lengths[0] + round(FRAMES * rough)
     if rough < 1 or (longest is not None and further + 2 * rough + 2 > longest):

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench import Encode, Encoder, Layer, Pool, audio
 from marble_bench.core import contract
 from marble_bench.core.keys import digest
+from marble_bench.core.torch_state import default_torch
 from marble_bench.core.user_files import digest_user_file, find_helpers
 from marble_bench.encoders.live import Declared, complete_facts, evaluating
 from marble_bench.errors import DataError, UsageError, format_error
@@ -57,6 +58,7 @@ _FOUND: list[
 ] = []  # the last by a name; it holds no model
 
 
+@default_torch()
 def from_hear(
     package: str | ModuleType, *, weights: str | Path | None = None, name: str = "", **declared: Unpack[Declared]
 ) -> Encoder:
@@ -76,7 +78,9 @@ def from_hear(
         raise DataError(f"hear:{title}: no weights file {path}")
     if not hasattr(module, "load_model") or not (hasattr(module, SCENE) or hasattr(module, TIMESTAMP)):
         raise UsageError(f"hear:{title} has not the API of HEAR: it needs load_model, and {SCENE} or {TIMESTAMP}")
-    facts, frame_rate_hz = complete_facts(name or f"hear:{title}", f"{title} through the API of HEAR", declared)
+    facts, frame_rate_hz = complete_facts(
+        name or f"hear:{title}", f"{title} through the API of HEAR", declared, f"hear:{title}"
+    )
     model = _load_model(module, path, "cpu")
     rate = _attribute(title, model, "sample_rate")
     made_from, code = _identity(module, path)

@@ -8,6 +8,7 @@ id whose model this suite has under a name of its own is that encoder, if it is 
 from __future__ import annotations
 
 import difflib
+import json
 import re
 from contextlib import suppress
 from dataclasses import replace
@@ -27,6 +28,7 @@ from marble_bench.files.names import RULE, is_name, is_text
 TENSORS = f"model.safetensors|{INDEX}|pytorch_model.bin"
 CARD = "README.md"
 LARGEST_CARD = 1 << 20  # bytes
+WAYS = "check the connection, set HF_TOKEN if the model is gated or private, or give a folder of it as hf:FOLDER"
 SHORT = 12  # hexadecimal digits of a commit that a name holds
 
 
@@ -115,7 +117,8 @@ def _way_on(name: str, asked: str, offline: bool) -> str:
         return "; the hub's cache has this model, at the commit that was read last: --offline takes that one"
     spelled = {each.lower(): each for each in (*(hub for hub, _ in _public()), *cached_ids())}
     close = difflib.get_close_matches(name.lower(), spelled, n=1)
-    return f"; did you mean '{spelled[close[0]]}'?" if close else ""
+    hint = f"; did you mean '{spelled[close[0]]}'?" if close else ""
+    return f"{hint or ';'} {WAYS}"
 
 
 def _of_folder(folder: Path) -> Encoder:
@@ -135,7 +138,8 @@ def _encoder(name: str, asked: str, folder: Path, weights: Source, instead: str)
         model = _hub_model.known(_hub_model.Files.read(folder))
         parameters = _hub_model.count_parameters(model)
     except DataError as error:
-        raise DataError(f"{instead}model '{asked}' is not run: {error}") from error
+        way = "" if weights.files else _mend_folder(folder)
+        raise DataError(f"{instead}model '{asked}' is not run: {error}{way}") from error
     facts, (license, trained) = model.facts, _card(folder / CARD)
     where = f"the hub, {weights.url.removeprefix('hf:')}" if weights.files else "a local folder"
     return Encoder(
@@ -155,6 +159,23 @@ def _encoder(name: str, asked: str, folder: Path, weights: Source, instead: str)
         weights=replace(weights, tensors="|".join(model.family.prefixes)),
         convert=partial(_hub_model.convert, model.family.name, facts),
     )
+
+
+def _mend_folder(folder: Path) -> str:
+    """What to do about a folder whose config.json is missing or cannot be read; empty for one that is JSON."""
+    file = folder / "config.json"
+    if not file.is_file():
+        below = sorted(each.parent for each in folder.glob("*/config.json"))
+        return (
+            f"; give hf:{below[0]}"
+            if below
+            else "; give the folder that save_pretrained wrote, or a download of the hub"
+        )
+    try:
+        json.loads(file.read_text(encoding="utf-8"))
+    except (ValueError, RecursionError):
+        return "; download that file again, or write it anew with save_pretrained"
+    return ""
 
 
 def _card(path: Path) -> tuple[str, tuple[str, ...]]:

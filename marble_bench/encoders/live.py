@@ -1,9 +1,9 @@
 """Encoders of what lives in Python: a torch module or callable, or a function of one waveform.
 
 Such an encoder is known by its name, its version and the digest of the state that it holds: of a module its state dict. The
-digest is computed when the adapter is called, and again at every load. A module that was trained meanwhile is another
-encoder and is refused: call the adapter again. Code is in no key; what the encoder gives for two fixed signals is compared
-at every run.
+digest is computed when the adapter is called, again at every load, and again before features are kept. A module that was
+trained meanwhile is another encoder and is refused: call the adapter again. Code is in no key; what the encoder gives for
+two fixed signals is compared at every run.
 """
 
 from __future__ import annotations
@@ -13,13 +13,15 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any, Literal, TypedDict
 
 from marble_bench import Encode, Encoder, Normalize, Pool
 from marble_bench.core import contract, plugins
 from marble_bench.core.encoder import NOT_STATED
 from marble_bench.core.keys import digest
-from marble_bench.encoders._held import digest_held, find_held, pick_modules
+from marble_bench.core.torch_state import default_torch
+from marble_bench.encoders._held import digest_each, find_held, pick_modules
 from marble_bench.encoders._trial import find_layers
 from marble_bench.errors import UsageError, format_error, listing, suggest_name
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     import torch
     from typing_extensions import Unpack
 
+_EVALUATING = RLock()
 Outputs = dict[str, Any]  # layer -> `(windows, frames, width)` or `(windows, width)`
 Forward = Callable[[Any, Pool], Outputs]  # `(windows, samples)` -> each layer, pooled
 
@@ -129,15 +132,14 @@ def find_live_device(encoder: Encoder) -> str:
 
 @dataclass(frozen=True)
 class Live:
-    """The `load` of a live encoder. thing: what is called. state: the digest of what it held when the encoder was made.
-
-    device: where it lies.
+    """The `load` of a live encoder. thing: what is called. state: what it held when the encoder was made, as names and
+    digests. device: where it lies.
     """
 
     name: str
     thing: Any
     forward: Forward
-    state: str
+    state: tuple[tuple[str, str], ...]
     device: str
 
     def __call__(self, weights: Path | None, device: str) -> Encode:
@@ -147,13 +149,22 @@ class Live:
                 f"{self.name} lies on {self.device}, and this run is on {device}: move it there before the adapter is "
                 f"called, or give device='{self.device}'"
             )
-        held = find_held(self.thing)
-        if digest_held(held) != self.state:
+        self.recheck()
+        return partial(_encode, partial(_run, self.forward, pick_modules(find_held(self.thing)), self.device))
+
+    def find_changed(self) -> list[str]:
+        """The names of what it holds that is not what it was when the encoder was made."""
+        before, now = dict(self.state), digest_each(find_held(self.thing))
+        return [name for name in {**before, **now} if before.get(name) != now.get(name)]
+
+    def recheck(self) -> None:
+        """Raise UsageError naming what has changed, if its state has since the encoder was made."""
+        if changed := self.find_changed():
+            others = f" and {len(changed) - 1} more" if changed[1:] else ""
             raise UsageError(
-                f"{self.name}: its weights have changed since its encoder was made: call the adapter again, so that stored "
-                "features of the old ones are not taken for theirs"
+                f"{self.name}: its weights have changed since its encoder was made ({changed[0]}{others}): make it "
+                "anew, as with mb.from_torch, so that stored features of the old ones are not taken for theirs"
             )
-        return partial(_encode, partial(_run, self.forward, pick_modules(held), self.device))
 
 
 def _same_device(own: str, other: str) -> bool:
@@ -183,15 +194,19 @@ def _run(
 
 @contextmanager
 def evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
-    """Hold modules in evaluation mode, and put every part of them back into the mode that it had."""
-    before = [(part, part.training) for module in modules for part in module.modules()]
-    try:
-        for module in modules:
-            module.eval()
-        yield
-    finally:
-        for part, training in before:
-            part.training = training
+    """Hold modules in evaluation mode, and put every part of them back into the mode that it had.
+
+    One thread at a time: another one, whose modules may share parts with these, would put them back while this one computes.
+    """
+    with _EVALUATING:
+        before = [(part, part.training) for module in modules for part in module.modules()]
+        try:
+            for module in modules:
+                module.eval()
+            yield
+        finally:
+            for part, training in before:
+                part.training = training
 
 
 def _forward(module: Callable[[Any], Any], waveforms: torch.Tensor, pool: Pool) -> Outputs:
@@ -246,7 +261,8 @@ def _forward_each(
         layers = _named(function(wave.cpu().numpy() if takes == "numpy" else wave), axis_of_layers=True)
         if names and len(names) != len(layers):
             raise UsageError(f"layers= has {len(names)} names, and the function returned {len(layers)} layers")
-        windows.append(dict(zip(names or layers, layers.values(), strict=True)))
+        copies = [each.clone() for each in layers.values()]  # of what a function may fill anew for the next window
+        windows.append(dict(zip(names or layers, copies, strict=True)))
     return {
         name: pool(torch.stack([_frames_of_one(name, each[name]) for each in windows]).to(waveforms.device))
         for name in windows[0]
@@ -306,13 +322,14 @@ def _frames(name: str, value: torch.Tensor) -> torch.Tensor:
     return value[:, None] if value.ndim == 2 else value
 
 
+@default_torch()
 def _make(name: str, sample_rate_hz: int, thing: Any, forward: Forward, title: str, declared: Declared) -> Encoder:
     """The encoder of `thing`, its layers found on noise. title: what it is called. Raises UsageError with what is wrong."""
     facts, rate = complete_facts(name, title, declared)
     held = find_held(thing)
     modules, device = pick_modules(held), _device_of(held)
     run = partial(_run, forward, modules, device)
-    live = Live(name, thing, forward, digest_held(held), device)
+    live = Live(name, thing, forward, tuple(digest_each(held).items()), device)
     trial = partial(_try, name, run)
     layers, shortest_s = find_layers(name, trial, sample_rate_hz, facts["min_s"], facts.get("max_s"), rate)
     if "min_s" not in declared:
@@ -323,21 +340,28 @@ def _make(name: str, sample_rate_hz: int, thing: Any, forward: Forward, title: s
         layers=layers,
         load=live,
         parameters=sum(each.numel() for module in modules for each in module.parameters()),
-        code=digest({"live": live.state}),
+        code=digest({"live": dict(live.state)}),
         made_from=f"live: {title}",
         **facts,
     )
     contract.require(encoder, partial(_encode, run), device)
+    if changed := live.find_changed():
+        raise UsageError(
+            f"{name}: {listing(changed)} changes when it runs, and what it holds is its identity: make a table or a counter "
+            "of a module a buffer with persistent=False, and an array anew in each call"
+        )
     return encoder
 
 
-def complete_facts(name: str, title: str, declared: Declared) -> tuple[dict[str, Any], float | None]:
+def complete_facts(
+    name: str, title: str, declared: Declared, made_from: str = ""
+) -> tuple[dict[str, Any], float | None]:
     """What is declared of an encoder, with defaults for what `Encoder` asks for, and its frame rate where that is declared.
 
-    title: what it is called. Raises UsageError for a name of the suite's, and for what cannot be declared.
+    title: what it is called. made_from: as of `Encoder`. Raises UsageError for a name that is taken, and for
+    what cannot be declared.
     """
-    if name in plugins.find_encoders():
-        raise UsageError(f"'{name}' is an encoder of the suite: give yours a name of its own")
+    plugins.check_own_name(name, made_from)
     for each in declared:
         if each not in Declared.__annotations__:
             hint = suggest_name(each, Declared.__annotations__) or f"; there are {', '.join(Declared.__annotations__)}"

@@ -43,7 +43,7 @@ from marble_bench.files.download import (
 )
 from marble_bench.files.names import name_folder
 from marble_bench.files.source import Source
-from marble_bench.files.tensor_file import compute_tensors_sha256
+from marble_bench.files.tensor_file import compute_tensors_sha256, is_pointer, why_unreadable
 
 CONFIGURATIONS = ("config.json", "preprocessor_config.json")
 SILENT = DownloadCallbacks(lambda text: None, lambda name, done, total: None)
@@ -269,6 +269,8 @@ def _given(encoder: Encoder, cache: Path, given: Path, callbacks: DownloadCallba
             f"--weights {given} comes without {listing(lacking)}: the names and shapes of its tensors are compared with "
             f"those of {encoder.name}, the sampling rate and the normalisation that it was trained with are not"
         )
+    if given.is_file() and is_pointer(given):
+        raise DataError(f"--weights {given}: {why_unreadable(given)}")
     if given.is_file() and given.suffix == ".safetensors":
         return Weights(given, _digest(given), f"file:{given.name}", "", compute_tensors_sha256(given))
     if encoder.convert is None:
@@ -322,16 +324,25 @@ def _converted(encoder: Encoder, found: Path, path: Path) -> Iterator[Path]:
         if encoder.convert is None:
             shutil.copyfile(found, temporary)
         else:
-            try:
-                encoder.convert(found, temporary)
-            except DataError as error:
-                raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {error}") from error
+            _convert(encoder, found, temporary)
             if not temporary.is_file():
                 raise UsageError(
                     f"encoder '{encoder.name}': convert wrote no file: write the tensors to its second argument, as with "
                     "safetensors.torch.save_file(tensors, target)"
                 )
         yield temporary
+
+
+def _convert(encoder: Encoder, found: Path, path: Path) -> None:
+    """Call an encoder's `convert`. Raises DataError naming the file where one is a pointer, damaged or cut short."""
+    from safetensors import SafetensorError
+
+    assert encoder.convert is not None
+    try:
+        encoder.convert(found, path)
+    except (DataError, SafetensorError) as error:
+        why = why_unreadable(found) or str(error)
+        raise DataError(f"the weights of encoder '{encoder.name}' cannot be converted: {why}") from error
 
 
 def _get_all(

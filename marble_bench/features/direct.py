@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
 from marble_bench.core.declared import is_number
-from marble_bench.core.encoder import Encode, Encoder, check_layers
+from marble_bench.core.encoder import Encode, Encoder, check_layers, recheck
 from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features.pooled import explain_unfit
 from marble_bench.features.precision import average_over_time, force_exact
@@ -53,6 +53,7 @@ def encode_waveform(
                     "(window_s), or device='cpu'"
                 ) from error
             found.append([_values(encoder, index, layer, len(batch)) for index, layer in enumerate(layers)])
+    recheck(encoder)
     return [np.concatenate(parts) for parts in zip(*found, strict=True)]
 
 

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
-from marble_bench.core.encoder import Encode, Encoder
+from marble_bench.core.encoder import Encode, Encoder, recheck
 from marble_bench.features import oddities, pipeline
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.jobs import Cost, Job, Kind, Settings, Shard
@@ -37,7 +37,7 @@ class Extraction:
         """Encode all jobs and write what they give, shard by shard."""
         started = time.perf_counter()
         self.guard.check_before_encoding(self.stores)
-        write = oddities.save_before(self.cache, self.cost, partial(_write, self.stores))
+        write = oddities.save_before(self.cache, self.cost, partial(_write, self.stores, self.encoder))
         loaded = partial(self.guard.check_loaded, self.stores)
         pipeline.run(
             jobs, self.encoder, self.load, kind, write, self.settings, self.cost, self.progress, self.say, loaded
@@ -52,8 +52,12 @@ class Extraction:
         return self.cost
 
 
-def _write(stores: Sequence[Store], shard: Shard) -> None:
-    """Write a shard: into one store with all layers, or into a store for each, whose spans are then not written twice."""
+def _write(stores: Sequence[Store], encoder: Encoder, shard: Shard) -> None:
+    """Write a shard: into one store with all layers, or into a store for each, whose spans are then not written twice.
+
+    Nothing of a live encoder is written that was trained since it was loaded.
+    """
+    recheck(encoder)
     for position, (span, spent) in enumerate(zip(shard.spans, shard.spent, strict=True)):
         layers = shard.layers(position)
         for store, own in zip(stores, [layers] if len(stores) == 1 else [[layer] for layer in layers], strict=True):

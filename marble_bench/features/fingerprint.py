@@ -316,9 +316,9 @@ def _describe_change(
     return (
         f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_format_error(error)} "
         f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; at most "
-        f"{get_tolerance(now, then):g} is allowed. Name, version, code and declared weights are unchanged, so something else "
-        "has changed, such as weights that load reads from a path. If this is intended, raise the encoder's version (it is "
-        f"{encoder.version}), or run with --fresh-features, which moves {folder} away and computes its features again"
+        f"{get_tolerance(now, then):g} is allowed. Name, version, code and declared weights are unchanged, so something "
+        "else has changed, such as weights that load reads from a path. If this is intended, raise the encoder's version "
+        f"(it is {encoder.version}), or run with --fresh-features, which moves {folder} away and computes its features again"
     )
 
 

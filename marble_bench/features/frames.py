@@ -31,7 +31,7 @@ from marble_bench.errors import DataError, UsageError
 from marble_bench.features import batches
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings
+from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings
 from marble_bench.features.store import Span, Store, check_room, name_folder
 
 if TYPE_CHECKING:
@@ -268,7 +268,7 @@ def _cut_pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
     waveform = audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
     groups = Groups(_cut(waveform, cut))
     if not groups:
-        raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder needs at least {cut.least:,}")
+        raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder {TOO_SHORT} {cut.least:,}")
     groups.oddities = tuple(sound.oddities)
     return groups
 

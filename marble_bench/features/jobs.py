@@ -17,6 +17,9 @@ if TYPE_CHECKING:
 Halves: TypeAlias = "list[NDArray[np.float16]]"  # per layer
 
 
+TOO_SHORT = "needs at least"  # in what is said of a clip that is shorter than the encoder takes
+
+
 class UnfitWindow(DataError):
     """A window that the encoder cannot take. No fault of a file: it ends the pass."""
 

@@ -21,7 +21,7 @@ from marble_bench.features import batches, mapped
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
+from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings, UnfitWindow
 from marble_bench.features.precision import average_over_time
 from marble_bench.features.store import Span, Store, check_room, name_folder
 from marble_bench.features.types import Features
@@ -331,7 +331,7 @@ def explain_unfit(length_s: float, encoder: Encoder) -> str:
     """Why an encoder cannot take a window of so many seconds; empty if it can."""
     if length_s < encoder.min_s:
         return (
-            f"gives a window of {length_s:.3f} s, and {encoder.name} needs at least {encoder.min_s:.3f} s; choose another "
+            f"gives a window of {length_s:.3f} s, and {encoder.name} {TOO_SHORT} {encoder.min_s:.3f} s; choose another "
             "model or longer clips"
         )
     if encoder.max_s is not None and length_s > encoder.max_s:

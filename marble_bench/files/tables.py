@@ -155,7 +155,7 @@ def read_table(
     for number, line in enumerate(lines[1:], 2):
         fields = _split_fields(path, number, line, delimiter, strip)
         if len(fields) != len(head):
-            raise fault(path, f"has {len(fields)} fields, the head {len(head)}", number)
+            raise fault(path, f"has {len(fields)} fields, the header {len(head)}", number)
         row = Row(path, number, dict(zip(head, fields, strict=True)))
         for column, lines_of in seen.items():
             first = lines_of.setdefault(row[column], number)
@@ -183,7 +183,7 @@ def _split_fields(path: Path, number: int, line: str, delimiter: str, strip: boo
 def _check_head(path: Path, head: Sequence[str], columns: Sequence[str]) -> None:
     twice = list(dict.fromkeys(name for name in head if head.count(name) > 1))
     if twice:
-        raise fault(path, f"the head has the column {listing([brief(name) for name in twice], 3)} more than once", 1)
+        raise fault(path, f"the header has the column {listing([brief(name) for name in twice], 3)} more than once", 1)
     lacking = [name for name in columns if name not in head]
     if lacking:
         shown = listing([brief(name, 20) for name in head], 5)

@@ -18,6 +18,8 @@ from marble_bench.errors import DataError
 
 LARGEST_HEADER = 100_000_000  # bytes; the format's own limit
 PART = 1 << 22  # bytes that are read at once
+LFS = b"version https://git-lfs.github.com/spec/"  # how a pointer begins that Git LFS leaves in place of a file
+WEIGHTS = (".safetensors", ".bin", ".pt", ".pth", ".ckpt")
 BITS = {
     "BOOL": 8, "U8": 8, "I8": 8, "F8_E5M2": 8, "F8_E4M3": 8, "I16": 16, "U16": 16, "F16": 16, "BF16": 16,
     "I32": 32, "U32": 32, "F32": 32, "I64": 64, "U64": 64, "F64": 64, "C64": 64,
@@ -48,6 +50,32 @@ def compute_tensors_sha256(path: Path) -> str:
                 total.update(part)
                 left -= len(part)
     return total.hexdigest()
+
+
+def is_pointer(path: Path) -> bool:
+    """Whether a file is what Git LFS leaves in place of one that was not pulled."""
+    with path.open("rb") as file:
+        return file.read(len(LFS)) == LFS
+
+
+def why_unreadable(place: Path) -> str:
+    """What is wrong with the files of tensors of a folder, or with one file, as far as their first bytes tell; else empty.
+
+    Found are pointers of Git LFS, of any name of weights, and `.safetensors` that are damaged, cut short or another format.
+    """
+    files = [place] if place.is_file() else sorted(each for each in place.glob("*") if each.suffix in WEIGHTS)
+    for path in files:
+        if is_pointer(path):
+            return f"{path} is a Git LFS pointer and not the weights: run git lfs pull in {path.parent}"
+        if path.suffix != ".safetensors":
+            continue
+        try:
+            known = compute_tensors_sha256(path)
+        except DataError:
+            return f"{path} is damaged or cut short: download it again"
+        if not known:
+            return f"{path} is no safetensors file, or is damaged: download it again"
+    return ""
 
 
 def _read_entries(path: Path, header: bytes, length: int, size: int) -> dict[str, tuple[str, list[int], int, int]]:

@@ -71,14 +71,18 @@ def _check_perturbations(record: Record) -> Iterator[tuple[str, str]]:
             )
 
 
-def list_unknown(record: Record) -> list[str]:
-    """What of a record's names is not registered, so that its facts are not known here."""
+def list_unknown(record: Record, own_task: str = "") -> list[str]:
+    """What of a record's names is not registered, so that its facts are not known here. own_task: one that was given."""
     found = {
         "protocol": plugins.find_protocols().get(record.protocol.name),
         "task": find_task(record),
         "model": find_encoder(record),
     }
-    return [f"{what} '{getattr(record, what).name}'" for what, known in found.items() if known is None]
+    return [
+        f"{what} '{getattr(record, what).name}'"
+        for what, known in found.items()
+        if known is None and (what != "task" or record.task.name != own_task)
+    ]
 
 
 def find_protocol(record: Record) -> Protocol | None:

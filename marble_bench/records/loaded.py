@@ -108,6 +108,8 @@ def load(folder: Path, on_left_off: Callable[[Sequence[str]], None]) -> Results:
     on_left_off: is given a line for each file that is no valid record, if there are any. Raises UsageError if the folder is
     not there.
     """
+    if folder.is_file():
+        raise UsageError(f"--results-dir: {folder} is a file: give the folder that holds the records")
     if not folder.is_dir():
         raise UsageError(f"--results-dir: {folder} is not there")
     found = keep_valid(results.list_paths(folder))

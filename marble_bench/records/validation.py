@@ -126,7 +126,7 @@ def _list_verdicts(read: dict[Path, Stored | Verdict], corpora: Corpora | None, 
         if not valid:
             answers.invalid.add(path)
         verdicts += [Verdict(str(path), kind, words) for kind, words in _check_twice(stored, runs, valid)]
-        of[path] = verdicts or [Verdict(str(path), "ok", _describe_valid(stored))]
+        of[path] = verdicts or [Verdict(str(path), "ok", _describe_valid(stored, corpora))]
     return [verdict for path in read for verdict in of[path]]
 
 
@@ -140,14 +140,14 @@ def _shorten(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
     yield from ((kind, f"and {count - MOST_LINES:,} more") for kind, count in counts.items() if count > MOST_LINES)
 
 
-def _describe_valid(stored: Stored) -> str:
+def _describe_valid(stored: Stored, corpora: Corpora) -> str:
     """What is said of a record with which nothing is wrong."""
     words = f"{stored.name}: scores made again from the predictions are the same"
     unmade = [name for name in stored.record.scores if find_metric(stored.record, name) is None]
     words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
     words += "; not made again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
     words += "; not made again: oracles, which need the songs" if stored.record.selection.stems else ""
-    strange = claims.list_unknown(stored.record)
+    strange = claims.list_unknown(stored.record, corpora.task.name if corpora.task else "")
     return words + (f"; facts not known here: {listing(strange)}" if strange else "")
 
 

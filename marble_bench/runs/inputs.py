@@ -20,7 +20,7 @@ from marble_bench.errors import DataError, counted, listing
 from marble_bench.features import oddities
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Frames, Sound
-from marble_bench.features.jobs import Cost
+from marble_bench.features.jobs import TOO_SHORT, Cost
 from marble_bench.features.store import Span, Store
 from marble_bench.features.types import Features
 from marble_bench.runs.config import Callbacks, DataConfig, RunConfig
@@ -417,6 +417,11 @@ def leave_out(
 def _explain_unusable(why: Sequence[str], clips: int) -> str:
     shown = "\n  ".join(why[:10])
     rest = f"\n  and {len(why) - 10} more" if len(why) > 10 else ""
+    if len(why) == clips and all(TOO_SHORT in each for each in why):
+        return (
+            f"{clips} of {clips} clips are shorter than the encoder's min_s:\n  {shown}{rest}\n"
+            "Choose another model, longer clips, or longer windows in the task"
+        )
     return (
         f"{len(why)} of {clips} clips cannot be used:\n  {shown}{rest}\n"
         "Mend them, or run with --allow-missing: the record then lists them and is not comparable"

@@ -110,4 +110,6 @@ def _check_values(options: dict[str, Any]) -> None:
     for name in ("seeds", "limit", "workers", "batch_size"):
         value = options.get(name)
         if value is not None and (not isinstance(value, int) or value < 1):
-            raise UsageError(f"--{name.replace('_', '-')} {value}: give a whole number from 1 on, or leave it out")
+            raise UsageError(
+                f"--{name.replace('_', '-')} {shorten_repr(value)}: give a whole number from 1 on, or leave it out"
+            )

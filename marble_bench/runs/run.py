@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.core.torch_state import default_torch
 from marble_bench.data import corpus, examples
 from marble_bench.encoders import weights
 from marble_bench.errors import BenchError, UsageError
@@ -27,6 +28,7 @@ if TYPE_CHECKING:
     from marble_bench.probes.grid import TrainedProbe
 
 
+@default_torch()
 @using_its_device
 def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
     """Compute, train, choose, score, write. Raises BenchError before anything is written if something is wrong."""
