@@ -62,7 +62,9 @@ def with_prefix(name: str) -> str:
     ('hf:org/name', 'hf:org/name@v1', 'mine/file.py', 'mert-95m')
     """
     is_id = HUB_ID.fullmatch(name.partition("@")[0]) and not name.endswith(".py")
-    return f"hf:{name}" if is_id and not (Path(name).is_file() or Path(f"{name}.py").is_file()) else name
+    if not is_id or len(name) > 200 or Path(name).is_file() or Path(f"{name}.py").is_file():
+        return name  # one that long is no id, and may be too long for a file
+    return f"hf:{name}"
 
 
 def find(name: str, offline: bool = False) -> Encoder:
