@@ -237,8 +237,10 @@ def leak_training(world: World, honest: Outcome, folder: Path) -> Path:
     """Trained on the test clips too; the record says nothing of them."""
 
     def clips(root: Path | None) -> list[Clip]:
-        more = [replace(clip, id=f"more-{clip.id}", split="train") for clip in world.clips() if clip.split == "test"]
-        return [*world.clips(), *more]
+        leaked = [
+            clip for clip in world.clips() if clip.split == "test"
+        ]  # by a stretch, which hides that they are the same
+        return [*world.clips(), *(replace(c, id=f"more-{c.id}", split="train", duration_s=0.5) for c in leaked)]
 
     counts = world.named.task.counts | {"train": 54}
     named = replace(world.named, task=replace(world.named.task, clips=clips, counts=counts))

@@ -242,7 +242,7 @@ def _make_tiny_jukebox(encoder: Encoder, path: Path) -> Encoder:
 def _draw_mule(encoder: Encoder, path: Path) -> Encoder:
     from mule_torch import MuleModel
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         model = MuleModel()
     for name, value in model.named_parameters():

@@ -37,7 +37,7 @@ class Net(torch.nn.Module):
 
 @pytest.fixture
 def net():
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         return Net()
 
@@ -104,7 +104,7 @@ def test_of_a_submodule_that_gives_states_and_weights_besides_the_first_output_i
         def forward(self, frames):
             return {"states": (frames, None), "last_hidden_state": 2 * frames}
 
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         module = Several()
     encoder = _adapt(module, layers=["lstm", "gru", "attention", "named"])

@@ -39,7 +39,7 @@ class SampleCNN(nn.Module):
 
 @pytest.fixture(scope="module")
 def network():
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         made = SampleCNN()
         for module in made.modules():
