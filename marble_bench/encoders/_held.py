@@ -73,7 +73,7 @@ def _parts(value: Any) -> Iterator[tuple[str, Any]]:
     elif not isinstance(value, type | ModuleType):
         yield from getattr(value, "__dict__", {}).items()
         yield from _of_slots(value)
-        if isinstance(called := vars(type(value)).get("__call__"), FunctionType):
+        if isinstance(called := inspect.getattr_static(type(value), "__call__", None), FunctionType):
             yield "__call__", called
 
 
