@@ -4,6 +4,7 @@ import functools
 import threading
 import time
 from dataclasses import replace
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -289,6 +290,20 @@ def test_what_slots_hold_is_found(net):
     assert _adapt(Slotted(net)).code != before.code
 
 
+def test_what_an_inherited_call_holds_is_found(net):
+    class Base:
+        def __call__(self, waveforms):
+            return net(waveforms)
+
+    class Child(Base):
+        pass
+
+    before = _adapt(Child())
+    assert before.parameters == sum(each.numel() for each in net.parameters())
+    net.norm.running_mean += 1
+    assert _adapt(Child()).code != before.code
+
+
 def test_other_state_counts_too(net):
     codes = [_adapt(net).code]
     net.register_buffer("window", torch.ones(3))
@@ -334,6 +349,22 @@ def test_a_change_that_no_state_holds_is_seen_by_the_fingerprint(net, tmp_path):
         mb.run(_adapt(net), **QUICK, results_dir=tmp_path / "results")
     changed = mb.run(_adapt(net, version=2), **QUICK, results_dir=tmp_path / "results")
     assert changed.model.version == 2
+
+
+@pytest.mark.slow
+def test_two_tasks_are_not_scored_with_different_weights_under_one_digest(net, tmp_path):
+    text = Path(TOY_TASK).read_text().replace("Task\nfrom", "Task, Window\nfrom")
+    halves = tmp_path / "halves.py"  # its windows are others, and so is its store
+    halves.write_text(text.replace("    schedule=", "    window=Window(0.5),\n    schedule="))
+    other, results = {**QUICK, "task": halves}, tmp_path / "results"
+    mb.run(_adapt(net, min_s=0.5), **QUICK, results_dir=results)
+    net.gain = 1.01  # of no state
+    with pytest.raises(mb.BenchError, match=r"mine gives other features .* \(it is 1\), or delete .*/mine-"):
+        mb.run(_adapt(net, min_s=0.5), **other, results_dir=results)
+    assert not list(results.rglob("halves*"))
+    assert mb.run(_adapt(net, min_s=0.5, version=2), **other, results_dir=results).model.version == 2
+    net.gain = 1.0
+    assert mb.run(_adapt(net, min_s=0.5), **other, results_dir=results).model.version == 1
 
 
 def test_a_longest_window_leaves_room_for_a_rough_rate_alone():

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 # Version of what all features go through: decoding, the mean of the channels, resampling, normalising, cutting, pooling,
 # rounding to half precision. Raised whenever one of them gives other features for the same file.
 PIPELINE = 1
+# Of a store's facts those that say which encoder made it, and in what precision.
+OF_ENCODER = ("encoder", "version", "source", "weights_sha256", "sample_rate_hz", "normalize", "dtype")
 
 
 def digest(facts: Any) -> str:

@@ -240,9 +240,29 @@ class Guard:
         for store in stores:
             then = read(store.folder)
             if then is None or not store.rows:  # the latter was left by a run that was killed before its first shard
+                self._check_siblings(store, now)
                 store.put_beside(FILE, pack(store.folder.name, now, [name for name, _ in store.layers]))
             elif found := compare(now, then):
-                raise BenchError(_describe_change(self.encoder, store.folder, now, then, *found))
+                raise BenchError(
+                    f"{_describe_change(self.encoder, now, then, *found)}, or run with --fresh-features, which moves "
+                    f"{store.folder} away and computes its features again"
+                )
+
+    def _check_siblings(self, store: Store, now: Fingerprint) -> None:
+        """Compare a user's encoder, of which a store is to be made, with its features of other windows, layers or sounds.
+
+        Without it, two tasks could be scored with different weights under one name and digest. Fresh features are compared
+        with nothing that was stored before.
+        """
+        for folder in store.find_siblings() if self.is_users else ():
+            then = read(folder)
+            if then is None or (self.fresh_before is not None and (_get_seconds(then) or 0.0) < self.fresh_before):
+                continue
+            if found := compare(now, then):
+                raise BenchError(
+                    f"{_describe_change(self.encoder, now, then, *found)}, or delete {folder}, its features in other "
+                    "windows or of other sounds"
+                )
 
     def check_stored(self, stores: Sequence[Store]) -> None:
         """Compare a user's encoder, of which everything is stored, with what is stored; nothing is written."""
@@ -310,15 +330,13 @@ def describe_unsteady(name: str, layer: str, error: float) -> str:
     )
 
 
-def _describe_change(
-    encoder: Encoder, folder: Path, now: Fingerprint, then: Fingerprint, layer: str, error: float
-) -> str:
+def _describe_change(encoder: Encoder, now: Fingerprint, then: Fingerprint, layer: str, error: float) -> str:
     return (
         f"{encoder.name} gives other features than those that are stored: layer '{layer}' differs by {_format_error(error)} "
         f"between {then.made[:19]} on {then.device} and {now.made[:19]} UTC on {now.device}; at most "
         f"{get_tolerance(now, then):g} is allowed. Name, version, code and declared weights are unchanged, so something "
         "else has changed, such as weights that load reads from a path. If this is intended, raise the encoder's version "
-        f"(it is {encoder.version}), or run with --fresh-features, which moves {folder} away and computes its features again"
+        f"(it is {encoder.version})"
     )
 
 

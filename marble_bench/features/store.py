@@ -117,6 +117,7 @@ class Store:
         self, root: Path, facts: dict[str, Any], layers: Sequence[tuple[str, int]], remote_url: str = ""
     ) -> None:
         self.folder, self.key = root / name_folder(facts), keys.digest(facts)
+        self._encoder = {name: facts.get(name) for name in keys.OF_ENCODER}
         self.remote = RemoteStore(remote_url) if remote_url else None
         self.layers = tuple(layers)
         self._beside: dict[str, bytes] = {}
@@ -133,6 +134,20 @@ class Store:
             with suppress(OSError):  # when it was last used is a hint for `prune`; a read-only store can still be read
                 os.utime(self.folder / ABOUT)
         self.rows = index(self.folder)
+
+    def find_siblings(self) -> Iterator[Path]:
+        """The folders, beside this one, of the same encoder's features in other windows, of other layers or other sounds.
+
+        One that is damaged is no sibling: it is named when its own features are asked for.
+        """
+        encoder, _, _ = self.folder.name.rpartition("-")
+        for folder in sorted(self.folder.parent.glob(f"{encoder}-*")):
+            if folder == self.folder or not list_shards(folder):
+                continue
+            with suppress(DataError):
+                about = read_about(folder)
+                if {name: about.get(name) for name in keys.OF_ENCODER} == self._encoder:
+                    yield folder
 
     def put_beside(self, name: str, content: bytes) -> None:
         """Keep a file beside the shards: written at once where there are some, else just before the first one."""
