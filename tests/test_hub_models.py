@@ -41,6 +41,7 @@ def _waves(encoder, length_s, count=1):
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of transformers before 5.16
 @pytest.mark.parametrize("name", CASES)
 def test_features_are_the_means_of_transformers_own_hidden_states(tmp_path, name):
     """Of a clip below a fixed input, where the model has one, over what was heard; in a batch and before padding too."""
@@ -67,6 +68,7 @@ def test_features_are_the_means_of_transformers_own_hidden_states(tmp_path, name
 
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:At least one mel filter")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of transformers before 5.16
 @pytest.mark.parametrize("name", CASES)
 def test_the_declared_facts_are_so_at_the_shortest_window_too(tmp_path, name):
     CASES[name].save(tmp_path / "model")
@@ -75,6 +77,7 @@ def test_the_declared_facts_are_so_at_the_shortest_window_too(tmp_path, name):
 
 
 @pytest.mark.filterwarnings("ignore:At least one mel filter")
+@pytest.mark.filterwarnings("ignore:`torch.jit.script` is deprecated")  # of transformers before 5.16
 @pytest.mark.parametrize(
     ("name", "piece"),
     [
