@@ -10,8 +10,12 @@ from marble_bench.core.task import SPLITS
 
 HEAD = """# Tasks
 
-`python -m marble_bench.cli.docs > docs/tasks.md` makes this page from the task files, and a test compares the two. The head
-of each file in `tasks/` explains the task, its sources, conventions and departures.
+Each task is a file in `tasks/`. The text at its beginning gives the sources and conventions of the task, and says
+where it differs from the published one. `Corpora` below says where to download the audio. A source is `public`,
+`gated` (you need an account or the makers' permission), `dead` (no longer online), or `unread` (exists, but in a form
+that the suite does not read).
+
+This page is generated: `python -m marble_bench.cli.docs > docs/tasks.md`.
 
 """
 
@@ -19,7 +23,7 @@ of each file in `tasks/` explains the task, its sources, conventions and departu
 def write_tasks_page() -> str:
     """The table of every task and the list of corpora, as Markdown."""
     rows = [
-        "| task | asks | labels | scores (main first) | clips: train / valid / test | windows | corpus |",
+        "| task | question | labels | scores (main first) | clips: train / valid / test | windows | corpus |",
         "|---|---|---|---|---|---|---|",
     ]
     corpora = {}
@@ -47,59 +51,64 @@ def write_tasks_page() -> str:
 
 ENCODERS_HEAD = """# Encoders
 
-`python -m marble_bench.cli.docs encoders > docs/encoders.md` makes this page from the encoder files, and a test
-compares the two. The head of each file in `marble_bench/encoders/` explains the encoder, its sources, conventions and
-departures.
+These encoders have a name in the suite. Most other audio models of transformers run [by their id](hub-models.md). If
+an architecture runs both ways, its layers [can differ](hub-models.md#the-same-architecture-by-name-and-by-id).
 
-Weights are never shipped with the suite. `bench models get NAME` downloads them from their makers. `bench models ls`
-lists the weights on this machine, and `bench models verify` reads them again and compares their digests. `--weights
-PATH` takes your own file or folder; for a model of the hub, this is its folder (`config.json` with `model.safetensors`
-or `pytorch_model.bin`). The suite reads only tensors and never runs code from the hub. A record holds the downloaded
-commit and the digest of the weights.
+**Weights.** The suite contains no weights. `bench models get NAME` downloads them from their makers, and `bench
+models ls` lists those on your machine. `bench models verify` reads them again and compares their digests. `--weights
+PATH` takes your own file or folder. For a model of the hub, pass a folder with `config.json` and `model.safetensors`
+or `pytorch_model.bin`. The suite reads only tensors and never runs code from the hub. If a model is gated, accept its
+terms on the hub and set `HF_TOKEN`.
 
-A model of the hub is downloaded at the commit that stands here. Every file is compared with the digest that the hub
-states, and with the digest that stands here if one is known. For an unpinned model the first download counts: later
-downloads must give the same files, or the same tensors in another kind of file. `config.json` and
-`preprocessor_config.json` are compared with the declaration, for your own folder too: a model of another kind,
-architecture, sampling rate or normalisation is refused. A single file of tensors has no configuration; then only names
-and shapes are compared, and a message says so. A gated model needs `HF_TOKEN`.
+**Checks.** The list below gives the commit and, if known, the digests of each download. The suite compares every file
+with them. If an encoder is `unpinned`, later downloads must have the same files or tensors as the first one. The
+suite also compares the model's configuration with the encoder's declaration. It refuses a model with another
+architecture, sampling rate or normalisation. A record holds the commit and the digest of the weights.
 
-Features are computed in float32. Lower precision costs accuracy. With the network of MERT-95M, random weights and 5 s
-of audio on a CPU, the errors were: with bfloat16 everywhere, 1.2 to 1.5 % in single frames and 0.5 to 1.5 % in means
-over time; with half precision, 0.1 to 0.2 % and 0.1 to 0.2 %; with bfloat16 autocast, 0.9 to 1.3 % and 0.4 to 1.3 %.
+**The columns.** A family is a group of encoders that share code. `13 x 768` means 13 layers of width 768. `takes` is
+the length of a window that the encoder accepts. `clip is normalised by` is `zscore` (mean 0 and variance 1 over the
+whole clip), `peak` (largest magnitude 1) or `none`. GFLOP/s are billions of multiplications and additions for each
+second of audio, in convolutions and matrix products. PyTorch's FlopCounterMode counted them on 10 s of audio, or on
+30 s if the model needs it. A dash means that they were not counted.
 
-The normalisation `zscore` removes gain and offset over the whole clip, `peak` removes gain, and `none` leaves the
-waveform unchanged. GFLOP are multiplications and additions per second of audio. PyTorch's FlopCounterMode counted them
-on 10 s (convolutions and matrix products; on 30 s if the model accepts no less). A dash means that nobody has counted
-them.
+**Training data.** If an encoder was trained on the corpus of a task, its score on this task says little about new
+music.
 
-Training data matters if an encoder was trained on the corpus of a task: its score there says nothing about new music.
+**Precision.** By default, features are computed in float32. Lower precision is less accurate. The table shows
+relative errors with the network of MERT-95M, random weights and 5 s of audio on a CPU:
 
-Encoders are grouped by family, here and in `bench list models`: the first word of the name of the file that they are in.
+| precision | single frames | means over time |
+|---|---|---|
+| bfloat16 everywhere | 1.2 to 1.5 % | 0.5 to 1.5 % |
+| half precision | 0.1 to 0.2 % | 0.1 to 0.2 % |
+| bfloat16 autocast | 0.9 to 1.3 % | 0.4 to 1.3 % |
 
-Any audio model of transformers runs [by its id](hub-models.md). A few encoders here have other layers than the same
-architecture has by id: see [the table](hub-models.md#the-same-architecture-by-name-and-by-id).
+This page is generated from the files in `marble_bench/encoders/`: `python -m marble_bench.cli.docs encoders >
+docs/encoders.md`. The text at the beginning of each file gives its sources and conventions.
 
 """
 
 LEFT_OUT = """
 ## Left out
 
-- OMAR-RQ: its code is AGPL-3.0, so that it was not opened for a port, and its package needs transformers below 5. What is
-  known of it otherwise leaves open which activations its blocks have and which scale of the waveform each published model
-  takes, and there is nothing to compare a port with.
-- MAEST: its code is AGPL-3.0, so that it was not opened for a port, and its package needs torchaudio, which has no release
-  for the PyTorch used here. What is known of it otherwise leaves open how its spectrogram is windowed and padded, and there
-  is nothing to compare a port with.
-- X-codec as MARBLE used it (m-a-p/xcodec): a pickled checkpoint with code of its own and no licence.
-- AudioMAE and wav2clip: not in the published tables.
+These encoders are not in the suite:
+
+- **OMAR-RQ.** Its code has the licence AGPL-3.0, so nobody read it to write an encoder for this suite. Its package
+  needs transformers below 5. Public descriptions do not say which activation functions its blocks use, nor how each
+  model scales the waveform.
+- **MAEST.** Its code has the licence AGPL-3.0, so nobody read it to write an encoder for this suite. Its package
+  needs torchaudio, which has no release for the PyTorch used here. Public descriptions do not say how its spectrogram
+  is windowed and padded.
+- **X-codec** as MARBLE used it (m-a-p/xcodec). It is a pickled checkpoint with its own code and without a licence.
+- **AudioMAE and wav2clip.** They are not in the published tables.
+
 """
 
 
 def write_encoders_page() -> str:
     """The table of every encoder and a section on each, as Markdown."""
     rows = [
-        "| family | encoder | rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | "
+        "| family | encoder | sampling rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | "
         "licence |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
@@ -124,7 +133,7 @@ def write_encoders_page() -> str:
         sections += [
             f"## {encoder.name}",
             "",
-            f"{encoder.description}. {encoder.citation}.",
+            f"{encoder.description}." + ("" if encoder.citation == "none" else f" {encoder.citation}."),
             "",
             *_list_facts(encoder),
             "",
@@ -152,13 +161,13 @@ def _list_facts(encoder: Encoder) -> list[str]:
         lines.append("- weights: none" + ("" if not encoder.parameters else ", drawn from a seed"))
     else:
         files = " and ".join(entry.replace("|", " or ") for entry in source.files)
-        files += "".join(f", {name} where it is there" for name in source.optional)
+        files += "".join(f", {name} (optional)" for name in source.optional)
         for folder, other in source.beside:
             others = " and ".join(entry.replace("|", " or ") for entry in other.files)
             files += f", beside it in {folder}: {others} of `{other.url}` at {other.revision}"
         pin = f" at {source.revision}" if source.revision and not source.url.startswith("pypi:") else ""
         if source.pin == "unpinned" and source.status == "public":
-            pin += " (unpinned: the first download counts; its digests and commit are stored)"
+            pin += " (unpinned)"
         digest = f", sha256 {source.sha256}" if source.sha256 else ""
         for name, known in source.digests:
             digest += f", {name} {'sha256' if len(known) == 64 else 'git id'} {known}"
