@@ -108,8 +108,8 @@ These encoders are not in the suite:
 def write_encoders_page() -> str:
     """The table of every encoder and a section on each, as Markdown."""
     rows = [
-        "| family | encoder | sampling rate | layers | frames per second | parameters | GFLOP/s | takes | clip is normalised by | "
-        "licence |",
+        "| family | encoder | sampling rate | layers | frames per second | parameters | GFLOP/s | takes | "
+        "clip is normalised by | licence |",
         "|---|---|---|---|---|---|---|---|---|---|",
     ]
     sections = []
