@@ -52,7 +52,8 @@ class FeatureKey:
     normalize: what the encoder asks for. clip_normalize: what is done to every clip before. channels: how several become
     one. kind: `pooled` or `frames`; pooling: what is taken of a window's frames.
     window_s, first_s: how clips are cut (pooled). layer, averaged, cut: the layer, how many of its frames are averaged to
-    one, and how sounds are cut (frames). mixed: how the mixtures of a separation task are made.
+    one, and how sounds are cut (frames). feature_rate_hz: the common rate that all layers are averaged to instead (frames).
+    mixed: how the mixtures of a separation task are made.
     change: what is done to the audio before. dtype: what the encoder runs in. pipeline: see `PIPELINE`.
     """
 
@@ -71,6 +72,7 @@ class FeatureKey:
     first_s: float | None = None
     layer: str = ""
     averaged: int | None = None
+    feature_rate_hz: float | None = None
     cut: Mapping[str, Any] = field(default_factory=dict)
     mixed: Mapping[str, Any] = field(default_factory=dict)
     change: str = ""

@@ -9,7 +9,8 @@ given into stretches and drops what remains gets pieces of whole stretches, and 
 
 Layers with fewer than MIN_RATE_HZ frames a second (a vector for each window or patch) cannot say when something happens and
 are refused; those with more than MAX_RATE_HZ are averaged down, by whole frames, to at most that. Both are the project's own
-rules: the published encoders have 50 to 86.
+rules: the published encoders have 50 to 86. A task may ask for one rate of all layers, and for windows that overlap: then
+`timing` says how a sound is cut and averaged.
 
 Nothing keeps more of a layer in memory than what was asked for, whatever the corpus.
 """
@@ -33,6 +34,7 @@ from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings
 from marble_bench.features.store import Span, Store, check_room, name_folder
+from marble_bench.features.timing import Timing, Windows, average_to_rate
 
 if TYPE_CHECKING:
     import numpy as np
@@ -40,6 +42,7 @@ if TYPE_CHECKING:
 
 MIN_RATE_HZ, MAX_RATE_HZ = 10.0, 100.0
 SHARD_BYTES = 128 << 20  # of all layers together
+OWN_TIMING = Timing()  # each layer's own rate, and pieces one after another
 
 
 @dataclass(frozen=True)
@@ -58,6 +61,11 @@ class Sound:
 def compute_reduction(layer: Layer) -> int:
     """How many frames of a layer are averaged to one."""
     return max(1, math.ceil((layer.frame_rate_hz or 0) / MAX_RATE_HZ - 1e-9))
+
+
+def compute_rate(layer: Layer, timing: Timing = OWN_TIMING) -> float:
+    """Frames a second of a layer as they are stored."""
+    return timing.feature_rate_hz or (layer.frame_rate_hz or 0) / compute_reduction(layer)
 
 
 def find_framewise_layers(layers: Sequence[Layer]) -> list[int]:
@@ -87,16 +95,10 @@ def check_framewise(encoder: Encoder, layers: Sequence[int]) -> None:
         )
 
 
-def estimate_bytes(audio_s: float, encoder: Encoder, layers: Sequence[int]) -> int:
+def estimate_bytes(audio_s: float, encoder: Encoder, layers: Sequence[int], timing: Timing = OWN_TIMING) -> int:
     """What the frames of so many seconds take on disk, in half precision."""
-    each_s = sum(
-        2
-        * encoder.layers[index].width
-        * (encoder.layers[index].frame_rate_hz or 0)
-        / compute_reduction(encoder.layers[index])
-        for index in layers
-    )
-    return round(audio_s * each_s)
+    chosen = [encoder.layers[index] for index in layers]
+    return round(audio_s * sum(2 * layer.width * compute_rate(layer, timing) for layer in chosen))
 
 
 class Frames:
@@ -150,6 +152,7 @@ def extract(
     batch_size: int | None = None,
     remote_url: str = "",
     guard: Guard | None = None,
+    timing: Timing = OWN_TIMING,
 ) -> tuple[Frames, Cost]:
     """Make sure that the frames of every sound are stored, and hand them out.
 
@@ -157,40 +160,54 @@ def extract(
     `FeatureKey`. piece_s: sounds are encoded in pieces of at most so many seconds, and of at most the encoder's `max_s`.
     progress: called with (sounds done, sounds to do, seconds of audio encoded). say: is told the disk that will be taken,
     and what changes on the way. dtype, batch_s, workers, engine, batch_size: see `jobs.Settings`. remote_url: see `Store`.
-    guard: as for `extract.extract`.
+    guard: as for `extract.extract`. timing: what the task asks of the times of frames.
     `cost.damaged` names the sounds that cannot be used; their frames are not there. Raises BenchError if the disk has no
     room for what is still to be stored, before the first write; UsageError for layers without frames.
     """
     check_framewise(encoder, layers)
-    cut = Cut.of(encoder, piece_s)
+    cut = _choose_cut(encoder, piece_s, timing)
     load, root = partial(encoder.load, weights.path, device), cache / "features"
     guard = guard or Guard(encoder, load, device)
     stores = []
     for index in layers:
-        key = make_key(encoder, weights.sha256, index, facts, piece_s, dtype).facts()
+        key = make_key(encoder, weights.sha256, index, facts, piece_s, dtype, timing).facts()
         guard.set_aside(root, name_folder(key))
         stores.append(Store(root, key, [(encoder.layers[index].name, encoder.layers[index].width)], remote_url))
     settings = Settings(device, dtype, batch_s, workers, engine, batch_size)
     work = Extraction(stores, encoder, load, guard, cache, settings, progress, say)
-    spans = [sound.span for sound in sounds]
+    spans, rates = [sound.span for sound in sounds], [compute_rate(encoder.layers[index], timing) for index in layers]
     todo = {sound.span: sound for sound in sounds if any(sound.span not in store.rows for store in stores)}
     if todo:
-        _check_room(list(todo.values()), encoder, layers, stores, say)
-        rows, nbytes = partial(_select_rows, cut.piece_s), partial(_count_bytes, encoder, layers)
+        _check_room(list(todo.values()), encoder, layers, stores, timing, say)
+        rows, nbytes = _choose_rows(cut, timing), partial(_count_bytes, encoder, layers, timing)
         kind = Kind(layers, _as_they_are, rows, nbytes, SHARD_BYTES, batches.compute_shard_jobs(len(set(spans))))
-        work.encode([_make_job(sound, encoder, cut) for sound in todo.values()], kind)
+        work.encode([_make_job(sound, encoder, cut, rates) for sound in todo.values()], kind)
         broken = work.cost.broken
         work.cost.damaged = {sound.name: broken[sound.span] for sound in sounds if sound.span in broken}
     else:
         guard.check_stored(stores)
     cost = work.compute_cost(spans)
-    rates = [(encoder.layers[index].frame_rate_hz or 0) / compute_reduction(encoder.layers[index]) for index in layers]
     return Frames(stores, [sound for sound in sounds if sound.name not in cost.damaged], rates), cost
 
 
-def _make_job(sound: Sound, encoder: Encoder, cut: Cut) -> Job:
-    nbytes = round(4 * sound.length_s * encoder.sample_rate_hz)
-    return Job(sound.span, sound.name, partial(_cut_pieces, sound, encoder, cut), nbytes)
+def _choose_cut(encoder: Encoder, piece_s: float | None, timing: Timing) -> Cut | Windows:
+    return Windows.of(encoder, piece_s, timing) if timing.is_set else Cut.of(encoder, piece_s)
+
+
+def _choose_rows(cut: Cut | Windows, timing: Timing) -> Callable[[Any, Layer], Any]:
+    """What is kept of a window's frames."""
+    if timing.feature_rate_hz is not None:
+        return partial(_average_layer, timing.feature_rate_hz)
+    return average_frames if isinstance(cut, Windows) else partial(_select_rows, cut.piece_s)
+
+
+def _make_job(sound: Sound, encoder: Encoder, cut: Cut | Windows, rates: Sequence[float]) -> Job:
+    """rates: of the kept layers, as they are stored."""
+    samples = round(sound.length_s * encoder.sample_rate_hz)
+    if isinstance(cut, Cut):
+        return Job(sound.span, sound.name, partial(_cut_pieces, sound, encoder, cut), 4 * samples)
+    join = partial(_join_windows, cut, rates, samples)
+    return Job(sound.span, sound.name, partial(_cut_windows, sound, encoder, cut, samples), 4 * samples, join)
 
 
 def make_key(
@@ -200,16 +217,18 @@ def make_key(
     facts: dict[str, Any],
     piece_s: float | None,
     dtype: str = "float32",
+    timing: Timing = OWN_TIMING,
 ) -> FeatureKey:
-    """The key of a layer's store of frames. facts, piece_s: as for `extract`."""
-    one = encoder.layers[layer]
+    """The key of a layer's store of frames. facts, piece_s, timing: as for `extract`."""
+    one, common = encoder.layers[layer], timing.feature_rate_hz
     return FeatureKey.of(
         encoder,
         weights_sha256,
         kind="frames",
         layer=one.name,
-        averaged=compute_reduction(one),
-        cut=asdict(Cut.of(encoder, piece_s)),
+        averaged=compute_reduction(one) if common is None else None,
+        feature_rate_hz=common,
+        cut=asdict(_choose_cut(encoder, piece_s, timing)),
         dtype=dtype,
         **facts,
     )
@@ -220,11 +239,14 @@ def _check_room(
     encoder: Encoder,
     layers: Sequence[int],
     stores: Sequence[Store],
+    timing: Timing,
     say: Callable[[str], None] | None,
 ) -> None:
     """Tell the disk that will be taken; raise BenchError if it is not there."""
     missing = [
-        estimate_bytes(sum(sound.length_s for sound in sounds if sound.span not in store.rows), encoder, [layer])
+        estimate_bytes(
+            sum(sound.length_s for sound in sounds if sound.span not in store.rows), encoder, [layer], timing
+        )
         for store, layer in zip(stores, layers, strict=True)
     ]
     text = f"every frame of {len(layers)} layers of {len(sounds)} sounds"
@@ -262,15 +284,36 @@ class Cut:
         return cls(piece, beyond, stretch, least, piece / rate if stretch == 1 else None)
 
 
-def _cut_pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
+def _read_normalized(sound: Sound, encoder: Encoder) -> NDArray[np.float32]:
     from marble_bench import audio
 
-    waveform = audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
+    return audio.normalize(sound.read(encoder.sample_rate_hz), encoder.normalize)
+
+
+def _cut_pieces(sound: Sound, encoder: Encoder, cut: Cut) -> Groups:
+    waveform = _read_normalized(sound, encoder)
     groups = Groups(_cut(waveform, cut))
     if not groups:
         raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder {TOO_SHORT} {cut.least:,}")
     groups.oddities = tuple(sound.oddities)
     return groups
+
+
+def _cut_windows(sound: Sound, encoder: Encoder, windows: Windows, samples: int) -> Groups:
+    """samples: of the sound, by its length; a few more or less are read where a file was resampled."""
+    waveform = _read_normalized(sound, encoder)
+    groups = Groups(waveform[part.begin : part.end][None] for part in windows.cut(samples))
+    shortest = min((group.size for group in groups), default=len(waveform))
+    if not groups or shortest < windows.least:
+        raise DataError(f"{sound.name} has {len(waveform):,} samples, and the encoder {TOO_SHORT} {windows.least:,}")
+    groups.oddities = tuple(sound.oddities)
+    return groups
+
+
+def _join_windows(
+    windows: Windows, rates: Sequence[float], samples: int, rows: Sequence[NDArray[np.float16]], layer: int
+) -> NDArray[np.float16]:
+    return windows.join(rows, rates[layer], samples)
 
 
 def _cut(waveform: NDArray[np.float32], cut: Cut) -> list[NDArray[np.float32]]:
@@ -311,5 +354,9 @@ def average_frames(frames: Any, layer: Layer) -> Any:
     return frames[:, :whole].float().unflatten(1, (-1, many)).mean(dim=2)
 
 
-def _count_bytes(encoder: Encoder, layers: Sequence[int], groups: Groups) -> int:
-    return estimate_bytes(sum(group.size for group in groups) / encoder.sample_rate_hz, encoder, layers)
+def _average_layer(rate_hz: float, frames: Any, layer: Layer) -> Any:
+    return average_to_rate(frames, layer.frame_rate_hz or 0, rate_hz)
+
+
+def _count_bytes(encoder: Encoder, layers: Sequence[int], timing: Timing, groups: Groups) -> int:
+    return estimate_bytes(sum(group.size for group in groups) / encoder.sample_rate_hz, encoder, layers, timing)

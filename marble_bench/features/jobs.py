@@ -33,18 +33,27 @@ class Groups(list["NDArray[np.float32]"]):
     oddities: tuple[str, ...] = ()
 
 
+def concatenate_rows(rows: Sequence[NDArray[np.float16]], layer: int) -> NDArray[np.float16]:
+    """What windows gave, one behind the other."""
+    import numpy as np
+
+    return np.concatenate(rows)
+
+
 @dataclass(frozen=True)
 class Job:
     """One span to encode.
 
     name: for messages. read: decodes it, normalised and cut; raises DataError for a damaged file. nbytes: what that takes in
-    memory, roughly; it bounds how many are read ahead.
+    memory, roughly; it bounds how many are read ahead. join: makes the rows of a kept layer, given by its place among them,
+    of the rows that each window gave, in the order of time.
     """
 
     span: Span
     name: str
     read: Callable[[], Groups]
     nbytes: int = 0
+    join: Callable[[Sequence[NDArray[np.float16]], int], NDArray[np.float16]] = concatenate_rows
 
 
 @dataclass(frozen=True)

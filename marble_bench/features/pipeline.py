@@ -111,10 +111,9 @@ class _OpenShards:
         spent = self._spent([self.seconds.pop(number) for number in numbers])
 
         def layers(position: int) -> Halves:
-            import numpy as np
-
             found = [encoded for _, encoded in sorted(rows[position].items(), key=lambda item: item[0])]
-            return [np.concatenate([halves[layer][row] for halves, row in found]) for layer in range(len(found[0][0]))]
+            join = self.jobs[numbers[position]].join
+            return [join([halves[layer][row] for halves, row in found], layer) for layer in range(len(found[0][0]))]
 
         return Shard([self.jobs[number].span for number in numbers], layers, spent)
 

@@ -21,6 +21,7 @@ from marble_bench.core.sources import Origin
 from marble_bench.core.task import Task
 from marble_bench.errors import listing
 from marble_bench.features import frames, pooled
+from marble_bench.features.timing import Timing
 from marble_bench.records import claims, comparable, versions
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.corpus_facts import AtHand, find_used_clips
@@ -166,8 +167,8 @@ def _make_feature_keys(record: Record, task: Task, encoder: Encoder) -> list[Fea
     if comparable.find_departures(record, None).layers != "all":
         return None
     facts = {"clip_normalize": task.window.normalize}
-    able = frames.find_framewise_layers(encoder.layers)
-    return [frames.make_key(encoder, weights, layer, facts, task.window.length_s, dtype) for layer in able]
+    able, timing = frames.find_framewise_layers(encoder.layers), Timing.of(task.target)
+    return [frames.make_key(encoder, weights, layer, facts, task.window.length_s, dtype, timing) for layer in able]
 
 
 def run_of(record: Record, identity: Identity, features: Sequence[str], here: AtHand) -> str | None:

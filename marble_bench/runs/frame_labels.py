@@ -88,7 +88,7 @@ def align_labels(
     for part, own in zip(target.parts, encoded, strict=True):
         if own is not None:
             rows[:, column : column + part.columns] = (
-                part.mark_frames(own, frames, rate_hz)
+                part.mark_frames(own, frames, rate_hz, averaged=target.feature_rate_hz is not None)
                 if isinstance(part, MomentPart)
                 else (scale or Scale()).normalize(part, _take_nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
             )

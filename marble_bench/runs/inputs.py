@@ -298,6 +298,7 @@ def extract_frames(
 ) -> tuple[Frames, Cost]:
     """See that the frames of some sounds are stored. facts, piece_s: see `frames.extract`."""
     from marble_bench.features import frames
+    from marble_bench.features.timing import Timing
 
     ours = config.features
     assert ours.encoder is not None
@@ -318,6 +319,7 @@ def extract_frames(
         batch_size=ours.batch_size,
         remote_url=ours.remote_url,
         guard=ready.guard,
+        timing=Timing.of(config.task.target),
     )
 
 

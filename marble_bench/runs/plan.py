@@ -17,6 +17,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted, format_duration, format_speed
 from marble_bench.features.store import Span
+from marble_bench.features.timing import Timing
 from marble_bench.files.names import name_folder
 from marble_bench.records import comparable, results
 from marble_bench.records.record import Record
@@ -233,9 +234,10 @@ def _find_stored(
         keys = [pooled.make_key(encoder, digest, window, config.features.dtype)]
     else:
         facts = {"clip_normalize": window.normalize}
-        layers = find_frame_layers(config)
+        layers, timing = find_frame_layers(config), Timing.of(config.task.target)
         keys = [
-            frames.make_key(encoder, digest, each, facts, window.length_s, config.features.dtype) for each in layers
+            frames.make_key(encoder, digest, each, facts, window.length_s, config.features.dtype, timing)
+            for each in layers
         ]
     folders = [config.features.cache / "features" / store.name_folder(key.facts()) for key in keys]
     rows = [{*store.index(folder), *_remote_spans(config, folder.name)} for folder in folders]
@@ -298,7 +300,7 @@ def _has_same_probes(config: RunConfig, made: Record) -> bool:
 
 def identify_pass(config: RunConfig) -> tuple[Any, ...]:
     """What two runs must share for the second to find all features of common files stored by the first."""
-    kind: Any = "pooled" if is_pooled(config) else tuple(find_frame_layers(config))
+    kind: Any = "pooled" if is_pooled(config) else (Timing.of(config.task.target), *find_frame_layers(config))
     window = config.task.window
     corpus_ = config.task.corpus
     return config.features.model, corpus_.beside or corpus_.name, window, kind, config.features.dtype
@@ -324,7 +326,7 @@ def _count_bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], 
     from marble_bench.features.frames import estimate_bytes
 
     if not is_pooled(config):
-        return estimate_bytes(audio_s, encoder, find_frame_layers(config))
+        return estimate_bytes(audio_s, encoder, find_frame_layers(config), Timing.of(config.task.target))
     window = config.task.window
     return sum(pooled.count_rows(length, window) for length in lengths) * pooled.count_row_bytes(encoder)
 

@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.data.examples import Examples
 from marble_bench.data.times import clip_annotation
-from marble_bench.features.frames import compute_reduction
+from marble_bench.features.frames import compute_rate
+from marble_bench.features.timing import Timing
 from marble_bench.records.record import Record
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.layers import choose_layers
@@ -102,6 +103,7 @@ def _measure_frames(
 
     encoder, ours, layers = config.features.encoder, config.probes, choose_frame_layers(config)
     assert encoder is not None
+    timing = Timing.of(target)
     stored = [encoder.layers[index] for index in layers.stored]
     part = min(1.0, MOST_CLIPS / len(found.of("train")))
     scale, sets = Scale.of(target, [row.clip.target for row in found if row.clip.split != "test"]), []
@@ -111,7 +113,7 @@ def _measure_frames(
         frames = NoiseFrames(
             [lengths_s[place] for place in places],
             [layer.width for layer in stored],
-            [(layer.frame_rate_hz or 0.0) / compute_reduction(layer) for layer in stored],
+            [compute_rate(layer, timing) for layer in stored],
         )
         sets.append(make_frameset(target, frames, [clip.target for clip in cut], scale))
     schedule = schedule_of(config, mini)

@@ -9,7 +9,8 @@ annotation for each part, in order, or None where the clip has none of that part
   without a label has None: it is neither learnt from nor scored.
 
 Encoders have frame rates of their own. A probe learns at its layer's rate: frame j, at time j / rate, takes the label
-nearest in time, and a moment at t seconds falls on frame round(t x rate) and on both its neighbours. Answers are scored at
+nearest in time, and a moment at t seconds falls on frame round(t x rate) and on both its neighbours. Where the target has a
+`feature_rate_hz`, all layers are averaged to that, and a moment falls on frame floor(t x rate). Answers are scored at
 `rate_hz`, so that every encoder is asked the same questions: label k takes the answer of the frame nearest in time, behind
 the last frame that of the last.
 
@@ -216,12 +217,17 @@ class MomentPart:
             raise DataError(f"clip '{clip}' has {self.name} times that are not finite, negative or not ascending")
         return exact
 
-    def mark_frames(self, times: Sequence[float], frames: int, rate_hz: float) -> NDArray[np.float32]:
-        """`(frames, 1)`: 1 in the frame of a moment and in its neighbours, else 0."""
+    def mark_frames(
+        self, times: Sequence[float], frames: int, rate_hz: float, averaged: bool = False
+    ) -> NDArray[np.float32]:
+        """`(frames, 1)`: 1 in the frame of a moment and in its neighbours, else 0.
+
+        averaged: frame k is of the time from k / rate to (k + 1) / rate; else a moment is of the frame nearest to it.
+        """
         import numpy as np
 
         marked = np.zeros((frames, 1), np.float32)
-        at = np.round(np.asarray(times) * rate_hz).astype(int)
+        at = (np.floor if averaged else np.round)(np.asarray(times) * rate_hz).astype(int)
         for shift in range(-NEIGHBOURS, NEIGHBOURS + 1):
             near = at + shift
             marked[near[(near >= 0) & (near < frames)]] = 1
@@ -244,6 +250,10 @@ class Frames:
     settings: values of its free parameter. The task's main metric chooses one on the validation split, for each probe; of
     equals, the first. Empty: `decode` gets None.
     stops_by: the parts whose validation loss decides when a probe stops and which weights are kept; empty: all.
+    feature_rate_hz: frames a second that every layer is averaged to before it is stored; probes learn and answer at that
+    rate, frame k being of the time from k / rate to (k + 1) / rate. None: each layer's own rate.
+    context_s: the longest stretch that an encoder is given at once, in seconds; such windows overlap by half, and the
+    middle of each is kept. None: the whole clip, or as much as the encoder takes.
     """
 
     parts: tuple[Part, ...]
@@ -251,6 +261,8 @@ class Frames:
     decode: Decode | None = None
     settings: tuple[float, ...] = ()
     stops_by: tuple[str, ...] = ()
+    feature_rate_hz: float | None = None
+    context_s: float | None = None
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -288,7 +300,9 @@ class Frames:
     def facts(self) -> list[Any]:
         """What is declared that a score depends on, as JSON can hold it, beside the names; functions are of a file."""
         parts = [[type(part).__name__, asdict(part)] for part in self.parts]
-        return [parts, self.rate_hz, list(self.settings), list(self.stops_by)]
+        timing = {"feature_rate_hz": self.feature_rate_hz, "context_s": self.context_s}
+        asked = {name: value for name, value in timing.items() if value is not None}
+        return [parts, self.rate_hz, list(self.settings), list(self.stops_by), *([asked] if asked else [])]
 
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
         """A clip's target up to the end of its audio, and how many moments or labelled frames are cut off.
@@ -358,6 +372,9 @@ class Frames:
             found.append(f"target has no decode: give the function that finds {', '.join(moments)} in activations")
         if self.settings and self.decode is None:
             found.append("target has settings and no decode that takes them")
+        for name, value in (("feature_rate_hz", self.feature_rate_hz), ("context_s", self.context_s)):
+            if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
+                found.append(f"target has the {name} {value!r}: give a number above 0, or leave it out")
         if strange := [name for name in self.stops_by if name not in self.names]:
             found.append(f"stops_by names {', '.join(strange)}: the parts are {', '.join(self.names)}")
         found += [f"part {name!r} cannot be used in a record: give {RULE}" for name in self.names if not is_name(name)]

@@ -17,6 +17,7 @@ from marble_bench.data.examples import Examples, FoundExamples
 from marble_bench.data.times import clip_annotation
 from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, estimate_bytes
+from marble_bench.features.timing import Timing
 from marble_bench.runs import build_record, frame_layers, identity, inputs
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.frame_labels import Decoder, Scale, make_frameset, measure_of, to_columns
@@ -59,7 +60,7 @@ def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     return {
         "layers": frame_layers.list_names(encoder, layers),
         "probes": len(build_grid(probes.protocol, layers.single, bool(layers.summed), probes.seeds)),
-        "frames_gb": round(estimate_bytes(audio_s, encoder, layers.stored) / 1e9, 3),
+        "frames_gb": round(estimate_bytes(audio_s, encoder, layers.stored, Timing.of(config.task.target)) / 1e9, 3),
     }
 
 
