@@ -51,6 +51,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.metric import Metric as Metric
     from marble_bench.scoring.targets import Classes as Classes
     from marble_bench.scoring.targets import Events as Events
+    from marble_bench.scoring.targets import MaskedTags as MaskedTags
     from marble_bench.scoring.targets import Scalars as Scalars
     from marble_bench.scoring.targets import Stems as Stems
     from marble_bench.scoring.targets import Tags as Tags
@@ -78,6 +79,7 @@ _PUBLIC = {
     "Frames": "scoring.frame_targets",
     "Head": "core.head",
     "Layer": "core.encoder",
+    "MaskedTags": "scoring.targets",
     "Measure": "scoring.metric",
     "Metric": "scoring.metric",
     "MomentPart": "scoring.frame_targets",

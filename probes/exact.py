@@ -66,15 +66,16 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     x = features.take(layer, rows, scaled, torch.float64)
     if not x.isfinite().all():
         return [TrainedProbe(probe, float("nan"), -1, (), True, {}) for probe in members]
-    data = Rotated.of(x)
     ordered = sorted(members, key=lambda probe: -probe.weight_decay)
     penalties = [probe.weight_decay for probe in ordered]
-    if recipe.loss == "squared_error":
-        solutions = solve_ridge(data, y.double(), penalties)
+    if recipe.loss == "masked_binary_cross_entropy":
+        solutions = solve_masked_tags(x, y.double(), penalties)
+    elif recipe.loss == "squared_error":
+        solutions = solve_ridge(Rotated.of(x), y.double(), penalties)
     elif recipe.loss == "binary_cross_entropy":
-        solutions = solve_tags(data, y.double(), penalties)
+        solutions = solve_tags(Rotated.of(x), y.double(), penalties)
     else:
-        solutions = solve_classes(data, y, recipe.outputs, penalties)
+        solutions = solve_classes(Rotated.of(x), y, recipe.outputs, penalties)
     found = dict(zip(ordered, solutions, strict=True))
     parameters = {name: torch.stack([found[probe][name] for probe in members]) for name in ("weight", "bias")}
     outputs = validate(parameters, features, recipe, [(layer, members[0].seed, scaled, 0.0)], [len(members)])
@@ -163,6 +164,25 @@ def solve_tags(data: Rotated, y: torch.Tensor, penalties: Sequence[float]) -> li
     certain = [ABSENT if share == 0 else -ABSENT for share in carried.tolist()]
     target = y[:, both].T.contiguous()
     return [_scatter(data.probe(each), both, certain) for each in _solve_path(data.x, target, penalties, joint=False)]
+
+
+def solve_masked_tags(x: torch.Tensor, y: torch.Tensor, penalties: Sequence[float]) -> list[dict[str, torch.Tensor]]:
+    """The probe of each penalty, which fall: of each tag that of the windows judged for it; without any it is absent.
+
+    x: `(windows, width)` float64. y: `(windows, outputs)` float64, 1 or 0, or below 0 where nobody judged.
+    """
+    import torch
+
+    by_tag = []
+    for column in y.T:
+        judged = column >= 0
+        some = judged if judged.any() else torch.ones_like(judged)
+        own = column[some].clamp(min=0)[:, None]
+        by_tag.append(solve_tags(Rotated.of(x[some].clone()), own, penalties))
+    return [
+        {name: torch.cat([each[place][name] for each in by_tag]) for name in ("weight", "bias")}
+        for place in range(len(penalties))
+    ]
 
 
 def _scatter(

@@ -39,7 +39,8 @@ def compute_loss_gradients(
 ) -> tuple[torch.Tensor, torch.Tensor]:
     """`(probes,)` mean losses, and their gradient by `outputs (probes, outputs, windows)`, of the same shape.
 
-    truth: `(groups, windows)` or `(groups, windows, outputs)`. of: `(probes,)` each probe's group, None for one group.
+    truth: `(groups, windows)` or `(groups, windows, outputs)`; masked tags are below 0 where nobody judged, and the mean is
+    over those judged. of: `(probes,)` each probe's group, None for one group.
     """
     from torch.nn import functional
 
@@ -57,6 +58,12 @@ def compute_loss_gradients(
         target = target.expand_as(outputs)
         value = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none").mean(dim=(1, 2))
         return value, (outputs.sigmoid() - target).div_(values)
+    if loss == "masked_binary_cross_entropy":
+        judged = (target >= 0).expand_as(outputs)
+        target = target.expand_as(outputs)
+        count = judged.sum(dim=(1, 2), keepdim=True).clamp(min=1)
+        value = functional.binary_cross_entropy_with_logits(outputs, target, reduction="none").mul_(judged)
+        return value.sum(dim=(1, 2)) / count[:, 0, 0], (outputs.sigmoid() - target).mul_(judged).div_(count)
     apart = outputs - target
     return apart.square().mean(dim=(1, 2)), apart.mul_(2 / values)
 

@@ -13,7 +13,7 @@ from marble_bench.core import plugins
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
 from marble_bench.errors import DataError, UsageError
-from marble_bench.scoring.targets import Classes, Events, Scalars, Stems, Tags
+from marble_bench.scoring.targets import Classes, Events, MaskedTags, Scalars, Stems, Tags
 
 TASKS = plugins.list_task_names()
 # As PROTOCOLS gives them: clips per split, and how many labels.
@@ -22,21 +22,30 @@ PUBLISHED = {
     "gs": ((923, 236, 604), 24),
     "gtzan": ((443, 197, 290), 10),
     "gtzan-rhythm": ((443, 197, 290), 2),
+    "medley-solos": ((5841, 3494, 12236), 8),
     "mtg-genre": ((32572, 11043, 11479), 87),
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),
     "mtg-top50": ((32136, 10888, 11356), 50),
     "musdb": ((86, 14, 50), 4),
     "mtt": ((18709, 1825, 5329), 50),
+    "openmic": ((12670, 2245, 5085), 20),
     "nsynth-instrument": ((289205, 12678, 4096), 11),
     "nsynth-pitch": ((289205, 12678, 4096), 112),
     "vocalset-singer": ((3688, 2413, 1405), 20),
     "vocalset-technique": ((1850, 1142, 1140), 10),
 }
-UNLISTED = ("gtzan-rhythm", "mtt", "nsynth-instrument", "nsynth-pitch")  # their labels are in the corpus alone
+UNLISTED = (
+    "gtzan-rhythm",
+    "medley-solos",
+    "mtt",
+    "nsynth-instrument",
+    "nsynth-pitch",
+    "openmic",
+)  # their labels are in the corpus alone
 LISTED = tuple(sorted(set(PUBLISHED) - set(UNLISTED)))
 # Where the source says that splits share no group; MagnaTagATune's songs, NSynth's training instruments.
-APART = {"mtt", "nsynth-instrument", "nsynth-pitch"}
+APART = {"medley-solos", "mtt", "nsynth-instrument", "nsynth-pitch", "openmic"}
 
 
 @pytest.fixture(scope="module")
@@ -147,6 +156,10 @@ def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
     elif isinstance(target, Tags):
         for split in SPLITS:
             assert (truth[split].min(axis=0) == 0).all()
+            assert (truth[split].max(axis=0) == 1).all()
+    elif isinstance(target, MaskedTags):
+        for split in SPLITS:
+            assert {-1, 0, 1} <= set(truth[split].reshape(-1).tolist())
             assert (truth[split].max(axis=0) == 1).all()
     elif isinstance(target, Stems):
         assert all(found.shape[1:] == (0,) for found in truth.values())

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     import torch
 
 LOSSES: tuple[Loss, ...] = get_args(Loss)
+WHOLE_LOSSES = LOSSES[:3]  # of targets without gaps: a head is given gaps only where it says that it reads them
 
 # `init(width, hidden, outputs, generator)` -> the parameters of one probe: `first (width, hidden)`, `first_bias`,
 # `last (hidden, outputs)`, `last_bias`; or, without a hidden layer, `weight (width, outputs)` and `bias`. A bias is
@@ -77,7 +78,8 @@ class Head:
     fit: `(TrainingSet) -> state`, tensors by name; none may be called `mean` or `spread`.
     predict: `(state, x (windows, width)) -> (windows, outputs)` float32, higher where a class or tag is likelier.
     strengths: what `fit` is tried with, one probe each, such as penalties or numbers of neighbours; validation chooses.
-    losses: which kinds of target it learns, by their loss; a run on another target is refused before any work.
+    losses: which kinds of target it learns, by their loss; a run on another target is refused before any work. All but
+        `masked_binary_cross_entropy`, unless given: of masked tags, truth is -1 where nobody judged.
     version: raised whenever the same features and labels would give other outputs.
     code: the source digest of a user's file; set by the machinery.
     """
@@ -89,7 +91,7 @@ class Head:
     fit: Callable[[TrainingSet], State] | None = None
     predict: Callable[[State, torch.Tensor], torch.Tensor] | None = None
     strengths: tuple[float, ...] = (1.0,)
-    losses: tuple[Loss, ...] = LOSSES
+    losses: tuple[Loss, ...] = WHOLE_LOSSES
     version: int = 1
     code: str = ""
 

@@ -46,8 +46,9 @@ class Clip:
 
     id: unique within the task and stable; the key of predictions and of a user's own features.
     audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
-    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `Frames` an annotation (or None) for
-        each part, for `Events` a tuple of times in seconds (or None) for each kind, nothing for `Stems`.
+    target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `MaskedTags` a mapping from each
+        judged tag to whether it holds, for `Frames` an annotation (or None) for each part, for `Events` a tuple of times in
+        seconds (or None) for each kind, nothing for `Stems`.
     start_s, duration_s: the span within the file, in seconds; None for "to the end".
     group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
     """
@@ -255,7 +256,9 @@ class Task:
 
     title: str = _mark_unset("a line that says what is asked")
     corpus: Corpus = _mark_unset("a Corpus")
-    target: Target = _mark_unset("Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)")
+    target: Target = _mark_unset(
+        "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
+    )
     clips: Callable[[Path | None], Iterable[Clip]] = _mark_unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -315,15 +318,15 @@ class Task:
 
     def _find_target_problems(self) -> list[str]:
         """What is wrong with the target, or does not fit it."""
-        from marble_bench.scoring.targets import Classes, Frames, Scalars, Stems, Tags
+        from marble_bench.scoring.targets import Classes, ClipTarget, Frames, Stems
 
         if not self.target:
             return []
-        if not isinstance(self.target, (Classes, Tags, Scalars, Frames, Stems)):
-            kinds = "Classes(...), Tags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
+        if not isinstance(self.target, ClipTarget | Frames | Stems):
+            kinds = "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
             return [f"target is {self.target!r}: give {kinds}"]
         names = allow_tuple(TEXT)
-        if isinstance(self.target, (Classes, Tags, Scalars)) and not names.is_right(self.target.names):
+        if isinstance(self.target, ClipTarget) and not names.is_right(self.target.names):
             return [f"target's names are {shorten_repr(self.target.names)}: give {names.words}"]
         problems = []
         if len(set(self.target.names)) != len(self.target.names):

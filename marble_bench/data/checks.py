@@ -13,7 +13,7 @@ from marble_bench.audio import Shape
 from marble_bench.core.task import SPLITS
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, listing
-from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Tags
+from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Scalars, Tags
 
 if TYPE_CHECKING:
     from marble_bench.features.types import Features
@@ -74,6 +74,8 @@ def check_labels(target: Target, found: Examples) -> list[str]:
             held = set(own.targets)
         elif isinstance(target, Tags) and split == "train":  # valid and test need all tags, or have no score
             held = {name for tags in own.targets for name in tags}
+        elif isinstance(target, MaskedTags) and split == "train":
+            held = {name for judged in own.targets for name, holds in judged.items() if holds}
         else:
             continue
         absent = [name for name in target.names if name not in held]
@@ -164,12 +166,16 @@ def check_carriers(metrics: Sequence[Metric], target: Target, found: Examples) -
 
     It opens with the metric's name, by which a board finds it.
     """
-    if not isinstance(target, Tags):
+    if not isinstance(target, Tags | MaskedTags):
         return []
-    test = found.of("test").clips
-    carried = {name: {clip.group or clip.id for clip in test if name in clip.target} for name in target.names}
+    import numpy as np
+
+    test = found.of("test")
+    raised = test.truth(target) > 0
+    groups = np.array([clip.group or clip.id for clip in test.clips])
+    carried = {name: set(groups[raised[:, place]]) for place, name in enumerate(target.names)}
     rare = [name for name, groups in carried.items() if len(groups) < FEW]
-    what = "groups of test clips" if any(clip.group for clip in test) else "test clips"
+    what = "groups of test clips" if any(clip.group for clip in test.clips) else "test clips"
     return [
         f"{metric.name}: {ROUGH}, since fewer than {FEW} {what} carry {listing(rare)}"
         for metric in metrics

@@ -407,5 +407,9 @@ def _write_exact(target: object) -> str:
     if isinstance(target, (tuple, list)):
         inside = ", ".join(map(_write_exact, target))
         return f"[{inside}]" if isinstance(target, list) else f"({inside}{',' * (len(target) == 1)})"
+    if isinstance(target, Mapping):
+        return (
+            f"{{{', '.join(sorted(f'{_write_exact(key)}: {_write_exact(value)}' for key, value in target.items()))}}}"
+        )
     values = getattr(target, "tolist", None)  # of numpy and torch
     return repr(values() if callable(values) else target)

@@ -24,7 +24,7 @@ from marble_bench.data import examples
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
 from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
-from marble_bench.scoring.targets import Classes, Frames, Scalars, Tags, Target
+from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Scalars, Tags, Target
 
 VERSION = "http://mlcommons.org/croissant/1.1"
 METADATA, TABLE = "croissant.json", "clips.parquet"
@@ -86,6 +86,19 @@ def _list_target_columns(target: Target) -> list[Column]:
     if isinstance(target, Tags):
         about = "Its tags."
         return [Column("target", "sc:Text", about, lambda clip: list(clip.target), True, "labels", target=True)]
+    if isinstance(target, MaskedTags):
+        return [
+            Column(
+                f"target_{kind}",
+                "sc:Text",
+                f"The tags that were judged and {'hold' if holds else 'do not hold'}.",
+                _take_judged(holds),
+                True,
+                "labels",
+                target=True,
+            )
+            for kind, holds in (("present", True), ("absent", False))
+        ]
     if isinstance(target, Scalars):
         return [
             Column(f"target_{name}", "sc:Float", f"Its {name}.", _take_part(at, float), target=True)
@@ -116,6 +129,11 @@ def _take_part(at: int, kind: Callable[[Any], Any]) -> Callable[[Clip], Any]:
     return lambda clip: None if clip.target[at] is None else kind(clip.target[at])
 
 
+def _take_judged(holds: bool) -> Callable[[Clip], Any]:
+    """What gives the tags of a clip that were judged so."""
+    return lambda clip: [name for name, value in clip.target.items() if value is holds]
+
+
 def _map_frames(kind: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     """What gives the values of all frames, None for a frame that is not annotated."""
     return lambda values: [None if each is None else kind(each) for each in values]
@@ -129,7 +147,7 @@ def list_labels(target: Target) -> dict[str, tuple[str, ...]]:
     """The labels that the values of columns are from, by the name of the enumeration."""
     if isinstance(target, Frames):
         return {f"labels_{part.name}": part.labels for part in target.parts if isinstance(part, ClassPart)}
-    return {"labels": target.names} if isinstance(target, Classes | Tags) else {}
+    return {"labels": target.names} if isinstance(target, Classes | Tags | MaskedTags) else {}
 
 
 def write_croissant(named: Named, folder: Path, root: Path | None = None, allow_missing: bool = False) -> Path:

@@ -13,7 +13,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import counted, listing
 from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
-from marble_bench.scoring.targets import Classes, Frames, Stems, Tags, Target
+from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Stems, Tags, Target
 
 if TYPE_CHECKING:
     import datasets
@@ -97,6 +97,8 @@ def _find_feature_type(target: Target) -> Any:
         return label
     if isinstance(target, Tags):
         return datasets.List(label)
+    if isinstance(target, MaskedTags):
+        return {"present": datasets.List(label), "absent": datasets.List(label)}
     return datasets.List(datasets.Value("float32"))
 
 
@@ -114,4 +116,9 @@ def _find_part_type(part: Part) -> Any:
 def _convert_value(target: Target, given: Any) -> Any:
     if isinstance(target, Frames):
         return dict(zip(target.names, given, strict=True))
+    if isinstance(target, MaskedTags):
+        return {
+            kind: [name for name, value in given.items() if value is holds]
+            for kind, holds in (("present", True), ("absent", False))
+        }
     return list(given) if isinstance(given, tuple) else given

@@ -28,6 +28,8 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     f1: Metric
     f1_20ms: Metric
     f1_mean: Metric
+    masked_ap: Metric
+    masked_f1: Metric
     r2: Metric
     roc_auc: Metric
     weighted: Metric

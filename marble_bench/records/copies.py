@@ -43,7 +43,7 @@ class Answers:
         found = read_predictions(stored, main) if main else None
         if found is None:
             return
-        if found.metric.kind in ("classes", "tags", "scalars"):
+        if found.metric.kind in ("classes", "tags", "masked_tags", "scalars"):
             own: Any = _compute_directions(found)
             where = "\n".join(["numbers", *found.items])
         else:

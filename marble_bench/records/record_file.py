@@ -296,7 +296,7 @@ def _read_predicted(frame: pd.DataFrame, metric: Metric, view: str) -> Predicted
     first = seeds[0]
     if len({len(row) for part in seeds for row in part["outputs"]}) != 1:
         raise ValueError("outputs are not all of one length")
-    answers = metric.kind in ("classes", "tags", "scalars")
+    answers = metric.kind in ("classes", "tags", "masked_tags", "scalars")
     exact = np.array([np.stack(list(part["outputs"])) for part in seeds], dtype=np.float64)
     outputs = torch.from_numpy(exact).float() if answers else torch.from_numpy(exact)
     truth = torch.from_numpy(_pad_rows(first["truth"]))

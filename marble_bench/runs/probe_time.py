@@ -20,7 +20,7 @@ from marble_bench.features.timing import Timing
 from marble_bench.records.record import Record
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.layers import choose_layers
-from marble_bench.scoring.targets import Classes, Frames, Scalars, Tags
+from marble_bench.scoring.targets import ClipTarget, Frames, Scalars
 
 if TYPE_CHECKING:
     import numpy as np
@@ -60,13 +60,13 @@ def measure(config: RunConfig, found: Examples, lengths_s: Sequence[float], mini
         return None
     if isinstance(target, Frames):
         return _measure_frames(config, target, found, lengths_s, mini)
-    if isinstance(target, Classes | Tags | Scalars):
+    if isinstance(target, ClipTarget):
         return _measure_pooled(config, target, found, lengths_s)
     return None
 
 
 def _measure_pooled(
-    config: RunConfig, target: Classes | Tags | Scalars, found: Examples, lengths_s: Sequence[float]
+    config: RunConfig, target: ClipTarget, found: Examples, lengths_s: Sequence[float]
 ) -> ProbeTime | None:
     """As `measure`, for a task that reads a vector for each window."""
     from marble_bench.features.pooled import count_rows
@@ -159,7 +159,7 @@ def _no_score(outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
     return torch.zeros(len(outputs))
 
 
-def _noise(found: Examples, target: Classes | Tags | Scalars, widths: Sequence[int], windows: int) -> trainer.Split:
+def _noise(found: Examples, target: ClipTarget, widths: Sequence[int], windows: int) -> trainer.Split:
     """A split of so many windows of noise, each a clip of its own, with labels of the split."""
     import numpy as np
     import torch

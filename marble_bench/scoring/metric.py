@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from marble_bench.scoring.frame_targets import Found
 
-Kind = Literal["classes", "tags", "scalars", "frames", "events", "stems"]
+Kind = Literal["classes", "tags", "masked_tags", "scalars", "frames", "events", "stems"]
 
 
 @dataclass(frozen=True)
@@ -127,6 +127,7 @@ class Metric:
         kinds = {
             "classes": targets.Classes,
             "tags": targets.Tags,
+            "masked_tags": targets.MaskedTags,
             "scalars": targets.Scalars,
             "frames": frame_targets.Frames,
             "events": targets.Events,

@@ -393,7 +393,8 @@ def compute_interval(
         return admit_interval(
             score,
             *compute_wilson_interval(
-                one.score, _count_carriers(truth, groups) if metric.kind == "tags" else len(set(groups))
+                one.score,
+                _count_carriers(truth, groups) if metric.kind in ("tags", "masked_tags") else len(set(groups)),
             ),
         )
     low, high = one.interval()

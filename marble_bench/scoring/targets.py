@@ -1,13 +1,13 @@
 """Kinds of answer. A target derives what a probe needs: output width, loss, decision, trivial output.
 
-Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`
-and `Scalars`; a probe's outputs are `(..., clips, width)`. `Frames`, with `Events`, and `Stems` are asked frame by frame;
-their truth is made where they are trained.
+Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`,
+`MaskedTags` and `Scalars`; a probe's outputs are `(..., clips, width)`. `Frames`, with `Events`, and `Stems` are asked
+frame by frame; their truth is made where they are trained.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
 
@@ -21,7 +21,9 @@ from marble_bench.scoring.frame_targets import MomentPart
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error"]
+Loss = Literal["cross_entropy", "binary_cross_entropy", "squared_error", "masked_binary_cross_entropy"]
+UNKNOWN = -1.0  # the truth of a tag that nobody judged
+SMALL = 1e-6  # clips that are counted of each kind besides, so that log-odds are finite
 
 
 def _index(name: str, names: Sequence[str], clip: str) -> int:
@@ -90,6 +92,50 @@ class Tags:
 
         share: NDArray[Any] = train.mean(axis=0).astype(np.float32)
         return share
+
+
+@dataclass(frozen=True)
+class MaskedTags:
+    """Tags of which only some were judged for each clip. A clip's target says of each judged tag whether it holds, such as
+    `{"piano": True, "drums": False}`; of a tag that is not in it nothing is known.
+
+    Tags that were not judged are in no loss and in no score.
+    """
+
+    names: tuple[str, ...]
+    loss: Loss = "masked_binary_cross_entropy"
+
+    @property
+    def width(self) -> int:
+        return len(self.names)
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Mappings -> `(clips, width)` float32: 1 where a tag holds, 0 where it does not, `UNKNOWN` where nobody judged it.
+
+        Raises DataError naming the clip if its target is no mapping of tags to True or False, or has no tag.
+        """
+        import numpy as np
+
+        truth = np.full((len(targets), self.width), UNKNOWN, np.float32)
+        for row, (judged, clip) in enumerate(zip(targets, clips, strict=True)):
+            if not isinstance(judged, Mapping) or not judged:
+                raise DataError(
+                    f"clip '{clip}' has the target {brief(judged)}; say of each judged tag whether it holds: "
+                    f"{{'{self.names[0]}': True}}"
+                )
+            for name, holds in judged.items():
+                if not isinstance(holds, (bool, np.bool_)):
+                    raise DataError(f"clip '{clip}' has {brief(holds)} for the tag {brief(name)}; give True or False")
+                truth[row, _index(name, self.names, clip)] = holds
+        return truth
+
+    def trivial(self, train: NDArray[Any]) -> NDArray[Any]:
+        """`(width,)`: the log-odds of the share of the training clips judged for each tag that carry it."""
+        import numpy as np
+
+        judged, held = (train >= 0).sum(axis=0), (train > 0).sum(axis=0)
+        odds: NDArray[Any] = np.log((held + SMALL) / (judged - held + SMALL)).astype(np.float32)
+        return odds
 
 
 @dataclass(frozen=True)
@@ -216,4 +262,5 @@ class Stems:
         return np.zeros((len(targets), 0), np.float32)
 
 
-Target: TypeAlias = Classes | Tags | Scalars | Frames | Stems
+ClipTarget: TypeAlias = Classes | Tags | MaskedTags | Scalars  # one answer for a whole clip
+Target: TypeAlias = ClipTarget | Frames | Stems

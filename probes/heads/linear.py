@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from marble_bench import Head
+from marble_bench.core.head import LOSSES
 
 from .mlp import linear_init
 
@@ -18,4 +19,4 @@ def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> d
     return {"weight": weight, "bias": bias}
 
 
-HEAD = Head(name="linear", description="one linear layer", init=init, hidden_layer=False)
+HEAD = Head(name="linear", description="one linear layer", init=init, hidden_layer=False, losses=LOSSES)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from marble_bench import Head
+from marble_bench.core.head import LOSSES
 
 if TYPE_CHECKING:
     import torch
@@ -36,4 +37,4 @@ def init(width: int, hidden: int, outputs: int, generator: torch.Generator) -> d
     return {"first": first, "first_bias": first_bias, "last": last, "last_bias": last_bias}
 
 
-HEAD = Head(name="mlp", description="one hidden layer with ReLU and dropout", init=init)
+HEAD = Head(name="mlp", description="one hidden layer with ReLU and dropout", init=init, losses=LOSSES)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from marble_bench.runs.kinds import clips, frames, stems
 from marble_bench.runs.kinds.kind import Job, Kind
-from marble_bench.scoring.targets import Classes, Events, Frames, Scalars, Stems, Tags, Target
+from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Scalars, Stems, Tags, Target
 
 __all__ = ["KINDS", "Job", "Kind", "find_kind"]
 
 KINDS: dict[type, Kind] = {
-    **dict.fromkeys((Classes, Tags, Scalars), clips),
+    **dict.fromkeys((Classes, Tags, MaskedTags, Scalars), clips),
     **dict.fromkeys((Frames, Events), frames),
     Stems: stems,
 }

@@ -24,7 +24,7 @@ from marble_bench.runs.layers import choose_layers
 from marble_bench.runs.predictions import Predictions, Windows, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring.scores import convert_number, split_of
-from marble_bench.scoring.targets import Classes, Scalars, Tags
+from marble_bench.scoring.targets import ClipTarget, MaskedTags, Scalars, Tags
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,7 @@ def check(config: RunConfig) -> None:
 def _check_losses(config: RunConfig) -> None:
     """Raise UsageError for a head that does not declare the loss of the task's target."""
     head, target = plugins.get_head(config.probes.protocol), config.task.target
-    assert isinstance(target, (Classes, Tags, Scalars))
+    assert isinstance(target, ClipTarget)
     if target.loss not in head.losses:
         raise UsageError(
             f"head '{head.name}' learns {' and '.join(head.losses)}, and the target of task '{config.data.named.name}' is "
@@ -103,7 +103,7 @@ class ClipJob:
         for warning in self.warnings:
             callbacks.say(f"warning: {warning}")
         target, probes = config.task.target, config.probes
-        assert isinstance(target, (Classes, Tags, Scalars))
+        assert isinstance(target, ClipTarget)
         self.recipe = trainer.Recipe(
             protocol=probes.protocol,
             schedule=config.task.schedule,
@@ -204,7 +204,7 @@ class ClipJob:
         import torch
 
         task, warnings = self.config.task, list[str]()
-        assert isinstance(task.target, (Classes, Tags, Scalars))
+        assert isinstance(task.target, ClipTarget)
         main, plain = task.metrics[:1], make_answers(found)
         train = self.inputs.examples.of("train").truth(task.target)
         constant = torch.from_numpy(task.target.trivial(train))
@@ -234,19 +234,21 @@ class ClipJob:
 def _check_examples(config: RunConfig, found: Examples) -> None:
     """Raise DataError for an empty split, a label that is none of the task's, or tags that have no ranking score.
 
-    Those are tags that no clip, or every clip, of valid or test carries.
+    Those are tags that no clip, or every clip, of valid or test carries; of masked tags, none or all of those judged.
     """
     name, target = config.data.named.name, config.task.target
     checks.check_splits(found, name)
     found.truth(target)
-    if not isinstance(target, Tags):
+    if not isinstance(target, Tags | MaskedTags):
         return
     for split in ("valid", "test"):
-        held = [set(tags) for tags in found.of(split).targets]
-        bad = [tag for tag in target.names if sum(tag in tags for tags in held) in (0, len(held))]
+        truth = found.of(split).truth(target)
+        one_kind = ((truth == 1).sum(axis=0) == 0) | ((truth == 0).sum(axis=0) == 0)
+        bad = [tag for tag, alone in zip(target.names, one_kind, strict=True) if alone]
         if bad:
+            judged = " that was judged" if isinstance(target, MaskedTags) else ""
             raise DataError(
-                f"task '{name}': no clip, or every clip, of the {split} split carries {listing(bad)}; "
+                f"task '{name}': no clip, or every clip{judged}, of the {split} split carries {listing(bad)}; "
                 "a ranking score needs both kinds. Use more of the corpus"
             )
 
