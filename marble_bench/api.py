@@ -259,7 +259,7 @@ def build_board(
 
     folder = Path(results_dir).expanduser()
     if folder != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
-        raise UsageError(f"--results-dir: {folder} is not there")
+        raise UsageError(f"--results-dir: {folder} does not exist")
     asked = BoardFilter(protocol, mini, _several(task), _several(model))
     return build_asked_board(_stored(folder, on_left_off), asked, find_cache_root(_path(cache_dir)))
 

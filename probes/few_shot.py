@@ -1,4 +1,4 @@
-"""Other training sets from the same features: nested shares of the clips, and labels that say nothing."""
+"""Other training sets from the same features: nested shares of the clips, and shuffled labels."""
 
 from __future__ import annotations
 

@@ -128,7 +128,7 @@ class ProbeCacheFolder:
             write_whole(path, save(tensors, metadata))
         except OSError as error:
             if self.say is None or error.errno not in REFUSED:
-                raise BenchError(f"finished probes cannot be kept in {self.root}: {error.strerror}") from error
+                raise BenchError(f"finished probes cannot be stored in {self.root}: {error.strerror}") from error
             with self._lock:
                 was_closed, self._closed = self._closed, True
             if not was_closed:

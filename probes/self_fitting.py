@@ -102,7 +102,7 @@ def _fit(head: Head, data: TrainingSet) -> State:
     if needed > free:  # a view may be of any size, and is written out before it is kept
         raise UsageError(
             f"head '{head.name}': fit returned {needed / 1e6:,.0f} MB of tensors, and {free / 1e6:,.0f} MB are free: "
-            "return what predict needs alone"
+            "return only what predict needs"
         )
     return state
 

@@ -331,7 +331,7 @@ def test_stored_features_of_other_weights_are_never_reused(net, tmp_path):
     assert mb.run(encoder, **QUICK, results_dir=results).cost.cached
     with torch.no_grad():
         net.first.weight[0, 0] += 1e-5
-    with pytest.raises(mb.UsageError, match="make it anew, as with mb"):
+    with pytest.raises(mb.UsageError, match="create the encoder again, for example with mb"):
         mb.run(encoder, **QUICK, results_dir=results)
     second = mb.run(_adapt(net), **QUICK, results_dir=results)
     assert not second.cost.cached

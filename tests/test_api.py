@@ -216,7 +216,7 @@ def test_files_that_are_no_records_are_a_warning_and_a_missing_folder_is_an_erro
     assert len(found) == 1
     assert repr(found) == "Results(1 record, 1 invalid left off)"
     assert "emo.json" in found.left_off[0]
-    with pytest.raises(mb.UsageError, match="nowhere is not there"):
+    with pytest.raises(mb.UsageError, match="nowhere does not exist"):
         mb.load_results(tmp_path / "nowhere")
 
 

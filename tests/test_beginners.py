@@ -943,7 +943,7 @@ PYTHON = {
     "layers as a list": (lambda: _run(layers=["frames"]), "--layers ['frames']: give it as a text"),
     "a list of seeds": (lambda: _run(seeds=[0, 1]), "--seeds [0, 1]: give a whole number from 1 on"),
     "features as an array": (lambda: _run(model="mine", features=WAVE), "of type ndarray: give the path of a file or"),
-    "no results": (lambda: mb.load_results("nowhere"), "nowhere is not there"),
+    "no results": (lambda: mb.load_results("nowhere"), "nowhere does not exist"),
 }  # fmt: skip
 
 

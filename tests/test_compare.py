@@ -122,7 +122,7 @@ def test_what_cannot_be_compared_says_why(tmp_path, bench, monkeypatch):
     assert "different test clips" in ended.err
     bare = make(tmp_path / "results", "bare", seed=2, mini=True)
     results.find_table_path(bare, "predictions").unlink()
-    assert "predictions.parquet is not beside it" in bench("compare", "other", bare, "--mini").err
+    assert "predictions.parquet is missing beside it" in bench("compare", "other", bare, "--mini").err
 
 
 @pytest.mark.slow

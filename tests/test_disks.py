@@ -414,7 +414,7 @@ def test_probes_are_not_kept_on_a_disk_that_refuses_and_a_full_one_ends_the_run(
         cache.put(_block(seed)[1])
     assert messages == [f"finished probes are not stored, because {tmp_path} cannot be written: Read-only file system"]
     error = OSError(errno.ENOSPC, "No space left on device")
-    with pytest.raises(BenchError, match=r"cannot be kept in .*: No space left on device"):
+    with pytest.raises(BenchError, match=r"cannot be stored in .*: No space left on device"):
         probe_cache.ProbeCacheFolder(tmp_path, "key", messages.append).put(_block(0)[1])
 
 
@@ -570,7 +570,7 @@ def test_a_deleted_shard_is_named_by_verify(bench, stored, tmp_path):
     verified = bench("features", "verify", "--json")
     assert verified.code == 3
     (found,) = verified.record["damaged"]
-    assert f"feature shard {shard} is not there" in found["problem"]
+    assert f"feature shard {shard} is missing" in found["problem"]
     assert bench(*TOY).code == 0
     assert bench("features", "verify").code == 0
 

@@ -59,4 +59,4 @@ def test_the_pages_masked_encoder_keeps_the_contract(bench, tmp_path):
     (tmp_path / "masked.py").write_text(block.replace(":count]", ":]"))
     done = bench("check", "masked.py:MASKED")
     assert done.code == 2
-    assert "depends on the padding behind its valid samples" in done.err
+    assert "depends on the padding after its valid samples" in done.err

@@ -212,7 +212,7 @@ def test_names_are_told_before_anything_is_imported(tmp_path):
     for name, words in {
         "hear:no_such_package": "no package 'no_such_package' is installed here",
         "hear:../x": "names no package: write hear:PACKAGE",
-        "hear:json:": "no weights behind the last colon",
+        "hear:json:": "no weights after the last colon",
         "hear:json:nowhere.pt": "no weights file nowhere.pt",
     }.items():
         with pytest.raises(mb.BenchError, match=words):

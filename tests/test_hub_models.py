@@ -366,9 +366,7 @@ def test_what_a_card_does_not_state_is_not_stated(tmp_path, card, expected):
 
 def test_a_name_that_is_neither_id_nor_folder_says_what_is(tmp_path):
     for name in ("hf:", "hf:bert", "hf:a/b/c", "hf:a/b@", "hf:../x/y"):
-        with pytest.raises(
-            UsageError, match="give hf:ORG/NAME, hf:ORG/NAME@REVISION or hf:FOLDER, a folder that is there"
-        ):
+        with pytest.raises(UsageError, match="give hf:ORG/NAME, hf:ORG/NAME@REVISION or hf:FOLDER, an existing folder"):
             plugins.find_encoder(name)
     with pytest.raises(UsageError, match=r"no model 'qqq' \(bench list models; or give hf:ORG/NAME"):
         plugins.find_encoder("qqq")
@@ -421,7 +419,7 @@ def test_a_folder_is_run_and_its_record_made_again(bench, tmp_path, name):
     again = bench("reproduce", record, "--model", f"hf:moved/{name}", "--task", PLUGINS / "toy_task.py")
     assert again.code == 0, again.err
     refused = bench("reproduce", record, "--task", PLUGINS / "toy_task.py")
-    assert f"'hf:{name}' is a folder of somebody's: give yours as --model hf:FOLDER" in refused.err
+    assert f"'hf:{name}' is the folder of another user: give yours as --model hf:FOLDER" in refused.err
 
 
 @pytest.mark.slow
@@ -499,7 +497,7 @@ def _toy(encode, masks=True):
 def test_an_encoder_that_declares_masks_is_tried_with_one():
     assert contract.try_on_noise(_toy(_masked), _masked, "cpu", 0.1)[0] == []
     (problem,) = contract.try_on_noise(_toy(_unmasked), _unmasked, "cpu", 0.1)[0]
-    assert "layer 'x' of a window depends on the padding behind its valid samples: mask it" in problem
+    assert "layer 'x' of a window depends on the padding after its valid samples: mask it" in problem
     with pytest.raises(UsageError, match=r"declares masks=True.*add valid, or leave masks out"):
         check_callable("toy", _without, masks=True)
     with pytest.raises(UsageError, match="takes no mask: give it windows without padding"):

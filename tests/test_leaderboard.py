@@ -70,7 +70,7 @@ def test_an_interval_that_predictions_do_not_give_is_made_again(tmp_path, told):
     record = replace(honest.record, scores={"accuracy": forged}, suite=replace(honest.record.suite, version="0.1.0"))
     (cell,) = build_board([Stored(path, record)], BoardFilter("marble", tasks=("gtzan",), models=("mfcc",))).cells
     assert cell.uncertainty.interval == pytest.approx(score.ci95, abs=1e-4)
-    assert "interval made again from the predictions" in cell.uncertainty.basis
+    assert "interval computed again from the predictions" in cell.uncertainty.basis
 
 
 @pytest.mark.slow
@@ -113,7 +113,7 @@ def test_an_empty_board_says_what_to_do(bench):
         (("--task", "gtzann", "--format", "csv"), "no task 'gtzann'; did you mean 'gtzan'?"),
         (("--model", "mert-95n", "--json"), "no model 'mert-95n'; did you mean 'mert-95m'?"),
         (("--protocol", "marbel", "--json"), "no protocol 'marbel'; did you mean 'marble'?"),
-        (("--results-dir", "result"), "--results-dir: result is not there"),
+        (("--results-dir", "result"), "--results-dir: result does not exist"),
     ],
 )
 def test_a_name_that_nothing_has_is_told_whatever_the_format(bench, arguments, words):

@@ -221,7 +221,7 @@ def test_tables_that_are_gone_broken_or_changed_are_named(record, verdicts):
     assert "cannot be read" in kinds["tables"]
     predictions.unlink()
     (kinds,) = verdicts()[0].values()
-    assert "gtzan.predictions.parquet is not beside it" in kinds["tables"]
+    assert "gtzan.predictions.parquet is missing beside it" in kinds["tables"]
     pd.DataFrame({"a": [1]}).to_parquet(results.find_table_path(record, "grid"))
     (kinds,) = verdicts()[0].values()
     assert "edited" in kinds
@@ -278,7 +278,7 @@ def test_a_whole_record_says_which_score_could_not_be_made_again(tmp_path, verdi
     make(tmp_path / "results", "one", task="gs", mini=True)
     (kinds,) = verdicts()[0].values()
     assert kinds["ok"].endswith(
-        "the same; not made again: weighted_ensemble, which needs what windows answered; "
+        "the same; not computed again: weighted_ensemble, which needs the answers of windows; "
         "facts not known here: model 'one'"
     )
 
@@ -440,7 +440,7 @@ def test_a_record_of_another_form_has_its_verdict_beside_references_and_the_boar
 def test_a_path_that_is_not_there_is_named(bench):
     ended = bench("results", "check", "nowhere")
     assert ended.code == 3
-    assert "nowhere is not there" in ended.err
+    assert "nowhere does not exist" in ended.err
 
 
 @pytest.mark.slow

@@ -331,7 +331,7 @@ def test_an_interrupted_run_says_that_what_is_finished_is_kept(toy, monkeypatch)
     monkeypatch.setattr(run, "run", interrupted)
     ended, fresh = toy("--mini"), toy("--mini", "--fresh-features")
     assert ended.code == fresh.code == 130
-    assert ended.err.endswith("the same command goes on from there\n")
+    assert ended.err.endswith("the same command continues from there\n")
     assert "--fresh-features would set what it made aside again: leave it out" in fresh.err
 
 

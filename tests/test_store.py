@@ -202,7 +202,7 @@ def test_a_writer_killed_between_entry_and_shard_is_named_and_the_next_pass_mend
         assert done.returncode == code_of_exit, done.stderr
         (folder,) = tmp_path.iterdir()
         named = [why for _, why in manage.find_faults(manage._describe_store(folder)) if why]
-        assert [("is not there" in why) for why in named] == ([True] if how == "dies" else [])
+        assert [("is missing" in why) for why in named] == ([True] if how == "dies" else [])
         again = Store(tmp_path, {"encoder": "toy"}, [("0", 4)])
         assert list(again.rows) == ([] if how == "dies" else [Span("b", "0:")])
 

@@ -210,7 +210,7 @@ def _replace_interval(cell: Cell, answers: _Answers) -> Cell:
     recorded = cell.uncertainty.interval or (None, None)
     if all(one is other or _is_equal(one, other) for one, other in zip(recorded, computed, strict=True)):
         return cell
-    words = "interval made again from the predictions, which do not give the record's"
+    words = "interval computed again from the predictions, because the record's does not follow from them"
     return replace(
         cell, uncertainty=replace(cell.uncertainty, interval=computed, basis=f"{cell.uncertainty.basis}; {words}")
     )

@@ -347,7 +347,7 @@ def _compare_scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compar
         found = _compare_score(one, name, score, a, b, clips)
         contaminated = _join(find_contamination(one.record), find_contamination(other.record))
         comparisons.append(replace(found, contaminated=contaminated))
-    return comparisons, "" if comparisons else "their predictions are not beside them"
+    return comparisons, "" if comparisons else "their files of predictions are missing"
 
 
 def _compare_score(one: Stored, name: str, score: Score, a: Predicted, b: Predicted, clips: int) -> Compared:

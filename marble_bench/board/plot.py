@@ -88,7 +88,7 @@ def build_layer_table(
         if grid is not None:
             found.setdefault(each.record.model.name, {})[each.record.task.name] = summarize_layers(grid)
     if not found:
-        raise DataError("no grid is beside any record of the board, so no layers can be drawn")
+        raise DataError("all records of the board lack their files of the grid, so no layers can be drawn")
     if model and model not in found:
         raise UsageError(f"no grid of model '{model}'{suggest_name(model, found) or '; there are ' + listing(found)}")
     chosen = model or max(found, key=lambda name: max(map(len, found[name].values())))

@@ -139,7 +139,7 @@ def explain_printed(found: Sequence[PrintedComparison]) -> list[str]:
         f"in the 95 % interval of {measured.model}. The printed score's own uncertainty does not enter"
     ]
     if any(each.printed.interval for each in found):
-        lines.append("interval of a printed score: Wilson's, from the size of the test split alone")
+        lines.append("interval of a printed score: Wilson's, computed from the number of test clips")
     if not all(each.same_protocol for each in found):
         lines.append(f"other protocol: the record is of {measured.protocol}, so like is not compared with like")
     papers = {each.printed.source: each.printed for each in found}

@@ -326,7 +326,9 @@ def list_notes(board: Board) -> list[str]:
     if "measured" in used:
         lines.append("measured: a record of this suite, mean over seeds, 95 % interval over test clips in brackets")
     if any(cell.position.ties for cell in cells):
-        lines.append("letters: two records that share one in a column cannot be told apart (paired test, Holm, 5 %)")
+        lines.append(
+            "letters: two records that share one in a column do not differ significantly (paired test, Holm, 5 %)"
+        )
     rough = dict.fromkeys(f"{cell.metric} of {cell.task}" for cell in board.cells if ROUGH in cell.uncertainty.basis)
     if rough:
         lines.append(f"rough intervals, since few test clips carry some of the tags: {', '.join(rough)}")

@@ -122,7 +122,7 @@ def run(
         return
     if not (quiet or as_json):
         warn_of_other_stores(wanted)
-    resume_hint = "finished features, and probes of whole clips, are kept: the same command goes on from there"
+    resume_hint = "finished features and probes are stored: the same command continues from there"
     show, quiet = partial(print_outcome, as_json=as_json, quiet=quiet), quiet or as_json
     ended = run_each(wanted, running.run, show, resume_hint, fresh_features=fresh_features, quiet=quiet, debug=debug)
     raise typer.Exit(ended)

@@ -126,7 +126,7 @@ def leaderboard(
         print_board(board, cost)
     else:
         if cost and wanted in (Format.json, Format.csv):
-            print("no costs in csv and json, which have scores alone; table, latex and md have them", file=sys.stderr)
+            print("no costs in csv and json: choose --format table, latex or md to see them", file=sys.stderr)
         write = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
         write_with_cost = table.write_latex if wanted is Format.latex else table.write_markdown
         text = write(board) if write else write_with_cost(board, cost)

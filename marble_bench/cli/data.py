@@ -112,13 +112,13 @@ def croissant(
     data_dir: Annotated[
         Path | None,
         typer.Option(
-            help="The corpus's folder; for tasks whose labels are in the corpus alone.",
+            help="The corpus's folder, for tasks whose labels are only in the corpus.",
             parser=parse_path,
             metavar="PATH",
         ),
     ] = None,
     allow_missing: Annotated[
-        bool, typer.Option("--allow-missing", help="Of --data-dir: leave out clips whose file is not there.")
+        bool, typer.Option("--allow-missing", help="With --data-dir: leave out clips whose file is missing.")
     ] = False,
     debug: Debug = False,
 ) -> None:

@@ -69,7 +69,7 @@ def extract(
     if not (quiet or as_json):
         warn_of_other_stores(configs)
     resume_hint, show = (
-        "finished shards are kept, the same command goes on from there",
+        "finished shards are stored, and the same command continues from there",
         partial(_print_extraction, as_json=as_json),
     )
     quiet = quiet or as_json

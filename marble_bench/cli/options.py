@@ -182,10 +182,10 @@ class FeatureOptions(MakingOptions, WhatOptions):
         """A configuration for every model with every task. more: see `_build_configs`."""
         if not self.model and not self.task:
             raise UsageError(
-                "say whose features: --model NAME (bench list models), and of what: --task NAME (bench list tasks)"
+                "name an encoder with --model NAME (bench list models) and a task with --task NAME (bench list tasks)"
             )
         if not self.model:
-            raise UsageError("say whose features: --model NAME (bench list models)")
+            raise UsageError("name an encoder with --model NAME (bench list models)")
         return self._build_configs(**more)
 
     def _build_configs(self, **more: Any) -> list[RunConfig]:

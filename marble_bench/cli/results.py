@@ -115,7 +115,7 @@ def export(
         typer.Option(metavar="OWNER/NAME", help="Of --eval-yaml: the benchmark on the hub that the scores belong to."),
     ] = "",
     metric: Annotated[
-        list[str] | None, typer.Option(help="Of --eval-yaml: this score too, beside the main one; repeatable.")
+        list[str] | None, typer.Option(help="With --eval-yaml: export this score too; repeatable.")
     ] = None,
     source_url: Annotated[str, typer.Option(help="Of --eval-yaml: where the records can be read.")] = "",
     as_json: AsJson = False,

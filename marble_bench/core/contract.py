@@ -111,7 +111,7 @@ def _masking_problems(
     with torch.inference_mode():
         found = encode_valid(encoder, encode, padded, lambda each: each.float().mean(dim=1), valid)
     return [
-        f"layer '{layer.name}' of a window depends on the padding behind its valid samples: mask it, and pool valid "
+        f"layer '{layer.name}' of a window depends on the padding after its valid samples: mask it, and pool valid "
         "frames alone"
         for layer, one, masked in zip(
             encoder.layers, alone, check_layers(encoder.name, encoder.layers, found), strict=True

@@ -73,7 +73,9 @@ def find_task(name: str) -> Named:
 
 def _check_file_name(path: Path) -> None:
     if not is_name(name_task(path)):
-        raise UsageError(f"{path}: a task is called by its file's name, and {name_task(path)!r} is none: give {RULE}")
+        raise UsageError(
+            f"{path}: the name of a task is the name of its file, and {name_task(path)!r} is not allowed: use {RULE}"
+        )
 
 
 def find_registered_task(name: str) -> Named:

@@ -52,7 +52,7 @@ def check_features(features: Features, found: Examples) -> list[str]:
         elif np.array_equal(low, high):
             warnings.append(f"layer '{name}' is constant: it is the same for every clip")
     if bad:
-        raise DataError("\n".join([*bad, "Compute these clips' features anew; no probe can be trained on them"]))
+        raise DataError("\n".join([*bad, "Compute the features of these clips again; no probe can be trained on them"]))
     return warnings
 
 

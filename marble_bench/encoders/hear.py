@@ -42,7 +42,7 @@ def find(place: str, offline: bool) -> Encoder:
     """The encoder of `PACKAGE` or `PACKAGE:WEIGHTS`, from a command line."""
     package, colon, weights = place.partition(":")
     if colon and not weights:
-        raise UsageError(f"hear:{place}: no weights behind the last colon; write {FORM}")
+        raise UsageError(f"hear:{place}: no weights after the last colon; write {FORM}")
     path = Path(weights).expanduser() if weights else None
     if path is not None and not path.is_file():
         raise DataError(f"hear:{package}: no weights file {path}")

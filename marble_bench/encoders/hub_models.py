@@ -43,7 +43,7 @@ def find(place: str, offline: bool) -> Encoder:
         return _of_folder(folder)
     name, at, revision = place.partition("@")
     if not HUB_ID.fullmatch(name) or ".." in name or (at and not revision):
-        raise UsageError(f"no model 'hf:{place}': give {SCHEMES['hf'].forms}, a folder that is there")
+        raise UsageError(f"no model 'hf:{place}': give {SCHEMES['hf'].forms}, an existing folder")
     ours = _ours(name)
     pin = ours.weights.revision if ours and ours.weights else ""
     if ours and (not revision or (len(revision) >= 7 and pin.startswith(revision))):
@@ -59,7 +59,7 @@ def find_recorded(place: str, revision: str, offline: bool) -> Encoder:
     """The encoder of a name in a record, at the record's commit. No path is opened."""
     name, _, _ = place.partition("@")
     if not HUB_ID.fullmatch(name) or ".." in name:
-        raise UsageError(f"'hf:{place}' is a folder of somebody's: give yours as --model hf:FOLDER")
+        raise UsageError(f"'hf:{place}' is the folder of another user: give yours as --model hf:FOLDER")
     if not re.fullmatch("[0-9a-f]{40}", revision):
         raise UsageError(f"the record has no commit of 'hf:{place}': give the model as --model hf:{name}@REVISION")
     return _named(_of_hub(name, revision, offline), f"hf:{place}")

@@ -162,8 +162,9 @@ class Live:
         if changed := self.find_changed():
             others = f" and {len(changed) - 1} more" if changed[1:] else ""
             raise UsageError(
-                f"{self.name}: its weights have changed since its encoder was made ({changed[0]}{others}): make it "
-                "anew, as with mb.from_torch, so that stored features of the old ones are not taken for theirs"
+                f"{self.name}: its weights have changed since its encoder was made ({changed[0]}{others}): create "
+                "the encoder again, for example with mb.from_torch, so that stored features of the old weights are not used "
+                "for the new ones"
             )
 
 

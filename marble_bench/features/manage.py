@@ -104,7 +104,7 @@ def find_faults(store: StoredFeatures) -> Iterator[tuple[Path, str]]:
         shard = find_shard(path)
         why = _explain_failure(read_entry, path)
         if why or shard not in there:
-            gone = f"feature shard {shard} is not there, though {path.name} names it: {MEND}"
+            gone = f"feature shard {shard} is missing, although {path.name} names it: {MEND}"
             yield path, why or gone
         if not why:
             named.add(shard)
@@ -113,7 +113,7 @@ def find_faults(store: StoredFeatures) -> Iterator[tuple[Path, str]]:
 
 
 def _require_entry(shard: Path) -> None:
-    raise DataError(f"feature shard {shard} is not in the manifest beside it: {MEND}")
+    raise DataError(f"feature shard {shard} is not in the manifest of its store: {MEND}")
 
 
 def _explain_failure(check: Callable[[Path], Any], path: Path) -> str:

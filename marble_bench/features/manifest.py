@@ -141,7 +141,7 @@ def find_entries(shard: Path) -> list[Entry]:
     """
     found = [read_entry(path) for path in sorted(shard.parent.glob(f"{glob.escape(shard.stem)}.*.json"))]
     if not found:
-        raise DataError(f"feature shard {shard} is not in the manifest beside it: {MEND}")
+        raise DataError(f"feature shard {shard} is not in the manifest of its store: {MEND}")
     return found
 
 

@@ -151,7 +151,7 @@ class _Remote:
         except ray.exceptions.RayError as error:
             raise BenchError(
                 f"an encoder on the cluster was lost {ATTEMPTS} times ({type(error).__name__}) at {batch.names[0]}: look at "
-                "its memory (ray logs); finished shards are kept, and the same command goes on from there"
+                "its memory (ray logs); finished shards are stored, and the same command continues"
             ) from error
         for text in messages:
             self.say(text)
@@ -217,7 +217,7 @@ def _open_cluster() -> Iterator[Any]:
             where = os.environ.get("RAY_ADDRESS")
             raise BenchError(
                 f"the Ray cluster {f'at {where} ' if where else ''}cannot be joined: {error}. See that `ray status` answers "
-                "here; a cluster that asks for a token wants RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
+                "here; if the cluster asks for a token, set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN here too"
             ) from error
     try:
         yield ray

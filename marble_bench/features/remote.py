@@ -113,5 +113,5 @@ class RemoteStore:
         except Exception as error:  # each file system has its own: botocore's have nothing in common with OSError
             raise BenchError(
                 f"features cannot be stored at {self.url}: {type(error).__name__}: {error}. What is written here stays, and "
-                "the same command goes on from there"
+                "the same command continues from there"
             ) from error

@@ -210,7 +210,7 @@ class Store:
         except OSError as error:
             raise BenchError(
                 f"features cannot be written to {shard}: {error.strerror}; finished shards are kept, and the same "
-                "command goes on from there once there is room"
+                "command continues once there is room"
             ) from error
         if self.remote:
             self.remote.put(self.folder / entry.name)

@@ -151,7 +151,7 @@ def download(source: Source, target: Path, scratch: Path, callbacks: DownloadCal
         except _BrokenOff as error:
             why = str(error)
         if attempt == TRIES:
-            raise DataError(f"{source.url} broke off {TRIES} times, last: {why}; the same command goes on from there")
+            raise DataError(f"{source.url} broke off {TRIES} times, last: {why}; the same command continues from there")
         callbacks.say(f"{source.url}: {why}; trying again ({attempt} of {TRIES - 1})")
         callbacks.wait(2.0**attempt)
     _tag(partial).unlink(missing_ok=True)

@@ -355,7 +355,7 @@ def _check_oracles(record: Record) -> Iterator[tuple[str, str]]:
     separated = bool(record.selection.stems)
     for name, score in record.scores.items():
         if score.oracle is not UNSET and not separated:
-            yield "impossible", f"{name} has an oracle, which scores of separated stems alone have"
+            yield "impossible", f"{name} has an oracle, which only scores of separated stems have"
         elif score.oracle is UNSET or score.oracle is None:
             if separated and name.startswith("sdr") and score.test is not None and record.identity:
                 yield "impossible", f"{name} has no oracle, and every run of separated stems writes it"
@@ -370,7 +370,7 @@ def _check_curves(record: Record) -> Iterator[tuple[str, str]]:
     """Whether a few-shot curve is of one task's shares, clips, seeds and of values that its score can have."""
     seeds, train, task = record.selection.seeds, record.data.clips.train, find_task(record)
     if record.few_shot and task is not None and isinstance(task.target, Frames | Stems):
-        yield "facts", "it has a few-shot curve, which runs of whole clips alone have"
+        yield "facts", "it has a few-shot curve, which only runs on whole clips have"
     shares, fixed = [point.share for point in record.few_shot], [*few_shot.SHARES, 1.0]
     if shares and shares != fixed and not versions.is_later(record):
         own, right = (listing(f"{100 * share:g} %" for share in each) for each in (shares, fixed))

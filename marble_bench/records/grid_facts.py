@@ -93,9 +93,9 @@ def _check_ending(rounds: int, best: int, diverged: bool, rules: Rules) -> str:
     if most is not None and rounds > most:
         return f"was trained for {rounds} rounds, and {most} are the most"
     if patience is not None and rounds and waited > patience:
-        return f"was trained for {waited} rounds behind its best, and {patience} are the most"
+        return f"was trained for {waited} rounds after its best, and at most {patience} are allowed"
     ended = rounds == most or (rounds > 0 and waited == patience)
     if ended == diverged:
         problem = "is marked as diverged and was trained to its end" if diverged else "ended early and did not diverge"
-        return f"{problem}: {rounds} rounds, {waited} behind its best"
+        return f"{problem}: {rounds} rounds, {waited} after its best"
     return ""

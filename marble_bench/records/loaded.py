@@ -111,7 +111,7 @@ def load(folder: Path, on_left_off: Callable[[Sequence[str]], None]) -> Results:
     if folder.is_file():
         raise UsageError(f"--results-dir: {folder} is a file: give the folder that holds the records")
     if not folder.is_dir():
-        raise UsageError(f"--results-dir: {folder} is not there")
+        raise UsageError(f"--results-dir: {folder} does not exist")
     found = keep_valid(results.list_paths(folder))
     if found.left_off:
         on_left_off(found.left_off)

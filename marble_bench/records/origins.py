@@ -102,7 +102,7 @@ def _check_sources(record: Record) -> Iterator[tuple[str, str]]:
         if each.shipped and not hashes.is_known(kind, name, each.version, each.digest):
             yield "facts", f"{kind} '{name}' was made with code that no version of this suite has"
         elif not each.shipped and not (own_task and kind in ("corpus", "metric", "head")):
-            yield "facts", f"{kind} '{name}' is one of the suite's, and the record calls it somebody's own"
+            yield "facts", f"{kind} '{name}' is one of the suite, but the record says that it is a user's own"
 
 
 def _check_named_sources(record: Record) -> Iterator[tuple[str, str]]:

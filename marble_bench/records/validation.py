@@ -93,7 +93,7 @@ def record_files(places: Sequence[Path]) -> list[Path]:
     found: list[Path] = []
     for place in places:
         if not place.exists():
-            raise DataError(f"{place} is not there")
+            raise DataError(f"{place} does not exist")
         found += [place] if place.is_file() else walk(place, ".json")
     return list(dict.fromkeys(found))
 
@@ -142,11 +142,11 @@ def _shorten(found: Iterable[tuple[str, str]]) -> Iterator[tuple[str, str]]:
 
 def _describe_valid(stored: Stored, corpora: Corpora) -> str:
     """What is said of a record with which nothing is wrong."""
-    words = f"{stored.name}: scores made again from the predictions are the same"
+    words = f"{stored.name}: scores computed again from the predictions are the same"
     unmade = [name for name in stored.record.scores if find_metric(stored.record, name) is None]
-    words += f"; not made again: {listing(unmade)}, which needs what windows answered" if unmade else ""
-    words += "; not made again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
-    words += "; not made again: oracles, which need the songs" if stored.record.selection.stems else ""
+    words += f"; not computed again: {listing(unmade)}, which needs the answers of windows" if unmade else ""
+    words += "; not computed again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
+    words += "; not computed again: oracles, which need the songs" if stored.record.selection.stems else ""
     strange = claims.list_unknown(stored.record, corpora.task.name if corpora.task else "")
     return words + (f"; facts not known here: {listing(strange)}" if strange else "")
 
@@ -226,7 +226,7 @@ def _read_tables(stored: Stored, tables: dict[str, pd.DataFrame]) -> Iterator[tu
         if found is not None:
             tables[kind] = found
         elif kind != bsseval.KIND:  # a record is whole without BSSEval's windows
-            yield "tables", f"{results.find_table_path(stored.path, kind).name} is not beside it"
+            yield "tables", f"{results.find_table_path(stored.path, kind).name} is missing beside it"
 
 
 def _check_windows(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
@@ -400,7 +400,7 @@ def _check_predictions(stored: Stored, frame: pd.DataFrame, intervals: bool) -> 
                 recorded, computed = _format_numbers([score.valid]), _format_numbers([valid])
                 yield "scores", f"{name}: valid is {recorded} in the record, {computed} by its predictions"
         elif find_metric(record, name) or score.main:
-            yield "not recomputed", f"{name} cannot be made again from what is stored"
+            yield "not recomputed", f"{name} cannot be computed again from the stored data"
 
 
 def _score(name: str, record: Record, found: Predicted, intervals: bool) -> Iterator[tuple[str, str]]:
@@ -476,7 +476,7 @@ def _check_perturbed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str,
             after = read_predictions(stored, metric, split_of(name), frame)
             before = read_predictions(stored, metric, frame=frame)
             if after is None or before is None:
-                yield "not recomputed", f"{name}: {metric} cannot be made again from what is stored"
+                yield "not recomputed", f"{name}: {metric} cannot be computed again from the stored data"
                 continue
             places = [before.items.index(item) for item in after.items]
             unchanged, changed = (before.outputs[:, places], before.truth[places]), (after.outputs, after.truth)

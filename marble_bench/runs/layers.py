@@ -23,5 +23,7 @@ def choose_layers(
     if with_sum and protocol.solver == "exact":
         raise UsageError(f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name")
     if with_sum and not summable:
-        raise UsageError("--layers sum needs at least two layers of one width behind the first; this model has none")
+        raise UsageError(
+            "--layers sum needs at least two layers of equal width after the first; this model does not have them"
+        )
     return picked, with_sum

@@ -302,7 +302,7 @@ def _compare_sources(old: Record, new: Record) -> Iterator[tuple[str, str]]:
     )
     for words, there in ((recorded - rerun, "the record"), (rerun - recorded, "the rerun")):
         if words:
-            yield "identity", f"{there} alone is of {listing(sorted(words), most=3)}"
+            yield "identity", f"only {there} has {listing(sorted(words), most=3)}"
 
 
 def _describe_code(source: SourceCode) -> str:
@@ -360,7 +360,7 @@ def _compare_data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]
         why = "for a fault" if kind == "faults" else "as missing"
         for more, where in ((sets[0] - sets[1], "the record"), (sets[1] - sets[0], "the rerun")):
             if more:
-                yield kind, f"{where} alone leaves out {len(more)} clips {why}: {listing(sorted(more), most=5)}"
+                yield kind, f"only {where} leaves out {len(more)} clips {why}: {listing(sorted(more), most=5)}"
     drawn = old.mini and not close  # a miniature is computed, and another machine may round its samples otherwise
     if old.fingerprint != new.fingerprint and not drawn:
         yield "data", "clips, splits, labels or audio are not those of the corpus here: the fingerprint is another"
@@ -371,7 +371,7 @@ def _compare_grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: b
     axes = [name for name in new.columns if name not in ("valid", "best_epoch", "diverged", "history")]
     pairs: Any = old.merge(new, on=axes, suffixes=("", "_again"), how="outer", indicator=True)
     if alone := int((pairs["_merge"] != "both").sum()):
-        yield "grid", f"{alone} probes are in one of the two grids alone"
+        yield "grid", f"{alone} probes are in only one of the two grids"
     both, most = pairs[pairs["_merge"] == "both"], CLOSE if close else VALID_APART
     for seed, rows in both.groupby("seed", sort=True):
         apart = (rows["valid"] - rows["valid_again"]).abs()
@@ -411,7 +411,7 @@ def _compare_predictions(old: pd.DataFrame, new: pd.DataFrame, close: bool) -> I
         for split, names in rows.groupby("split")["clip"]:
             yield (
                 "predictions",
-                f"{where} alone answers {names.nunique()} {split} clips: {listing(sorted(set(names)), most=5)}",
+                f"only {where} answers {names.nunique()} {split} clips: {listing(sorted(set(names)), most=5)}",
             )
     both = pairs[pairs["_merge"] == "both"]
     for (split, seed), rows in both.groupby(["split", "seed"], sort=True):

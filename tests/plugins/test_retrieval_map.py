@@ -80,5 +80,5 @@ def test_a_task_of_ones_own_is_scored_by_it_and_the_record_says_whose_metric_it_
     assert (source["name"], source["shipped"]) == ("retrieval_map", False)
     checked = bench("results", "check", "--results-dir", "results")
     assert checked.code == 0, checked.out
-    assert "not recomputed: retrieval_map cannot be made again" in checked.out
+    assert "not recomputed: retrieval_map cannot be computed again" in checked.out
     sys.modules.pop("own_retrieval")
