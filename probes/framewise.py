@@ -1,13 +1,16 @@
-"""Fits a grid of probes that answer frame by frame: every layer x learning rate x seed, a layer at a time.
+"""Fits a grid of probes that answer frame by frame: every layer x learning rate x seed, in one pass over the frames.
 
 A probe has a block of outputs for each part of the target. Every epoch draws one crop from each training clip, by the
 probe's seed, and takes the crops in batches; a step's loss is the sum over the parts of the mean over the batch's frames
 that have a label (`frame_losses`). A batch goes through in chunks of frames, so that what is hidden stays in the cache, and
-the chunks' gradients are added up. Probes of one layer and seed share every chunk and its products (`network`). Features are
-read from disk, a chunk at a time, so that no layer is ever wholly in memory.
+the chunks' gradients are added up. Probes of one layer and seed, a group, share every chunk and its products (`network`).
+Features are read from disk, a piece of a clip at a time, so that no layer is ever wholly in memory.
 
-A block is the probes that train together: on a CPU those of one layer and seed, on a GPU those of one layer, whose seeds
-share what validation reads. Finished blocks are kept in a probe cache, if there is one.
+A block is the groups that train together. They share what does not depend on the layer: crops, their labels, dropout masks,
+and each piece that is read, which the weighted sum reads too. On a CPU a block is the groups of a seed, on a GPU those of
+all seeds, as many as `BLOCK_BYTES` or its memory allow. All of them have layers of one rate and length. A probe's numbers do
+not depend on what it trains with. One that stops leaves its group, and a layer that nothing trains on is not read. Finished
+blocks are kept in a probe cache, if there is one.
 
 After each epoch a probe is judged by minus the loss of the parts that the target names, over the whole clips of the
 validation split: plateau, early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial
@@ -18,14 +21,18 @@ Shapes: features `(frames, width)`, outputs `(frames, outputs)`, truth `(frames,
 
 from __future__ import annotations
 
+import math
+from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 from typing import Protocol as Interface
 
 from marble_bench.core.plugins import get_head
 
-from . import frame_losses, network
+from . import frame_losses, memory, network
 from .adam import Adam
 from .grid import Probe, ProbeCache, Progress, TrainedProbe
 from .schedule import ProbeTracker, Rules
@@ -42,6 +49,9 @@ if TYPE_CHECKING:
 
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20
+PIECE_BYTES = 16 << 20  # of frames that are read at once, of all layers
+BLOCK_BYTES = 768 << 20  # of what a CPU block's probes keep
+COPIES = 5  # of its parameters that a probe keeps: themselves, gradient, two moments, best weights
 
 
 class FrameFeatures(Interface):
@@ -106,18 +116,51 @@ def fit(
     progress: called after each epoch with (probes finished, in all, best score so far, probes in training), and for each
     block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
-    members = make_blocks(probes, device)
-    done = train_blocks(members, lambda each: _Block(each, train, valid, recipe, device), progress, probe_cache)
+    blocks = make_blocks(probes, train, valid, recipe, device)
+    done = train_blocks(blocks, lambda each: _Block(each, train, valid, recipe, device), progress, probe_cache)
     by_probe = {one.probe: one for one in done}
     return [by_probe[probe] for probe in probes]
 
 
-def make_blocks(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
-    """The probes that train together, seed by seed."""
+def group_probes(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
+    """The probes that share products: on a CPU those of one layer and seed, on a GPU of one layer, seed by seed."""
     kinds: dict[tuple[int | None, ...], list[Probe]] = {}
     for probe in probes:
         kinds.setdefault((probe.layer, probe.seed) if device == "cpu" else (probe.layer,), []).append(probe)
     return [sorted(members, key=lambda probe: probe.seed) for members in kinds.values()]
+
+
+def make_blocks(
+    probes: Sequence[Probe], train: Frameset, valid: Frameset, recipe: Recipe, device: str
+) -> list[list[Probe]]:
+    """The probes that train together, group by group."""
+    limit = BLOCK_BYTES if device == "cpu" else int(memory.SHARE * memory.free_bytes(device))
+    kinds: dict[tuple[Any, ...], list[list[Probe]]] = {}
+    for group in group_probes(probes, device):
+        layer, seeds = group[0].reads(recipe.summable)[0], {probe.seed for probe in group}
+        kinds.setdefault((*sorted(seeds), *_describe_times(train, layer), *_describe_times(valid, layer)), []).append(
+            group
+        )
+    blocks = []
+    for groups in kinds.values():
+        most = max(1, limit // max(_count_kept_bytes(group, train, recipe) for group in groups))
+        even = math.ceil(len(groups) / math.ceil(len(groups) / most))
+        parts = [groups[start : start + even] for start in range(0, len(groups), even)]
+        blocks += [[probe for group in part for probe in group] for part in parts]
+    return blocks
+
+
+def _describe_times(split: Frameset, layer: int) -> tuple[float, tuple[int, ...]]:
+    """What layers must share to be read together: the rate, and how many frames each clip has."""
+    features = split.features
+    return features.rates[layer], tuple(features.length(layer, clip) for clip in range(len(features)))
+
+
+def _count_kept_bytes(group: Sequence[Probe], train: Frameset, recipe: Recipe) -> int:
+    """Bytes of what the probes of a group keep from step to step."""
+    width, hidden = train.features.widths[group[0].reads(recipe.summable)[0]], recipe.protocol.hidden
+    values = (width + 1) * hidden + (hidden + 1) * recipe.outputs if hidden else (width + 1) * recipe.outputs
+    return 4 * COPIES * values * len(group)
 
 
 def compute_activations(
@@ -178,72 +221,208 @@ def _forward(
     )
 
 
-class _Block:
-    """The probes of one layer, or of the weighted sum, while they train; those of a seed follow each other."""
+class _Chunks:
+    """Gathers frames as they are read, and hands them on in chunks.
 
-    def __init__(self, probes: Sequence[Probe], train: Frameset, valid: Frameset, recipe: Recipe, device: str) -> None:
+    size: frames of a chunk. process: takes `(layers, frames, width)`, and the number of frames before them.
+    """
+
+    def __init__(self, layers: Sequence[int], size: int, process: Callable[[torch.Tensor, int], None]) -> None:
+        self.layers, self.size, self.process = layers, size, process
+        self.rows: list[torch.Tensor] = []
+        self.waiting = self.before = 0
+
+    def add(self, rows: torch.Tensor) -> None:
+        """Take `(layers, frames, width)`."""
+        start, count = 0, rows.shape[1]
+        while start < count:
+            many = min(self.size - self.waiting, count - start)
+            self.rows.append(rows[:, start : start + many])
+            start, self.waiting = start + many, self.waiting + many
+            if self.waiting == self.size:
+                self.flush()
+
+    def flush(self) -> None:
+        """Hand on what waits, if anything does."""
         import torch
 
-        self.train, self.valid, self.recipe, self.device = train, valid, recipe, device
+        if self.waiting:
+            self.process(torch.cat(self.rows, dim=1), self.before)
+            self.before += self.waiting
+            self.rows, self.waiting = [], 0
+
+
+def _read_into(chunks: Sequence[_Chunks], split: Frameset, clip: int, first: int, count: int, device: str) -> None:
+    """Read a stretch of a clip, each layer once, for all that want it."""
+    import torch
+
+    layers = sorted({layer for each in chunks for layer in each.layers})
+    step = max(64, PIECE_BYTES // (4 * sum(split.features.widths[layer] for layer in layers)))
+    for start in range(0, count, step):
+        many = min(step, count - start)
+        rows = {layer: _read(split, [layer], clip, first + start, many, device) for layer in layers}
+        for each in chunks:
+            wanted = [rows[layer] for layer in each.layers]
+            each.add(wanted[0] if len(wanted) == 1 else torch.cat(wanted))
+
+
+class _Group:
+    """The probes of one layer, or of the weighted sum, while they train; those of a seed follow each other.
+
+    `gradients` and `losses` are of the step at hand.
+    """
+
+    def __init__(self, probes: Sequence[Probe], train: Frameset, recipe: Recipe, device: str) -> None:
+        import torch
+
+        self.alive, self.recipe, self.device = list(probes), recipe, device
         self.layers = probes[0].reads(recipe.summable)
-        seeds = dict.fromkeys(probe.seed for probe in probes)
-        self.order = {seed: torch.Generator().manual_seed(3 * seed) for seed in seeds}
-        self.dropout = {seed: torch.Generator(device).manual_seed(3 * seed + 1) for seed in seeds}
-        starts = {seed: self._init_parameters(train, seed, probes[0].layer is None) for seed in seeds}
+        self.width = train.features.widths[self.layers[0]]
+        starts = {probe.seed: self._init_parameters(probe) for probe in probes}
         parameters = {
             name: torch.stack([starts[probe.seed][name] for probe in probes]).to(device)
             for name in starts[probes[0].seed]
         }
         self.adam = Adam(parameters, [probe.weight_decay for probe in probes])
-        schedule = recipe.schedule
-        rules = Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor)
-        self.tracker: ProbeTracker[Probe] = ProbeTracker(probes, [probe.learning_rate for probe in probes], rules)
+        self.gradients: dict[str, torch.Tensor] = {}
+        self.losses = torch.zeros(0)
 
-    def _init_parameters(self, train: Frameset, seed: int, is_sum: bool) -> dict[str, torch.Tensor]:
+    def _init_parameters(self, probe: Probe) -> dict[str, torch.Tensor]:
         """One probe's initial parameters, in the form of `network`."""
         import torch
 
-        generator = torch.Generator().manual_seed(3 * seed + 2)
-        width, protocol = train.features.widths[self.layers[0]], self.recipe.protocol
+        generator = torch.Generator().manual_seed(3 * probe.seed + 2)
+        protocol = self.recipe.protocol
         init = get_head(protocol).init
         assert init is not None  # a head that fits itself answers for whole clips
-        start = init(width, protocol.hidden, self.recipe.outputs, generator)
-        if is_sum:
+        start = init(self.width, protocol.hidden, self.recipe.outputs, generator)
+        if probe.layer is None:
             start["mix"] = torch.randn(len(self.layers), generator=generator)
         return network.transpose(start)
 
-    def _spans(self) -> dict[int, slice]:
-        """The positions of each seed's living probes."""
-        seeds = [probe.seed for probe in self.tracker.alive]
-        return {seed: slice(seeds.index(seed), seeds.index(seed) + seeds.count(seed)) for seed in dict.fromkeys(seeds)}
+    def find_span(self, seed: int) -> slice:
+        """The positions of a seed's living probes, of which there are some."""
+        seeds = [probe.seed for probe in self.alive]
+        return slice(seeds.index(seed), seeds.index(seed) + seeds.count(seed))
+
+    def begin_step(self) -> None:
+        """Set gradients and losses to 0."""
+        import torch
+
+        self.gradients = {name: torch.zeros_like(value) for name, value in self.adam.parameters.items()}
+        self.losses = torch.zeros(len(self.alive), device=self.device)
+
+    def make_training_chunks(
+        self, seed: int, labels: torch.Tensor, counts: torch.Tensor, kept_units: torch.Tensor | None
+    ) -> _Chunks:
+        """What a batch's frames are read into: gradients and losses of a seed's probes are added up.
+
+        labels: `(frames, columns)` of the batch. counts: `(columns,)` labelled frames. kept_units: `(frames, hidden)`, where
+        dropout leaves the hidden layer alone.
+        """
+        span = self.find_span(seed)
+        own = {name: value[span] for name, value in self.adam.parameters.items()}
+
+        def learn(rows: torch.Tensor, before: int) -> None:
+            now = slice(before, before + rows.shape[1])
+            outputs, backward = _forward(own, rows, None if kept_units is None else self._scale_mask(kept_units[now]))
+            loss, loss_gradient = frame_losses.compute_losses(
+                self.recipe.parts, outputs, labels[now].to(self.device).T, counts
+            )
+            for name, gradient in backward(loss_gradient()).items():
+                self.gradients[name][span] += gradient
+            self.losses[span] += loss.sum(dim=-1)
+
+        return _Chunks(self.layers, _count_chunk_frames(own, self.device), learn)
+
+    def make_validation_chunks(self, labels: torch.Tensor, counts: torch.Tensor, total: torch.Tensor) -> _Chunks:
+        """What a clip's frames are read into: `total (probes,)` is added to. labels, counts: as for training."""
+
+        def judge(rows: torch.Tensor, before: int) -> None:
+            now = labels[before : before + rows.shape[1]].to(self.device)
+            outputs = _forward(self.adam.parameters, rows)[0]
+            loss, _ = frame_losses.compute_losses(self.recipe.parts, outputs, now.T, counts)
+            for part in self.recipe.validated_parts:
+                total.add_(loss[:, part])
+
+        return _Chunks(self.layers, _count_chunk_frames(self.adam.parameters, self.device), judge)
+
+    def _scale_mask(self, left: torch.Tensor) -> torch.Tensor:
+        """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
+        return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
+
+    def select(self, staying: Sequence[int]) -> None:
+        """Drop the probes that are not in `staying`, by position."""
+        self.alive = [self.alive[index] for index in staying]
+        self.gradients = {}
+        self.adam.select(staying)
+
+
+class _Block:
+    """Groups of probes that train together; those whose probes have all stopped are gone."""
+
+    def __init__(self, probes: Sequence[Probe], train: Frameset, valid: Frameset, recipe: Recipe, device: str) -> None:
+        import torch
+
+        self.train, self.valid, self.recipe, self.device = train, valid, recipe, device
+        self.groups = [_Group(members, train, recipe, device) for members in group_probes(probes, device)]
+        seeds = dict.fromkeys(probe.seed for probe in probes)
+        self.order = {seed: torch.Generator().manual_seed(3 * seed) for seed in seeds}
+        self.dropout = {seed: torch.Generator(device).manual_seed(3 * seed + 1) for seed in seeds}
+        schedule = recipe.schedule
+        rules = Rules(schedule.stop_patience, schedule.max_epochs, schedule.lr_patience, recipe.protocol.plateau_factor)
+        ordered = [probe for group in self.groups for probe in group.alive]
+        self.tracker: ProbeTracker[Probe] = ProbeTracker(ordered, [probe.learning_rate for probe in ordered], rules)
+
+    @property
+    def _layer(self) -> int:
+        """A layer whose rate and lengths are those of all."""
+        return self.groups[0].layers[0]
+
+    def _list_starts(self) -> list[int]:
+        """Where each group's probes begin among the living ones, and where the last ends."""
+        return [0, *accumulate(len(group.alive) for group in self.groups)]
 
     def run_round(self) -> None:
         """A crop of every training clip, then every validation clip whole, then what follows for each probe."""
         import torch
 
-        train, valid = self.train, self.valid
-        going, size = len(self.tracker.alive), self.recipe.protocol.batch_size
+        size, seeds = self.recipe.protocol.batch_size, sorted({probe.seed for probe in self.tracker.alive})
         with torch.inference_mode():
-            crops = {seed: self._draw_crops(train, seed) for seed in self._spans()}
-            total = torch.zeros(going, device=self.device)
-            for start in range(0, len(train.features), size):
-                total += self._step(train, {seed: each[start : start + size] for seed, each in crops.items()})
-            losses = self._compute_valid_losses(valid)
+            crops = {seed: self._draw_crops(seed) for seed in seeds}
+            total = torch.zeros(len(self.tracker.alive), device=self.device)
+            for start in range(0, len(self.train.features), size):
+                total += self._step({seed: each[start : start + size] for seed, each in crops.items()})
+            losses = self._compute_valid_losses()
         finite = total.isfinite().cpu() & losses.isfinite()
-        staying = self.tracker.update(
-            (-losses).tolist(),
-            finite.tolist(),
-            lambda index: {name: value[index].clone() for name, value in self.adam.parameters.items()},
-        )
+        starts, going = self._list_starts(), len(self.tracker.alive)
+        staying = self.tracker.update((-losses).tolist(), finite.tolist(), partial(self._copy_parameters, starts))
         if len(staying) < going:
-            with torch.inference_mode():
-                self.adam.select(staying)
+            self._select(starts, staying)
 
-    def _draw_crops(self, train: Frameset, seed: int) -> list[tuple[int, int, int]]:
+    def _copy_parameters(self, starts: Sequence[int], position: int) -> dict[str, torch.Tensor]:
+        """A probe's parameters, by its position among the living ones."""
+        at = bisect_right(starts, position) - 1
+        parameters = self.groups[at].adam.parameters
+        return {name: value[position - starts[at]].clone() for name, value in parameters.items()}
+
+    def _select(self, starts: Sequence[int], staying: Sequence[int]) -> None:
+        import torch
+
+        left = []
+        with torch.inference_mode():
+            for group, start, stop in zip(self.groups, starts, starts[1:], strict=False):
+                own = [position - start for position in staying if start <= position < stop]
+                if own and len(own) < stop - start:
+                    group.select(own)
+                left += [group] if own else []
+        self.groups = left
+
+    def _draw_crops(self, seed: int) -> list[tuple[int, int, int]]:
         """(clip, first frame, frames) of this epoch, in the order of training."""
         import torch
 
-        features, layer, generator = train.features, self.layers[0], self.order[seed]
+        features, layer, generator = self.train.features, self._layer, self.order[seed]
         wanted = round(self.recipe.crop_s * features.rates[layer])
         crops = []
         for clip in torch.randperm(len(features), generator=generator).tolist():
@@ -253,52 +432,34 @@ class _Block:
             crops.append((clip, first, min(wanted, length)))
         return crops
 
-    def _step(self, train: Frameset, crops: dict[int, list[tuple[int, int, int]]]) -> torch.Tensor:
+    def _step(self, crops: dict[int, list[tuple[int, int, int]]]) -> torch.Tensor:
         """One step of all probes, each on its seed's crops; their losses, none below 0."""
         import torch
 
-        gradients = {name: torch.zeros_like(value) for name, value in self.adam.parameters.items()}
-        total = torch.zeros(len(self.tracker.alive), device=self.device)
-        for seed, span in self._spans().items():
-            batch = crops[seed]
-            own = {name: value[span] for name, value in self.adam.parameters.items()}
-            truth = [train.truth(self.layers[0], clip)[first : first + count] for clip, first, count in batch]
-            counts = torch.stack([torch.from_numpy(each).isfinite().sum(dim=0) for each in truth]).sum(dim=0)
-            kept_units, at = self._draw_dropout(seed, sum(count for _, _, count in batch)), 0
-            for rows, labels in self._iterate_chunks(train, batch, truth, _count_chunk_frames(own, self.device)):
-                dropout_mask = None if kept_units is None else self._scale_mask(kept_units[at : at + len(labels)])
-                at += len(labels)
-                outputs, backward = _forward(own, rows, dropout_mask)
-                loss, loss_gradient = frame_losses.compute_losses(
-                    self.recipe.parts, outputs, labels.T, counts.to(self.device)
-                )
-                for name, gradient in backward(loss_gradient()).items():
-                    gradients[name][span] += gradient
-                total[span] += loss.sum(dim=-1)
-        self.adam.step(gradients, self.tracker.rates)
-        return total
-
-    def _iterate_chunks(
-        self, train: Frameset, batch: Sequence[tuple[int, int, int]], truth: Sequence[Any], step: int
-    ) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
-        """A batch's frames `(layers, frames, width)` and labels `(frames, columns)`, `step` frames at once."""
-        import torch
-
-        rows: list[torch.Tensor] = []
-        labels: list[torch.Tensor] = []
-        waiting = 0
-        for (clip, first, count), truths in zip(batch, truth, strict=True):
-            start = 0
-            while start < count:
-                size = min(step - waiting, count - start)
-                rows.append(_read(train, self.layers, clip, first + start, size, self.device))
-                labels.append(torch.from_numpy(truths[start : start + size]).to(self.device))
-                start, waiting = start + size, waiting + size
-                if waiting == step:
-                    yield torch.cat(rows, dim=1), torch.cat(labels)
-                    rows, labels, waiting = [], [], 0
-        if waiting:
-            yield torch.cat(rows, dim=1), torch.cat(labels)
+        for group in self.groups:
+            group.begin_step()
+        for seed, batch in crops.items():
+            labels = torch.cat(
+                [
+                    torch.from_numpy(self.train.truth(self._layer, clip)[first : first + count])
+                    for clip, first, count in batch
+                ]
+            )
+            counts = labels.isfinite().sum(dim=0).to(self.device)
+            kept_units = self._draw_dropout(seed, len(labels))
+            chunks = [
+                group.make_training_chunks(seed, labels, counts, kept_units)
+                for group in self.groups
+                if any(probe.seed == seed for probe in group.alive)
+            ]
+            for crop in batch:
+                _read_into(chunks, self.train, *crop, self.device)
+            for each in chunks:
+                each.flush()
+        starts = self._list_starts()
+        for group, start, stop in zip(self.groups, starts, starts[1:], strict=False):
+            group.adam.step(group.gradients, self.tracker.rates[start:stop])
+        return torch.cat([group.losses for group in self.groups])
 
     def _draw_dropout(self, seed: int, frames: int) -> torch.Tensor | None:
         """Where dropout leaves the hidden layer of a batch alone, `(frames, hidden)`, the same for all probes of a seed."""
@@ -309,40 +470,31 @@ class _Block:
             return None
         return torch.rand(frames, hidden, generator=self.dropout[seed], device=self.device) >= rate
 
-    def _scale_mask(self, left: torch.Tensor) -> torch.Tensor:
-        """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
-        return (left.T.contiguous().float() / (1 - self.recipe.protocol.dropout))[None]
-
-    def _compute_valid_losses(self, valid: Frameset) -> torch.Tensor:
-        """`(probes,)` on the CPU: the loss of these parts, over all frames of the validation split."""
+    def _compute_valid_losses(self) -> torch.Tensor:
+        """`(probes,)` on the CPU: the loss of the parts that count, over all frames of the validation split."""
         import torch
 
-        parameters, parts, validated_parts = self.adam.parameters, self.recipe.parts, self.recipe.validated_parts
-        step = _count_chunk_frames(parameters, self.device)
-        truths = [torch.from_numpy(valid.truth(self.layers[0], clip)) for clip in range(len(valid.features))]
+        valid = self.valid
+        truths = [torch.from_numpy(valid.truth(self._layer, clip)) for clip in range(len(valid.features))]
         counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
         precise = torch.float64 if self.device != "mps" else torch.float32
-        total = torch.zeros(len(self.tracker.alive), device=self.device, dtype=precise)
+        totals = [torch.zeros(len(group.alive), device=self.device, dtype=precise) for group in self.groups]
         for clip, truth in enumerate(truths):
-            first = 0
-            for rows in _read_chunks(valid, self.layers, clip, step, self.device):
-                labels = truth[first : first + rows.shape[1]].to(self.device)
-                loss, _ = frame_losses.compute_losses(parts, _forward(parameters, rows)[0], labels.T, counts)
-                for part in validated_parts:
-                    total += loss[:, part]
-                first += rows.shape[1]
-        return total.cpu()
+            chunks = [
+                group.make_validation_chunks(truth, counts, total)
+                for group, total in zip(self.groups, totals, strict=True)
+            ]
+            _read_into(chunks, valid, clip, 0, valid.features.length(self._layer, clip), self.device)
+            for each in chunks:
+                each.flush()
+        return torch.cat(totals).cpu()
 
     def results(self) -> list[TrainedProbe]:
-        """Every probe at its best, weights on the CPU."""
-        return [
-            TrainedProbe(
-                probe,
-                tracked.valid,
-                tracked.best_round,
-                tuple(tracked.history),
-                tracked.diverged,
-                network.transpose({name: value.cpu() for name, value in tracked.state.items()}),
-            )
-            for probe, tracked in self.tracker.tracked.items()
-        ]
+        """Every probe at its best, weights on the CPU; asked for once."""
+        found = []
+        for probe, tracked in self.tracker.tracked.items():
+            state = network.transpose({name: value.cpu() for name, value in tracked.state.items()})
+            tracked.state = {}  # else the weights of all probes would be there twice
+            history = tuple(tracked.history)
+            found.append(TrainedProbe(probe, tracked.valid, tracked.best_round, history, tracked.diverged, state))
+        return found

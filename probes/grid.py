@@ -145,6 +145,9 @@ class ProbeCache(Interface):
     def put(self, fitted: Sequence[TrainedProbe]) -> None:
         """Keep a block."""
 
+    def map_kept(self, fitted: Sequence[TrainedProbe]) -> list[TrainedProbe]:
+        """The same block, with weights that need no memory if they are kept."""
+
 
 def build_grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, stems: int = 0) -> list[Probe]:
     """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last seed and stem.

@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -133,6 +133,26 @@ class ProbeCacheFolder:
                 was_closed, self._closed = self._closed, True
             if not was_closed:
                 self.say(f"finished probes are not stored, because {self.root} cannot be written: {error.strerror}")
+
+    def map_kept(self, fitted: Sequence[TrainedProbe]) -> list[TrainedProbe]:
+        """A block that was put here, with its weights mapped from the file, which the system can take from memory.
+
+        The block as it is where the file is not there, or another process has put other weights in its place.
+        """
+        from safetensors import SafetensorError
+        from safetensors.torch import load_file
+
+        try:
+            mapped = load_file(self._path([one.probe for one in fitted]))
+        except (SafetensorError, OSError):
+            return list(fitted)
+        held = {f"{index}.{name}": value for index, one in enumerate(fitted) for name, value in one.state.items()}
+        if mapped.keys() != held.keys() or not all(value.equal(mapped[key]) for key, value in held.items()):
+            return list(fitted)
+        return [
+            replace(one, state={name: mapped[f"{index}.{name}"] for name in one.state})
+            for index, one in enumerate(fitted)
+        ]
 
     def clear(self) -> None:
         """Delete the blocks: the record is saved. What cannot be removed is left; it has no use and does no harm."""

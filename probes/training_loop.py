@@ -49,8 +49,10 @@ def train_blocks(
                 alive = len(block.tracker.alive)
                 report(len(members) - alive, block.tracker.best, alive)
             found = block.results()
+            del block  # which held more than its results
             if probe_cache:
                 probe_cache.put(found)
+                found = probe_cache.map_kept(found)
         else:
             report(len(members), max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0)
         best = max([best, *(one.valid for one in found if one.valid == one.valid)])

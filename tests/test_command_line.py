@@ -635,7 +635,7 @@ def test_the_time_of_probes_of_frames_is_of_the_epochs_after_the_first(monkeypat
     monkeypatch.setattr(framewise, "fit", fit)
     monkeypatch.setattr(probe_time.time, "perf_counter", lambda: now[0])
     taken = probe_time.measure(config, found, [3.0] * len(found), True)
-    blocks = len(framewise.make_blocks(trainer.build_grid(config.probes.protocol, range(3), True, 1), "cpu"))
+    blocks = len(framewise.group_probes(trainer.build_grid(config.probes.protocol, range(3), True, 1), "cpu"))
     part = min(1.0, probe_time.MOST_CLIPS / len(found.of("train")))
     epochs = (named.task.mini_schedule or named.task.schedule).max_epochs
     assert taken.bound == "at most"

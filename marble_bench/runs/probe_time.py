@@ -95,7 +95,7 @@ def _measure_pooled(
 def _measure_frames(
     config: RunConfig, target: Frames, found: Examples, lengths_s: Sequence[float], mini: bool
 ) -> ProbeTime:
-    """As `measure`, for a task that is asked frame by frame. What decoding takes is not in it."""
+    """As `measure`, for a task that is asked frame by frame, by its first group. What decoding takes is not in it."""
     from marble_bench.probes import framewise, trainer
     from marble_bench.runs.frame_labels import Scale, make_frameset
     from marble_bench.runs.frame_layers import choose_frame_layers
@@ -120,7 +120,7 @@ def _measure_frames(
     short = replace(schedule, max_epochs=EPOCHS)
     recipe = framewise.Recipe(ours.protocol, short, target.parts, CROP_S, layers.summable, target.stops_by)
     probes = trainer.build_grid(ours.protocol, layers.places, bool(layers.summed), ours.seeds)
-    first, ends = framewise.make_blocks(probes, ours.device)[0], list[float]()
+    first, ends = framewise.group_probes(probes, ours.device)[0], list[float]()
     framewise.fit(first, sets[0], sets[1], recipe, ours.device, lambda *_: ends.append(time.perf_counter()))
     epoch_s = (ends[-1] - ends[0]) / (len(ends) - 1)  # the first epoch makes much ready
     hours = epoch_s / part * schedule.max_epochs * len(probes) / len(first) / 3600
