@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.frame_targets import ClassPart as ClassPart
     from marble_bench.scoring.frame_targets import Frames as Frames
     from marble_bench.scoring.frame_targets import MomentPart as MomentPart
+    from marble_bench.scoring.frame_targets import SegmentPart as SegmentPart
     from marble_bench.scoring.frame_targets import TagPart as TagPart
     from marble_bench.scoring.frame_targets import ValuePart as ValuePart
     from marble_bench.scoring.metric import Measure as Measure
@@ -88,6 +89,7 @@ _PUBLIC = {
     "Protocol": "core.protocol",
     "Scalars": "scoring.targets",
     "Schedule": "core.task",
+    "SegmentPart": "scoring.frame_targets",
     "Separation": "core.task",
     "Source": "files.source",
     "Stems": "scoring.targets",

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TypeAlias
 if TYPE_CHECKING:
     import torch
 
-    from marble_bench.scoring.frame_targets import FrameLoss, Part
+    from marble_bench.scoring.frame_targets import AnsweredPart, FrameLoss
 
 Losses: TypeAlias = "tuple[torch.Tensor, Callable[[], torch.Tensor]]"
 
@@ -32,7 +32,7 @@ class _PartGroup:
     sizes: tuple[int, ...]
 
 
-def group_parts(parts: Sequence[Part]) -> list[_PartGroup]:
+def group_parts(parts: Sequence[AnsweredPart]) -> list[_PartGroup]:
     """Neighbouring parts that are computed together."""
     found, output, column = [], 0, 0
     for _, group in groupby(enumerate(parts), key=lambda each: -1 if each[1].loss == "binary" else each[0]):
@@ -45,7 +45,9 @@ def group_parts(parts: Sequence[Part]) -> list[_PartGroup]:
     return found
 
 
-def compute_losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor) -> Losses:
+def compute_losses(
+    parts: Sequence[AnsweredPart], outputs: torch.Tensor, labels: torch.Tensor, counts: torch.Tensor
+) -> Losses:
     """`(probes, parts)` losses, and what gives the gradient of their sum by the outputs.
 
     counts: `(columns,)` labelled frames in all. A loss is a sum over its own count: added up over chunks, the mean.
@@ -63,7 +65,7 @@ def compute_losses(parts: Sequence[Part], outputs: torch.Tensor, labels: torch.T
     )
 
 
-def compute_probabilities(parts: Sequence[Part], outputs: torch.Tensor) -> torch.Tensor:
+def compute_probabilities(parts: Sequence[AnsweredPart], outputs: torch.Tensor) -> torch.Tensor:
     """Outputs as probabilities, `(probes, width, frames)`: of classes, bins, tags and moments; values stay."""
     import torch
 

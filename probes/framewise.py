@@ -45,7 +45,7 @@ if TYPE_CHECKING:
 
     from marble_bench.core.protocol import Protocol
     from marble_bench.core.task import Schedule
-    from marble_bench.scoring.frame_targets import Part
+    from marble_bench.scoring.frame_targets import AnsweredPart
 
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20
@@ -86,7 +86,7 @@ class Recipe:
 
     protocol: Protocol
     schedule: Schedule
-    parts: Sequence[Part]
+    parts: Sequence[AnsweredPart]
     crop_s: float
     summable: tuple[int, ...] = ()
     stops_by: tuple[str, ...] = ()

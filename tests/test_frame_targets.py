@@ -13,6 +13,7 @@ from sklearn.metrics import accuracy_score, f1_score, r2_score
 from torch.nn import functional
 
 from marble_bench import tasks
+from marble_bench.audio import perturb
 from marble_bench.core import keys, plugins
 from marble_bench.core.task import Schedule
 from marble_bench.data import corpus
@@ -25,7 +26,7 @@ from marble_bench.records import corpus_facts, results
 from marble_bench.runs import frame_labels
 from marble_bench.runs.frame_labels import Decoder, Scale, align_labels
 from marble_bench.scoring import frame_answers
-from marble_bench.scoring.frame_targets import BinPart, ClassPart, Frames, MomentPart, TagPart, ValuePart
+from marble_bench.scoring.frame_targets import BinPart, ClassPart, Frames, MomentPart, SegmentPart, TagPart, ValuePart
 from marble_bench.scoring.metric import Measure, Metric
 from marble_bench.scoring.statistics import compute_interval
 from marble_bench.scoring.targets import Events
@@ -318,6 +319,34 @@ def test_an_annotation_in_another_form_is_named_with_its_clip(annotation, words)
     target = Frames((ROOT, LEVEL), rate_hz=4.0)
     with pytest.raises(DataError, match=f"clip 'a' .*{words}"):
         target.encode([annotation], ["a"])
+
+
+SEGMENTED = Frames((ROOT, SegmentPart("chords")), rate_hz=4.0)
+SEGMENTS = ((0.0, 0.6, "C:maj"), (0.6, 1.3, "G:7"))
+
+
+def test_segments_are_kept_as_annotated_and_follow_the_audio():
+    target = (("C", "C", "G", "G"), SEGMENTS)
+    assert SEGMENTED.answered == (ROOT,)
+    assert SEGMENTED.width == 3
+    assert SEGMENTED.encode([target], ["a"]).tolist() == [[4, 2]]
+    (labels, cut), lost = SEGMENTED.within(target, "a", 0.5)
+    assert (labels, cut, lost) == (("C", "C"), ((0.0, 0.5, "C:maj"),), 3)
+    with pytest.raises(DataError, match=r"lasts 1\.00 s and is annotated up to 9\.00 s"):
+        SEGMENTED.within((target[0], ((0.0, 9.0, "C:maj"),)), "a", 1.0)
+    faster = SEGMENTED.changed(target, "time-stretch", 1.0)
+    rate = 0.6 / faster[1][0][1]
+    assert rate == pytest.approx(perturb.CHANGES["time-stretch"].rate)
+    assert faster[1][1][1] == pytest.approx(min(1.3 / rate, 1.0))
+
+
+@pytest.mark.parametrize(
+    "segments",
+    [((0.0, 0.6),), ((0.0, 0.6, 7),), ((0.5, 0.5, "C"),), ((0.0, 0.6, "C"), (0.5, 1.0, "G")), ((0.0, np.inf, "C"),)],
+)
+def test_what_is_no_segment_is_named_with_its_clip(segments):
+    with pytest.raises(DataError, match=r"clip 'a' has .*chords"):
+        SEGMENTED.encode([(("C",), segments)], ["a"])
 
 
 def test_labels_are_counted_by_part():

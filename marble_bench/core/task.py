@@ -368,7 +368,9 @@ class Task:
         ]
         if len({id(metric.measure) for metric in self.metrics}) > 1 and not without:
             problems.append("metrics have several measures: a clip is measured once, for all of them")
-        taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {target.column(part) for part in target.parts}
+        taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {
+            target.column(part) for part in target.answered
+        }
         return problems + [f"part '{name}' would hide a column of the predictions: call it otherwise" for name in taken]
 
     def _find_unselectable(self) -> list[str]:

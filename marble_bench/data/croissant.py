@@ -23,7 +23,7 @@ from marble_bench.data import corpus as corpora
 from marble_bench.data import examples
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
-from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
+from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
 from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Scalars, Tags, Target
 
 VERSION = "http://mlcommons.org/croissant/1.1"
@@ -117,7 +117,10 @@ def _build_part_column(part: Part, at: int, rate_hz: float | None) -> Column:
         return Column(name, "sc:Text", about, _take_part(at, _map_frames(str)), True, labels, target=True)
     if isinstance(part, TagPart):
         about = f"The {part.name} of each frame{pace}, a JSON list."
-        return Column(name, "sc:Text", about, _take_part(at, _map_frames(_dump_tags)), True, target=True)
+        return Column(name, "sc:Text", about, _take_part(at, _map_frames(_dump_list)), True, target=True)
+    if isinstance(part, SegmentPart):
+        about = f"Each of the {part.name}, a JSON list of start and end in seconds, and label."
+        return Column(name, "sc:Text", about, _take_part(at, _map_frames(_dump_list)), True, target=True)
     about = (
         f"Each {part.name}, in seconds." if isinstance(part, MomentPart) else f"The {part.name} of each frame{pace}."
     )
@@ -139,8 +142,8 @@ def _map_frames(kind: Callable[[Any], Any]) -> Callable[[Any], list[Any]]:
     return lambda values: [None if each is None else kind(each) for each in values]
 
 
-def _dump_tags(tags: Iterable[str]) -> str:
-    return json.dumps(list(tags))
+def _dump_list(values: Iterable[object]) -> str:
+    return json.dumps(list(values))
 
 
 def list_labels(target: Target) -> dict[str, tuple[str, ...]]:

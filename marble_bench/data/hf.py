@@ -12,11 +12,13 @@ from marble_bench.core.task import HUB_SPLITS
 from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import counted, listing
-from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, TagPart
+from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
 from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Stems, Tags, Target
 
 if TYPE_CHECKING:
     import datasets
+
+SEGMENT = ("start_s", "end_s", "label")  # the fields of a segment
 
 
 def dataset(
@@ -32,7 +34,8 @@ def dataset(
     Columns: `id`; `audio`: the whole file, an `Audio` feature; `file`: its name as the makers of the corpus have it;
     `start_s`, `duration_s`: the clip's span in the file in seconds (null: to the end); `group`: what clips are drawn
     together by; `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or of `Frames` by part the labels
-    of its frames, or the times in seconds of its moments (null where not annotated). A task of stems has no `target`.
+    of its frames, the times in seconds of its moments, or its segments (null where not annotated). A task of stems has no
+    `target`.
 
     Raises DataError naming the files that are not there, and UsageError for an unknown task.
     """
@@ -110,12 +113,19 @@ def _find_part_type(part: Part) -> Any:
         return datasets.ClassLabel(names=list(part.labels))
     if isinstance(part, TagPart):
         return datasets.List(datasets.ClassLabel(names=list(part.labels)))
+    if isinstance(part, SegmentPart):
+        return {name: datasets.Value("string" if name == "label" else "float64") for name in SEGMENT}
     return datasets.Value("float64" if isinstance(part, MomentPart) else "float32")
+
+
+def _name_fields(segments: Sequence[Any] | None) -> list[dict[str, Any]] | None:
+    return None if segments is None else [dict(zip(SEGMENT, each, strict=True)) for each in segments]
 
 
 def _convert_value(target: Target, given: Any) -> Any:
     if isinstance(target, Frames):
-        return dict(zip(target.names, given, strict=True))
+        parts = zip(target.parts, given, strict=True)
+        return {part.name: _name_fields(each) if isinstance(part, SegmentPart) else each for part, each in parts}
     if isinstance(target, MaskedTags):
         return {
             kind: [name for name, value in given.items() if value is holds]

@@ -29,7 +29,7 @@ Score: TypeAlias = "Callable[[torch.Tensor], torch.Tensor]"
 def frame_metrics(target: Frames) -> tuple[Metric, ...]:
     """The metrics of a target's parts that have labels, in their order; the first is the main one."""
     found, first, measure = [], 0, measure_of(target)
-    for part in target.parts:
+    for part in target.answered:
         if isinstance(part, MomentPart):
             continue
         columns = tuple(range(first, first + len(columns_of(part))))

@@ -51,7 +51,7 @@ def _check_shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Ite
     if task is not None:
         target, right = task.target, set[str]()
         if isinstance(target, Frames):
-            right = {target.column(part) for part in target.parts}
+            right = {target.column(part) for part in target.answered}
             widths = {"outputs": len(beats.COLUMNS)} if task.metrics[0].measure is beats.MEASURE else {}
         elif isinstance(target, Stems):
             widths = {"outputs": 2 * target.width, "truth": 0}

@@ -12,7 +12,15 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.features.frames import Frames as StoredFrames
 from marble_bench.scoring import frame_answers
-from marble_bench.scoring.frame_targets import Activations, Found, Frames, LabelPart, MomentPart, Part, ValuePart
+from marble_bench.scoring.frame_targets import (
+    Activations,
+    AnsweredPart,
+    Found,
+    Frames,
+    LabelPart,
+    MomentPart,
+    ValuePart,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -64,13 +72,13 @@ def make_frameset(target: Frames, frames: FrameFeatures, annotated: Sequence[Any
 
     def labelled(layer: int, item: int) -> NDArray[np.float32]:
         if item not in encoded:
-            encoded[item] = list(map(_encode_annotation, target.parts, annotated[item]))
+            encoded[item] = list(map(_encode_annotation, target.answered, annotated[item]))
         return align_labels(target, encoded[item], frames.length(layer, item), frames.rates[layer], scale)
 
     return Frameset(frames, labelled)
 
 
-def _encode_annotation(part: Part, annotation: Any) -> Any:
+def _encode_annotation(part: AnsweredPart, annotation: Any) -> Any:
     return annotation if annotation is None or isinstance(part, MomentPart) else part.encode(annotation, "")
 
 
@@ -79,13 +87,14 @@ def align_labels(
 ) -> NDArray[np.float32]:
     """`(frames, columns)` at `rate_hz`; NaN where a frame has no label, or a part is not annotated.
 
-    encoded: for each part the times of its moments, or its labels as `Part.encode` gives them; None: not annotated.
+    encoded: for each part that is answered the times of its moments, or its labels as `Part.encode` gives them; None: not
+        annotated.
     """
     import numpy as np
 
-    rows = np.full((frames, sum(part.columns for part in target.parts)), np.nan, np.float32)
+    rows = np.full((frames, sum(part.columns for part in target.answered)), np.nan, np.float32)
     column = 0
-    for part, own in zip(target.parts, encoded, strict=True):
+    for part, own in zip(target.answered, encoded, strict=True):
         if own is not None:
             rows[:, column : column + part.columns] = (
                 part.mark_frames(own, frames, rate_hz, averaged=target.feature_rate_hz is not None)
@@ -169,7 +178,7 @@ class Decoder:
             at = np.floor(there / own_hz * rate_hz + 0.5).astype(int)
             outputs = outputs[np.minimum(at, len(outputs) - 1)]
         found = {}
-        for part in self.target.parts[:parts]:
+        for part in self.target.answered[:parts]:
             columns = outputs[:, first : first + part.width]
             found[part.name] = (
                 columns.copy() if isinstance(part, MomentPart) else self.scale.undo_normalization(part, columns)
@@ -210,10 +219,10 @@ def score(metric: Metric, measure: Measure, found: Sequence[Found], targets: Seq
 
 def to_columns(target: Frames, found: Sequence[Found]) -> dict[str, list[list[float]]]:
     """Columns of a table of predictions: of each part what was found in each clip, as a list of numbers."""
-    return {target.column(part): [_list_numbers(part, each[part.name]) for each in found] for part in target.parts}
+    return {target.column(part): [_list_numbers(part, each[part.name]) for each in found] for part in target.answered}
 
 
-def _list_numbers(part: Part, found: NDArray[Any]) -> list[float]:
+def _list_numbers(part: AnsweredPart, found: NDArray[Any]) -> list[float]:
     numbers: list[float] = (
         (found if isinstance(part, MomentPart) else frame_answers.decide(part, found)).reshape(-1).tolist()
     )

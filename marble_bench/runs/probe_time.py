@@ -118,7 +118,7 @@ def _measure_frames(
         sets.append(make_frameset(target, frames, [clip.target for clip in cut], scale))
     schedule = schedule_of(config, mini)
     short = replace(schedule, max_epochs=EPOCHS)
-    recipe = framewise.Recipe(ours.protocol, short, target.parts, CROP_S, layers.summable, target.stops_by)
+    recipe = framewise.Recipe(ours.protocol, short, target.answered, CROP_S, layers.summable, target.stops_by)
     probes = trainer.build_grid(ours.protocol, layers.places, bool(layers.summed), ours.seeds)
     first, ends = framewise.group_probes(probes, ours.device)[0], list[float]()
     framewise.fit(first, sets[0], sets[1], recipe, ours.device, lambda *_: ends.append(time.perf_counter()))

@@ -26,6 +26,7 @@ from marble_bench.scoring.frame_targets import (
     LabelPart,
     MomentPart,
     Part,
+    SegmentPart,
     TagPart,
 )
 from marble_bench.scoring.metric import Measure
@@ -71,7 +72,7 @@ def _measure_clip(parts: Sequence[Part], found: Found, target: Any) -> NDArray[n
 
     rows = []
     for part, annotation in zip(parts, target, strict=True):
-        if not isinstance(part, MomentPart):
+        if not isinstance(part, (MomentPart, SegmentPart)):
             labels, answers = part.encode(annotation or (), ""), found[part.name]
             labelled = np.flatnonzero(~np.isnan(labels).any(axis=1))
             if len(labelled) and labelled[-1] >= len(answers):
@@ -102,7 +103,7 @@ def _make_trivial(target: Frames, targets: Sequence[Any], lengths_s: Sequence[fl
 
     answers = {}
     for place, part in enumerate(target.parts):
-        if not isinstance(part, MomentPart):
+        if not isinstance(part, (MomentPart, SegmentPart)):
             labels = [part.spread(part.encode(each[place], "")) for each in targets if each[place]]
             if isinstance(part, ClassPart):
                 labels = [np.where(np.isnan(each), np.nan, each == np.arange(part.width)) for each in labels]

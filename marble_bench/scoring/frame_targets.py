@@ -1,10 +1,12 @@
 """Targets that are asked frame by frame: `Frames`, a set of named parts, each with labels of its own form.
 
 A part is one question of every frame: a class (`ClassPart`), several tags (`TagPart`), a place on an axis of bins
-(`BinPart`), a value (`ValuePart`), or whether a moment such as a beat falls on it (`MomentPart`). A clip's target holds an
-annotation for each part, in order, or None where the clip has none of that part:
+(`BinPart`), a value (`ValuePart`), or whether a moment such as a beat falls on it (`MomentPart`). A last part may hold the
+annotation itself, which only a measure reads (`SegmentPart`). A clip's target holds an annotation for each part, in order,
+or None where the clip has none of that part:
 
 - of moments the ascending times in seconds;
+- of segments the ascending (start_s, end_s, label);
 - of every other part one label for each frame at `Frames.rate_hz`, label k standing for time k / rate_hz seconds. A frame
   without a label has None: it is neither learnt from nor scored.
 
@@ -234,8 +236,36 @@ class MomentPart:
         return marked
 
 
+@dataclass(frozen=True)
+class SegmentPart:
+    """Stretches of time with a label, as they are annotated, such as chords or sections. Not learnt and not answered.
+
+    An annotation is the ascending segments (start_s, end_s, label), which do not overlap. A `Measure` reads them, where a
+    score depends on exact times, or on labels that probes do not distinguish.
+    """
+
+    name: str
+    width: int = field(default=0, init=False)
+    columns: int = field(default=0, init=False)
+
+    def check(self, segments: Sequence[Any], clip: str) -> int:
+        """How many segments there are. Raises DataError naming the clip if one is no segment, or they do not ascend."""
+        end_s = 0.0
+        for segment in segments:
+            if not isinstance(segment, tuple) or len(segment) != 3 or not isinstance(segment[2], str):
+                raise DataError(f"clip '{clip}' has the {self.name} {brief(segment)}; give (start_s, end_s, label)")
+            if not end_s <= segment[0] < segment[1] < math.inf:
+                raise DataError(
+                    f"clip '{clip}' has {self.name} that overlap, do not ascend or are not finite: {brief(segment)} comes "
+                    f"after {end_s:g} s"
+                )
+            end_s = segment[1]
+        return len(segments)
+
+
 LabelPart: TypeAlias = ClassPart | TagPart | BinPart | ValuePart
-Part: TypeAlias = LabelPart | MomentPart
+AnsweredPart: TypeAlias = LabelPart | MomentPart
+Part: TypeAlias = AnsweredPart | SegmentPart
 
 
 @dataclass(frozen=True)
@@ -267,6 +297,11 @@ class Frames:
     @property
     def names(self) -> tuple[str, ...]:
         return tuple(part.name for part in self.parts)
+
+    @property
+    def answered(self) -> tuple[AnsweredPart, ...]:
+        """The parts that probes learn and answer: all but segments."""
+        return tuple(part for part in self.parts if not isinstance(part, SegmentPart))
 
     @property
     def width(self) -> int:
@@ -330,6 +365,9 @@ class Frames:
                 moved.append(None)
             elif isinstance(part, MomentPart):
                 moved.append(tuple(t / rate for t in annotation if t / rate < length_s))
+            elif isinstance(part, SegmentPart):
+                stretched = tuple((start / rate, end / rate, label) for start, end, label in annotation)
+                moved.append(self._cut(part, stretched, length_s))
             else:
                 frames = min(self.count_labels(length_s), math.ceil(len(annotation) / rate))
                 moved.append(
@@ -347,6 +385,8 @@ class Frames:
             return 0.0
         if isinstance(part, MomentPart):
             return float(annotation[-1])
+        if isinstance(part, SegmentPart):
+            return float(annotation[-1][1])
         assert self.rate_hz is not None
         return max((k for k, label in enumerate(annotation) if label is not None), default=0) / self.rate_hz
 
@@ -355,6 +395,8 @@ class Frames:
             return None
         if isinstance(part, MomentPart):
             return tuple(t for t in annotation if t < length_s)
+        if isinstance(part, SegmentPart):
+            return tuple((start, min(end, length_s), label) for start, end, label in annotation if start < length_s)
         return tuple(annotation[: self.count_labels(length_s)])
 
     def column(self, part: Part) -> str:
@@ -363,7 +405,7 @@ class Frames:
 
     def problems(self) -> list[str]:
         """What is wrong with the declaration, a line each."""
-        by_label = [part.name for part in self.parts if not isinstance(part, MomentPart)]
+        by_label = [part.name for part in self.answered if not isinstance(part, MomentPart)]
         moments = [part.name for part in self.parts if isinstance(part, MomentPart)]
         found = []
         if by_label and not (self.rate_hz or 0) > 0:
@@ -375,8 +417,11 @@ class Frames:
         for name, value in (("feature_rate_hz", self.feature_rate_hz), ("context_s", self.context_s)):
             if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
                 found.append(f"target has the {name} {value!r}: give a number above 0, or leave it out")
-        if strange := [name for name in self.stops_by if name not in self.names]:
-            found.append(f"stops_by names {', '.join(strange)}: the parts are {', '.join(self.names)}")
+        answered = [part.name for part in self.answered]
+        if self.parts[: len(answered)] != self.answered or not answered:
+            found.append("segments are not learnt: put another part before them")
+        if strange := [name for name in self.stops_by if name not in answered]:
+            found.append(f"stops_by names {', '.join(strange)}: the parts are {', '.join(answered)}")
         found += [f"part {name!r} cannot be used in a record: give {RULE}" for name in self.names if not is_name(name)]
         found += [f"part '{part.name}' has fewer than two labels" for part in self.parts if _has_too_few(part)]
         return found
@@ -386,7 +431,7 @@ class Frames:
         the frames that have one."""
         import numpy as np
 
-        part, annotation = self.parts[0], target[0]
+        part, annotation = self.answered[0], target[0]
         if annotation is None:
             return []
         if isinstance(part, MomentPart):
@@ -422,10 +467,13 @@ def _count(part: Part, annotation: Any, clip: str) -> int:
     import numpy as np
 
     if isinstance(annotation, str) or not isinstance(annotation, Sequence):
-        form = "times in seconds" if isinstance(part, MomentPart) else "a label for each frame"
+        forms = {MomentPart: "times in seconds", SegmentPart: "segments (start_s, end_s, label)"}
+        form = forms.get(type(part), "a label for each frame")
         raise DataError(f"clip '{clip}' has the {part.name} {brief(annotation)}; give {form}, or None")
     if isinstance(part, MomentPart):
         return len(part.check(annotation, clip))
+    if isinstance(part, SegmentPart):
+        return part.check(annotation, clip)
     return int((~np.isnan(part.encode(annotation, clip)).any(axis=1)).sum())
 
 
@@ -435,4 +483,6 @@ def _count_labels(annotation: Any) -> int:
 
 
 def _has_too_few(part: Part) -> bool:
+    if isinstance(part, SegmentPart):
+        return False
     return part.width < (2 if isinstance(part, (ClassPart, BinPart)) else 1)

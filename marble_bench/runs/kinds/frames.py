@@ -113,7 +113,9 @@ class FrameJob:
         scale = Scale.of(target, [row.clip.target for row in found.examples if row.clip.split != "test"])
         self.sets = make_framesets(target, found, scale)
         schedule, probes = schedule_of(config, found.coverage.mini), config.probes
-        self.recipe = framewise.Recipe(probes.protocol, schedule, target.parts, CROP_S, found.summable, target.stops_by)
+        self.recipe = framewise.Recipe(
+            probes.protocol, schedule, target.answered, CROP_S, found.summable, target.stops_by
+        )
         self.decoder = Decoder(target, self.recipe, scale, probes.device)
         self.settings: dict[trainer.Probe, float | None] = {}  # of each probe the best on the validation split
         self.probes = trainer.build_grid(probes.protocol, layers.places, bool(layers.summed), probes.seeds)
