@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from marble_bench.metrics._frames import frame_metrics
 from marble_bench.metrics.beats import METRIC as beat_metrics
+from marble_bench.metrics.chords import METRIC as chord_metrics
 from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.stems import stem_metrics
 from marble_bench.scoring.metric import Metric
@@ -22,16 +23,22 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     amlc: Metric
     amlt: Metric
     ap: Metric
+    chord_accuracy: Metric
     cmlc: Metric
     cmlt: Metric
     downbeat_f1: Metric
     f1: Metric
     f1_20ms: Metric
     f1_mean: Metric
+    majmin: Metric
+    majmin_by_song: Metric
     masked_ap: Metric
     masked_f1: Metric
+    mirex: Metric
     r2: Metric
     roc_auc: Metric
+    root: Metric
+    sevenths: Metric
     weighted: Metric
 
 OLD_NAMES = {"average_precision": "ap", "weighted_key": "weighted"}  # for one version
@@ -46,7 +53,7 @@ def _declared() -> dict[str, Metric]:
 
 
 globals().update(_declared())
-__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
+__all__ = ["Metric", "beat_metrics", "chord_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
 
 
 def __getattr__(name: str) -> Metric:

@@ -1,0 +1,133 @@
+"""How well chords are found, measured by mir_eval's comparisons of labels, weighted by duration.
+
+A song is annotated from its first segment to its last. What is found is cut to this span and filled up with `N`, as
+`mir_eval.chord.evaluate` does. The comparison of each stretch is 1, 0, or -1 where the annotated label is outside of the
+rule's vocabulary: such a stretch is not counted.
+
+- `majmin`: weighted chord symbol recall, the time in which the rule `majmin` holds over the time that it counts, pooled
+  over songs. It asks for the root and triad of major and minor chords, whatever their seventh, and for no chord.
+- `majmin_by_song`: the mean of the songs' own shares, each of them what mir_eval gives. A song without any counted time,
+  such as one of suspended chords alone, has none and is left out, where mir_eval gives 0.
+- `root`, `mirex` (three pitch classes in common): pooled like `majmin`, of the same answers.
+- `sevenths`: pooled, of the answers in 61 classes.
+- `chord_accuracy`: the share of frames with the right one of 25 classes, over frames that have one, as MARBLE's code counts
+  them but for `N`.
+
+Sources: C. Harte, Towards automatic extraction of harmony information from music signals, PhD thesis, 2010; J. Pauwels and
+G. Peeters, Evaluating automatically estimated chord sequences, ICASSP 2013; mir_eval.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any
+
+from marble_bench.metrics._frames import share_of
+from marble_bench.metrics._rows import make_mean, make_pooled
+from marble_bench.scoring import frame_answers
+from marble_bench.scoring.chords import CHORD, NO_CHORD, SEVENTH, TARGET, Segment, list_runs
+from marble_bench.scoring.metric import Measure
+
+if TYPE_CHECKING:
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from marble_bench.scoring.frame_targets import Found
+
+RULES = ("majmin", "root", "mirex")  # of the answers in 25 classes
+COLUMNS = (
+    *("majmin_right_s", "majmin_counted_s", "root_right_s", "root_counted_s", "mirex_right_s", "mirex_counted_s"),
+    *("sevenths_right_s", "sevenths_counted_s", "frames_right", "frames_labelled", "majmin_of_song"),
+)
+
+
+@lru_cache(maxsize=1 << 16)
+def compare_labels(rule: str, annotated: str, found: str) -> float:
+    """A comparison of `mir_eval.chord` by its name: 0 to 1, or -1 where the annotated label is outside of its vocabulary."""
+    from mir_eval import chord
+
+    return float(getattr(chord, rule)([annotated], [found])[0])
+
+
+def measure_rules(rules: Sequence[str], annotated: Sequence[Segment], found: Sequence[Segment]) -> list[float]:
+    """For each rule the seconds in which it holds and the seconds that it counts.
+
+    annotated, found: ascending segments, which need not end together.
+    """
+    import numpy as np
+
+    if not annotated:
+        return [0.0, 0.0] * len(rules)
+    cut = _fit_span(found, annotated[0][0], annotated[-1][1])
+    edges = np.unique([time for segments in (annotated, cut) for segment in segments for time in segment[:2]])
+    lengths, at = np.diff(edges), [_find_place(segments, edges[:-1]) for segments in (annotated, cut)]
+    pairs, place = np.unique(np.stack(at), axis=1, return_inverse=True)
+    seconds = np.bincount(place.reshape(-1), lengths)
+    sums = []
+    for rule in rules:
+        scores = [compare_labels(rule, annotated[one][2], cut[other][2]) for one, other in pairs.T.tolist()]
+        counted = np.array(scores) >= 0
+        sums += [float((np.array(scores) * seconds)[counted].sum()), float(seconds[counted].sum())]
+    return sums
+
+
+def _fit_span(found: Sequence[Segment], start_s: float, end_s: float) -> list[Segment]:
+    """What was found between two times, with no chord before the first and after the last segment."""
+    inside = [(max(a, start_s), min(b, end_s), label) for a, b, label in found if b > start_s and a < end_s]
+    if not inside:
+        return [(start_s, end_s, NO_CHORD)]
+    first = [(start_s, inside[0][0], NO_CHORD)] if inside[0][0] > start_s else []
+    last = [(inside[-1][1], end_s, NO_CHORD)] if inside[-1][1] < end_s else []
+    return [*first, *inside, *last]
+
+
+def _find_place(segments: Sequence[Segment], times: NDArray[np.float64]) -> NDArray[np.int64]:
+    """Which segment is the last that begins at each time or before it."""
+    import numpy as np
+
+    place: NDArray[np.int64] = np.searchsorted([segment[0] for segment in segments], times, side="right") - 1
+    return place
+
+
+def _list_found(found: Found, part: Any) -> list[Segment]:
+    return list_runs(found[part.name].argmax(axis=1), part.labels)
+
+
+def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
+    """`(COLUMNS,)` of one song."""
+    import numpy as np
+
+    chords = measure_rules(RULES, target[-1], _list_found(found, CHORD))
+    sevenths = measure_rules(("sevenths",), target[-1], _list_found(found, SEVENTH))
+    frames = frame_answers.measure_of(TARGET).of_clip(found, target)[:2]
+    of_song = chords[0] / chords[1] if chords[1] else math.nan
+    return np.array([*chords, *sevenths, *frames, of_song], np.float64)
+
+
+def _measure_majmin(found: Found, target: Any) -> NDArray[np.float64]:
+    """What `majmin` reads, all else NaN: it is chosen by, of many probes."""
+    import numpy as np
+
+    row = np.full(len(COLUMNS), np.nan)
+    row[:2] = measure_rules(("majmin",), target[-1], _list_found(found, CHORD))
+    return row
+
+
+def _answer_commonest(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
+    """The trivial answer: in every frame the share that each class has of the labelled frames, so the commonest is found."""
+    return frame_answers.measure_of(TARGET).trivial(targets, lengths_s)
+
+
+MEASURE = Measure(_measure_song, _answer_commonest)
+QUICK = Measure(_measure_majmin, _answer_commonest, parts=1)
+_POOLED = "pooled over songs by duration"
+METRIC = (
+    make_pooled("majmin", share_of, (0, 1), f"{_POOLED}; mir_eval.chord.majmin", MEASURE, QUICK),
+    make_mean("majmin_by_song", 10, "mean over songs; mir_eval.chord.majmin", MEASURE),
+    make_pooled("root", share_of, (2, 3), f"{_POOLED}; mir_eval.chord.root", MEASURE),
+    make_pooled("mirex", share_of, (4, 5), f"{_POOLED}; mir_eval.chord.mirex", MEASURE),
+    make_pooled("sevenths", share_of, (6, 7), f"{_POOLED}; mir_eval.chord.sevenths", MEASURE),
+    make_pooled("chord_accuracy", share_of, (8, 9), "sklearn.metrics.accuracy_score", MEASURE),
+)
