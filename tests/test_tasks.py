@@ -13,16 +13,18 @@ from marble_bench.core import plugins
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
 from marble_bench.errors import DataError, UsageError
-from marble_bench.scoring.targets import Classes, Events, MaskedTags, Scalars, Stems, Tags
+from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Scalars, Stems, Tags
 
 TASKS = plugins.list_task_names()
 # As PROTOCOLS gives them: clips per split, and how many labels.
 PUBLISHED = {
+    "chords1217": ((730, 243, 244), 3),
     "emo": ((504, 115, 125), 2),
     "gs": ((923, 236, 604), 24),
     "gtzan": ((443, 197, 290), 10),
     "gtzan-rhythm": ((443, 197, 290), 2),
     "medley-solos": ((5841, 3494, 12236), 8),
+    "guitarset-chords": ((120, 30, 30), 3),
     "mtg-genre": ((32572, 11043, 11479), 87),
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),
@@ -42,6 +44,8 @@ UNLISTED = (
     "nsynth-instrument",
     "nsynth-pitch",
     "openmic",
+    "chords1217",
+    "guitarset-chords",
 )  # their labels are in the corpus alone
 LISTED = tuple(sorted(set(PUBLISHED) - set(UNLISTED)))
 # Where the source says that splits share no group; MagnaTagATune's songs, NSynth's training instruments.
@@ -165,6 +169,8 @@ def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
         assert all(found.shape[1:] == (0,) for found in truth.values())
     elif isinstance(target, Events):
         assert np.nanmin(truth["train"]) >= 2
+    elif isinstance(target, Frames):
+        assert all(np.nanmin(found) >= 1 for found in truth.values())
     else:
         assert isinstance(target, Scalars)
         assert truth["train"].std(axis=0).min() > 0.5
