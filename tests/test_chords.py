@@ -24,7 +24,7 @@ BY_NAME = {metric.name: metric for metric in chord_metrics}
 RULES = ("majmin", "root", "mirex", "sevenths")
 ROOTS = ("C", "Db", "D#", "E", "Fb", "F#", "G", "Ab", "A", "B#")
 QUALITIES = tuple(quality for quality in mir_eval.chord.QUALITIES if quality)
-SONG = ((0.02, 2.02, "C:maj"), (2.02, 3.5, "A:min7"), (3.5, 5.1, "G:7/3"), (5.1, 6.02, "N"))
+SONG = ((0.04, 2.0, "C:maj"), (2.0, 3.52, "A:min7"), (3.52, 5.08, "G:7/3"), (5.08, 6.0, "N"))
 
 
 @pytest.fixture(scope="module")
@@ -102,13 +102,13 @@ def test_weights_are_the_seconds_that_mir_eval_compares():
 
 
 def test_the_reference_itself_scores_one_by_every_metric():
-    target = make_target(SONG)  # its edges lie halfway between frames, where those of an answer lie
-    assert _score([_answer(SONG, 6.02)], [target]) == pytest.approx(dict.fromkeys(BY_NAME, 1.0), abs=1e-9)
+    target = make_target(SONG)  # its edges lie between frames, where those of an answer lie
+    assert _score([_answer(SONG, 6.0)], [target]) == pytest.approx(dict.fromkeys(BY_NAME, 1.0), abs=1e-9)
 
 
 def test_a_transposed_answer_has_no_root_right():
     moved = [(start, end, chords.transpose(label, 1)) for start, end, label in SONG[:3]]
-    found = _score([_answer(moved, 5.1)], [make_target(SONG[:3])])
+    found = _score([_answer(moved, 5.08)], [make_target(SONG[:3])])
     assert (found["root"], found["majmin"], found["sevenths"], found["chord_accuracy"]) == (0, 0, 0, 0)
 
 
@@ -177,10 +177,10 @@ def test_the_61_classes_are_mir_evals_vocabulary_of_sevenths():
         assert find_seventh(label) == label
 
 
-def test_frames_have_the_label_that_sounds_at_their_time():
-    target = make_target(((0.1, 0.2, "F:min7"), (0.2, 0.3, "X"), (0.3, 0.4, "N"), (0.4, 0.48, "D:sus4")))
-    assert target[0] == (None, None, None, "F:min", "F:min", None, None, None, "N", "N", None, None)
-    assert target[1][3:5] == ("F:min7", "F:min7")
+def test_frames_have_the_label_that_sounds_in_their_middle():
+    target = make_target(((0.07, 0.2, "F:min7"), (0.2, 0.3, "X"), (0.3, 0.4, "N"), (0.4, 0.48, "D:sus4")))
+    assert target[0] == (None, None, "F:min", "F:min", "F:min", None, None, "N", "N", "N", None, None)
+    assert target[1][2:5] == ("F:min7", "F:min7", "F:min7")
     TARGET.encode([target], ["a"])
     inside, lost = TARGET.within(target, "a", 0.36)
     assert (len(inside[0]), inside[2][-1], lost) == (9, (0.3, 0.36, "N"), 3)
@@ -367,7 +367,7 @@ def _match_templates(path):
     heard = (hz > 100) & (hz < 2000)
     pitch_class = np.round(12 * np.log2(hz[heard] / 440) + 69).astype(int) % 12
     padded = np.pad(sound, (points // 2, points))
-    at = (np.arange(frames) * rate_hz / LABELS_HZ).astype(int)
+    at = ((np.arange(frames) + 0.5) * rate_hz / LABELS_HZ).astype(int)
     spectra = np.abs(np.fft.rfft(np.stack([padded[first : first + points] for first in at]) * np.hanning(points)))
     chroma = spectra[:, heard] @ np.eye(12)[pitch_class]
     tones = [[(root + step) % 12 for step in (0, third, 7)] for third in (4, 3) for root in range(12)]

@@ -34,8 +34,7 @@ def dataset(
     Columns: `id`; `audio`: the whole file, an `Audio` feature; `file`: its name as the makers of the corpus have it;
     `start_s`, `duration_s`: the clip's span in the file in seconds (null: to the end); `group`: what clips are drawn
     together by; `target`: a ClassLabel, a list of ClassLabels, a list of float32 values, or of `Frames` by part the labels
-    of its frames, the times in seconds of its moments, or its segments (null where not annotated). A task of stems has no
-    `target`.
+    of its frames, the times of its moments, or its segments (null where not annotated). A task of stems has no `target`.
 
     Raises DataError naming the files that are not there, and UsageError for an unknown task.
     """

@@ -8,8 +8,9 @@ A label is read by `mir_eval.chord.encode`: root, semitones above it, bass. `N` 
 - `seventh`, 61 classes: a root with exactly the semitones of `maj`, `min`, `7`, `maj7` or `min7`, and `N`: the vocabulary of
   `mir_eval.chord.sevenths`. Any other label has no class.
 
-A frame without a class is neither learnt nor counted in `chord_accuracy`. `N` is kept wherever it stands. MARBLE's code
-rewrites an `N` that does not begin a clip to the chord before it, and `X` to no chord.
+Frame k is of the time from k to k + 1, divided by LABELS_HZ; it has the label that sounds in its middle. Layers are averaged
+to the same rate. A frame without a class is neither learnt nor counted in `chord_accuracy`. `N` is kept wherever it stands.
+MARBLE's code rewrites an `N` that does not begin a clip to the chord before it, and `X` to no chord.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from functools import lru_cache
+from itertools import pairwise
 from typing import TYPE_CHECKING, Any, TypeAlias
 
 from marble_bench.scoring.frame_targets import ClassPart, Frames, SegmentPart
@@ -33,7 +35,14 @@ SEVENTHS = ("maj", "min", "7", "maj7", "min7")
 LABELS_HZ = 25.0
 CHORD = ClassPart("chord", (*(f"{root}:{quality}" for quality in ("maj", "min") for root in ROOTS), NO_CHORD))
 SEVENTH = ClassPart("seventh", (*(f"{root}:{quality}" for quality in SEVENTHS for root in ROOTS), NO_CHORD))
-TARGET = Frames((CHORD, SEVENTH, SegmentPart("chords")), rate_hz=LABELS_HZ, stops_by=("chord",))
+CONTEXT_S = 30.0
+TARGET = Frames(
+    (CHORD, SEVENTH, SegmentPart("chords")),
+    rate_hz=LABELS_HZ,
+    stops_by=("chord",),
+    feature_rate_hz=LABELS_HZ,
+    context_s=CONTEXT_S,
+)
 
 
 def is_label(label: str) -> bool:
@@ -86,10 +95,7 @@ def find_seventh(label: str) -> str | None:
 def make_target(
     segments: Sequence[Segment],
 ) -> tuple[tuple[str | None, ...], tuple[str | None, ...], tuple[Segment, ...]]:
-    """A clip's target of its ascending segments: the classes of each frame at LABELS_HZ, and the segments.
-
-    Frame k has the label of the segment that sounds at k / LABELS_HZ seconds, None between segments and for no class.
-    """
+    """A clip's target of its ascending segments: the classes of each frame, None for one without, and the segments."""
     labels = take_labels(segments)
     each = [None if label is None else (find_chord(label), find_seventh(label)) for label in labels]
     chords = tuple(None if pair is None else pair[0] for pair in each)
@@ -97,14 +103,14 @@ def make_target(
 
 
 def take_labels(segments: Sequence[Segment]) -> list[str | None]:
-    """The label that sounds at k / LABELS_HZ seconds, for every k up to the last end; None between segments."""
+    """The label that sounds in the middle of each frame up to the last end; None between segments."""
     import numpy as np
 
     if not segments:
         return []
     starts, ends = (np.array([segment[place] for segment in segments]) for place in (0, 1))
-    times = np.arange(int(np.ceil(ends[-1] * LABELS_HZ - 1e-6))) / LABELS_HZ
-    at = np.searchsorted(starts, times + 1e-9, side="right") - 1
+    times = (np.arange(int(np.ceil(ends[-1] * LABELS_HZ - 1e-6))) + 0.5) / LABELS_HZ
+    at = np.searchsorted(starts, times, side="right") - 1
     return [
         segments[place][2] if place >= 0 and time < ends[place] else None
         for place, time in zip(at.tolist(), times.tolist(), strict=True)
@@ -112,15 +118,14 @@ def take_labels(segments: Sequence[Segment]) -> list[str | None]:
 
 
 def list_runs(classes: NDArray[np.integer[Any]], labels: Sequence[str]) -> list[Segment]:
-    """Frames `(frames,)` of indices at LABELS_HZ -> the segments of equal neighbours, which meet halfway between frames."""
+    """Frames `(frames,)` of indices at LABELS_HZ -> the segments of equal neighbours."""
     import numpy as np
 
     if not len(classes):
         return []
     changes = np.flatnonzero(np.diff(classes)) + 1
-    edges = [0.0, *((changes - 0.5) / LABELS_HZ).tolist(), len(classes) / LABELS_HZ]
-    names = [labels[classes[first]] for first in (0, *changes.tolist())]
-    return list(zip(edges[:-1], edges[1:], names, strict=True))
+    edges = [0, *changes.tolist(), len(classes)]
+    return [(a / LABELS_HZ, b / LABELS_HZ, labels[classes[a]]) for a, b in pairwise(edges)]
 
 
 def shift_target(target: Any, semitones: int) -> Any:
