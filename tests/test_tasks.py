@@ -25,6 +25,7 @@ PUBLISHED = {
     "gtzan-rhythm": ((443, 197, 290), 2),
     "medley-solos": ((5841, 3494, 12236), 8),
     "guitarset-chords": ((120, 30, 30), 3),
+    "harmonix-structure": ((684, 114, 114), 3),
     "mtg-genre": ((32572, 11043, 11479), 87),
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),
@@ -46,6 +47,7 @@ UNLISTED = (
     "openmic",
     "chords1217",
     "guitarset-chords",
+    "harmonix-structure",
 )  # their labels are in the corpus alone
 LISTED = tuple(sorted(set(PUBLISHED) - set(UNLISTED)))
 # Where the source says that splits share no group; MagnaTagATune's songs, NSynth's training instruments.
@@ -171,6 +173,7 @@ def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
         assert np.nanmin(truth["train"]) >= 2
     elif isinstance(target, Frames):
         assert all(np.nanmin(found) >= 1 for found in truth.values())
+        assert np.nanmin(truth["train"], axis=0).min() >= 2  # labelled frames, moments or segments of each part
     else:
         assert isinstance(target, Scalars)
         assert truth["train"].std(axis=0).min() > 0.5

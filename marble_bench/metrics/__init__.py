@@ -16,6 +16,7 @@ from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.chords import METRIC as chord_metrics
 from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.stems import stem_metrics
+from marble_bench.metrics.structure import METRIC as structure_metrics
 from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:  # what the files declare, for type checkers alone
@@ -54,6 +55,7 @@ def _declared() -> dict[str, Metric]:
 
 globals().update(_declared())
 __all__ = ["Metric", "beat_metrics", "chord_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
+__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "stem_metrics", "structure_metrics", *_declared()]
 
 
 def __getattr__(name: str) -> Metric:
