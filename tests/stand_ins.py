@@ -304,6 +304,7 @@ FRAMES: dict[str, Callable[[int], list[int]]] = {
     "m2d": lambda samples: [-(-(samples // 160 + 1) // 16)] * 4,
     "matpac-pp": lambda samples: [-(-((samples - 400) // 160 + 1) // 16)] * 4,
     "logmel": lambda samples: [samples // 441 + 1, 1],
+    "loudness": lambda samples: [samples // 441, 1, 1],
     **dict.fromkeys(("mfcc", "chroma"), lambda samples: [samples // 512 + 1, 1]),
     **dict.fromkeys(("choi", "choi-fixed"), lambda samples: [max(1, samples // 348000)] * 6),
     "clmr": lambda samples: [samples // 59049],
