@@ -2,11 +2,11 @@
 
 Sources: the Harmonix set; the seven functions of Wang, Hung and Smith (ICASSP 2022); fold 0 of Kim and Nam (WASPAA
 2023); peaks as K. Ullrich, J. Schlueter and T. Grill, Boundary detection in music structure analysis using
-convolutional neural networks, ISMIR 2014, pick them. Conventions: a probe has two answers for each half second, the
-probabilities of the functions and of a boundary. A boundary is found where its probability is the highest of 6 s to
-both sides and reaches a threshold, which validation chooses by the main score. The segments between found boundaries
-have the function with the highest mean probability, as in Kim and Nam's code. `function_accuracy` judges each half
-second alone, without boundaries.
+convolutional neural networks, ISMIR 2014, pick them. Conventions: an encoder hears 30 s at once, and its frames are
+averaged to two a second. A probe has two answers for each, the probabilities of the functions and of a boundary. A
+boundary is found where its probability is the highest of 6 s to both sides and reaches a threshold, which validation
+chooses by the main score. The segments between found boundaries have the function with the highest mean probability, as
+in Kim and Nam's code. `function_accuracy` judges each frame alone, without boundaries.
 
 Published numbers are of other conditions, so none is comparable: Wang et al. and Kim and Nam train whole networks, and
 the splits of the probes of MusicFM, MuQ and OMAR-RQ are not known here.
@@ -64,7 +64,7 @@ def find_segments(clips: Sequence[Activations], rate_hz: float, threshold: float
         answers.append(
             {
                 "function": means.repeat(np.diff([0, *peaks, len(functions)]), axis=0),
-                "boundary": np.array(peaks) / rate_hz,
+                "boundary": (np.array(peaks, np.float64) + 0.5) / rate_hz,  # the middle of the frame
                 "segment_function": means.argmax(axis=1),
                 "frame_function": functions.argmax(axis=1),
             }
@@ -80,6 +80,8 @@ TASK = Task(
         rate_hz=LABELS_HZ,
         decode=find_segments,
         settings=(0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5),
+        feature_rate_hz=LABELS_HZ,
+        context_s=30.0,
     ),
     clips=clips,
     metrics=structure_metrics,

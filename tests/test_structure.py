@@ -95,7 +95,7 @@ def test_an_annotation_becomes_frames_boundaries_and_segments(tmp_path):
     boundaries, labels = harmonix.read_segments(_write(tmp_path, "0.3 fadein\n8.5\tprechorus\n9.1 gtr\n10.2 end\n"))
     assert (boundaries, labels) == ((0.3, 8.5, 9.1, 10.2), ("fadein", "prechorus", "gtr"))
     frames, moments, segments = harmonix.make_target(boundaries, labels)
-    assert frames == (None, *["intro"] * 16, *["verse"] * 2, *["inst"] * 2)  # at 0 s, 0.5 s, ... 10 s
+    assert frames == (None, *["intro"] * 16, "verse", *["inst"] * 2)  # at 0.25 s, 0.75 s, ... 9.75 s
     assert moments == boundaries
     assert segments == ((0.3, 8.5, "intro"), (8.5, 9.1, "verse"), (9.1, 10.2, "inst"))
 
@@ -170,7 +170,7 @@ def test_segments_have_the_function_with_the_highest_mean():
     boundary = np.full((60, 1), 0.1)
     boundary[20], boundary[34], boundary[0], boundary[50] = 0.9, 0.8, 0.9, 0.29
     (found,) = find_segments([{"function": functions, "boundary": boundary}], 2.0, 0.3)
-    assert found["boundary"].tolist() == [10, 17]
+    assert found["boundary"].tolist() == [10.25, 17.25]  # the middle of frames 20 and 34
     assert found["segment_function"].tolist() == [1, 0, 0]  # 10 frames of 0.4 in 14 are less than 14 of 0.3
     assert found["frame_function"].tolist() == [1] * 18 + [2] * 12 + [0] * 30
     assert found["function"].shape == (60, 7)
@@ -208,7 +208,7 @@ def _solve(sound, rate_hz):
     parts = [(start, heard[start]) for start, end in pairwise(edges) if (end - start) * HOP_S > 2]
     functions = [FUNCTIONS.index(name) if name else 0 for _, name in parts]
     boundaries = np.array([start * HOP_S for start, _ in parts[1:]])
-    times = np.arange(round(len(heard) * HOP_S * LABELS_HZ) + 2) / LABELS_HZ
+    times = np.arange(round(len(heard) * HOP_S * LABELS_HZ) + 2) / LABELS_HZ + 0.25
     return {
         "boundary": boundaries,
         "segment_function": np.array(functions),

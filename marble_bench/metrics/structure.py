@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.frame_targets import Found
 
 FUNCTIONS = ("intro", "verse", "chorus", "bridge", "inst", "outro", "silence")
-LABELS_HZ = 2.0  # labels of functions a second
+LABELS_HZ = 2.0  # frames a second, each with the function in its middle
 TRIVIAL_S = 15.0  # between the boundaries of the trivial answer
 NARROW_S, WIDE_S = 0.5, 3.0
 COLUMNS = (

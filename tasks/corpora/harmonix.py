@@ -98,14 +98,14 @@ def read_segments(path: Path) -> tuple[tuple[float, ...], tuple[str, ...]]:
 
 
 def make_target(boundaries: Sequence[float], labels: Sequence[str]) -> tuple[Any, Any, Any]:
-    """A song's annotations: its function LABELS_HZ times a second, None before the first boundary; its boundaries in
-    seconds; its segments as (start_s, end_s, function)."""
+    """A song's annotations: the function in the middle of each frame of 1 / LABELS_HZ s, None before the first boundary;
+    the boundaries in seconds; the segments as (start_s, end_s, function)."""
     segments = tuple(
         (start, end, find_function(label)) for (start, end), label in zip(pairwise(boundaries), labels, strict=True)
     )
-    frames: list[str | None] = [None] * math.ceil(boundaries[-1] * LABELS_HZ)
+    frames: list[str | None] = [None] * math.ceil(boundaries[-1] * LABELS_HZ - 0.5)
     for start, end, function in segments:
-        for k in range(math.ceil(start * LABELS_HZ), math.ceil(end * LABELS_HZ)):
+        for k in range(math.ceil(start * LABELS_HZ - 0.5), math.ceil(end * LABELS_HZ - 0.5)):
             frames[k] = function
     return tuple(frames), tuple(boundaries), segments
 
@@ -164,7 +164,7 @@ LEADS = {"train": ("flute", "piano"), "valid": ("reed",), "test": ("string", "gu
 MINI_CLIPS = {"train": 8, "valid": 4, "test": 6}
 MINI_RATE_HZ = 16000
 PARTS = 5  # of a song
-PART_S = (6.5, 8.5)  # more than the 6 s that two boundaries must lie apart to be found
+PART_S = (6.5, 11.0)  # more than the 6 s that two boundaries must lie apart to be found
 TAIL_S = 0.5  # behind the end
 
 
