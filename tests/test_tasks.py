@@ -26,6 +26,7 @@ PUBLISHED = {
     "medley-solos": ((5841, 3494, 12236), 8),
     "guitarset-chords": ((120, 30, 30), 3),
     "harmonix-structure": ((684, 114, 114), 3),
+    "jamendo-singing": ((61, 16, 16), 1),
     "mtg-genre": ((32572, 11043, 11479), 87),
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),

@@ -12,6 +12,7 @@ from pkgutil import iter_modules
 from typing import TYPE_CHECKING
 
 from marble_bench.metrics._frames import frame_metrics
+from marble_bench.metrics.activity import METRIC as activity_metrics
 from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.chords import METRIC as chord_metrics
 from marble_bench.metrics.regression import r2_of
@@ -56,6 +57,16 @@ def _declared() -> dict[str, Metric]:
 globals().update(_declared())
 __all__ = ["Metric", "beat_metrics", "chord_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
 __all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "stem_metrics", "structure_metrics", *_declared()]
+__all__ = [
+    "Metric",
+    "activity_metrics",
+    "beat_metrics",
+    "frame_metrics",
+    "r2_of",
+    "stem_metrics",
+    "structure_metrics",
+    *_declared(),
+]
 
 
 def __getattr__(name: str) -> Metric:
