@@ -59,7 +59,12 @@ def decode(clips: Sequence[Activations], rate_hz: float, setting: float | None =
 
 
 def decide(part: LabelPart, answers: NDArray[Any]) -> NDArray[Any]:
-    """Activations `(frames, width)` -> what they decide: `(frames, 1)` an index or a value, `(frames, tags)` of 0 and 1."""
+    """Activations `(frames, width)` -> what they decide: `(frames, 1)` an index or a value, `(frames, tags)` of 0 and 1.
+
+    `(frames,)` is what the task's own `decode` has decided; it is taken as it is, `(frames, 1)`.
+    """
+    if answers.ndim == 1:
+        return answers[:, None]
     if isinstance(part, (ClassPart, BinPart)):
         likeliest: NDArray[Any] = answers.argmax(axis=1)[:, None]
         return likeliest

@@ -122,12 +122,14 @@ class BinPart:
     """A place on an axis, learnt as a distribution over bins, such as a pitch in cents. A label is the number.
 
     centres: of the bins, ascending. blur: standard deviation of the Gaussian around a label that is learnt, in the unit
-    of the axis; 0 for all weight on the nearest bin. Learnt by cross-entropy with that distribution.
+    of the axis; 0 for all weight on the nearest bin. cutoff: where that Gaussian, 1 at the label, is below it, a bin has no
+    weight; the nearest bin always has. Learnt by cross-entropy with that distribution.
     """
 
     name: str
     centres: tuple[float, ...]
     blur: float = 0.0
+    cutoff: float = field(default=0.0, kw_only=True)
     loss: FrameLoss = field(default="bins", init=False)
 
     @property
@@ -155,8 +157,9 @@ class BinPart:
 
         if self.blur:
             squares = np.square((labels - np.asarray(self.centres, np.float32)) / self.blur)
+            beyond = np.exp(-0.5 * squares) < self.cutoff
             squares -= squares.min(axis=1, keepdims=True)  # far outside the axis too, weights do not all vanish
-            weights = np.exp(-0.5 * squares)
+            weights = np.where(beyond & (squares > 0), np.float32(0), np.exp(-0.5 * squares))
         else:
             weights = (np.arange(self.width) == self.nearest(labels)).astype(np.float32)
         spread: NDArray[np.float32] = (weights / weights.sum(axis=1, keepdims=True)).astype(np.float32)
@@ -334,7 +337,7 @@ class Frames:
 
     def facts(self) -> list[Any]:
         """What is declared that a score depends on, as JSON can hold it, beside the names; functions are of a file."""
-        parts = [[type(part).__name__, asdict(part)] for part in self.parts]
+        parts = [[type(part).__name__, _list_facts(part)] for part in self.parts]
         timing = {"feature_rate_hz": self.feature_rate_hz, "context_s": self.context_s}
         asked = {name: value for name, value in timing.items() if value is not None}
         return [parts, self.rate_hz, list(self.settings), list(self.stops_by), *([asked] if asked else [])]
@@ -439,6 +442,11 @@ class Frames:
         encoded = part.encode(annotation, "")
         shown: list[float] = encoded[~np.isnan(encoded).any(axis=1)].reshape(-1).tolist()
         return shown
+
+
+def _list_facts(part: Part) -> dict[str, Any]:
+    """The fields of a part. A cutoff of 0, as all parts had before there was one, is no fact."""
+    return {name: value for name, value in asdict(part).items() if (name, value) != ("cutoff", 0.0)}
 
 
 def _make_numbers(labels: Sequence[Any], name: str, clip: str) -> NDArray[np.float32]:
