@@ -31,6 +31,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.metric import Measure, Metric
 
 HELD_BYTES = 256 << 20  # of activations that are decoded together
+ROUNDING = 1e-6  # of a frame: so far a quotient of rates may be off
 
 
 @dataclass(frozen=True)
@@ -99,17 +100,25 @@ def align_labels(
             rows[:, column : column + part.columns] = (
                 part.mark_frames(own, frames, rate_hz, averaged=target.feature_rate_hz is not None)
                 if isinstance(part, MomentPart)
-                else (scale or Scale()).normalize(part, _take_nearest(own, frames, rate_hz, target.rate_hz or rate_hz))
+                else (scale or Scale()).normalize(part, _take_nearest(own, frames, rate_hz, target))
             )
         column += part.columns
     return rows
 
 
-def _take_nearest(rows: NDArray[Any], frames: int, to_hz: float, from_hz: float) -> NDArray[Any]:
-    """`(rows, ...)` at one rate -> `(frames, ...)` at another, each the nearest in time; NaN behind the last."""
+def _take_nearest(rows: NDArray[Any], frames: int, rate_hz: float, target: Frames) -> NDArray[Any]:
+    """Labels `(rows, ...)` at the target's rate -> `(frames, ...)` at a layer's, each the nearest in time, NaN behind the
+    last.
+
+    A frame of a common feature rate is of a stretch of time, and takes the label nearest to its middle.
+    """
     import numpy as np
 
-    at = np.floor(np.arange(frames) / to_hz * from_hz + 0.5).astype(int)
+    labels_hz = target.rate_hz or rate_hz
+    if target.feature_rate_hz is None:
+        at = np.floor(np.arange(frames) / rate_hz * labels_hz + 0.5).astype(int)
+    else:  # of two labels as near the first, so that at equal rates frame k takes label k
+        at = np.ceil((np.arange(frames) + 0.5) / rate_hz * labels_hz - 0.5 - ROUNDING).astype(int)
     taken = np.full((frames, *rows.shape[1:]), np.nan, rows.dtype)
     taken[at < len(rows)] = rows[at[at < len(rows)]]
     return taken
@@ -175,7 +184,8 @@ class Decoder:
         if own_hz is not None:
             assert isinstance(features, StoredFrames)
             there = np.arange(self.target.count_labels(features.lengths_s[clip]))
-            at = np.floor(there / own_hz * rate_hz + 0.5).astype(int)
+            nearest = 0.5 if self.target.feature_rate_hz is None else ROUNDING  # else in whose stretch of time it is
+            at = np.floor(there / own_hz * rate_hz + nearest).astype(int)
             outputs = outputs[np.minimum(at, len(outputs) - 1)]
         found = {}
         for part in self.target.answered[:parts]:
