@@ -15,7 +15,7 @@ from marble_bench.core.task import SPLITS, Schedule
 from marble_bench.data import checks, corpus
 from marble_bench.data.examples import Examples, FoundExamples
 from marble_bench.data.times import clip_annotation
-from marble_bench.errors import UsageError
+from marble_bench.errors import UsageError, listing
 from marble_bench.features.frames import Frames, estimate_bytes
 from marble_bench.features.timing import Timing
 from marble_bench.runs import build_record, frame_layers, identity, inputs
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from marble_bench.metrics import Metric
     from marble_bench.probes import framewise as probing
     from marble_bench.probes import trainer
 
@@ -185,6 +186,7 @@ class FrameJob:
         measure, warnings = measure_of(self.config.task.metrics[0]), list[str]()
         trivial = measure.rows(measure.trivial(examples.of("train").targets, ends), examples.of("test").targets)
         scores = scoring.compute_scores(self.config.task.metrics, make_answers(found), trivial, warnings=warnings)
+        warnings += list_clips_without_value(self.config.task.metrics, found["test"])
         settings = [self.settings[one.probe] for one in chosen]
         return RunScores(scores, [{} if value is None else {"setting": value} for value in settings], warnings)
 
@@ -194,6 +196,20 @@ class FrameJob:
     def grid(self, fitted: Sequence[trainer.TrainedProbe]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
         return build_record.build_grid_table(fitted, self.inputs.features.names)
+
+
+def list_clips_without_value(metrics: Sequence[Metric], found: Predictions) -> list[str]:
+    """A warning for each score of frames that some test clips have no value of, and that is a mean over the others."""
+    warnings = []
+    for metric in metrics:
+        if metric.kind == "frames":
+            known = metric.per_clip(found.outputs, found.truth).isfinite().any(dim=0).tolist()
+            without = [name for name, there in zip(found.examples.ids, known, strict=True) if not there]
+            if without:
+                warnings.append(
+                    f"{metric.name}: {len(without)} of {len(known)} test clips have no value: {listing(without)}"
+                )
+    return warnings
 
 
 def schedule_of(config: RunConfig, mini: bool) -> Schedule:
