@@ -15,6 +15,7 @@ from marble_bench.metrics._frames import frame_metrics
 from marble_bench.metrics.activity import METRIC as activity_metrics
 from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.chords import METRIC as chord_metrics
+from marble_bench.metrics.melody import METRIC as melody_metrics
 from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.stems import stem_metrics
 from marble_bench.metrics.structure import METRIC as structure_metrics
@@ -37,10 +38,15 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     masked_ap: Metric
     masked_f1: Metric
     mirex: Metric
+    oa: Metric
     r2: Metric
+    rca: Metric
     roc_auc: Metric
     root: Metric
+    rpa: Metric
     sevenths: Metric
+    vfa: Metric
+    vr: Metric
     weighted: Metric
 
 OLD_NAMES = {"average_precision": "ap", "weighted_key": "weighted"}  # for one version
@@ -67,6 +73,7 @@ __all__ = [
     "structure_metrics",
     *_declared(),
 ]
+__all__ = ["Metric", "beat_metrics", "frame_metrics", "melody_metrics", "r2_of", "stem_metrics", *_declared()]
 
 
 def __getattr__(name: str) -> Metric:
