@@ -27,6 +27,7 @@ PUBLISHED = {
     "guitarset-chords": ((120, 30, 30), 3),
     "harmonix-structure": ((684, 114, 114), 3),
     "jamendo-singing": ((61, 16, 16), 1),
+    "medleydb-melody": ((67, 15, 26), 2),
     "mtg-genre": ((32572, 11043, 11479), 87),
     "mtg-instrument": ((14395, 5466, 5115), 40),
     "mtg-moodtheme": ((9949, 3802, 4231), 56),
@@ -36,6 +37,7 @@ PUBLISHED = {
     "openmic": ((12670, 2245, 5085), 20),
     "nsynth-instrument": ((289205, 12678, 4096), 11),
     "nsynth-pitch": ((289205, 12678, 4096), 112),
+    "vocadito-f0": ((24, 8, 8), 2),
     "vocalset-singer": ((3688, 2413, 1405), 20),
     "vocalset-technique": ((1850, 1142, 1140), 10),
 }
@@ -53,6 +55,9 @@ UNLISTED = (
 LISTED = tuple(sorted(set(PUBLISHED) - set(UNLISTED)))
 # Where the source says that splits share no group; MagnaTagATune's songs, NSynth's training instruments.
 APART = {"medley-solos", "mtt", "nsynth-instrument", "nsynth-pitch", "openmic"}
+    "medleydb-melody",
+    "vocadito-f0",
+APART = {"mtt", "nsynth-instrument", "nsynth-pitch", "vocadito-f0"}
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +175,7 @@ def test_the_miniature_is_read_by_the_tasks_own_loader(named, cache):
             assert (truth[split].max(axis=0) == 1).all()
     elif isinstance(target, Stems):
         assert all(found.shape[1:] == (0,) for found in truth.values())
-    elif isinstance(target, Events):
+    elif isinstance(target, Frames):
         assert np.nanmin(truth["train"]) >= 2
     elif isinstance(target, Frames):
         assert all(np.nanmin(found) >= 1 for found in truth.values())
