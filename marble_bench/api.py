@@ -98,7 +98,7 @@ def run(
     task: str | Path,
     data_dir: str | Path | None = None,
     mini: bool = False,
-    protocol: str | Path = "marble",
+    protocol: str | Path | None = None,
     results_dir: str | Path = RESULTS,
     device: str | None = None,
     progress: bool | Tell | Callbacks = False,
@@ -111,7 +111,8 @@ def run(
     task: a name (`bench list tasks`), or the path of a file.
     data_dir: the corpus's folder; else `BENCH_DATA`/CORPUS, else `<cache>/data/CORPUS`. mini: its synthesised miniature
         instead, whose scores are never ranked.
-    protocol: the rules of grid and selection, a name or the path of a file. results_dir: where the record is written.
+    protocol: the rules of grid and selection, a name or the path of a file; None for the task's own. results_dir: where
+        the record is written.
     device: `auto` (also None), `cpu`, `cuda`, `cuda:N` or `mps`; of a live module None means where it lies.
     progress: True for a line on stderr now and then, a function that is given each line, or a `Callbacks`.
     options: see `Options`.
@@ -122,7 +123,8 @@ def run(
     from marble_bench.runs import run as running
 
     where = {"data_dir": data_dir, "results_dir": Path(results_dir)}
-    config = configure(model, task, mini=mini, protocol=str(protocol), device=device, **where, **options)
+    rules = None if protocol is None else str(protocol)
+    config = configure(model, task, mini=mini, protocol=rules, device=device, **where, **options)
     return running.run(config, _callbacks(progress)).record
 
 

@@ -71,7 +71,7 @@ LISTED = ("tasks", "models", "protocols", "heads", "metrics", "sets", "results",
 @add_options(RunOptions)
 def run(
     asked: RunOptions,
-    protocol: Rules = "marble",
+    protocol: Rules = None,
     head: OtherHead = None,
     features: OwnFeatures = None,
     layers: Annotated[str, typer.Option(help="Layers: all, sum, names with commas, or ranges like 0-12.")] = "all",

@@ -31,7 +31,7 @@ from marble_bench.cli.options import (
     warn_of_other_stores,
 )
 from marble_bench.core.choices import Engine
-from marble_bench.errors import DONE, MISSING, UsageError, counted, format_duration, format_speed
+from marble_bench.errors import DONE, MISSING, UsageError, counted, format_duration, format_speed, listing
 from marble_bench.records.escape import escape_line
 
 if TYPE_CHECKING:
@@ -261,7 +261,7 @@ def _export_whole(config: RunConfig, place: Path, quiet: bool) -> int:
 def plan(
     asked: FeatureOptions,
     layers: LayersOf = "all",
-    protocol: Rules = "marble",
+    protocol: Rules = None,
     head: OtherHead = None,
     ignore_stored: Annotated[
         bool, typer.Option("--ignore-stored", help="Count stored features too, and read no file for its digest.")
@@ -297,7 +297,8 @@ def plan(
     print_table([_format_plan(row) for row in rows])
     for source in dict.fromkeys(f"{row['model']}: {format_speed(row['rate'])}, by {row['rate_from']}" for row in rows):
         print(source)
-    print(_summarize(total, rows[0]["device"], configs[0].probes.protocol.name, ignore_stored))
+    protocols = listing(dict.fromkeys(config.probes.protocol.name for config in configs))
+    print(_summarize(total, rows[0]["device"], protocols, ignore_stored))
 
 
 def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:

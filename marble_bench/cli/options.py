@@ -72,11 +72,12 @@ Tasks = Annotated[
     ),
 ]
 Rules = Annotated[
-    str,
+    str | None,
     typer.Option(
         "--protocol",
         metavar="NAME",
-        help="Protocol: NAME (bench list protocols) or file.py.",
+        help="Protocol: NAME (bench list protocols) or file.py; default: the task's, marble for most.",
+        show_default=False,
         autocompletion=complete_names("protocols"),
     ),
 ]

@@ -233,6 +233,7 @@ FORMS = {
     **dict.fromkeys(("separation", "mini_separation"), allow_instance(Separation)),
     "shifted": allow_function("(target, semitones) -> target"),
     "group_name": TEXT,
+    "protocol": TEXT,
     "ensemble": BOOL,
     "version": WHOLE,
 }
@@ -252,6 +253,7 @@ class Task:
     shifted: `(target, semitones) -> target`: a clip's label when all its pitches are moved, None where that is no label of
         the task; left away where pitch does not move the label.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
+    protocol: the name of the one that a run takes where none is asked for.
     """
 
     title: str = _mark_unset("a line that says what is asked")
@@ -270,6 +272,7 @@ class Task:
     ensemble: bool = False
     shifted: Callable[[Any, int], Any] | None = None
     group_name: str = ""
+    protocol: str = "marble"
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -347,6 +350,7 @@ class Task:
         """Which names cannot be used in a record."""
         named = {"metric": [metric.name for metric in self.metrics]}
         named["group_name"] = [self.group_name] if self.group_name else []
+        named["protocol"] = [self.protocol]
         named["corpus"] = [self.corpus.name] if isinstance(self.corpus, Corpus) else []
         labels = getattr(self.target, "names", ())
         return [

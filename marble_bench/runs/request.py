@@ -28,7 +28,7 @@ def build_configs(
     models: Sequence[str | Encoder],
     tasks: Sequence[str],
     *,
-    protocol: str = "marble",
+    protocol: str | None = None,
     head: str | None = None,
     features: Path | None = None,
     weights: Path | None = None,
@@ -44,28 +44,30 @@ def build_configs(
 ) -> list[RunConfig]:
     """A configuration for every model with every task, all names looked up before any work begins.
 
-    models, tasks: names or paths, and encoders themselves. protocol, head: names, or paths of files; head, seeds: None for
-    the protocol's. features: those that were brought. data_dir: the corpus's folder, cache_dir: the cache root; None for
-    where they are by default. fresh_features: what was stored before this moment is set aside. more: for `RunConfig.of`.
+    models, tasks: names or paths, and encoders themselves. protocol, head: names, or paths of files; protocol: None for
+    each task's own, head, seeds: None for the protocol's. features: those that were brought. data_dir: the corpus's folder,
+    cache_dir: the cache root; None for where they are by default. fresh_features: what was stored before this moment is set
+    aside. more: for `RunConfig.of`.
     Raises UsageError for what does not go together.
     """
     _check_values({"seeds": seeds, "head": head, "protocol": protocol, **more})
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
     started_s = time.time()
-    rules, cache = find_protocol(protocol, head), find_cache_root(cache_dir)
+    cache = find_cache_root(cache_dir)
     keep_compiled(cache)
     offline = offline or is_offline_asked()
+    if protocol is not None:
+        find_protocol(protocol, head)  # a slip in its name is told before models are looked for
     chosen = list_pairs(models, tasks, features, weights, offline)
+    rules = {name: find_protocol(name, head) for name in {protocol or named.task.protocol for *_, named in chosen}}
     _check_one_corpus(data_dir, [named for _, _, named in chosen])
     same: dict[str, Any] = {
-        "protocol": rules,
         "cache": cache,
         "results": results_dir.expanduser(),
         "mini": mini,
         "brought": features,
         "weights": weights,
-        "seeds": seeds or rules.seeds,
         "device": _find_device(device, more.get("engine")),  # imports torch, so it comes after all names
         "offline": offline,
         "fresh_before": started_s if fresh_features else None,
@@ -77,9 +79,12 @@ def build_configs(
             encoder=encoder,
             model=name,
             root=None if mini else find_corpus_root(named, cache, data_dir, features),
+            protocol=own,
+            seeds=seeds or own.seeds,
             **same,
         )
         for name, encoder, named in chosen
+        for own in [rules[protocol or named.task.protocol]]
     ]
 
 
