@@ -53,6 +53,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.targets import Classes as Classes
     from marble_bench.scoring.targets import Events as Events
     from marble_bench.scoring.targets import MaskedTags as MaskedTags
+    from marble_bench.scoring.targets import Ranking as Ranking
     from marble_bench.scoring.targets import Scalars as Scalars
     from marble_bench.scoring.targets import Stems as Stems
     from marble_bench.scoring.targets import Tags as Tags
@@ -92,6 +93,7 @@ _PUBLIC = {
     "SegmentPart": "scoring.frame_targets",
     "Separation": "core.task",
     "Source": "files.source",
+    "Ranking": "scoring.targets",
     "Stems": "scoring.targets",
     "TagPart": "scoring.frame_targets",
     "Tags": "scoring.targets",

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.core import sources
 from marble_bench.core.encoder import Encoder
 from marble_bench.scoring.frame_targets import Frames
+from marble_bench.scoring.targets import Ranking
 
 if TYPE_CHECKING:
     from marble_bench.core.plugins import Named
@@ -182,6 +183,10 @@ def hash_task(named: Named) -> str:
     }
     if isinstance(task.target, Frames) and (more := task.target.facts()):
         facts["frames"] = more
+    if isinstance(task.target, Ranking):
+        facts["ranking"] = [task.target.chosen_on]
+    if task.open_list:
+        facts["open_list"] = True
     if task.separation is not None:
         facts["separation"] = asdict(task.separation)
     origin = sources.find_origin("task", named)

@@ -48,7 +48,7 @@ class Clip:
     audio: path of the file below the corpus's folder, as the makers name it, with forward slashes.
     target: a name (`Classes`), a tuple of names (`Tags`) or of numbers (`Scalars`), for `MaskedTags` a mapping from each
         judged tag to whether it holds, for `Frames` an annotation (or None) for each part, for `Events` a tuple of times in
-        seconds (or None) for each kind, nothing for `Stems`.
+        seconds (or None) for each kind, nothing for `Stems`, the id of its work for `Ranking`.
     start_s, duration_s: the span within the file, in seconds; None for "to the end".
     group: clips that are drawn together when clips are resampled (of one recording, singer); empty: the clip alone.
     """
@@ -234,7 +234,7 @@ FORMS = {
     "shifted": allow_function("(target, semitones) -> target"),
     "group_name": TEXT,
     "protocol": TEXT,
-    "ensemble": BOOL,
+    **dict.fromkeys(("ensemble", "open_list"), BOOL),
     "version": WHOLE,
 }
 
@@ -254,12 +254,14 @@ class Task:
         the task; left away where pitch does not move the label.
     group_name: also report the main metric by group, what `Clip.group` names (`recording`); empty for not.
     protocol: the name of the one that a run takes where none is asked for.
+    open_list: no two copies of the corpus hold the same clips, because its audio was never published: `counts` are the most
+        there are, and clips whose files are not there are not missing. Records are compared where they are of equal lists.
     """
 
     title: str = _mark_unset("a line that says what is asked")
     corpus: Corpus = _mark_unset("a Corpus")
     target: Target = _mark_unset(
-        "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
+        "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...), Stems(...) or Ranking(...)"
     )
     clips: Callable[[Path | None], Iterable[Clip]] = _mark_unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
@@ -273,6 +275,7 @@ class Task:
     shifted: Callable[[Any, int], Any] | None = None
     group_name: str = ""
     protocol: str = "marble"
+    open_list: bool = False
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -301,12 +304,30 @@ class Task:
                 f"counts has {sorted(self.counts) or 'nothing'}: give clips per split for {', '.join(SPLITS)}"
             )
         problems += [
-            f"counts['{s}'] is {n!r}: give a number of clips" for s, n in self.counts.items() if not _is_positive(n)
+            f"counts['{s}'] is {n!r}: give a number of clips"
+            for s, n in self.counts.items()
+            if not (_is_positive(n) or (n == 0 and s not in self.used_splits))
         ]
         problems += self._find_unnameable()
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
         return problems
+
+    @property
+    def ranks(self) -> bool:
+        """Whether its clips rank each other, so that those of a group are left out together or not at all."""
+        from marble_bench.scoring.targets import Ranking
+
+        return isinstance(self.target, Ranking)
+
+    @property
+    def used_splits(self) -> tuple[str, ...]:
+        """The splits that must have clips: all, or those that a ranking reads."""
+        from marble_bench.scoring.targets import Ranking
+
+        if not isinstance(self.target, Ranking):
+            return SPLITS
+        return ("test",) if self.target.chosen_on == "halves" else ("valid", "test")
 
     def _find_part_problems(self) -> list[str]:
         """What is wrong with the fields of what a task is made of."""
@@ -321,12 +342,12 @@ class Task:
 
     def _find_target_problems(self) -> list[str]:
         """What is wrong with the target, or does not fit it."""
-        from marble_bench.scoring.targets import Classes, ClipTarget, Frames, Stems
+        from marble_bench.scoring.targets import Classes, ClipTarget, Frames, Ranking, Stems
 
         if not self.target:
             return []
-        if not isinstance(self.target, ClipTarget | Frames | Stems):
-            kinds = "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...) or Stems(...)"
+        if not isinstance(self.target, ClipTarget | Frames | Stems | Ranking):
+            kinds = "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...), Stems(...) or Ranking(...)"
             return [f"target is {self.target!r}: give {kinds}"]
         names = allow_tuple(TEXT)
         if isinstance(self.target, ClipTarget) and not names.is_right(self.target.names):

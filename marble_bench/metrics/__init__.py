@@ -17,6 +17,7 @@ from marble_bench.metrics.beats import METRIC as beat_metrics
 from marble_bench.metrics.chords import METRIC as chord_metrics
 from marble_bench.metrics.melody import METRIC as melody_metrics
 from marble_bench.metrics.regression import r2_of
+from marble_bench.metrics.retrieval import METRIC as ranking_metrics
 from marble_bench.metrics.stems import stem_metrics
 from marble_bench.metrics.structure import METRIC as structure_metrics
 from marble_bench.scoring.metric import Metric
@@ -74,6 +75,7 @@ __all__ = [
     *_declared(),
 ]
 __all__ = ["Metric", "beat_metrics", "frame_metrics", "melody_metrics", "r2_of", "stem_metrics", *_declared()]
+__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "ranking_metrics", "stem_metrics", *_declared()]
 
 
 def __getattr__(name: str) -> Metric:

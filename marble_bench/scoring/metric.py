@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from marble_bench.scoring.frame_targets import Found
 
-Kind = Literal["classes", "tags", "masked_tags", "scalars", "frames", "events", "stems"]
+Kind = Literal["classes", "tags", "masked_tags", "scalars", "frames", "events", "stems", "ranking"]
 
 
 @dataclass(frozen=True)
@@ -48,8 +48,8 @@ class Measure:
 class Metric:
     """A score and how to read it. Its functions are of a module, or partial ones of such, so that it can travel to workers.
 
-    For `frames`, `events` and `stems` the outputs are what was measured of each clip, `(probes, clips, columns)`; truth is
-    not read.
+    For `frames`, `events`, `stems` and `ranking` the outputs are what was measured of each clip,
+    `(probes, clips, columns)`; truth is not read.
 
     compute: `(outputs (probes, clips, width), truth) -> (probes,)` float64.
     per_clip: `(outputs (probes, clips, width), truth) -> (probes, clips)` float64, for paired statistics; the
@@ -132,6 +132,7 @@ class Metric:
             "frames": frame_targets.Frames,
             "events": targets.Events,
             "stems": targets.Stems,
+            "ranking": targets.Ranking,
         }
         return kinds[self.kind]
 

@@ -39,8 +39,9 @@ def compute_scores(
 ) -> dict[str, Any]:
     """Every metric on the test split, with interval, seeds, validation and the score of the constant answer.
 
-    constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names.
-    main: the first of them is the task's main score. warnings: where it is noted why a score has no interval.
+    constant: `(width,)`, the same outputs for every item, or `(items, width)`. suffix: put behind the metrics' names. Where
+    there is no valid split, its score is None. main: the first of them is the task's main score. warnings: where it is
+    noted why a score has no interval.
     """
     outputs, truth = answers.outputs, answers.truth
     trivial = constant.expand(1, len(truth["test"]), -1)
@@ -59,7 +60,9 @@ def compute_scores(
             # a score that no clip can be asked for is NaN, and has no spread
             "std": stdev(per_seed) if len(per_seed) > 1 and all(map(isfinite, per_seed)) else None,
             "per_seed": [convert_number(score) for score in per_seed],
-            "valid": convert_number(float(metric.compute(outputs["valid"], truth["valid"]).mean())),
+            "valid": convert_number(float(metric.compute(outputs["valid"], truth["valid"]).mean()))
+            if "valid" in outputs
+            else None,
             "trivial": convert_number(float(metric.compute(trivial, truth["test"])[0])),
         }
     return found

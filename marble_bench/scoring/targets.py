@@ -2,11 +2,12 @@
 
 Truth is kept as one array per split, `(clips,)` int64 class indices for `Classes`, `(clips, width)` float32 for `Tags`,
 `MaskedTags` and `Scalars`; a probe's outputs are `(..., clips, width)`. `Frames`, with `Events`, and `Stems` are asked
-frame by frame; their truth is made where they are trained.
+frame by frame; their truth is made where they are trained. `Ranking` trains nothing.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal, TypeAlias
@@ -262,5 +263,36 @@ class Stems:
         return np.zeros((len(targets), 0), np.float32)
 
 
+@dataclass(frozen=True)
+class Ranking:
+    """Which other items are versions of the same work. A clip's target is its work, and its `group` too.
+
+    No probe is trained: the items of a split rank each other by cosine (`marble_bench.metrics._ranking`), and the layer is
+    chosen on items that it is not scored on.
+
+    chosen_on: `valid`, the best layer on the valid split; or `halves`: works are dealt into two halves, and the layer that
+    is best on the queries of the one is scored on the queries of the other.
+    """
+
+    chosen_on: Literal["halves", "valid"] = "valid"
+    names: tuple[str, ...] = ()
+    loss: Loss = "squared_error"
+
+    @property
+    def width(self) -> int:
+        """None: nothing is put out, items are compared with each other."""
+        return 0
+
+    def encode(self, targets: Sequence[Any], clips: Sequence[str]) -> NDArray[Any]:
+        """Works -> `(clips,)` int64: 48 bits of the sha256 of each, so that equal numbers are one work in every list."""
+        import numpy as np
+
+        for work, clip in zip(targets, clips, strict=True):
+            if not (isinstance(work, str) and work):
+                raise DataError(f"clip {brief(clip)} has the target {brief(work)}; give the id of its work, a text")
+        numbers = [int(hashlib.sha256(work.encode()).hexdigest()[:12], 16) for work in targets]
+        return np.array(numbers, np.int64)
+
+
 ClipTarget: TypeAlias = Classes | Tags | MaskedTags | Scalars  # one answer for a whole clip
-Target: TypeAlias = ClipTarget | Frames | Stems
+Target: TypeAlias = ClipTarget | Frames | Stems | Ranking
