@@ -351,7 +351,8 @@ def _build_floors(cells: Sequence[Cell], answers: _Answers) -> list[Cell]:
         if cell.mark != "measured":
             continue
         if (trivial := cell.measure.trivial) is not None:
-            basis = "the best constant answer made of training labels"
+            ranks = (task := find_task(cell.task)) is not None and task.ranks
+            basis = "a random order, exactly" if ranks else "the best constant answer made of training labels"
             floors.setdefault(("trivial", *cell.column), _build_floor(cell, "trivial", trivial, basis))
         if ("random", *cell.column) in floors:
             continue

@@ -343,7 +343,8 @@ def _compare_scores(one: Stored, other: Stored, clips: int) -> tuple[list[Compar
         if a is None or b is None:
             continue
         if not are_alike([a, b]):
-            return [], "they were scored on different test clips"
+            ranked = one.record.retrieval and other.record.retrieval
+            return [], f"they were scored on different {'lists of items' if ranked else 'test clips'}"
         found = _compare_score(one, name, score, a, b, clips)
         contaminated = _join(find_contamination(one.record), find_contamination(other.record))
         comparisons.append(replace(found, contaminated=contaminated))
@@ -433,6 +434,8 @@ def _find_most_changed_clips(
 
 def _describe_truth(found: Predicted, index: int, labels: Sequence[str]) -> str:
     """A clip's truth in words."""
+    if found.metric.kind == "ranking":
+        return found.groups[index]
     truth = found.truth[index]
     if found.metric.kind == "classes":
         return labels[int(truth)]

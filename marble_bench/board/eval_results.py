@@ -71,7 +71,7 @@ def _describe(stored: Stored, cell: Cell) -> str:
     low, high = cell.uncertainty.interval or (None, None)
     known = low is not None and high is not None
     parts = [
-        f"{cell.metric} in {'dB' if unit == 'dB' else 'percent'}",
+        f"{cell.metric} in {'percent' if unit == 'fraction' else unit}",
         f"frozen encoder, protocol {record.protocol.name} version {record.protocol.version}",
         f"95 % interval {format_score(low, unit)} to {format_score(high, unit)}" if known else "",  # type: ignore[arg-type]
         f"trained on this corpus ({cell.origin.contaminated})" if cell.origin.contaminated else "",

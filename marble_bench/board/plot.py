@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from marble_bench.board.board import AVERAGE, Board, convert_to_points
 from marble_bench.board.rows import Cell
-from marble_bench.board.table import COSTS, compute_cost, format_score
+from marble_bench.board.table import COSTS, UNITS, compute_cost, format_score
 from marble_bench.errors import BenchError, DataError, UsageError, listing, suggest_name
 
 if TYPE_CHECKING:
@@ -157,7 +157,7 @@ def _compute_bars(cell: Cell) -> tuple[float, float] | None:
 
 def _format_heading(task: str, cell: Cell) -> str:
     what = "mean of all tasks" if cell.task == AVERAGE else f"{task}, {cell.metric}"
-    return f"{what} ({'dB' if cell.measure.unit == 'dB' else '%'})"
+    return f"{what} ({UNITS[cell.measure.unit] or cell.measure.unit})"
 
 
 def _plot_cost(board: Board, task: str, cost: str, make: type[Figure]) -> Figure:

@@ -53,8 +53,8 @@ class MetricReading:
 
     @property
     def scale(self) -> int:
-        """What a value is multiplied with to be in points: percent, or decibels as they are."""
-        return 1 if self.unit == "dB" else 100
+        """What a value is multiplied with to be in points: percent, or decibels and ranks as they are."""
+        return 100 if self.unit == "fraction" else 1
 
 
 @dataclass(frozen=True)

@@ -23,6 +23,7 @@ from marble_bench.records.record import Record
 if TYPE_CHECKING:
     import pandas as pd
 
+UNITS = {"fraction": "%", "dB": "dB", "rank": ""}  # as headings show them
 SHORT = {
     "accuracy": "acc",
     "roc_auc": "AUC",
@@ -31,6 +32,11 @@ SHORT = {
     "r2_valence": "V",
     "weighted": "key",
     "f1": "F1",
+    "map": "MAP",
+    "mr1": "MR1",
+    "p_at_10": "P@10",
+    "hit_at_1": "hit@1",
+    "r_precision": "R-prec",
     "sdr_vocals": "voc",
     "sdr_drums": "drums",
     "sdr_bass": "bass",
@@ -66,16 +72,16 @@ COSTS = {
 
 
 def format_score(value: float, unit: str) -> str:
-    """A score as papers print it: percent with one decimal, decibels with two.
+    """A score as papers print it: percent with one decimal, decibels with two, ranks with one.
 
-    >>> format_score(0.7483, "fraction"), format_score(5.5, "dB")
-    ('74.8', '5.50')
+    >>> format_score(0.7483, "fraction"), format_score(5.5, "dB"), format_score(80.0, "rank")
+    ('74.8', '5.50', '80.0')
     >>> format_score(-0.0001, "fraction"), format_score(float("nan"), "dB")
     ('0.0', 'n/a')
     """
     if value != value:
         return "n/a"
-    text = f"{value:.2f}" if unit == "dB" else f"{100 * value:.1f}"
+    text = f"{value:.2f}" if unit == "dB" else f"{value if unit == 'rank' else 100 * value:.1f}"
     return text if text.strip("-0.") else text.lstrip("-")  # no minus before a zero
 
 
@@ -155,9 +161,7 @@ def build_matrix(board: Board, interval: bool = True, cost: bool = False) -> Mat
         place.setdefault(cell.row, {})[cell.column] = cell
     units = {cell.column: cell.measure.unit for cell in board.list_everything()}
     heads = [("", "tasks")] if len({cell.task for cell in board.cells}) > 1 else []
-    heads += [
-        (task, SHORT.get(metric, metric) + (" dB" if units[task, metric] == "dB" else " %")) for task, metric in columns
-    ]
+    heads += [(task, f"{SHORT.get(metric, metric)} {UNITS[units[task, metric]]}".rstrip()) for task, metric in columns]
     costs = compute_cost(board) if cost else {}
     if cost:
         heads += [("cost", label) for label in COSTS.values()]

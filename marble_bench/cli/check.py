@@ -10,7 +10,6 @@ from marble_bench import audio
 from marble_bench.core import contract
 from marble_bench.core.encoder import Encode, Encoder, check_callable
 from marble_bench.core.plugins import Named
-from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
 from marble_bench.data.checks import check_ends, check_frames, check_ids, measure
 from marble_bench.data.examples import Examples, find
@@ -40,7 +39,7 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         if wrong := check_ends(task.target, there, shapes):
             raise DataError("\n  ".join([f"{counted(len(wrong), 'clip')} cannot be used:", *wrong[:10]]))
         warnings += check_frames(task.target, there)
-    if empty := there.list_empty_splits():
+    if empty := [split for split in there.list_empty_splits() if split in task.used_splits]:
         raise UsageError(f"the corpus of '{named.name}' in {root} has no clip in {', '.join(empty)}")
     what = "miniature" if corpus.is_mini(root) else "corpus"
     lines = [
@@ -48,7 +47,7 @@ def check_task(named: Named, cache: Path, data_dir: Path | None = None) -> list[
         f"{what} {root}: {there.counts()} clips, truth {target.shape} {target.dtype}",
     ]
     lines.append(_describe_lengths(named, there, shapes))
-    for split in SPLITS:
+    for split in task.used_splits:
         clip, rate = there.of(split).clips[0], task.corpus.sample_rate_hz
         waveform = audio.read(
             there.of(split).paths[0],

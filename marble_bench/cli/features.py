@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
+from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -297,8 +298,7 @@ def plan(
     print_table([_format_plan(row) for row in rows])
     for source in dict.fromkeys(f"{row['model']}: {format_speed(row['rate'])}, by {row['rate_from']}" for row in rows):
         print(source)
-    protocols = listing(dict.fromkeys(config.probes.protocol.name for config in configs))
-    print(_summarize(total, rows[0]["device"], protocols, ignore_stored))
+    print(_summarize(total, rows[0]["device"], configs, ignore_stored))
 
 
 def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -318,8 +318,9 @@ def _add_up(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _summarize(total: dict[str, Any], device: str, protocol: str, ignore_stored: bool) -> str:
+def _summarize(total: dict[str, Any], device: str, configs: Sequence[RunConfig], ignore_stored: bool) -> str:
     """The total of a plan as a sentence."""
+    protocols = listing(dict.fromkeys(config.probes.protocol.name for config in configs))
     known = f"{total['stored_h']:,} of {total['audio_h']:,} hours are stored"
     known = "what is stored was not looked at" if ignore_stored else known
     hours = total["probe_hours"]
@@ -331,7 +332,7 @@ def _summarize(total: dict[str, Any], device: str, protocol: str, ignore_stored:
         f"{counted(total['passes'], 'pass', 'passes')} over {total['audio_h'] - total['stored_h']:,.3f} h "
         f"of audio on {device}: "
         f"{_format_size(1e9 * total['features_gb'])}, about {format_duration(3600 * total['hours'])}; "
-        f"{total['probes']} probes of protocol {protocol}: {probes}"
+        f"{total['probes']} probes of protocol {protocols}: {probes}"
     )
 
 

@@ -168,10 +168,11 @@ def print_plan(plan: dict[str, Any], as_json: bool) -> None:
 
 
 def _describe_layers_by_seed(chosen: Sequence[Choice]) -> str:
-    """The layers that validation chose, seed by seed; for each stem apart where stems have probes of their own."""
+    """The layers that validation chose, seed by seed; for each stem, or half of works, apart where these
+    choose for themselves."""
     of: dict[str, list[str]] = {}
     for choice in chosen:
-        of.setdefault(choice.stem or "", []).append(choice.layer)
+        of.setdefault(choice.stem or choice.half or "", []).append(choice.layer)
     return ", ".join(f"{stem} {' '.join(layers)}".strip() for stem, layers in of.items())
 
 
@@ -201,11 +202,29 @@ def print_outcome(outcome: Outcome, as_json: bool, quiet: bool = False) -> None:
         print_table([_describe_point(each, name, score.unit) for each in record.few_shot])
     if record.perturbations:
         print_perturbed(record.perturbations, record.units)
+    if record.retrieval and not quiet:
+        _print_layers(outcome)
     if quiet:
         return
     print_words(str(outcome.path) if outcome.written else f"{outcome.path} exists already with the same result")
     if record.why_not:
         print_words(f"not comparable: {'; '.join(record.why_not)}")
+
+
+def _print_layers(outcome: Outcome) -> None:
+    """Each layer's own score, which other items did not choose and which is never ranked."""
+    from marble_bench.board.table import format_score
+    from marble_bench.records.record_file import Stored, load_table
+
+    record, metric = outcome.record, outcome.record.selection.metric
+    layers = load_table(Stored(outcome.path, record), "grid")
+    if layers is not None:
+        each = layers.drop_duplicates("layer")
+        rows = [
+            {"layer": name, f"{metric} by itself, not ranked": format_score(own, record.scores[metric].unit)}
+            for name, own in zip(each["layer"], each["own"], strict=True)
+        ]
+        print_table(rows, right=(f"{metric} by itself, not ranked",))
 
 
 def _describe_point(point: FewShotPoint, metric: str, unit: str) -> dict[str, str]:

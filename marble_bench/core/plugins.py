@@ -277,6 +277,8 @@ def find_recorded_protocol(name: str) -> Protocol:
 
 def _exchange_head(protocol: Protocol, head: Head | None) -> Protocol:
     """A protocol with another head than its own, if one is given. Raises UsageError where the two do not go together."""
+    if head is not None and not protocol.trains:
+        raise UsageError(f"protocol '{protocol.name}' trains no probe: leave --head out, or give another --protocol")
     if head is not None:
         able = protocol if head.hidden_layer else protocol.without_hidden_layer()
         protocol = able.with_head(_as_declared(head))
@@ -318,6 +320,8 @@ def get_head(protocol: Protocol) -> Head:
 
 def _check_head(protocol: Protocol) -> None:
     """Raise UsageError for a head that its protocol's solver cannot train."""
+    if not protocol.trains:
+        return
     head = get_head(protocol)
     if not head.hidden_layer and (protocol.hidden or any(protocol.hiddens)):
         raise UsageError(

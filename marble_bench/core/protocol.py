@@ -69,7 +69,8 @@ class Protocol:
     gain, without a plateau; 0: the task's schedule. max_evaluations: their limit; 0: none.
     solver: `adam`, or `exact`: the penalised problem is solved to its end for each of `penalties`, from the strongest
     (a penalty is the L2 term's weight per training window: mean loss + penalty / 2 * |weights|^2). A head that fits itself
-    asks for `exact`, and is fitted once for each of its own strengths instead.
+    asks for `exact`, and is fitted once for each of its own strengths instead. `none`: no probe is trained, for tasks of
+    `Ranking`; then head is empty, and so are the grid's axes.
     both_ways: the LSTM of a separator reads a song forwards and backwards, half its width each way.
     """
 
@@ -94,7 +95,7 @@ class Protocol:
     validate_steps: int = 0
     stop_evaluations: int = 0
     max_evaluations: int = 0
-    solver: Literal["adam", "exact"] = "adam"
+    solver: Literal["adam", "exact", "none"] = "adam"
     penalties: tuple[float, ...] = ()
     both_ways: bool = False
 
@@ -112,8 +113,10 @@ class Protocol:
             yield f"head is {shorten_repr(self.head)}: give a name (bench list heads) or a Head"
         numbers = [problem for problem in self._find_number_problems() if problem]
         yield from numbers
-        if not isinstance(self.solver, str) or self.solver not in ("adam", "exact"):
-            yield f"solver is {shorten_repr(self.solver)}: give 'adam' or 'exact'"
+        if not isinstance(self.solver, str) or self.solver not in ("adam", "exact", "none"):
+            yield f"solver is {shorten_repr(self.solver)}: give 'adam', 'exact' or 'none'"
+        if self.solver == "none" and (self.head or not self._is_bare):
+            yield "solver is 'none', which trains no probe: give head='', layer_sum=False and no axis of a grid"
         if self.solver == "exact" and self.layer_sum is True:
             yield "layer_sum is True: a weighted sum of layers is trained by 'adam', and the solver is 'exact'"
         if self.solver == "exact" and is_empty(self.strengths):
@@ -135,7 +138,7 @@ class Protocol:
             yield f"plateau_factor is {shorten_repr(self.plateau_factor)}: give a share above 0 and below 1"
         for name, (is_right, words) in AXES.items():
             values = getattr(self, name)
-            if name in ("learning_rates", "weight_decays") and is_empty(values):
+            if name in ("learning_rates", "weight_decays") and is_empty(values) and self.solver != "none":
                 yield f"{name} is empty: give one value or more"
             yield find_axis_problem(name, values, is_right, words)
 
@@ -147,6 +150,18 @@ class Protocol:
         if probes <= MOST_VALUES:
             return None
         return f"its grid has {probes:,} probes for each layer, all seeds together: give at most {MOST_VALUES:,}"
+
+    @property
+    def trains(self) -> bool:
+        """Whether it trains probes."""
+        return self.solver != "none"
+
+    @property
+    def _is_bare(self) -> bool:
+        """Whether its grid has no axis, and its probes nothing to be trained by."""
+        return not (self.hidden or self.dropout or self.layer_sum) and all(
+            is_empty(getattr(self, name)) for name in AXES
+        )
 
     @property
     def strengths(self) -> tuple[float, ...]:

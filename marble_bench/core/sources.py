@@ -68,7 +68,8 @@ def list_run_origins(named: Named, encoder: Encoder | None, protocol: Protocol) 
     found = [_find_encoder_origin(encoder)] if encoder else []
     found += [_find_task_origin(named), _find_corpus_origin(named.task.corpus)]
     found += [_find_metric_origin(metric) for metric in named.task.metrics]
-    return [*found, _find_protocol_origin(protocol), _find_head_origin(protocol.head)]
+    found.append(_find_protocol_origin(protocol))
+    return [*found, *([_find_head_origin(protocol.head)] if protocol.trains else [])]
 
 
 @cache

@@ -160,6 +160,15 @@ def list_clips(named: Named, root: Path | None) -> list[Clip]:
     return clips
 
 
+def list_used_clips(named: Named, root: Path) -> list[Clip]:
+    """Every clip of a task that should be there: of an open list those whose files are, or all if none is."""
+    clips = list_clips(named, root)
+    if not named.task.open_list:
+        return clips
+    there = [clip for clip in clips if find(named.task.corpus, root, clip.audio) is not None]
+    return there or clips
+
+
 def _check_splits_apart(task: Path, clips: Sequence[Clip]) -> None:
     """Raise DataError for clips of two splits that are the same stretch of the same file: one would be tested on what it was
     trained on."""
@@ -245,7 +254,7 @@ def find_on_disk(named: Named, root: Path, allow_missing: bool = False) -> OnDis
     mini = is_mini(root)
     corpus = named.task.corpus
     _check_folder(corpus, root)
-    clips = list_clips(named, root)
+    clips = list_used_clips(named, root)
     unlisted = 0 if mini else count_unlisted(named, clips, allow_missing)
     found = [find(corpus, root, clip.audio) for clip in clips]
     missing = [clip.audio for clip, path in zip(clips, found, strict=True) if path is None]
@@ -340,6 +349,8 @@ def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> 
     """How many clips the annotations list less than were published."""
     counts = {split: sum(clip.split == split for clip in clips) for split in SPLITS}
     published = named.task.counts
+    if named.task.open_list and all(counts[split] <= published[split] for split in SPLITS):
+        return 0
     more = {split for split in SPLITS if counts[split] > published[split]}
     if more or (counts != published and not allow_missing):
         way = "This is not the published corpus" if more else "Complete the corpus, or run with --allow-missing"
@@ -351,15 +362,34 @@ def count_unlisted(named: Named, clips: Sequence[Clip], allow_missing: bool) -> 
     return sum(published[split] - counts[split] for split in SPLITS)
 
 
-def limit_clips(clips: Sequence[Clip], limit: int) -> list[Clip]:
-    """At most `limit` clips of each split, drawn by a fixed seed, in the given order."""
+def limit_clips(clips: Sequence[Clip], limit: int, whole_groups: bool = False) -> list[Clip]:
+    """At most `limit` clips of each split, drawn by a fixed seed, in the given order.
+
+    whole_groups: all of a group or nothing of it.
+    """
     drawn: set[str] = set()
+    if whole_groups:
+        return _limit_groups(clips, limit)
     for split in SPLITS:
         members = sorted(
             (clip.id for clip in clips if clip.split == split), key=lambda name: hashlib.sha256(name.encode()).digest()
         )
         drawn.update(members[:limit])
     return [clip for clip in clips if clip.id in drawn]
+
+
+def _limit_groups(clips: Sequence[Clip], limit: int) -> list[Clip]:
+    """At most `limit` clips of each split: group after group in the order of their digests, those left out that are too
+    large for what is left."""
+    drawn: set[tuple[str, str]] = set()
+    for split in SPLITS:
+        sizes = Counter(clip.group for clip in clips if clip.split == split)
+        left = limit
+        for group in sorted(sizes, key=lambda name: hashlib.sha256(name.encode()).digest()):
+            if sizes[group] <= left:
+                drawn.add((split, group))
+                left -= sizes[group]
+    return [clip for clip in clips if (clip.split, clip.group) in drawn]
 
 
 def measure_lengths_s(

@@ -24,7 +24,7 @@ from marble_bench.data import examples
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
 from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
-from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Scalars, Tags, Target
+from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Ranking, Scalars, Tags, Target
 
 VERSION = "http://mlcommons.org/croissant/1.1"
 METADATA, TABLE = "croissant.json", "clips.parquet"
@@ -83,6 +83,8 @@ def list_columns(target: Target) -> list[Column]:
 def _list_target_columns(target: Target) -> list[Column]:
     if isinstance(target, Classes):
         return [Column("target", "sc:Text", "Its class.", lambda clip: clip.target, labels="labels", target=True)]
+    if isinstance(target, Ranking):
+        return [Column("target", "sc:Text", "The id of its work.", lambda clip: clip.target, target=True)]
     if isinstance(target, Tags):
         about = "Its tags."
         return [Column("target", "sc:Text", about, lambda clip: list(clip.target), True, "labels", target=True)]

@@ -147,7 +147,7 @@ class FoundExamples:
 def find(named: Named, root: Path, limit: int | None = None, allow_missing: bool = False) -> FoundExamples:
     """Find every clip's file, at most `limit` of a split. Raises DataError as `corpus.find_on_disk` does."""
     there = corpus.find_on_disk(named, root, allow_missing)
-    drawn = {clip.id for clip in corpus.limit_clips(there.clips, limit)} if limit else None
+    drawn = {clip.id for clip in corpus.limit_clips(there.clips, limit, named.task.ranks)} if limit else None
     rows = [
         Example(clip, path)
         for clip, path in zip(there.clips, there.paths, strict=True)

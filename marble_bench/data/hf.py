@@ -13,7 +13,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import counted, listing
 from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
-from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Stems, Tags, Target
+from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Ranking, Stems, Tags, Target
 
 if TYPE_CHECKING:
     import datasets
@@ -94,6 +94,8 @@ def _find_feature_type(target: Target) -> Any:
 
     if isinstance(target, Frames):
         return {part.name: datasets.List(_find_part_type(part)) for part in target.parts}
+    if isinstance(target, Ranking):
+        return datasets.Value("string")
     label = datasets.ClassLabel(names=list(target.names))
     if isinstance(target, Classes):
         return label

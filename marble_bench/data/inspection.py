@@ -111,7 +111,7 @@ def _show_hints(root: Path, report: Report) -> None:
 def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> None:
     """Note a task's counts and missing files, and where the others lie; what its annotations lack is told once."""
     try:
-        clips = corpus.list_clips(named, root)
+        clips = corpus.list_used_clips(named, root)
     except DataError as error:
         if str(error) not in report.annotations:
             report.annotations.append(str(error))
@@ -134,7 +134,7 @@ def _list(named: Named, root: Path, report: Report, files: dict[str, Path]) -> N
     report.counts[named.name] = counts
     _check_labels(named, clips, files, report)
     listed = {split: count["listed"] for split, count in counts.items()}
-    if not report.mini and listed != named.task.counts:
+    if not report.mini and listed != named.task.counts and not named.task.open_list:
         report.annotations.append(f"{named.name}: {listed} clips are listed; published are {named.task.counts}")
 
 

@@ -25,11 +25,11 @@ from marble_bench.data.checks import ROUGH_FORM
 from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
 from marble_bench.probes import few_shot
-from marble_bench.records import comparable, versions
+from marble_bench.records import comparable, ranking_facts, versions
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import FewShotPoint, Interval, Record, Score
 from marble_bench.scoring.statistics import WHY
-from marble_bench.scoring.targets import Frames, Stems
+from marble_bench.scoring.targets import Frames, Ranking, Stems
 
 CLOSE = 1e-6  # scores are made again in double precision from stored single precision
 CLOSE_TRIVIAL = 1e-5
@@ -170,9 +170,10 @@ def _check_data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
     apart = _find_departures(record)
     if apart.limit and any(clips.of(split) > apart.limit for split in SPLITS):
         yield "counts", f"a split has more clips than the limit, {apart.limit}"
-    if data.mini or apart.limit or more or (data.absent and not record.identity):
+    if data.mini or apart.limit or more or (data.absent and not record.identity) or task.open_list:
         return
-    short, faults = sum(task.counts.values()) - clips.total, len(data.faults)
+    copies = len(record.retrieval.copies) if record.retrieval else 0
+    short, faults = sum(task.counts.values()) - clips.total - copies, len(data.faults)
     if short != faults + data.absent:
         absent = f", {data.absent} absent" if data.absent else ""
         yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults{absent}"
@@ -243,7 +244,14 @@ def _quote(text: str) -> str:
 
 def _check_selection(record: Record) -> Iterator[tuple[str, str]]:
     chosen = record.selection.per_seed
+    if record.retrieval:
+        yield from ranking_facts.check_selection(record)
+        return
     places = Counter((choice.seed, choice.stem or "") for choice in chosen)
+    if not record.selection.probes or record.selection.split != "valid":
+        yield "impossible", "it chose among no probes, or not by the valid split, and ranks nothing"
+    if any(UNSET in (choice.learning_rate, choice.weight_decay, choice.epoch) or choice.half for choice in chosen):
+        yield "impossible", "a choice lacks what every probe has, or has a half of works, which rankings alone have"
     stems = {stem for _, stem in places}
     if set(places) != {(seed, stem) for seed in range(record.selection.seeds) for stem in stems}:
         yield "counts", "the chosen probes are not one for each of the seeds 0, 1, 2, ..."
@@ -347,6 +355,8 @@ def _check_other_kinds(record: Record) -> Iterator[tuple[str, str]]:
         axes = set(list_axes(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
         if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
             yield "choice", f"a choice has {listing(strange_axes)}, which '{protocol.name}' does not try"
+    if task is not None and bool(record.retrieval) != isinstance(task.target, Ranking):
+        yield "impossible", "a record tells of a ranking exactly where its task asks for one; here it is otherwise"
     yield from _check_oracles(record)
 
 
@@ -369,7 +379,7 @@ def _check_oracles(record: Record) -> Iterator[tuple[str, str]]:
 def _check_curves(record: Record) -> Iterator[tuple[str, str]]:
     """Whether a few-shot curve is of one task's shares, clips, seeds and of values that its score can have."""
     seeds, train, task = record.selection.seeds, record.data.clips.train, find_task(record)
-    if record.few_shot and task is not None and isinstance(task.target, Frames | Stems):
+    if record.few_shot and task is not None and isinstance(task.target, Frames | Stems | Ranking):
         yield "facts", "it has a few-shot curve, which only runs on whole clips have"
     shares, fixed = [point.share for point in record.few_shot], [*few_shot.SHARES, 1.0]
     if shares and shares != fixed and not versions.is_later(record):
@@ -450,6 +460,8 @@ def find_out_of_range(where: str, metric: str, unit: str, values: Iterable[float
     known = [value for value in values if value is not None]
     if unit == "dB" and known and (loudest := max(known, key=abs)) and abs(loudest) > LOUDEST_DB:
         yield "impossible", f"{where}: {loudest:.4g} dB is beyond double precision ({LOUDEST_DB} dB)"
+    if unit == "rank" and known and min(known) < 1 - CLOSE:
+        yield "impossible", f"{where}: {min(known):.4g} is less than the first rank, 1"
     if unit != "fraction" or not known:
         return
     if max(known) > 1 + CLOSE:

@@ -24,13 +24,14 @@ from marble_bench.data import corpus
 from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
+from marble_bench.metrics._ranking import measure_chance_of
 from marble_bench.records import comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 from marble_bench.scoring import scores
 from marble_bench.scoring.scores import convert_number
-from marble_bench.scoring.targets import Frames, Stems
+from marble_bench.scoring.targets import Frames, Ranking, Stems
 from marble_bench.separation.stems import compute_digests
 
 if TYPE_CHECKING:
@@ -112,7 +113,7 @@ class Corpora:
             )
         self.corpus = own
         found = corpus.find_on_disk(named, self.root, allow_missing=True)
-        clips = list(found.clips) if corpus.is_mini(self.root) else corpus.list_clips(named, self.root)
+        clips = list(found.clips) if corpus.is_mini(self.root) else corpus.list_used_clips(named, self.root)
         return AtHand(named, self.root, clips, {c.id: p for c, p in zip(found.clips, found.paths, strict=True)})
 
 
@@ -147,6 +148,7 @@ def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
     """
     data = record.data
     left_out = {*data.missing, *(fault.clip for fault in data.faults)}
+    left_out |= set(record.retrieval.copies) if record.retrieval else set()
     limit = comparable.find_departures(record, None).limit
 
     def rest(clips: Sequence[Clip]) -> list[Clip]:
@@ -154,7 +156,8 @@ def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
 
     if limit is None:
         return rest(here.clips), True
-    ways = [corpus.limit_clips(rest(here.clips), limit), rest(corpus.limit_clips(here.clips, limit))]
+    whole = here.named.task.ranks
+    ways = [corpus.limit_clips(rest(here.clips), limit, whole), rest(corpus.limit_clips(here.clips, limit, whole))]
     fits = [way for way in ways if {s: sum(clip.split == s for clip in way) for s in SPLITS} == data.clips.as_dict()]
     return (fits or [rest(here.clips)])[0], bool(fits) or not data.missing
 
@@ -260,6 +263,10 @@ def compute_trivial_scores(used: Sequence[Clip], here: AtHand) -> dict[str, floa
 
     task = here.named.task
     of = {split: [clip for clip in used if clip.split == split] for split in SPLITS}
+    if isinstance(task.target, Ranking):
+        chance = torch.from_numpy(measure_chance_of([clip.target for clip in of["test"]]))
+        truth = torch.zeros(len(chance))
+        return {metric.name: convert_number(float(metric.compute(chance[None], truth)[0])) for metric in task.metrics}
     if not of["train"] or not of["test"] or isinstance(task.target, Stems):
         return {}
     if isinstance(task.target, Frames):

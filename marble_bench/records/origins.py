@@ -137,7 +137,7 @@ def _list_expected(
     if task is not None:
         own["metric"] = {(metric.name, None) for metric in task.metrics}
     if protocol is not None:
-        own["head"] = {(plugins.get_head(protocol).name, None)}
+        own["head"] = {(plugins.get_head(protocol).name, None)} if protocol.trains else set()
     return own
 
 

@@ -13,12 +13,13 @@ from marble_bench.audio import perturb
 from marble_bench.core.task import Task
 from marble_bench.errors import DataError, listing
 from marble_bench.metrics import beats
+from marble_bench.metrics._ranking import RANK_COLUMNS, WIDTH
 from marble_bench.records import claims
 from marble_bench.records.record import Perturbation, Record
 from marble_bench.records.record_file import COLUMNS, Stored, find_metric
 from marble_bench.scoring.frame_targets import MomentPart
 from marble_bench.scoring.scores import split_of
-from marble_bench.scoring.targets import Classes, Events, Frames, Stems
+from marble_bench.scoring.targets import Classes, Events, Frames, Ranking, Stems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -53,6 +54,8 @@ def _check_shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Ite
         if isinstance(target, Frames):
             right = {target.column(part) for part in target.answered}
             widths = {"outputs": len(beats.COLUMNS)} if task.metrics[0].measure is beats.MEASURE else {}
+        elif isinstance(target, Ranking):
+            right, widths = set(RANK_COLUMNS), {"outputs": WIDTH, "truth": 1}
         elif isinstance(target, Stems):
             widths = {"outputs": 2 * target.width, "truth": 0}
         else:

@@ -176,17 +176,26 @@ class Data(Part, frozen=True, kw_only=True):
 
 
 class Choice(Part, frozen=True, kw_only=True):
-    """The probe that validation chose: of a seed, or of a seed and a stem."""
+    """The probe that validation chose: of a seed, or of a seed and a stem. Of a ranking, the layer that others chose."""
 
     seed: Count
     layer: Annotated[Text, Meta(description="a layer's name, or 'sum'")]
-    learning_rate: AboveZero
-    weight_decay: Annotated[Amount, Meta(description="the penalty, where a probe is solved exactly")]
+    half: Annotated[
+        Literal["a", "b"] | UnsetType,
+        Meta(
+            description="of a ranking, the half of the works that chose; the layer is scored on the other one's queries"
+        ),
+    ] = UNSET
+    learning_rate: Annotated[AboveZero | UnsetType, Meta(description="absent where nothing is trained")] = UNSET
+    weight_decay: Annotated[
+        Amount | UnsetType,
+        Meta(description="the penalty, where a probe is solved exactly; absent where nothing is trained"),
+    ] = UNSET
     hidden: Count | UnsetType = UNSET
     batch_size: Positive | UnsetType = UNSET
     dropout: Amount | UnsetType = UNSET
     standardize: bool | UnsetType = UNSET
-    epoch: Count
+    epoch: Annotated[Count | UnsetType, Meta(description="absent where nothing is trained")] = UNSET
     valid: Annotated[Number | None, Meta(description="null where no validation clip has what was trained for")]
     stem: (
         Annotated[Name, Meta(description="what a separator was trained for; each seed has one of each")] | UnsetType
@@ -216,9 +225,12 @@ class Choice(Part, frozen=True, kw_only=True):
 class Selection(Part, frozen=True, kw_only=True):
     """The grid of probes, and what validation chose of it."""
 
-    split: Literal["valid"]
+    split: Annotated[
+        Literal["valid", "halves"],
+        Meta(description="halves: of a ranking, each half of the works chooses the layer for the other one"),
+    ]
     metric: Name
-    probes: Positive
+    probes: Annotated[Count, Meta(description="0 for a ranking, which trains none")]
     diverged: Count
     per_seed: Annotated[tuple[Choice, ...], Meta(min_length=1, max_length=MOST_CHOICES)]
 
@@ -233,12 +245,24 @@ class Selection(Part, frozen=True, kw_only=True):
         return tuple(dict.fromkeys(choice.stem for choice in self.per_seed if choice.stem))
 
 
+class Retrieval(Part, frozen=True, kw_only=True):
+    """What was ranked. Scores of two rankings are compared where their lists are equal."""
+
+    items: Annotated[Digest, Meta(description="of the ids and works of the test items, which the predictions hold")]
+    queries: Annotated[Count, Meta(description="test items with a value, each of which ranks all others")]
+    left_out: Annotated[Count, Meta(description="test items that are ranked, and of whose work there is no other item")]
+    copies: Annotated[
+        tuple[Text, ...],
+        Meta(description="items left out because another item of their work is the same file", max_length=MOST_MARKS),
+    ]
+
+
 class Score(Part, frozen=True, kw_only=True):
     """One metric of the chosen probes."""
 
     main: bool
     higher_is_better: bool
-    unit: Literal["fraction", "dB"]
+    unit: Literal["fraction", "dB", "rank"]
     test: Annotated[Number | None, Meta(description="mean over seeds of the probe that validation chose")]
     ci95: Annotated[Interval, Meta(description="95 % bootstrap interval over test clips of the mean over seeds")]
     std: Annotated[Number | None, Meta(description="sample standard deviation over seeds; null for one seed")]
@@ -353,6 +377,7 @@ class Record(Part, frozen=True, kw_only=True):
     data: Data
     selection: Selection
     scores: Annotated[dict[Name, Score], Meta(min_length=1, max_length=MOST_SCORES)]
+    retrieval: Annotated[Retrieval | UnsetType, Meta(description="of a ranking; absent where probes answer")] = UNSET
     cost: Cost
     environment: Environment
     identity: Annotated[

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
+LAYERS = "layers"  # the form of the grid's table where no probe is trained
 # What the tables of a run hold: the columns that each has, and those that some have.
 COLUMNS = {
     "grid": {
@@ -37,6 +38,7 @@ COLUMNS = {
         "split": "text", "seed": "integer", "clip": "text", "group": "text", "truth": "numbers", "outputs": "numbers",
     },
     "bsseval": {"seed": "integer", "clip": "text", "stem": "text", **dict.fromkeys(MEASURES, "numbers")},
+    LAYERS: {"layer": "text", "seed": "integer", "half": "text", "valid": "number", "own": "number"},
 }  # fmt: skip
 MORE_COLUMNS = {
     "grid": {
@@ -45,6 +47,7 @@ MORE_COLUMNS = {
     },
     "predictions": {},
     "bsseval": {},
+    LAYERS: {},
 }  # fmt: skip
 MAY_BE_UNKNOWN = ("valid", "history", "outputs", *MEASURES)  # of a probe that diverged, of a stem that is silent
 # The largest table of an honest run has 0.4 million rows and 60 million values: a full MTG-Jamendo split, eight changes.
@@ -85,8 +88,9 @@ def load_table(stored: Stored, kind: str) -> pd.DataFrame | None:
     path = results.find_table_path(stored.path, kind)
     if not path.is_file():
         return None
+    form = LAYERS if kind == "grid" and stored.record.retrieval else kind
     try:
-        frame = _read(path, kind, _count_rows(stored.record, kind))
+        frame = _read(path, form, _count_rows(stored.record, kind))
     except (
         pa.ArrowException,
         OSError,
@@ -95,10 +99,10 @@ def load_table(stored: Stored, kind: str) -> pd.DataFrame | None:
         NotImplementedError,
     ) as error:  # pyarrow has one for each way
         raise DataError(f"{path} cannot be read as a table: {error}") from error
-    if wrong := _find_unfit(frame, kind):
+    if wrong := _find_unfit(frame, form):
         raise DataError(f"{path} is no table of a run: {wrong}")
-    for name, form in _list_forms(kind).items():
-        if form == "text" and name in frame:
+    for name, holds in _list_forms(form).items():
+        if holds == "text" and name in frame:
             frame[name] = frame[name].astype(object)
     return frame
 
@@ -131,7 +135,7 @@ def _list_forms(kind: str) -> dict[str, str]:
 def _count_rows(record: Record, kind: str) -> int:
     """How many rows a record says that a table has."""
     if kind == "grid":
-        return record.selection.probes
+        return record.selection.probes or record.model.states * len(record.selection.per_seed)
     if kind == "bsseval":
         return record.data.clips.test * len(record.selection.per_seed)  # of each seed and stem
     clips = record.data.clips
@@ -257,6 +261,8 @@ def read_predictions(
     frame: the record's predictions, where they were read already.
     """
     found = find_metric(stored.record, name)
+    if split == "valid" and not stored.record.data.clips.valid:
+        return None  # a ranking may have none
     if found and frame is None:
         frame = load_table(stored, "predictions")
     if found is None or frame is None:

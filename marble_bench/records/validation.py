@@ -46,6 +46,7 @@ from marble_bench.records import (
     model_claims,
     origins,
     predictions_facts,
+    ranking_facts,
     results,
     versions,
 )
@@ -195,15 +196,16 @@ def _ask_questions(
     def listed(stored: Stored, frame: pd.DataFrame) -> Iterator[tuple[str, str]]:
         return corpus_facts.find_disagreements(stored, frame, here) if here else iter(())
 
+    tables: dict[str, pd.DataFrame] = {}
     asked: list[tuple[str, Callable[[Stored, pd.DataFrame], Iterator[tuple[str, str]]]]] = [
         ("grid", _check_grid),
         ("predictions", partial(_check_predictions, intervals=intervals)),
         ("predictions", partial(predictions_facts.find_disagreements, task=task, thorough=intervals)),
+        ("predictions", lambda stored, frame: ranking_facts.check_ranks(stored.record, frame, tables.get("grid"))),
         ("predictions", listed),
         ("predictions", answers.find_copies),
         (bsseval.KIND, _check_windows),
     ]
-    tables: dict[str, pd.DataFrame] = {}
     yield from _read_tables(stored, tables)
     for kind, questions in asked:
         try:
@@ -298,6 +300,10 @@ def _check_ranges(record: Record) -> Iterator[tuple[str, str]]:
 
 def _check_grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
     selection = stored.record.selection
+    if stored.record.retrieval:
+        yield from ranking_facts.check_layers(stored.record, grid)
+        yield from model_claims.check_asked_layers(stored.record, list(dict.fromkeys(grid["layer"])))
+        return
     if len(grid) != selection.probes:
         yield "counts", f"{len(grid)} probes in the grid, {selection.probes} in the record"
     if int(grid["diverged"].sum()) != selection.diverged:

@@ -51,7 +51,8 @@ def _list_clips(data: DataConfig) -> tuple[list[Clip], bool, int]:
     else:
         clips = corpus.list_clips(data.named, root)
         unlisted = corpus.count_unlisted(data.named, clips, data.allow_missing)
-    return corpus.limit_clips(clips, data.limit) if data.limit else clips, mini, unlisted
+    limited = corpus.limit_clips(clips, data.limit, data.named.task.ranks) if data.limit else clips
+    return limited, mini, unlisted
 
 
 def _find_not_brought(clips: Sequence[Clip], found: Collection[str], place: Path, allowed: bool) -> list[str]:

@@ -10,6 +10,7 @@ from importlib.metadata import version
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import msgspec
+from msgspec import UNSET
 
 from marble_bench import _version
 from marble_bench.core.keys import hash_task
@@ -27,6 +28,7 @@ from marble_bench.records.record import (
     Model,
     Perturbation,
     Record,
+    Retrieval,
     Score,
     Selection,
     SplitCounts,
@@ -57,11 +59,12 @@ def build(
     warnings: Sequence[str] = (),
     few_shot: Sequence[dict[str, Any]] = (),
     perturbations: dict[str, Any] | None = None,
+    ranked: tuple[Selection, Retrieval] | None = None,
 ) -> Record:
     """The record of a run, all but its digests, which follow from its tables when it is saved.
 
     of_choices: what else is known of each chosen probe, such as its stem. A separator is a probe too. warnings: what is odd
-    about features or labels. few_shot, perturbations: as the record has them, where they were asked for.
+    about features or labels. few_shot, perturbations: as the record has them, where asked for. ranked: without probes.
     """
     departures = find_departures(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
     why_not, named, protocol = departures.list_reasons(), config.data.named, config.probes.protocol
@@ -72,8 +75,9 @@ def build(
         model=_build_part(inputs.source.model, Model),
         task=Versioned(name=named.name, version=named.task.version, hash=hash_task(named)),
         data=_build_data(named.task, inputs, warnings),
-        selection=_build_selection(named.task, fitted, _build_choices(chosen, inputs.features.names, of_choices)),
+        selection=ranked[0] if ranked else _build_selection(named.task, inputs, fitted, chosen, of_choices),
         scores=_build_part(scores, dict[str, Score]),
+        retrieval=ranked[1] if ranked else UNSET,
         cost=_build_part(
             {**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": measure_peak_memory_mb()}, Cost
         ),
@@ -109,14 +113,20 @@ def _build_data(task: Task, inputs: Inputs, warnings: Sequence[str]) -> Data:
     )
 
 
-def _build_selection(task: Task, fitted: Sequence[TrainedProbe], choices: tuple[Choice, ...]) -> Selection:
+def _build_selection(
+    task: Task,
+    inputs: Inputs,
+    fitted: Sequence[TrainedProbe],
+    chosen: Sequence[TrainedProbe],
+    of_choices: Sequence[dict[str, Any]],
+) -> Selection:
     """How validation chose among all probes."""
     return Selection(
         split="valid",
         metric=task.metrics[0].name,
         probes=len(fitted),
         diverged=sum(one.diverged for one in fitted),
-        per_seed=choices,
+        per_seed=_build_choices(chosen, inputs.features.names, of_choices),
     )
 
 

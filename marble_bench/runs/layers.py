@@ -20,8 +20,8 @@ def choose_layers(
     if asked == "all":
         return list(range(len(names))), protocol.layer_sum and bool(summable)
     picked, with_sum = pick_layers(asked, names)
-    if with_sum and protocol.solver == "exact":
-        raise UsageError(f"--layers sum: protocol '{protocol.name}' solves single layers; choose layers by name")
+    if with_sum and protocol.solver != "adam":
+        raise UsageError(f"--layers sum: protocol '{protocol.name}' reads single layers; choose layers by name")
     if with_sum and not summable:
         raise UsageError(
             "--layers sum needs at least two layers of equal width after the first; this model does not have them"

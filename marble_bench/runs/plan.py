@@ -27,7 +27,7 @@ from marble_bench.runs.devices import using_its_device
 from marble_bench.runs.frame_layers import choose_frame_layers
 from marble_bench.runs.kinds import stems
 from marble_bench.runs.probe_time import ProbeTime
-from marble_bench.scoring.targets import ClipTarget, Stems
+from marble_bench.scoring.targets import ClipTarget, Ranking, Stems
 
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
@@ -42,7 +42,7 @@ def _say_nothing(text: str) -> None:
 
 def is_pooled(config: RunConfig) -> bool:
     """Whether a task reads one vector for each window; if not, it reads frames."""
-    return isinstance(config.task.target, ClipTarget)
+    return isinstance(config.task.target, ClipTarget | Ranking)
 
 
 def find_frame_layers(config: RunConfig) -> list[int]:

@@ -56,6 +56,8 @@ def of_records(records: Sequence[Record]) -> ProbeTime | None:
 def measure(config: RunConfig, found: Examples, lengths_s: Sequence[float], mini: bool) -> ProbeTime | None:
     """Train the first block on noise for a moment. lengths_s: of each example. None for a task that separates stems."""
     target = config.task.target
+    if not config.probes.protocol.trains:
+        return ProbeTime(0.0, "about", "no training")
     if not all(found.places(split) for split in ("train", "valid")):
         return None
     if isinstance(target, Frames):

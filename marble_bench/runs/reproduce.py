@@ -368,7 +368,7 @@ def _compare_data(old: Data, new: Data, close: bool) -> Iterator[tuple[str, str]
 
 def _compare_grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: bool) -> Iterator[tuple[str, str]]:
     """Whether every probe did on validation what the record says, and whether validation chooses what it says."""
-    axes = [name for name in new.columns if name not in ("valid", "best_epoch", "diverged", "history")]
+    axes = [name for name in new.columns if name not in ("valid", "own", "best_epoch", "diverged", "history")]
     pairs: Any = old.merge(new, on=axes, suffixes=("", "_again"), how="outer", indicator=True)
     if alone := int((pairs["_merge"] != "both").sum()):
         yield "grid", f"{alone} probes are in only one of the two grids"
@@ -387,6 +387,8 @@ def _compare_grid(record: Record, old: pd.DataFrame, new: pd.DataFrame, close: b
         rivals = both[both["seed"] == choice.seed]
         if choice.stem:
             rivals = rivals[rivals["stem"] == choice.stem]
+        if choice.half:
+            rivals = rivals[rivals["half"] == choice.half]
         own = rivals
         for name, value in {"layer": choice.layer, **choice.axes}.items():
             own = own[own[name] == value] if name in own else own

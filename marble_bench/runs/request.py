@@ -57,10 +57,9 @@ def build_configs(
     cache = find_cache_root(cache_dir)
     keep_compiled(cache)
     offline = offline or is_offline_asked()
-    if protocol is not None:
-        find_protocol(protocol, head)  # a slip in its name is told before models are looked for
+    asked = find_protocol(protocol, head) if protocol else None
     chosen = list_pairs(models, tasks, features, weights, offline)
-    rules = {name: find_protocol(name, head) for name in {protocol or named.task.protocol for *_, named in chosen}}
+    rules = [asked or find_protocol(named.task.protocol, head) for *_, named in chosen]
     _check_one_corpus(data_dir, [named for _, _, named in chosen])
     same: dict[str, Any] = {
         "cache": cache,
@@ -83,8 +82,7 @@ def build_configs(
             seeds=seeds or own.seeds,
             **same,
         )
-        for name, encoder, named in chosen
-        for own in [rules[protocol or named.task.protocol]]
+        for (name, encoder, named), own in zip(chosen, rules, strict=True)
     ]
 
 

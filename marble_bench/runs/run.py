@@ -19,7 +19,7 @@ from marble_bench.runs.inputs import Inputs
 from marble_bench.runs.kinds import Job, find_kind
 from marble_bench.runs.kinds.kind import RunScores
 from marble_bench.scoring.scores import convert_number
-from marble_bench.scoring.targets import Stems
+from marble_bench.scoring.targets import Ranking, Stems
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -48,8 +48,9 @@ def run(config: RunConfig, callbacks: Callbacks) -> Outcome:
             curve.append(_build_full_share(scored, chosen, len(job.inputs.examples.of("train"))))
         lost, changed = robustness.score(job, chosen, found["test"])
         record = build_record.build(
-            config, job.inputs, fitted, chosen, scored.scores, probe_s, scored.choices, job.warnings, curve, lost
-        )
+            config, job.inputs, fitted, chosen, scored.scores, probe_s, scored.choices, job.warnings, curve, lost,
+            scored.ranked,
+        )  # fmt: skip
         check_cached_probes(record, job.probe_caches)
         table = predictions.build_table([*found.values(), *changed])
         outcome = _save(config, job.inputs, callbacks, record, job.grid(fitted), table)
@@ -70,6 +71,7 @@ def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[
 
 def check(config: RunConfig) -> None:
     """Raise UsageError for what can be refused before any work: a record must not tell of what was not done."""
+    check_protocol(config)
     find_kind(config.task.target).check(config)
     check_seeds(config)
     if problem := config.probes.protocol.find_size_problem(config.probes.seeds):
@@ -82,6 +84,18 @@ def check(config: RunConfig) -> None:
     if config.output.keep_audio is not None and not isinstance(config.task.target, Stems):
         raise UsageError(
             f"--keep-audio stores separated stems, but task '{config.data.named.name}' separates nothing: leave it out"
+        )
+
+
+def check_protocol(config: RunConfig) -> None:
+    """Raise UsageError for a task under a protocol that it cannot be run by, and name one that it can."""
+    protocol, named = config.probes.protocol, config.data.named
+    if protocol.trains == isinstance(named.task.target, Ranking):
+        asks = "ranks items without probes" if protocol.trains else "is answered by probes"
+        does = "trains some" if protocol.trains else "trains none"
+        raise UsageError(
+            f"task '{named.name}' {asks}, and protocol '{protocol.name}' {does}: give --protocol {named.task.protocol}, or "
+            "leave --protocol out"
         )
 
 

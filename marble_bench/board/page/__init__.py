@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench._version import version
 from marble_bench.board.board import AVERAGE, Board, build_board, convert_to_points
 from marble_bench.board.rows import Cell, find_task, read_published_sources
-from marble_bench.board.table import COSTS, SHORT, compute_cost, format_score, order
+from marble_bench.board.table import COSTS, SHORT, UNITS, compute_cost, format_score, order
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
 from marble_bench.records.escape import escape_json_in_html
@@ -114,7 +114,7 @@ def _list_tasks(board: Board) -> list[dict[str, Any]]:
                 "id": name_column(column),
                 "metric": cell.metric,
                 "short": SHORT.get(cell.metric, cell.metric),
-                "unit": "dB" if cell.measure.unit == "dB" else "%",
+                "unit": UNITS[cell.measure.unit],
                 "main": _main(column, board),
                 "lead": False,
                 "averaged": any(each.measure.averaged for each in board.cells if each.column == column),
@@ -253,24 +253,25 @@ def _list_curves(board: Board) -> list[dict[str, Any]]:
         key = (_name_row_of_record(record), record.task.name)
         if len(drawn) > 1 and key[0] in {name_row(row) for row in board.coverage}:
             metric = record.selection.metric
-            unit = "dB" if record.scores[metric].unit == "dB" else "%"
+            unit = UNITS[record.scores[metric].unit]
             facts = {"row": key[0], "task": key[1], "metric": metric, "unit": unit, "record": record_id(each.path)}
             found.setdefault(key, {**facts, "points": drawn})
     return list(found.values())
 
 
 def _describe_grid(grid: pd.DataFrame) -> dict[str, Any]:
-    """Every probe: the names of the axes of the grid, and a list for each of them, for the seed, the score and the epoch.
+    """Every probe, or layer of a ranking: the names of the axes of the grid, and a list for each of them, for the seed, the
+    score and the epoch.
 
     Validation scores to six digits, null for a probe that diverged.
     """
-    axes = [name for name in grid.columns if name not in ("seed", "valid", "best_epoch", "diverged", "history")]
+    axes = [name for name in grid.columns if name not in ("seed", "valid", "own", "best_epoch", "diverged", "history")]
     columns: dict[str, Any] = {name: grid[name].tolist() for name in [*axes, "seed"]}
     return {
         "axes": axes,
         **columns,
         "valid": [_round_to_six(value) for value in grid["valid"]],
-        "epoch": grid["best_epoch"].tolist(),
+        "epoch": grid["best_epoch"].tolist() if "best_epoch" in grid else [None] * len(grid),
     }
 
 
@@ -281,13 +282,13 @@ def _round_to_six(value: float) -> float | None:
 def summarize_layers(grid: pd.DataFrame) -> list[dict[str, Any]]:
     """Each layer's best validation score: of each seed the best of its probes, then mean and spread over the seeds.
 
-    Where stems have probes of their own, a seed's score is the mean over them. chosen: how many seeds (and stems) have their
-    best probe of all on this layer (the first of equals, as a run chooses).
+    Where stems have probes of their own, or halves of works choose, a seed's score is the mean over them. chosen: how many
+    seeds (stems, halves) have their best probe of all on this layer (the first of equals, as a run chooses).
     """
     from marble_bench.scoring.statistics import compute_spread
 
     able = grid.dropna(subset=["valid"])
-    keys = ["seed", "stem"] if "stem" in able else ["seed"]
+    keys = [name for name in ("seed", "stem", "half") if name in able]
     picked = [part["layer"].tolist()[int(part["valid"].to_numpy().argmax())] for _, part in able.groupby(keys)]
     summaries = []
     for layer in dict.fromkeys(grid["layer"]):

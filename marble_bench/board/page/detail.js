@@ -13,7 +13,7 @@ function gridHeat(each, point) {
   const { axes, layer, seed, valid } = each.grid;
   const count = (axis) => new Set(each.grid[axis]).size;
   const able = axes.filter((axis) => typeof each.grid[axis][0] === "number" && count(axis) > 1).sort((a, b) => count(b) - count(a));
-  const across = able.includes("learning_rate") || !able.length ? "learning_rate" : able[0];
+  const across = able.includes("learning_rate") || !able.length ? (each.grid.learning_rate ? "learning_rate" : "half") : able[0];
   const rate = each.grid[across];
   const groups = new Map();
   layer.forEach((_, index) => {
@@ -57,7 +57,7 @@ function openDetail(id) {
   if (!each) return;
   const record = each.record, main = record.selection.metric;
   const row = ROWS.find((one) => one.id === each.row);
-  const scale = (score) => (score.unit === "dB" ? 1 : 100);
+  const scale = (score) => (score.unit === "fraction" ? 100 : 1);
   const text = (value, score) => (value === null || value === undefined ? "n/a" : shown(value * scale(score), score.unit));
   const mainScore = record.scores[main];
   const dialog = $("detail");
@@ -72,10 +72,10 @@ function openDetail(id) {
     const order = grid.valid.map((_, index) => index).sort((a, b) => (grid.valid[b] ?? -Infinity) - (grid.valid[a] ?? -Infinity));
     return table([...grid.axes.map((axis) => axis.replaceAll("_", " ")), "seed", "valid", "best epoch"], order.map((index) => [
       ...grid.axes.map((axis) => String(grid[axis][index])), String(grid.seed[index]),
-      grid.valid[index] === null ? "diverged" : text(grid.valid[index], mainScore), String(grid.epoch[index])]));
+      grid.valid[index] === null ? "diverged" : text(grid.valid[index], mainScore), String(grid.epoch[index] ?? "")]));
   };
   const all = each.grid && h("details", { ontoggle: (event) => { if (event.target.open && event.target.children.length === 1) event.target.append(full()); } },
-    h("summary", {}, `All ${record.selection.probes} probes`));
+    h("summary", {}, record.retrieval ? "All layers" : `All ${record.selection.probes} probes`));
   const against = row ? Object.values(row.cells).filter((one) => one.record === id).flatMap((one) => one.against || []) : [];
   const clips = Object.entries(record.data.clips).map(([split, count]) => `${count.toLocaleString("en")} ${split}`).join(", ");
   dialog.replaceChildren(...[
@@ -85,7 +85,7 @@ function openDetail(id) {
     h("h3", {}, "Scores"), table(["score", "test", "95 %", "ties", "by seed", "valid", "trivial"], scores),
     against.length ? h("p", { class: "say" }, against.map((one) => `${one.d_t} to ${one.t} of ${one.mark} (${one.verdict})`).join("; ")) : "",
     ...changed(each, id),
-    h("h3", {}, "The probe that validation chose"), table(axes.map((axis) => axis.replaceAll("_", " ")), chosen),
+    h("h3", {}, record.retrieval ? "The layer that other items chose" : "The probe that validation chose"), table(axes.map((axis) => axis.replaceAll("_", " ")), chosen),
     each.grid ? h("h3", {}, "Grid") : "", each.grid ? gridHeat(each, (value) => text(value, mainScore)) : h("p", { class: "say" }, "The grid is not beside this record."),
     all || "",
     h("h3", {}, "Facts"), facts([

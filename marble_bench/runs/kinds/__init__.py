@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from marble_bench.runs.kinds import clips, frames, stems
+from marble_bench.runs.kinds import clips, frames, ranking, stems
 from marble_bench.runs.kinds.kind import Job, Kind
-from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Scalars, Stems, Tags, Target
+from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Ranking, Scalars, Stems, Tags, Target
 
 __all__ = ["KINDS", "Job", "Kind", "find_kind"]
 
@@ -12,6 +12,7 @@ KINDS: dict[type, Kind] = {
     **dict.fromkeys((Classes, Tags, MaskedTags, Scalars), clips),
     **dict.fromkeys((Frames, Events), frames),
     Stems: stems,
+    Ranking: ranking,
 }
 
 

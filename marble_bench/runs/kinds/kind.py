@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeAlias
 from typing import Protocol as Interface
 
 from marble_bench.data.examples import FoundExamples
 from marble_bench.errors import DataError
+from marble_bench.records.record import Retrieval, Selection
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.predictions import Predictions
@@ -23,16 +24,20 @@ if TYPE_CHECKING:
     from marble_bench.probes.probe_cache import ProbeCacheFolder
 
 
+Fitted: TypeAlias = Any  # a `TrainedProbe`, or what another kind chooses from
+
+
 @dataclass
 class RunScores:
     """Scores as a record has them. choices: what else is known of each chosen probe, such as its ensemble or stem.
 
-    warnings: why a score has no interval, or no value.
+    warnings: why a score has no interval, or no value. ranked: what the record says of a ranking, which has no probes.
     """
 
     scores: dict[str, Any]
     choices: list[dict[str, Any]] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    ranked: tuple[Selection, Retrieval] | None = None
 
 
 class Job(Interface):
@@ -48,28 +53,28 @@ class Job(Interface):
     warnings: list[str]
     probe_caches: list[ProbeCacheFolder]
 
-    def fit(self) -> list[TrainedProbe]:
+    def fit(self) -> list[Fitted]:
         """The whole grid, each probe at its best."""
 
-    def choose(self, fitted: Sequence[TrainedProbe]) -> list[TrainedProbe]:
+    def choose(self, fitted: Sequence[Fitted]) -> list[Fitted]:
         """The best of each seed by the validation split alone. Raises DataError if all of a seed diverged."""
 
-    def predict(self, chosen: Sequence[TrainedProbe]) -> dict[str, Predictions]:
+    def predict(self, chosen: Sequence[Fitted]) -> dict[str, Predictions]:
         """What the chosen probes answer to the valid and test splits."""
 
-    def predict_perturbed(self, chosen: Sequence[TrainedProbe], name: str, changed: PerturbedExamples) -> Predictions:
+    def predict_perturbed(self, chosen: Sequence[Fitted], name: str, changed: PerturbedExamples) -> Predictions:
         """What they answer to test clips after a perturbation."""
 
     def few_shot(self) -> list[dict[str, Any]]:
         """The points of the few-shot curve below the whole training split."""
 
-    def score(self, found: dict[str, Predictions], chosen: Sequence[TrainedProbe]) -> RunScores:
+    def score(self, found: dict[str, Predictions], chosen: Sequence[Fitted]) -> RunScores:
         """Every score that the task asks for."""
 
     def save_more(self, path: Path) -> None:
         """Write what else belongs beside the record at `path`."""
 
-    def grid(self, fitted: Sequence[TrainedProbe]) -> pd.DataFrame:
+    def grid(self, fitted: Sequence[Fitted]) -> pd.DataFrame:
         """Every probe of the grid: a row each."""
 
 
