@@ -25,10 +25,10 @@ def contour(path: Path, rate_hz: int = 16000) -> np.ndarray:
     Key, tempo, timbre and the order of phrases leave it as it is.
     """
     wave = audio.read(path, sample_rate_hz=rate_hz).astype(np.float64)
-    hop, size = 400, 2048
+    hop, size, fft = 480, 2048, 4096
     frames = np.lib.stride_tricks.sliding_window_view(wave, size)[::hop] * np.hanning(size)
-    power = np.abs(np.fft.rfft(frames, 4 * size)) ** 2
-    hz = np.arange(power.shape[1]) * rate_hz / (4 * size)
+    power = np.abs(np.fft.rfft(frames, fft)) ** 2
+    hz = np.arange(power.shape[1]) * rate_hz / fft
     notes = np.arange(50, 84)
     bins = [[np.abs(hz - k * 440 * 2 ** ((note - 69) / 12)).argmin() for k in (1, 2, 3, 4)] for note in notes]
     strength = power[:, np.array(bins)] ** 0.5
@@ -62,7 +62,7 @@ def solved(miniatures):
     return call
 
 
-TASKS = ["covers80"]
+TASKS = ["covers80", "shs100k"]
 
 
 @pytest.mark.slow
@@ -267,6 +267,7 @@ def test_lists_are_read_strictly(tmp_path):
     ]
 
 
+@pytest.mark.slow
 def test_copies_of_a_file_are_left_out_and_named(bench, miniatures, tmp_path):
     named = plugins.find_task("covers80")
     source = corpus.ensure_mini(named.task.corpus, miniatures)
@@ -283,3 +284,90 @@ def test_copies_of_a_file_are_left_out_and_named(bench, miniatures, tmp_path):
     assert record["data"]["clips"]["test"] == 47
     assert any(mark.startswith("1 item left out, the same file as another item") for mark in record["data"]["marks"])
     assert bench("results", "check", tmp_path / "results", "--data-dir", root).code == 0
+
+
+@pytest.mark.slow
+def test_the_valid_split_chooses_the_layer_where_there_is_one(copied):
+    path = copied("shs100k")
+    facts = json.loads(path.read_text())
+    grid = pd.read_parquet(path.with_name("shs100k.mini.grid.parquet"))
+    rows = pd.read_parquet(path.with_name("shs100k.mini.predictions.parquet"))
+    (choice,) = facts["selection"]["per_seed"]
+    assert set(choice) == {"seed", "layer", "valid"}
+    assert facts["selection"]["split"] == "valid"
+    assert grid["valid"].max() == choice["valid"] == pytest.approx(facts["scores"]["map"]["valid"])
+    assert set(rows["split"]) == {"valid", "test"}
+    test = rows[rows["split"] == "test"]
+    assert facts["scores"]["map"]["test"] == pytest.approx(np.stack(test["outputs"])[:, 0].mean())
+    own = dict(zip(grid["layer"], grid["own"], strict=True))
+    assert own[choice["layer"]] == pytest.approx(facts["scores"]["map"]["test"])
+    assert facts["scores"]["map"]["trivial"] == pytest.approx(_ranking.measure_chance(95, 3)[0])
+    assert facts["retrieval"]["items"] == ranking_facts.digest_items(list(test["clip"]), list(test["group"]))
+
+
+@pytest.fixture
+def own_copy(miniatures, tmp_path):
+    """A folder of SHS100K as two laboratories have it: the lists and some audio, no miniature."""
+    root = tmp_path / "shs100k"
+    shutil.copytree(corpus.ensure_mini(plugins.find_task("shs100k").task.corpus, miniatures), root)
+    (root / corpus.MARKER).unlink()
+    return root
+
+
+@pytest.mark.slow
+def test_what_has_no_audio_is_not_missed_and_other_lists_are_not_compared(bench, own_copy, tmp_path):
+    first = bench(*RUN, "--task", "shs100k", "--data-dir", own_copy)
+    assert first.code == 0, first.err
+    assert first.record["comparable"]
+    assert first.record["data"]["clips"] == {"train": 0, "valid": 48, "test": 96}
+    assert bench("results", "check", tmp_path / "results", "--data-dir", own_copy).code == 0
+    assert bench("results", "check", tmp_path / "results").code == 0
+    (own_copy / "audio" / "3_1.wav").unlink()
+    __import__("marble_bench.tasks.corpora.shs100k", fromlist=["clips"])._list_audio.cache_clear()
+    run = [each if each != "mfcc" else "chroma" for each in RUN]
+    other = bench(*run, "--task", "shs100k", "--data-dir", own_copy)
+    assert other.code == 0, other.err
+    assert other.record["data"]["clips"]["test"] == 95
+    assert other.record["retrieval"]["items"] != first.record["retrieval"]["items"]
+    compared = bench("compare", "mfcc", "chroma", "--protocol", "retrieval")
+    assert compared.code != 0
+    assert "different lists of items" in compared.err
+    board = json.loads(bench("leaderboard", "--protocol", "retrieval", "--json").out)
+    ranked = {cell["model"] for cell in board if cell["metric"] == "map" and cell.get("rank")}
+    assert len(ranked) == 1
+
+
+def test_the_lists_of_pairs_and_videos_are_read_strictly(tmp_path):
+    shs = __import__("marble_bench.tasks.corpora.shs100k", fromlist=["clips"])
+    with pytest.raises(DataError, match="has no SHS100K-VAL: get the lists"):
+        list(shs.clips(tmp_path))
+    (tmp_path / "meta").mkdir()
+    (tmp_path / "meta" / "SHS100K-VAL").write_text("7\t0\n7\t1\n")
+    (tmp_path / "meta" / "SHS100K-TEST").write_text("9\t0\n9\tone\n")
+    with pytest.raises(DataError, match=r"SHS100K-TEST line 2: is '9\\tone'; give set_id and ver_id"):
+        list(shs.clips(tmp_path))
+    (tmp_path / "meta" / "SHS100K-TEST").write_text("9\t0\n9\t0\n")
+    with pytest.raises(DataError, match="a second time"):
+        list(shs.clips(tmp_path))
+    (tmp_path / "meta" / "SHS100K-TEST").write_text("9\t0\n9\t1\n")
+    assert [(clip.id, clip.split, clip.target) for clip in shs.clips(tmp_path)][1:3] == [
+        ("7_1", "valid", "7"),
+        ("9_0", "test", "9"),
+    ]
+    (tmp_path / "meta" / "list").write_text("9\t1\ta title\ta name\thttps://www.youtube.com/watch?v=abc-DEF_123\t1\n")
+    for name in ("7_0.mp3", "7-1.wav", "9/0.m4a", "abc-DEF_123.webm"):
+        path = tmp_path / "audio" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    found = [shs.locate(tmp_path, clip.audio) for clip in shs.clips(tmp_path)]
+    assert [path.relative_to(tmp_path / "audio").as_posix() for path in found] == [
+        "7_0.mp3",
+        "7-1.wav",
+        "9/0.m4a",
+        "abc-DEF_123.webm",
+    ]
+    assert shs.locate(tmp_path, "audio/9_2") is None
+    (tmp_path / "meta" / "list").write_text("9\t1\ta title\n")
+    shs.read_videos.cache_clear()
+    with pytest.raises(DataError, match=r"list line 1: has 3 columns"):
+        shs.locate(tmp_path, "audio/9_2")

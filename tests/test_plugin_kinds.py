@@ -51,6 +51,7 @@ HASHES = {
     "linear": "7773576985c93501c5236a11546fa0352c25b2ee9e4e27effe0b575d2743d223",
     "marble": "278050cd90ea647d3663b3a1eee3358225f3b08aa0fa9fa9ea511ecab3879028",
     "marble-bidirectional": "a166743bfd1a19f28b309790cb8c9f2f94a552c7ceb78fc567b2aa14c0dd9a71",
+    "retrieval": "f9ad5bd348cadb3f8fd96ee62f59a1f86707fd700db8ce190b8a8c832b2c0ce9",
 }
 RUN_KEYS = {
     ("emo", "jukemir"): "213187489c6ef3ad2e5a19fa1b4b1c6d47fdc02d81d0d28a45ab568bf92f8772",
@@ -115,7 +116,7 @@ def test_the_key_of_features_is_that_of_before():
 
 def test_every_kind_is_listed(bench):
     names = {
-        "protocols": {"marble", "marble-bidirectional", "jukemir", "linear"},
+        "protocols": {"marble", "marble-bidirectional", "jukemir", "linear", "retrieval"},
         "heads": {"mlp", "linear"},
         "metrics": {"accuracy", "weighted", "ap", "roc_auc", "r2", "f1", "cmlt", "downbeat_f1", "sdr", "museval_sdr"},
         "sets": {"mert-14"},
@@ -315,7 +316,7 @@ def test_all_mistakes_of_a_protocol_are_told_at_once(told):
         "version is 0: give a whole number from 1 on",
         "dropout is 1.5: give shares from 0 to below 1",
         "learning_rates is empty",
-        "solver is 'newton': give 'adam' or 'exact'",
+        "solver is 'newton': give 'adam', 'exact' or 'none'",
         "head is 3: give a name (bench list heads) or a Head",
     ):
         assert words in printed

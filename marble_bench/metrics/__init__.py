@@ -34,13 +34,20 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     f1: Metric
     f1_20ms: Metric
     f1_mean: Metric
+    hit_at_1: Metric
     majmin: Metric
     majmin_by_song: Metric
+    map: Metric
+    map_centred: Metric
+    map_whitened: Metric
     masked_ap: Metric
     masked_f1: Metric
     mirex: Metric
+    mr1: Metric
     oa: Metric
+    p_at_10: Metric
     r2: Metric
+    r_precision: Metric
     rca: Metric
     roc_auc: Metric
     root: Metric

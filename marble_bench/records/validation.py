@@ -295,7 +295,8 @@ def _check_ranges(record: Record) -> Iterator[tuple[str, str]]:
         if score.main and score.test is not None and score.trivial is not None:
             below = (score.test < score.trivial) == score.higher_is_better and score.test != score.trivial
             if below:
-                yield "below floor", f"{name}: {score.test:.4g}, a constant answer gets {score.trivial:.4g}"
+                floor = "a random order" if record.retrieval else "a constant answer"
+                yield "below floor", f"{name}: {score.test:.4g}, {floor} gets {score.trivial:.4g}"
 
 
 def _check_grid(stored: Stored, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
