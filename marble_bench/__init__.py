@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from marble_bench.core.task import Separation as Separation
     from marble_bench.core.task import Task as Task
     from marble_bench.core.task import Window as Window
+    from marble_bench.core.task_rules import TaskRules as TaskRules
     from marble_bench.core.task_set import TaskSet as TaskSet
     from marble_bench.data.splits import draw_splits as draw_splits
     from marble_bench.encoders.hear import from_hear as from_hear
@@ -98,6 +99,7 @@ _PUBLIC = {
     "TagPart": "scoring.frame_targets",
     "Tags": "scoring.targets",
     "Task": "core.task",
+    "TaskRules": "core.task_rules",
     "TaskSet": "core.task_set",
     "TrainingSet": "core.head",
     "ValuePart": "scoring.frame_targets",

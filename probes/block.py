@@ -1,7 +1,8 @@
 """Blocks: which probes train together, and how they do.
 
 A block's probes have one form: input width, hidden size, batch size. Within it a group is the probes of one input: same
-layer, seed, scaling and dropout; they share its product. A weighted sum has an input of its own for each probe.
+layer, seed, scaling and dropout; they share its product. A weighted sum has an input of its own for each probe, and so has
+what a concatenation of layers is mapped to.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from marble_bench.errors import BenchError
 from . import memory, network, rng
 from .adam import Adam
 from .grid import Form, Probe, Recipe, Split, TrainedProbe
+from .heads.mlp import linear_init
 from .inputs import Features
 from .schedule import ProbeTracker
 
@@ -29,7 +31,7 @@ ACTIVATION_BYTES = 16 << 20  # of one hidden layer when scoring: windows go thro
 
 def list_layers(probes: Sequence[Probe], recipe: Recipe) -> tuple[int, ...]:
     """The layers that probes read."""
-    return tuple(sorted({layer for probe in probes for layer in probe.reads(recipe.summable)}))
+    return tuple(sorted({layer for probe in probes for layer in recipe.layers_of(probe)}))
 
 
 def count_threads(device: str) -> int:
@@ -72,12 +74,12 @@ def _find_kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple
     """What probes must have in common to train together."""
     form = Form.of(probe, recipe.protocol)
     kind: tuple[object, ...] = (
-        probe.layer is None,
-        train.width(probe.reads(recipe.summable)[0]),
+        None if isinstance(probe.layer, int) else probe.layer or "sum",
+        train.width(recipe.layers_of(probe)[0]),
         form.hidden,
         form.batch_size,
     )
-    if probe.layer is None:
+    if not isinstance(probe.layer, int):
         return (*kind, probe.seed, form.dropout, form.standardize)
     if device == "cpu" or recipe.protocol.solver == "exact":
         kind += (probe.layer, probe.seed)
@@ -89,18 +91,21 @@ def _find_kind(probe: Probe, train: Split, recipe: Recipe, device: str) -> tuple
 def _count_bytes(probe: Probe, train: Split, valid: Split, recipe: Recipe) -> tuple[int, int]:
     """Bytes of one probe: of parameters, gradients and moments; of its best weights, activations, inputs and outputs."""
     form = Form.of(probe, recipe.protocol)
-    layers = probe.reads(recipe.summable)
-    width = train.width(layers[0])
+    layers = recipe.layers_of(probe)
+    joined = sum(map(train.width, layers)) if probe.layer == "concat" else 0
+    width = train.width(layers[-1])
     inner = form.hidden or recipe.outputs
     values = (width + 1) * inner + ((form.hidden + 1) * recipe.outputs if form.hidden else 0)
-    batch = 4 * form.batch_size * (3 * inner + width * (2 + 2 * (len(layers) > 1)) + 3 * recipe.outputs)
+    values += (joined + 1) * width if joined else 0
+    batch = 4 * form.batch_size * (3 * inner + width * (2 + 2 * (len(layers) > 1)) + 2 * joined + 3 * recipe.outputs)
     return 16 * values, 4 * values + batch + 12 * valid.clips * recipe.outputs
 
 
 def group_of(probe: Probe, recipe: Recipe) -> tuple[int, int, bool, float]:
     """What probes must share to have the same input: layer, seed, scaling, dropout."""
     form = Form.of(probe, recipe.protocol)
-    return (-1 if probe.layer is None else probe.layer, probe.seed, form.standardize, form.dropout)
+    layer = probe.layer if isinstance(probe.layer, int) else -1 if probe.layer is None else -2
+    return (layer, probe.seed, form.standardize, form.dropout)
 
 
 def validate(
@@ -112,30 +117,47 @@ def validate(
 ) -> torch.Tensor:
     """`(probes, clips, outputs)` float32: outputs for the valid split without dropout, averaged over each clip's windows.
 
-    parameters: in the form of `network`. keys: each group's layer (below 0: the sum), seed, scaling and dropout.
+    Where the protocol validates windows, `(probes, windows, outputs)`. parameters: in the form of `network`. keys: each
+    group's layer (below 0: the sum, the concatenation), seed, scaling and dropout.
     """
     import torch
 
-    is_sum, probes = "mix" in parameters, sum(counts)
+    probes = sum(counts)
     like = parameters["last" if "last" in parameters else "weight"]
-    most = probes * (parameters["first"].shape[1] if "first" in parameters else recipe.outputs)
-    inputs = len(recipe.summable) + probes if is_sum else len(keys)
-    step = max(1, ACTIVATION_BYTES // (4 * max(most, inputs * features.width)))
+    step = _count_chunk_windows(parameters, features, recipe, len(keys), probes)
     clips, windows = len(features.valid_truth), len(features.valid_clip)
+    alone = windows == clips or recipe.protocol.validated == "windows"
     parts = []
     total = torch.zeros(probes, recipe.outputs, clips, device=like.device)
     for start in range(0, windows, step):
-        if is_sum:
+        if "mix" in parameters:
             read = [features.chunk(layer, start, step, keys[0][2], like.dtype) for layer in recipe.summable]
             x = network.mix_layers(parameters, torch.stack(read))
+        elif "join" in parameters:
+            read = [features.chunk(layer, start, step, False, like.dtype) for layer in recipe.every]
+            x = network.join_layers(parameters, torch.cat(read, dim=1))
         else:
             x = torch.stack([features.chunk(layer, start, step, scaled, like.dtype) for layer, _, scaled, _ in keys])
         outputs = network.forward(parameters, x, counts)[0].float()
-        if windows == clips:  # one window a clip, in order
+        if recipe.aggregation == "probabilities":
+            outputs = outputs.softmax(dim=1)
+        if alone:  # one window a clip, in order
             parts.append(outputs)
         else:
             total.index_add_(2, features.valid_clip[start : start + step], outputs)
     return (torch.cat(parts, dim=2) if parts else total / features.valid_counts).mT
+
+
+def _count_chunk_windows(
+    parameters: dict[str, torch.Tensor], features: Features, recipe: Recipe, groups: int, probes: int
+) -> int:
+    """How many windows are scored at once: what is hidden, and what goes in, takes about `ACTIVATION_BYTES`."""
+    most = probes * (parameters["first"].shape[1] if "first" in parameters else recipe.outputs)
+    inputs = len(recipe.summable) + probes if "mix" in parameters else groups
+    values = inputs * features.width
+    if "join" in parameters:
+        values = sum(features.widths) + 2 * probes * features.widths[-1]
+    return max(1, ACTIVATION_BYTES // (4 * max(most, values)))
 
 
 class Stopped(Exception):
@@ -150,7 +172,7 @@ class Block:
 
         self.recipe, self.device, self.features = recipe, device, features
         self.form = Form.of(probes[0], recipe.protocol)
-        self.is_sum = probes[0].layer is None
+        self.is_sum, self.is_concat = probes[0].layer is None, probes[0].layer == "concat"
         self.tracker = ProbeTracker(probes, [probe.learning_rate for probe in probes], recipe.rules)
         self.draws = {probe.seed: rng.make_generators(probe.seed) for probe in probes}
         self.rounds = 0
@@ -170,7 +192,10 @@ class Block:
 
         init = get_head(self.recipe.protocol).init
         assert init is not None  # a head that fits itself is trained elsewhere
-        start = init(self.features.width, self.form.hidden, self.recipe.outputs, generator)
+        widths = self.features.widths
+        start = init(widths[-1], self.form.hidden, self.recipe.outputs, generator)
+        if self.is_concat:
+            start["join"], start["join_bias"] = linear_init(sum(widths), widths[-1], generator)
         if self.is_sum:
             start["mix"] = torch.randn(len(self.recipe.summable), generator=generator)
         return network.transpose(start)
@@ -195,7 +220,7 @@ class Block:
         ]
         keys, counts = [key for key, _ in found], [count for _, count in found]
         if len(keys) == 1:
-            return keys, [1] * counts[0] if self.is_sum else counts, None
+            return keys, [1] * counts[0] if self.is_sum or self.is_concat else counts, None
         of = torch.repeat_interleave(torch.arange(len(keys)), torch.tensor(counts)).to(self.device)
         return keys, counts, of
 
@@ -216,7 +241,10 @@ class Block:
             outputs = validate(self.parameters, self.features, self.recipe, keys, counts)
             finite = (total + outputs.abs().amax(dim=(1, 2))).isfinite()
             where = "cpu" if self.device == "mps" else self.device  # metrics count in float64, which MPS has not
-            scores = self.recipe.score(outputs.to(where), self.features.valid_truth.to(where))
+            truth = self.features.valid_truth
+            if self.recipe.protocol.validated == "windows":
+                truth = truth[self.features.valid_clip]
+            scores = self.recipe.score(outputs.to(where), truth.to(where))
         going = len(self.alive)
         staying = self.tracker.update(scores.tolist(), finite.tolist(), self._state)
         self.rounds += 1
@@ -253,10 +281,13 @@ class Block:
         return loss
 
     def _inputs(self, rows: dict[int, torch.Tensor]) -> tuple[torch.Tensor, torch.Tensor | None]:
-        """`(groups, windows, width)`, and what a sum is made of, `(layers, windows, width)`."""
+        """`(groups, windows, width)`, and what a sum is made of, `(layers, windows, width)`, or a concatenation."""
         import torch
 
         keys = self._groups[0]
+        if self.is_concat:
+            joined = torch.cat([self.features.take(each, rows[keys[0][1]], False) for each in self.recipe.every], dim=1)
+            return network.join_layers(self.parameters, joined), joined
         masks: dict[tuple[int, float], torch.Tensor] = {}
         if self.recipe.protocol.input_dropout:
             for seed, drawn in rows.items():
@@ -308,7 +339,6 @@ class Block:
             state = network.transpose({name: value.cpu() for name, value in tracked.state.items()})
             scaled = Form.of(probe, self.recipe.protocol).standardize
             state = self.features.with_moments(state, list_layers([probe], self.recipe) if scaled else ())
-            trained.append(
-                TrainedProbe(probe, tracked.valid, tracked.best_round, tuple(tracked.history), tracked.diverged, state)
-            )
+            valid, round_ = tracked.find_kept(self.recipe.rules.kept)
+            trained.append(TrainedProbe(probe, valid, round_, tuple(tracked.history), tracked.diverged, state))
         return trained

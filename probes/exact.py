@@ -59,7 +59,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     import torch
 
     layer = members[0].layer
-    assert layer is not None
+    assert isinstance(layer, int)
     scaled = Form.of(members[0], recipe.protocol).standardize
     rows = torch.arange(features.windows)
     y = features.truth(rows)

@@ -124,7 +124,7 @@ def fit(
 
 def group_probes(probes: Sequence[Probe], device: str) -> list[list[Probe]]:
     """The probes that share products: on a CPU those of one layer and seed, on a GPU of one layer, seed by seed."""
-    kinds: dict[tuple[int | None, ...], list[Probe]] = {}
+    kinds: dict[tuple[object, ...], list[Probe]] = {}
     for probe in probes:
         kinds.setdefault((probe.layer, probe.seed) if device == "cpu" else (probe.layer,), []).append(probe)
     return [sorted(members, key=lambda probe: probe.seed) for members in kinds.values()]

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 from typing import Protocol as Interface
 
 from .schedule import Rules
@@ -18,19 +18,23 @@ if TYPE_CHECKING:
 
     from marble_bench.core.protocol import Protocol
     from marble_bench.core.task import Schedule
+    from marble_bench.scoring.scores import Aggregation
     from marble_bench.scoring.targets import Loss
 
 
 @dataclass(frozen=True)
 class Probe:
-    """One point of the grid. layer: index of a layer, or None for the softmax-weighted sum of the summable layers.
+    """One point of the grid.
+
+    layer: index of a layer; None for the softmax-weighted sum of the summable layers; `concat` for an affine map of the
+    concatenation of all layers to the last one's width.
 
     hidden, batch_size, dropout, standardize: where the protocol's grid has these axes; None: the protocol's one value.
     weight_decay: for an exact solution the penalty, of a head that fits itself its strength. stem: what a separator
     takes out of the mixture, by its index.
     """
 
-    layer: int | None
+    layer: int | Literal["concat"] | None
     learning_rate: float
     weight_decay: float
     seed: int
@@ -40,9 +44,11 @@ class Probe:
     standardize: bool | None = None
     stem: int | None = None
 
-    def reads(self, summable: Sequence[int]) -> tuple[int, ...]:
-        """The layers that it reads. summable: those of the weighted sum."""
-        return tuple(summable) if self.layer is None else (self.layer,)
+    def reads(self, summable: Sequence[int], every: Sequence[int] = ()) -> tuple[int, ...]:
+        """The layers that it reads. summable: those of the weighted sum. every: those of the concatenation."""
+        if self.layer is None:
+            return tuple(summable)
+        return (self.layer,) if isinstance(self.layer, int) else tuple(every)
 
 
 @dataclass(frozen=True)
@@ -91,7 +97,7 @@ class Split:
 
 @dataclass(frozen=True)
 class TrainedProbe:
-    """A trained probe at its best round: an epoch, or so many steps, by the protocol.
+    """A trained probe at its best round, or its last one, by the protocol: an epoch, or so many steps.
 
     valid: its validation score there, NaN where no round was finite. history: the validation score after each round.
     diverged: outputs or loss stopped being finite; what was best before is kept.
@@ -111,7 +117,8 @@ class TrainedProbe:
 class Recipe:
     """All that training needs beside the data: the protocol's rules, the task's schedule, outputs, loss and score.
 
-    score: `(outputs (probes, clips, outputs), truth) -> (probes,)`, higher is better. summable: layers of the sum.
+    score: `(outputs (probes, clips, outputs), truth) -> (probes,)`, higher is better. summable: layers of the sum. every:
+    layers of the concatenation. aggregation: see `scores.aggregate_windows`.
     """
 
     protocol: Protocol
@@ -120,14 +127,21 @@ class Recipe:
     loss: Loss
     score: Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
     summable: tuple[int, ...] = ()
+    every: tuple[int, ...] = ()
+    aggregation: Aggregation = "outputs"
+
+    def layers_of(self, probe: Probe) -> tuple[int, ...]:
+        """The layers that a probe reads."""
+        return probe.reads(self.summable, self.every)
 
     @property
     def rules(self) -> Rules:
         """When a probe's rate is lowered, and when it stops."""
         if self.protocol.stop_evaluations:
-            return Rules(self.protocol.stop_evaluations, self.protocol.max_evaluations or None)
-        task = self.schedule
-        return Rules(task.stop_patience, task.max_epochs, task.lr_patience, self.protocol.plateau_factor)
+            most = self.protocol.max_evaluations or None
+            return Rules(self.protocol.stop_evaluations, most, kept=self.protocol.kept)
+        task, rules = self.schedule, self.protocol
+        return Rules(task.stop_patience, task.max_epochs, task.lr_patience, rules.plateau_factor, rules.kept)
 
 
 class Progress(Interface):
@@ -149,12 +163,22 @@ class ProbeCache(Interface):
         """The same block, with weights that need no memory if they are kept."""
 
 
-def build_grid(protocol: Protocol, layers: Sequence[int], with_sum: bool, seeds: int, stems: int = 0) -> list[Probe]:
+def build_grid(
+    protocol: Protocol,
+    layers: Sequence[int],
+    with_sum: bool,
+    seeds: int,
+    stems: int = 0,
+    with_concat: bool = False,
+) -> list[Probe]:
     """Every probe of a run, in the order in which ties are broken: layer, then the axes as below, last seed and stem.
 
-    stems: how many a separator each is trained for, 0 where nothing is separated.
+    stems: how many a separator each is trained for, 0 where nothing is separated. The sum, then the concatenation, follow
+    the layers.
     """
-    places: list[int | None] = [*layers, *([None] if with_sum else [])]
+    places: list[int | Literal["concat"] | None] = [*layers]
+    places += [None] if with_sum else []
+    places += ["concat"] if with_concat else []
     rates, decays = protocol.learning_rates, protocol.weight_decays
     if protocol.solver == "exact":
         decays = protocol.strengths

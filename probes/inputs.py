@@ -60,7 +60,7 @@ def read_chunk(layer: torch.Tensor, rows: torch.Tensor | None, start: int, count
 class Features:
     """Some layers of the train and valid splits, and their truth.
 
-    train, valid: all layers. layers: indices of those that are read; all of one width.
+    train, valid: all layers. layers: indices of those that are read; all of one width, but those of a concatenation.
     """
 
     def __init__(self, train: Split, valid: Split, layers: Sequence[int], device: str) -> None:
@@ -70,7 +70,8 @@ class Features:
         shared = train.layers is valid.layers
         self._valid = self._train if shared else {layer: valid.layers[layer] for layer in layers}
         self._train_rows, self._valid_rows = train.rows, valid.rows
-        self.width = int(self._train[self.layers[0]].shape[1])
+        self.widths = [int(self._train[layer].shape[1]) for layer in self.layers]
+        self.width = self.widths[0]
         self._moments: dict[tuple[int, torch.dtype], Moments] = {}
         self._truth = train.truth[train.clip] if len(train.clip) != len(train.truth) else train.truth
         self._truth = self._truth.to(device)

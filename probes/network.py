@@ -3,9 +3,11 @@
 Every tensor has the probes first and the windows last: a probe's weights are one stretch of memory for the optimiser, and
 the weights of neighbouring probes stacked are one matrix for the product. Parameters are those of the heads in this
 folder, transposed: `first (probes, hidden, width)`, `last (probes, outputs, hidden)`, `weight (probes, outputs, width)`,
-biases `(probes, ..., 1)`; `mix (probes, layers)` of a weighted sum.
+biases `(probes, ..., 1)`; `mix (probes, layers)` of a weighted sum; `join (probes, width, widths of all layers)` of a
+concatenation, with `join_bias`.
 
-A group is the probes of one input: same layer, seed, scaling and dropout. A weighted sum is a group of its own.
+A group is the probes of one input: same layer, seed, scaling and dropout. A weighted sum is a group of its own, and so is
+what a concatenation is mapped to.
 """
 
 from __future__ import annotations
@@ -73,6 +75,17 @@ def mix_layers(parameters: dict[str, torch.Tensor], layers: torch.Tensor) -> tor
     return (parameters["mix"].softmax(dim=-1) @ layers.flatten(1)).view(-1, *layers.shape[1:])
 
 
+def join_layers(parameters: dict[str, torch.Tensor], joined: torch.Tensor) -> torch.Tensor:
+    """`(probes, windows, width)`: each probe's affine map of all layers side by side, `joined (windows, widths of all)`.
+
+    The map commutes with the mean over time: of pooled features it gives what pooling its frames would.
+    """
+    join = parameters["join"]
+    probes, width, widths = join.shape
+    mapped = multiply_linear(join.view(probes * width, widths), joined).view(probes, width, len(joined))
+    return mapped.add_(parameters["join_bias"]).mT.contiguous()
+
+
 def forward(
     parameters: dict[str, torch.Tensor],
     x: torch.Tensor,
@@ -105,8 +118,8 @@ def backward(
 ) -> dict[str, torch.Tensor]:
     """The gradient of every parameter, from `output_gradient`, that by the outputs, and what `forward` was given and gave.
 
-    layers: `(layers, windows, width)`, what a weighted sum was made of. into: where gradients that
-    come in parts are put.
+    layers: `(layers, windows, width)`, what a weighted sum was made of, or `(windows, widths)`, a concatenation. into: where
+    gradients that come in parts are put.
     """
     import torch
 
@@ -129,7 +142,23 @@ def backward(
         by_input = torch.stack(
             [multiply_linear(one.T, weight.T) for one, weight in zip(inner, parameters[name], strict=True)]
         )
-        share = parameters["mix"].softmax(dim=-1)
-        by_share = by_input.flatten(1) @ layers.flatten(1).T
-        found["mix"] = share * (by_share - (share * by_share).sum(dim=-1, keepdim=True))
+        found |= (
+            _backward_joined(by_input, layers) if "join" in parameters else _backward_mix(parameters, by_input, layers)
+        )
     return found
+
+
+def _backward_mix(
+    parameters: dict[str, torch.Tensor], by_input: torch.Tensor, layers: torch.Tensor
+) -> dict[str, torch.Tensor]:
+    """The gradient of `mix`, from `by_input (probes, windows, width)`, that by what `mix_layers` gave."""
+    share = parameters["mix"].softmax(dim=-1)
+    by_share = by_input.flatten(1) @ layers.flatten(1).T
+    return {"mix": share * (by_share - (share * by_share).sum(dim=-1, keepdim=True))}
+
+
+def _backward_joined(by_input: torch.Tensor, joined: torch.Tensor) -> dict[str, torch.Tensor]:
+    """The gradients of `join` and `join_bias`, from `by_input`, that by what `join_layers` gave."""
+    probes, windows, width = by_input.shape
+    by_map = multiply_linear(by_input.mT.reshape(probes * width, windows), joined.T)
+    return {"join": by_map.view(probes, width, -1), "join_bias": by_input.sum(dim=1)[..., None]}

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, TypeVar
+from typing import TYPE_CHECKING, Generic, Literal, TypeVar
 
 if TYPE_CHECKING:
     import torch
@@ -26,20 +26,22 @@ class Rules:
     """stop_patience: rounds without a better score before a probe stops. max_rounds: the limit, None for none.
 
     lr_patience: rounds on a plateau before the rate is multiplied with `factor`; None leaves the rate as it is.
+    kept: the weights of the `best` round, or of the `last` one.
     """
 
     stop_patience: int
     max_rounds: int | None = None
     lr_patience: int | None = None
     factor: float = 0.5
+    kept: Literal["best", "last"] = "best"
 
 
 @dataclass
 class TrackedProbe:
     """What is remembered of one probe while it trains.
 
-    valid: its best score, NaN before the first. history: every round's. state: the weights of the best round, without
-    the axis of probes. diverged: a round was not finite; what was best before stays.
+    valid: its best score, NaN before the first. history: every round's. state: the weights of the round that is kept, the
+    best or the last one, without the axis of probes. diverged: a round was not finite; what was best before stays.
     """
 
     valid: float = math.nan
@@ -50,6 +52,12 @@ class TrackedProbe:
     diverged: bool = False
     history: list[float] = field(default_factory=list)
     state: dict[str, torch.Tensor] = field(default_factory=dict)
+
+    def find_kept(self, kept: Literal["best", "last"]) -> tuple[float, int]:
+        """The score and the number of the round whose weights are kept; NaN and -1 before the first."""
+        if kept == "best" or not self.history:
+            return self.valid, self.best_round
+        return self.history[-1], len(self.history) - 1
 
 
 class ProbeTracker(Generic[Name]):
@@ -68,7 +76,8 @@ class ProbeTracker(Generic[Name]):
         """Enter one round; returns the positions in `alive` (as it was) of the probes that go on.
 
         finite: whether a probe's losses and outputs were all finite. state: `(position) -> weights`, a copy; asked for
-        where a score is the best so far. If not all go on, the trainer drops the others from its tensors.
+        where a round is kept: a score is the best so far, or, by the rules, always. If not all go on, the trainer drops the
+        others from its tensors.
         """
         staying = []
         for index, (probe, score, is_finite) in enumerate(zip(self.alive, scores, finite, strict=True)):
@@ -79,10 +88,13 @@ class ProbeTracker(Generic[Name]):
             tracked.history.append(score)
             if math.isnan(tracked.valid) or score > tracked.valid:
                 tracked.valid, tracked.best_round, tracked.waited = score, len(tracked.history) - 1, 0
-                tracked.state = state(index)
+                if self.rules.kept == "best":
+                    tracked.state = state(index)
                 self.best = max(self.best, score)
             else:
                 tracked.waited += 1
+            if self.rules.kept == "last":
+                tracked.state = state(index)
             self.rates[index] = self._rate(tracked, score, self.rates[index])
             limit = self.rules.max_rounds
             if tracked.waited < self.rules.stop_patience and (limit is None or len(tracked.history) < limit):

@@ -31,7 +31,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
     import torch
 
     head, layer = get_head(recipe.protocol), members[0].layer
-    assert layer is not None
+    assert isinstance(layer, int)
     scaled = Form.of(members[0], recipe.protocol).standardize
     rows = torch.arange(features.windows)
     x, truth = features.take(layer, rows, scaled), features.truth(rows)
@@ -55,7 +55,7 @@ def solve(members: Sequence[Probe], features: Features, recipe: Recipe) -> list[
 def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str) -> torch.Tensor:
     """`(windows, outputs)` float32 on the CPU: one trained probe's outputs."""
     head, layer = get_head(recipe.protocol), fitted.probe.layer
-    assert layer is not None
+    assert isinstance(layer, int)
     state = {name: value.to(device) for name, value in fitted.state.items() if name not in RESERVED}
 
     def windows() -> Iterator[torch.Tensor]:

@@ -29,7 +29,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Literal
 
 from marble_bench.core.plugins import get_head
-from marble_bench.scoring.scores import average_windows
+from marble_bench.scoring.scores import aggregate_windows
 
 from . import block as blocking
 from . import exact, memory, network, self_fitting
@@ -205,7 +205,8 @@ def _drop_states(found: list[TrainedProbe], others: list[TrainedProbe], place: d
 
 def predict(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
     """`(clips, outputs)` float32 on the CPU: one trained probe's outputs, averaged over each clip's windows."""
-    return average_windows(predict_windows(fitted, split, recipe, device)[None], split.clip, split.clips)[0]
+    outputs = predict_windows(fitted, split, recipe, device)[None]
+    return aggregate_windows(outputs, split.clip, split.clips, recipe.aggregation)[0]
 
 
 def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: str = "cpu") -> torch.Tensor:
@@ -229,6 +230,9 @@ def predict_windows(fitted: TrainedProbe, split: Split, recipe: Recipe, device: 
             if "mean" in fitted.state:
                 both = zip(fitted.state["mean"].to(device), fitted.state["spread"].to(device), strict=True)
                 read = [Moments(*one).standardize(each) for one, each in zip(both, read, strict=True)]
-            x = network.mix_layers(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
+            if "join" in parameters:
+                x = network.join_layers(parameters, torch.cat(read, dim=1))
+            else:
+                x = network.mix_layers(parameters, torch.stack(read)) if fitted.probe.layer is None else read[0][None]
             done.append(network.forward(parameters, x, [1])[0][0].T.float().cpu())
     return torch.cat(done)

@@ -221,7 +221,7 @@ def test_the_machinery_knows_no_task_and_no_encoder_by_name():
 
     names = {*plugins.list_task_names(), *plugins.find_encoders()}
     for path in _modules().values():
-        if {"encoders", "tasks", "probes"} & set(path.parts):
+        if {"encoders", "tasks", "probes", "protocols"} & set(path.parts):  # a protocol may have a table of tasks
             continue
         strings = {n.value for n in ast.walk(ast.parse(path.read_text())) if isinstance(n, ast.Constant)}
         assert not {s for s in strings if isinstance(s, str)} & names, path

@@ -52,6 +52,8 @@ HASHES = {
     "marble": "278050cd90ea647d3663b3a1eee3358225f3b08aa0fa9fa9ea511ecab3879028",
     "marble-bidirectional": "a166743bfd1a19f28b309790cb8c9f2f94a552c7ceb78fc567b2aa14c0dd9a71",
     "retrieval": "f9ad5bd348cadb3f8fd96ee62f59a1f86707fd700db8ce190b8a8c832b2c0ce9",
+    "marble2": "db393c5b4e12bde2d5ef2b4d0a2e8e6087be809cad412c379ccc25178ceae61a",
+    "marble2-shipped": "0b63014ccf79715cc9c37cc6fa434f69c3ef304e8b06a8a30e8d4b288729f99a",
 }
 RUN_KEYS = {
     ("emo", "jukemir"): "213187489c6ef3ad2e5a19fa1b4b1c6d47fdc02d81d0d28a45ab568bf92f8772",

@@ -14,26 +14,30 @@ from marble_bench.audio.files import (
     read,
     read_channels,
     read_duration_s,
+    read_native,
     read_shape,
 )
 from marble_bench.audio.sizes import Size, measure
-from marble_bench.audio.waveform import ODDITIES, Normalize, cut, normalize, resample
+from marble_bench.audio.waveform import ODDITIES, Channel, Normalize, cut, cut_padded, normalize, resample
 
 __all__ = [
     "AGAIN",
     "CONTAINERS",
     "ODDITIES",
+    "Channel",
     "Normalize",
     "Shape",
     "Size",
     "check_header",
     "cut",
+    "cut_padded",
     "digest",
     "measure",
     "normalize",
     "read",
     "read_channels",
     "read_duration_s",
+    "read_native",
     "read_shape",
     "resample",
 ]

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 
 from marble_bench.audio import mpeg
 from marble_bench.audio.sizes import Size, measure
-from marble_bench.audio.waveform import Levels, Resampler, SampleBuffer, Unusable, average_channels
+from marble_bench.audio.waveform import Channel, Levels, Resampler, SampleBuffer, Unusable, average_channels
 from marble_bench.errors import DataError, UsageError
 
 if TYPE_CHECKING:
@@ -100,6 +100,34 @@ def read(
         if not len(samples):
             raise Unusable(f"is too short: nothing is left of it at {sample_rate_hz:,} Hz")
         return samples
+
+
+def read_native(
+    path: Path,
+    *,
+    start_s: float = 0.0,
+    duration_s: float | None = None,
+    native_rate_hz: int | None = None,
+    channel: Channel = "mean",
+    change: Callable[[NDArray[np.float32], int], NDArray[np.float32]] | None = None,
+    oddities: list[str] | None = None,
+) -> tuple[NDArray[np.float32], int]:
+    """Decode a span of a file at its own rate: `(samples,)` float32 mono, and that rate.
+
+    channel: how several become one. All else, and the errors, as `read` has them.
+    """
+    with _name_file_in_errors(path), _open(path, 0, native_rate_hz) as source:
+        rate, levels, buffer = source.rate_hz, Levels(), SampleBuffer()
+        for block in _read_span(source, *_convert_to_samples(rate, start_s, duration_s, None)):
+            mono = average_channels(block) if channel == "mean" else block[:, 0]
+            levels.add(block, mono)
+            buffer.add(mono)
+            _check_span(buffer)
+        _check_silence(levels, "" if not start_s and duration_s is None else f" from {start_s} s on")
+        if oddities is not None:
+            oddities += [*source.size.notes, *levels.oddities]
+        samples = buffer.all()
+        return (_apply_change(change, samples, rate) if change else samples), rate
 
 
 def _check_silence(levels: Levels, where: str) -> None:

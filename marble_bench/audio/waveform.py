@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 Normalize = Literal["none", "peak", "zscore"]
+Channel = Literal["mean", "first"]  # how several channels become one
 CANCELS = 0.01  # power of the mean of the channels over the mean of their powers: 20 dB below
 LOUD = 10.0  # a peak so far beyond full scale (20 dB) comes of samples that were never scaled to [-1, 1]
 ABSURD = 2.0**33  # beyond every scale of integers
@@ -164,3 +165,26 @@ def cut(waveform: NDArray[np.float32], length: int | None, first: int | None = N
     if not windows:
         raise DataError(f"{len(used):,} samples are less than one window of {length:,}")
     return used[: windows * length].reshape(windows, length)
+
+
+def cut_padded(
+    samples: NDArray[np.float32], rate_hz: int, length_s: float, min_ratio: float, to_hz: int
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+    """Windows `(windows, int(length_s * to_hz))` of `(samples,)` at another rate, and each one's valid samples `(windows,)`.
+
+    Windows follow one another in samples of the given rate, `int(length_s * rate_hz)` each; a remainder of at least
+    `min_ratio` of a window is kept. Each is resampled by itself, then padded with zeros on the right. There may be none.
+    Source: `BaseAudioDataset` of MARBLE's second version.
+    """
+    import numpy as np
+
+    piece, length = int(length_s * rate_hz), int(length_s * to_hz)
+    whole, rest = divmod(len(samples), piece)
+    count = whole + (rest / piece >= min_ratio)
+    windows, valid = np.zeros((count, length), np.float32), np.full(count, length, np.int64)
+    for place in range(count):
+        part = resample(samples[place * piece : (place + 1) * piece], rate_hz, to_hz)[:length]
+        windows[place, : len(part)] = part
+        if place == whole:  # a whole window lacks at most what resampling rounds away
+            valid[place] = len(part)
+    return windows, valid

@@ -84,7 +84,7 @@ def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
 def pick_layers(asked: str, names: Sequence[str]) -> tuple[list[int], bool]:
     """The layers that `--layers` asks for, and whether `sum` is among them; `asked` is not `all`.
 
-    Names with commas, and ranges `first-last` of names. Raises UsageError for one that is not there.
+    Names with commas, and ranges `first-last` of names; `concat` is no layer. Raises UsageError for one that is not there.
 
     >>> pick_layers("0-1,3,sum", ["0", "1", "2", "3"])
     ([0, 1, 3], True)
@@ -95,12 +95,16 @@ def pick_layers(asked: str, names: Sequence[str]) -> tuple[list[int], bool]:
         first, dash, last = part.partition("-")
         if part == "sum":
             with_sum = True
+        elif part == "concat":
+            continue
         elif part in names:
             picked.add(names.index(part))
         elif dash and first in names and last in names and names.index(first) <= names.index(last):
             picked.update(range(names.index(first), names.index(last) + 1))
         else:
-            raise UsageError(f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, or sum")
+            raise UsageError(
+                f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, sum or concat"
+            )
     return sorted(picked), with_sum
 
 
@@ -172,8 +176,11 @@ class Encoder:
             for layer in self.layers
             if not is_text(layer.name)
         ]
-        if any(layer.name == "sum" for layer in self.layers):
-            problems.append("a layer is called 'sum', which means the weighted sum of layers: give another name")
+        problems += [
+            f"a layer is called '{name}', which means the {what} of layers: give another name"
+            for name, what in (("sum", "weighted sum"), ("concat", "concatenation"))
+            if any(layer.name == name for layer in self.layers)
+        ]
         if not self.layers:
             problems.append("layers is empty")
         if len({layer.name for layer in self.layers}) != len(self.layers):

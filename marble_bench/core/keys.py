@@ -52,9 +52,10 @@ class FeatureKey:
     declared facts.
     normalize: what the encoder asks for. clip_normalize: what is done to every clip before. channels: how several become
     one. kind: `pooled` or `frames`; pooling: what is taken of a window's frames.
-    window_s, first_s: how clips are cut (pooled). layer, averaged, cut: the layer, how many of its frames are averaged to
-    one, and how sounds are cut (frames). feature_rate_hz: the common rate that all layers are averaged to instead (frames).
-    mixed: how the mixtures of a separation task are made.
+    window_s, first_s, min_ratio: how clips are cut (pooled). padding: `heard` or `masked`, where windows are padded.
+    layer, averaged, cut: the layer, how many of its frames are averaged to one, and how sounds are cut (frames).
+    feature_rate_hz: the common rate that all layers are averaged to instead (frames). mixed: how the mixtures of a
+    separation task are made.
     change: what is done to the audio before. dtype: what the encoder runs in. pipeline: see `PIPELINE`.
     """
 
@@ -71,6 +72,8 @@ class FeatureKey:
     pooling: str = ""
     window_s: float | None = None
     first_s: float | None = None
+    min_ratio: float | None = None
+    padding: str = ""
     layer: str = ""
     averaged: int | None = None
     feature_rate_hz: float | None = None
@@ -176,7 +179,7 @@ def hash_task(named: Named) -> str:
         "corpus": task.corpus.name,
         "target": [type(task.target).__name__, task.target.names],
         "metrics": [metric.name for metric in task.metrics],
-        "window": asdict(task.window),
+        "window": task.window.facts(),
         "also": [task.ensemble, task.group_name],
         "schedule": asdict(task.schedule),
         "counts": task.counts,
@@ -189,6 +192,8 @@ def hash_task(named: Named) -> str:
         facts["open_list"] = True
     if task.separation is not None:
         facts["separation"] = asdict(task.separation)
+    if named.rules is not None:
+        facts["rules"] = named.rules.facts()
     origin = sources.find_origin("task", named)
     if not origin.shipped:
         facts["source"] = origin.digest

@@ -22,6 +22,7 @@ from marble_bench.core.head import Head
 from marble_bench.core.loading import Kind, find_files_by_name, is_path, load
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Task, name_task
+from marble_bench.core.task_rules import TaskRules
 from marble_bench.core.task_set import TaskSet
 from marble_bench.core.trees import OWN
 from marble_bench.core.user_files import digest_of_file
@@ -32,11 +33,30 @@ from marble_bench.scoring.metric import Metric
 
 @dataclass(frozen=True)
 class Named:
-    """A task with the name that its file gives it, and that file."""
+    """A task with the name that its file gives it, and that file. rules: of a protocol that it was adapted to."""
 
     name: str
     task: Task
     path: Path
+    rules: TaskRules | None = None
+
+
+def adapt_task(named: Named, protocol: Protocol, mini: bool) -> Named:
+    """A task as a protocol asks it, if the protocol has a table of tasks. mini: whether its corpus is a miniature.
+
+    Raises UsageError for a task without a row, and for one whose frames it would have to cut.
+    """
+    from marble_bench.scoring.targets import Frames, Stems
+
+    rules = protocol.find_rules(named.name)
+    if rules is None or named.rules == rules:
+        return named
+    if isinstance(named.task.target, (Frames, Stems)):
+        raise UsageError(
+            f"protocol '{protocol.name}' cuts task '{named.name}' into clips of {rules.window.length_s:g} s that are scored "
+            "frame by frame, and this is not built: choose a task of whole clips, or --protocol marble"
+        )
+    return replace(named, task=rules.adapt(named.task, mini), rules=rules)
 
 
 def list_task_names() -> list[str]:

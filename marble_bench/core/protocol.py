@@ -24,14 +24,17 @@ from marble_bench.core.declared import (
     shorten_repr,
 )
 from marble_bench.core.head import Head
+from marble_bench.core.task_rules import TaskRules
 from marble_bench.errors import UsageError
 from marble_bench.files.names import RULE, is_name, is_text
 
 # Fields that the first protocols did not have: at their defaults they say nothing, so that old hashes stay valid.
 LATER = frozenset(
     "hiddens dropouts batch_sizes standardizing input_dropout validate_steps stop_evaluations max_evaluations "
-    "solver penalties both_ways".split()
+    "solver penalties both_ways layer_concat kept validated".split()
 )
+# Fields that say nothing about the numbers of a task: words, and the table, of which a task's hash has its own row.
+UNHASHED = frozenset(("description", "departures", "tasks"))
 
 
 def _is_share(value: Any) -> bool:
@@ -72,6 +75,12 @@ class Protocol:
     asks for `exact`, and is fitted once for each of its own strengths instead. `none`: no probe is trained, for tasks of
     `Ranking`; then head is empty, and so are the grid's axes.
     both_ways: the LSTM of a separator reads a song forwards and backwards, half its width each way.
+
+    layer_concat: also train on the concatenation of all layers, through an affine map of its own to the last layer's width.
+    kept: the weights of the `best` validation, or of the `last` one. validated: `clips`, outputs averaged over the windows
+    of each, or every one of the `windows`.
+    tasks: what it says of each task in place of what that says, `TaskRules`; a task without a row is then refused. Empty:
+    the task's own. departures: where it departs from what it is named for, a line each, which a record repeats.
     """
 
     name: str
@@ -98,6 +107,11 @@ class Protocol:
     solver: Literal["adam", "exact", "none"] = "adam"
     penalties: tuple[float, ...] = ()
     both_ways: bool = False
+    layer_concat: bool = False
+    kept: Literal["best", "last"] = "best"
+    validated: Literal["clips", "windows"] = "clips"
+    tasks: tuple[TaskRules, ...] = ()
+    departures: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         if problems := list(self._find_problems()):
@@ -121,8 +135,56 @@ class Protocol:
             yield "layer_sum is True: a weighted sum of layers is trained by 'adam', and the solver is 'exact'"
         if self.solver == "exact" and is_empty(self.strengths):
             yield "penalties is empty: give what the solver 'exact' is tried with"
+        yield from self._find_table_problems()
         if not numbers and (problem := self.find_size_problem(self.seeds)):
             yield problem
+
+    def _find_table_problems(self) -> Iterator[str]:
+        """What is wrong with the later fields: the concatenation, what is kept and validated, the table of tasks."""
+        scaled = self.standardize is True or any(self.standardizing) or self.input_dropout
+        if self.layer_concat is True and (self.solver == "exact" or scaled):
+            yield (
+                "layer_concat is True: the concatenation is trained by 'adam' on features as they are; leave out "
+                "standardize, standardizing, input_dropout and solver='exact'"
+            )
+        for name, choices in (("kept", ("best", "last")), ("validated", ("clips", "windows"))):
+            if getattr(self, name) not in choices:
+                yield f"{name} is {shorten_repr(getattr(self, name))}: give {' or '.join(map(repr, choices))}"
+        if not (isinstance(self.tasks, tuple) and all(isinstance(each, TaskRules) for each in self.tasks)):
+            yield f"tasks is {shorten_repr(self.tasks)}: give a tuple of TaskRules(...)"
+            return
+        of_rows = any(each.aggregation == "probabilities" or each.validated == "windows" for each in self.tasks)
+        if self.solver == "exact" and (of_rows or (self.kept, self.validated) != ("best", "clips")):
+            yield "kept, validated and averaged probabilities are of the solver 'adam', and the solver is 'exact'"
+        if len({each.task for each in self.tasks}) < len(self.tasks):
+            yield "tasks has two rows for one task"
+        for row in self.tasks:
+            yield from row.find_problems()
+        lines = self.departures
+        if not (isinstance(lines, tuple) and all(isinstance(each, str) and is_text(each) for each in lines)):
+            yield f"departures is {shorten_repr(self.departures)}: give a tuple of lines of text"
+
+    def find_rules(self, task: str) -> TaskRules | None:
+        """What it says of a task; None where it leaves all to the task. Raises UsageError for a task without a row."""
+        if not self.tasks:
+            return None
+        if found := next((each for each in self.tasks if each.task == task), None):
+            return found
+        raise UsageError(
+            f"protocol '{self.name}' has no rules for task '{task}': it has them for "
+            f"{', '.join(sorted(each.task for each in self.tasks))}"
+        )
+
+    def train_by(self, rules: TaskRules | None) -> Protocol:
+        """The protocol as the probes of a task are trained by it. rules: what it says of that task."""
+        if rules is None:
+            return self
+        return replace(
+            self,
+            batch_size=rules.batch_size,
+            plateau_factor=rules.plateau_factor,
+            validated=rules.validated or self.validated,
+        )
 
     def _find_number_problems(self) -> Iterator[str | None]:
         """What is wrong with numbers and axes, or None, one by one."""
@@ -130,7 +192,7 @@ class Protocol:
             yield find_whole_problem(name, getattr(self, name), 1)
         for name in ("hidden", "validate_steps", "stop_evaluations", "max_evaluations"):
             yield find_whole_problem(name, getattr(self, name), 0)
-        for name in ("layer_sum", "standardize", "input_dropout", "both_ways"):
+        for name in ("layer_sum", "layer_concat", "standardize", "input_dropout", "both_ways"):
             yield find_bool_problem(name, getattr(self, name))
         if not _is_share(self.dropout):
             yield f"dropout is {shorten_repr(self.dropout)}: give shares from 0 to below 1"
@@ -182,17 +244,19 @@ class Protocol:
     @property
     def framewise(self) -> bool:
         """Whether its probes can answer frame by frame: plain networks, trained epoch by epoch on features as they are."""
-        return self.solver == "adam" and self.head == "mlp" and not (self.standardize or self.validate_steps)
+        unlike = self.standardize or self.validate_steps or self.layer_concat
+        plain = not unlike and (self.kept, self.validated) == ("best", "clips")
+        return plain and self.solver == "adam" and self.head == "mlp"
 
     @property
     def hash(self) -> str:
-        """`sha256:...` over everything but the description, and but what came later and is not used.
+        """`sha256:...` over everything but words and the table of tasks, and but what came later and is not used.
 
         Of a head of one's own its name, version and code.
         """
         unused = {spec.name for spec in fields(self) if spec.name in LATER and getattr(self, spec.name) == spec.default}
         facts: dict[str, Any] = {
-            spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in {*unused, "description"}
+            spec.name: getattr(self, spec.name) for spec in fields(self) if spec.name not in unused | UNHASHED
         }
         if isinstance(self.head, Head):
             facts["head"] = [self.head.name, self.head.version, self.head.code]

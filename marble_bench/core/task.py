@@ -7,12 +7,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast, get_args
 
 from marble_bench import audio
-from marble_bench.audio import Normalize
+from marble_bench.audio import Channel, Normalize
 from marble_bench.core.declared import (
     BOOL,
     COUNT,
@@ -71,16 +71,29 @@ class Clip:
 
 @dataclass(frozen=True)
 class Window:
-    """How a clip is cut for the encoder: equal windows one after another, never padded.
+    """How a clip is cut for the encoder: equal windows one after another, not padded unless `min_ratio` says so.
 
     length_s: window length in seconds; None takes the whole clip as one window. A remainder is dropped.
     first_s: use only the first so many seconds of the clip; None uses all. Normalisation still sees the whole clip.
     normalize: done to every clip, before what an encoder asks for; see `marble_bench.audio.normalize`.
+    min_ratio: a remainder of at least this share of a window is kept and padded with zeros, and a clip that is shorter is
+        left out. Each window is then cut at the file's own rate, resampled and normalised by itself, padding included; an
+        encoder that declares `masks` is told the number of valid samples, and its windows are normalised by those alone.
+    channel: `mean` of all channels, or the `first`.
     """
 
     length_s: float | None = None
     first_s: float | None = None
     normalize: Normalize = "none"
+    min_ratio: float | None = None
+    channel: Channel = "mean"
+
+    def facts(self) -> dict[str, Any]:
+        """Its values as keys hold them: those that came later only where they are set, so that old keys stay valid."""
+        found = asdict(self)
+        return {
+            key: found[key] for key in found if key not in ("min_ratio", "channel") or found[key] not in (None, "mean")
+        }
 
 
 @dataclass(frozen=True)
@@ -209,7 +222,11 @@ CLIP_FORMS = {
     **dict.fromkeys(("id", "split", "audio", "group"), TEXT),
     **dict.fromkeys(("start_s", "duration_s"), NUMBER),
 }
-WINDOW_FORMS = {"length_s": NUMBER, "first_s": NUMBER, "normalize": allow_choice(*get_args(Normalize))}
+WINDOW_FORMS = {
+    **dict.fromkeys(("length_s", "first_s", "min_ratio"), NUMBER),
+    "normalize": allow_choice(*get_args(Normalize)),
+    "channel": allow_choice(*get_args(Channel)),
+}
 SCHEDULE_FORMS = dict.fromkeys(("max_epochs", "lr_patience", "stop_patience"), COUNT)
 CORPUS_FORMS = {
     **dict.fromkeys(("name", "title", "home", "license", "citation", "layout", "beside"), TEXT),
@@ -311,6 +328,20 @@ class Task:
         problems += self._find_unnameable()
         if self.window.length_s is not None and self.window.length_s <= 0:
             problems.append(f"window.length_s is {self.window.length_s}: give seconds, or None for the whole clip")
+        return problems + self._find_padding_problems()
+
+    def _find_padding_problems(self) -> list[str]:
+        """What is wrong with a window that is padded, or of one channel."""
+        window = self.window
+        if window.min_ratio is None:
+            return (
+                [] if window.channel == "mean" else ["window.channel needs window.min_ratio: windows that are padded"]
+            )
+        problems = (
+            [] if 0 < window.min_ratio <= 1 else [f"window.min_ratio is {window.min_ratio}: give a share up to 1"]
+        )
+        if window.length_s is None or window.first_s is not None:
+            problems.append("window.min_ratio needs a window.length_s, and no window.first_s")
         return problems
 
     @property

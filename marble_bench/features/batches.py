@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -19,11 +19,13 @@ SHARD_JOBS, SHARDS = 32, 100  # jobs in a shard at most: so many, or that part o
 
 @dataclass(frozen=True)
 class Batch:
-    """Windows of one length. places: whose each of them is: (job, group, row)."""
+    """Windows of one length. places: whose each of them is: (job, group, row). valid: how many samples of each are valid,
+    where windows are masked."""
 
     windows: list[NDArray[np.float32]]
     places: list[tuple[int, int, int]]
     names: list[str]
+    valid: list[int] | None = None
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def make_batches(
         size += kind.bytes_of(groups)
         for index, group in enumerate(groups):
             seconds += group.size / sample_rate_hz
-            yield from waiting.add(group, (number, index), job.name)
+            yield from waiting.add(group, (number, index), job.name, groups.valid[index] if groups.valid else None)
         yield from waiting.pop_overdue()
         if size >= kind.shard_bytes or seconds >= SHARD_S or len(joining) >= kind.shard_jobs:
             yield from waiting.rest()
@@ -76,18 +78,36 @@ def make_batches(
         yield ShardEnd(tuple(joining))
 
 
+@dataclass(frozen=True)
+class _Waiting:
+    """A window that waits. See `Batch`."""
+
+    window: NDArray[np.float32]
+    place: tuple[int, int, int]
+    name: str
+    valid: int | None
+
+
 class _WindowQueue:
     """Windows that wait for others of their length. step: how many windows of so many samples make a batch."""
 
     def __init__(self, sample_rate_hz: int, step: Callable[[int], int]) -> None:
         self.sample_rate_hz, self.step = sample_rate_hz, step
-        self.windows: dict[int, list[tuple[NDArray[np.float32], tuple[int, int, int], str]]] = {}  # by their length
+        self.windows: dict[int, list[_Waiting]] = {}  # by their length
         self.seconds = 0.0
 
-    def add(self, group: NDArray[np.float32], place: tuple[int, int], name: str) -> Iterator[Batch]:
-        """Let the windows of a group wait, and give the batches that are full. place: job and group. name: the job's."""
+    def add(
+        self, group: NDArray[np.float32], place: tuple[int, int], name: str, valid: Sequence[int] | None
+    ) -> Iterator[Batch]:
+        """Let the windows of a group wait, and give the batches that are full.
+
+        place: job and group. name: the job's. valid: samples of each window, where they are masked.
+        """
         length = group.shape[1]
-        self.windows.setdefault(length, []).extend((window, (*place, row), name) for row, window in enumerate(group))
+        self.windows.setdefault(length, []).extend(
+            _Waiting(window, (*place, row), name, None if valid is None else valid[row])
+            for row, window in enumerate(group)
+        )
         self.seconds += group.size / self.sample_rate_hz
         while length in self.windows and len(self.windows[length]) >= self.step(length):
             yield self._take(length, self.step(length))
@@ -110,4 +130,10 @@ class _WindowQueue:
         else:
             del self.windows[length]
         self.seconds -= len(chosen) * length / self.sample_rate_hz
-        return Batch([w for w, _, _ in chosen], [p for _, p, _ in chosen], [n for _, _, n in chosen])
+        valid = [each.valid for each in chosen if each.valid is not None]
+        return Batch(
+            [each.window for each in chosen],
+            [each.place for each in chosen],
+            [each.name for each in chosen],
+            valid or None,
+        )

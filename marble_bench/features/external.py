@@ -140,9 +140,10 @@ def _read_names(folder: Path) -> tuple[str, ...] | None:
 def _check_names(names: Sequence[str], what: str) -> None:
     """Raise DataError for names of layers that no record can hold, or that mean something else in it."""
     for name in names:
-        if not name or not is_text(name) or name == "sum":
+        if not name or not is_text(name) or name in ("sum", "concat"):
             raise DataError(
-                f"{what} names a layer {ascii(name)[:80]}: give one line of text, and not 'sum', the weighted sum of layers"
+                f"{what} names a layer {ascii(name)[:80]}: give one line of text, and not 'sum' or 'concat', "
+                "which mean several layers"
             )
 
 

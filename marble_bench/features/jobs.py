@@ -24,13 +24,19 @@ class UnfitWindow(DataError):
     """A window that the encoder cannot take. No fault of a file: it ends the pass."""
 
 
+class ShortClip(DataError):
+    """A clip that is too short for windows that are padded. No fault of a file: the clip is left out and told of."""
+
+
 class Groups(list["NDArray[np.float32]"]):
     """What is read of a job: arrays `(windows, samples)`, one after another in time.
 
-    oddities: what is odd about the sound, by the names of `audio.ODDITIES`.
+    oddities: what is odd about the sound, by the names of `audio.ODDITIES`. valid: of padded windows that an encoder is to
+    see masked, how many samples of each are valid, for each array; None where no window is masked.
     """
 
     oddities: tuple[str, ...] = ()
+    valid: list[list[int]] | None = None
 
 
 def concatenate_rows(rows: Sequence[NDArray[np.float16]], layer: int) -> NDArray[np.float16]:
@@ -96,7 +102,8 @@ class Cost:
     audio_s, extract_s: seconds of audio that were encoded now (0 with everything cached), and the time of this pass.
     whole_audio_s, whole_extract_s: the same of every span asked for, whenever it was encoded, as the store has it.
     again: windows that were encoded once more in float32. broken: by span, why it cannot be used; damaged: the same by the
-    clip's or sound's name. odd: by span, what is odd about the sounds that were read.
+    clip's or sound's name. short, too_short: likewise of what padded windows leave out. odd: by span, what is odd about the
+    sounds that were read.
     """
 
     audio_s: float = 0.0
@@ -107,6 +114,8 @@ class Cost:
     again: int = 0
     broken: dict[Span, str] = field(default_factory=dict)
     damaged: dict[str, str] = field(default_factory=dict)
+    short: dict[Span, str] = field(default_factory=dict)
+    too_short: dict[str, str] = field(default_factory=dict)
     odd: dict[Span, tuple[str, ...]] = field(default_factory=dict)
 
 

@@ -12,7 +12,7 @@ from marble_bench.core.encoder import Encode, Encoder
 from marble_bench.errors import BenchError, DataError
 from marble_bench.features import fingerprint
 from marble_bench.features.fingerprint import Fingerprint
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, ShortClip, UnfitWindow
 from marble_bench.features.runner import Runner
 
 AHEAD_BYTES = 1 << 30  # of samples that are read ahead, by what their files tell
@@ -42,8 +42,8 @@ def open_local(
 def read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tuple[int, Job, Groups], None, None]:
     """Each job's windows in order, read a few jobs and no more than `AHEAD_BYTES` ahead.
 
-    Whatever goes wrong with one job is noted in `cost.broken`, and the others go on. Threads, not processes: decoding and
-    resampling let go of Python's lock, and no sample is copied.
+    Whatever goes wrong with one job is noted in `cost.broken` (`cost.short` of a clip that is too short), and the others go
+    on. Threads, not processes: decoding and resampling let go of Python's lock, and no sample is copied.
     """
     pool = ThreadPoolExecutor(workers, "read")
     try:
@@ -62,6 +62,9 @@ def read_ahead(jobs: Sequence[Job], workers: int, cost: Cost) -> Generator[tuple
                 groups = future.result()
             except UnfitWindow:
                 raise
+            except ShortClip as error:
+                cost.short[job.span] = str(error)
+                continue
             except DataError as error:
                 cost.broken[job.span] = str(error)
                 continue

@@ -60,7 +60,7 @@ def run(
             open_shards.add(step)
             cost.audio_s += step.samples / encoder.sample_rate_hz
             if progress:
-                progress(open_shards.begun + len(cost.broken), len(jobs), cost.audio_s)
+                progress(open_shards.begun + len(cost.broken) + len(cost.short), len(jobs), cost.audio_s)
             shards.check()  # a full disk is told now, not a shard later
         shards.wait()
 

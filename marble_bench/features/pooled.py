@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
 from marble_bench.audio import perturb
@@ -21,7 +21,7 @@ from marble_bench.features import batches, mapped
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
-from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings, UnfitWindow
+from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings, ShortClip, UnfitWindow
 from marble_bench.features.precision import average_over_time
 from marble_bench.features.store import Span, Store, check_room, name_folder
 from marble_bench.features.types import Features
@@ -107,7 +107,16 @@ def make_key(
         first_s=window.first_s,
         dtype=dtype,
         change=name_change(change),
+        **_list_padding_facts(encoder, window),
     )
+
+
+def _list_padding_facts(encoder: Encoder, window: Window) -> dict[str, Any]:
+    """What a key holds of windows that are padded, nothing of others."""
+    if window.min_ratio is None:
+        return {}
+    padding = "masked" if encoder.masks else "heard"
+    return {"min_ratio": window.min_ratio, "padding": padding, "channels": window.channel}
 
 
 def name_change(name: str) -> str:
@@ -163,6 +172,9 @@ def _crop_s(item: Item, encoder: Encoder, window: Window) -> float | None:
 def count_rows(length_s: float, window: Window) -> int:
     """How many windows a clip of so many seconds gives."""
     used = length_s if window.first_s is None else min(length_s, window.first_s)
+    if window.min_ratio is not None and window.length_s is not None:
+        whole, rest = divmod(used + 1e-6, window.length_s)
+        return int(whole) + (rest / window.length_s >= window.min_ratio)
     return 1 if window.length_s is None else int(used / window.length_s + 1e-6)
 
 
@@ -196,8 +208,9 @@ def extract(
     dtype, batch_s, workers, engine, batch_size: see `jobs.Settings`. remote_url: see `Store`. change: what is done to every
     item, see `Item`. guard: compares the encoder with what it gave when the store was made, one for all stores of a run.
     Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
-    file cannot be used, whose span is then not in the store. Raises DataError for a window that the encoder cannot
-    take, BenchError if the disk has no room for what is still to be stored.
+    file cannot be used, `cost.too_short` the same of each that padded windows leave out; their spans are not in the store.
+    Raises DataError for a window that the encoder cannot take, BenchError if the disk has no room for what is still to be
+    stored.
     """
     check_window(encoder, window)
     load = partial(encoder.load, weights.path, device)
@@ -216,7 +229,9 @@ def extract(
         _check_room(store, list(todo.values()), encoder, window)
         work.encode(_make_jobs(todo, encoder, window), _make_kind(encoder, len(set(spans))))
         broken = work.cost.broken
-        work.cost.damaged = {i.clip.id: broken[span] for span, i in zip(spans, items, strict=True) if span in broken}
+        named = [(item.clip.id, span) for item, span in zip(items, spans, strict=True)]
+        work.cost.damaged = {name: broken[span] for name, span in named if span in broken}
+        work.cost.too_short = {name: work.cost.short[span] for name, span in named if span in work.cost.short}
     else:
         guard.check_stored([store])
     work.cost.damaged |= unread
@@ -295,6 +310,8 @@ def _cut_windows(item: Item, encoder: Encoder, window: Window) -> Groups:
 
     Raises DataError for a file that cannot be used, UnfitWindow for a window that the encoder cannot take.
     """
+    if window.min_ratio is not None:
+        return _cut_padded(item, encoder, window)
     rate = encoder.sample_rate_hz
     odd: list[str] = []
     waveform = audio.read(
@@ -323,6 +340,42 @@ def _cut_windows(item: Item, encoder: Encoder, window: Window) -> Groups:
     return groups
 
 
+def _cut_padded(item: Item, encoder: Encoder, window: Window) -> Groups:
+    """As `_cut_windows`, of windows that are padded, each normalised by itself. Raises ShortClip for a clip without any."""
+    assert window.length_s is not None
+    assert window.min_ratio is not None
+    odd: list[str] = []
+    samples, native_hz = audio.read_native(
+        item.path,
+        start_s=item.clip.start_s,
+        duration_s=item.clip.duration_s,
+        native_rate_hz=item.rate_hz,
+        channel=window.channel,
+        change=partial(_perturb, item) if item.change else None,
+        oddities=odd,
+    )
+    rate = encoder.sample_rate_hz
+    windows, valid = audio.cut_padded(samples, native_hz, window.length_s, window.min_ratio, rate)
+    if not len(windows):
+        raise ShortClip(explain_left_out(len(samples) / native_hz, window))
+    if why := explain_unfit((int(valid.min()) if encoder.masks else windows.shape[1]) / rate, encoder):
+        raise DataError(f"clip '{item.clip.id}' {why} ({item.path})")
+    for row, count in zip(windows, valid, strict=True):
+        heard = row[:count] if encoder.masks else row
+        for how in (window.normalize, encoder.normalize):
+            if heard.any():  # a silent stretch stays as it is
+                heard[:] = audio.normalize(heard, how)
+    groups = Groups([windows])
+    groups.oddities = tuple(odd)
+    groups.valid = [valid.tolist()] if encoder.masks else None
+    return groups
+
+
+def explain_left_out(length_s: float, window: Window) -> str:
+    """Why padded windows leave out a clip of so many seconds."""
+    return f"lasts {length_s:.3f} s, less than {window.min_ratio:g} of a window of {window.length_s:g} s"
+
+
 def _perturb(item: Item, samples: NDArray[np.float32], rate_hz: int) -> NDArray[np.float32]:
     return perturb.apply_change(item.change, samples, rate_hz, perturb.seed_of(item.digest, item.clip.start_s))
 
@@ -347,6 +400,8 @@ def check_window(encoder: Encoder, window: Window) -> None:
 
 def explain_too_short(length_s: float, encoder: Encoder, window: Window) -> str:
     """Why a clip of so many seconds gives no window that the encoder can take; empty if it gives one."""
+    if window.min_ratio is not None:
+        return "" if count_rows(length_s, window) else explain_left_out(length_s, window)
     if window.length_s is not None:
         short = length_s < window.length_s - 1e-6
         return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""

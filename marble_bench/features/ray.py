@@ -24,7 +24,7 @@ from marble_bench.errors import BenchError, DataError, UsageError
 from marble_bench.features import fingerprint
 from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.fingerprint import Fingerprint
-from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, UnfitWindow
+from marble_bench.features.jobs import Cost, Groups, Job, Kind, Settings, ShortClip, UnfitWindow
 from marble_bench.features.runner import Runner
 
 ATTEMPTS = 4  # a task or actor that is lost so often is given up
@@ -69,9 +69,9 @@ def _read(read: Callable[[], Groups]) -> tuple[Any, Groups]:
     try:
         groups = read()
     except (BenchError, MemoryError, OSError, RuntimeError, ValueError) as error:
-        kind = next((kind for kind in (UnfitWindow, DataError, BenchError) if isinstance(error, kind)), None)
+        kind = next((kind for kind in (UnfitWindow, ShortClip, DataError, BenchError) if isinstance(error, kind)), None)
         return (kind.__name__ if kind else "", str(error) if kind else f"{type(error).__name__}: {error}"), Groups()
-    return ([group.shape for group in groups], groups.oddities), groups
+    return ([group.shape for group in groups], groups.oddities, groups.valid), groups
 
 
 class _Encoding:
@@ -87,11 +87,11 @@ class _Encoding:
         return fingerprint.compute(self.encoder, self.loaded, self.device)
 
     def encode(
-        self, places: list[tuple[int, int, int]], names: list[str], *groups: Groups
+        self, places: list[tuple[int, int, int]], names: list[str], valid: list[int] | None, *groups: Groups
     ) -> tuple[Any, int, list[str]]:
         """The layers (or what went wrong, as text), windows encoded again so far, and what is to be said."""
         windows = [groups[place][group][row] for place, group, row in places]
-        batch = Batch(windows, [], names)
+        batch = Batch(windows, [], names, valid)
         try:
             layers: Any = self.runner.fetch_results(batch, self.runner.launch(batch)).layers
         except BenchError as error:
@@ -138,7 +138,7 @@ class _Remote:
         refs = {id(window.groups): window.groups for window in windows}
         place = {key: index for index, key in enumerate(refs)}
         where = [(place[id(window.groups)], window.group, window.row) for window in windows]
-        return actor.encode.remote(where, batch.names, *refs.values())
+        return actor.encode.remote(where, batch.names, batch.valid, *refs.values())
 
     def _taken(self, step: tuple[Batch, Any] | ShardEnd) -> EncodedBatch | ShardEnd:
         import ray
@@ -261,10 +261,16 @@ def _read_ahead(jobs: Sequence[Job], cost: Cost, ahead_most: int) -> Iterator[tu
             raise BenchError(f"reading {job.name} failed {ATTEMPTS} times on the cluster: {error}") from error
         if isinstance(shapes[0], str):
             kind, text = shapes
+            if kind == "ShortClip":
+                cost.short[job.span] = text
+                continue
             if kind in ("DataError", ""):
                 cost.broken[job.span] = text if kind else f"reading {job.name} failed: {text}"
                 continue
             raise UnfitWindow(text) if kind == "UnfitWindow" else BenchError(text)
         if shapes[1]:
             cost.odd[job.span] = shapes[1]
-        yield number, job, [_Group(groups, index, shape) for index, shape in enumerate(shapes[0])]
+        found: Any = Groups()
+        found += [_Group(groups, index, shape) for index, shape in enumerate(shapes[0])]
+        found.valid = shapes[2]
+        yield number, job, found

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core.contract import HALF_MAX
-from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers
+from marble_bench.core.encoder import Encode, Encoder, check_callable, check_layers, encode_valid
 from marble_bench.errors import BenchError, counted
 from marble_bench.features.batches import Batch, EncodedBatch, ShardEnd
 from marble_bench.features.jobs import Cost, Halves, Kind, Settings
@@ -32,11 +32,12 @@ MEMORY_SHARE = 0.6  # of the device's free memory that a batch may take
 class _Part:
     """Windows of one batch that are being encoded.
 
-    windows: what went in. largest: magnitudes `(layers, windows)`. layers: each `(windows, rows, width)`, half precision.
-    Both are on the host, and of a GPU not there before `ready`.
+    windows, valid: what went in, see `Batch`. largest: magnitudes `(layers, windows)`. layers: each
+    `(windows, rows, width)`, half precision. Both are on the host, and of a GPU not there before `ready`.
     """
 
     windows: NDArray[np.float32]
+    valid: list[int] | None
     largest: Any
     layers: list[Any]
     ready: Any  # a CUDA event, else None
@@ -99,7 +100,8 @@ class Runner:
             windows = np.stack(batch.windows[start : start + self.step(length)])
             short: Exception | None = None
             try:
-                parts.append(self._encode_once(windows, self.settings.dtype))
+                valid = batch.valid[start : start + len(windows)] if batch.valid else None
+                parts.append(self._encode_once(windows, self.settings.dtype, valid))
             except torch.OutOfMemoryError as error:
                 short = error.with_traceback(None)  # whose frames hold the batch's tensors
             if short is None:
@@ -110,7 +112,7 @@ class Runner:
             self._fit(len(batch.windows) * length / self.encoder.sample_rate_hz, before)
         return parts
 
-    def _encode_once(self, windows: NDArray[np.float32], dtype: str) -> _Part:
+    def _encode_once(self, windows: NDArray[np.float32], dtype: str, valid: list[int] | None) -> _Part:
         import torch
 
         batch = torch.from_numpy(windows)
@@ -120,7 +122,10 @@ class Runner:
         kind = self.settings.device.split(":")[0]
         precision = nullcontext() if dtype == "float32" else torch.autocast(kind, getattr(torch, dtype))
         with force_exact(self.settings.device), torch.inference_mode(), precision:
-            found = self.encode(batch, self.kind.pool)
+            if valid is None:
+                found = self.encode(batch, self.kind.pool)
+            else:
+                found = encode_valid(self.encoder, self.encode, batch, self.kind.pool, torch.tensor(valid))
         layers = self.encoder.layers
         check_layers(self.encoder.name, layers, found)
         with torch.inference_mode():
@@ -134,13 +139,13 @@ class Runner:
             largest = torch.stack([each.float().abs().amax(dim=(1, 2)) for each in chosen])
             values = [largest, *(each.half() for each in chosen)]
             if not self.cuda:
-                return _Part(windows, values[0].cpu(), [each.cpu() for each in values[1:]], None)
+                return _Part(windows, valid, values[0].cpu(), [each.cpu() for each in values[1:]], None)
             # queued right behind this batch's work: asked for later, a copy would wait for the batch after it too
             largest, *halves = (each.to("cpu", non_blocking=True) for each in values)
             event: Any = torch.cuda.Event
             ready = event(blocking=True)  # a thread that waits leaves its core to those that read audio
             ready.record(torch.cuda.current_stream(self.settings.device))
-            return _Part(windows, largest, halves, ready)
+            return _Part(windows, valid, largest, halves, ready)
 
     def fetch_results(self, batch: Batch, parts: list[_Part]) -> EncodedBatch:
         import numpy as np
@@ -158,7 +163,8 @@ class Runner:
                     )
                 self.cost.again += len(bad)
                 for row in bad:  # one by one: they are few, and a float32 batch might not fit
-                    exact, once_more = self._encode_alone(windows[row : row + 1])
+                    own = None if part.valid is None else [part.valid[row]]
+                    exact, once_more = self._encode_alone(windows[row : row + 1], own)
                     largest[:, row] = exact[:, 0]
                     for layer, values in zip(halves, once_more, strict=True):
                         layer[row] = values[0]
@@ -170,12 +176,12 @@ class Runner:
         whole = by_layer[0] if len(by_layer) == 1 else [np.concatenate(each) for each in zip(*by_layer, strict=True)]
         return EncodedBatch(whole, batch.places, len(batch.windows) * len(batch.windows[0]))
 
-    def _encode_alone(self, window: NDArray[np.float32]) -> tuple[NDArray[np.float32], Halves]:
+    def _encode_alone(self, window: NDArray[np.float32], valid: list[int] | None) -> tuple[NDArray[np.float32], Halves]:
         """One window in float32. Raises BenchError if it does not fit the memory."""
         import torch
 
         try:
-            return self._encode_once(window, "float32").wait_arrived()
+            return self._encode_once(window, "float32", valid).wait_arrived()
         except torch.OutOfMemoryError as error:
             short = error.with_traceback(None)
         self._shrink(1, window.shape[1], short)

@@ -19,6 +19,7 @@ from marble_bench.audio import perturb
 from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import hash_task
+from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import SPLITS, Clip, Task
 from marble_bench.data.checks import ROUGH_FORM
@@ -92,11 +93,30 @@ def find_protocol(record: Record) -> Protocol | None:
 
 
 def find_task(record: Record) -> Task | None:
-    """The registered task of a record's name; None for somebody's own."""
+    """The registered task of a record's name, as its protocol asks it; None for somebody's own."""
+    named = find_named(record)
+    return named.task if named else None
+
+
+def find_named(record: Record) -> Named | None:
+    """As `find_task`, with the task's name and file. A protocol that is not here leaves the task as it is."""
     try:
-        return plugins.find_registered_task(record.task.name).task
+        named = plugins.find_registered_task(record.task.name)
     except UsageError:
         return None
+    protocol = plugins.find_protocols().get(record.protocol.name.partition("+")[0])
+    if protocol is None:
+        return named
+    try:
+        return plugins.adapt_task(named, protocol, record.data.mini)
+    except UsageError:
+        return named  # the protocol does not ask this task: its hash will differ
+
+
+def find_training(record: Record, protocol: Protocol) -> Protocol:
+    """A protocol as it trains the probes of a record's task."""
+    named = find_named(record)
+    return protocol.train_by(named.rules if named else None)
 
 
 def find_encoder(record: Record) -> Encoder | None:
@@ -118,10 +138,8 @@ def _check_protocol(record: Record) -> Iterator[tuple[str, str]]:
 
 
 def _check_task(record: Record) -> Iterator[tuple[str, str]]:
-    name = record.task.name
-    try:
-        named = plugins.find_registered_task(name)
-    except UsageError:
+    name, named = record.task.name, find_named(record)
+    if named is None:
         return  # somebody's own task
     if (record.task.version, record.task.hash) != (named.task.version, hash_task(named)):
         yield "old task", f"'{name}' of the record is not the task that is here (version {named.task.version})"
@@ -174,8 +192,9 @@ def _check_data(task: Task, record: Record) -> Iterator[tuple[str, str]]:
         return
     copies = len(record.retrieval.copies) if record.retrieval else 0
     short, faults = sum(task.counts.values()) - clips.total - copies, len(data.faults)
-    if short != faults + data.absent:
+    if short != faults + data.absent + len(data.too_short):
         absent = f", {data.absent} absent" if data.absent else ""
+        absent += f", {len(data.too_short)} too short" if data.too_short else ""
         yield "counts", f"{short} clips fewer than published, and {faults} of them are known faults{absent}"
 
 
@@ -261,7 +280,7 @@ def _check_selection(record: Record) -> Iterator[tuple[str, str]]:
         yield from check_valid_scores(record)
     task, encoder, protocol = find_task(record), find_encoder(record), find_protocol(record)
     if encoder is not None and encoder.version == record.model.version:
-        known = {layer.name for layer in encoder.layers} | {"sum"}
+        known = {layer.name for layer in encoder.layers} | {"sum", "concat"}
         if strange := sorted({choice.layer for choice in chosen} - known):
             yield "choice", f"layer {listing(strange, most=3)} is none of '{encoder.name}'"
     if protocol is None:
@@ -301,14 +320,15 @@ def _check_size(
     each = math.prod(map(len, list_axes(protocol, task, record.data.mini).values()))
     each *= record.selection.seeds * stems
     layers, rest = divmod(probes, each)
-    most = states + protocol.layer_sum
+    concat = protocol.layer_concat and states > 1
+    most = states + protocol.layer_sum + concat
     able = range(1, most + 1)
     framewise = task is None or isinstance(task.target, (Frames, Stems))  # reads those layers alone that have frames
     if _find_departures(record).layers == "all" and not framewise:
-        able = range(states, most + 1)
+        able = range(states + concat, most + 1)
         if encoder is not None:
-            summed = protocol.layer_sum and bool(encoder.summable)
-            able = range(states + summed, states + summed + 1)
+            together = (protocol.layer_sum and bool(encoder.summable)) + concat
+            able = range(states + together, states + together + 1)
     if rest or layers not in able:
         yield (
             "counts",
@@ -317,7 +337,9 @@ def _check_size(
 
 
 def check_valid_scores(record: Record) -> Iterator[tuple[str, str]]:
-    """Whether the chosen probes' scores on valid are those of their answers."""
+    """Whether the chosen probes' scores on valid are those of their answers; of windows no answer is kept."""
+    if record.selection.validated == "windows":
+        return
     score = record.scores.get(record.selection.metric)
     chosen = record.selection.per_seed
     found = [choice.valid for choice in chosen if choice.valid is not None]
@@ -355,9 +377,35 @@ def _check_other_kinds(record: Record) -> Iterator[tuple[str, str]]:
         axes = set(list_axes(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
         if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
             yield "choice", f"a choice has {listing(strange_axes)}, which '{protocol.name}' does not try"
+        rules, says = find_training(record, protocol), "and the record says otherwise"
+        if (record.selection.validated == "windows") != (rules.validated == "windows"):
+            yield "impossible", f"'{protocol.name}' validates {rules.validated}, {says}"
+        if (record.selection.kept == "last") != (rules.kept == "last"):
+            yield "impossible", f"'{protocol.name}' keeps the {rules.kept} epoch, {says}"
     if task is not None and bool(record.retrieval) != isinstance(task.target, Ranking):
         yield "impossible", "a record tells of a ranking exactly where its task asks for one; here it is otherwise"
+    yield from _check_departures(record, task, protocol)
     yield from _check_oracles(record)
+
+
+def _check_departures(record: Record, task: Task | None, protocol: Protocol | None) -> Iterator[tuple[str, str]]:
+    """Whether a record repeats where its protocol departs, and leaves out short clips only under one that pads windows."""
+    if task is not None and task.window.min_ratio is None and record.data.too_short:
+        yield "impossible", "clips are left out as too short, and no window of its task is padded"
+    names = [each.clip for each in record.data.too_short]
+    if len(set(names)) < len(names):
+        yield "facts", "data.too_short names a clip twice"
+    if task is None or protocol is None:
+        return
+    encoder, brought = find_encoder(record), record.model.source.startswith(BROUGHT)
+    if encoder is None and not brought:
+        return  # nobody knows whether somebody's own encoder masks
+    if record.departures != (right := comparable.list_departures(protocol, task.window, encoder)):
+        yield (
+            "facts",
+            f"departures has {len(record.departures)} lines that are not the {len(right)} of '{protocol.name}' with "
+            f"'{record.model.name}'",
+        )
 
 
 def _check_oracles(record: Record) -> Iterator[tuple[str, str]]:

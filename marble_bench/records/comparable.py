@@ -12,7 +12,9 @@ from typing import Any
 
 from marble_bench.audio import perturb
 from marble_bench.core.choices import Control, words_of
-from marble_bench.core.encoder import NOT_STATED
+from marble_bench.core.encoder import NOT_STATED, Encoder
+from marble_bench.core.protocol import Protocol
+from marble_bench.core.task import Window
 from marble_bench.records.record import Record
 
 BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
@@ -27,6 +29,20 @@ BROUGHT_FACTS: dict[str, Any] = {  # what a record says of their model, of which
 }
 CONTROLS = words_of(Control)  # what may be done to training labels
 UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
+
+
+PADDING = "zeros that pad a window are {} by this encoder"
+
+
+def list_departures(protocol: Protocol, window: Window, encoder: Encoder | None) -> tuple[str, ...]:
+    """Where a run departs from what its protocol is named for: as the protocol says, and what its padding becomes.
+
+    encoder: None where features were brought, of which nobody knows.
+    """
+    if window.min_ratio is None or encoder is None:
+        return protocol.departures
+    heard = "not heard (it is told the valid samples)" if encoder.masks else "heard"
+    return (*protocol.departures, PADDING.format(heard))
 
 
 @dataclass(frozen=True)

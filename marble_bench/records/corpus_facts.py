@@ -25,7 +25,7 @@ from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
 from marble_bench.metrics._ranking import measure_chance_of
-from marble_bench.records import comparable
+from marble_bench.records import claims, comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
@@ -138,6 +138,7 @@ def find_disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) 
         yield from _check_trivial(record, used, here)
         yield from _check_fingerprint(record, used, here)
     yield from _check_readable_faults(record, here)
+    yield from _check_too_short(record, here)
 
 
 def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
@@ -147,7 +148,7 @@ def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
     missing. So both ways are tried, and where neither gives the record's counts it is not sure.
     """
     data = record.data
-    left_out = {*data.missing, *(fault.clip for fault in data.faults)}
+    left_out = {*data.missing, *(each.clip for each in (*data.faults, *data.too_short))}
     left_out |= set(record.retrieval.copies) if record.retrieval else set()
     limit = comparable.find_departures(record, None).limit
 
@@ -328,6 +329,19 @@ def _check_readable_faults(record: Record, here: AtHand) -> Iterator[tuple[str, 
         known = clip.id in left_out and here.named.task.corpus.find_known_fault(clip.audio) is not None
         if known and clip.id in here.files and _can_be_read(clip, here):
             yield "fault not here", f"{clip.id!r} is left out for a known fault, and can be read in {here.root}"
+
+
+def _check_too_short(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether the clips that a protocol leaves out as too short are those of the list, and too short where they are here."""
+    clips, task = {clip.id: clip for clip in here.clips}, claims.find_task(record)
+    if strange := [each.clip for each in record.data.too_short if each.clip not in clips]:
+        yield "splits", f"{listing(map(repr, strange), most=3)} is left out as too short, and is no clip of the task"
+    for each in record.data.too_short:
+        if task is None or each.clip not in here.files:
+            continue
+        length_s = here.length_s(clips[each.clip])
+        if pooled.count_rows(length_s, task.window):
+            yield "splits", f"'{each.clip}' is left out as too short, and lasts {length_s:.3f} s in {here.root}"
 
 
 def _can_be_read(clip: Clip, here: AtHand) -> bool:

@@ -61,12 +61,14 @@ def _check_histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, 
 
     task, protocol = claims.find_task(record), claims.find_protocol(record)
     rules = _find_rules(task, protocol, record.data.mini) if task and protocol else None
+    kept = record.selection.kept or "best"
     for row, (history, best, diverged) in enumerate(
         zip(grid["history"], grid["best_epoch"], grid["diverged"], strict=True)
     ):
         first = int(np.argmax(history)) if len(history) else -1
-        if best != first:
-            yield "choice", f"probe {row} of the grid has {best} as its best epoch, by its history it is {first}"
+        right = first if kept == "best" else len(history) - 1
+        if best != right:
+            yield "choice", f"probe {row} of the grid has {best} as its {kept} epoch, by its history it is {right}"
             return
         if rules and (words := _check_ending(len(history), first, bool(diverged), rules)):
             yield "choice", f"probe {row} of the grid {words}"

@@ -99,12 +99,17 @@ def check_asked_layers(record: Record, tried: Sequence[str]) -> Iterator[tuple[s
     asked, encoder = comparable.find_departures(record, None).layers, find_encoder(record)
     if asked == "all":
         return
-    names = [layer.name for layer in encoder.layers] if encoder else [name for name in tried if name != "sum"]
+    names = (
+        [layer.name for layer in encoder.layers]
+        if encoder
+        else [name for name in tried if name not in ("sum", "concat")]
+    )
     try:
         picked, with_sum = pick_layers(asked, names)
     except UsageError:
         picked, with_sum = [], False
-    if {names[index] for index in picked} | ({"sum"} if with_sum else set()) != set(tried):
+    together = ({"sum"} if with_sum else set()) | ({"concat"} if "concat" in asked.split(",") else set())
+    if {names[index] for index in picked} | together != set(tried):
         yield "facts", f"why_not says 'only layers {shorten(asked)}', and the grid has {listing(tried)}"
 
 

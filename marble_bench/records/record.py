@@ -23,6 +23,7 @@ SCHEMA: Final = "marble-bench.record/1"
 # How much a record may tell of, so that no later question takes long. A run of this suite has at most 12 choices, 12 scores,
 # 7 points of a curve and 6 perturbations, and can mark every clip once. A model's tensors are in some hundred files at most.
 MOST_CHOICES, MOST_MARKS, MOST_POINTS, MOST_PERTURBATIONS, MOST_FILES = 1000, 100_000, 20, 20, 1000
+MOST_DEPARTURES = 100
 
 Name = Annotated[
     str,
@@ -141,7 +142,7 @@ class SplitCounts(Part, frozen=True, kw_only=True):
 
 
 class KnownFault(Part, frozen=True, kw_only=True):
-    """A clip that was left out, and the fault of its file."""
+    """A clip that was left out, and why: the fault of its file, or its length."""
 
     clip: Text
     why: Text
@@ -165,6 +166,13 @@ class Data(Part, frozen=True, kw_only=True):
         tuple[KnownFault, ...],
         Meta(description="clips left out because their file has a fault that the corpus is known for"),
     ]
+    too_short: Annotated[
+        tuple[KnownFault, ...],
+        Meta(
+            description="clips that are shorter than the least that the protocol pads to a window, and that it leaves out; "
+            "absent if there is none"
+        ),
+    ] = ()
     mini: bool
     marks: Annotated[
         tuple[Text, ...],
@@ -179,7 +187,7 @@ class Choice(Part, frozen=True, kw_only=True):
     """The probe that validation chose: of a seed, or of a seed and a stem. Of a ranking, the layer that others chose."""
 
     seed: Count
-    layer: Annotated[Text, Meta(description="a layer's name, or 'sum'")]
+    layer: Annotated[Text, Meta(description="a layer's name, or 'sum' or 'concat'")]
     half: Annotated[
         Literal["a", "b"] | UnsetType,
         Meta(
@@ -233,6 +241,16 @@ class Selection(Part, frozen=True, kw_only=True):
     probes: Annotated[Count, Meta(description="0 for a ranking, which trains none")]
     diverged: Count
     per_seed: Annotated[tuple[Choice, ...], Meta(min_length=1, max_length=MOST_CHOICES)]
+    validated: Annotated[
+        Literal["windows"] | UnsetType,
+        Meta(description="validation scored every window for itself; absent: clips, whose windows are averaged"),
+    ] = UNSET
+    kept: Annotated[
+        Literal["last"] | UnsetType,
+        Meta(
+            description="the weights of the last epoch were kept, which `epoch` and `valid` are of; absent: the best's"
+        ),
+    ] = UNSET
 
     @property
     def seeds(self) -> int:
@@ -380,6 +398,14 @@ class Record(Part, frozen=True, kw_only=True):
     retrieval: Annotated[Retrieval | UnsetType, Meta(description="of a ranking; absent where probes answer")] = UNSET
     cost: Cost
     environment: Environment
+    departures: Annotated[
+        tuple[Text, ...],
+        Meta(
+            description="where the protocol, as it was run, departs from what it is named for; absent if it says nothing",
+            min_length=1,
+            max_length=MOST_DEPARTURES,
+        ),
+    ] = ()
     identity: Annotated[
         Identity | UnsetType,
         Meta(

@@ -347,7 +347,7 @@ def _check_tried(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]
             "counts",
             f"the grid has seeds {listing(map(str, sorted(set(grid['seed']))))}, the record has {len(seeds)}",
         )
-    known = {layer.name for layer in encoder.layers} | {"sum"} if encoder else set(grid["layer"])
+    known = {layer.name for layer in encoder.layers} | {"sum", "concat"} if encoder else set(grid["layer"])
     if strange := sorted(set(grid["layer"]) - known):
         yield "choice", f"the grid has layer {listing(strange, most=3)}, which '{record.model.name}' has not"
     yield from model_claims.check_asked_layers(record, list(dict.fromkeys(grid["layer"])))

@@ -14,8 +14,10 @@ from msgspec import UNSET
 
 from marble_bench import _version
 from marble_bench.core.keys import hash_task
+from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Task
 from marble_bench.errors import BenchError
+from marble_bench.records.comparable import list_departures
 from marble_bench.records.record import (
     SCHEMA,
     Choice,
@@ -75,13 +77,18 @@ def build(
         model=_build_part(inputs.source.model, Model),
         task=Versioned(name=named.name, version=named.task.version, hash=hash_task(named)),
         data=_build_data(named.task, inputs, warnings),
-        selection=ranked[0] if ranked else _build_selection(named.task, inputs, fitted, chosen, of_choices),
+        selection=ranked[0]
+        if ranked
+        else _build_selection(
+            named.task, config.training_protocol, fitted, _build_choices(chosen, inputs.features.names, of_choices)
+        ),
         scores=_build_part(scores, dict[str, Score]),
         retrieval=ranked[1] if ranked else UNSET,
         cost=_build_part(
             {**inputs.source.cost, "probe_s": round(probe_s, 3), "peak_memory_mb": measure_peak_memory_mb()}, Cost
         ),
         environment=_build_environment(config),
+        departures=list_departures(protocol, named.task.window, config.features.encoder),
         identity=_build_part(identity.record_facts(inputs, config, departures.variant()), Identity),
         comparable=not why_not,
         why_not=tuple(why_not),
@@ -108,17 +115,14 @@ def _build_data(task: Task, inputs: Inputs, warnings: Sequence[str]) -> Data:
         missing=tuple(coverage.missing),
         absent=coverage.absent,
         faults=_build_part(coverage.faults, tuple[KnownFault, ...]),
+        too_short=_build_part(coverage.too_short, tuple[KnownFault, ...]),
         mini=coverage.mini,
         marks=tuple(warnings),
     )
 
 
 def _build_selection(
-    task: Task,
-    inputs: Inputs,
-    fitted: Sequence[TrainedProbe],
-    chosen: Sequence[TrainedProbe],
-    of_choices: Sequence[dict[str, Any]],
+    task: Task, protocol: Protocol, fitted: Sequence[TrainedProbe], choices: tuple[Choice, ...]
 ) -> Selection:
     """How validation chose among all probes."""
     return Selection(
@@ -126,7 +130,9 @@ def _build_selection(
         metric=task.metrics[0].name,
         probes=len(fitted),
         diverged=sum(one.diverged for one in fitted),
-        per_seed=_build_choices(chosen, inputs.features.names, of_choices),
+        per_seed=choices,
+        validated=UNSET if protocol.validated == "clips" else protocol.validated,
+        kept=UNSET if protocol.kept == "best" else protocol.kept,
     )
 
 
@@ -172,7 +178,9 @@ def measure_peak_memory_mb() -> float:
 
 
 def _name_layer(one: TrainedProbe, names: Sequence[str]) -> str:
-    return "sum" if one.probe.layer is None else names[one.probe.layer]
+    """The name of a probe's layer, or what several layers are put together by."""
+    layer = one.probe.layer
+    return "sum" if layer is None else layer if isinstance(layer, str) else names[layer]
 
 
 def _list_more_axes(one: TrainedProbe) -> dict[str, Any]:

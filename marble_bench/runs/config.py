@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from typing import Protocol as Interface
@@ -110,7 +110,10 @@ class RunConfig:
 
     @classmethod
     def of(cls, **options: Any) -> RunConfig:
-        """A configuration of flat options, each for every part that has a field of its name, as `cache` and `device`."""
+        """A configuration of flat options, each for every part that has a field of its name, as `cache` and `device`.
+
+        The task is the one that the protocol asks: see `plugins.adapt_task`.
+        """
         parts = {"data": DataConfig, "features": FeatureConfig, "probes": ProbeConfig, "output": OutputConfig}
         names = {part: {field.name for field in fields(kind)} for part, kind in parts.items()}
         if unknown := set(options) - set().union(*names.values()):
@@ -118,7 +121,15 @@ class RunConfig:
         own = {part: {key: value for key, value in options.items() if key in names[part]} for part in parts}
         if "device" in own["probes"]:
             own["probes"]["device"] = probe_device(own["probes"]["device"])
-        return cls(**{part: kind(**own[part]) for part, kind in parts.items()})
+        made = cls(**{part: kind(**own[part]) for part, kind in parts.items()})
+        mini = made.data.mini or corpus.is_mini(made.data.root)
+        named = plugins.adapt_task(made.data.named, made.probes.protocol, mini)
+        return replace(made, data=replace(made.data, named=named))
+
+    @property
+    def training_protocol(self) -> Protocol:
+        """The protocol with what it says of this task's training."""
+        return self.probes.protocol.train_by(self.data.named.rules)
 
     @property
     def task(self) -> Task:

@@ -11,7 +11,7 @@ from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, check_framewise, find_framewise_layers, find_summable_layers
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.inputs import Inputs
-from marble_bench.runs.layers import choose_layers
+from marble_bench.runs.layers import asks_concat, choose_layers
 
 
 @dataclass(frozen=True)
@@ -58,6 +58,8 @@ def choose_frame_layers(config: RunConfig) -> Layers:
     encoder = config.features.encoder
     assert encoder is not None  # see `check`
     names = [layer.name for layer in encoder.layers]
+    if asks_concat(config.probes.layers, config.probes.protocol, len(names)):
+        raise UsageError("--layers concat is for tasks of whole clips: choose layers by name")
     single, with_sum = choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
     return select_layers(encoder, single, with_sum, config.probes.layers == "all")
 

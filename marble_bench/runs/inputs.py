@@ -6,6 +6,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
 
 from marble_bench import audio
@@ -37,13 +38,15 @@ class Coverage:
     """What of the published corpus a run has.
 
     missing: clips that are listed and cannot be used, by their `audio`. faults: clips left out for a fault that the corpus
-    is known for. unlisted: how many published clips the annotations do not list.
+    is known for. unlisted: how many published clips the annotations do not list. too_short: clips that the protocol's
+    padded windows leave out, and why.
     """
 
     mini: bool
     missing: list[str]
     faults: list[dict[str, str]] = field(default_factory=list)
     unlisted: int = 0
+    too_short: list[dict[str, str]] = field(default_factory=list)
 
     @property
     def absent(self) -> int:
@@ -151,7 +154,7 @@ def ensure_pooled(config: RunConfig, callbacks: Callbacks, check: Check | None =
         check(ready.examples)
     items = _make_items(config, ready.examples)
     store, spans, cost = _extract_pooled(config, callbacks, ready, items)
-    usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks)
+    usable, coverage = leave_out(config.data, ready, cost.damaged, callbacks, cost.too_short)
     used = ready.examples.only(usable)
     spans = [spans[place] for place in usable]
     warnings = describe_oddities([(name, cost.odd.get(span, ())) for name, span in zip(used.ids, spans, strict=True)])
@@ -391,12 +394,16 @@ def _shift_target(task: Task, target: Any, name: str, length_s: float) -> Any:
 
 
 def leave_out(
-    data: DataConfig, ready: EncodingInputs, damaged: Mapping[str, str], callbacks: Callbacks
+    data: DataConfig,
+    ready: EncodingInputs,
+    damaged: Mapping[str, str],
+    callbacks: Callbacks,
+    too_short: Mapping[str, str] = MappingProxyType({}),
 ) -> tuple[list[int], Coverage]:
     """The places of the usable examples, and what the run then has of the corpus.
 
-    damaged: why clips cannot be used, by their ids. Raises DataError for one without a known fault, unless the user
-    allows it.
+    damaged: why clips cannot be used, by their ids. too_short: why the protocol's windows leave clips out. Raises DataError
+    for a damaged one without a known fault, unless the user allows it.
     """
     faults, unknown = [], []
     for clip in ready.examples.clips:
@@ -411,9 +418,12 @@ def leave_out(
         raise DataError(_explain_unusable([damaged[clip.id] for clip in unknown], len(ready.examples)))
     for clip in unknown:
         callbacks.say(f"left out: {damaged[clip.id]}")
+    for name, why in too_short.items():
+        callbacks.say(f"left out by the protocol: clip '{name}' {why}")
     missing = [*ready.coverage.missing, *(clip.audio for clip in unknown)]
-    usable = [place for place, name in enumerate(ready.examples.ids) if name not in damaged]
-    return usable, replace(ready.coverage, missing=missing, faults=faults)
+    usable = [place for place, name in enumerate(ready.examples.ids) if name not in damaged and name not in too_short]
+    left = [{"clip": name, "why": why} for name, why in too_short.items()]
+    return usable, replace(ready.coverage, missing=missing, faults=faults, too_short=left)
 
 
 def _explain_unusable(why: Sequence[str], clips: int) -> str:

@@ -15,7 +15,7 @@ def choose_layers(
     """What `--layers` means: indices of single layers, and whether the weighted sum is among the probes.
 
     `all`: each layer, and the sum where the protocol has it and the layers allow it. `sum`: the sum alone. Else names
-    with commas, and ranges `first-last` of names that are numbers.
+    with commas, and ranges `first-last` of names that are numbers. `concat` is asked of `asks_concat`.
     """
     if asked == "all":
         return list(range(len(names))), protocol.layer_sum and bool(summable)
@@ -27,3 +27,19 @@ def choose_layers(
             "--layers sum needs at least two layers of equal width after the first; this model does not have them"
         )
     return picked, with_sum
+
+
+def asks_concat(asked: str, protocol: Protocol, layers: int) -> bool:
+    """Whether the concatenation of all layers is among the probes: by the protocol for `all`, else where it is named."""
+    if asked == "all":
+        return protocol.layer_concat and layers > 1
+    if "concat" not in asked.split(","):
+        return False
+    if protocol.solver == "exact" or protocol.standardize or any(protocol.standardizing) or protocol.input_dropout:
+        raise UsageError(
+            f"--layers concat: protocol '{protocol.name}' has no concatenation of layers, which is trained by gradient on "
+            "features as they are; choose layers by name, or --protocol marble2"
+        )
+    if layers < 2:
+        raise UsageError("--layers concat needs two layers or more; this model has one")
+    return True

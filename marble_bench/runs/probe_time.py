@@ -19,7 +19,7 @@ from marble_bench.features.frames import compute_rate
 from marble_bench.features.timing import Timing
 from marble_bench.records.record import Record
 from marble_bench.runs.config import RunConfig
-from marble_bench.runs.layers import choose_layers
+from marble_bench.runs.layers import asks_concat, choose_layers
 from marble_bench.scoring.targets import ClipTarget, Frames, Scalars
 
 if TYPE_CHECKING:
@@ -74,7 +74,7 @@ def _measure_pooled(
     from marble_bench.features.pooled import count_rows
     from marble_bench.probes import trainer
 
-    encoder, task, protocol, ours = config.features.encoder, config.task, config.probes.protocol, config.probes
+    encoder, task, protocol, ours = config.features.encoder, config.task, config.training_protocol, config.probes
     assert encoder is not None
     many = {
         split: sum(count_rows(lengths_s[place], task.window) for place in found.places(split))
@@ -84,8 +84,10 @@ def _measure_pooled(
         return None
     names, widths = [layer.name for layer in encoder.layers], [layer.width for layer in encoder.layers]
     layers, with_sum = choose_layers(ours.layers, names, protocol, encoder.summable)
-    probes = trainer.build_grid(protocol, layers, with_sum, ours.seeds)
-    recipe = trainer.Recipe(protocol, task.schedule, target.width, target.loss, _no_score, encoder.summable)
+    with_concat = asks_concat(ours.layers, protocol, len(names))
+    probes = trainer.build_grid(protocol, layers, with_sum, ours.seeds, with_concat=with_concat)
+    every = tuple(range(len(names)))
+    recipe = trainer.Recipe(protocol, task.schedule, target.width, target.loss, _no_score, encoder.summable, every)
     part = 1.0 if protocol.validate_steps else min(1.0, MOST_WINDOWS / many["train"])
     train, valid = (
         _noise(found.of(split), target, widths, max(1, round(part * count))) for split, count in many.items()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from math import isfinite
 from statistics import stdev
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from marble_bench.scoring.statistics import admit_interval, compare_paired, compute_interval
 
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import torch
 
     from marble_bench.scoring.metric import Metric
+
+Aggregation = Literal["outputs", "probabilities"]  # what is averaged over the windows of a clip
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,11 @@ def average_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int) -> to
         return outputs  # one window a clip, in order
     total: torch.Tensor = outputs.new_zeros(outputs.shape[0], clips, outputs.shape[2]).index_add_(1, clip, outputs)
     return total / torch.bincount(clip, minlength=clips).clamp(min=1)[:, None]
+
+
+def aggregate_windows(outputs: torch.Tensor, clip: torch.Tensor, clips: int, aggregation: Aggregation) -> torch.Tensor:
+    """As `average_windows`: the mean of the `outputs` as they are, or of their softmax, the `probabilities`."""
+    return average_windows(outputs.softmax(dim=-1) if aggregation == "probabilities" else outputs, clip, clips)
 
 
 def list_ensembles() -> dict[str, Callable[[torch.Tensor, torch.Tensor, int], torch.Tensor]]:

@@ -20,7 +20,7 @@ from marble_bench.runs.brought import read_brought_features
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores, choose
-from marble_bench.runs.layers import choose_layers
+from marble_bench.runs.layers import asks_concat, choose_layers
 from marble_bench.runs.predictions import Predictions, Windows, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring.scores import convert_number, split_of
@@ -46,6 +46,7 @@ def check(config: RunConfig) -> None:
     if encoder:
         names = [layer.name for layer in encoder.layers]
         choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
+        asks_concat(config.probes.layers, config.probes.protocol, len(names))
 
 
 def _check_losses(config: RunConfig) -> None:
@@ -68,9 +69,10 @@ def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     assert encoder is not None
     names = [layer.name for layer in encoder.layers]
     layers, with_sum = choose_layers(probes.layers, names, probes.protocol, encoder.summable)
+    with_concat = asks_concat(probes.layers, probes.protocol, len(names))
     return {
-        "layers": [names[index] for index in layers] + ["sum"] * with_sum,
-        "probes": len(build_grid(probes.protocol, layers, with_sum, probes.seeds)),
+        "layers": [names[index] for index in layers] + ["sum"] * with_sum + ["concat"] * with_concat,
+        "probes": len(build_grid(probes.protocol, layers, with_sum, probes.seeds, with_concat=with_concat)),
     }
 
 
@@ -104,16 +106,20 @@ class ClipJob:
             callbacks.say(f"warning: {warning}")
         target, probes = config.task.target, config.probes
         assert isinstance(target, ClipTarget)
+        rules = config.data.named.rules
         self.recipe = trainer.Recipe(
-            protocol=probes.protocol,
+            protocol=config.training_protocol,
             schedule=config.task.schedule,
             outputs=target.width,
             loss=target.loss,
             score=config.task.metrics[0].score,
             summable=found.summable,
+            every=tuple(range(len(found.features.names))),
+            aggregation=rules.aggregation if rules else "outputs",
         )
         layers, with_sum = choose_layers(probes.layers, found.features.names, probes.protocol, found.summable)
-        self.probes = trainer.build_grid(probes.protocol, layers, with_sum, probes.seeds)
+        with_concat = asks_concat(probes.layers, probes.protocol, len(found.features.names))
+        self.probes = trainer.build_grid(probes.protocol, layers, with_sum, probes.seeds, with_concat=with_concat)
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -176,7 +182,7 @@ class ClipJob:
         return Predictions(
             split,
             found,
-            scoring.average_windows(outputs, rows.clip, len(found)),
+            scoring.aggregate_windows(outputs, rows.clip, len(found), self.recipe.aggregation),
             torch.from_numpy(found.truth(self.config.task.target)),
             windows=Windows(outputs, rows.clip),
         )
@@ -256,7 +262,7 @@ def _check_examples(config: RunConfig, found: Examples) -> None:
 def _find_warnings(found: Inputs, task: Task, train: trainer.Split, config: RunConfig) -> list[str]:
     """What is odd about features and labels."""
     assert isinstance(found.features, Features)
-    examples, protocol = found.examples, config.probes.protocol
+    examples, protocol = found.examples, config.training_protocol
     warnings = [*found.warnings, *checks.check_features(found.features, examples)]
     warnings += checks.check_labels(task.target, examples)
     warnings += checks.check_ids(examples)
