@@ -136,8 +136,17 @@ def _find_metric_origin(metric: Metric) -> Origin:
         metric.weighted,
         metric.carried,
         *metric.measured_by,
+        *_list_measuring(metric),
     ]
     return _find_function_origin("metric", metric.name, metric.version, functions)
+
+
+def _list_measuring(metric: Metric) -> list[Callable[..., Any]]:
+    """The functions that make the rows a metric reads, but for those of the machinery, which counts for itself."""
+    measures = [each for each in (metric.measure, metric.chooses) if each is not None]
+    functions = [function for each in measures for function in (each.of_clip, each.trivial)]
+    machinery = Path(__file__).resolve().parents[1] / "scoring"
+    return [each for each in functions if not all(file.is_relative_to(machinery) for file in list_files(each))]
 
 
 def _find_protocol_origin(protocol: Protocol) -> Origin:

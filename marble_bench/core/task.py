@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.targets import Target
 
 SPLITS = ("train", "valid", "test")
+TARGETS = "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...), Stems(...) or Ranking(...)"
 HUB_SPLITS = {"train": "train", "valid": "validation", "test": "test"}  # as data sets of the hub call them
 
 
@@ -277,9 +278,7 @@ class Task:
 
     title: str = _mark_unset("a line that says what is asked")
     corpus: Corpus = _mark_unset("a Corpus")
-    target: Target = _mark_unset(
-        "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...), Stems(...) or Ranking(...)"
-    )
+    target: Target = _mark_unset(TARGETS)
     clips: Callable[[Path | None], Iterable[Clip]] = _mark_unset("a function (root) -> clips")
     metrics: tuple[Metric, ...] = ()
     counts: dict[str, int] = field(default_factory=dict)
@@ -378,8 +377,7 @@ class Task:
         if not self.target:
             return []
         if not isinstance(self.target, ClipTarget | Frames | Stems | Ranking):
-            kinds = "Classes(...), Tags(...), MaskedTags(...), Scalars(...), Frames(...), Events(...), Stems(...) or Ranking(...)"
-            return [f"target is {self.target!r}: give {kinds}"]
+            return [f"target is {self.target!r}: give {TARGETS}"]
         names = allow_tuple(TEXT)
         if isinstance(self.target, ClipTarget) and not names.is_right(self.target.names):
             return [f"target's names are {shorten_repr(self.target.names)}: give {names.words}"]

@@ -13,6 +13,7 @@ from typing import Any
 
 from marble_bench import audio
 from marble_bench.core.encoder import Encoder
+from marble_bench.core.keys import FeatureKey
 from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted, format_duration, format_speed
@@ -223,22 +224,13 @@ def _find_stored(
 ) -> list[bool]:
     """Of each example, whether a pass would find its features. Files are read only where a store of the key has any."""
     from marble_bench.encoders import weights
-    from marble_bench.features import frames, pooled, store
+    from marble_bench.features import pooled, store
 
     nothing = [False] * len(found)
     digest = weights.known_digest(encoder, config.features.cache, config.features.weights)
     if digest is None:
         return nothing
-    window = config.task.window
-    if is_pooled(config):
-        keys = [pooled.make_key(encoder, digest, window, config.features.dtype)]
-    else:
-        facts = {"clip_normalize": window.normalize}
-        layers, timing = find_frame_layers(config), Timing.of(config.task.target)
-        keys = [
-            frames.make_key(encoder, digest, each, facts, window.length_s, config.features.dtype, timing)
-            for each in layers
-        ]
+    window, keys = config.task.window, _make_keys(config, encoder, digest)
     folders = [config.features.cache / "features" / store.name_folder(key.facts()) for key in keys]
     rows = [{*store.index(folder), *_remote_spans(config, folder.name)} for folder in folders]
     if not all(rows):
@@ -256,6 +248,18 @@ def _find_stored(
         pooled.make_span(item, encoder, window) if is_pooled(config) else pooled.make_sound_span(item) for item in items
     ]
     return [all(span in each for each in rows) for span in spans]
+
+
+def _make_keys(config: RunConfig, encoder: Encoder, digest: str) -> list[FeatureKey]:
+    """The keys of the stores that a run reads. digest: of the encoder's weights."""
+    from marble_bench.features import frames, pooled
+
+    window, dtype = config.task.window, config.features.dtype
+    if is_pooled(config):
+        return [pooled.make_key(encoder, digest, window, dtype)]
+    facts, timing = {"clip_normalize": window.normalize}, Timing.of(config.task.target)
+    layers = find_frame_layers(config)
+    return [frames.make_key(encoder, digest, layer, facts, window.length_s, dtype, timing) for layer in layers]
 
 
 def _remote_spans(config: RunConfig, store: str) -> set[Span]:
