@@ -150,8 +150,8 @@ def verify(
 ) -> None:
     """Compare every byte of the stored features with their digests; exit code 3 if anything differs.
 
-    Each shard's file is compared with the manifest beside it, and what is in it with its inner digest: features, clips,
-    layers and the store that they belong to. A shard that is missing, or that lies in another's place, is named.
+    Compares the file of each shard with its digest in the manifest, and its content with the digest inside the file.
+    Names each shard that is missing or in the wrong place.
     """
     from marble_bench.features.manage import find_faults
 
@@ -265,7 +265,7 @@ def plan(
     protocol: Rules = None,
     head: OtherHead = None,
     ignore_stored: Annotated[
-        bool, typer.Option("--ignore-stored", help="Count stored features too, and read no file for its digest.")
+        bool, typer.Option("--ignore-stored", help="Count stored features as missing; read no files to look for them.")
     ] = False,
     results_dir: Results = RESULTS,
     as_json: AsJson = False,

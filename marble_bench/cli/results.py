@@ -43,7 +43,7 @@ MusevalFolder = Annotated[
     Path | None,
     typer.Option(
         "--museval",
-        help="Of one separation run: write museval's JSON of every test song below this folder.",
+        help="For one run on stems: write museval's JSON of every test song into this folder.",
         parser=parse_path,
         metavar="PATH",
     ),
@@ -52,7 +52,7 @@ EvalFolder = Annotated[
     Path | None,
     typer.Option(
         "--eval-yaml",
-        help="Write the hub's .eval_results below this folder, the model's repository.",
+        help="Write .eval_results into this folder, a clone of the model's repository on the hub.",
         parser=parse_path,
         metavar="PATH",
     ),
@@ -112,12 +112,12 @@ def export(
     eval_yaml: EvalFolder = None,
     dataset: Annotated[
         str,
-        typer.Option(metavar="OWNER/NAME", help="Of --eval-yaml: the benchmark on the hub that the scores belong to."),
+        typer.Option(metavar="OWNER/NAME", help="With --eval-yaml: the benchmark on the hub that the scores belong to."),
     ] = "",
     metric: Annotated[
         list[str] | None, typer.Option(help="With --eval-yaml: export this score too; repeatable.")
     ] = None,
-    source_url: Annotated[str, typer.Option(help="Of --eval-yaml: where the records can be read.")] = "",
+    source_url: Annotated[str, typer.Option(help="With --eval-yaml: where the records can be read.")] = "",
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
