@@ -112,7 +112,9 @@ def export(
     eval_yaml: EvalFolder = None,
     dataset: Annotated[
         str,
-        typer.Option(metavar="OWNER/NAME", help="With --eval-yaml: the benchmark on the hub that the scores belong to."),
+        typer.Option(
+            metavar="OWNER/NAME", help="With --eval-yaml: the benchmark on the hub that the scores belong to."
+        ),
     ] = "",
     metric: Annotated[
         list[str] | None, typer.Option(help="With --eval-yaml: export this score too; repeatable.")
