@@ -113,7 +113,7 @@ def test_a_plug_in_file_with_a_name_that_no_record_may_say_is_refused_before_any
     (tmp_path / "my task.py").write_text(Path(TOY_TASK).read_text())
     ended = bench("run", "--task", "my task.py", "--model", TOY_MODEL, "--mini")
     assert ended.code == 2
-    assert "'my task' is none" in ended.err
+    assert "'my task' is not allowed" in ended.err
     np.save(tmp_path / "x.npy", np.zeros((1, 4)))
     for name in ("../x", "a b", "~x", "x.py", "mfcc"):
         ended = bench("run", "--task", TOY_TASK, "--features", "x.npy", "--model", name)
