@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from marble_bench.tasks import harmonix_structure
 from marble_bench.tasks.corpora import harmonix
 from marble_bench.tasks.harmonix_structure import REACH_S, find_segments, pick_peaks
 from scipy.ndimage import median_filter
@@ -216,6 +215,7 @@ def _solve(sound, rate_hz):
     }
 
 
+@pytest.mark.slow
 def test_a_rule_that_hears_the_layers_solves_the_miniature(miniatures):
     root = corpus.ensure_mini(TASK.corpus, miniatures)
     members = [clip for clip in harmonix.clips(root) if clip.split == "test"]
@@ -232,6 +232,7 @@ def test_a_rule_that_hears_the_layers_solves_the_miniature(miniatures):
         assert score > low + 0.9 * (1 - low), (metric.name, low, score)
 
 
+@pytest.mark.slow
 def test_pads_and_leads_of_the_miniature_are_new_in_the_test_split(miniatures):
     for timbres in (harmonix.PADS, harmonix.LEADS):
         assert not set(timbres["train"]) & set(timbres["test"])
@@ -245,14 +246,12 @@ def test_pads_and_leads_of_the_miniature_are_new_in_the_test_split(miniatures):
 
 @pytest.mark.slow
 def test_a_run_on_the_miniature_names_what_it_scores(bench, own_cache_with_miniatures):
-    ended = bench(
-        "run", "--model", "mfcc", "--task", "harmonix-structure", "--mini", "--json", "--seeds", 1, "--device", "cpu"
-    )
+    arguments = ("--model", "loudness", "--task", "harmonix-structure", "--mini", "--limit", 2, "--seeds", 1)
+    ended = bench("run", *arguments, "--json", "--device", "cpu")
     assert ended.code == 0, ended.err
     scores = ended.record["scores"]
     assert list(scores) == [metric.name for metric in TASK.metrics]
     assert scores["structure_accuracy"]["main"]
-    assert all(0 <= score["test"] <= 1 for score in scores.values())
-    assert scores["function_accuracy"]["test"] > scores["function_accuracy"]["trivial"]
-    assert ended.record["selection"]["per_seed"][0]["setting"] in harmonix_structure.TASK.target.settings
+    assert all(0 <= score[of] <= 1 for score in scores.values() for of in ("test", "trivial"))
+    assert ended.record["selection"]["per_seed"][0]["setting"] in TASK.target.settings
     assert "left out" not in ended.err

@@ -92,6 +92,7 @@ def _expect(target, found):
     return scores
 
 
+@pytest.mark.slow
 def test_two_hundred_random_songs_score_what_mir_eval_says():
     random = np.random.default_rng(0)
     seen = []

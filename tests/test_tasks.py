@@ -51,6 +51,7 @@ UNLISTED = (
     "harmonix-structure",
     "medley-solos",
     "medleydb-melody",
+    "jamendo-singing",
     "mtt",
     "nsynth-instrument",
     "nsynth-pitch",
