@@ -34,7 +34,12 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     f1: Metric
     f1_20ms: Metric
     f1_mean: Metric
+    function_accuracy: Metric
     hit_at_1: Metric
+    hr05_f_trimmed: Metric
+    hr05_f_untrimmed: Metric
+    hr3_f_trimmed: Metric
+    hr3_f_untrimmed: Metric
     majmin: Metric
     majmin_by_song: Metric
     map: Metric
@@ -46,6 +51,7 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     mr1: Metric
     oa: Metric
     p_at_10: Metric
+    pairwise_f: Metric
     r2: Metric
     r_precision: Metric
     rca: Metric
@@ -53,6 +59,13 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     root: Metric
     rpa: Metric
     sevenths: Metric
+    sing_accuracy: Metric
+    sing_accuracy_by_song: Metric
+    sing_f1: Metric
+    sing_precision: Metric
+    sing_recall: Metric
+    structure_accuracy: Metric
+    structure_accuracy_by_song: Metric
     vfa: Metric
     vr: Metric
     weighted: Metric
