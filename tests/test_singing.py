@@ -157,8 +157,11 @@ def test_both_distributions_are_read(tmp_path, layout):
     assert all(jamendo_vd.locate(tmp_path, clip.audio).suffix == ".ogg" for clip in found)
 
 
-def test_without_labels_the_folder_is_named(tmp_path):
+def test_without_labels_or_lists_the_folder_is_named(tmp_path):
     with pytest.raises(DataError, match=r"no labels in .*bench data get jamendo-vd"):
+        list(jamendo_vd.clips(tmp_path))
+    _write(tmp_path)
+    with pytest.raises(DataError, match=r"no songs are listed in .*it should hold .*filelists"):
         list(jamendo_vd.clips(tmp_path))
 
 

@@ -91,8 +91,11 @@ def clips(root: Path | None) -> Iterator[Clip]:
     folder = find_folder(root)
     labels = folder / ("labels" if (folder / "labels").is_dir() else "jamendo_lab")
     made, bad = [], []
+    songs = {split: list_songs(folder, split) for split in SPLITS}
+    if not any(songs.values()):
+        raise DataError(f"no songs are listed in {folder}: it should hold {JAMENDO_VD.layout}")
     for split in SPLITS:
-        for song in list_songs(folder, split):
+        for song in songs[split]:
             try:
                 target = (make_frames(read_segments(labels / f"{song}.lab")),)
             except DataError as error:
