@@ -1,12 +1,11 @@
 """The parts of a song: where each begins, and whether it is a verse, a chorus or another of seven functions.
 
 Sources: the Harmonix set; the seven functions of Wang, Hung and Smith (ICASSP 2022); fold 0 of Kim and Nam (WASPAA
-2023); peaks as K. Ullrich, J. Schlueter and T. Grill, Boundary detection in music structure analysis using
-convolutional neural networks, ISMIR 2014, pick them. Conventions: an encoder hears 30 s at once, and its frames are
-averaged to two a second. A probe has two answers for each, the probabilities of the functions and of a boundary. A
-boundary is found where its probability is the highest of 6 s to both sides and reaches a threshold, which validation
-chooses by the main score. The segments between found boundaries have the function with the highest mean probability, as
-in Kim and Nam's code. `function_accuracy` judges each frame alone, without boundaries.
+2023). Conventions: an encoder hears 30 s at once, and its frames are averaged to two a second. A probe has two answers
+for each, the probabilities of the functions and of a boundary. A boundary is found where its probability is the highest
+of 6 s to both sides and reaches a threshold, which validation chooses by the main score. The segments between found
+boundaries have the function with the highest mean probability, as in Kim and Nam's code. `function_accuracy` judges
+each frame alone, without boundaries.
 
 Published numbers are of other conditions, so none is comparable: Wang et al. and Kim and Nam train whole networks, and
 the splits of the probes of MusicFM, MuQ and OMAR-RQ are not known here.
