@@ -9,8 +9,8 @@ Features are read from disk, a piece of a clip at a time, so that no layer is ev
 A block is the groups that train together. They share what does not depend on the layer: crops, their labels, dropout masks,
 and each piece that is read, which the weighted sum reads too. On a CPU a block is the groups of a seed, on a GPU those of
 all seeds, as many as `BLOCK_BYTES` or its memory allow. All of them have layers of one rate and length. A probe's numbers do
-not depend on what it trains with. One that stops leaves its group, and a layer that nothing trains on is not read. Finished
-blocks are kept in a probe cache, if there is one.
+not depend on what it trains with. One that stops leaves its group, and a layer that nothing trains on is not read. A
+finished block is kept in a probe cache, if there is one, group by group.
 
 After each epoch a probe is judged by minus the loss of the parts that the target names, over the whole clips of the
 validation split: plateau, early stop and best weights follow from it (`probes/schedule.py`). Crops, their order and initial
@@ -117,7 +117,13 @@ def fit(
     block that the cache had. probe_cache: where finished blocks are looked up and kept.
     """
     blocks = make_blocks(probes, train, valid, recipe, device)
-    done = train_blocks(blocks, lambda each: _Block(each, train, valid, recipe, device), progress, probe_cache)
+    done = train_blocks(
+        blocks,
+        lambda each: _Block(each, train, valid, recipe, device),
+        progress,
+        probe_cache,
+        lambda each: group_probes(each, device),
+    )
     by_probe = {one.probe: one for one in done}
     return [by_probe[probe] for probe in probes]
 
@@ -222,48 +228,50 @@ def _forward(
 
 
 class _Chunks:
-    """Gathers frames as they are read, and hands them on in chunks.
+    """Puts frames of some layers together as they are read, and hands them on in chunks.
 
-    size: frames of a chunk. process: takes `(layers, frames, width)`, and the number of frames before them.
+    size: frames of a chunk. process: takes `(layers, frames, width)` float32, whose memory is used again after it, and how
+    many frames came before them.
     """
 
-    def __init__(self, layers: Sequence[int], size: int, process: Callable[[torch.Tensor, int], None]) -> None:
-        self.layers, self.size, self.process = layers, size, process
-        self.rows: list[torch.Tensor] = []
+    def __init__(
+        self, layers: Sequence[int], width: int, size: int, device: str, process: Callable[[torch.Tensor, int], None]
+    ) -> None:
+        import torch
+
+        self.layers, self.process = layers, process
+        self.rows = torch.empty(len(layers), size, width, device=device)
         self.waiting = self.before = 0
 
-    def add(self, rows: torch.Tensor) -> None:
-        """Take `(layers, frames, width)`."""
-        start, count = 0, rows.shape[1]
+    def add(self, pieces: Sequence[torch.Tensor]) -> None:
+        """Take a piece of each layer, `(frames, width)` float16."""
+        start, count, size = 0, len(pieces[0]), self.rows.shape[1]
         while start < count:
-            many = min(self.size - self.waiting, count - start)
-            self.rows.append(rows[:, start : start + many])
+            many = min(size - self.waiting, count - start)
+            for rows, piece in zip(self.rows, pieces, strict=True):
+                rows[self.waiting : self.waiting + many] = piece[start : start + many]
             start, self.waiting = start + many, self.waiting + many
-            if self.waiting == self.size:
+            if self.waiting == size:
                 self.flush()
 
     def flush(self) -> None:
         """Hand on what waits, if anything does."""
-        import torch
-
         if self.waiting:
-            self.process(torch.cat(self.rows, dim=1), self.before)
-            self.before += self.waiting
-            self.rows, self.waiting = [], 0
+            self.process(self.rows[:, : self.waiting].contiguous(), self.before)
+            self.before, self.waiting = self.before + self.waiting, 0
 
 
 def _read_into(chunks: Sequence[_Chunks], split: Frameset, clip: int, first: int, count: int, device: str) -> None:
     """Read a stretch of a clip, each layer once, for all that want it."""
     import torch
 
-    layers = sorted({layer for each in chunks for layer in each.layers})
-    step = max(64, PIECE_BYTES // (4 * sum(split.features.widths[layer] for layer in layers)))
-    for start in range(0, count, step):
-        many = min(step, count - start)
-        rows = {layer: _read(split, [layer], clip, first + start, many, device) for layer in layers}
+    features, layers = split.features, sorted({layer for each in chunks for layer in each.layers})
+    step = max(64, PIECE_BYTES // (2 * sum(features.widths[layer] for layer in layers)))
+    for start in range(first, first + count, step):
+        many = min(step, first + count - start)
+        pieces = {layer: torch.from_numpy(features.read(layer, clip, start, many)).to(device) for layer in layers}
         for each in chunks:
-            wanted = [rows[layer] for layer in each.layers]
-            each.add(wanted[0] if len(wanted) == 1 else torch.cat(wanted))
+            each.add([pieces[layer] for layer in each.layers])
 
 
 class _Group:
@@ -333,10 +341,10 @@ class _Group:
                 self.gradients[name][span] += gradient
             self.losses[span] += loss.sum(dim=-1)
 
-        return _Chunks(self.layers, _count_chunk_frames(own, self.device), learn)
+        return self._make_chunks(own, learn)
 
     def make_validation_chunks(self, labels: torch.Tensor, counts: torch.Tensor, total: torch.Tensor) -> _Chunks:
-        """What a clip's frames are read into: `total (probes,)` is added to. labels, counts: as for training."""
+        """What frames are read into to be judged: `total (probes,)` is added to. labels, counts: as for training."""
 
         def judge(rows: torch.Tensor, before: int) -> None:
             now = labels[before : before + rows.shape[1]].to(self.device)
@@ -345,7 +353,13 @@ class _Group:
             for part in self.recipe.validated_parts:
                 total.add_(loss[:, part])
 
-        return _Chunks(self.layers, _count_chunk_frames(self.adam.parameters, self.device), judge)
+        return self._make_chunks(self.adam.parameters, judge)
+
+    def _make_chunks(
+        self, parameters: dict[str, torch.Tensor], process: Callable[[torch.Tensor, int], None]
+    ) -> _Chunks:
+        size = _count_chunk_frames(parameters, self.device)
+        return _Chunks(self.layers, self.width, size, self.device, process)
 
     def _scale_mask(self, left: torch.Tensor) -> torch.Tensor:
         """`(frames, hidden)` -> `(1, hidden, frames)`: what hidden values are multiplied with."""
@@ -476,25 +490,25 @@ class _Block:
 
         valid = self.valid
         truths = [torch.from_numpy(valid.truth(self._layer, clip)) for clip in range(len(valid.features))]
-        counts = torch.stack([truth.isfinite().sum(dim=0) for truth in truths]).sum(dim=0).to(self.device)
+        labels = torch.cat(truths)
+        counts = labels.isfinite().sum(dim=0).to(self.device)
         precise = torch.float64 if self.device != "mps" else torch.float32
         totals = [torch.zeros(len(group.alive), device=self.device, dtype=precise) for group in self.groups]
+        chunks = [
+            group.make_validation_chunks(labels, counts, total)
+            for group, total in zip(self.groups, totals, strict=True)
+        ]
         for clip, truth in enumerate(truths):
-            chunks = [
-                group.make_validation_chunks(truth, counts, total)
-                for group, total in zip(self.groups, totals, strict=True)
-            ]
-            _read_into(chunks, valid, clip, 0, valid.features.length(self._layer, clip), self.device)
-            for each in chunks:
+            _read_into(chunks, valid, clip, 0, len(truth), self.device)
+            for each in chunks:  # a chunk is of one clip: its sum does not depend on what comes after it
                 each.flush()
         return torch.cat(totals).cpu()
 
-    def results(self) -> list[TrainedProbe]:
-        """Every probe at its best, weights on the CPU; asked for once."""
-        found = []
+    def results(self) -> Iterator[TrainedProbe]:
+        """Every probe at its best, weights on the CPU, one after another; asked for once."""
         for probe, tracked in self.tracker.tracked.items():
             state = network.transpose({name: value.cpu() for name, value in tracked.state.items()})
             tracked.state = {}  # else the weights of all probes would be there twice
-            history = tuple(tracked.history)
-            found.append(TrainedProbe(probe, tracked.valid, tracked.best_round, history, tracked.diverged, state))
-        return found
+            yield TrainedProbe(
+                probe, tracked.valid, tracked.best_round, tuple(tracked.history), tracked.diverged, state
+            )

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
 from typing import Any
 from typing import Protocol as Interface
 
@@ -19,8 +20,12 @@ class TrainableBlock(Interface):
     def run_round(self) -> None:
         """Some training and one validation."""
 
-    def results(self) -> list[TrainedProbe]:
-        """Every probe at its best."""
+    def results(self) -> Iterable[TrainedProbe]:
+        """Every probe at its best, in the order given; asked for once."""
+
+
+def _keep_whole(members: Sequence[Probe]) -> Sequence[Sequence[Probe]]:
+    return [members]
 
 
 def train_blocks(
@@ -28,10 +33,12 @@ def train_blocks(
     begin: Callable[[Sequence[Probe]], TrainableBlock],
     progress: Progress | None = None,
     probe_cache: ProbeCache | None = None,
+    split: Callable[[Sequence[Probe]], Sequence[Sequence[Probe]]] = _keep_whole,
 ) -> list[TrainedProbe]:
     """Every probe of every block, trained or taken from the probe cache, in the order of the blocks.
 
-    begin: makes a block ready; not called for one that the cache has.
+    begin: makes a block of some probes ready; not called for one that the cache has. split: the parts of a block, one after
+    another, that the cache keeps apart; only those that it lacks are trained.
     """
     done: list[TrainedProbe] = []
     todo, best = sum(len(members) for members in blocks), -math.inf
@@ -41,20 +48,31 @@ def train_blocks(
             progress(len(done) + ended, todo, max(best, score), alive)
 
     for members in blocks:
-        found = probe_cache.get(members) if probe_cache else None
-        if found is None:
-            block = begin(members)
+        parts = split(members)
+        kept = {at: found for at, part in enumerate(parts) if probe_cache and (found := probe_cache.get(part))}
+        ended = 0
+        for found in kept.values():
+            ended += len(found)
+            best = max([best, *(one.valid for one in found if one.valid == one.valid)])
+            report(ended, best, 0)
+        missing = [at for at in range(len(parts)) if at not in kept]
+        if missing:
+            block = begin([probe for at in missing for probe in parts[at]])
             while block.tracker.alive:
                 block.run_round()
                 alive = len(block.tracker.alive)
                 report(len(members) - alive, block.tracker.best, alive)
-            found = block.results()
-            del block  # which held more than its results
-            if probe_cache:
-                probe_cache.put(found)
-                found = probe_cache.map_kept(found)
-        else:
-            report(len(members), max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0)
-        best = max([best, *(one.valid for one in found if one.valid == one.valid)])
-        done += found
+            results = iter(block.results())
+            for at in missing:
+                kept[at] = _keep(list(islice(results, len(parts[at]))), probe_cache)
+            del block, results  # which hold more than the results
+        done += [one for at in range(len(parts)) for one in kept[at]]
+        best = max([best, *(one.valid for one in done if one.valid == one.valid)])
     return done
+
+
+def _keep(found: list[TrainedProbe], probe_cache: ProbeCache | None) -> list[TrainedProbe]:
+    if not probe_cache:
+        return found
+    probe_cache.put(found)
+    return probe_cache.map_kept(found)
