@@ -5,7 +5,7 @@ training list that the system draws for validation. `tasks.corpora.chords1217.cl
 
 A probe has two blocks of outputs, for 25 and for 61 classes (`marble_bench.scoring.chords`); its loss is the sum of both,
 and it stops by the first. Scores are weighted chord symbol recall by mir_eval's rules (`metrics.chords`), on the likeliest
-class of each frame, without smoothing.
+class of each frame; `majmin_viterbi` alone is of a smoothed path.
 
 Departures from MARBLE's second version: `N` is kept where that version rewrites it to the chord before, and `X` is left out
 where it becomes no chord; scores are pooled over all songs, and not averaged over batches of eight clips; whole songs are

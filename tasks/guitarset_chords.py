@@ -5,7 +5,7 @@ makes the other folds.
 
 A probe has two blocks of outputs, for 25 and for 61 classes (`marble_bench.scoring.chords`); its loss is the sum of both,
 and it stops by the first. Scores are weighted chord symbol recall by mir_eval's rules (`metrics.chords`), on the likeliest
-class of each frame, without smoothing.
+class of each frame; `majmin_viterbi` alone is of a smoothed path.
 
 Not established: how published GuitarSet results were split and scored, so these scores stand beside none of them.
 """

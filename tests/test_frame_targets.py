@@ -369,6 +369,13 @@ def test_every_mistake_of_a_declaration_is_told_at_once():
     with pytest.raises(UsageError, match="part 'truth' would hide a column"):
         replace(task, target=Frames((ClassPart("truth", ("a", "b")),), rate_hz=1.0))
     other = frame_metrics(Frames((ROOT,), rate_hz=1.0))
+    for target, words in (
+        (replace(task.target, tuned_by="root_f1"), "tuned_by root_f1 and has no settings"),
+        (replace(task.target, tuned_by="root_f1"), "tuned_by 'root_f1': name one of the task's metrics"),
+        (Frames((SegmentPart("chords"), ROOT), rate_hz=1.0), "segments are not learnt: put another part before them"),
+    ):
+        with pytest.raises(UsageError, match=words):
+            replace(task, target=target)
     with pytest.raises(UsageError, match="metrics have several measures"):
         replace(task, metrics=(*task.metrics, *other))
 
@@ -453,7 +460,7 @@ def test_the_free_parameter_of_a_decode_is_chosen_by_the_main_metric_for_each_pr
 
     monkeypatch.setattr(framewise, "compute_activations", activations)
     split = framewise.Frameset(_Frames([20.0], [1.0, 1.0]), None)
-    judged = _decoder(target).choose_settings(fitted, split, [(times,) for times in onsets], ONSETS)
+    judged = _decoder(target).choose_settings(fitted, split, [(times,) for times in onsets], ONSETS, target.settings)
     assert judged == [(1.0, 0.4), (1.0, 0.7), (1.0, 0.1)]  # of equals the first
     every = _decoder(target).decode(fitted, split, target.settings)
     for place, threshold in enumerate(target.settings):

@@ -422,6 +422,8 @@ class Task:
         ]
         if len({id(metric.measure) for metric in self.metrics}) > 1 and not without:
             problems.append("metrics have several measures: a clip is measured once, for all of them")
+        if target.tuned_by and target.tuned_by not in [metric.name for metric in self.metrics]:
+            problems.append(f"target is tuned_by {target.tuned_by!r}: name one of the task's metrics")
         taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {
             target.column(part) for part in target.answered
         }

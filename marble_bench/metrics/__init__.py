@@ -42,6 +42,7 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     hr3_f_untrimmed: Metric
     majmin: Metric
     majmin_by_song: Metric
+    majmin_viterbi: Metric
     map: Metric
     map_centred: Metric
     map_whitened: Metric

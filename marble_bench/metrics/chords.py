@@ -8,6 +8,9 @@ rule's vocabulary: such a stretch is not counted.
   over songs. It asks for the root and triad of major and minor chords, whatever their seventh, and for no chord.
 - `majmin_by_song`: the mean of the songs' own shares, each of them what mir_eval gives. A song without any counted time,
   such as one of suspended chords alone, has none and is left out, where mir_eval gives 0.
+- `majmin_viterbi`: `majmin` of the likeliest path through the frames' probabilities, in which a chord stays from one frame
+  to the next with a fixed probability. The validation split chooses this of five values, for each chosen probe. All other
+  scores are of each frame's likeliest class, without smoothing.
 - `root`, `mirex` (three pitch classes in common): pooled like `majmin`, of the same answers.
 - `sevenths`: pooled, of the answers in 61 classes.
 - `chord_accuracy`: the share of frames with the right one of 25 classes, over frames that have one, as MARBLE's code counts
@@ -27,7 +30,7 @@ from typing import TYPE_CHECKING, Any
 from marble_bench.metrics._frames import share_of
 from marble_bench.metrics._rows import make_mean, make_pooled
 from marble_bench.scoring import frame_answers
-from marble_bench.scoring.chords import CHORD, NO_CHORD, SEVENTH, TARGET, Segment, list_runs
+from marble_bench.scoring.chords import CHORD, NO_CHORD, SEVENTH, SMOOTHED, TARGET, Segment, list_runs
 from marble_bench.scoring.metric import Measure
 
 if TYPE_CHECKING:
@@ -39,7 +42,8 @@ if TYPE_CHECKING:
 RULES = ("majmin", "root", "mirex")  # of the answers in 25 classes
 COLUMNS = (
     *("majmin_right_s", "majmin_counted_s", "root_right_s", "root_counted_s", "mirex_right_s", "mirex_counted_s"),
-    *("sevenths_right_s", "sevenths_counted_s", "frames_right", "frames_labelled", "majmin_of_song"),
+    *("sevenths_right_s", "sevenths_counted_s", "viterbi_right_s", "viterbi_counted_s"),
+    *("frames_right", "frames_labelled", "majmin_of_song"),
 )
 
 
@@ -103,7 +107,13 @@ def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
     sevenths = measure_rules(("sevenths",), target[-1], _list_found(found, SEVENTH))
     frames = frame_answers.measure_of(TARGET).of_clip(found, target)[:2]
     of_song = chords[0] / chords[1] if chords[1] else math.nan
-    return np.array([*chords, *sevenths, *frames, of_song], np.float64)
+    return np.array([*chords, *sevenths, *_measure_path(found, target), *frames, of_song], np.float64)
+
+
+def _measure_path(found: Found, target: Any) -> list[float]:
+    """What `majmin_viterbi` reads; of the likeliest classes where nothing was smoothed."""
+    path = list_runs(found[SMOOTHED], CHORD.labels) if SMOOTHED in found else _list_found(found, CHORD)
+    return measure_rules(("majmin",), target[-1], path)
 
 
 def _measure_majmin(found: Found, target: Any) -> NDArray[np.float64]:
@@ -115,6 +125,15 @@ def _measure_majmin(found: Found, target: Any) -> NDArray[np.float64]:
     return row
 
 
+def _measure_viterbi(found: Found, target: Any) -> NDArray[np.float64]:
+    """What `majmin_viterbi` reads, all else NaN."""
+    import numpy as np
+
+    row = np.full(len(COLUMNS), np.nan)
+    row[8:10] = _measure_path(found, target)
+    return row
+
+
 def _answer_commonest(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
     """The trivial answer: in every frame the share that each class has of the labelled frames, so the commonest is found."""
     return frame_answers.measure_of(TARGET).trivial(targets, lengths_s)
@@ -122,12 +141,14 @@ def _answer_commonest(targets: Sequence[Any], lengths_s: Sequence[float]) -> lis
 
 MEASURE = Measure(_measure_song, _answer_commonest)
 QUICK = Measure(_measure_majmin, _answer_commonest, parts=1)
+QUICK_PATH = Measure(_measure_viterbi, _answer_commonest, parts=1)
 _POOLED = "pooled over songs by duration"
 METRIC = (
     make_pooled("majmin", share_of, (0, 1), f"{_POOLED}; mir_eval.chord.majmin", MEASURE, QUICK),
-    make_mean("majmin_by_song", 10, "mean over songs; mir_eval.chord.majmin", MEASURE),
+    make_mean("majmin_by_song", 12, "mean over songs; mir_eval.chord.majmin", MEASURE),
     make_pooled("root", share_of, (2, 3), f"{_POOLED}; mir_eval.chord.root", MEASURE),
     make_pooled("mirex", share_of, (4, 5), f"{_POOLED}; mir_eval.chord.mirex", MEASURE),
     make_pooled("sevenths", share_of, (6, 7), f"{_POOLED}; mir_eval.chord.sevenths", MEASURE),
-    make_pooled("chord_accuracy", share_of, (8, 9), "sklearn.metrics.accuracy_score", MEASURE),
+    make_pooled("majmin_viterbi", share_of, (8, 9), f"{_POOLED}; mir_eval.chord.majmin", MEASURE, QUICK_PATH),
+    make_pooled("chord_accuracy", share_of, (10, 11), "sklearn.metrics.accuracy_score", MEASURE),
 )

@@ -138,6 +138,11 @@ class Decoder:
         """The values of the free parameter; None alone where there is none."""
         return self.target.settings or (None,)
 
+    @property
+    def settings_of_all(self) -> tuple[float | None, ...]:
+        """The values that every probe of the grid is tried with: None alone where only chosen probes are tuned."""
+        return (None,) if self.target.tuned_by else self.settings
+
     def decode(
         self,
         fitted: Sequence[TrainedProbe],
@@ -197,16 +202,21 @@ class Decoder:
         return found
 
     def choose_settings(
-        self, fitted: Sequence[TrainedProbe], split: Frameset, targets: Sequence[Any], main: Metric
+        self,
+        fitted: Sequence[TrainedProbe],
+        split: Frameset,
+        targets: Sequence[Any],
+        metric: Metric,
+        settings: Sequence[float | None],
     ) -> list[tuple[float, float | None]]:
-        """Of each probe the main score on a split at its best setting, and that setting; of equals, the first."""
-        measure = main.chooses or measure_of(main)
-        every = self.decode(fitted, split, self.settings, measure.parts)
+        """Of each probe the score on a split at its best setting, and that setting; of equals, the first."""
+        measure = metric.chooses or measure_of(metric)
+        every = self.decode(fitted, split, settings, measure.parts)
         chosen = []
         for place in range(len(fitted)):
-            scores = [score(main, measure, of_setting[place], targets) for of_setting in every]
+            scores = [score(metric, measure, of_setting[place], targets) for of_setting in every]
             best = scores.index(max(scores, key=_require_known))
-            chosen.append((scores[best], self.settings[best]))
+            chosen.append((scores[best], settings[best]))
         return chosen
 
 

@@ -27,6 +27,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from marble_bench.scoring.frame_targets import Activations, Found
+
 Segment: TypeAlias = "tuple[float, float, str]"  # start and end in seconds, label
 
 ROOTS = ("C", "C#", "D", "D#", "E", "F", "F#", "G", "G#", "A", "A#", "B")
@@ -36,12 +38,32 @@ LABELS_HZ = 25.0
 CHORD = ClassPart("chord", (*(f"{root}:{quality}" for quality in ("maj", "min") for root in ROOTS), NO_CHORD))
 SEVENTH = ClassPart("seventh", (*(f"{root}:{quality}" for quality in SEVENTHS for root in ROOTS), NO_CHORD))
 CONTEXT_S = 30.0
+STAYS = (0.5, 0.9, 0.99, 0.999, 0.9999)  # probabilities that a chord stays from one frame to the next
+SMOOTHED = "smoothed"
+
+
+def add_smoothed(clips: Sequence[Activations], rate_hz: float, stays: float | None = None) -> list[Found]:
+    """Activations, and with a probability of staying also the likeliest path of `chord`, `(frames,)` indices.
+
+    The path is the Viterbi path of a hidden Markov model in which all other classes are equally likely to follow.
+    """
+    if stays is None:
+        return list(clips)
+    from librosa.sequence import transition_loop, viterbi
+
+    moves = transition_loop(CHORD.width, stays)
+    return [{**clip, SMOOTHED: viterbi(clip[CHORD.name].T.astype("float64"), moves)} for clip in clips]
+
+
 TARGET = Frames(
     (CHORD, SEVENTH, SegmentPart("chords")),
     rate_hz=LABELS_HZ,
     stops_by=("chord",),
     feature_rate_hz=LABELS_HZ,
     context_s=CONTEXT_S,
+    decode=add_smoothed,
+    settings=STAYS,
+    tuned_by="majmin_viterbi",
 )
 
 

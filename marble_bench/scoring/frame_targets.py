@@ -282,6 +282,8 @@ class Frames:
     moments, or values in their unit. It may be asked for some of the parts alone. None: `frame_answers`, frame by frame.
     settings: values of its free parameter. The task's main metric chooses one on the validation split, for each probe; of
     equals, the first. Empty: `decode` gets None.
+    tuned_by: the name of another metric that chooses it, of each chosen probe alone, where the main one does not depend on
+    it; until then `decode` gets None. Empty: the main metric.
     stops_by: the parts whose validation loss decides when a probe stops and which weights are kept; empty: all.
     feature_rate_hz: frames a second that every layer is averaged to before it is stored; probes learn and answer at that
     rate, frame k being of the time from k / rate to (k + 1) / rate. None: each layer's own rate.
@@ -296,6 +298,7 @@ class Frames:
     stops_by: tuple[str, ...] = ()
     feature_rate_hz: float | None = None
     context_s: float | None = None
+    tuned_by: str = ""
 
     @property
     def names(self) -> tuple[str, ...]:
@@ -338,8 +341,8 @@ class Frames:
     def facts(self) -> list[Any]:
         """What is declared that a score depends on, as JSON can hold it, beside the names; functions are of a file."""
         parts = [[type(part).__name__, _list_facts(part)] for part in self.parts]
-        timing = {"feature_rate_hz": self.feature_rate_hz, "context_s": self.context_s}
-        asked = {name: value for name, value in timing.items() if value is not None}
+        more = {"feature_rate_hz": self.feature_rate_hz, "context_s": self.context_s, "tuned_by": self.tuned_by or None}
+        asked = {name: value for name, value in more.items() if value is not None}
         return [parts, self.rate_hz, list(self.settings), list(self.stops_by), *([asked] if asked else [])]
 
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
@@ -417,6 +420,8 @@ class Frames:
             found.append(f"target has no decode: give the function that finds {', '.join(moments)} in activations")
         if self.settings and self.decode is None:
             found.append("target has settings and no decode that takes them")
+        if self.tuned_by and not self.settings:
+            found.append(f"target is tuned_by {self.tuned_by} and has no settings")
         for name, value in (("feature_rate_hz", self.feature_rate_hz), ("context_s", self.context_s)):
             if value is not None and not (type(value) in (int, float) and 0 < value < math.inf):
                 found.append(f"target has the {name} {value!r}: give a number above 0, or leave it out")

@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from marble_bench.metrics import Metric
     from marble_bench.probes import framewise as probing
     from marble_bench.probes import trainer
+    from marble_bench.scoring.metric import Metric
 
 CROP_S = 10.0  # seconds of a training crop, as MARBLE's
 
@@ -137,14 +138,25 @@ class FrameJob:
         for layer in dict.fromkeys(one.probe.layer for one in fitted):
             able = [one for one in fitted if one.probe.layer == layer and one.valid == one.valid]
             if able:
-                found = self.decoder.choose_settings(able, sets["valid"], annotated, main)
+                settings = self.decoder.settings_of_all
+                found = self.decoder.choose_settings(able, sets["valid"], annotated, main, settings)
                 for one, (valid, setting) in zip(able, found, strict=True):
                     judged[one.probe], self.settings[one.probe] = valid, setting
         return [replace(one, valid=judged.get(one.probe, float("nan"))) for one in fitted]
 
     def choose(self, fitted: Sequence[trainer.TrainedProbe]) -> list[trainer.TrainedProbe]:
-        """The probe of each seed with the best validation score."""
-        return choose(fitted, self.config.probes.seeds)
+        """The probe of each seed with the best validation score, tuned where the task has a metric for that."""
+        chosen = choose(fitted, self.config.probes.seeds)
+        for metric in self.config.task.metrics:
+            if metric.name == self.decoder.target.tuned_by:
+                self._tune(chosen, metric)
+        return chosen
+
+    def _tune(self, chosen: Sequence[trainer.TrainedProbe], metric: Metric) -> None:
+        """Choose each probe's setting on the validation split."""
+        valid, annotated, settings = self.sets["valid"], self.inputs.examples.of("valid").targets, self.decoder.settings
+        for one in chosen:
+            ((_, self.settings[one.probe]),) = self.decoder.choose_settings([one], valid, annotated, metric, settings)
 
     def predict(self, chosen: Sequence[trainer.TrainedProbe]) -> dict[str, Predictions]:
         """What each seed's probe finds in the valid and test splits, and what is measured of that."""
