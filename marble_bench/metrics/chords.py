@@ -60,21 +60,31 @@ def measure_rules(rules: Sequence[str], annotated: Sequence[Segment], found: Seq
 
     annotated, found: ascending segments, which need not end together.
     """
-    import numpy as np
-
     if not annotated:
         return [0.0, 0.0] * len(rules)
-    cut = _fit_span(found, annotated[0][0], annotated[-1][1])
-    edges = np.unique([time for segments in (annotated, cut) for segment in segments for time in segment[:2]])
-    lengths, at = np.diff(edges), [_find_place(segments, edges[:-1]) for segments in (annotated, cut)]
-    pairs, place = np.unique(np.stack(at), axis=1, return_inverse=True)
-    seconds = np.bincount(place.reshape(-1), lengths)
+    seconds = _sum_seconds(annotated, _fit_span(found, annotated[0][0], annotated[-1][1]))
     sums = []
     for rule in rules:
-        scores = [compare_labels(rule, annotated[one][2], cut[other][2]) for one, other in pairs.T.tolist()]
-        counted = np.array(scores) >= 0
-        sums += [float((np.array(scores) * seconds)[counted].sum()), float(seconds[counted].sum())]
+        compared = [(compare_labels(rule, *labels), length_s) for labels, length_s in seconds.items()]
+        counted = [(score, length_s) for score, length_s in compared if score >= 0]
+        sums += [sum(score * length_s for score, length_s in counted), sum(length_s for _, length_s in counted)]
     return sums
+
+
+def _sum_seconds(annotated: Sequence[Segment], found: Sequence[Segment]) -> dict[tuple[str, str], float]:
+    """How long each annotated label sounds together with each found one. The segments begin and end together."""
+    import numpy as np
+
+    times = [np.array([segment[:2] for segment in segments]) for segments in (annotated, found)]
+    edges = np.unique(np.concatenate(times))
+    place, names = np.zeros(len(edges) - 1, np.int64), []
+    for bounds, segments in zip(times, (annotated, found), strict=True):
+        numbers: dict[str, int] = {}
+        each = np.array([numbers.setdefault(segment[2], len(numbers)) for segment in segments])
+        names.append(list(numbers))
+        place = place * len(numbers) + each[np.searchsorted(bounds[:, 0], edges[:-1], side="right") - 1]
+    sums = np.bincount(place, np.diff(edges))
+    return {(names[0][at // len(names[1])], names[1][at % len(names[1])]): float(sums[at]) for at in np.unique(place)}
 
 
 def _fit_span(found: Sequence[Segment], start_s: float, end_s: float) -> list[Segment]:
@@ -85,14 +95,6 @@ def _fit_span(found: Sequence[Segment], start_s: float, end_s: float) -> list[Se
     first = [(start_s, inside[0][0], NO_CHORD)] if inside[0][0] > start_s else []
     last = [(inside[-1][1], end_s, NO_CHORD)] if inside[-1][1] < end_s else []
     return [*first, *inside, *last]
-
-
-def _find_place(segments: Sequence[Segment], times: NDArray[np.float64]) -> NDArray[np.int64]:
-    """Which segment is the last that begins at each time or before it."""
-    import numpy as np
-
-    place: NDArray[np.int64] = np.searchsorted([segment[0] for segment in segments], times, side="right") - 1
-    return place
 
 
 def _list_found(found: Found, part: Any) -> list[Segment]:
