@@ -3,7 +3,7 @@
 Splits hold out players: 00 to 03, 04 and 05, 120/30/30 excerpts; no split is published. `tasks.corpora.guitarset.clips`
 makes the other folds.
 
-A probe has two blocks of outputs, for 25 and for 61 classes (`marble_bench.scoring.chords`); its loss is the sum of both,
+A probe has two blocks of outputs, for 25 and for 61 classes (`metrics._chord_labels`); its loss is the sum of both,
 and it stops by the first. Scores are weighted chord symbol recall by mir_eval's rules (`metrics.chords`), on the likeliest
 class of each frame; `majmin_viterbi` alone is of a smoothed path.
 
@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from marble_bench import Schedule, Task
 from marble_bench.metrics import chord_metrics
-from marble_bench.scoring.chords import TARGET, shift_target
+from marble_bench.metrics._chord_labels import TARGET, shift_target
 
 from .corpora.guitarset import GUITARSET, clips
 

@@ -15,10 +15,10 @@ from marble_bench.core import plugins
 from marble_bench.core.task import SPLITS
 from marble_bench.data import corpus
 from marble_bench.errors import DataError
+from marble_bench.metrics import _chord_labels as chords
 from marble_bench.metrics import chord_metrics
+from marble_bench.metrics._chord_labels import CHORD, LABELS_HZ, SEVENTH, TARGET, find_chord, find_seventh, make_target
 from marble_bench.metrics.chords import MEASURE, QUICK, measure_rules
-from marble_bench.scoring import chords
-from marble_bench.scoring.chords import CHORD, LABELS_HZ, SEVENTH, TARGET, find_chord, find_seventh, make_target
 
 BY_NAME = {metric.name: metric for metric in chord_metrics}
 RULES = ("majmin", "root", "mirex", "sevenths")

@@ -27,10 +27,10 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.metrics._chord_labels import CHORD, NO_CHORD, SEVENTH, SMOOTHED, TARGET, Segment, list_runs
 from marble_bench.metrics._frames import share_of
 from marble_bench.metrics._rows import make_mean, make_pooled
 from marble_bench.scoring import frame_answers
-from marble_bench.scoring.chords import CHORD, NO_CHORD, SEVENTH, SMOOTHED, TARGET, Segment, list_runs
 from marble_bench.scoring.metric import Measure
 
 if TYPE_CHECKING:

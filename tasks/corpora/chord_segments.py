@@ -12,7 +12,7 @@ from typing import Any
 
 from marble_bench.errors import DataError
 from marble_bench.files.tables import brief
-from marble_bench.scoring.chords import CHORD, NO_CHORD, UNKNOWN, Segment, is_label
+from marble_bench.metrics._chord_labels import CHORD, NO_CHORD, UNKNOWN, Segment, is_label
 
 TOLERANCE_S = 1e-3
 MOST_S = 1e5  # what ends later is in milliseconds or samples

@@ -29,7 +29,7 @@ from typing import Any
 from marble_bench import Clip, Corpus, Source
 from marble_bench.errors import DataError, listing
 from marble_bench.files.tables import brief, fault, read_lines
-from marble_bench.scoring.chords import Segment, make_target
+from marble_bench.metrics._chord_labels import Segment, make_target
 
 from . import split_rows
 from .chord_segments import MINI_RATE_HZ, compose, join_segments

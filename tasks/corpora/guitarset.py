@@ -24,7 +24,7 @@ from typing import Any, Literal, get_args
 from marble_bench import Clip, Corpus, Fault, Source
 from marble_bench.errors import DataError, listing
 from marble_bench.files.tables import brief, fault, read_json
-from marble_bench.scoring.chords import Segment, make_target
+from marble_bench.metrics._chord_labels import Segment, make_target
 
 from .chord_segments import MINI_RATE_HZ, compose, join_segments
 
