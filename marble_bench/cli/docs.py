@@ -35,11 +35,11 @@ def write_tasks_page() -> str:
         scores = [metric.name for metric in task.metrics]
         scores += [f"{scores[0]}_ensemble"] if task.ensemble else []
         scores += [f"{scores[0]}_{task.group_name}"] if task.group_name else []
-        counts = " / ".join(f"{task.counts[split]:,}" for split in SPLITS)
-        kind = f"{task.target.width} {type(task.target).__name__.lower()}"
+        counts = ("at most " if task.open_list else "") + " / ".join(f"{task.counts[split]:,}" for split in SPLITS)
+        kind = "works" if task.ranks else f"{task.target.width} {type(task.target).__name__.lower()}"
         cells = (f"`{name}`", task.title, kind, ", ".join(scores), counts, window, task.corpus.title)
         rows.append(f"| {' | '.join(cells)} |")
-    lines = [*rows, "", "## Corpora", ""]
+    lines = [*rows, "", RETRIEVAL, "## Corpora", ""]
     for name in sorted(corpora):
         corpus = corpora[name]
         lines += [f"**{corpus.title}** (`{name}`), {corpus.license}. {corpus.citation}. On disk: {corpus.layout}."]
@@ -49,6 +49,27 @@ def write_tasks_page() -> str:
     return HEAD + "\n".join(lines)
 
 
+RETRIEVAL = """## Retrieval
+
+Tasks with works as labels ask which recordings are versions of the same work. They run under the protocol
+[`retrieval`](protocols.md#retrieval), which trains no probe. `bench run` takes it for them unless `--protocol` says
+otherwise; a task under a protocol that cannot run it is refused by name.
+
+- Every recording is a query and ranks all others of its split by the cosine of their features. The features are pooled over
+  time, averaged over the windows of a recording, and scaled to length 1. A query is left out of its own ranking by its id.
+  Ties are broken by a number drawn from the ids, so equal features give chance.
+- `map` is the main score. `mr1` is the mean rank of the first right recording (lower is better), `p_at_10` the number of
+  right recordings among the first ten, divided by ten, `hit_at_1` the share of queries whose nearest recording is right,
+  and `r_precision` the share of right recordings among the first R, where R are right. `map_centred` and `map_whitened` use
+  features less the mean of other recordings, and also scaled by their shrunk covariance; they are never the main score.
+- The trivial score is that of a random order. It is computed by an exact formula: for 80 pairs it is 0.0355 (`map`), 80.0
+  (`mr1`) and 0.0063 (`p_at_10`).
+- Queries whose work has no other recording have no value and are counted (`retrieval.left_out`). Of files of one work
+  with the same bytes the first by id is used (`retrieval.copies`). Pairs of recordings with a cosine above 0.9999 are
+  named in a warning.
+- Intervals draw works. The ranked recordings stay as they are, so an interval says how sure a score is for other queries of
+  such a collection, and not for other collections.
+"""
 ENCODERS_HEAD = """# Encoders
 
 These encoders have a name in the suite. Most other audio models of transformers run [by their id](hub-models.md). If
