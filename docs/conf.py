@@ -45,6 +45,7 @@ SECTIONS = {
     "scoring.metric": "Metrics",
     "core.protocol": "Protocols, heads and task sets",
     "core.head": "Protocols, heads and task sets",
+    "core.task_rules": "Protocols, heads and task sets",
     "core.task_set": "Protocols, heads and task sets",
     "errors": "Errors",
 }

@@ -1,8 +1,8 @@
 """The encoder contract: a frozen model, waveform in, every layer's frames out.
 
 An encoder file declares facts and one function, `load`. The machinery decodes, resamples, normalises, cuts windows,
-batches windows of equal length, pools and stores. An encoder sees no padding, unless it declares `masks` and is told how
-many samples of each window are valid.
+batches windows of equal length, pools and stores. An encoder sees no padding but under a protocol that pads windows; if it
+declares `masks`, it is then told how many samples of each window are valid.
 
 Conventions: waveforms are mono float32 in [-1, 1] at the encoder's own rate, `(windows, samples)`; a layer's frames are
 `(windows, frames, width)`. Layers may differ in width and in frame rate.

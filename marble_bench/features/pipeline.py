@@ -1,8 +1,8 @@
 """From sounds to stored features: read ahead, batch, encode, write behind. One way for every kind of features.
 
 A pass is a list of jobs in an order that the request alone decides. Workers read a few jobs ahead; windows of one length are
-encoded together, so that no encoder ever sees padding; a finished shard is written while the next one is encoded. Everything
-between two stages is bounded, so memory does not grow with the corpus.
+encoded together, so that no encoder sees padding that its task did not ask for; a finished shard is written while the
+next one is encoded. Everything between two stages is bounded, so memory does not grow with the corpus.
 
 What is stored does not depend on time. A shard is a run of jobs in their order that is closed by its own size, no batch
 reaches from one shard into the next, and shards are written in order. So a pass that was killed begins again exactly where a
