@@ -335,7 +335,10 @@ FLAGS = [
     ((*RUN, "--limit", "10%"), ("'--limit': '10%' is no whole number from 1 on",)),
     ((*RUN, "--seeds", "-1"), ("'--seeds': '-1' is no whole number from 1 on",)),
     ((*RUN, "--dtype", "fp16"), ("'--dtype'", "'fp16' is not one of 'float32', 'bfloat16', 'float16'")),
-    ((*RUN, "--layers", "last"), ("--layers last: no layer 'last'; layers are frames, statistics, or all, sum or concat",)),
+    (
+        (*RUN, "--layers", "last"),
+        ("--layers last: no layer 'last'; layers are frames, statistics, or all, sum or concat",),
+    ),
     ((*RUN, "--data_dir", "there"), ("No such option: --data_dir", "(Possible options: --data-dir)")),
     ((*RUN, "--data-dir", "there"), ("--mini and --data-dir exclude each other",)),
     ((*TOY_RUN, "--mini", "--weights", "mine.pt"), ("encoder 'toy' has no weights to load; leave out --weights",)),

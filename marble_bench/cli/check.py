@@ -14,7 +14,7 @@ from marble_bench.data import corpus
 from marble_bench.data.checks import check_ends, check_frames, check_ids, measure
 from marble_bench.data.examples import Examples, find
 from marble_bench.errors import DataError, UsageError, counted
-from marble_bench.features import fingerprint, frames
+from marble_bench.features import fingerprint, frames, pooled
 from marble_bench.scoring.targets import Frames
 
 if TYPE_CHECKING:
@@ -70,7 +70,7 @@ def _describe_lengths(named: Named, there: Examples, shapes: Mapping[Path, audio
 
     Raises DataError with the clips that cannot be opened, or are shorter than one window.
     """
-    window_s, lengths, wrong = named.task.window.length_s, {}, []
+    window, lengths, wrong = named.task.window, {}, []
     for clip, path in zip(there.clips, there.paths, strict=True):
         shape = shapes[path]
         if isinstance(shape, DataError):
@@ -78,8 +78,8 @@ def _describe_lengths(named: Named, there: Examples, shapes: Mapping[Path, audio
                 wrong.append(str(shape))
             continue
         length_s = shape.length_s - clip.start_s if clip.duration_s is None else clip.duration_s
-        if window_s is not None and length_s < window_s - 1e-6:
-            wrong.append(f"clip '{clip.id}' lasts {length_s:.3f} s, less than one window of {window_s:g} s ({path})")
+        if window.length_s is not None and (why := pooled.explain_no_window(length_s, window)):
+            wrong.append(f"clip '{clip.id}' {why} ({path})")
         lengths[clip.id] = length_s
     if wrong:
         rest = f"\n  and {len(wrong) - SHOWN} more" if len(wrong) > SHOWN else ""

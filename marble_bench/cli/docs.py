@@ -32,6 +32,7 @@ def write_tasks_page() -> str:
         corpora[task.corpus.name] = task.corpus
         window = "whole clip" if task.window.length_s is None else f"{task.window.length_s:g} s"
         window += "" if task.window.first_s is None else f" of the first {task.window.first_s:g} s"
+        window += "" if task.window.min_ratio is None else f", padded from {task.window.min_ratio:g} of one on"
         scores = [metric.name for metric in task.metrics]
         scores += [f"{scores[0]}_ensemble"] if task.ensemble else []
         scores += [f"{scores[0]}_{task.group_name}"] if task.group_name else []

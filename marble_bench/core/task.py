@@ -331,6 +331,8 @@ class Task:
 
     def _find_padding_problems(self) -> list[str]:
         """What is wrong with a window that is padded, or of one channel."""
+        from marble_bench.scoring.targets import Frames, Stems
+
         window = self.window
         if window.min_ratio is None:
             return (
@@ -341,6 +343,10 @@ class Task:
         )
         if window.length_s is None or window.first_s is not None:
             problems.append("window.min_ratio needs a window.length_s, and no window.first_s")
+        if isinstance(self.target, (Frames, Stems)):
+            problems.append(
+                "window.min_ratio is for tasks of whole clips: frames and stems are not cut into padded windows"
+            )
         return problems
 
     @property

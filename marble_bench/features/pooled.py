@@ -400,9 +400,14 @@ def check_window(encoder: Encoder, window: Window) -> None:
 
 def explain_too_short(length_s: float, encoder: Encoder, window: Window) -> str:
     """Why a clip of so many seconds gives no window that the encoder can take; empty if it gives one."""
+    if window.length_s is not None:
+        return explain_no_window(length_s, window)
+    return explain_unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)
+
+
+def explain_no_window(length_s: float, window: Window) -> str:
+    """Why a clip of so many seconds has no window of the task's length; empty if it has one."""
     if window.min_ratio is not None:
         return "" if count_rows(length_s, window) else explain_left_out(length_s, window)
-    if window.length_s is not None:
-        short = length_s < window.length_s - 1e-6
-        return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""
-    return explain_unfit(length_s if window.first_s is None else min(length_s, window.first_s), encoder)
+    short = window.length_s is not None and length_s < window.length_s - 1e-6
+    return f"lasts {length_s:.3f} s, less than one window of {window.length_s:g} s" if short else ""

@@ -367,7 +367,7 @@ def _format_some(values: Iterable[Any]) -> str:
 
 
 def _check_histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, str]]:
-    """Whether each probe's score is the best of its own history, where both are of the same metric."""
+    """Whether each probe's score is that of its own history that is kept, where both are of the same metric."""
     task, protocol = claims.find_task(record), claims.find_protocol(record)
     by_loss = task is None or isinstance(task.target, Frames)  # trained by their loss, chosen by what is decoded
     if "history" not in grid or by_loss or protocol is None or protocol.validate_steps:
@@ -376,10 +376,13 @@ def _check_histories(record: Record, grid: pd.DataFrame) -> Iterator[tuple[str, 
         zip(grid["history"], grid["valid"], grid["diverged"], strict=True)
     ):
         known = [value for value in history if value == value]
-        if known and not diverged and valid == valid and abs(max(known) - valid) > CLOSE * max(1, abs(valid)):
+        if not known or diverged or valid != valid:
+            continue
+        which, score = ("last", known[-1]) if record.selection.kept == "last" else ("best", max(known))
+        if abs(score - valid) > CLOSE * max(1, abs(valid)):
             yield (
                 "choice",
-                f"probe {row} of the grid has {valid:.6g} on valid, the best of its history is {max(known):.6g}",
+                f"probe {row} of the grid has {valid:.6g} on valid, the {which} of its history is {score:.6g}",
             )
             return
 
