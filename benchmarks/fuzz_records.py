@@ -232,7 +232,11 @@ def check_everywhere(path: Path, folder: Path, honest: Path, figure: bool) -> tu
         tried("page", lambda made=made: page.write_html(page.collect_data(made)))
         if made.cells:
             tried(
-                "table", lambda made=made: [printing.build_tables(made, "title", 100, True), printing.list_notes(made)]
+                "table",
+                lambda made=made: [
+                    printing.build_tables(printing.build_matrix(made, cost=True), 100),
+                    printing.list_notes(made),
+                ],
             )
         if figure and made.cells:
             tried("figure", lambda made=made: plot.write(folder / "figure.png", made, "intervals"))

@@ -225,21 +225,27 @@ def leaderboard(
     task: str | Sequence[str] = (),
     model: str | Sequence[str] = (),
     protocol: str = "marble",
+    set: str = "",
     mini: bool = False,
     cache_dir: str | Path | None = None,
 ) -> pd.DataFrame:
     """Records and published scores in one table, a row for each score, as `bench leaderboard --format csv` prints them.
 
-    task, model: only these, one name or several. protocol: whose ranking. mini: records of miniatures instead.
+    task, model: only these, one name or several. protocol: whose ranking. set: only the tasks of this task set, with the
+    metrics that count in it. mini: records of miniatures instead.
     Columns: `model`, `mark` (`measured`, `floor` or the letter of a paper), `protocol`, `task`, `metric`, `value` (a
-    fraction, or decibels), `low` and `high` (95 %), `rank`, `ties`, and more. Floors and means over tasks are rows, too.
+    fraction, or decibels), `low` and `high` (95 %), `rank`, `ties`, and more. Floors are rows, too, and so are means: their
+    `task` is `average`, their `metric` the task set. Rows whose `apart` says something follow a protocol of papers that this
+    suite does not run: never rank them with others.
     The table is empty if there is nothing to show. Where records are there and none of them is shown, such as miniatures
     without `mini=True`, a Python warning says so. Raises UsageError for a name that neither a record, a paper nor the suite
     has.
     """
     from marble_bench.board.table import as_frame
 
-    board, hint = build_board(results_dir, task=task, model=model, protocol=protocol, mini=mini, cache_dir=cache_dir)
+    board, hint = build_board(
+        results_dir, task=task, model=model, protocol=protocol, set=set, mini=mini, cache_dir=cache_dir
+    )
     if hint:
         _warn_caller(f"no record of {results_dir} is shown: {hint}")
     return as_frame(board)
@@ -251,19 +257,25 @@ def build_board(
     task: str | Sequence[str] = (),
     model: str | Sequence[str] = (),
     protocol: str = "marble",
+    set: str = "",
     mini: bool = False,
     cache_dir: str | Path | None = None,
     on_left_off: OnLeftOff | None = None,
+    others: bool = False,
 ) -> tuple[Board, str]:
-    """The board behind `leaderboard`, and the option that shows the folder's records if it shows none of them."""
+    """The board behind `leaderboard`, and the option that shows the folder's records if it shows none of them.
+
+    others: with the boards of the other protocols, as a page shows them.
+    """
     from marble_bench.board.board import BoardFilter
     from marble_bench.board.request import build_asked_board
 
     folder = Path(results_dir).expanduser()
     if folder != RESULTS and not folder.is_dir():  # without records of one's own there are still published rows
         raise UsageError(f"--results-dir: {folder} does not exist")
-    asked = BoardFilter(protocol, mini, _several(task), _several(model))
-    return build_asked_board(_stored(folder, on_left_off), asked, find_cache_root(_path(cache_dir)))
+    task_set = plugins.find_task_set(set) if set else None
+    asked = BoardFilter(protocol, mini, _several(task), _several(model), task_set)
+    return build_asked_board(_stored(folder, on_left_off), asked, find_cache_root(_path(cache_dir)), others)
 
 
 def _several(names: str | Sequence[str]) -> tuple[str, ...]:

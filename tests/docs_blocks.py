@@ -18,7 +18,7 @@ COMMENT = re.compile(r"<!-- (?P<mark>not run|output): ?(?P<reason>[^>]*?) -->\s*
 MINIATURES = (
     (r"--data-dir /data/\S+", "--mini"),
     (
-        r"(bench (?:leaderboard|compare|plot)\b(?!.*(?:--mini|jukebox-5b|musicnn\b|\*)))",
+        r"(bench (?:leaderboard|compare|plot)\b(?!.*(?:--mini|jukebox-5b|musicnn\b|marble2|--frozen|\*)))",
         r"\1 --mini",
     ),  # papers print no miniatures
     (r"(/marble/\w+)\.json", r"\1.mini.json"),

@@ -45,6 +45,7 @@ FLAT = {  # plug-in classes are flat lists of facts, and so are the record's
     *(
         "Model",
         "Record",
+        "FrozenCell",
         "Corpus",
         "Encoder",
         "Metric",

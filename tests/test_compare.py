@@ -9,7 +9,7 @@ from made_records import CONTROL, CURVE, POINTS, make
 from sklearn.metrics import average_precision_score, r2_score, recall_score
 
 from marble_bench.api import compare
-from marble_bench.board.rows import read_published_cells
+from marble_bench.board.published import read_published_cells
 from marble_bench.records import results
 
 

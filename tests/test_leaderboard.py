@@ -1,6 +1,7 @@
 """The leaderboard shows what records and papers say, and keeps apart what must not be compared."""
 
 import csv
+import dataclasses
 import io
 import json
 from collections import Counter
@@ -10,12 +11,16 @@ from made_records import CONTROL, CURVE, POINTS, make
 from msgspec.structs import replace
 from scipy import stats
 
-from marble_bench.board.board import BoardFilter, build_board, compute_averages, count_coverage
-from marble_bench.board.rows import read_published_cells, read_published_sources
+from marble_bench.board.board import BoardFilter, build_board, count_coverage
+from marble_bench.board.means import compute_means
+from marble_bench.board.published import is_share_of, read_published_cells, read_published_sources
 from marble_bench.board.table import list_notes, write_latex
+from marble_bench.core import plugins
 from marble_bench.core.task import Clip
+from marble_bench.core.task_set import TaskSet
 from marble_bench.data import checks
 from marble_bench.data.examples import Examples
+from marble_bench.errors import UsageError
 from marble_bench.metrics import ap
 from marble_bench.records.record_file import Stored, read_predictions, read_stored
 from marble_bench.records.results import read
@@ -23,11 +28,23 @@ from marble_bench.records.schema import from_json
 from marble_bench.scoring.statistics import compute_difference, correct_holm, replicate
 from marble_bench.scoring.targets import Tags
 
+GENRE_AND_EMOTION = TaskSet(
+    name="two",
+    title="genre and emotion",
+    members={"gtzan": ("accuracy",), "emo": ("r2_valence", "r2_arousal")},
+    averaging="tasks",
+    source="this test",
+)
+
 
 def test_every_published_row_is_there_with_its_source():
     cells = read_published_cells()
-    assert len(cells) == 452
-    assert Counter(cell.origin.borrowed for cell in cells) == {False: 398, True: 54}
+    assert len(cells) == 686
+    assert Counter(cell.origin.borrowed for cell in cells) == {False: 526, True: 160}
+    assert len({(cell.mark, cell.model, *cell.column) for cell in cells}) == 686
+    assert Counter(cell.mark for cell in cells) == dict(
+        zip("abcdefghi", (187, 229, 36, 32, 135, 45, 11, 10, 1), strict=True)
+    )
     assert {cell.mark for cell in cells} == {source.mark for source in read_published_sources().values()}
     # MARBLE, Table 3: MERT-v1-95M on GTZAN 74.8, on EMO valence 55.5
     table = {(c.model, c.task, c.metric): c.value for c in cells if c.mark == "a"}
@@ -136,7 +153,7 @@ def test_a_file_that_is_no_record_is_named(bench, tmp_path):
 
 def test_marbles_overall_means_come_out_as_printed():
     cells = [cell for cell in read_published_cells() if cell.protocol == "marble"]
-    found = {row: round(value, 1) for row, value in compute_averages(cells).items()}
+    found = {row: round(value, 1) for row, value in compute_means(cells, plugins.find_task_set("mert-14")).items()}
     # MARBLE, Table 4, last column; the poster's table has its own scores and prints no mean
     printed = {
         "music2vec": 59.9,
@@ -150,13 +167,164 @@ def test_marbles_overall_means_come_out_as_printed():
     assert found["previous-sota", "b", ""] == 64.5
 
 
-def test_only_rows_that_cover_every_task_have_a_mean():
+def test_only_rows_that_have_every_task_of_a_set_have_its_mean():
     cells = [cell for cell in read_published_cells() if cell.protocol == "marble" and cell.mark == "a"]
-    assert "mule" not in {row[0] for row in compute_averages(cells)}
-    few = [cell for cell in cells if cell.task in ("gtzan", "emo")]
+    assert "mule" not in {row[0] for row in compute_means(cells, plugins.find_task_set("mert-14"))}
     # (75.5 + (60.7 + 73.1) / 2) / 2
-    assert compute_averages(few)["mule", "a", ""] == pytest.approx(71.2)
+    assert compute_means(cells, GENRE_AND_EMOTION)["mule", "a", ""] == pytest.approx(71.2)
     assert count_coverage(cells)["mule", "a", ""] == (12, 14)
+    without = [cell for cell in cells if cell.metric != "r2_arousal"]  # a task counts with all its metrics alone
+    assert compute_means(without, GENRE_AND_EMOTION) == {}
+    assert compute_means(cells, dataclasses.replace(GENRE_AND_EMOTION, averaging="none")) == {}
+
+
+def test_one_more_task_on_the_board_changes_no_mean(tmp_path):
+    for number, name in enumerate(("one", "two")):
+        for task in ("gtzan", "emo"):
+            make(tmp_path, name, task=task, seed=number, mini=True)
+    asked = BoardFilter("marble", mini=True, task_set=GENRE_AND_EMOTION)
+    before = build_board(read_stored(tmp_path), asked)
+    assert {cell.model for cell in before.averages} == {"one", "two"}
+    make(tmp_path, "one", task="nsynth-pitch", mini=True)
+    after = build_board(read_stored(tmp_path), asked)
+    assert after.averages == before.averages
+    assert {cell.column for cell in after.cells} == {
+        ("gtzan", "accuracy"),
+        ("emo", "r2_valence"),
+        ("emo", "r2_arousal"),
+    }
+    assert after.coverage == {("one", "measured", "0" * 12): (2, 2), ("two", "measured", f"{1:064x}"[:12]): (2, 2)}
+    plain = build_board(
+        read_stored(tmp_path), BoardFilter("marble", mini=True)
+    )  # no set that a name reaches is complete
+    assert plain.task_set.name == "mert-14"
+    assert plain.averages == []
+
+
+def test_a_set_limits_the_board_in_every_format_and_says_why_there_is_no_mean(bench):
+    cells = json.loads(bench("leaderboard", "--protocol", "jukemir", "--set", "jukemir-4", "--json").out)
+    # by hand: ((91.5 + 41.4) / 2 + 66.7 + 79.7 + (72.1 + 61.7) / 2) / 4
+    (mean,) = [cell for cell in cells if cell["model"] == "jukebox-5b" and cell["task"] == "average"]
+    assert mean["metric"] == "jukemir-4"
+    assert mean["value"] == pytest.approx(0.699375)
+    assert "jukemir-4 mean %" in bench("leaderboard", "--protocol", "jukemir", "--format", "md").out  # its own set
+    muq = bench("leaderboard", "--set", "muq-8").out
+    assert "task set muq-8 version 1" in muq
+    assert "muq-8: no mean, for the set's source prints none" in muq
+    assert "mtg-genre" not in muq
+    assert "96.2" in muq
+    other = bench("leaderboard", "--set", "mert-14", "--protocol", "jukemir").out
+    assert "mert-14: no mean, for no row has all 14 tasks" in other
+    slip = bench("leaderboard", "--set", "mert-41")
+    assert slip.code == 2
+    assert "no set 'mert-41'; did you mean 'mert-14'? (bench list sets)" in slip.err
+
+
+def test_python_shows_the_same_set_as_the_command(bench, tmp_path):
+    import marble_bench as mb
+
+    frame = mb.leaderboard(tmp_path, protocol="jukemir", set="jukemir-4", cache_dir=tmp_path)
+    rows = list(
+        csv.DictReader(
+            io.StringIO(bench("leaderboard", "--protocol", "jukemir", "--set", "jukemir-4", "--format", "csv").out)
+        )
+    )
+    assert frame[["model", "task", "metric", "apart"]].to_numpy().tolist() == [
+        [row[name] for name in ("model", "task", "metric", "apart")] for row in rows
+    ]
+    assert "jukemir-4" in set(frame["metric"])
+    with pytest.raises(UsageError, match="no set 'jukemir-3'; did you mean 'jukemir-4'"):
+        mb.leaderboard(tmp_path, set="jukemir-3")
+
+
+def test_the_board_of_marble2_has_the_rows_of_today_and_needs_no_protocol_of_that_name(bench):
+    cells = json.loads(bench("leaderboard", "--protocol", "marble2", "--task", "gtzan", "--json").out)
+    found = {cell["model"]: cell for cell in cells if cell["protocol"] == "marble2"}
+    assert found["mert-v2-30s"]["value"] == 0.9172
+    assert found["mert-v2-30s"]["apart"] == ""
+    assert "binomial (Wilson), 290 test clips" in found["mert-v2-30s"]["basis"]
+    assert not any(cell["task"] == "average" for cell in cells)  # the card prints no mean
+    table = bench("leaderboard", "--protocol", "marble2")
+    assert "91.7" in table.out
+    assert "chords1217" in table.out  # also while the suite has no such task
+    assert table.code == 0
+
+
+APART = ("zero-shot", "omar-rq", "maeb")
+
+
+@pytest.mark.parametrize("form", ["table", "md", "latex", "json", "csv"])
+def test_papers_whose_rules_the_suite_does_not_run_stand_apart_and_are_never_hidden(bench, form):
+    ended = bench("leaderboard", "--format", form)
+    if form in ("json", "csv"):
+        cells = json.loads(ended.out) if form == "json" else list(csv.DictReader(io.StringIO(ended.out)))
+        assert Counter(cell["protocol"] for cell in cells if cell["apart"]) == {
+            "zero-shot": 11,
+            "omar-rq": 10,
+            "maeb": 1,
+        }
+        assert {cell["protocol"] for cell in cells if not cell["apart"]} == {"marble"}
+        assert not any(cell["rank"] or cell["ties"] for cell in cells if cell["apart"])
+        return
+    parts = ended.out.split("protocol ")
+    assert [part.split(",")[0] for part in parts[2:]] == [*APART]
+    assert "omar" not in parts[1]
+    assert "88.3" in parts[4]
+    assert all("which this suite does not run" in part for part in parts[2:])
+
+
+def test_a_model_that_only_stands_apart_is_shown_there(bench):
+    ended = bench("leaderboard", "--model", "laion-clap")
+    assert ended.code == 0
+    assert "73.9" in ended.out
+    assert "no score of protocol marble is shown" in ended.err
+    alone = bench("leaderboard", "--protocol", "zero-shot", "--model", "laion-clap")
+    assert alone.out.count("laion-clap") == 1
+    assert "which this suite does not run: texts name the classes" in alone.out
+
+
+@pytest.mark.parametrize(
+    ("printed", "count", "possible"),
+    [
+        ("74.8", 290, True),  # 217 / 290 = 74.83
+        ("73.5", 290, False),  # between 213 / 290 = 73.45, which is printed as 73.4, and 214 / 290 = 73.79
+        ("83.5", 290, False),
+        ("91.72", 290, True),  # 266 / 290 = 91.724
+        ("91.73", 290, False),
+        ("100.0", 7, True),
+        ("33.3", 3, True),
+        ("33.4", 3, False),
+        ("12.5", 8, True),
+    ],
+)
+def test_a_printed_share_is_possible_if_some_number_of_clips_gives_it(printed, count, possible):
+    from decimal import Decimal
+
+    assert is_share_of(printed, count, Decimal(1)) is possible
+    digits = len(printed.partition(".")[2])
+    half = 0.5 * 10**-digits + 1e-9  # the same by trying every number
+    assert any(abs(100 * k / count - float(printed)) <= half for k in range(count + 1)) is possible
+
+
+def test_impossible_printed_scores_are_listed_and_marked_on_the_board(bench):
+    ended = bench("results", "check", "--published", "--json")
+    assert ended.code == 0
+    found = ended.record["published"]
+    impossible = {(each["source"], each["model"], each["value"]) for each in found if not each["possible"]}
+    assert {("a", "musicnn", "73.5"), ("b", "previous-sota", "83.5")} <= impossible
+    assert all(each["clips"] == 290 for each in found if each["task"] == "gtzan")
+    assert not {"zero-shot", "omar-rq", "maeb"} & {each["task"] for each in found}
+    told = bench("results", "check", "--published")
+    assert "previous-sota" in told.out
+    assert f"{len(found)} printed shares of test clips, {len(impossible)} that no number of clips gives" in told.err
+    cells = json.loads(bench("leaderboard", "--task", "gtzan", "--json").out)
+    marked = {(cell["mark"], cell["model"], f"{100 * cell['value']:.1f}") for cell in cells if cell["impossible"]}
+    assert marked == {(mark, model, value) for mark, model, value in impossible}
+    board = bench("leaderboard", "--task", "gtzan").out
+    assert "73.5°‡" in board
+    assert "‡: no number of test clips gives this score" in board
+    refused = bench("results", "check", "--published", "--reference")
+    assert refused.code == 2
 
 
 def test_published_accuracies_have_wilsons_interval_and_others_say_why_not():
@@ -284,7 +452,7 @@ def test_floors_are_rows_and_a_missing_cell_is_blank(tmp_path, bench):
     head = [name.strip() for name in table[0]]
     assert two[head.index("tasks")].strip() == "1/2"
     assert two[head.index("emo r2 %")].strip() == ""
-    assert not [name for name in head if name == "average mean %"] or two[head.index("average mean %")].strip() == ""
+    assert not [name for name in head if name.endswith("mean %")]
 
 
 @pytest.mark.slow
@@ -323,7 +491,7 @@ def test_costs_are_those_of_the_records(tmp_path, bench):
     make(tmp_path / "results", "one", mini=True)
     make(tmp_path / "results", "one", task="emo", mini=True)
     out = bench("leaderboard", "--mini", "--format", "md", "--cost").out
-    head, row = (next(line for line in out.splitlines() if word in line) for word in ("model", "| one "))
+    head, row = (next(line for line in out.splitlines() if word in line) for word in ("| model", "| one "))
     costs = dict(
         zip([name.strip() for name in head.split("|")], [text.strip() for text in row.split("|")], strict=True)
     )

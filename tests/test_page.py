@@ -17,6 +17,7 @@ from made_records import POINTS, make
 
 from marble_bench.board.board import BoardFilter, build_board
 from marble_bench.board.page import collect_data, summarize_few_shot, summarize_layers, write_html
+from marble_bench.core.task_set import TaskSet
 from marble_bench.protocols.marble import PROTOCOL as MARBLE
 from marble_bench.records.record import FewShotPoint
 from marble_bench.records.record_file import read_stored
@@ -47,6 +48,15 @@ def folder(tmp_path):
 def _board(folder, standing=False, **asked):
     stored = keep_valid(list_paths(folder)).valid if standing else read_stored(folder)
     return build_board(stored, BoardFilter("marble", **{"mini": True, **asked}))
+
+
+GENRE_AND_EMOTION = TaskSet(
+    name="two",
+    title="genre and emotion",
+    members={"gtzan": ("accuracy",), "emo": ("r2_valence", "r2_arousal")},
+    averaging="tasks",
+    source="this test",
+)
 
 
 def _embedded(text):
@@ -82,11 +92,15 @@ def test_every_number_of_the_data_is_in_a_record_or_made_of_one(folder):
                 }
     assert cells == 3 * 1 + 2 * 3
     by_model = {row["model"]: row for row in found["rows"]}
-    assert by_model["poor"]["mean"] is None
+    assert all(row["means"] == {} for row in found["rows"])  # no set that a name reaches is complete
     assert by_model["poor"]["covers"] == [1, 2]
     good = by_model["good"]["cells"]
     expected = (good["gtzan/accuracy"]["v"] + (good["emo/r2_arousal"]["v"] + good["emo/r2_valence"]["v"]) / 2) / 2
-    assert by_model["good"]["mean"]["v"] == pytest.approx(expected)
+    asked = collect_data(_board(folder, task_set=GENRE_AND_EMOTION))
+    means = {row["model"]: row["means"] for row in asked["rows"]}
+    assert means["good"]["two"]["v"] == pytest.approx(expected)
+    assert means["poor"] == {}
+    assert [(each["name"], each["mean"]) for each in asked["sets"]] == [("two", True)]
 
 
 @pytest.mark.slow
@@ -184,7 +198,15 @@ def test_a_page_of_published_rows_alone_is_whole(bench, tmp_path):
     assert bench("leaderboard", "--html", "board.html").code == 0
     found = _embedded((tmp_path / "board.html").read_text())
     assert found["records"] == []
-    assert len(found["tasks"]) == 14
+    assert len(found["tasks"]) == 15  # with the one that MuQ's paper adds
+    assert [(each["protocol"], bool(each["apart"])) for each in found["beside"]] == [
+        ("jukemir", False),
+        ("marble2", False),
+        ("zero-shot", True),
+        ("omar-rq", True),
+        ("maeb", True),
+    ]
+    assert found["own"] == "mert-14"
     emo = next(task for task in found["tasks"] if task["name"] == "emo")
     assert [column["lead"] for column in emo["columns"]] == [True, True]
     assert "citation" not in found["sources"]
@@ -246,13 +268,13 @@ def _rendered(text, tmp_path, script="", width=1280):
 @pytest.mark.slow
 @in_chromium
 def test_chromium_renders_each_score_where_it_belongs_and_leaves_the_rest_blank(folder, tmp_path):
-    found = collect_data(_board(folder))
+    found = collect_data(_board(folder, task_set=GENRE_AND_EMOTION))
     dom, text = _rendered(write_html(found), tmp_path)
     lead = [column["id"] for task in found["tasks"] for column in task["columns"] if column["lead"]]
-    assert lead == ["emo/r2", "gtzan/accuracy"]
+    assert lead == ["emo/r2_arousal", "emo/r2_valence", "gtzan/accuracy"]
     for row in found["rows"]:
         for column in ["mean", *lead]:
-            cell = row["mean"] if column == "mean" else row["cells"].get(column)
+            cell = row["means"].get("two") if column == "mean" else row["cells"].get(column)
             shown = dom.cells[row["id"], column]
             if cell is None:
                 assert shown == {"live": "no score"}
@@ -282,13 +304,13 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     by_score = sorted(rows, key=lambda name: -rows[name]["cells"]["gtzan/accuracy"]["v"])
     assert seen["down"] == by_score
     assert seen["up"] == by_score[::-1]
-    assert seen["sort"] == ["none", "none", "none", "descending"]
-    assert seen["sortUp"][3] == "ascending"
+    assert seen["sort"] == ["none", "none", "descending"]
+    assert seen["sortUp"][2] == "ascending"
     assert seen["focus"]
     assert seen["emo"][-1] == "poor"  # what has no score stays below
     assert seen["names"] == ["good", "poor", "same"]
     assert seen["live"] == "Sorted by model, ascending"
-    assert (seen["before"], seen["after"]) == (4, 6)
+    assert (seen["before"], seen["after"]) == (3, 5)
     assert seen["found"] == ["good"]
     assert seen["open"]
     assert seen["closed"]
@@ -304,6 +326,43 @@ def test_the_board_sorts_filters_and_opens_records_by_buttons_that_say_what_they
     assert seen["title"] == "marble-bench leaderboard"
     assert seen["reachable"]  # what scrolls can be scrolled with keys
     assert (seen["asked"], seen["askedTheme"], seen["noTheme"]) == (True, "light", "light")
+
+
+@pytest.mark.slow
+@in_chromium
+def test_a_reader_chooses_a_set_and_finds_the_other_protocols_below(bench, tmp_path):
+    assert bench("leaderboard", "--html", "board.html").code == 0
+    dom, _ = _rendered((tmp_path / "board.html").read_text(), tmp_path, "sets.js")
+    seen = json.loads(dom.texts["report"])
+    assert seen["choices"] == ["", "jukemir-4", "marble2-10", "mert-14", "muq-8"]
+    four, none, eight = seen["sets"]["jukemir-4"], seen["sets"][""], seen["sets"]["muq-8"]
+    assert four["heads"] == [
+        "Modelsource",
+        "jukemir-4mean %",
+        "emoV %",
+        "emoA %",
+        "gskey %",
+        "gtzanacc %",
+        "mttAUC %",
+        "mttAP %",
+    ]
+    # MARBLE's MULE: ((60.7 + 73.1) / 2 + 64.9 + 75.5 + (91.2 + 40.1) / 2) / 4
+    assert four["means"]["mule/a/"] == "68.2"
+    assert ["mule", "published, a, 4 of 4 tasks"] in four["rows"]
+    assert four["says"].startswith("Task set jukemir-4, version 1.")
+    assert none["means"]["mert-95m/a/"] == "63.3"  # MARBLE's Table 4
+    assert none["says"] == ""
+    assert eight["means"] == {}
+    assert "No mean, for the set's source prints none" in eight["says"]
+    assert ["muq-160k", "published, f, 8 of 8 tasks"] in eight["rows"]
+    assert [each["title"] for each in seen["others"]] == ["Protocol jukemir", "Protocol marble2"]
+    assert ["mert-v2-30s/d/", "gtzan/accuracy", "91.7"] in seen["others"][1]["cells"]
+    assert ["jukebox-5b/c/", "mean", "69.9"] in seen["others"][0]["cells"]
+    assert [each["title"] for each in seen["apart"]] == [
+        f"Protocol {name}" for name in ("zero-shot", "omar-rq", "maeb")
+    ]
+    assert all(each["says"].startswith("Not run by this suite: ") for each in seen["apart"])
+    assert not any(each["buttons"] for each in seen["others"] + seen["apart"])
 
 
 @pytest.mark.slow

@@ -12,6 +12,7 @@ from PIL import Image
 
 from marble_bench.board import plot
 from marble_bench.board.board import BoardFilter, build_board
+from marble_bench.core.task_set import TaskSet
 from marble_bench.records.record_file import read_stored
 from marble_bench.records.results import find_table_path
 
@@ -40,9 +41,8 @@ def _texts(path):
     "arguments",
     [
         ("atlas",),
-        ("cost",),
+        ("cost", "--score", "emo"),
         ("cost", "--cost", "parameters", "--score", "gtzan"),
-        ("intervals",),
         ("intervals", "--score", "emo"),
     ],
     ids=" ".join,
@@ -55,6 +55,20 @@ def test_every_figure_is_written(folder, bench, tmp_path, arguments):
         assert len(image.convert("L").getcolors()) > 10
     assert bench("plot", kind, "figure.svg", "--mini", *options).code == 0
     assert "made on miniatures" in _texts(tmp_path / "figure.svg")
+
+
+@pytest.mark.slow
+def test_the_mean_of_a_set_is_drawn_under_its_name(folder, monkeypatch, tmp_path):
+    both = TaskSet(
+        name="both",
+        title="genre and emotion",
+        members={"gtzan": ("accuracy",), "emo": ("r2",)},
+        averaging="tasks",
+        source="this test",
+    )
+    board = build_board(read_stored(folder), BoardFilter("marble", mini=True, task_set=both))
+    figure = _drawn("intervals", board, monkeypatch, tmp_path)
+    assert "mean of both" in figure.axes[0].get_xlabel() + figure.axes[0].get_title(loc="left")
 
 
 @pytest.mark.slow
@@ -139,7 +153,7 @@ def test_a_cell_of_the_atlas_holds_the_dots_of_a_separator(folder, monkeypatch, 
 @pytest.mark.slow
 def test_the_same_figure_is_the_same_file(folder, bench, tmp_path):
     for name in ("one", "other"):
-        bench("plot", "cost", f"{name}.svg", "--mini")
+        bench("plot", "cost", f"{name}.svg", "--mini", "--score", "gtzan")
     assert (tmp_path / "one.svg").read_bytes() == (tmp_path / "other.svg").read_bytes()
 
 
@@ -151,7 +165,7 @@ def test_the_same_figure_is_the_same_file(folder, bench, tmp_path):
         (("atlas", "figure.png", "--model", "goood"), "did you mean 'good'?"),
         (("intervals", "figure.png", "--score", "gtzann"), "did you mean 'gtzan'?"),
         (("cost", "figure.png", "--cost", "probe"), "probe_s"),
-        (("cost", "figure.png", "--task", "emo"), "choose --task"),
+        (("cost", "figure.png"), "choose --score TASK"),
     ],
 )
 def test_what_cannot_be_drawn_is_told(folder, bench, arguments, words):

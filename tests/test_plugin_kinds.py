@@ -1,6 +1,7 @@
 """Protocols, heads, metrics and task sets are files found by name, and every mistake in one is told at once."""
 
 import importlib
+import json
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -12,6 +13,7 @@ from conftest import TOY_MODEL, TOY_TASK
 
 import marble_bench.metrics
 from marble_bench import Head, Metric, TaskSet
+from marble_bench.board.published import read_published_cells
 from marble_bench.core import hashes, keys, plugins, shipped, sources
 from marble_bench.core.keys import FeatureKey, RunKey
 from marble_bench.errors import UsageError
@@ -121,7 +123,7 @@ def test_every_kind_is_listed(bench):
         "protocols": {"marble", "marble-bidirectional", "jukemir", "linear", "retrieval"},
         "heads": {"mlp", "linear"},
         "metrics": {"accuracy", "weighted", "ap", "roc_auc", "r2", "f1", "cmlt", "downbeat_f1", "sdr", "museval_sdr"},
-        "sets": {"mert-14"},
+        "sets": {"mert-14", "marble2-10", "jukemir-4", "muq-8"},
     }
     for what, expected in names.items():
         rows = bench("list", what, "--json").record
@@ -511,8 +513,6 @@ def test_a_head_with_a_hidden_layer_is_refused_where_problems_are_solved(told):
 
 
 def test_the_fourteen_tasks_of_the_table_have_the_metrics_that_it_prints():
-    from marble_bench.board.rows import read_published_cells
-
     (found,) = (each for each in plugins.find_task_sets().values() if each.name == "mert-14")
     printed = {}
     for cell in read_published_cells():
@@ -520,6 +520,67 @@ def test_the_fourteen_tasks_of_the_table_have_the_metrics_that_it_prints():
             printed.setdefault(cell.task, set()).add(cell.metric)
     assert len(found.members) == 14
     assert {task: set(metrics) for task, metrics in found.members.items()} == printed
+
+
+@pytest.mark.parametrize(
+    ("name", "marks", "models"),
+    [("marble2-10", "d", {"mert-v2-30s"}), ("muq-8", "f", {"muq-160k"}), ("jukemir-4", "c", {"choi"})],
+)
+def test_the_sets_of_other_tables_have_the_scores_that_these_print(name, marks, models):
+    found, printed = plugins.find_task_set(name), {}
+    for cell in read_published_cells():
+        if cell.model in models and cell.mark in marks and cell.task != "harmonix-structure":  # of MuQ's second table
+            printed.setdefault(cell.task, set()).add(cell.metric)
+    assert {task: set(metrics) for task, metrics in found.members.items()} == printed
+
+
+def test_members_of_sets_are_tasks_here_or_papers_score_them():
+    scored = {cell.column for cell in read_published_cells()}
+    for each in plugins.find_task_sets().values():
+        assert all((task, metric) in scored for task in each.absent for metric in each.members[task])
+        assert each.averaging == "none" or not each.absent  # a mean that no record can have is no mean
+
+
+def test_a_run_and_a_plan_take_the_tasks_of_a_set(bench):
+    ended = bench("run", "--model", "mfcc", "--set", "jukemir-4", "--mini", "--dry-run", "--json")
+    assert [json.loads(line)["task"] for line in ended.out.splitlines()] == ["mtt", "gs", "gtzan", "emo"]
+    both = bench(
+        "run", "--model", "mfcc", "--set", "jukemir-4", "--task", "gs,nsynth-pitch", "--mini", "--dry-run", "--json"
+    )
+    assert [json.loads(line)["task"] for line in both.out.splitlines()] == ["gs", "nsynth-pitch", "mtt", "gtzan", "emo"]
+    for command in (("run", "--dry-run"), ("plan",), ("features", "extract"), ("leaderboard",)):
+        slip = bench(*command, "--model", "mfcc", "--set", "jukemir-5")
+        assert (slip.code, slip.out) == (2, "")
+        assert "no set 'jukemir-5'; did you mean 'jukemir-4'? (bench list sets)" in slip.err
+
+
+def test_a_task_of_a_set_that_is_not_here_is_told_and_left_out(bench, monkeypatch, tmp_path):
+    import marble_bench.tasks.sets as room
+
+    text = Path(room.__file__).with_name("marble2_10.py").read_text()
+    (tmp_path / "theirs.py").write_text(text.replace("marble2-10", "theirs").replace("chords1217", "chords-of-mars"))
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    ended = bench("run", "--model", "mfcc", "--set", "theirs", "--mini", "--dry-run", "--json")
+    sys.modules.pop("marble_bench.tasks.sets.theirs")
+    assert ended.code == 0
+    assert len(ended.out.splitlines()) == 9
+    assert "set 'theirs': there is no task chords-of-mars here, so its records are left out" in ended.err
+
+
+def test_a_mean_over_metrics_of_both_directions_is_refused(tmp_path, monkeypatch):
+    import marble_bench.tasks.sets as room
+
+    text = Path(room.__file__).with_name("jukemir_4.py").read_text().replace("jukemir-4", "both")
+    (tmp_path / "both.py").write_text(text.replace('"gtzan": ("accuracy",)', '"gtzan": ("accuracy", "errors")'))
+    monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
+    gtzan = plugins.find_registered_task("gtzan")
+    errors = replace(gtzan.task.metrics[0], name="errors", higher_is_better=False)
+    backward = replace(gtzan, task=replace(gtzan.task, metrics=(*gtzan.task.metrics, errors)))
+    find = plugins.find_registered_task
+    monkeypatch.setattr(plugins, "find_registered_task", lambda name: backward if name == "gtzan" else find(name))
+    with pytest.raises(UsageError, match=r"set 'both' has a mean over metrics of both directions \(errors\)"):
+        plugins.find_task_set("both")
+    sys.modules.pop("marble_bench.tasks.sets.both")
 
 
 def test_a_set_that_names_what_is_not_there_or_mixes_units_in_silence_is_refused(tmp_path, monkeypatch):
@@ -559,5 +620,7 @@ def test_all_mistakes_of_a_set_a_head_and_a_metric_are_told_at_once():
         Head(name="", description="", strengths=(), version=0)
     for words in ("name ''", "description is empty", "no function", "strengths is empty", "version is 0"):
         assert words in str(caught.value)
+    with pytest.raises(UsageError, match=r"absent has 'gtzann', which is no member; did you mean 'gtzan'"):
+        TaskSet(name="a", title="b", members={"gtzan": ("x",)}, averaging="none", source="x", absent=("gtzann",))
     with pytest.raises(UsageError, match="members is empty"):
         TaskSet(name="a", title="b", members={}, averaging="none", source="x")

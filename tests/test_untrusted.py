@@ -345,18 +345,18 @@ def test_a_hostile_text_is_shown_as_text_in_every_output():
         Cell(HOSTILE, "measured", "marble", f"task{HOSTILE}", f"{HOSTILE}", 0.5, MetricReading("fraction"), weights="0" * 12,
              mini=True, origin=Provenance(f"=cmd|{HOSTILE}", why_not=(HOSTILE,)))
     ]  # fmt: skip
-    board = Board(BoardFilter("marble", True), cells, [], [], count_coverage(cells), [], [], [])
+    board = Board(BoardFilter("marble", True), cells, coverage=count_coverage(cells))
     out = io.StringIO()
     console = Console(file=out, width=300, force_terminal=False)
-    for each in printing.build_tables(board, f"protocol {HOSTILE}", 300):
+    for each in printing.build_tables(printing.build_matrix(board), 300):
         console.print(each)
     assert "a[/b]|<img src=x>$x$ \\x1b[31m\\n=1+1" in out.getvalue()
     row = next(csv.DictReader(io.StringIO(printing.as_csv(board))))
     assert row["source"].startswith("'=cmd")
     assert not any(value.startswith(("=", "+", "-", "@")) for value in row.values())
-    cells = printing.write_markdown(board).splitlines()[2]
+    cells = printing.write_markdown(board).splitlines()[4]
     assert "\\<img src=x\\>\\$x\\$" in cells
-    assert cells.replace("\\|", "").count("|") == printing.write_markdown(board).splitlines()[1].count("|")
+    assert cells.replace("\\|", "").count("|") == printing.write_markdown(board).splitlines()[3].count("|")
     latex = printing.write_latex(board)
     assert r"\textbar{}\textless{}img src=x\textgreater{}\$x\$" in latex
     assert len(latex.splitlines()) == len(printing.write_latex(board).replace("\\n", "").splitlines())

@@ -14,12 +14,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.board.printed import PrintedComparison, compare_with_printed, find_printed_scores
+from marble_bench.board.published import read_published_cells
 from marble_bench.board.rows import (
     Cell,
     find_contamination,
     get_display_order,
     is_control,
-    read_published_cells,
     suggest_other_boards,
 )
 from marble_bench.core import plugins

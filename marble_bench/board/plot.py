@@ -10,7 +10,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from marble_bench.board.board import AVERAGE, Board, convert_to_points
+from marble_bench.board.board import Board
+from marble_bench.board.means import AVERAGE, convert_to_points
 from marble_bench.board.rows import Cell
 from marble_bench.board.table import COSTS, UNITS, compute_cost, format_score
 from marble_bench.errors import BenchError, DataError, UsageError, listing, suggest_name
@@ -144,7 +145,7 @@ def _select_column(board: Board, task: str) -> list[Cell]:
             f"no record on task '{task}'{suggest_name(task, tasks) or '; there are ' + listing(sorted(tasks))}"
         )
     if not cells:
-        raise UsageError("no model covers every task of the board, so none has a mean: choose --task")
+        raise UsageError("no model has every task of a set whose mean this board shows: choose --score TASK")
     return sorted(cells, key=lambda cell: cell.value, reverse=cells[0].measure.higher_is_better)
 
 
@@ -156,7 +157,7 @@ def _compute_bars(cell: Cell) -> tuple[float, float] | None:
 
 
 def _format_heading(task: str, cell: Cell) -> str:
-    what = "mean of all tasks" if cell.task == AVERAGE else f"{task}, {cell.metric}"
+    what = f"mean of {cell.metric}" if cell.task == AVERAGE else f"{task}, {cell.metric}"
     return f"{what} ({UNITS[cell.measure.unit] or cell.measure.unit})"
 
 

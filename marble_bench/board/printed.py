@@ -12,7 +12,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from marble_bench.board.board import build_measured_cells, compute_published_difference
-from marble_bench.board.rows import Cell, read_published_cells
+from marble_bench.board.published import IMPOSSIBLE, list_protocols_apart, read_published_cells
+from marble_bench.board.rows import Cell
 from marble_bench.records.record_file import Stored
 
 
@@ -22,7 +23,8 @@ class PrintedScore:
 
     label: what the paper calls the model. interval: 95 %, from the size of the test split alone; None where `basis` says
     why it has none. source: the paper's letter on the board. borrowed: the paper took the number from another one.
-    contaminated: the model's training data that names the task's corpus, empty for none.
+    contaminated: the model's training data that names the task's corpus, empty for none. impossible: why no number of test
+    clips gives the score, empty if one does.
     """
 
     model: str
@@ -35,6 +37,7 @@ class PrintedScore:
     borrowed: bool
     protocol: str
     contaminated: str
+    impossible: str
 
 
 @dataclass(frozen=True)
@@ -124,6 +127,7 @@ def _compare(cell: Cell, other: Cell, measured_is_a: bool) -> PrintedComparison:
             other.origin.borrowed,
             other.protocol,
             other.origin.contaminated,
+            other.origin.impossible,
         ),
         difference=beside.difference if measured_is_a else -beside.difference,
         verdict=beside.verdict,
@@ -142,12 +146,20 @@ def explain_printed(found: Sequence[PrintedComparison]) -> list[str]:
         lines.append("interval of a printed score: Wilson's, computed from the number of test clips")
     if not all(each.same_protocol for each in found):
         lines.append(f"other protocol: the record is of {measured.protocol}, so like is not compared with like")
+    apart = list_protocols_apart()
+    lines += [
+        f"{name} is not run by this suite: {apart[name]}"
+        for name in dict.fromkeys(each.printed.protocol for each in found)
+        if name in apart
+    ]
     papers = {each.printed.source: each.printed for each in found}
     lines += [
         f"{mark}: {each.citation}; {printed.model} is its '{each.label}'" for mark, each in sorted(papers.items())
     ]
     if any(each.printed.borrowed for each in found):
         lines.append("°: that source took the number from another paper")
+    if any(each.printed.impossible for each in found):
+        lines.append(IMPOSSIBLE)
     if any(each.printed.contaminated or each.measured.contaminated for each in found):
         lines.append("†: the model was trained on the corpus that this task tests on")
     return lines

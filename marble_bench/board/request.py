@@ -7,7 +7,8 @@ from dataclasses import replace
 from pathlib import Path
 
 from marble_bench.board.board import Board, BoardFilter, build_board
-from marble_bench.board.rows import read_published_cells, suggest_other_boards, tell_apart
+from marble_bench.board.published import list_protocols_apart, list_published_protocols, read_published_cells
+from marble_bench.board.rows import suggest_other_boards, tell_apart
 from marble_bench.core import plugins
 from marble_bench.core.schemes import scheme_of
 from marble_bench.core.selection import find_recorded_model, find_recorded_task, select_names
@@ -16,14 +17,28 @@ from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
 
 
-def build_asked_board(stored: Sequence[Stored], asked: BoardFilter, cache: Path) -> tuple[Board, str]:
+def build_asked_board(
+    stored: Sequence[Stored], asked: BoardFilter, cache: Path, others: bool = False
+) -> tuple[Board, str]:
     """The board of some records, and the option that shows the records if the board shows none of them; see `_hint`.
 
-    cache: the cache root. Raises UsageError for a protocol, task or model that is not known.
+    cache: the cache root. others: with the boards of the other protocols that papers follow or records have.
+    Raises UsageError for a protocol, task or model that is not known.
     """
     apart = tell_apart(stored)
     asked = _resolve_names(asked, [each.record for each in apart])
-    return build_board(apart, asked, cache / "statistics"), _hint(apart, asked)
+    board = build_board(apart, asked, cache / "statistics")
+    if others:
+        board = replace(board, others=_build_others(apart, asked, cache))
+    return board, _hint(apart, asked)
+
+
+def _build_others(stored: Sequence[Stored], asked: BoardFilter, cache: Path) -> list[Board]:
+    recorded = sorted({each.record.protocol.name for each in stored})
+    names = [*(name for name in list_published_protocols() if name not in list_protocols_apart()), *recorded]
+    kept = [name for name in dict.fromkeys(names) if name != asked.protocol]
+    found = [build_board(stored, replace(asked, protocol=name), cache / "statistics") for name in kept]
+    return [each for each in found if each.cells]
 
 
 def _hint(stored: Sequence[Stored], asked: BoardFilter) -> str:
@@ -42,7 +57,8 @@ def _resolve_names(asked: BoardFilter, records: Sequence[Record]) -> BoardFilter
     protocols = {record.protocol.name for record in records}
     if asked.protocol not in protocols:
         _refuse_several("protocol", asked.protocol, protocols)
-        plugins.find_registered_protocol(asked.protocol)
+        if asked.protocol not in list_published_protocols():
+            plugins.find_registered_protocol(asked.protocol)
     tasks = {record.task.name for record in records} | {cell.task for cell in cells} | {*plugins.list_task_names()}
     models = {record.model.name for record in records} | {cell.model for cell in cells} | {*plugins.find_encoders()}
     chosen = {

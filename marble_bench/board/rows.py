@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import csv
 import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
-from decimal import Decimal
 from functools import lru_cache
-from pathlib import Path
 
 from msgspec import structs
 
-import marble_bench
 from marble_bench.core import plugins
 from marble_bench.core.task import Task
 from marble_bench.errors import UsageError, counted, listing
 from marble_bench.records import claims
 from marble_bench.records.record import Record, Versioned
 from marble_bench.records.record_file import Stored
-from marble_bench.scoring.statistics import compute_spread, compute_wilson_interval
+from marble_bench.scoring.statistics import compute_spread
 
 UNKNOWN = "facts not known here"  # of names that are not registered: somebody's own model or task
 
@@ -42,7 +38,7 @@ class PublishedDifference:
 class MetricReading:
     """How a value of a metric is read. trivial: what the best constant answer gets, None where that is not known.
 
-    main: whether it is the task's first metric. averaged: whether it is part of the overall mean.
+    main: whether it is the task's first metric. averaged: whether it is part of the mean of the board's task set.
     """
 
     unit: str
@@ -74,7 +70,8 @@ class Provenance:
     """Where a score is from, and what speaks against it. source: the record's file, or the citation.
 
     label: what that source calls the model, where it is a paper. borrowed: that source took the number from another
-    paper. contaminated: the training data of the model that names the corpus.
+    paper. contaminated: the training data of the model that names the corpus. impossible: why the test clips cannot give a
+    printed score; empty if they can. apart: what is different where the suite does not run the protocol of a paper.
     """
 
     source: str = ""
@@ -83,6 +80,8 @@ class Provenance:
     comparable: bool = True
     why_not: tuple[str, ...] = ()
     contaminated: str = ""
+    impossible: str = ""
+    apart: str = ""
 
 
 @dataclass(frozen=True)
@@ -126,16 +125,6 @@ class Cell:
         return self.task, self.metric
 
 
-@dataclass(frozen=True)
-class PublishedSource:
-    """A paper's table: its letter on the board, the protocol it belongs to, its citation."""
-
-    source: str
-    mark: str
-    protocol: str
-    citation: str
-
-
 def suggest_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) -> str:
     """Where records are when none is of the protocol and kind asked for, and the option that shows them.
 
@@ -151,66 +140,6 @@ def suggest_other_boards(stored: Sequence[Stored], protocol: str, mini: bool) ->
     return f"there are records of protocol {listing(others)}: give --protocol" if others else ""
 
 
-def _find_published_folder() -> Path:
-    """`results/published`: inside the package when installed, at the root of a checkout."""
-    package = Path(marble_bench.__file__).parent
-    installed = package / "published"
-    return installed if installed.is_dir() else package.parent / "results" / "published"
-
-
-def _read(name: str) -> list[dict[str, str]]:
-    with (_find_published_folder() / name).open(encoding="utf-8", newline="") as file:
-        return list(csv.DictReader(file))
-
-
-@lru_cache(maxsize=1)
-def read_published_sources() -> dict[str, PublishedSource]:
-    """The papers, by the name that `published.csv` gives them."""
-    return {row["source"]: PublishedSource(**row) for row in _read("sources.csv")}
-
-
-def read_published_cells() -> list[Cell]:
-    """Every published score, with what can be said of its interval."""
-    averaged = list_averaged_columns()
-    cells = []
-    for row in _read("published.csv"):
-        source = read_published_sources()[row["source"]]
-        decibels = row["metric"].startswith("sdr")
-        value = float(row["value"]) / (1 if decibels else 100)
-        interval, basis = _compute_published_interval(row["task"], row["metric"], row["value"])
-        cells.append(
-            Cell(
-                model=row["model"],
-                mark=source.mark,
-                protocol=source.protocol,
-                task=row["task"],
-                metric=row["metric"],
-                value=value,
-                measure=MetricReading(
-                    "dB" if decibels else "fraction",
-                    main=find_task(row["task"]) is None or _list_metrics(row["task"])[0] == row["metric"],
-                    averaged=row["metric"] in averaged.get(row["task"], ()),
-                ),
-                uncertainty=Uncertainty(interval, basis),
-                origin=Provenance(
-                    source.citation,
-                    row["label"],
-                    borrowed=row["origin"] == "borrowed",
-                    contaminated=_explain_contamination(_find_training_data(row["model"]), row["task"]),
-                ),
-            )
-        )
-    return cells
-
-
-def list_averaged_columns() -> dict[str, tuple[str, ...]]:
-    """The metrics of each task that enter the overall mean: those that papers print for it, in their order."""
-    found: dict[str, dict[str, None]] = {}
-    for row in _read("published.csv"):
-        found.setdefault(row["task"], {})[row["metric"]] = None
-    return {task: tuple(names) for task, names in found.items()}
-
-
 @lru_cache(maxsize=256)
 def find_task(name: str) -> Task | None:
     """The task of a name, None for one that is not here."""
@@ -220,56 +149,9 @@ def find_task(name: str) -> Task | None:
         return None
 
 
-def _list_metrics(name: str) -> list[str]:
-    task = find_task(name)
-    return [metric.name for metric in task.metrics] if task else []
-
-
-# Metrics that are a mean over clips of something between 0 and 1, and what a clip's share is a multiple of.
-_BOUNDED = {"accuracy": Decimal(1), "weighted": Decimal("0.1")}
-
-
-def _compute_published_interval(task: str, metric: str, printed: str) -> tuple[tuple[float, float] | None, str]:
-    """What a test size says about a score without predictions: a 95 % interval, or none; and what that rests on.
-
-    A mean of values between 0 and 1 varies at most as a share does (its variance is at most p (1 - p)), so that Wilson's
-    interval is wide enough for it. Areas under curves, R2, pooled F and decibels depend on more than the test size. A
-    share that no number of these test clips gives was measured in another way, and has no interval either.
-
-    printed: the score as the paper prints it, in percent.
-    """
-    found = find_task(task)
-    if found is None:
-        return None, "none: the size of the test split is not known here"
-    if metric not in _BOUNDED:
-        return None, "none: this score's spread does not follow from the size of the test split"
-    count = found.counts["test"]
-    if not is_share_of(printed, count, _BOUNDED[metric]):
-        return None, f"none: no number of {count:,} test clips gives {printed} %"
-    kind = "binomial" if metric == "accuracy" else "at most binomial"
-    together = f"; too narrow, clips of one {found.group_name} go together" if found.group_name else ""
-    return compute_wilson_interval(
-        float(printed) / 100, count
-    ), f"{kind} (Wilson), {count:,} test clips, one run{together}"
-
-
-def is_share_of(printed: str, count: int, step: Decimal) -> bool:
-    """Whether a printed percentage is, rounded to its digits, what some sum of `count` clips gives.
-
-    step: what a clip counts is a multiple of.
-
-    >>> is_share_of("74.8", 290, Decimal(1)), is_share_of("73.5", 290, Decimal(1))
-    (True, False)
-    """
-    value = Decimal(printed)
-    ulp = Decimal(1).scaleb(int(value.as_tuple().exponent))
-    nearest = (value / 100 * count / step).to_integral_value()
-    shares = (100 * total * step / count for total in (nearest - 1, nearest, nearest + 1))
-    return any(abs(share - value) <= ulp / 2 for share in shares)
-
-
 @lru_cache(maxsize=256)
-def _find_training_data(model: str) -> tuple[str, ...]:
+def find_training_data(model: str) -> tuple[str, ...]:
+    """The training data that the encoder of a name declares; none for a model that is not here."""
     encoder = plugins.find_encoders().get(model)
     return encoder.training_data if encoder else ()
 
@@ -292,7 +174,8 @@ def find_named_corpus(training_data: Iterable[str], corpus: Iterable[str]) -> st
     return next((entry for entry in training_data if any(name in _normalize_words(entry) for name in names)), "")
 
 
-def _explain_contamination(training_data: Iterable[str], task: str, corpus: str = "") -> str:
+def explain_contamination(training_data: Iterable[str], task: str, corpus: str = "") -> str:
+    """The entry of training data that names the corpus of a task; empty for none. corpus: a name of it, if it is known."""
     found = find_task(task)
     names = {corpus} | ({found.corpus.name, found.corpus.title} if found else set())
     return find_named_corpus(training_data, sorted(names - {""}))
@@ -300,7 +183,7 @@ def _explain_contamination(training_data: Iterable[str], task: str, corpus: str 
 
 def find_contamination(record: Record) -> str:
     """The training data of a record's model that names the corpus of its task; empty for none."""
-    return _explain_contamination(record.model.training_data, record.task.name, record.data.corpus)
+    return explain_contamination(record.model.training_data, record.task.name, record.data.corpus)
 
 
 def tell_apart(stored: Sequence[Stored]) -> list[Stored]:
@@ -352,22 +235,21 @@ def record_cells(stored: Iterable[Stored]) -> list[Cell]:
     Of two for the same place: the comparable one, else the one with fewer reasons not to be, else that of more
     clips.
     """
-    averaged = list_averaged_columns()
     place: dict[tuple[str, str, str, str, bool], Stored] = {}
     for each in sorted((each for each in stored if not is_control(each.record)), key=get_display_order):
         record = each.record
         model, protocol, task = record.model, record.protocol.name, record.task.name
         place[model.name, model.weights_sha256, protocol, task, record.data.mini] = each
     return [
-        _build_measured_cell(each, metric, value, averaged)
+        _build_measured_cell(each, metric, value)
         for each in place.values()
         for metric, score in each.record.scores.items()
         if (value := score.test) is not None
     ]
 
 
-def _build_measured_cell(stored: Stored, metric: str, value: float, averaged: dict[str, tuple[str, ...]]) -> Cell:
-    """The cell of a record's score. averaged: of each task the metrics that papers print."""
+def _build_measured_cell(stored: Stored, metric: str, value: float) -> Cell:
+    """The cell of a record's score."""
     record, score = stored.record, stored.record.scores[metric]
     return Cell(
         model=record.model.name,
@@ -381,7 +263,6 @@ def _build_measured_cell(stored: Stored, metric: str, value: float, averaged: di
             score.higher_is_better,
             score.trivial,
             score.main,
-            averaged=metric in averaged.get(record.task.name, record.main_scores),
         ),
         weights=record.model.weights,
         mini=record.data.mini,

@@ -12,8 +12,11 @@ from typing import TYPE_CHECKING, Any
 from rich.table import Table
 from rich.text import Text
 
-from marble_bench.board.board import AVERAGE, Board
-from marble_bench.board.rows import UNKNOWN, Cell, read_published_sources
+from marble_bench.board.board import Board
+from marble_bench.board.means import AVERAGE
+from marble_bench.board.published import IMPOSSIBLE, list_protocols_apart, read_published_sources
+from marble_bench.board.rows import UNKNOWN, Cell
+from marble_bench.core.task_set import TaskSet
 from marble_bench.data.checks import ROUGH
 from marble_bench.errors import listing
 from marble_bench.records import escape
@@ -41,7 +44,6 @@ SHORT = {
     "sdr_drums": "drums",
     "sdr_bass": "bass",
     "sdr_other": "other",
-    AVERAGE: "mean",
 }
 FACTS = (  # of a cell and its parts, as JSON and CSV have them
     *(
@@ -59,7 +61,7 @@ FACTS = (  # of a cell and its parts, as JSON and CSV have them
         "basis",
     ),
     *("spread", "trivial", "higher_is_better", "rank", "ties", "comparable", "why_not", "mini", "main", "averaged"),
-    *("contaminated", "against"),
+    *("contaminated", "impossible", "apart", "against"),
 )
 COLUMNS = (*(name for name in FACTS if name != "interval"), "low", "high")  # the same of CSV and of a table of pandas
 COSTS = {
@@ -90,6 +92,7 @@ def format_cell(cell: Cell, interval: bool = True) -> str:
     unit, origin, bounds = cell.measure.unit, cell.origin, cell.uncertainty.interval
     text = format_score(cell.value, unit) + ("°" if origin.borrowed else "")
     text += ("" if origin.comparable or cell.mini else "*") + ("†" if origin.contaminated else "")
+    text += "‡" if origin.impossible else ""
     if interval and bounds and cell.mark == "measured":
         low, high = ("n/a" if bound is None else format_score(bound, unit) for bound in bounds)
         text += f" [{low}, {high}]"
@@ -137,31 +140,44 @@ class Matrix:
 
 
 def order(board: Board) -> list[tuple[str, str, str]]:
-    """The rows of a board, best first: by the overall mean where there is one, else by the column that most rows have."""
+    """The rows of a board, best first: by the mean of its set where there is one, else by the column that most rows have."""
     by_row: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
     for cell in [*board.cells, *board.averages]:
         by_row.setdefault(cell.row, {})[cell.column] = cell
     columns = board.columns
     if not columns:
         return []
+    averages = (AVERAGE, board.task_set.name if board.task_set else "")
     most = max(columns, key=lambda column: sum(column in row for row in by_row.values()))
 
     def standing(row: tuple[str, str, str]) -> tuple[bool, float, bool, float]:
-        mean, first = by_row[row].get((AVERAGE, AVERAGE)), by_row[row].get(most)
+        mean, first = by_row[row].get(averages), by_row[row].get(most)
         return mean is None, -(mean.value if mean else 0), first is None, -(first.value if first else 0)
 
     return sorted(by_row, key=standing)
 
 
+def list_columns(board: Board) -> list[tuple[str, str]]:
+    """Task and metric of each column, that of the mean first."""
+    return list(dict.fromkeys(cell.column for cell in board.averages)) + board.columns
+
+
+def _name_column(column: tuple[str, str], unit: str) -> tuple[str, str]:
+    """The two lines of a heading: task and metric, or set and `mean`."""
+    task, metric = column
+    what = UNITS[unit]
+    return (metric, f"mean {what}") if task == AVERAGE else (task, f"{SHORT.get(metric, metric)} {what}".rstrip())
+
+
 def build_matrix(board: Board, interval: bool = True, cost: bool = False) -> Matrix:
     """A row per model and source, a column per task and metric; blank where nothing is known, never a zero."""
-    columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
+    columns = list_columns(board)
     place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
     for cell in board.list_everything():
         place.setdefault(cell.row, {})[cell.column] = cell
     units = {cell.column: cell.measure.unit for cell in board.list_everything()}
     heads = [("", "tasks")] if len({cell.task for cell in board.cells}) > 1 else []
-    heads += [(task, f"{SHORT.get(metric, metric)} {UNITS[units[task, metric]]}".rstrip()) for task, metric in columns]
+    heads += [_name_column(column, units[column]) for column in columns]
     costs = compute_cost(board) if cost else {}
     if cost:
         heads += [("cost", label) for label in COSTS.values()]
@@ -188,9 +204,19 @@ def _format_cost(value: float | None) -> str:
     return "" if value is None else (f"{value:,.0f}" if abs(value) >= 100 else f"{value:.3g}")
 
 
-def build_tables(board: Board, title: str, width: int, cost: bool = False) -> list[Table]:
+def name_board(board: Board) -> str:
+    """The title of a board: its protocol, its set, and what keeps it from being compared with others."""
+    asked = board.asked
+    title = f"protocol {asked.protocol}"
+    if why := list_protocols_apart().get(asked.protocol):
+        return f"{title}, which this suite does not run: {why}. Not comparable with any other table"
+    if asked.task_set:
+        title += f", task set {asked.task_set.name} version {asked.task_set.version}"
+    return title + (", on MINIATURES: synthesised music, says little about a model" if asked.mini else "")
+
+
+def build_tables(whole: Matrix, width: int) -> list[Table]:
     """A matrix as tables that are no wider than `width` characters: one, or several with the same rows."""
-    whole = build_matrix(board, cost=cost)
     names = max([len("model"), *(len(line.model) for line in whole.lines)]) + 8
     names += max([len("source"), *(len(line.source) for line in whole.lines)])
     sizes = [
@@ -206,11 +232,11 @@ def build_tables(board: Board, title: str, width: int, cost: bool = False) -> li
         if blocks[-1] and (taken + size > width or (taken + together > width and names + together <= width)):
             blocks.append([])
         blocks[-1].append(index)
-    return [_build_table(whole, block, title if not number else "") for number, block in enumerate(blocks)]
+    return [_build_table(whole, block) for block in blocks]
 
 
-def _build_table(whole: Matrix, block: Sequence[int], title: str) -> Table:
-    table = Table(title=_make_plain(title) if title else None, title_justify="left", header_style="bold")
+def _build_table(whole: Matrix, block: Sequence[int]) -> Table:
+    table = Table(header_style="bold")
     table.add_column("model", no_wrap=True)
     table.add_column("source", no_wrap=True)
     for index in block:
@@ -233,13 +259,21 @@ def _make_plain(text: str) -> Text:
 
 
 def write_markdown(board: Board, cost: bool = False) -> str:
-    """The matrix as a table of GitHub's Markdown, with its notes."""
-    whole = build_matrix(board, cost=cost)
+    """Each board that is shown as a table of GitHub's Markdown, with its notes."""
+    return "\n".join(
+        format_markdown(build_matrix(each, cost=cost), name_board(each), list_notes(each))
+        for each in board.list_shown()
+    )
+
+
+def format_markdown(whole: Matrix, title: str, notes: Sequence[str]) -> str:
+    """A matrix as a table of GitHub's Markdown, its title above it and its notes below."""
     heads = ["model", "source", *(" ".join(filter(None, head)) for head in whole.heads)]
     rows = [[line.model, line.source, *line.texts] for line in whole.lines]
     lines = [_format_cells(heads), ["---", "---", *["--:"] * len(whole.heads)], *map(_format_cells, rows)]
     table = "\n".join("| " + " | ".join(line) + " |" for line in lines)
-    return table + "\n\n" + "\n".join(f"- {escape.escape_markdown(note)}" for note in list_notes(board)) + "\n"
+    told = "\n".join(f"- {escape.escape_markdown(note)}" for note in notes)
+    return f"**{escape.escape_markdown(title)}**\n\n{table}\n\n{told}\n"
 
 
 def _format_cells(texts: Sequence[str]) -> list[str]:
@@ -247,9 +281,16 @@ def _format_cells(texts: Sequence[str]) -> list[str]:
 
 
 def write_latex(board: Board, cost: bool = False) -> str:
-    r"""The matrix as a `tabular` with the rules of `booktabs`, without intervals; a column's best measured score bold."""
+    r"""Each board that is shown as a `tabular` with the rules of `booktabs`, without intervals.
+
+    A column's best measured score is bold.
+    """
+    return "\n".join(_write_tabular(each, cost) for each in board.list_shown())
+
+
+def _write_tabular(board: Board, cost: bool) -> str:
     whole = build_matrix(board, interval=False, cost=cost)
-    columns = ([(AVERAGE, AVERAGE)] if board.averages else []) + board.columns
+    columns = list_columns(board)
     best: dict[tuple[str, str], list[Cell]] = {}  # several where they are equal
     for cell in [*board.cells, *board.averages]:
         if cell.mark != "measured":
@@ -261,6 +302,7 @@ def write_latex(board: Board, cost: bool = False) -> str:
             held.append(cell)
     first = sum(head == ("", "tasks") for head in whole.heads)
     lines = [
+        f"% {escape.escape_latex(name_board(board))}",
         r"\begin{tabular}{ll" + "r" * len(whole.heads) + "}",
         r"\toprule",
         " & ".join(["", "", *(escape.escape_latex(task) for task, _ in whole.heads)]) + r" \\",
@@ -290,33 +332,43 @@ def _list_facts(cell: Cell) -> dict[str, Any]:
 
 
 def as_json(board: Board) -> str:
-    """Every cell, floors and means too, as a list of objects."""
-    return json.dumps([_list_facts(cell) for cell in board.list_everything()], indent=1)
+    """Every cell, floors and means too, as a list of objects; those of boards apart last."""
+    return json.dumps(list_facts(board), indent=1)
 
 
-def _row(cell: Cell) -> dict[str, Any]:
+def list_facts(board: Board) -> list[dict[str, Any]]:
+    """The facts of every cell, floors and means too; those of boards apart last."""
+    return [_list_facts(cell) for each in [board, *board.apart] for cell in each.list_everything()]
+
+
+def make_row(facts: dict[str, Any]) -> dict[str, Any]:
     """The facts of a cell as a row of a table has them: `interval` as `low` and `high`, lists as texts."""
-    facts = _list_facts(cell)
-    low, high = facts.pop("interval") or (None, None)
-    against = "; ".join(f"{each.mark} {each.value} {each.verdict}" for each in cell.position.against)
-    return {**facts, "why_not": "; ".join(cell.origin.why_not), "against": against, "low": low, "high": high}
+    row = {name: facts[name] for name in FACTS}
+    low, high = row.pop("interval") or (None, None)
+    against = "; ".join(f"{each['mark']} {each['value']} {each['verdict']}" for each in row["against"])
+    return {**row, "why_not": "; ".join(row["why_not"]), "against": against, "low": low, "high": high}
 
 
 def as_frame(board: Board) -> pd.DataFrame:
-    """Every cell, floors and means too, a row each; see `COLUMNS`."""
+    """Every cell, floors and means too, a row each, those of boards apart last; see `COLUMNS`."""
     import pandas as pd
 
-    found = pd.DataFrame([_row(cell) for cell in board.list_everything()], columns=list(COLUMNS))
+    found = pd.DataFrame([make_row(facts) for facts in list_facts(board)], columns=list(COLUMNS))
     return found.astype(dict.fromkeys(("value", "low", "high", "spread", "trivial"), float))
 
 
 def as_csv(board: Board) -> str:
-    """Every cell, floors and means too, a line each."""
+    """Every cell, floors and means too, a line each, those of boards apart last."""
+    return write_csv(list_facts(board))
+
+
+def write_csv(cells: Sequence[dict[str, Any]]) -> str:
+    """Cells as the lines of a CSV file, with a heading."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     writer.writerow(COLUMNS)
-    for cell in board.list_everything():
-        row = _row(cell)
+    for facts in cells:
+        row = make_row(facts)
         bounds = row.pop("low"), row.pop("high")
         writer.writerow([*(escape.escape_csv_cell("" if value is None else value) for value in row.values()), *bounds])
     return buffer.getvalue()
@@ -343,16 +395,7 @@ def list_notes(board: Board) -> list[str]:
     if strange:
         lines.append(f"{UNKNOWN}, as the record says them: {', '.join(strange)}")
     lines += [f"{listing(names)}: the same weights, so one model under several names" for names in _same_models(board)]
-    if any(cell.origin.borrowed for cell in cells):
-        lines.append("°: that source took the number from another paper")
-    if any(not cell.origin.comparable and not cell.mini for cell in cells):
-        lines.append("*: not comparable; its record says why")
-    if any(cell.origin.contaminated for cell in cells):
-        lines.append("†: the model was trained on the corpus that this task tests on")
-    if board.averages:
-        lines.append(
-            "mean: over tasks, several metrics of one task averaged first; only for rows that cover every task here"
-        )
+    lines += _explain_marks(cells) + _explain_mean(board)
     if board.floors:
         lines.append("trivial: the best constant answer; random: answers by chance")
     return lines + [
@@ -361,6 +404,39 @@ def list_notes(board: Board) -> list[str]:
         for cell in board.cells
         for each in cell.position.against
     ]
+
+
+def _explain_marks(cells: Sequence[Cell]) -> list[str]:
+    """What the marks behind scores mean, a line for each that some cell has."""
+    lines = {
+        "°: that source took the number from another paper": any(cell.origin.borrowed for cell in cells),
+        "*: not comparable; its record says why": any(not cell.origin.comparable and not cell.mini for cell in cells),
+        "†: the model was trained on the corpus that this task tests on": any(
+            cell.origin.contaminated for cell in cells
+        ),
+        IMPOSSIBLE: any(cell.origin.impossible for cell in cells),
+    }
+    return [line for line, used in lines.items() if used]
+
+
+def _explain_mean(board: Board) -> list[str]:
+    """What the mean on a board is of; of a set that was asked for, why there is none."""
+    if board.task_set and board.averages:
+        return [
+            f"{board.task_set.name}: mean over the {len(board.task_set.members)} tasks of this set, several metrics of one "
+            f"task averaged first; only for rows that have all of them ({board.task_set.source})"
+        ]
+    asked = board.asked.task_set
+    if asked and board.asked.protocol not in list_protocols_apart():
+        return [f"{asked.name}: {explain_no_mean(asked)}"]
+    return []
+
+
+def explain_no_mean(task_set: TaskSet) -> str:
+    """Why no mean of a set stands on a board."""
+    if task_set.averaging == "none":
+        return f"no mean, for the set's source prints none ({task_set.source})"
+    return f"no mean, for no row has all {len(task_set.members)} tasks"
 
 
 def _same_models(board: Board) -> list[list[str]]:

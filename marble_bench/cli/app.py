@@ -279,10 +279,12 @@ def _list_sets() -> list[dict[str, Any]]:
             "version": each.version,
             "title": each.title,
             "tasks": ", ".join(f"{task} ({', '.join(metrics)})" for task, metrics in each.members.items()),
-            "mean": "over tasks" if each.averaging == "tasks" else "none",
+            "better": listing(directions),
+            "mean": "of tasks, each the mean of its metrics; only if complete" if each.averaging == "tasks" else "none",
             "source": each.source,
         }
         for each in plugins.find_task_sets().values()
+        if (directions := plugins.list_directions(each))
     ]
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -13,6 +12,7 @@ import typer
 from marble_bench.cli.completion import complete_names
 from marble_bench.cli.config_file import Commands
 from marble_bench.cli.options import RESULTS, Cache, Debug, Results, parse_path
+from marble_bench.cli.show import print_words
 from marble_bench.errors import UsageError
 
 if TYPE_CHECKING:
@@ -47,6 +47,15 @@ RuleName = Annotated[
         autocompletion=complete_names("protocols"),
     ),
 ]
+SetName = Annotated[
+    str,
+    typer.Option(
+        "--set",
+        metavar="NAME",
+        help="Only the tasks and metrics of this set (bench list sets), with its mean.",
+        autocompletion=complete_names("sets"),
+    ),
+]
 Mini = Annotated[bool, typer.Option("--mini", help="Show records of miniatures; they are never ranked with others.")]
 PagePath = Annotated[
     Path | None,
@@ -73,7 +82,14 @@ class Kind(str, Enum):
 
 
 def _build_board(
-    results_dir: Path, protocol: str, mini: bool, task: list[str] | None, model: list[str] | None, cache: Path | None
+    results_dir: Path,
+    protocol: str,
+    mini: bool,
+    task: list[str] | None,
+    model: list[str] | None,
+    cache: Path | None,
+    task_set: str = "",
+    others: bool = False,
 ) -> tuple[Board, str]:
     """The board, and the option that shows the folder's records if it shows none of them; invalid files are told."""
     from marble_bench.api import build_board
@@ -84,9 +100,11 @@ def _build_board(
         task=task or (),
         model=model or (),
         protocol=protocol,
+        set=task_set,
         mini=mini,
         cache_dir=cache,
         on_left_off=print_left_off,
+        others=others,
     )
 
 
@@ -95,42 +113,100 @@ def leaderboard(
     task: Tasks = None,
     model: Models = None,
     protocol: RuleName = "marble",
+    task_set: SetName = "",
     mini: Mini = False,
     form: Annotated[Format, typer.Option("--format", help="A table, or text for a program or a paper.")] = Format.table,
     cost: Annotated[bool, typer.Option("--cost", help="Also show the cost of each model.")] = False,
     html: PagePath = None,
+    freeze: Annotated[
+        str,
+        typer.Option(metavar="NAME", help="Write the board as it is to boards/NAME.json, or to a FILE.json."),
+    ] = "",
+    frozen: Annotated[
+        str, typer.Option(metavar="NAME", help="Show a board that --freeze wrote, as it was: NAME or FILE.json.")
+    ] = "",
     results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
     debug: Debug = False,
 ) -> None:
-    """Show records and published scores in one table, with ties, trivial scores and the mean."""
-    from marble_bench.board import table
-    from marble_bench.cli.show import print_board, print_words
-
-    board, hint = _build_board(results_dir, protocol, mini, task, model, cache_dir)
+    """Show records and published scores in one table, with ties, trivial scores and the mean of a task set."""
     wanted = Format.json if as_json else form
-    if not board.cells and (html or wanted not in (Format.json, Format.csv)):
+    if frozen:
+        limits = {
+            "protocol": protocol != "marble",
+            "task": task,
+            "model": model,
+            "set": task_set,
+            "mini": mini,
+            "cost": cost,
+            "html": html,
+            "freeze": freeze,
+        }
+        return _print_frozen(frozen, wanted, [name for name, value in limits.items() if value])
+    board, hint = _build_board(results_dir, protocol, mini, task, model, cache_dir, task_set, html is not None)
+    if not board.list_shown() and (html or freeze or wanted not in (Format.json, Format.csv)):
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")
         raise UsageError(f"nothing to show for {where} in {results_dir}; {hint or 'make records with bench run'}")
     if hint:
         print_words(f"no record of {results_dir} is shown: {hint}")
-    if html:
-        from marble_bench.board.page import write_page
+    elif not board.cells and board.apart:
+        print_words(f"no score of protocol {protocol} is shown: the tables are apart")
+    if freeze:
+        from marble_bench.board.frozen import write_archive
 
-        write_page(html.expanduser(), board)
-        print_words(f"wrote {html}")
-        if cost or wanted is not Format.table:
-            print("the page has all scores and costs; --cost and --format say how text is printed", file=sys.stderr)
-    elif wanted is Format.table:
-        print_board(board, cost)
+        print_words(f"wrote {write_archive(board, freeze)}")
+    if html:
+        _write_page(html, board, cost or wanted is not Format.table)
+    if not (freeze or html):
+        _print_board(board, wanted, cost)
+    return None
+
+
+def _write_page(html: Path, board: Board, asks_text: bool) -> None:
+    from marble_bench.board.page import write_page
+
+    write_page(html.expanduser(), board)
+    print_words(f"wrote {html}")
+    if asks_text:
+        print_words("the page has all scores and costs; --cost and --format say how text is printed")
+
+
+def _print_board(board: Board, wanted: Format, cost: bool) -> None:
+    from marble_bench.board import table
+    from marble_bench.cli.show import print_board
+
+    if wanted is Format.table:
+        return print_board(board, cost)
+    if cost and wanted in (Format.json, Format.csv):
+        print_words("no costs in csv and json: choose --format table, latex or md to see them")
+    write = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
+    write_with_cost = table.write_latex if wanted is Format.latex else table.write_markdown
+    print((write(board) if write else write_with_cost(board, cost)).rstrip("\n"))
+    return None
+
+
+def _print_frozen(word: str, wanted: Format, limits: list[str]) -> None:
+    """A frozen board, in the form that is wanted. limits: options that were given and that it cannot obey."""
+    from marble_bench.board.frozen import describe_archive, list_frozen_facts, read_archive
+    from marble_bench.board.table import format_markdown, write_csv
+    from marble_bench.cli.show import print_matrix
+
+    if limits:
+        raise UsageError(f"--frozen shows a board as it was: leave --{limits[0]} out")
+    if wanted is Format.latex:
+        raise UsageError("--frozen has no LaTeX: give --format table, md, csv or json")
+    board = read_archive(word)
+    print_words(describe_archive(board))
+    if wanted is Format.json:
+        print(json.dumps(list_frozen_facts(board), indent=1))
+    elif wanted is Format.csv:
+        print(write_csv(list_frozen_facts(board)).rstrip("\n"))
+    elif wanted is Format.md:
+        print("\n".join(format_markdown(each.matrix, each.title, each.notes) for each in board.tables).rstrip("\n"))
     else:
-        if cost and wanted in (Format.json, Format.csv):
-            print("no costs in csv and json: choose --format table, latex or md to see them", file=sys.stderr)
-        write = {Format.json: table.as_json, Format.csv: table.as_csv}.get(wanted)
-        write_with_cost = table.write_latex if wanted is Format.latex else table.write_markdown
-        text = write(board) if write else write_with_cost(board, cost)
-        print(text.rstrip("\n"))
+        for place, each in enumerate(board.tables):
+            print_matrix(each.matrix, each.title, each.notes, first=not place)
 
 
 @app.command()
@@ -152,7 +228,7 @@ def compare(
 ) -> None:
     """Compare A with B: on the same test clips if both have records, and with published scores of B."""
     from marble_bench.api import compare as compared
-    from marble_bench.cli.show import print_comparison, print_left_off, print_printed, print_words
+    from marble_bench.cli.show import print_comparison, print_left_off, print_printed
 
     found = compared(
         a,
@@ -194,7 +270,6 @@ def plot(
 ) -> None:
     """Draw a figure of the board with matplotlib (extra: plot)."""
     from marble_bench.board.plot import write
-    from marble_bench.cli.show import print_words
 
     board, hint = _build_board(results_dir, protocol, mini, task, None, cache_dir)
     if hint:

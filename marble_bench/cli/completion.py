@@ -8,7 +8,7 @@ from marble_bench.errors import BenchError
 
 
 def complete_names(kind: str) -> Callable[[str], list[str]]:
-    """Completes the names of a kind of plug-in, as `bench list` calls it: `tasks`, `models`, `protocols`, `heads`."""
+    """Completes the names of a kind of plug-in, as `bench list` calls it: `tasks`, `models` and so on."""
 
     def complete(incomplete: str) -> list[str]:
         try:
@@ -37,6 +37,7 @@ def names_of(kind: str) -> Iterable[str]:
         "models": plugins.find_encoders,
         "protocols": plugins.find_protocols,
         "heads": plugins.find_heads,
+        "sets": plugins.find_task_sets,
     }
     return found[kind]()
 

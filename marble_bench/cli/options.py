@@ -14,7 +14,7 @@ import typer
 
 from marble_bench.cli.completion import complete_choices, complete_names
 from marble_bench.core.choices import Dtype, Engine
-from marble_bench.errors import UsageError
+from marble_bench.errors import UsageError, listing
 from marble_bench.records.escape import escape_lines
 from marble_bench.runs.devices import DEVICES
 
@@ -137,12 +137,24 @@ Fresh = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")]
 
 
+SetOfTasks = Annotated[
+    str,
+    typer.Option(
+        "--set",
+        metavar="NAME",
+        help="The tasks of this set (bench list sets), beside those of --task.",
+        autocompletion=complete_names("sets"),
+    ),
+]
+
+
 @dataclass(frozen=True)
 class WhatOptions:
     """Whose features are asked for, of what, and where everything is kept."""
 
     model: Models = None
     task: Tasks = None
+    task_set: SetOfTasks = ""
     data_dir: DataDir = None
     mini: Mini = False
     weights: WeightsPath = None
@@ -181,7 +193,7 @@ class FeatureOptions(MakingOptions, WhatOptions):
 
     def build_configs(self, **more: Any) -> list[RunConfig]:
         """A configuration for every model with every task. more: see `_build_configs`."""
-        if not self.model and not self.task:
+        if not self.model and not self.task and not self.task_set:
             raise UsageError(
                 "name an encoder with --model NAME (bench list models) and a task with --task NAME (bench list tasks)"
             )
@@ -193,11 +205,21 @@ class FeatureOptions(MakingOptions, WhatOptions):
         """more: see `marble_bench.runs.request.build_configs`. Raises UsageError for what does not go together."""
         from marble_bench.runs.request import build_configs
 
-        what = {
-            each.name: getattr(self, each.name) for each in fields(WhatOptions) if each.name not in ("model", "task")
-        }
+        names = {each.name for each in fields(WhatOptions)} - {"model", "task", "task_set"}
+        what = {name: getattr(self, name) for name in names}
         how = {"device": self.device, "dtype": self.dtype.value, **self.settings()}
-        return build_configs(self.model or [], self.task or [], **what, **how, **more)
+        tasks = [*(self.task or []), *(_list_tasks(self.task_set) if self.task_set else [])]
+        return build_configs(self.model or [], tasks, **what, **how, **more)
+
+
+def _list_tasks(name: str) -> list[str]:
+    """The tasks of a set that are here; those that are not are told on stderr."""
+    from marble_bench.core import plugins
+
+    members, here = plugins.find_task_set(name).members, plugins.list_task_names()
+    if missing := [task for task in members if task not in here]:
+        print(f"set '{name}': there is no task {listing(missing)} here, so its records are left out", file=sys.stderr)
+    return [task for task in members if task in here]
 
 
 @dataclass(frozen=True)

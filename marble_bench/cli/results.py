@@ -75,10 +75,24 @@ def check(
     reference: Annotated[
         bool, typer.Option("--reference", help="Also compare each score with the published scores of the same model.")
     ] = False,
+    published: Annotated[
+        bool,
+        typer.Option("--published", help="Check the published scores instead: can each accuracy be k of n test clips?"),
+    ] = False,
     as_json: AsJson = False,
     debug: Debug = False,
 ) -> None:
     """Check each record: schema, digests, counts, labels, scores, duplicates. Exit code 3 if one is invalid."""
+    if published:
+        if paths or data_dir or task or reference:
+            raise UsageError("--published checks what papers print: give no records, --data-dir, --task or --reference")
+        return _check_published(as_json)
+    return _check_records([path.expanduser() for path in paths or [results_dir]], data_dir, task, reference, as_json)
+
+
+def _check_records(
+    places: Sequence[Path], data_dir: Path | None, task: str | None, reference: bool, as_json: bool
+) -> None:
     from marble_bench.board.board import compare_with_reference
     from marble_bench.cli.show import print_table, print_verdicts
     from marble_bench.core.plugins import find_task
@@ -86,7 +100,7 @@ def check(
     from marble_bench.records.validation import check as judge
     from marble_bench.records.validation import read_all, record_files
 
-    files = record_files([path.expanduser() for path in paths or [results_dir]])
+    files = record_files(places)
     root = data_dir.expanduser() if data_dir else None
     verdicts = judge(files, Corpora(root, find_task(task) if task else None))
     beside = compare_with_reference(read_all(files)) if reference else []
@@ -103,6 +117,30 @@ def check(
     invalid = {each.path for each in verdicts if not each.is_valid}
     print(f"{counted(len(files), 'record')}, {len(invalid)} invalid", file=sys.stderr)
     raise typer.Exit(MISSING if invalid else 0)
+
+
+def _check_published(as_json: bool) -> None:
+    from marble_bench.board.published import check_published
+    from marble_bench.cli.show import print_table
+
+    found = check_published()
+    impossible = [each for each in found if not each.possible]
+    if as_json:
+        print(json.dumps({"published": [asdict(each) for each in found]}))
+    else:
+        print_table(
+            [
+                {"source": each.source, "model": each.model, "printed as": each.label, "task": each.task,
+                 "metric": each.metric, "score %": each.value, "test clips": each.clips, "verdict": "impossible"}
+                for each in impossible
+            ],
+            right=("score %", "test clips"),
+        )  # fmt: skip
+    print(
+        f"{counted(len(found), 'printed share')} of test clips, {len(impossible)} that no number of clips gives "
+        "(marked ‡ on the board)",
+        file=sys.stderr,
+    )
 
 
 @app.command()

@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from marble_bench.board.board import Board
     from marble_bench.board.compare import Comparison
     from marble_bench.board.printed import MeasuredScore, PrintedScore
+    from marble_bench.board.table import Matrix
     from marble_bench.records.record import Choice, FewShotPoint, Perturbation
     from marble_bench.records.validation import Verdict
     from marble_bench.runs.config import Outcome
@@ -262,15 +263,24 @@ def print_perturbed(changed: dict[str, Perturbation], units: dict[str, str]) -> 
 
 
 def print_board(board: Board, cost: bool) -> None:
-    """The leaderboard of one protocol, with what its marks mean."""
-    from marble_bench.board.table import build_tables, list_notes
+    """The leaderboard of one protocol and the tables apart, with what their marks mean."""
+    from marble_bench.board.table import build_matrix, list_notes, name_board
 
-    title = f"protocol {board.asked.protocol}"
-    title += ", on MINIATURES: synthesised music, says little about a model" if board.asked.mini else ""
+    for place, each in enumerate(board.list_shown()):
+        print_matrix(build_matrix(each, cost=cost), name_board(each), list_notes(each), first=not place)
+
+
+def print_matrix(matrix: Matrix, title: str, notes: Sequence[str], first: bool = True) -> None:
+    """A table of scores below its title, as several if it is too wide, and notes; after an empty line if not the first."""
+    from marble_bench.board.table import build_tables
+
     console = _open_console()
-    for table in build_tables(board, title, console.width, cost):
+    if not first:
+        console.print()
+    console.print(_make_plain(title, "bold"), highlight=False, soft_wrap=True)
+    for table in build_tables(matrix, console.width):
         console.print(table)
-    for line in list_notes(board):
+    for line in notes:
         console.print(_make_plain(line, "dim"), highlight=False, soft_wrap=True)
 
 
@@ -333,7 +343,7 @@ def print_printed(found: Comparison) -> None:
         difference = format_score(each.difference, each.unit)
         texts = (
             each.task, each.metric, text(each.measured, each.unit),
-            text(each.printed, each.unit, "°" if each.printed.borrowed else ""),
+            text(each.printed, each.unit, "°" * each.printed.borrowed + "‡" * bool(each.printed.impossible)),
             difference if difference[0] in "-n" else f"+{difference}",
             each.verdict + ("" if each.same_protocol else ", other protocol"),
             f"{each.printed.source}, {each.printed.protocol}",

@@ -384,9 +384,31 @@ def find_task_sets() -> dict[str, TaskSet]:
     return found
 
 
+def find_task_set(name: str) -> TaskSet:
+    """The task set of a name; no path is ever opened. Raises UsageError with the closest name, or for what is not there."""
+    found = SETS.find_registered(name)
+    if problems := _find_unknown_members(found):
+        raise UsageError("\n".join(problems))
+    return found
+
+
+def list_directions(task_set: TaskSet) -> list[str]:
+    """What is better in the metrics of a set whose tasks are here: `higher`, `lower` or both."""
+    known = {
+        metric.name: "higher" if metric.higher_is_better else "lower"
+        for name in task_set.members
+        if name in list_task_names()
+        for metric in find_registered_task(name).task.metrics
+    }
+    wanted = dict.fromkeys(metric for metrics in task_set.members.values() for metric in metrics)
+    return list(dict.fromkeys(known[metric] for metric in wanted if metric in known))
+
+
 def _find_unknown_members(each: TaskSet) -> list[str]:
-    problems, units, names = [], set(), list_task_names()
+    problems, measures, names = [], list[Metric](), list_task_names()
     for name, wanted in each.members.items():
+        if name in each.absent:
+            continue
         if name not in names:
             problems.append(f"set '{each.name}': no task '{name}'{suggest_name(name, names)} (bench list tasks)")
             continue
@@ -396,10 +418,18 @@ def _find_unknown_members(each: TaskSet) -> list[str]:
             for metric in wanted
             if metric not in known
         ]
-        units |= {known[metric].unit for metric in wanted if metric in known}
-    if len(units) > 1 and each.averaging != "none" and not each.mixed_units:
+        measures += [known[metric] for metric in wanted if metric in known]
+    if each.averaging == "none":
+        return problems
+    units = {measure.unit for measure in measures}
+    if len(units) > 1 and not each.mixed_units:
         problems.append(
             f"set '{each.name}' has a mean over {' and '.join(sorted(units))}: give averaging='none', or mixed_units=True "
             "where its source takes such a mean"
+        )
+    if len({measure.higher_is_better for measure in measures}) > 1:
+        lower = listing(dict.fromkeys(measure.name for measure in measures if not measure.higher_is_better))
+        problems.append(
+            f"set '{each.name}' has a mean over metrics of both directions ({lower}): give averaging='none'"
         )
     return problems

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from marble_bench.errors import UsageError
+from marble_bench.errors import UsageError, suggest_name
 from marble_bench.files.names import RULE, is_name, is_text
 
 
@@ -18,6 +18,8 @@ class TaskSet:
     averaging: `tasks`: the mean over tasks, each the mean of its metrics, in points (percent; dB as they are), and only of a
         model that has every task; `none`: the source prints no mean, so there is none.
     mixed_units: True where the source itself takes a mean over metrics of several units.
+    protocol: whose board shows the mean of this set if no set is asked for; empty for none.
+    absent: members that papers score and that the suite need not have. Their metrics are as papers print them.
     source: where the list and the averaging are published. version: raised whenever members, metrics or averaging change.
     """
 
@@ -27,6 +29,8 @@ class TaskSet:
     averaging: Literal["tasks", "none"]
     source: str
     mixed_units: bool = False
+    protocol: str = ""
+    absent: tuple[str, ...] = ()
     version: int = 1
 
     def __post_init__(self) -> None:
@@ -38,6 +42,13 @@ class TaskSet:
         for task, metrics in self.members.items():
             if isinstance(metrics, str) or not metrics or len(set(metrics)) != len(metrics):
                 problems.append(f"members['{task}'] is {metrics!r}: give a tuple of names of metrics, each once")
+        problems += [
+            f"absent has '{name}', which is no member{suggest_name(name, self.members)}"
+            for name in self.absent
+            if name not in self.members
+        ]
+        if self.protocol and not is_name(self.protocol):
+            problems.append(f"protocol is {self.protocol!r}: give {RULE}")
         if self.averaging not in ("tasks", "none"):
             problems.append(f"averaging is {self.averaging!r}: give 'tasks' or 'none'")
         if self.version < 1:

@@ -15,7 +15,8 @@ _MARKDOWN = frozenset("\\`*_[]<>|~#$!@&")
 _LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}",
-    "|": r"\textbar{}", '"': r"\textquotedbl{}", "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "*": r"$^{*}$",
+    "|": r"\textbar{}", '"': r"\textquotedbl{}", "°": r"$^{\circ}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$",
+    "*": r"$^{*}$",
 }  # fmt: skip
 _FORMULA = ("=", "+", "-", "@", "\t", "\r")  # what a spreadsheet takes for the beginning of one
 

@@ -47,7 +47,7 @@ def _convert(facts: Any) -> Record:
         UnicodeEncodeError,
     ) as error:  # the second for a key with half a pair of surrogates
         every = [] if _is_long(facts) else _find_faults(facts)
-        raise InvalidRecord(every or [_describe_first(error)]) from None
+        raise InvalidRecord(every or [describe_fault(error)]) from None
 
 
 def find_faults(facts: Any) -> list[str]:
@@ -139,7 +139,7 @@ def _describe_error(error: Any) -> str:
     return str(error.message[:160])
 
 
-def _describe_first(error: Exception) -> str:
+def describe_fault(error: Exception) -> str:
     """The first fault in msgspec's words: of a long record, and where JSON Schema allows what a record may not have, 3.0 for
     a whole number."""
     what, _, place = str(error).rpartition(" - at `$.")

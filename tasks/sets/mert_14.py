@@ -1,7 +1,7 @@
 """The fourteen tasks of MARBLE's constrained track, as MERT's table prints them: the field's overall mean.
 
 Several metrics of a task are averaged first, then the tasks, and only for a model that has all of them. MUSDB18's decibels
-are in this mean beside percent, as they do in MARBLE's.
+are in this mean beside percent, as they are in MARBLE's.
 """
 
 from marble_bench import TaskSet
@@ -30,4 +30,5 @@ SET = TaskSet(
     averaging="tasks",
     mixed_units=True,
     source="Y. Li et al., MERT (poster), Table I, for tasks and metrics; R. Yuan et al., MARBLE, NeurIPS 2023, for the mean",
+    protocol="marble",
 )

@@ -4,9 +4,9 @@ const order = () => [...document.querySelectorAll("#board-table tbody:first-of-t
 const heads = () => [...document.querySelectorAll("#board-table thead th")].map((n) => n.getAttribute("aria-sort"));
 out.start = order();
 const button = (at) => document.querySelectorAll("#board-table thead button")[at];
-click(button(3)); out.down = order(); out.sort = heads(); out.focus = document.activeElement === button(3);
-click(button(3)); out.up = order(); out.sortUp = heads();
-click(button(2)); out.emo = order();
+click(button(2)); out.down = order(); out.sort = heads(); out.focus = document.activeElement === button(2);
+click(button(2)); out.up = order(); out.sortUp = heads();
+click(button(1)); out.emo = order();
 click(button(0)); out.names = order();
 out.live = document.getElementById("board-live").textContent;
 const all = [...document.querySelectorAll("#board-controls label")].find((n) => n.textContent === "All scores");

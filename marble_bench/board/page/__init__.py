@@ -14,9 +14,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench._version import version
-from marble_bench.board.board import AVERAGE, Board, build_board, convert_to_points
-from marble_bench.board.rows import Cell, find_task, read_published_sources
-from marble_bench.board.table import COSTS, SHORT, UNITS, compute_cost, format_score, order
+from marble_bench.board.board import Board, build_board
+from marble_bench.board.means import convert_to_points
+from marble_bench.board.published import (
+    list_printed_metrics,
+    list_protocols_apart,
+    list_published_protocols,
+    read_published_sources,
+)
+from marble_bench.board.rows import Cell, find_task
+from marble_bench.board.table import COSTS, SHORT, UNITS, compute_cost, explain_no_mean, format_score, order
+from marble_bench.core import plugins
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
 from marble_bench.records.escape import escape_json_in_html
@@ -51,15 +59,19 @@ def collect_data(board: Board) -> dict[str, Any]:
     """All that the page shows, ready for JSON."""
     # what papers print is of the full corpora: a board of miniatures has it in a table of its own, ranked with nothing
     papers = build_board([], replace(board.asked, mini=False)) if board.asked.mini else None
-    used = {cell.mark for each in (board, papers) if each for cell in each.cells}
+    beside = _list_beside(board)
+    used = {cell.mark for each in (board, papers, *beside) if each for cell in each.cells}
     return {
         "protocol": board.asked.protocol,
         "mini": board.asked.mini,
         "version": version(),
         "tasks": _list_tasks(board),
         "rows": _list_rows(board),
-        "means": bool(board.averages),
+        "own": board.task_set.name if board.averages and board.task_set else None,
+        "asked": board.asked.task_set.name if board.asked.task_set else None,
+        "sets": _list_sets(board),
         "papers": {"tasks": _list_tasks(papers), "rows": _list_rows(papers)} if papers and papers.cells else None,
+        "beside": [_describe_beside(each) for each in beside],
         "sources": {each.mark: each.citation for each in read_published_sources().values() if each.mark in used},
         "costs": COSTS,
         "records": [_record(each, board.perturbed) for each in board.stored],
@@ -67,16 +79,60 @@ def collect_data(board: Board) -> dict[str, Any]:
     }
 
 
+def _list_beside(board: Board) -> list[Board]:
+    """The boards of other protocols that stand below one: those of its request, of miniatures what papers print; then those
+    whose rules the suite does not run."""
+    full = replace(board.asked, mini=False)
+    if not board.asked.mini:
+        return [*board.others, *board.apart]
+    kept = [name for name in list_published_protocols() if name not in list_protocols_apart()]
+    others = [build_board([], replace(full, protocol=name)) for name in kept if name != full.protocol]
+    return [*(each for each in others if each.cells), *build_board([], full).apart]
+
+
+def _describe_beside(board: Board) -> dict[str, Any]:
+    """A table below the board, whose records are not on the page. apart: what is different if the suite does not run it."""
+    own = board.task_set.name if board.averages and board.task_set else None
+    apart = list_protocols_apart().get(board.asked.protocol, "")
+    rows = _list_rows(board)
+    for row in rows:
+        for cell in row["cells"].values():
+            cell.pop("record", None)
+    return {"protocol": board.asked.protocol, "apart": apart, "own": own, "tasks": _list_tasks(board), "rows": rows}
+
+
+def _list_sets(board: Board) -> list[dict[str, Any]]:
+    """The task sets that a reader can choose: those of which the board has something."""
+    here, sets = set(board.columns), plugins.find_task_sets().values()
+    return [
+        {
+            "name": each.name,
+            "version": each.version,
+            "title": each.title,
+            "source": each.source,
+            "tasks": {
+                task: [name_column((task, metric)) for metric in metrics] for task, metrics in each.members.items()
+            },
+            "mean": bool(board.means.get(each.name)),
+            "no_mean": "" if board.means.get(each.name) else explain_no_mean(each),
+        }
+        for each in ([board.asked.task_set] if board.asked.task_set else sets)
+        if any((task, metric) in here for task, metrics in each.members.items() for metric in metrics)
+    ]
+
+
 def _list_rows(board: Board) -> list[dict[str, Any]]:
     """The rows of a board, best first, then the floors."""
     place: dict[tuple[str, str, str], dict[tuple[str, str], Cell]] = {}
-    for cell in board.list_everything():
+    for cell in [*board.cells, *board.floors]:
         place.setdefault(cell.row, {})[cell.column] = cell
+    means: dict[tuple[str, str, str], dict[str, Cell]] = {}
+    for name, cells in board.means.items():
+        for cell in cells:
+            means.setdefault(cell.row, {})[name] = cell
+    rows = [*order(board), *dict.fromkeys(cell.row for cell in board.floors)]
     costs = compute_cost(board)
-    rows = [_describe_row(row, place[row], board, costs.get(row)) for row in order(board)]
-    return rows + [
-        _describe_row(row, place[row], board, None) for row in dict.fromkeys(cell.row for cell in board.floors)
-    ]
+    return [_describe_row(row, place[row], means.get(row, {}), board.coverage.get(row), costs.get(row)) for row in rows]
 
 
 def name_column(column: tuple[str, str]) -> str:
@@ -98,6 +154,7 @@ def _list_tasks(board: Board) -> list[dict[str, Any]]:
     """The tasks of the board with their columns, the main one first."""
     found: dict[str, dict[str, Any]] = {}
     first = {cell.column: cell for cell in reversed(board.cells)}
+    of_papers = {(task, metric) for task, metrics in list_printed_metrics().items() for metric in metrics}
     for column in board.columns:
         cell, known = first[column], find_task(column[0])
         task = found.setdefault(
@@ -117,13 +174,14 @@ def _list_tasks(board: Board) -> list[dict[str, Any]]:
                 "unit": UNITS[cell.measure.unit],
                 "main": _main(column, board),
                 "lead": False,
-                "averaged": any(each.measure.averaged for each in board.cells if each.column == column),
                 "higher": cell.measure.higher_is_better,
             }
         )
     for task in found.values():
         for column in task["columns"]:
-            column["lead"] = column["main"] or (column["averaged"] and _is_printed_otherwise(task["name"], board))
+            printed = (task["name"], column["metric"]) in of_papers
+            otherwise = printed and _is_printed_otherwise(task["name"], board)
+            column["lead"] = column["main"] or otherwise or bool(board.asked.task_set)
     return list(found.values())
 
 
@@ -138,11 +196,14 @@ def _is_printed_otherwise(task: str, board: Board) -> bool:
 
 
 def _describe_row(
-    row: tuple[str, str, str], cells: dict[tuple[str, str], Cell], board: Board, cost: dict[str, float | None] | None
+    row: tuple[str, str, str],
+    cells: dict[tuple[str, str], Cell],
+    means: dict[str, Cell],
+    covered: tuple[int, int] | None,
+    cost: dict[str, float | None] | None,
 ) -> dict[str, Any]:
     model, mark, weights = row
     kind = mark if mark in ("measured", "floor") else "published"
-    covered = board.coverage.get(row)
     return {
         "id": name_row(row),
         "model": model,
@@ -151,8 +212,8 @@ def _describe_row(
         "weights": weights,
         "covers": list(covered) if covered else None,
         "cost": cost,
-        "cells": {name_column(column): _describe_cell(cell) for column, cell in cells.items() if column[0] != AVERAGE},
-        "mean": next((_describe_cell(cell) for column, cell in cells.items() if column[0] == AVERAGE), None),
+        "cells": {name_column(column): _describe_cell(cell) for column, cell in cells.items()},
+        "means": {name: _describe_cell(cell) for name, cell in means.items()},
     }
 
 
@@ -173,6 +234,7 @@ def _describe_cell(cell: Cell) -> dict[str, Any]:
         shown["sd_t"] = format_score(uncertainty.spread, unit)
     more = {
         "ties": position.ties, "rank": position.rank, "borrowed": origin.borrowed, "contaminated": origin.contaminated,
+        "impossible": origin.impossible,
         "record": record_id(Path(origin.source)) if cell.mark == "measured" and origin.source else "",
         "why_not": list(origin.why_not),
     }  # fmt: skip

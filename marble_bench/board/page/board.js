@@ -1,8 +1,19 @@
-const STATE = { sort: null, down: true, all: false, published: true, words: "" };
+const STATE = { sort: null, down: true, all: false, published: true, words: "", set: DATA.asked };
 
 function columnsShown() {
-  const columns = STATE.all ? COLUMNS : LEAD;
-  return DATA.means ? [MEAN, ...columns] : columns;
+  const set = SETS.get(STATE.set);
+  if (!set) return MEAN ? [MEAN, ...(STATE.all ? COLUMNS : LEAD)] : STATE.all ? COLUMNS : LEAD;
+  const counted = new Set(Object.values(set.tasks).flat());
+  const columns = COLUMNS.filter((column) => counted.has(column.id));
+  return set.mean ? [meanOf(set.name), ...columns] : columns;
+}
+
+/* Of how many tasks a row has all that counts: of the set, else of the board. */
+function coverage(row) {
+  const set = SETS.get(STATE.set);
+  if (!set) return row.covers;
+  const tasks = Object.values(set.tasks);
+  return [tasks.filter((columns) => columns.every((id) => row.cells[id])).length, tasks.length];
 }
 
 function sorted(rows) {
@@ -21,13 +32,13 @@ function scoreCell(row, column, range) {
   const cell = cellOf(row, column);
   const where = { "data-row": row.id, "data-column": column.id };
   if (!cell) return h("td", where, h("span", { class: "live" }, "no score"));
-  const marks = (cell.borrowed ? "°" : "") + (cell.why_not && !DATA.mini ? "*" : "") + (cell.contaminated ? "†" : "");
+  const marks = (cell.borrowed ? "°" : "") + (cell.why_not && !DATA.mini ? "*" : "") + (cell.contaminated ? "†" : "") + (cell.impossible ? "‡" : "");
   const parts = [
     h("span", { class: "score" }, cell.t), marks && h("span", { class: "marks" }, marks),
     cell.ties && h("span", { class: "ties", title: "tie group" }, cell.ties),
   ];
   if (row.kind === "published" && cell.ci) parts.push(h("span", { class: "ci size" }, `${cell.ci_t[0]} to ${cell.ci_t[1]}`));
-  if (row.kind === "measured" && cell.ci) {
+  if (row.kind === "measured" && cell.ci && range) {
     const place = (value) => `${(100 * (value - range[0])) / (range[1] - range[0])}%`;
     parts.push(h("span", { class: "ci" }, `${cell.ci_t[0]} to ${cell.ci_t[1]}`));
     const width = `${(100 * (cell.ci[1] - cell.ci[0])) / (range[1] - range[0])}%`;
@@ -37,7 +48,7 @@ function scoreCell(row, column, range) {
   const leads = cell.ties && cell.ties.includes("a") && cell.rank === 1;
   const title = [cell.basis, cell.ci && `95 %: ${cell.ci_t[0]} to ${cell.ci_t[1]}`, cell.sd_t && `± ${cell.sd_t} over seeds`, cell.rank && `rank ${cell.rank}`,
     cell.contaminated && `trained on ${cell.contaminated}`, cell.why_not && cell.why_not.join(", ")].filter(Boolean).join("; ");
-  const record = cell.record && column.id !== "mean";
+  const record = cell.record && !column.set;
   const body = record
     ? h("button", { type: "button", class: "cell", onclick: () => openDetail(cell.record),
         "aria-label": `${labelOf(row)}, ${column.task} ${column.short}: ${cell.t}${cell.ci ? `, ${cell.ci_t[0]} to ${cell.ci_t[1]}` : ""}. Open the record` }, parts)
@@ -71,22 +82,29 @@ function drawBoard() {
   const columns = columnsShown();
   const ranges = new Map(columns.map((column) => [column.id, domain([column])]));
   const words = STATE.words.toLowerCase();
-  const rows = sorted(ROWS.filter((row) => (STATE.published || row.kind === "measured") && labelOf(row).toLowerCase().includes(words)));
+  const has = (row) => !SETS.has(STATE.set) || columns.some((column) => cellOf(row, column));
+  const rows = sorted(ROWS.filter((row) => (STATE.published || row.kind === "measured") && has(row) && labelOf(row).toLowerCase().includes(words)));
   const floors = DATA.rows.filter((row) => row.kind === "floor");
   const line = (row, index) => h("tr", { class: `${row.kind}${row.kind === "floor" && index === 0 ? " first" : ""}` },
     h("th", { scope: "row", class: "row" }, h("span", { class: "name" }, labelOf(row)),
-      h("span", { class: "tag" }, sourceOf(row) + (row.covers && row.covers[1] > 1 ? `, ${row.covers[0]} of ${row.covers[1]} tasks` : ""))),
+      h("span", { class: "tag" }, sourceOf(row) + covered(row.kind === "floor" ? null : coverage(row)))),
     columns.map((column) => scoreCell(row, column, ranges.get(column.id))));
   $("board-table").replaceChildren(h("table", { "aria-describedby": "board-key" },
     h("thead", {}, h("tr", {}, headCell("model"), columns.map(headCell))),
     h("tbody", {}, rows.map(line)), h("tbody", {}, floors.map(line))));
+  const set = SETS.get(STATE.set);
+  $("board-set").textContent = !set ? "" : `Task set ${set.name}, version ${set.version}. ${set.title}: ${Object.keys(set.tasks).length} tasks. ` +
+    (set.mean ? `The mean is over all of them, after averaging the scores of one task; only rows that have all show it. Source: ${set.source}.` : `${set.no_mean}.`.replace(/^no/, "No"));
 }
+const covered = (counts) => (counts && counts[1] > 1 ? `, ${counts[0]} of ${counts[1]} tasks` : "");
 
 function boardControls() {
   const box = (label, key) => h("label", {}, h("input", { type: "checkbox", checked: STATE[key],
     onchange: (event) => { STATE[key] = event.target.checked; drawBoard(); } }), label);
   const controls = [h("label", {}, "Models", h("input", { type: "search", placeholder: "part of a name",
     oninput: (event) => { STATE.words = event.target.value; drawBoard(); } }))];
+  if (SETS.size) controls.push(select("Task set", [...(DATA.asked ? [] : [["", "all tasks"]]), ...[...SETS.keys()].map((name) => [name, name])], STATE.set || "",
+    (value) => { STATE.set = value; STATE.sort = null; drawBoard(); }));
   if (COLUMNS.length > LEAD.length) controls.push(box("All scores", "all"));
   if (ROWS.some((row) => row.kind === "published") && ROWS.some((row) => row.kind === "measured")) controls.push(box("Published rows", "published"));
   $("board-controls").append(...controls);
@@ -96,19 +114,40 @@ function boardControls() {
   $("board-key").textContent = key.join(" ");
 }
 
+/* A board of its own below the main one, which is neither sorted nor mixed with it. */
+function staticTable(board) {
+  const lead = board.tasks.flatMap((task) => task.columns.filter((column) => column.lead)
+    .map((column) => ({ ...column, task: task.name, asks: task.asks })));
+  const columns = board.own ? [meanOf(board.own), ...lead] : lead;
+  const name = (row) => (row.weights && board.rows.filter((other) => other.model === row.model && other.mark === row.mark).length > 1 ? `${row.model} (${row.weights})` : row.model);
+  return h("table", {},
+    h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Model", h("span", {}, "source")), columns.map((column) =>
+      h("th", { scope: "col", title: column.asks || null }, column.task, h("span", {}, `${column.short} ${column.unit}`))))),
+    h("tbody", {}, board.rows.map((row) => h("tr", { class: row.kind },
+      h("th", { scope: "row", class: "row" }, h("span", { class: "name" }, name(row)),
+        h("span", { class: "tag" }, sourceOf(row) + covered(row.covers))),
+      columns.map((column) => scoreCell(row, column, null))))));
+}
+
 /* Of a board of miniatures: the published rows, in a table of their own. */
 function drawPrinted() {
   if (!DATA.papers) return;
   $("printed").hidden = false;
-  const columns = DATA.papers.tasks.flatMap((task) => task.columns.filter((column) => column.lead)
-    .map((column) => ({ ...column, task: task.name, asks: task.asks })));
-  $("printed-table").append(h("table", {},
-    h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Model", h("span", {}, "source")), columns.map((column) =>
-      h("th", { scope: "col", title: column.asks || null }, column.task, h("span", {}, `${column.short} ${column.unit}`))))),
-    h("tbody", {}, DATA.papers.rows.map((row) => h("tr", { class: row.kind },
-      h("th", { scope: "row", class: "row" }, h("span", { class: "name" }, row.model),
-        h("span", { class: "tag" }, `${sourceOf(row)}, ${row.covers[0]} of ${row.covers[1]} tasks`)),
-      columns.map((column) => scoreCell(row, column, null)))))));
+  $("printed-table").append(staticTable(DATA.papers));
+}
+
+/* The boards of other protocols; then the papers whose rules the suite does not run, each in a table that says so. */
+function drawBeside() {
+  for (const [place, boards] of [["others", DATA.beside.filter((board) => !board.apart)], ["apart", DATA.beside.filter((board) => board.apart)]]) {
+    if (!boards.length) continue;
+    $(place).hidden = false;
+    for (const board of boards) {
+      const id = `${place}-${board.protocol}`.replace(/[^A-Za-z0-9-]/g, "-");
+      $(place).append(h("h3", { id }, `Protocol ${board.protocol}`),
+        board.apart ? h("p", { class: "say" }, `Not run by this suite: ${board.apart}.`) : "",
+        h("div", { class: "scroll beside", role: "region", "aria-labelledby": id, tabindex: "0" }, staticTable(board)));
+    }
+  }
 }
 
 function drawPapers() {

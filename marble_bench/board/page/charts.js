@@ -183,11 +183,11 @@ function cost() {
   if (!rows.length) return;
   $("cost").hidden = false;
   const kinds = Object.keys(DATA.costs).filter((name) => rows.some((row) => row.cost[name] !== null));
-  const columns = [...(DATA.means ? [MEAN] : []), ...LEAD].filter((column) => rows.some((row) => cellOf(row, column)));
+  const columns = [...(MEAN ? [MEAN] : []), ...LEAD].filter((column) => rows.some((row) => cellOf(row, column)));
   COST.x = kinds.includes("real_time_factor") ? "real_time_factor" : kinds[0];
   COST.y = columns[0].id;
   $("cost-controls").append(
-    select("Score", columns.map((column) => [column.id, column.id === "mean" ? "mean of all tasks" : column.task]), COST.y, (value) => { COST.y = value; drawCost(); }),
+    select("Score", columns.map((column) => [column.id, column.set ? `mean of ${column.set}` : column.task]), COST.y, (value) => { COST.y = value; drawCost(); }),
     select("Cost", kinds.map((name) => [name, COST_WORDS[name]]), COST.x, (value) => { COST.x = value; drawCost(); }));
   $("cost-table").append(h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Model"), kinds.map((name) => h("th", { scope: "col" }, COST_WORDS[name])))),

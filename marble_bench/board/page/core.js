@@ -17,9 +17,11 @@ const s = (tag, attributes, ...children) => fill(document.createElementNS(SVG, t
 
 const COLUMNS = DATA.tasks.flatMap((task) => task.columns.map((column) => ({ ...column, task: task.name, asks: task.asks })));
 const LEAD = COLUMNS.filter((column) => column.lead);
-const MEAN = { id: "mean", task: "mean", short: "all tasks", unit: "%", higher: true };
+const SETS = new Map(DATA.sets.map((set) => [set.name, set]));
+const meanOf = (set) => ({ id: "mean", set, task: set, short: "mean", unit: "%", higher: true });
+const MEAN = DATA.own ? meanOf(DATA.own) : null;
 const ROWS = DATA.rows.filter((row) => row.kind !== "floor");
-const cellOf = (row, column) => (column.id === "mean" ? row.mean : row.cells[column.id]) || null;
+const cellOf = (row, column) => (column.set ? row.means[column.set] : row.cells[column.id]) || null;
 const labelOf = (row) => {
   const twice = row.kind === "measured" && ROWS.filter((other) => other.model === row.model && other.kind === "measured").length > 1;
   return twice ? `${row.model} (${row.weights})` : row.model;

@@ -13,11 +13,12 @@ function reading() {
       ["Small letters", "Tie groups. Two records that share a letter in a column cannot be told apart by a paired test on the same clips, corrected for all pairs of the column (Holm, 5 %)."],
       ["Floors", "trivial: the best constant answer made from training labels. random: answers made by chance."]);
   }
-  if (DATA.means) list.push(["Mean", "Over tasks, after averaging the several scores of one task, decibels taken as they are, which is MARBLE’s rule. Only rows that cover every task on this board have one."]);
+  if (DATA.sets.some((set) => set.mean)) list.push(["Mean", "Over the tasks of a named set, after averaging the several scores of one task, decibels taken as they are. Only rows that have every task of the set have one, and only sets whose source prints a mean."]);
   if (DATA.papers || ROWS.some((row) => row.kind === "published")) list.push(["Published rows", "Printed by papers, without predictions: they carry no ties. Where the size of the test split allows one, an interval is below the score in italics; its tooltip says what it rests on."]);
-  const any = (key) => [...DATA.rows, ...(DATA.papers ? DATA.papers.rows : [])].some((row) => Object.values(row.cells).some((cell) => cell[key]));
+  const any = (key) => [DATA, DATA.papers, ...DATA.beside].flatMap((board) => (board ? board.rows : [])).some((row) => Object.values(row.cells).some((cell) => cell[key]));
   if (any("borrowed")) list.push(["°", "That source took the number from another paper."]);
   if (any("contaminated")) list.push(["†", "The model was trained on the corpus that this task tests on."]);
+  if (any("impossible")) list.push(["‡", "No number of test clips gives this score, so it was measured in another way: other clips, a mean, an error. It has no interval."]);
   if (!DATA.mini && any("why_not")) list.push(["*", "Not comparable; the record says why."]);
   for (const [mark, citation] of Object.entries(DATA.sources)) list.push([`published, ${mark}`, citation]);
   $("read-list").append(...list.flatMap(([name, text]) => [h("dt", {}, name), h("dd", {}, text)]));
@@ -36,7 +37,7 @@ function start() {
     counts.map(([kind, count]) => `${count} ${kind} row${count > 1 ? "s" : ""}`).join(" and ") +
     `. Every number comes from a record or a paper; nothing is filled in where nothing is known.`;
   $("mini").hidden = !DATA.mini;
-  boardControls(); drawBoard(); drawPrinted(); drawPapers(); atlas(); profile(); cost(); few(); reading();
+  boardControls(); drawBoard(); drawPrinted(); drawPapers(); drawBeside(); atlas(); profile(); cost(); few(); reading();
   $("jump").append(...[...document.querySelectorAll("main section")].filter((section) => !section.hidden)
     .map((section) => h("a", { href: `#${section.id}` }, section.querySelector("h2").textContent)));
   $("foot").textContent = `Made by marble-bench ${DATA.version} from ${DATA.records.length} record${DATA.records.length === 1 ? "" : "s"}. One file, no network.`;

@@ -38,7 +38,6 @@ if TYPE_CHECKING:
     from marble_bench.metrics import Metric
     from marble_bench.probes import framewise as probing
     from marble_bench.probes import trainer
-    from marble_bench.scoring.metric import Metric
 
 CROP_S = 10.0  # seconds of a training crop, as MARBLE's
 
