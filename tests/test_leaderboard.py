@@ -320,6 +320,11 @@ def test_impossible_printed_scores_are_listed_and_marked_on_the_board(bench):
     cells = json.loads(bench("leaderboard", "--task", "gtzan", "--json").out)
     marked = {(cell["mark"], cell["model"], f"{100 * cell['value']:.1f}") for cell in cells if cell["impossible"]}
     assert marked == {(mark, model, value) for mark, model, value in impossible}
+    means = [cell for cell in json.loads(bench("leaderboard", "--json").out) if cell["task"] == "average"]
+    assert "previous-sota" in {
+        cell["model"] for cell in means
+    }  # its genre score is impossible, its mean no share of clips
+    assert not any(cell["impossible"] for cell in means)
     board = bench("leaderboard", "--task", "gtzan").out
     assert "73.5°‡" in board
     assert "‡: no number of test clips gives this score" in board

@@ -349,6 +349,7 @@ def test_a_reader_chooses_a_set_and_finds_the_other_protocols_below(bench, tmp_p
     # MARBLE's MULE: ((60.7 + 73.1) / 2 + 64.9 + 75.5 + (91.2 + 40.1) / 2) / 4
     assert four["means"]["mule/a/"] == "68.2"
     assert ["mule", "published, a, 4 of 4 tasks"] in four["rows"]
+    assert [name for name, _ in four["rows"]][:2] == ["previous-sota", "muq-160k-iter"]  # best first: 72.8, 71.4
     assert four["says"].startswith("Task set jukemir-4, version 1.")
     assert none["means"]["mert-95m/a/"] == "63.3"  # MARBLE's Table 4
     assert none["says"] == ""
@@ -361,6 +362,7 @@ def test_a_reader_chooses_a_set_and_finds_the_other_protocols_below(bench, tmp_p
     assert [each["title"] for each in seen["apart"]] == [
         f"Protocol {name}" for name in ("zero-shot", "omar-rq", "maeb")
     ]
+    assert ["muq-mulan/g/", "mtt/ap", "29.3"] in seen["apart"][0]["cells"]  # every score, not each task's main one
     assert all(each["says"].startswith("Not run by this suite: ") for each in seen["apart"])
     assert not any(each["buttons"] for each in seen["others"] + seen["apart"])
 

@@ -89,6 +89,7 @@ def _build_mean(value: float, parts: Sequence[Cell], task_set: TaskSet) -> Cell:
             source="",
             borrowed=any(cell.origin.borrowed for cell in parts),
             comparable=all(cell.origin.comparable for cell in parts),
+            impossible="",  # of a part; a mean is no share of clips
             contaminated=", ".join(sorted({cell.origin.contaminated for cell in parts} - {""})),
         ),
         position=Position(),

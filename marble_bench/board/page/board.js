@@ -8,6 +8,12 @@ function columnsShown() {
   return set.mean ? [meanOf(set.name), ...columns] : columns;
 }
 
+/* A set is read best first, where it has a mean. */
+function chooseSet(name) {
+  const set = SETS.get(name);
+  STATE.set = name; STATE.sort = set && set.mean ? meanOf(name) : null; STATE.down = true;
+}
+
 /* Of how many tasks a row has all that counts: of the set, else of the board. */
 function coverage(row) {
   const set = SETS.get(STATE.set);
@@ -104,7 +110,7 @@ function boardControls() {
   const controls = [h("label", {}, "Models", h("input", { type: "search", placeholder: "part of a name",
     oninput: (event) => { STATE.words = event.target.value; drawBoard(); } }))];
   if (SETS.size) controls.push(select("Task set", [...(DATA.asked ? [] : [["", "all tasks"]]), ...[...SETS.keys()].map((name) => [name, name])], STATE.set || "",
-    (value) => { STATE.set = value; STATE.sort = null; drawBoard(); }));
+    (value) => { chooseSet(value); drawBoard(); }));
   if (COLUMNS.length > LEAD.length) controls.push(box("All scores", "all"));
   if (ROWS.some((row) => row.kind === "published") && ROWS.some((row) => row.kind === "measured")) controls.push(box("Published rows", "published"));
   $("board-controls").append(...controls);
@@ -114,11 +120,11 @@ function boardControls() {
   $("board-key").textContent = key.join(" ");
 }
 
-/* A board of its own below the main one, which is neither sorted nor mixed with it. */
-function staticTable(board) {
-  const lead = board.tasks.flatMap((task) => task.columns.filter((column) => column.lead)
+/* A board of its own below the main one, which is neither sorted nor mixed with it. all: every score, not each task's main one. */
+function staticTable(board, all) {
+  const scores = board.tasks.flatMap((task) => task.columns.filter((column) => all || column.lead)
     .map((column) => ({ ...column, task: task.name, asks: task.asks })));
-  const columns = board.own ? [meanOf(board.own), ...lead] : lead;
+  const columns = board.own ? [meanOf(board.own), ...scores] : scores;
   const name = (row) => (row.weights && board.rows.filter((other) => other.model === row.model && other.mark === row.mark).length > 1 ? `${row.model} (${row.weights})` : row.model);
   return h("table", {},
     h("thead", {}, h("tr", {}, h("th", { scope: "col", class: "row" }, "Model", h("span", {}, "source")), columns.map((column) =>
@@ -133,7 +139,7 @@ function staticTable(board) {
 function drawPrinted() {
   if (!DATA.papers) return;
   $("printed").hidden = false;
-  $("printed-table").append(staticTable(DATA.papers));
+  $("printed-table").append(staticTable(DATA.papers, false));
 }
 
 /* The boards of other protocols; then the papers whose rules the suite does not run, each in a table that says so. */
@@ -145,7 +151,7 @@ function drawBeside() {
       const id = `${place}-${board.protocol}`.replace(/[^A-Za-z0-9-]/g, "-");
       $(place).append(h("h3", { id }, `Protocol ${board.protocol}`),
         board.apart ? h("p", { class: "say" }, `Not run by this suite: ${board.apart}.`) : "",
-        h("div", { class: "scroll beside", role: "region", "aria-labelledby": id, tabindex: "0" }, staticTable(board)));
+        h("div", { class: "scroll beside", role: "region", "aria-labelledby": id, tabindex: "0" }, staticTable(board, true)));
     }
   }
 }
