@@ -53,22 +53,29 @@ def train_blocks(
         ended = 0
         for found in kept.values():
             ended += len(found)
-            best = max([best, *(one.valid for one in found if one.valid == one.valid)])
+            best = _find_best(best, found)
             report(ended, best, 0)
-        missing = [at for at in range(len(parts)) if at not in kept]
-        if missing:
-            block = begin([probe for at in missing for probe in parts[at]])
-            while block.tracker.alive:
-                block.run_round()
-                alive = len(block.tracker.alive)
-                report(len(members) - alive, block.tracker.best, alive)
-            results = iter(block.results())
+        if missing := [at for at in range(len(parts)) if at not in kept]:
+            results = iter(_train(begin([probe for at in missing for probe in parts[at]]), len(members), report))
             for at in missing:
                 kept[at] = _keep(list(islice(results, len(parts[at]))), probe_cache)
-            del block, results  # which hold more than the results
+            del results  # which hold more than what is kept
         done += [one for at in range(len(parts)) for one in kept[at]]
-        best = max([best, *(one.valid for one in done if one.valid == one.valid)])
+        best = _find_best(best, done)
     return done
+
+
+def _train(block: TrainableBlock, probes: int, report: Callable[[int, float, int], None]) -> Iterable[TrainedProbe]:
+    """Train a block to its end. probes: how many there are, with those that the cache had."""
+    while block.tracker.alive:
+        block.run_round()
+        alive = len(block.tracker.alive)
+        report(probes - alive, block.tracker.best, alive)
+    return block.results()
+
+
+def _find_best(best: float, found: Iterable[TrainedProbe]) -> float:
+    return max([best, *(one.valid for one in found if one.valid == one.valid)])
 
 
 def _keep(found: list[TrainedProbe], probe_cache: ProbeCache | None) -> list[TrainedProbe]:

@@ -133,8 +133,7 @@ def leaderboard(
     """Show records and published scores in one table, with ties, trivial scores and the mean of a task set."""
     wanted = Format.json if as_json else form
     if frozen:
-        limits = {
-            "protocol": protocol != "marble",
+        given = {
             "task": task,
             "model": model,
             "set": task_set,
@@ -143,15 +142,13 @@ def leaderboard(
             "html": html,
             "freeze": freeze,
         }
+        limits = {"protocol": protocol != "marble", **given}
         return _print_frozen(frozen, wanted, [name for name, value in limits.items() if value])
     board, hint = _build_board(results_dir, protocol, mini, task, model, cache_dir, task_set, html is not None)
     if not board.list_shown() and (html or freeze or wanted not in (Format.json, Format.csv)):
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")
         raise UsageError(f"nothing to show for {where} in {results_dir}; {hint or 'make records with bench run'}")
-    if hint:
-        print_words(f"no record of {results_dir} is shown: {hint}")
-    elif not board.cells and board.apart:
-        print_words(f"no score of protocol {protocol} is shown: the tables are apart")
+    _explain_empty(board, results_dir, protocol, hint)
     if freeze:
         from marble_bench.board.frozen import write_archive
 
@@ -161,6 +158,14 @@ def leaderboard(
     if not (freeze or html):
         _print_board(board, wanted, cost)
     return None
+
+
+def _explain_empty(board: Board, results_dir: Path, protocol: str, hint: str) -> None:
+    """Say which part of a board has nothing in it. hint: the option that shows records, where none is shown."""
+    if hint:
+        print_words(f"no record of {results_dir} is shown: {hint}")
+    elif not board.cells and board.apart:
+        print_words(f"no score of protocol {protocol} is shown: the tables are apart")
 
 
 def _write_page(html: Path, board: Board, asks_text: bool) -> None:

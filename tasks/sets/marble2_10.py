@@ -20,10 +20,9 @@ SET = TaskSet(
         "mtg-moodtheme": TAGGING,
         "mtg-genre": TAGGING,
         "mtg-top50": TAGGING,
-        "chords1217": ("accuracy",),
+        "chords1217": ("chord_accuracy",),
     },
     averaging="none",
     source="m-a-p, MERT-v2-FullSong model card, section MARBLE, 2026",
     protocol="marble2",
-    absent=("chords1217",),
 )
