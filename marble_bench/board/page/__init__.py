@@ -333,7 +333,8 @@ def _describe_grid(grid: pd.DataFrame) -> dict[str, Any]:
         "axes": axes,
         **columns,
         "valid": [_round_to_six(value) for value in grid["valid"]],
-        "epoch": grid["best_epoch"].tolist() if "best_epoch" in grid else [None] * len(grid),
+        **({"epoch": grid["best_epoch"].tolist()} if "best_epoch" in grid else {}),
+        **({"own": [_round_to_six(value) for value in grid["own"]]} if "own" in grid else {}),
     }
 
 

@@ -70,9 +70,9 @@ function openDetail(id) {
   const full = () => {
     const grid = each.grid;
     const order = grid.valid.map((_, index) => index).sort((a, b) => (grid.valid[b] ?? -Infinity) - (grid.valid[a] ?? -Infinity));
-    return table([...grid.axes.map((axis) => axis.replaceAll("_", " ")), "seed", "valid", "best epoch"], order.map((index) => [
+    return table([...grid.axes.map((axis) => axis.replaceAll("_", " ")), "seed", "valid", record.retrieval ? "by itself, not ranked" : "best epoch"], order.map((index) => [
       ...grid.axes.map((axis) => String(grid[axis][index])), String(grid.seed[index]),
-      grid.valid[index] === null ? "diverged" : text(grid.valid[index], mainScore), String(grid.epoch[index] ?? "")]));
+      grid.valid[index] === null ? "diverged" : text(grid.valid[index], mainScore), record.retrieval ? text(grid.own[index], mainScore) : String(grid.epoch[index])]));
   };
   const all = each.grid && h("details", { ontoggle: (event) => { if (event.target.open && event.target.children.length === 1) event.target.append(full()); } },
     h("summary", {}, record.retrieval ? "All layers" : `All ${record.selection.probes} probes`));
