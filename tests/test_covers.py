@@ -372,3 +372,17 @@ def test_the_lists_of_pairs_and_videos_are_read_strictly(tmp_path):
     shs.read_videos.cache_clear()
     with pytest.raises(DataError, match=r"list line 1: has 3 columns"):
         shs.locate(tmp_path, "audio/9_2")
+
+
+def test_lists_and_datasets_say_what_is_asked(bench, miniatures, tmp_path):
+    rows = {row["name"]: row for row in bench("list", "tasks", "--json").record}
+    assert {rows[name]["target"] for name in TASKS} == {"works"}
+    root = corpus.ensure_mini(plugins.find_task("covers80").task.corpus, miniatures)
+    assert bench("data", "croissant", "covers80", tmp_path / "described", "--data-dir", root).code == 0
+    assert "The id of its work." in (tmp_path / "described" / "croissant.json").read_text()
+    pytest.importorskip("datasets")
+    from marble_bench.data.hf import dataset
+
+    found = dataset("covers80", root)
+    assert [len(found[split]) for split in ("train", "validation", "test")] == [0, 0, 48]
+    assert found["test"][0]["target"] == "Tune_00"

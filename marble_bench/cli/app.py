@@ -203,7 +203,9 @@ def _list_tasks() -> list[dict[str, Any]]:
             "name": each.name,
             "corpus": each.task.corpus.name,
             "asks": each.task.title,
-            "target": f"{type(each.task.target).__name__.lower()} {each.task.target.width}",
+            "target": "works"
+            if each.task.ranks
+            else f"{type(each.task.target).__name__.lower()} {each.task.target.width}",
             "metrics": ", ".join(metric.name for metric in each.task.metrics),
             "clips": "/".join(str(each.task.counts[split]) for split in ("train", "valid", "test")),
         }
