@@ -48,6 +48,8 @@ def adapt_task(named: Named, protocol: Protocol, mini: bool) -> Named:
     """
     from marble_bench.scoring.targets import Frames, Stems
 
+    if not protocol.tasks:
+        return named
     rules = protocol.find_rules(named.name)
     if rules is None or named.rules == rules:
         return named

@@ -31,7 +31,8 @@ CONTROLS = words_of(Control)  # what may be done to training labels
 UNNAMED = "the layers of the features have no names: write layers.json beside the arrays"
 
 
-PADDING = "zeros that pad a window are {} by this encoder"
+HEARD = "zeros that pad a window are heard by this encoder"
+MASKED = "zeros that pad a window are not heard by this encoder, which is told the valid samples"
 
 
 def list_departures(protocol: Protocol, window: Window, encoder: Encoder | None) -> tuple[str, ...]:
@@ -41,8 +42,7 @@ def list_departures(protocol: Protocol, window: Window, encoder: Encoder | None)
     """
     if window.min_ratio is None or encoder is None:
         return protocol.departures
-    heard = "not heard (it is told the valid samples)" if encoder.masks else "heard"
-    return (*protocol.departures, PADDING.format(heard))
+    return (*protocol.departures, MASKED if encoder.masks else HEARD)
 
 
 @dataclass(frozen=True)
