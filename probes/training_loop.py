@@ -44,38 +44,40 @@ def train_blocks(
     todo, best = sum(len(members) for members in blocks), -math.inf
 
     def report(ended: int, score: float, alive: int) -> None:
+        nonlocal best
+        best = max(best, score)
         if progress:
-            progress(len(done) + ended, todo, max(best, score), alive)
+            progress(len(done) + ended, todo, best, alive)
 
     for members in blocks:
-        parts = split(members)
-        kept = {at: found for at, part in enumerate(parts) if probe_cache and (found := probe_cache.get(part))}
-        ended = 0
-        for found in kept.values():
-            ended += len(found)
-            best = _find_best(best, found)
-            report(ended, best, 0)
-        if missing := [at for at in range(len(parts)) if at not in kept]:
-            results = iter(_train(begin([probe for at in missing for probe in parts[at]]), len(members), report))
-            for at in missing:
-                kept[at] = _keep(list(islice(results, len(parts[at]))), probe_cache)
-            del results  # which hold more than what is kept
-        done += [one for at in range(len(parts)) for one in kept[at]]
-        best = _find_best(best, done)
+        done += _train_block(split(members), begin, report, probe_cache)
     return done
 
 
-def _train(block: TrainableBlock, probes: int, report: Callable[[int, float, int], None]) -> Iterable[TrainedProbe]:
-    """Train a block to its end. probes: how many there are, with those that the cache had."""
-    while block.tracker.alive:
-        block.run_round()
-        alive = len(block.tracker.alive)
-        report(probes - alive, block.tracker.best, alive)
-    return block.results()
-
-
-def _find_best(best: float, found: Iterable[TrainedProbe]) -> float:
-    return max([best, *(one.valid for one in found if one.valid == one.valid)])
+def _train_block(
+    parts: Sequence[Sequence[Probe]],
+    begin: Callable[[Sequence[Probe]], TrainableBlock],
+    report: Callable[[int, float, int], None],
+    probe_cache: ProbeCache | None,
+) -> list[TrainedProbe]:
+    """One block, of parts that the cache keeps apart. report: takes how many of its probes ended, the best score, and how
+    many are in training."""
+    kept = {at: found for at, part in enumerate(parts) if probe_cache and (found := probe_cache.get(part))}
+    ended = 0
+    for found in kept.values():
+        ended += len(found)
+        report(ended, max((one.valid for one in found if one.valid == one.valid), default=-math.inf), 0)
+    missing = [at for at in range(len(parts)) if at not in kept]
+    if missing:
+        members = [probe for at in missing for probe in parts[at]]
+        block = begin(members)
+        while block.tracker.alive:
+            block.run_round()
+            alive = len(block.tracker.alive)
+            report(ended + len(members) - alive, block.tracker.best, alive)
+        results = iter(block.results())
+        kept |= {at: _keep(list(islice(results, len(parts[at]))), probe_cache) for at in missing}
+    return [one for at in range(len(parts)) for one in kept[at]]
 
 
 def _keep(found: list[TrainedProbe], probe_cache: ProbeCache | None) -> list[TrainedProbe]:

@@ -159,6 +159,12 @@ def test_nothing_is_lost_of_an_encoder_that_drops_what_remains_of_its_stretches(
     assert times[-1] > 3.9
 
 
+def test_what_an_encoder_hears_twice_is_counted():
+    windows = Windows.of(ENCODER, None, Timing(10.0, 2.0))
+    assert [windows.count_encoded_s(length_s) for length_s in (1.5, 2.0, 3.0, 9.5)] == [1.5, 2.0, 4.0, 18.0]
+    assert Windows.of(ENCODER, 2.0, Timing(10.0)).count_encoded_s(6.0) == pytest.approx(6.2)  # 0.1 s beyond two of them
+
+
 def test_windows_too_short_for_an_encoder_are_refused_before_any_work(tmp_path):
     with pytest.raises(UsageError, match=r"placed needs 0.1 s of audio at once, and the task gives 0.05 s"):
         _extract([1.0], tmp_path, Timing(None, 0.05))

@@ -140,6 +140,11 @@ class Windows:
         ends = [min(end + self.beyond, samples) for end in heard]
         return [Part(*each) for each in zip(begins, ends, starts, [0, *stops], [*stops, None], strict=True)]
 
+    def count_encoded_s(self, length_s: float) -> float:
+        """Seconds of all windows of a sound together."""
+        parts = self.cut(round(length_s * self.sample_rate_hz))
+        return sum(part.end - part.begin for part in parts) / self.sample_rate_hz
+
     def join(self, rows: Sequence[NDArray[np.float16]], rate_hz: float, samples: int) -> NDArray[np.float16]:
         """`(frames, width)` of a sound, from the rows that its windows gave at a rate.
 

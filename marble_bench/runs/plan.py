@@ -18,7 +18,7 @@ from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Examples
 from marble_bench.errors import DataError, UsageError, counted, format_duration, format_speed
 from marble_bench.features.store import Span
-from marble_bench.features.timing import Timing
+from marble_bench.features.timing import Timing, Windows
 from marble_bench.files.names import name_folder
 from marble_bench.records import comparable, results
 from marble_bench.records.record import Record
@@ -148,7 +148,8 @@ def plan(
     assert encoder is not None
     work = _count_work(config, encoder, stored, say)
     typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
-    throughput = _estimate_throughput(config, encoder, min(typical_s, encoder.max_s or typical_s), measured)
+    limits_s = [each for each in (encoder.max_s, Timing.of(config.task.target).context_s) if each is not None]
+    throughput = _estimate_throughput(config, encoder, min([typical_s, *limits_s]), measured)
     throughput = throughput if throughput.reading else _include_reading(throughput, config, work.examples)
     probes = _probe_time(config, encoder, work, {} if probe_times is None else probe_times)
     return {
@@ -163,13 +164,22 @@ def plan(
         "passes": int(work.left_s > 0),
         "rate": round(throughput.rate, 1),
         "rate_from": throughput.source,
-        "hours": round(work.left_s / 3600 / throughput.rate, 6),
+        "hours": round(_count_hearings(config, encoder, work.lengths_s) * work.left_s / 3600 / throughput.rate, 6),
         "memory_mb": throughput.memory_mb,
         "probes": run.plan(config)["probes"],
         **_probe_facts(probes),
         "device": config.features.device,
         "dtype": config.features.dtype,
     }
+
+
+def _count_hearings(config: RunConfig, encoder: Encoder, lengths_s: Sequence[float]) -> float:
+    """How often an encoder hears a second of audio: more than once where windows overlap."""
+    timing = Timing.of(config.task.target)
+    if not timing.is_set or not sum(lengths_s):
+        return 1.0
+    windows = Windows.of(encoder, config.task.window.length_s, timing)
+    return sum(map(windows.count_encoded_s, lengths_s)) / sum(lengths_s)
 
 
 @dataclass(frozen=True)
