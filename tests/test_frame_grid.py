@@ -186,6 +186,13 @@ def test_weights_that_are_kept_are_mapped_from_their_file_unless_another_has_tak
     mapped = framewise.fit(_grid(seeds=1), train, valid, _recipe(), probe_cache=cache)
     for one, other in zip(plain, mapped, strict=True):
         assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
+    cache._path(_grid((0,), seeds=1)).unlink()  # a group is kept by itself
+    before = train.features.read_frames.total()
+    again = framewise.fit(_grid(seeds=1), train, valid, _recipe(), probe_cache=cache)
+    assert 0 < train.features.read_frames.total() - before <= before / 2
+    for one, other in zip(plain, again, strict=True):
+        assert one.history == other.history
+        assert all(torch.equal(value, other.state[name]) for name, value in one.state.items())
     cache.clear()
     assert mapped[0].state["first"].abs().sum() > 0  # it stays mapped
 
