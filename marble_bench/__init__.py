@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from marble_bench.scoring.frame_targets import Frames as Frames
     from marble_bench.scoring.frame_targets import MomentPart as MomentPart
     from marble_bench.scoring.frame_targets import SegmentPart as SegmentPart
+    from marble_bench.scoring.frame_targets import SpanPart as SpanPart
     from marble_bench.scoring.frame_targets import TagPart as TagPart
     from marble_bench.scoring.frame_targets import ValuePart as ValuePart
     from marble_bench.scoring.metric import Measure as Measure
@@ -95,6 +96,7 @@ _PUBLIC = {
     "Separation": "core.task",
     "Source": "files.source",
     "Ranking": "scoring.targets",
+    "SpanPart": "scoring.frame_targets",
     "Stems": "scoring.targets",
     "TagPart": "scoring.frame_targets",
     "Tags": "scoring.targets",

@@ -23,7 +23,7 @@ from marble_bench.data import corpus as corpora
 from marble_bench.data import examples
 from marble_bench.errors import BenchError
 from marble_bench.files.atomic import write_whole
-from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
+from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, SpanPart, TagPart
 from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Ranking, Scalars, Tags, Target
 
 VERSION = "http://mlcommons.org/croissant/1.1"
@@ -120,7 +120,7 @@ def _build_part_column(part: Part, at: int, rate_hz: float | None) -> Column:
     if isinstance(part, TagPart):
         about = f"The {part.name} of each frame{pace}, a JSON list."
         return Column(name, "sc:Text", about, _take_part(at, _map_frames(_dump_list)), True, target=True)
-    if isinstance(part, SegmentPart):
+    if isinstance(part, (SegmentPart, SpanPart)):
         about = f"Each of the {part.name}, a JSON list of start and end in seconds, and label."
         return Column(name, "sc:Text", about, _take_part(at, _map_frames(_dump_list)), True, target=True)
     about = (

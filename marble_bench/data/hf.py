@@ -12,7 +12,7 @@ from marble_bench.core.task import HUB_SPLITS
 from marble_bench.data import corpus, examples
 from marble_bench.data.examples import Example, Examples
 from marble_bench.errors import counted, listing
-from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, TagPart
+from marble_bench.scoring.frame_targets import ClassPart, MomentPart, Part, SegmentPart, SpanPart, TagPart
 from marble_bench.scoring.targets import Classes, Frames, MaskedTags, Ranking, Stems, Tags, Target
 
 if TYPE_CHECKING:
@@ -114,7 +114,7 @@ def _find_part_type(part: Part) -> Any:
         return datasets.ClassLabel(names=list(part.labels))
     if isinstance(part, TagPart):
         return datasets.List(datasets.ClassLabel(names=list(part.labels)))
-    if isinstance(part, SegmentPart):
+    if isinstance(part, (SegmentPart, SpanPart)):
         return {name: datasets.Value("string" if name == "label" else "float64") for name in SEGMENT}
     return datasets.Value("float64" if isinstance(part, MomentPart) else "float32")
 
@@ -126,7 +126,9 @@ def _name_fields(segments: Sequence[Any] | None) -> list[dict[str, Any]] | None:
 def _convert_value(target: Target, given: Any) -> Any:
     if isinstance(target, Frames):
         parts = zip(target.parts, given, strict=True)
-        return {part.name: _name_fields(each) if isinstance(part, SegmentPart) else each for part, each in parts}
+        return {
+            part.name: _name_fields(each) if isinstance(part, (SegmentPart, SpanPart)) else each for part, each in parts
+        }
     if isinstance(target, MaskedTags):
         return {
             kind: [name for name, value in given.items() if value is holds]

@@ -238,6 +238,105 @@ class MomentPart:
             marked[near[(near >= 0) & (near < frames)]] = 1
         return marked
 
+    def find_end_s(self, times: Sequence[Any]) -> float:
+        """When the annotation ends."""
+        return float(times[-1])
+
+    def cut(self, times: Sequence[Any], length_s: float) -> tuple[Any, ...]:
+        """The annotation before `length_s`."""
+        return tuple(t for t in times if t < length_s)
+
+    def stretch(self, times: Sequence[Any], rate: float) -> tuple[Any, ...]:
+        """The annotation of audio that is played `rate` times as fast."""
+        return tuple(t / rate for t in times)
+
+    def list_numbers(self, times: Sequence[Any]) -> list[float]:
+        """The annotation as a table of predictions shows it."""
+        return list(times)
+
+
+@dataclass(frozen=True)
+class SpanPart(MomentPart):
+    """Which of several names hold in a frame, by spans of time that may overlap, such as the notes of a piano.
+
+    An annotation is the spans (start_s, end_s, label), by ascending start. A frame holds the names of the spans that its
+    middle is in, and a span holds at least one frame. begins: learnt is where spans begin instead, in a frame and its
+    neighbours. Learnt by binary cross-entropy, averaged over the names. Only a `decode` can make spans of activations.
+
+    Beside `TagPart`: the times stay exact, and a long corpus needs the memory of its spans alone.
+    """
+
+    labels: tuple[str, ...] = field(kw_only=True)
+    begins: bool = field(default=False, kw_only=True)
+
+    @property
+    def width(self) -> int:
+        return len(self.labels)
+
+    @property
+    def columns(self) -> int:
+        return len(self.labels)
+
+    def check(self, spans: Sequence[Any], clip: str) -> NDArray[np.float64]:
+        """The starts. Raises DataError naming the clip if one is no span of these labels, or they do not ascend."""
+        import numpy as np
+
+        known, before_s = set(self.labels), 0.0
+        for span in spans:
+            if not isinstance(span, (tuple, list)) or len(span) != 3:
+                raise DataError(f"clip '{clip}' has the {self.name} {brief(span)}; give (start_s, end_s, label)")
+            if span[2] not in known:
+                raise _explain_no_label(span[2], self, clip)
+            if not before_s <= span[0] < span[1] < math.inf:
+                raise DataError(
+                    f"clip '{clip}' has {self.name}s that do not ascend, are empty or not finite: {brief(span)} comes after "
+                    f"one that starts at {before_s:g} s"
+                )
+            before_s = span[0]
+        return np.array([span[0] for span in spans], np.float64)
+
+    def mark_frames(
+        self, spans: Sequence[Any], frames: int, rate_hz: float, averaged: bool = False
+    ) -> NDArray[np.float32]:
+        """`(frames, labels)`: 1 where a span holds, or begins, else 0. averaged: as for moments."""
+        import numpy as np
+
+        marked = np.zeros((frames, self.width), np.float32)
+        if not len(spans):
+            return marked
+        starts, ends, names = zip(*spans, strict=True)
+        place = {label: index for index, label in enumerate(self.labels)}
+        columns = np.array([place[name] for name in names])
+        at = (np.floor if averaged else np.round)(np.array(starts) * rate_hz).astype(int)
+        if self.begins:
+            for near in (at + shift for shift in range(-NEIGHBOURS, NEIGHBOURS + 1)):
+                inside = (near >= 0) & (near < frames)
+                marked[near[inside], columns[inside]] = 1
+            return marked
+        middle = 0.5 if averaged else 0.0
+        first, last = (np.ceil(np.array(times) * rate_hz - middle).astype(int) for times in (starts, ends))
+        first = np.where(first < last, first, at)
+        for begin, end, column in zip(first, np.maximum(last, first + 1), columns, strict=True):
+            marked[begin:end, column] = 1
+        return marked
+
+    def find_end_s(self, spans: Sequence[Any]) -> float:
+        """When the last span begins: one that rings on behind the audio is cut."""
+        return float(spans[-1][0])
+
+    def cut(self, spans: Sequence[Any], length_s: float) -> tuple[Any, ...]:
+        """The spans that begin before `length_s`, and end then at the latest."""
+        return tuple((start, min(end, length_s), label) for start, end, label in spans if start < length_s)
+
+    def stretch(self, spans: Sequence[Any], rate: float) -> tuple[Any, ...]:
+        """The annotation of audio that is played `rate` times as fast."""
+        return tuple((start / rate, end / rate, label) for start, end, label in spans)
+
+    def list_numbers(self, spans: Sequence[Any]) -> list[float]:
+        """Start, end and index of the label of each span, one after another."""
+        place = {label: index for index, label in enumerate(self.labels)}
+        return [float(number) for start, end, label in spans for number in (start, end, place[label])]
+
 
 @dataclass(frozen=True)
 class SegmentPart:
@@ -370,7 +469,7 @@ class Frames:
             if annotation is None:
                 moved.append(None)
             elif isinstance(part, MomentPart):
-                moved.append(tuple(t / rate for t in annotation if t / rate < length_s))
+                moved.append(part.cut(part.stretch(annotation, rate), length_s))
             elif isinstance(part, SegmentPart):
                 stretched = tuple((start / rate, end / rate, label) for start, end, label in annotation)
                 moved.append(self._cut(part, stretched, length_s))
@@ -390,7 +489,7 @@ class Frames:
         if annotation is None or not len(annotation):
             return 0.0
         if isinstance(part, MomentPart):
-            return float(annotation[-1])
+            return part.find_end_s(annotation)
         if isinstance(part, SegmentPart):
             return float(annotation[-1][1])
         assert self.rate_hz is not None
@@ -400,7 +499,7 @@ class Frames:
         if annotation is None:
             return None
         if isinstance(part, MomentPart):
-            return tuple(t for t in annotation if t < length_s)
+            return part.cut(annotation, length_s)
         if isinstance(part, SegmentPart):
             return tuple((start, min(end, length_s), label) for start, end, label in annotation if start < length_s)
         return tuple(annotation[: self.count_labels(length_s)])
@@ -443,7 +542,7 @@ class Frames:
         if annotation is None:
             return []
         if isinstance(part, MomentPart):
-            return list(annotation)
+            return part.list_numbers(annotation)
         encoded = part.encode(annotation, "")
         shown: list[float] = encoded[~np.isnan(encoded).any(axis=1)].reshape(-1).tolist()
         return shown
@@ -470,7 +569,7 @@ def _make_numbers(labels: Sequence[Any], name: str, clip: str) -> NDArray[np.flo
     return numbers.astype(np.float32).reshape(-1, 1)
 
 
-def _explain_no_label(label: Any, part: ClassPart | TagPart, clip: str) -> DataError:
+def _explain_no_label(label: Any, part: ClassPart | TagPart | SpanPart, clip: str) -> DataError:
     hint = suggest_name(str(label)[:99], part.labels)
     return DataError(f"clip '{clip}' has the {part.name} {brief(label)}, which is no label of that part{hint}")
 
@@ -480,7 +579,11 @@ def _count(part: Part, annotation: Any, clip: str) -> int:
     import numpy as np
 
     if isinstance(annotation, str) or not isinstance(annotation, Sequence):
-        forms = {MomentPart: "times in seconds", SegmentPart: "segments (start_s, end_s, label)"}
+        forms = {
+            MomentPart: "times in seconds",
+            SpanPart: "spans (start_s, end_s, label)",
+            SegmentPart: "segments (start_s, end_s, label)",
+        }
         form = forms.get(type(part), "a label for each frame")
         raise DataError(f"clip '{clip}' has the {part.name} {brief(annotation)}; give {form}, or None")
     if isinstance(part, MomentPart):
