@@ -20,6 +20,7 @@ from marble_bench.metrics.regression import r2_of
 from marble_bench.metrics.retrieval import METRIC as ranking_metrics
 from marble_bench.metrics.stems import stem_metrics
 from marble_bench.metrics.structure import METRIC as structure_metrics
+from marble_bench.metrics.transcription import METRIC as transcription_metrics
 from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:  # what the files declare, for type checkers alone
@@ -34,6 +35,9 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     f1: Metric
     f1_20ms: Metric
     f1_mean: Metric
+    frame_f1: Metric
+    frame_precision: Metric
+    frame_recall: Metric
     function_accuracy: Metric
     hit_at_1: Metric
     hr05_f_trimmed: Metric
@@ -51,6 +55,7 @@ if TYPE_CHECKING:  # what the files declare, for type checkers alone
     mirex: Metric
     mr1: Metric
     oa: Metric
+    onset_f1: Metric
     p_at_10: Metric
     pairwise_f: Metric
     r2: Metric
@@ -97,6 +102,8 @@ __all__ = [
 ]
 __all__ = ["Metric", "beat_metrics", "frame_metrics", "melody_metrics", "r2_of", "stem_metrics", *_declared()]
 __all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "ranking_metrics", "stem_metrics", *_declared()]
+    "melody_metrics",
+    "transcription_metrics",
 
 
 def __getattr__(name: str) -> Metric:
