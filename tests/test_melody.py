@@ -1,6 +1,8 @@
 """Melody: mir_eval's own scores, the decoder, curves with every fault, and miniatures that can be solved."""
 
 import warnings
+from collections import Counter
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -271,6 +273,19 @@ def test_marbles_split_leaks_three_artists_and_the_other_column_none():
     assert {split: count for split, (count, _) in apart.items()} == {"train": 71, "valid": 15, "test": 22}
     sets = [artists for _, artists in apart.values()]
     assert len(set.union(*sets)) == sum(map(len, sets))
+
+
+def test_the_variant_of_the_docs_separates_artists(tmp_path):
+    page = (Path(__file__).parent.parent / "docs" / "frame-by-frame.md").read_text()
+    block = page.split("# melody_by_artist.py\n")[1].split("```")[0]
+    (tmp_path / "melody_by_artist.py").write_text(block)
+    task = plugins.find_task(str(tmp_path / "melody_by_artist.py")).task
+    (tmp_path / "melody2").mkdir()
+    for row in medleydb_melody.tracks():
+        (tmp_path / "melody2" / f"{row['track']}_MELODY2.csv").write_text("0,440\n")
+    assert Counter(clip.split for clip in task.clips(tmp_path)) == task.counts
+    published = plugins.find_task("medleydb-melody").task
+    assert Counter(clip.split for clip in published.clips(tmp_path)) == published.counts
 
 
 def test_no_singer_of_vocadito_is_in_two_folds_and_folds_are_equal():
