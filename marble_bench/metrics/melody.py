@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
 COLUMNS = ("oa", "rpa", "rca", "vr", "vfa")
 PITCH, VOICING = "pitch", "voicing"
+TOLERANCE = 0.5  # semitones
 
 
 def to_hz(pitches: NDArray[np.floating[Any]]) -> NDArray[np.float64]:
@@ -79,24 +80,47 @@ def measure_track(
     return row
 
 
-def _measure_clip(found: Found, target: Any) -> NDArray[np.float64]:
-    """A track's row. Frames stand for times: answer and annotation have the same ones. One frame answers for all."""
+def _align(found: Found, target: Any) -> tuple[NDArray[np.int64], NDArray[np.float64], NDArray[np.float64]]:
+    """Annotated frames, their MIDI numbers (NaN where unvoiced), and the found ones of all frames. One answers for all."""
     import numpy as np
 
     pitches, voicing = target
-    known = np.flatnonzero([voices is not None for voices in voicing or ()])
-    hz = np.zeros(len(known))
-    voiced = np.array([bool(voicing[k]) for k in known], bool)
-    hz[voiced] = to_hz(np.array([pitches[k] for k in known[voiced]], np.float64))
-    found_hz = np.where(found[VOICING] > 0, 1.0, -1.0) * to_hz(found[PITCH])
-    if len(found_hz) == 1 and len(known):
-        found_hz = np.repeat(found_hz, known[-1] + 1)
-    if len(known) and known[-1] >= len(found_hz):
+    known = np.flatnonzero(np.array([voices is not None for voices in voicing or ()], bool))
+    every = np.array([pitch if voices else np.nan for pitch, voices in zip(pitches or (), voicing or (), strict=True)])
+    numbers = np.asarray(found[PITCH], np.float64)
+    if len(numbers) == 1 and len(known):
+        numbers = np.repeat(numbers, known[-1] + 1)
+    if len(known) and known[-1] >= len(numbers):
         raise UsageError(
-            f"{len(found_hz)} frames of a melody are answered, and frame {known[-1]} has a label: let decode give an "
+            f"{len(numbers)} frames of a melody are answered, and frame {known[-1]} has a label: let decode give an "
             "answer for every frame that it gets"
         )
+    return known, every[known].astype(np.float64), numbers
+
+
+def _measure_clip(found: Found, target: Any) -> NDArray[np.float64]:
+    """A track's row. Frames stand for times: answer and annotation have the same ones."""
+    import numpy as np
+
+    known, labels, numbers = _align(found, target)
+    hz = np.nan_to_num(to_hz(labels))
+    found_hz = np.where(found[VOICING] > 0, 1.0, -1.0) * to_hz(numbers)
     return measure_track(known.astype(np.float64), hz, np.arange(len(found_hz), dtype=np.float64), found_hz)
+
+
+def _count_clip(found: Found, target: Any) -> NDArray[np.float64]:
+    """`oa` of a track, all else NaN: it chooses among many probes, and a whole row takes 20 times as long."""
+    import numpy as np
+
+    known, labels, numbers = _align(found, target)
+    row = np.full(len(COLUMNS), np.nan)
+    if len(known):
+        if known[0]:  # mir_eval says the first label of the time 0 too
+            known, labels = np.concatenate([[0], known]), np.concatenate([labels[:1], labels])
+        voiced = np.broadcast_to(found[VOICING] > 0, len(numbers))[known]
+        right = np.abs(numbers[known] - labels) < TOLERANCE
+        row[0] = np.where(np.isnan(labels), ~voiced, voiced & right).mean()
+    return row
 
 
 def _answer_median(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[Found]:
@@ -109,6 +133,7 @@ def _answer_median(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[F
 
 
 MEASURE = Measure(_measure_clip, _answer_median)
+QUICK = Measure(_count_clip, _answer_median)
 
 
 def _average_tracks(column: int, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
@@ -124,7 +149,7 @@ def _average_weighted(column: int, outputs: torch.Tensor, truth: torch.Tensor, w
     return weighted_nanmean(outputs[..., [column]], weights)[..., 0]
 
 
-def _make(name: str, source: str, higher_is_better: bool = True) -> Metric:
+def _make(name: str, source: str, higher_is_better: bool = True, chooses: Measure | None = None) -> Metric:
     column = COLUMNS.index(name)
     one, each, weighted = (partial(way, column) for way in (_average_tracks, _take_tracks, _average_weighted))
     return Metric(
@@ -136,11 +161,12 @@ def _make(name: str, source: str, higher_is_better: bool = True) -> Metric:
         higher_is_better,
         weighted=weighted,
         measure=MEASURE,
+        chooses=chooses,
     )
 
 
 METRIC = (
-    _make("oa", "overall_accuracy"),
+    _make("oa", "overall_accuracy", chooses=QUICK),
     _make("rpa", "raw_pitch_accuracy"),
     _make("rca", "raw_chroma_accuracy"),
     _make("vr", "voicing_recall"),
