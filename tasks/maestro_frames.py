@@ -21,6 +21,7 @@ from marble_bench.metrics.transcription import FRAMES_HZ, NOTES, ONSETS
 from marble_bench.scoring import note_decoder
 
 from .corpora.maestro import MAESTRO, clips
+from .corpora.midi import shift
 
 TASK = Task(
     title="keys of a piano that sound",
@@ -38,4 +39,5 @@ TASK = Task(
     counts={"train": 962, "valid": 137, "test": 177},
     schedule=Schedule(max_epochs=50, lr_patience=2, stop_patience=5),
     mini_schedule=Schedule(max_epochs=20, lr_patience=2, stop_patience=5),
+    shifted=shift,
 )

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 from marble_bench.tasks.corpora import maestro
-from marble_bench.tasks.corpora.midi import read_notes
+from marble_bench.tasks.corpora.midi import read_notes, shift
 from mir_eval import transcription as reference
 from piano_templates import explain
 from sklearn.metrics import f1_score, precision_score, recall_score
@@ -235,6 +235,12 @@ def test_a_note_sounds_while_its_key_or_the_pedal_is_down(tmp_path):
     notes = read_notes(_write(tmp_path / "a.midi", events))
     expected = [(0, 0.5, "60"), (0.3, 0.4, "64"), (0.4, 0.6, "64"), (0.8, 1.0, "67")]
     assert [(round(start, 6), round(end, 6), pitch) for start, end, pitch in notes] == expected
+
+
+def test_notes_move_with_their_pitch_and_none_leaves_the_piano():
+    notes = ((0.0, 1.0, "21"), (0.5, 2.0, "60"))
+    assert shift((notes, notes), 2) == (((0.0, 1.0, "23"), (0.5, 2.0, "62")),) * 2
+    assert shift((notes, notes), -1) is None
 
 
 def test_times_follow_the_tempo_where_it_changes_as_mido_plays_the_file(tmp_path):

@@ -140,7 +140,8 @@ def _pool(score: Score, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Ten
 
 
 def _pool_each(score: Score, outputs: torch.Tensor, truth: torch.Tensor) -> torch.Tensor:
-    return score(outputs[..., :3].double())
+    """A piece where nothing is found, or nothing is to be found, adds nothing."""
+    return score(outputs[..., :3].double()).nan_to_num(nan=0.0)
 
 
 def _pool_weighted(score: Score, outputs: torch.Tensor, truth: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:

@@ -43,6 +43,12 @@ def read_notes(path: Path) -> tuple[Note, ...]:
     return tuple((start, end, str(pitch)) for start, pitch, end in ordered)
 
 
+def shift(target: tuple[Any, Any], semitones: int) -> tuple[Any, Any] | None:
+    """The notes of both parts, moved; None where one leaves the piano."""
+    notes = tuple((start, end, str(int(pitch) + semitones)) for start, end, pitch in target[0])
+    return (notes, notes) if all(pitch in PITCHES for _, _, pitch in notes) else None
+
+
 def _list_messages(path: Path) -> Iterator[tuple[float, Any]]:
     """(time_s, message) of all tracks together, by time. Raises DataError for what cannot be read."""
     import mido
