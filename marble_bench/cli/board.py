@@ -81,6 +81,25 @@ class Kind(str, Enum):
     intervals = "intervals"
 
 
+Form = Annotated[Format, typer.Option("--format", help="A table, or text for a program or a paper.")]
+FreezeName = Annotated[
+    str, typer.Option(metavar="NAME", help="Write the board as it is to boards/NAME.json, or to a FILE.json.")
+]
+FrozenName = Annotated[
+    str, typer.Option(metavar="NAME", help="Show a board that --freeze wrote, as it was: NAME or FILE.json.")
+]
+LIMITS = (
+    "protocol",
+    "task",
+    "model",
+    "set",
+    "mini",
+    "cost",
+    "html",
+    "freeze",
+)  # options that a frozen board cannot obey
+
+
 def _build_board(
     results_dir: Path,
     protocol: str,
@@ -115,16 +134,11 @@ def leaderboard(
     protocol: RuleName = "marble",
     task_set: SetName = "",
     mini: Mini = False,
-    form: Annotated[Format, typer.Option("--format", help="A table, or text for a program or a paper.")] = Format.table,
+    form: Form = Format.table,
     cost: Annotated[bool, typer.Option("--cost", help="Also show the cost of each model.")] = False,
     html: PagePath = None,
-    freeze: Annotated[
-        str,
-        typer.Option(metavar="NAME", help="Write the board as it is to boards/NAME.json, or to a FILE.json."),
-    ] = "",
-    frozen: Annotated[
-        str, typer.Option(metavar="NAME", help="Show a board that --freeze wrote, as it was: NAME or FILE.json.")
-    ] = "",
+    freeze: FreezeName = "",
+    frozen: FrozenName = "",
     results_dir: Results = RESULTS,
     cache_dir: Cache = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
@@ -133,17 +147,8 @@ def leaderboard(
     """Show records and published scores in one table, with ties, trivial scores and the mean of a task set."""
     wanted = Format.json if as_json else form
     if frozen:
-        given = {
-            "task": task,
-            "model": model,
-            "set": task_set,
-            "mini": mini,
-            "cost": cost,
-            "html": html,
-            "freeze": freeze,
-        }
-        limits = {"protocol": protocol != "marble", **given}
-        return _print_frozen(frozen, wanted, [name for name, value in limits.items() if value])
+        set_apart = (protocol != "marble", task, model, task_set, mini, cost, html, freeze)
+        return _print_frozen(frozen, wanted, [name for name, each in zip(LIMITS, set_apart, strict=True) if each])
     board, hint = _build_board(results_dir, protocol, mini, task, model, cache_dir, task_set, html is not None)
     if not board.list_shown() and (html or freeze or wanted not in (Format.json, Format.csv)):
         where = f"protocol {protocol}" + (" on miniatures" if mini else "")

@@ -88,22 +88,20 @@ def _declared() -> dict[str, Metric]:
 
 
 globals().update(_declared())
-__all__ = ["Metric", "beat_metrics", "chord_metrics", "frame_metrics", "r2_of", "stem_metrics", *_declared()]
-__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "stem_metrics", "structure_metrics", *_declared()]
 __all__ = [
     "Metric",
     "activity_metrics",
     "beat_metrics",
+    "chord_metrics",
     "frame_metrics",
+    "melody_metrics",
     "r2_of",
+    "ranking_metrics",
     "stem_metrics",
     "structure_metrics",
+    "transcription_metrics",
     *_declared(),
 ]
-__all__ = ["Metric", "beat_metrics", "frame_metrics", "melody_metrics", "r2_of", "stem_metrics", *_declared()]
-__all__ = ["Metric", "beat_metrics", "frame_metrics", "r2_of", "ranking_metrics", "stem_metrics", *_declared()]
-    "melody_metrics",
-    "transcription_metrics",
 
 
 def __getattr__(name: str) -> Metric:

@@ -144,12 +144,10 @@ def plan(
     window, which is added to; probe_times: likewise, of the first blocks of probes. stored: False counts everything, and
     reads no file for its digest. say: is told before that.
     """
-    encoder, window = config.features.encoder, config.task.window
+    encoder = config.features.encoder
     assert encoder is not None
     work = _count_work(config, encoder, stored, say)
-    typical_s = window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
-    limits_s = [each for each in (encoder.max_s, Timing.of(config.task.target).context_s) if each is not None]
-    throughput = _estimate_throughput(config, encoder, min([typical_s, *limits_s]), measured)
+    throughput = _estimate_throughput(config, encoder, _find_typical_length_s(config, encoder, work), measured)
     throughput = throughput if throughput.reading else _include_reading(throughput, config, work.examples)
     probes = _probe_time(config, encoder, work, {} if probe_times is None else probe_times)
     return {
@@ -171,6 +169,13 @@ def plan(
         "device": config.features.device,
         "dtype": config.features.dtype,
     }
+
+
+def _find_typical_length_s(config: RunConfig, encoder: Encoder, work: _Work) -> float:
+    """How long most of what an encoder is given at once lasts, in seconds."""
+    typical_s = config.task.window.length_s or (statistics.median(work.lengths_s) if work.lengths_s else 10.0)
+    limits_s = [each for each in (encoder.max_s, Timing.of(config.task.target).context_s) if each is not None]
+    return min([typical_s, *limits_s])
 
 
 def _count_hearings(config: RunConfig, encoder: Encoder, lengths_s: Sequence[float]) -> float:
