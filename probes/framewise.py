@@ -473,6 +473,7 @@ class _Block:
         starts = self._list_starts()
         for group, start, stop in zip(self.groups, starts, starts[1:], strict=False):
             group.adam.step(group.gradients, self.tracker.rates[start:stop])
+            group.gradients = {}  # not held while the block is judged, and best weights are copied
         return torch.cat([group.losses for group in self.groups])
 
     def _draw_dropout(self, seed: int, frames: int) -> torch.Tensor | None:
