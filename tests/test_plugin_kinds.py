@@ -558,7 +558,10 @@ def test_a_task_of_a_set_that_is_not_here_is_told_and_left_out(bench, monkeypatc
     import marble_bench.tasks.sets as room
 
     text = Path(room.__file__).with_name("marble2_10.py").read_text()
-    (tmp_path / "theirs.py").write_text(text.replace("marble2-10", "theirs").replace("chords1217", "chords-of-mars"))
+    own, theirs = 'protocol="marble2",', 'absent=("chords-of-mars",),'
+    (tmp_path / "theirs.py").write_text(
+        text.replace("marble2-10", "theirs").replace("chords1217", "chords-of-mars").replace(own, theirs)
+    )
     monkeypatch.setattr(room, "__path__", [*room.__path__, str(tmp_path)])
     ended = bench("run", "--model", "mfcc", "--set", "theirs", "--mini", "--dry-run", "--json")
     sys.modules.pop("marble_bench.tasks.sets.theirs")

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 UNITS = {"fraction": "%", "dB": "dB", "rank": ""}  # as headings show them
 SHORT = {
     "accuracy": "acc",
+    "chord_accuracy": "acc",
     "roc_auc": "AUC",
     "ap": "AP",
     "r2_arousal": "A",
