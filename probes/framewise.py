@@ -50,7 +50,7 @@ if TYPE_CHECKING:
 CHUNK_BYTES = 6 << 20  # of hidden activations at once on a CPU: they should stay in its cache
 CHUNK_BYTES_GPU = 512 << 20
 PIECE_BYTES = 16 << 20  # of frames that are read at once, of all layers
-BLOCK_BYTES = 768 << 20  # of what a CPU block's probes keep
+BLOCK_BYTES = 512 << 20  # of what a CPU block's probes keep: with all else, a process stays below 1 GB
 COPIES = 5  # of its parameters that a probe keeps: themselves, gradient, two moments, best weights
 
 
