@@ -34,7 +34,7 @@ demo: $(STAMP)
 	$(BIN)/bench run --mini --task gtzan --model mfcc --model logmel --model chroma --results-dir $(DEMO)
 	$(BIN)/bench leaderboard --mini --results-dir $(DEMO)
 
-# nine encoders on every miniature, checked, as a page and as figures; what is there already is not run again
+# nine encoders on the miniatures of MARBLE's fourteen tasks, checked, as a page and as figures; what is there already is not run again
 board: $(STAMP)
 	$(BIN)/python benchmarks/board.py $(BOARD) $(addprefix --task ,$(BOARD_TASKS)) $(addprefix --model ,$(BOARD_MODELS))
 	$(BIN)/bench results check --results-dir $(BOARD)

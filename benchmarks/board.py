@@ -1,4 +1,4 @@
-"""Runs what is missing of a board: every model on the miniature of every task, one after the other.
+"""Runs what is missing of a board: every model on the miniature of each of MARBLE's tasks, one after the other.
 
 python benchmarks/board.py RESULTS [--model NAME ...] [--task NAME ...]
 
@@ -19,6 +19,7 @@ from marble_bench.core import plugins
 from marble_bench.features.frames import find_framewise_layers
 from marble_bench.scoring.targets import Frames, Stems
 
+SET = "mert-14"
 MODELS = ("mfcc", "chroma", "logmel", "musicnn-mtt", "musicnn-msd", "vgg-mtt", "vgg-msd", "random-musicnn", "choi")
 
 
@@ -29,7 +30,7 @@ def main() -> int:
     parser.add_argument("--model", action="append", help="a model; repeatable")
     parser.add_argument("--task", action="append", help="a task; repeatable")
     asked = parser.parse_args()
-    pairs = [(task, model) for task in asked.task or plugins.list_task_names() for model in asked.model or MODELS]
+    pairs = [(task, model) for task in asked.task or plugins.find_task_set(SET).members for model in asked.model or MODELS]
     named = {model: plugins.find_encoder(model) for _, model in pairs}  # a wrong name is told before any work
     framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Frames, Stems))}
     unable = [
