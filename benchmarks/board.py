@@ -30,7 +30,9 @@ def main() -> int:
     parser.add_argument("--model", action="append", help="a model; repeatable")
     parser.add_argument("--task", action="append", help="a task; repeatable")
     asked = parser.parse_args()
-    pairs = [(task, model) for task in asked.task or plugins.find_task_set(SET).members for model in asked.model or MODELS]
+    pairs = [
+        (task, model) for task in asked.task or plugins.find_task_set(SET).members for model in asked.model or MODELS
+    ]
     named = {model: plugins.find_encoder(model) for _, model in pairs}  # a wrong name is told before any work
     framed = {task for task, _ in pairs if isinstance(plugins.find_task(task).task.target, (Frames, Stems))}
     unable = [

@@ -199,6 +199,17 @@ def test_every_shipped_plug_in_is_entered_under_its_version():
     )
 
 
+def test_the_digest_of_a_metric_holds_what_measures_a_clip():
+    """Metrics of frames share how rows are averaged; what makes the rows tells them apart."""
+    metrics = {each.name: each for name in plugins.list_task_names() for each in plugins.find_task(name).task.metrics}
+    digests = {name: sources.find_origin("metric", metric).digest for name, metric in metrics.items()}
+    assert len(set(digests.values())) == len(metrics) > 50
+    files = set(sources.list_files(metrics["majmin"].measure.of_clip))
+    assert {file.name for file in files} == {"chords.py"}
+    other = replace(metrics["majmin"], measure=metrics["oa"].measure, chooses=None)
+    assert sources.find_origin("metric", other).digest != digests["majmin"]
+
+
 def test_what_is_entered_moves_no_key_and_what_is_not_entered_is_its_own(monkeypatch):
     encoder = plugins.find_encoder("mfcc")
     origin = sources.find_origin("encoder", encoder)
@@ -223,6 +234,7 @@ def test_what_is_entered_moves_no_key_and_what_is_not_entered_is_its_own(monkeyp
         {"version": 2}, {"source": "b"}, {"weights_sha256": "1"}, {"sample_rate_hz": 16000}, {"normalize": "peak"},
         {"clip_normalize": "peak"}, {"channels": "left"}, {"pooling": "max"}, {"window_s": 5.0}, {"first_s": 30.0},
         {"kind": "frames"}, {"layer": "1"}, {"averaged": 2}, {"cut": {"piece": 1}}, {"mixed": {"version": 1}},
+        {"feature_rate_hz": 25.0}, {"min_ratio": 0.8}, {"padding": "masked"},
         {"change": "mp3"}, {"dtype": "bfloat16"}, {"pipeline": 2},
     ],
     ids=lambda other: next(iter(other)),
