@@ -665,7 +665,7 @@ def run_fuzz(place: Path, count: int, seed: int, names: Sequence[str] = ()) -> T
             tally.bad.append(where)
         elif outcome == "plausible":
             tally.accepted.append(where)
-    if (peak_mb := _measure_peak_mb()) > max(MOST_MB, before_mb):
+    if (peak_mb := _measure_peak_mb()) > before_mb + MOST_MB:
         tally.bad.append(f"{peak_mb:,.0f} MB of memory")
     return tally
 

@@ -298,7 +298,7 @@ def run_fuzz(source: Path, count: int, seed: int, figures: int = 10) -> tuple[Co
             wrong.append("it came through in silence")
         outcomes["bad" if wrong else outcome] += 1
         bad += [f"{index}: {how} of {where} ({kinds}): {words}" for words in wrong]
-    if _measure_peak_mb() > max(MEMORY_MB, before_mb):
+    if _measure_peak_mb() > before_mb + MEMORY_MB:
         bad.append("more than 1 GB of memory")
     return outcomes, quiet, bad
 

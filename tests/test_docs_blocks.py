@@ -136,7 +136,7 @@ def check_tasks(records: dict[str, dict]) -> None:
 
 
 def check_encoders(records: dict[str, dict]) -> None:
-    assert {record["model"]["name"] for record in records.values()} == {"loudness", "my-net"}
+    assert {record["model"]["name"] for record in records.values()} == {"bands", "my-net"}
 
 
 def check_plug_ins(records: dict[str, dict]) -> None:

@@ -212,7 +212,7 @@ def test_a_full_disk_ends_the_pass_keeps_whole_shards_and_goes_on_later(items, t
         written.extend([path] if path.suffix == ".arrow" else [])
 
     monkeypatch.setattr(store, "write_whole", full)
-    with pytest.raises(BenchError, match=r"small-.*\.arrow: No space left on device; finished shards are stored"):
+    with pytest.raises(BenchError, match=r"small-.*\.arrow: No space left on device; finished shards are kept"):
         _extract(items, tmp_path / "full")
     assert len(_bytes(tmp_path / "full")) == 2
     monkeypatch.setattr(store, "write_whole", write)

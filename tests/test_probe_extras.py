@@ -203,7 +203,7 @@ def test_jukemirs_protocol_runs_and_names_its_axes(toy, monkeypatch, tmp_path):
 def test_the_sum_is_refused_where_layers_are_solved_one_by_one(toy):
     ended = toy("--mini", "--protocol", "linear", "--layers", "sum")
     assert ended.code == 2
-    assert "protocol 'linear' solves single layers" in ended.err
+    assert "protocol 'linear' reads single layers" in ended.err
 
 
 @pytest.mark.slow

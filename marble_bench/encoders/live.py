@@ -114,7 +114,7 @@ def from_function(
     >>> def loudness(waveform):
     ...     frames = waveform[: len(waveform) // 400 * 400].reshape(1, -1, 400)
     ...     return np.stack([np.abs(frames).mean(axis=-1), frames.std(axis=-1)], axis=-1)
-    >>> from_function(loudness, name="loudness", sample_rate_hz=8000).layers
+    >>> from_function(loudness, name="my-loudness", sample_rate_hz=8000).layers
     (Layer(name='0', width=2, frame_rate_hz=20.0),)
     """
     if not callable(function):

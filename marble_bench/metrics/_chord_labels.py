@@ -105,7 +105,7 @@ def find_seventh(label: str) -> str | None:
     """The class of 61 that a label is of.
 
     >>> [find_seventh(label) for label in ("C:7", "Bb:min7/b3", "A:minmaj7", "G", "N", "C:9")]
-    ['C:7', 'A#:min7', None, 'G:maj', 'N', None]
+    ['C:7', 'A#:min7', None, 'G:maj', 'N', 'C:7']
     """
     root, semitones = _encode(label)
     if root < 0:
