@@ -236,6 +236,7 @@ def test_a_run_again_finds_the_same_and_reproduces(bench, copied, miniatures, tm
         (("--task", "covers80", "--perturb", "all"), "--perturb compares changed clips by probes"),
         (("--task", "covers80", "--head", "linear"), "protocol 'retrieval' trains no probe: leave --head out"),
         (("--task", "covers80", "--layers", "sum"), "protocol 'retrieval' reads single layers"),
+        (("--task", "covers80", "--layers", "concat"), "--layers concat: protocol 'retrieval' reads single layers"),
     ],
 )
 def test_what_only_probes_can_be_asked_is_refused_by_name(bench, more, words):

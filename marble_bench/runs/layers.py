@@ -35,6 +35,8 @@ def asks_concat(asked: str, protocol: Protocol, layers: int) -> bool:
         return protocol.layer_concat and layers > 1
     if "concat" not in asked.split(","):
         return False
+    if not protocol.trains:
+        raise UsageError(f"--layers concat: protocol '{protocol.name}' reads single layers; choose layers by name")
     if protocol.solver == "exact" or protocol.standardize or any(protocol.standardizing) or protocol.input_dropout:
         raise UsageError(
             f"--layers concat: protocol '{protocol.name}' has no concatenation of layers, which is trained by gradient on "

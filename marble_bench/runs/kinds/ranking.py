@@ -22,7 +22,7 @@ from marble_bench.runs.brought import read_brought_features
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores
-from marble_bench.runs.layers import choose_layers
+from marble_bench.runs.layers import asks_concat, choose_layers
 from marble_bench.runs.predictions import Predictions, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring.targets import Ranking
@@ -68,7 +68,9 @@ def check(config: RunConfig) -> None:
 
 
 def _choose_layers(config: RunConfig, names: Sequence[str]) -> list[int]:
-    return choose_layers(config.probes.layers, names, config.probes.protocol, ())[0]
+    asked, protocol = config.probes.layers, config.probes.protocol
+    asks_concat(asked, protocol, len(names))  # refuses it
+    return choose_layers(asked, names, protocol, ())[0]
 
 
 def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
