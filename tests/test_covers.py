@@ -5,6 +5,7 @@ import shutil
 from itertools import pairwise
 from pathlib import Path
 
+import msgspec
 import numpy as np
 import pandas as pd
 import pytest
@@ -15,7 +16,7 @@ from marble_bench.core import plugins
 from marble_bench.data import corpus
 from marble_bench.errors import DataError
 from marble_bench.metrics import _ranking
-from marble_bench.records import claims, ranking_facts, results
+from marble_bench.records import claims, corpus_facts, ranking_facts, results
 
 RUN = ("run", "--model", "mfcc", "--device", "cpu", "--json")
 
@@ -175,6 +176,53 @@ def test_check_makes_scores_again_from_ranks_and_sees_what_was_forged(bench, cop
     assert all("has another score on half" in words for _, words in found)
     assert len(found) == 2
     assert not list(ranking_facts.check_ranks(record, whole, layers))
+
+
+def test_what_stands_beside_the_scores_of_a_ranking_is_held_against_them_too(copied):
+    path = copied("covers80")
+    record = results.read(path).record
+    rows, layers = (
+        pd.read_parquet(path.with_name(f"covers80.mini.{kind}.parquet")) for kind in ("predictions", "grid")
+    )
+
+    def ask(record=record, rows=rows, layers=layers):
+        asked = (ranking_facts.check_ranks(record, rows, layers), ranking_facts.check_layers(record, layers))
+        return " ".join(words for each in asked for _, words in each)
+
+    assert ask() == ""
+    other = next(name for name in layers["layer"] if name not in {each.layer for each in record.selection.per_seed})
+    assert "the table of layers has" in ask(layers=layers[layers["layer"] != other])
+    assert f"layer {other} has 1 by itself" in ask(layers=layers.assign(own=1.0))
+    cosines = [np.full(len(each), at / 100) for at, each in enumerate(rows["cosines"])]
+    assert "two items of a work have another cosine with each other" in ask(rows=rows.assign(cosines=cosines))
+    unknown = [np.full(len(each), np.nan) for each in rows["cosines"]]
+    assert "that no order gives" in ask(rows=rows.assign(cosines=unknown))
+    assert "have another number than their work" in ask(rows=rows.assign(truth=[np.ones(1)] * len(rows)))
+    lower = msgspec.structs.replace(record.scores["map"], trivial=0.01)
+    assert "and trivial is 0.01" in ask(msgspec.structs.replace(record, scores={**record.scores, "map": lower}))
+    by_valid = msgspec.structs.replace(record.selection, split="valid")
+    found = claims.find_disagreements(msgspec.structs.replace(record, selection=by_valid))
+    assert "and the task has it chosen by halves" in str(list(found))
+
+
+def test_what_is_left_out_as_a_copy_is_looked_for_in_the_corpus(copied, miniatures):
+    record = results.read(copied("covers80")).record
+    named = plugins.find_task("covers80")
+    root = corpus.ensure_mini(named.task.corpus, miniatures)
+    found = corpus.find_on_disk(named, root)
+    clips = list(found.clips)
+    files = {clip.id: path for clip, path in zip(clips, found.paths, strict=True)}
+    here = corpus_facts.AtHand(named, root, clips, files)
+
+    def ask(*copies):
+        claimed = msgspec.structs.replace(record.retrieval, copies=copies)
+        return str(list(corpus_facts._check_copies(msgspec.structs.replace(record, retrieval=claimed), here)))
+
+    assert ask() == "[]"
+    assert "is no item of the task" in ask("nobody")
+    assert "no other item of its work is that file here" in ask(clips[0].id)
+    here.digests[clips[0].id], here.digests[clips[1].id] = "same", "same"
+    assert ask(max(clips[0].id, clips[1].id)) == "[]"
 
 
 def test_a_record_of_probes_and_one_of_ranks_cannot_pass_for_each_other(copied):

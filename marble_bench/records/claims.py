@@ -384,6 +384,11 @@ def _check_other_kinds(record: Record) -> Iterator[tuple[str, str]]:
             yield "impossible", f"'{protocol.name}' keeps the {rules.kept} epoch, {says}"
     if task is not None and bool(record.retrieval) != isinstance(task.target, Ranking):
         yield "impossible", "a record tells of a ranking exactly where its task asks for one; here it is otherwise"
+    elif task is not None and isinstance(task.target, Ranking) and record.selection.split != task.target.chosen_on:
+        yield (
+            "impossible",
+            f"its layer was chosen by {record.selection.split}, and the task has it chosen by {task.target.chosen_on}",
+        )
     yield from _check_departures(record, task, protocol)
     yield from _check_oracles(record)
 

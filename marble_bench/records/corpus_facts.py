@@ -24,7 +24,7 @@ from marble_bench.data import corpus
 from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
-from marble_bench.metrics._ranking import measure_chance_of
+from marble_bench.metrics._ranking import find_copies, measure_chance_of
 from marble_bench.records import claims, comparable
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
@@ -139,6 +139,7 @@ def find_disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) 
         yield from _check_fingerprint(record, used, here)
     yield from _check_readable_faults(record, here)
     yield from _check_too_short(record, here)
+    yield from _check_copies(record, here)
 
 
 def find_used_clips(record: Record, here: AtHand) -> tuple[list[Clip], bool]:
@@ -342,6 +343,22 @@ def _check_too_short(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
         length_s = here.length_s(clips[each.clip])
         if pooled.count_rows(length_s, task.window):
             yield "splits", f"'{each.clip}' is left out as too short, and lasts {length_s:.3f} s in {here.root}"
+
+
+def _check_copies(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether the items that a ranking leaves out as copies are of the list, and the same file as another of their work."""
+    left_out = set(record.retrieval.copies) if record.retrieval else set()
+    clips = {clip.id: clip for clip in here.clips}
+    if strange := sorted(left_out - set(clips)):
+        yield "splits", f"{listing(strange, most=3)} is left out as a copy, and is no item of the task"
+    works = {clips[name].target for name in left_out & set(clips)}
+    items = [clip for clip in here.clips if clip.target in works and clip.id in here.files]
+    copies = find_copies([clip.id for clip in items], [clip.target for clip in items], here.digest(items))
+    if wrong := sorted((left_out & {clip.id for clip in items}) - set(copies)):
+        yield (
+            "splits",
+            f"{listing(wrong, most=3)} is left out as a copy, and no other item of its work is that file here",
+        )
 
 
 def _can_be_read(clip: Clip, here: AtHand) -> bool:
