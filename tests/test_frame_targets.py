@@ -15,9 +15,10 @@ from torch.nn import functional
 from marble_bench import tasks
 from marble_bench.audio import perturb
 from marble_bench.core import keys, plugins
-from marble_bench.core.task import Schedule
+from marble_bench.core.task import Clip, Schedule
 from marble_bench.data import corpus
 from marble_bench.data.hf import dataset
+from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError
 from marble_bench.features.frames import Frames as StoredFrames
 from marble_bench.metrics import accuracy, beat_metrics, frame_metrics
@@ -290,6 +291,16 @@ def test_what_goes_on_behind_the_audio_is_cut_and_far_behind_it_refused():
     assert target.within((("C", "C", *[None] * 99), None), "a", 1.0)[1] == 0  # what has no label is no annotation
     with pytest.raises(DataError, match=r"lasts 1\.00 s and is annotated up to 4\.00 s"):
         target.within(((*[None] * 8, "C"), None), "a", 1.0)
+
+
+def test_a_last_segment_without_a_class_is_cut_at_the_end_of_the_audio_too():
+    labels = ("a", "b")
+    target = Frames((ClassPart("kind", labels), SegmentPart("stretches")), rate_hz=2.0)
+    clip = Clip("a", "test", "a.wav", (("a",) * 8 + (None,) * 4, ((0.0, 4.0, "a"), (4.0, 6.0, "neither"))))
+    cut, beyond = clip_annotation(target, clip, 4.5)
+    assert cut.target[1] == ((0.0, 4.0, "a"), (4.0, 4.5, "neither"))
+    assert len(cut.target[0]) == 9
+    assert beyond == 0
 
 
 def test_a_target_follows_audio_that_is_stretched():

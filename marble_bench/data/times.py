@@ -14,4 +14,4 @@ def clip_annotation(target: Frames, clip: Clip, length_s: float) -> tuple[Clip, 
     Raises DataError as `Frames.within`.
     """
     target_within, beyond = target.within(clip.target, clip.id, length_s)
-    return (replace(clip, target=target_within), beyond) if beyond else (clip, 0)
+    return replace(clip, target=target_within), beyond
