@@ -16,7 +16,7 @@ from marble_bench import tasks
 from marble_bench.audio import perturb
 from marble_bench.core import keys, plugins
 from marble_bench.core.task import Clip, Schedule
-from marble_bench.data import corpus
+from marble_bench.data import checks, corpus
 from marble_bench.data.hf import dataset
 from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError
@@ -301,6 +301,16 @@ def test_a_last_segment_without_a_class_is_cut_at_the_end_of_the_audio_too():
     assert cut.target[1] == ((0.0, 4.0, "a"), (4.0, 4.5, "neither"))
     assert len(cut.target[0]) == 9
     assert beyond == 0
+
+
+def test_labels_that_end_before_half_of_the_audio_are_named():
+    target = Frames((ClassPart("kind", ("a", "b")), MomentPart("click")), rate_hz=2.0, decode=print)
+    clips = [Clip(str(many), "test", "a.wav", (("a",) * many, (9.0,))) for many in (4, 11, 20)]
+    (warning,) = checks.check_early_ends(target, [(clip, 10.0) for clip in clips])
+    assert "of 1 clip end before half of the audio: 4;" in warning
+    assert not checks.check_early_ends(target, [(clip, 2.0) for clip in clips])
+    moments = Frames((MomentPart("click"),), decode=print)
+    assert not checks.check_early_ends(moments, [(Clip("a", "test", "a.wav", ((0.1,),)), 10.0)])
 
 
 def test_a_target_follows_audio_that_is_stretched():

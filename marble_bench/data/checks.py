@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 
 from marble_bench import audio
 from marble_bench.audio import Shape
-from marble_bench.core.task import SPLITS
+from marble_bench.core.task import SPLITS, Clip
 from marble_bench.data.examples import Examples
-from marble_bench.errors import DataError, listing
+from marble_bench.errors import DataError, counted, listing
 from marble_bench.scoring.targets import Classes, Events, Frames, MaskedTags, Scalars, Tags
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 FEW = 5  # test clips with a tag: the simulated intervals that leave 95 +- 2 have tags on fewer (docs/statistics.md)
 ROUGH = "its interval is rough"  # so a warning says it, and a board finds it
 ROUGH_FORM = re.compile(rf"{ROUGH}, since fewer than {FEW} (?:groups of )?test clips carry (.+?)(?: and \d+ more)?")
+EARLY = 0.5  # of a clip; a file of labels that ends sooner is perhaps cut off
 GAP = 1.7  # periods between events of which one may lack; 9 of GTZAN's 999 tracks have such a gap
 ROWS = 8192  # windows at once: a layer may be larger than the memory
 
@@ -117,6 +118,20 @@ def check_frames(target: Frames, found: Examples) -> list[str]:
         what = f"gaps of {GAP} periods and more lie between {main}s of {len(gaps)} clips"
         warnings.append(f"{what}: {listing(gaps)}; is one missing?")
     return warnings
+
+
+def check_early_ends(target: Frames, lasting: Iterable[tuple[Clip, float]]) -> list[str]:
+    """A warning of clips whose labels end before half of their audio: a file that was cut off is read like a whole one, and
+    only what it has is learnt and scored. Moments may be anywhere.
+
+    lasting: clips and how many seconds each lasts.
+    """
+    early = [clip.id for clip, length_s in lasting if 0 < target.find_label_end_s(clip.target) < EARLY * length_s]
+    if not early:
+        return []
+    return [
+        f"the labels of {counted(len(early), 'clip')} end before half of the audio: {listing(early)}; are files cut off?"
+    ]
 
 
 def _has_gap(times: Sequence[float]) -> bool:

@@ -485,6 +485,11 @@ class Frames:
         assert self.rate_hz is not None
         return max(0, math.ceil(length_s * self.rate_hz - 1e-6))
 
+    def find_label_end_s(self, target: Any) -> float:
+        """When the labels and segments of a clip end; 0 where it has none, as where all parts are moments."""
+        asked = [pair for pair in zip(self.parts, target, strict=True) if not isinstance(pair[0], MomentPart)]
+        return max((self._find_last_s(*pair) for pair in asked), default=0.0)
+
     def _find_last_s(self, part: Part, annotation: Any) -> float:
         if annotation is None or not len(annotation):
             return 0.0

@@ -92,8 +92,10 @@ def read_inputs(config: RunConfig, callbacks: Callbacks, layers: Layers) -> tupl
     found = inputs.extract_all_frames(config, callbacks, layers.stored, looks)
     for text in found.warnings:
         warn(text)
-    rows = []
-    for row, length_s in zip(found.examples, get_frames(found).lengths_s, strict=True):
+    rows, lengths_s = [], get_frames(found).lengths_s
+    for text in checks.check_early_ends(target, zip(found.examples.clips, lengths_s, strict=True)):
+        warn(text)
+    for row, length_s in zip(found.examples, lengths_s, strict=True):
         clip, beyond = clip_annotation(target, row.clip, length_s)
         rows.append(replace(row, clip=clip))
         if beyond:
