@@ -53,7 +53,11 @@ class Options(TypedDict, total=False):
 
     head: another head than the protocol's, a name or the path of a file. features: features that you computed yourself, a
     folder or a Parquet file, instead of a model. weights: those of this file or folder instead of their source.
-    layers: `all`, `sum`, names with commas, or ranges such as `0-12`. seeds: how many; else the protocol's number.
+    layers: `all`, `last`, `sum`, `concat`, names with commas, or ranges such as `0-12`. seeds: how many; else the
+    protocol's number.
+    pool: `mean`, `mean+std` or `max` of a window's frames. window: its length in seconds, instead of the task's. lr: `grid`,
+    or the only learning rate. select: `validation`, or `fixed:LAYER,LR`. standardize: z-score features by the training
+    windows. train_share: of the training clips. Records with any of these are never ranked.
     limit: at most so many clips of each split. allow_missing: go on without clips that cannot be used.
     dtype: the encoder's precision, `float32`, `bfloat16` or `float16`. engine: `local`, or `ray` for a Ray cluster.
     batch_size: windows that are encoded together. workers: threads that read audio; with Ray, encoders side by side.
@@ -68,6 +72,12 @@ class Options(TypedDict, total=False):
     features: str | Path | None
     weights: str | Path | None
     layers: str
+    pool: str
+    window: float | None
+    lr: str | float
+    select: str
+    standardize: bool
+    train_share: float | None
     seeds: int | None
     limit: int | None
     allow_missing: bool
@@ -152,9 +162,14 @@ def configure(model: Model | None, task: str | Path, *, device: str | None = Non
     own = find_live_device(found) if isinstance(found, Encoder) else ""
     configs = build_configs([found] if found else [], [str(task)], device=device or own or AUTO, **options)
     if len(configs) > 1:
-        pairs = listing(f"{each.features.model} on {each.data.named.name}" for each in configs)
+        pairs = listing(f"{each.features.model} on {each.data.named.name}{_name_pool(each)}" for each in configs)
         raise UsageError(f"model={model!r}, task={task!r} name {pairs}: call run for each")
     return configs[0]
+
+
+def _name_pool(config: RunConfig) -> str:
+    """The pooling of one of several runs, for people; empty for the mean."""
+    return f" with {flag}" if (flag := config.probes.variants.flags().get("pool")) else ""
 
 
 def _path(place: str | Path | None) -> Path | None:

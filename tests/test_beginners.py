@@ -336,8 +336,8 @@ FLAGS = [
     ((*RUN, "--seeds", "-1"), ("'--seeds': '-1' is no whole number from 1 on",)),
     ((*RUN, "--dtype", "fp16"), ("'--dtype'", "'fp16' is not one of 'float32', 'bfloat16', 'float16'")),
     (
-        (*RUN, "--layers", "last"),
-        ("--layers last: no layer 'last'; layers are frames, statistics, or all, sum or concat",),
+        (*RUN, "--layers", "first"),
+        ("--layers first: no layer 'first'; layers are frames, statistics, or all, last, sum or concat",),
     ),
     ((*RUN, "--data_dir", "there"), ("No such option: --data_dir", "(Possible options: --data-dir)")),
     ((*RUN, "--data-dir", "there"), ("--mini and --data-dir exclude each other",)),

@@ -152,12 +152,16 @@ def test_the_map_of_all_layers_commutes_with_the_mean_over_time():
 
 
 class _PlainConcat(torch.nn.Module):
-    """Linear over all layers side by side -> Linear -> ReLU -> dropout -> Linear, from the numbers of the grid's probe."""
+    """Linear over all layers side by side -> the head, from the numbers of the grid's probe.
+
+    The head is Linear, or Linear -> ReLU -> dropout -> Linear.
+    """
 
     def __init__(self, probe, recipe):
         super().__init__()
         self.order, self.noise, init = rng.make_generators(probe.seed)
-        start = list(mlp.init(WIDTHS[-1], recipe.protocol.hidden, recipe.outputs, init).values())
+        head = plugins.get_head(recipe.protocol)
+        start = list(head.init(WIDTHS[-1], recipe.protocol.hidden, recipe.outputs, init).values())
         start = [*mlp.linear_init(sum(WIDTHS), WIDTHS[-1], init), *start]
         self.rate, self.linears = recipe.protocol.dropout, torch.nn.ModuleList()
         for weight, bias in zip(start[::2], start[1::2], strict=True):
@@ -166,16 +170,20 @@ class _PlainConcat(torch.nn.Module):
             self.linears.append(linear)
 
     def forward(self, x):
+        if len(self.linears) == 2:
+            return self.linears[1](self.linears[0](x))
         hidden = self.linears[1](self.linears[0](x)).relu()
         if self.training:
             hidden = hidden * (torch.rand(hidden.shape, generator=self.noise) >= self.rate) / (1 - self.rate)
         return self.linears[2](hidden)
 
 
-def test_the_concatenation_is_plain_torch_trained_alone():
+@pytest.mark.parametrize("protocol", [SMALL, MARBLE, plugins.find_protocol("marble", "linear")], ids=lambda p: p.name)
+def test_the_concatenation_is_plain_torch_trained_alone(protocol):
     train, valid = _splits()
-    recipe = _recipe(replace(SMALL, kept="last", batch_size=32), epochs=4)
-    probes = grid.build_grid(replace(SMALL, learning_rates=(1e-3, 5e-3)), (0, 1, 2), False, 2, with_concat=True)
+    hidden = min(16, protocol.hidden)
+    recipe = _recipe(replace(protocol, hidden=hidden, kept="last", batch_size=32), epochs=4)
+    probes = grid.build_grid(replace(protocol, learning_rates=(1e-3, 5e-3)), (0, 1, 2), False, 2, with_concat=True)
     for found in (one for one in trainer.fit(probes, train, valid, recipe) if one.probe.layer == "concat"):
         plain = _PlainConcat(found.probe, recipe)
         adam = torch.optim.Adam(plain.parameters(), found.probe.learning_rate)

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.board.rows import Cell
+from marble_bench.records import comparable
 from marble_bench.records.record_file import Predicted, Stored, read_predictions
 from marble_bench.scoring import statistics
 from marble_bench.scoring.scores import convert_number
@@ -40,6 +41,10 @@ class Answers:
         if key not in self._read:
             self._read[key] = read_predictions(self.stored[cell.origin.source], cell.metric)
         return self._read[key]
+
+    def is_ranked(self, cell: Cell) -> bool:
+        """Whether the record behind a measured cell follows the rules of its protocol; others are shown, and not ranked."""
+        return not comparable.changes_rules(self.stored[cell.origin.source].record)
 
     def jackknife(self, cell: Cell) -> tuple[float, NDArray[Any]]:
         """Score, and the scores `(blocks,)` with one block of clips left out, both the mean over seeds."""

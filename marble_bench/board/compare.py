@@ -25,6 +25,7 @@ from marble_bench.board.rows import (
 from marble_bench.core import plugins
 from marble_bench.core.schemes import scheme_of
 from marble_bench.errors import UsageError, listing, suggest_name
+from marble_bench.records.comparable import find_variants
 from marble_bench.records.record import Score
 from marble_bench.records.record_file import Predicted, Stored, are_alike, read_predictions
 from marble_bench.records.validation import read_valid
@@ -188,7 +189,7 @@ def compare_models(a: str, b: str, choice: Choice, clips: int = 5, cache: Path |
     sides = (_find_side(a, choice), _find_side(b, choice))
     _check_sides(*sides, choice)
     first, second = (side.on(choice.tasks) for side in sides)
-    compared, apart = _compare_paired(first.records, second.records, clips)
+    compared, apart = _compare_paired(first.records, second.records, clips, all(map(is_path, (a, b))))
     measured, other = (first, second) if sides[0].records else (second, first)
     printed: list[PrintedComparison] = []
     if measured.records and other.printed:
@@ -304,8 +305,13 @@ def _refuse_comparison(a: str, b: str, apart: Sequence[str]) -> UsageError:
     return UsageError(f"{a} and {b} cannot be compared:\n  " + "\n  ".join(apart))
 
 
-def _compare_paired(a: Sequence[Stored], b: Sequence[Stored], clips: int) -> tuple[list[Compared], list[str]]:
-    """Every score that the records of two models share, and why others do not; nothing of a model without records."""
+def _compare_paired(
+    a: Sequence[Stored], b: Sequence[Stored], clips: int, by_path: bool
+) -> tuple[list[Compared], list[str]]:
+    """Every score that the records of two models share, and why others do not; nothing of a model without records.
+
+    by_path: whether somebody named the files of both, and so may compare records of different variants.
+    """
     if not a or not b:
         return [], []
     by_task: list[dict[str, Stored]] = [{_get_task_key(each): each for each in side} for side in (a, b)]
@@ -316,13 +322,26 @@ def _compare_paired(a: Sequence[Stored], b: Sequence[Stored], clips: int) -> tup
         if one is None or other is None:
             apart.append(f"{task}: only {(one or other).record.model.name} has it")  # type: ignore[union-attr]
             continue
-        found, why = _compare_scores(one, other, clips)
+        other_rules = "" if by_path else _explain_other_variants(one, other)
+        found, why = ([], other_rules) if other_rules else _compare_scores(one, other, clips)
         compared += found
         apart += [f"{task}: {why}"] if why else []
     main = [index for index, each in enumerate(compared) if each.main]
     for index, p in zip(main, statistics.correct_holm([compared[index].difference.p for index in main]), strict=True):
         compared[index] = replace(compared[index], holm=p)
     return compared, apart
+
+
+def _explain_other_variants(one: Stored, other: Stored) -> str:
+    """Why records of two names are not compared, one of which was made by other rules; empty for records of one variant."""
+    variants = [find_variants(each.record) for each in (one, other)]
+    if variants[0] == variants[1]:
+        return ""
+    rules = ["; ".join(each.list_reasons()) or "the rules of the protocol" for each in variants]
+    return (
+        f"the two records are of different variants ({rules[0]}, and {rules[1]}): give the paths of both records to compare "
+        "them"
+    )
 
 
 def _get_task_key(each: Stored) -> str:

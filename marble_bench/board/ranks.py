@@ -70,10 +70,10 @@ def _get_sort_value(cell: Cell) -> float:
 
 
 def _select_same_clips(column: Sequence[Cell], answers: Answers) -> list[Cell]:
-    """The cells of a column that were scored on the same clips: of several such sets the largest, of equals the first."""
+    """The cells of a column that are ranked, on the same clips: of several such sets the largest, of equals the first."""
     sets: list[list[Cell]] = []
     for cell in column:
-        found = answers.of(cell)
+        found = answers.of(cell) if answers.is_ranked(cell) else None
         if found is None:
             continue
         for each in sets:

@@ -74,7 +74,7 @@ def run(
     protocol: Rules = None,
     head: OtherHead = None,
     features: OwnFeatures = None,
-    layers: Annotated[str, typer.Option(help="Layers: all, sum, names with commas, or ranges like 0-12.")] = "all",
+    layers: Annotated[str, typer.Option(help="Layers: all, last, sum, concat, names with commas, or 0-12.")] = "all",
     seeds: Seeds = None,
     engine: EngineOption = Engine.local,
     results_dir: Results = RESULTS,

@@ -25,6 +25,7 @@ from marble_bench.cli.options import (
     FeatureOptions,
     Fresh,
     OtherHead,
+    PlanOptions,
     Quiet,
     Results,
     Rules,
@@ -258,9 +259,9 @@ def _export_whole(config: RunConfig, place: Path, quiet: bool) -> int:
         return prepare.export(config, progress, place)
 
 
-@add_options(FeatureOptions)
+@add_options(PlanOptions)
 def plan(
-    asked: FeatureOptions,
+    asked: PlanOptions,
     layers: LayersOf = "all",
     protocol: Rules = None,
     head: OtherHead = None,

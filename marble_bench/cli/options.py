@@ -14,6 +14,7 @@ import typer
 
 from marble_bench.cli.completion import complete_choices, complete_names
 from marble_bench.core.choices import Dtype, Engine
+from marble_bench.core.variants import GRID, POOLS, VALIDATION
 from marble_bench.errors import UsageError, listing
 from marble_bench.records.escape import escape_lines
 from marble_bench.runs.devices import DEVICES
@@ -223,7 +224,46 @@ def _list_tasks(name: str) -> list[str]:
 
 
 @dataclass(frozen=True)
-class RunOptions(FeatureOptions):
+class VariantOptions:
+    """What a run changes of the rules of its protocol and its task; its record is then not comparable."""
+
+    pool: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME[,NAME...]",
+            help="Take mean, mean+std or max of each window's frames; several: a run each. Only mean is comparable.",
+            autocompletion=complete_choices(POOLS),
+        ),
+    ] = "mean"
+    window: Annotated[
+        float | None,
+        typer.Option(metavar="SECONDS", help="Length of the windows, instead of the task's; not comparable."),
+    ] = None
+    lr: Annotated[
+        str, typer.Option(metavar="grid|VALUE", help="Train with this learning rate alone; not comparable.")
+    ] = GRID
+    select: Annotated[
+        str,
+        typer.Option(
+            metavar="validation|fixed:LAYER,LR",
+            help="Choose layer and learning rate by validation, or take these; fixed is not comparable.",
+        ),
+    ] = VALIDATION
+    standardize: Annotated[
+        bool, typer.Option("--standardize", help="Standardise features by the training windows; not comparable.")
+    ] = False
+    train_share: Annotated[
+        float | None,
+        typer.Option(metavar="SHARE", help="Train on this share of the training clips, such as 0.1; not comparable."),
+    ] = None
+
+    def list_variants(self) -> dict[str, Any]:
+        """The options by name, as `marble_bench.core.variants.parse_variants` takes them."""
+        return {each.name: getattr(self, each.name) for each in fields(VariantOptions)}
+
+
+@dataclass(frozen=True)
+class RunOptions(VariantOptions, FeatureOptions):
     """The same of a run, which may bring its own features instead of a model."""
 
     model: Annotated[
@@ -247,7 +287,16 @@ class RunOptions(FeatureOptions):
 
     def build_configs(self, **more: Any) -> list[RunConfig]:
         """A configuration for every model with every task. more: see `_build_configs`."""
-        return self._build_configs(**more)
+        return self._build_configs(**self.list_variants(), **more)
+
+
+@dataclass(frozen=True)
+class PlanOptions(VariantOptions, FeatureOptions):
+    """The same of what `bench plan` is asked about."""
+
+    def build_configs(self, **more: Any) -> list[RunConfig]:
+        """As of `FeatureOptions`."""
+        return super().build_configs(**self.list_variants(), **more)
 
 
 def add_options(options: type[Any]) -> Callable[[Callable[..., None]], Callable[..., None]]:

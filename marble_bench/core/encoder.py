@@ -84,7 +84,8 @@ def stack(states: int, width: int, frame_rate_hz: float) -> tuple[Layer, ...]:
 def pick_layers(asked: str, names: Sequence[str]) -> tuple[list[int], bool]:
     """The layers that `--layers` asks for, and whether `sum` is among them; `asked` is not `all`.
 
-    Names with commas, and ranges `first-last` of names; `concat` is no layer. Raises UsageError for one that is not there.
+    Names with commas, ranges `first-last` of names, and `last` for the last one; `concat` is no layer.
+    Raises UsageError for one that is not there.
 
     >>> pick_layers("0-1,3,sum", ["0", "1", "2", "3"])
     ([0, 1, 3], True)
@@ -99,11 +100,13 @@ def pick_layers(asked: str, names: Sequence[str]) -> tuple[list[int], bool]:
             continue
         elif part in names:
             picked.add(names.index(part))
+        elif part == "last":
+            picked.add(len(names) - 1)
         elif dash and first in names and last in names and names.index(first) <= names.index(last):
             picked.update(range(names.index(first), names.index(last) + 1))
         else:
             raise UsageError(
-                f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, sum or concat"
+                f"--layers {asked}: no layer '{part}'; layers are {', '.join(names)}, or all, last, sum or concat"
             )
     return sorted(picked), with_sum
 

@@ -15,14 +15,15 @@ from marble_bench.audio import perturb
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import FeatureKey
 from marble_bench.core.task import Clip, Window
+from marble_bench.core.variants import STATISTICS
 from marble_bench.encoders.weights import Weights
 from marble_bench.errors import DataError
 from marble_bench.features import batches, mapped
 from marble_bench.features.extraction import Extraction
 from marble_bench.features.fingerprint import Guard
 from marble_bench.features.frames import Sound
-from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Job, Kind, Settings, ShortClip, UnfitWindow
-from marble_bench.features.precision import average_over_time
+from marble_bench.features.jobs import TOO_SHORT, Cost, Groups, Halves, Job, Kind, Settings, ShortClip, UnfitWindow
+from marble_bench.features.precision import average_over_time, take_statistics
 from marble_bench.features.store import Span, Store, check_room, name_folder
 from marble_bench.features.types import Features
 
@@ -85,24 +86,31 @@ def open_store(
     remote_url: str = "",
     change: str = "",
     guard: Guard | None = None,
+    pool: str = "mean",
 ) -> Store:
     """The store of an encoder's pooled features for a kind of window; changed clips have one of their own."""
-    facts, root = make_key(encoder, weights.sha256, window, dtype, change).facts(), cache / "features"
+    facts, root = make_key(encoder, weights.sha256, window, dtype, change, pool).facts(), cache / "features"
     if guard:
         guard.set_aside(root, name_folder(facts))
-    return Store(root, facts, [(layer.name, layer.width) for layer in encoder.layers], remote_url)
+    times = len(list_statistics(pool))
+    return Store(root, facts, [(layer.name, times * layer.width) for layer in encoder.layers], remote_url)
 
 
 def make_key(
-    encoder: Encoder, weights_sha256: str, window: Window, dtype: str = "float32", change: str = ""
+    encoder: Encoder,
+    weights_sha256: str,
+    window: Window,
+    dtype: str = "float32",
+    change: str = "",
+    pool: str = "mean",
 ) -> FeatureKey:
-    """The key of a store of pooled features."""
+    """The key of a store of pooled features. pool: one of `core.variants.POOLS`."""
     return FeatureKey.of(
         encoder,
         weights_sha256,
         clip_normalize=window.normalize,
         kind="pooled",
-        pooling="mean",
+        pooling=pool,
         window_s=window.length_s,
         first_s=window.first_s,
         dtype=dtype,
@@ -178,9 +186,19 @@ def count_rows(length_s: float, window: Window) -> int:
     return 1 if window.length_s is None else int(used / window.length_s + 1e-6)
 
 
-def count_row_bytes(encoder: Encoder) -> int:
-    """What the layers of one window take on disk, in half precision."""
-    return 2 * sum(layer.width for layer in encoder.layers)
+def count_row_bytes(encoder: Encoder, pools: Sequence[str] = ("mean",)) -> int:
+    """What the layers of one window take on disk, in half precision, all stores together."""
+    times = sum(len(list_statistics(pool)) for pool in pools)
+    return 2 * times * sum(layer.width for layer in encoder.layers)
+
+
+def list_statistics(pool: str) -> list[int]:
+    """What a pooling is made of: places in `STATISTICS`.
+
+    >>> list_statistics("mean+std")
+    [0, 1]
+    """
+    return [STATISTICS.index(name) for name in pool.split("+")]
 
 
 def extract(
@@ -201,46 +219,49 @@ def extract(
     say: Callable[[str], None] | None = None,
     change: str = "",
     guard: Guard | None = None,
+    pools: Sequence[str] = ("mean",),
 ) -> tuple[Store, list[Span], Cost]:
     """Make sure that every item's features are stored.
 
     progress: called with (clips done, clips to do, seconds of audio encoded so far). say: is told what changes on the way.
     dtype, batch_s, workers, engine, batch_size: see `jobs.Settings`. remote_url: see `Store`. change: what is done to every
     item, see `Item`. guard: compares the encoder with what it gave when the store was made, one for all stores of a run.
-    Returns the store, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip whose
-    file cannot be used, `cost.too_short` the same of each that padded windows leave out; their spans are not in the store.
+    pools: what is stored of a window's frames, a store each, see `core.variants.POOLS`.
+    Returns the store of the first, each item's span in it, and the cost; `cost.damaged` has clip id -> reason for each clip
+    whose file cannot be used, `cost.too_short` the same of each that padded windows leave out; their spans are in no store.
     Raises DataError for a window that the encoder cannot take, BenchError if the disk has no room for what is still to be
     stored.
     """
     check_window(encoder, window)
     load = partial(encoder.load, weights.path, device)
     guard = guard or Guard(encoder, load, device)
-    store = open_store(encoder, weights, window, cache, dtype, remote_url, change, guard)
+    stores = [open_store(encoder, weights, window, cache, dtype, remote_url, change, guard, pool) for pool in pools]
     settings = Settings(device, dtype, batch_s, workers, engine, batch_size)
-    work = Extraction([store], encoder, load, guard, cache, settings, progress, say)
+    divide = None if tuple(pools) == ("mean",) else partial(_divide, pools)
+    work = Extraction(stores, encoder, load, guard, cache, settings, progress, say, divide=divide)
     items = [replace(item, change=change) for item in items]
     spans = [make_span(item, encoder, window) for item in items]
     unread = {item.clip.id: _explain_unread(item) for item in items if not item.digest}
     todo: dict[Span, Item] = {}
     for span, item in zip(spans, items, strict=True):
-        if item.digest and span not in store.rows:
+        if item.digest and any(span not in store.rows for store in stores):
             todo.setdefault(span, item)
     if todo:
-        _check_room(store, list(todo.values()), encoder, window)
-        work.encode(_make_jobs(todo, encoder, window), _make_kind(encoder, len(set(spans))))
+        _check_room(stores[0], list(todo.values()), encoder, window, pools)
+        work.encode(_make_jobs(todo, encoder, window), _make_kind(encoder, len(set(spans)), pools))
         broken = work.cost.broken
         named = [(item.clip.id, span) for item, span in zip(items, spans, strict=True)]
         work.cost.damaged = {name: broken[span] for name, span in named if span in broken}
         work.cost.too_short = {name: work.cost.short[span] for name, span in named if span in work.cost.short}
     else:
-        guard.check_stored([store])
+        guard.check_stored(stores)
     work.cost.damaged |= unread
-    return store, spans, work.compute_cost(spans)
+    return stores[0], spans, work.compute_cost(spans)
 
 
-def _check_room(store: Store, items: Sequence[Item], encoder: Encoder, window: Window) -> None:
+def _check_room(store: Store, items: Sequence[Item], encoder: Encoder, window: Window, pools: Sequence[str]) -> None:
     """Raise BenchError if the disk has no room for the features of some clips."""
-    needed = sum(_estimate(item, encoder, window) for item in items) * count_row_bytes(encoder)
+    needed = sum(_estimate(item, encoder, window) for item in items) * count_row_bytes(encoder, pools)
     check_room(store.folder, needed, f"the features of {len(items)} clips", "make room, or give another --cache-dir")
 
 
@@ -253,16 +274,26 @@ def _make_jobs(items: Mapping[Span, Item], encoder: Encoder, window: Window) -> 
     ]
 
 
-def _make_kind(encoder: Encoder, spans: int) -> Kind:
-    """Every layer's mean over time. spans: how many the whole pass has."""
+def _make_kind(encoder: Encoder, spans: int, pools: Sequence[str]) -> Kind:
+    """Every layer's mean over time, or a row for each of `STATISTICS` where others are asked for.
+
+    spans: how many the whole pass has.
+    """
+    mean_alone = tuple(pools) == ("mean",)
     return Kind(
         layers=range(len(encoder.layers)),
-        pool=average_over_time,
-        rows=lambda pooled, _: pooled.unsqueeze(1),
-        bytes_of=lambda groups: sum(len(group) for group in groups) * count_row_bytes(encoder),
+        pool=average_over_time if mean_alone else take_statistics,
+        rows=(lambda pooled, _: pooled.unsqueeze(1)) if mean_alone else (lambda pooled, _: pooled),
+        bytes_of=lambda groups: sum(len(group) for group in groups) * count_row_bytes(encoder, pools),
         shard_bytes=SHARD_BYTES,
         shard_jobs=batches.compute_shard_jobs(spans),
     )
+
+
+def _divide(pools: Sequence[str], layers: Halves) -> list[Halves]:
+    """A span's layers, `(windows * statistics, width)`, as each pooling's store has them: `(windows, its width)`."""
+    whole = [layer.reshape(-1, len(STATISTICS), layer.shape[1]) for layer in layers]
+    return [[layer[:, list_statistics(pool)].reshape(len(layer), -1) for layer in whole] for pool in pools]
 
 
 def _explain_unread(item: Item) -> str:

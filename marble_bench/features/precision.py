@@ -26,3 +26,14 @@ def force_exact(device: str) -> Iterator[None]:
 def average_over_time(frames: Any) -> Any:
     """`(windows, frames, width)` -> `(windows, width)`, summed in float32 whatever the encoder ran in."""
     return frames.float().mean(dim=1)
+
+
+def take_statistics(frames: Any) -> Any:
+    """`(windows, frames, width)` -> `(windows, 3, width)`: mean, standard deviation and maximum over time, in float32.
+
+    The deviation is that of the frames themselves: divided by their number, and 0 for a single one.
+    """
+    import torch
+
+    frames = frames.float()
+    return torch.stack([average_over_time(frames), frames.std(dim=1, correction=0), frames.amax(dim=1)], dim=1)

@@ -21,7 +21,7 @@ from marble_bench.core.encoder import Encoder
 from marble_bench.core.keys import hash_task
 from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
-from marble_bench.core.task import SPLITS, Clip, Task
+from marble_bench.core.task import SPLITS, Clip, Task, Window
 from marble_bench.data.checks import ROUGH_FORM
 from marble_bench.errors import UsageError, listing
 from marble_bench.metrics import Metric
@@ -50,6 +50,7 @@ def find_disagreements(record: Record) -> Iterator[tuple[str, str]]:
     yield from _check_task(record)
     yield from _check_absent(record)
     yield from _check_comparable(record)
+    yield from _check_variants(record)
     yield from _check_selection(record)
     yield from _check_other_kinds(record)
     yield from _check_curves(record)
@@ -87,9 +88,25 @@ def list_unknown(record: Record, own_task: str = "") -> list[str]:
 
 
 def find_protocol(record: Record) -> Protocol | None:
-    """The protocol of a record, if this version of the suite has the very one."""
+    """The protocol of a record as its variants change it, if this version of the suite has the very one.
+
+    Variants that it cannot have leave it as it is; `_check_variants` says so.
+    """
     found = plugins.find_protocols().get(record.protocol.name)
-    return found if found is not None and found.hash == record.protocol.hash else None
+    if found is None or found.hash != record.protocol.hash:
+        return None
+    try:
+        return comparable.find_variants(record).adapt_protocol(found)
+    except UsageError:
+        return found
+
+
+def find_window(record: Record, task: Task) -> Window:
+    """How the clips of a record were cut. task: as its protocol asks it."""
+    try:
+        return comparable.find_variants(record).adapt_window(task.window)
+    except UsageError:
+        return task.window
 
 
 def find_task(record: Record) -> Task | None:
@@ -257,6 +274,36 @@ def _check_comparable(record: Record) -> Iterator[tuple[str, str]]:
         yield "facts", "why_not gives a reason twice"
 
 
+def _check_variants(record: Record) -> Iterator[tuple[str, str]]:
+    """Whether a record's variants are some that its protocol, task and features can have."""
+    variants, task = comparable.find_variants(record), find_task(record)
+    protocol = plugins.find_protocols().get(record.protocol.name)
+    flags = variants.flags()
+    if record.variants and not flags:
+        yield "impossible", "variants is there and says nothing"
+    try:
+        if protocol is not None and protocol.hash == record.protocol.hash:
+            variants.adapt_protocol(protocol)
+        if task is not None:
+            variants.adapt_window(task.window)
+    except UsageError as error:
+        yield "impossible", f"variants: {error}"
+    if variants.fixed and variants.learning_rate is None:
+        yield "impossible", "variants: layer and learning rate are fixed, and the rate is not said"
+    if variants.fixed and _find_departures(record).layers == "all":
+        yield "impossible", "variants: layer and learning rate are fixed, and why_not does not say the layer"
+    if variants.train_share == 1 or (variants.train_share and record.few_shot):
+        yield "impossible", "variants: train_share is below 1, and stands beside no few-shot curve"
+    if record.model.source.startswith(BROUGHT) and flags.keys() & {"pool", "window_s"}:
+        yield "impossible", "variants: these features were brought, and no run made them"
+    whole = task is None or not isinstance(task.target, (Frames, Stems))
+    if not whole and (strange := flags.keys() & {"pool", "standardize", "train_share"}):
+        yield (
+            "impossible",
+            f"variants: {flags[min(strange)]} is of tasks of whole clips, and '{record.task.name}' is not",
+        )
+
+
 def _quote(text: str) -> str:
     return f"'{shorten(text)}'"
 
@@ -320,11 +367,12 @@ def _check_size(
     each = math.prod(map(len, list_axes(protocol, task, record.data.mini).values()))
     each *= record.selection.seeds * stems
     layers, rest = divmod(probes, each)
-    concat = protocol.layer_concat and states > 1
+    apart = _find_departures(record)
+    concat = states > 1 and (protocol.layer_concat or "concat" in apart.layers.split(","))
     most = states + protocol.layer_sum + concat
     able = range(1, most + 1)
     framewise = task is None or isinstance(task.target, (Frames, Stems))  # reads those layers alone that have frames
-    if _find_departures(record).layers == "all" and not framewise:
+    if apart.layers == "all" and not framewise:
         able = range(states + concat, most + 1)
         if encoder is not None:
             together = (protocol.layer_sum and bool(encoder.summable)) + concat

@@ -10,11 +10,14 @@ import re
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from marble_bench.audio import perturb
 from marble_bench.core.choices import Control, words_of
 from marble_bench.core.encoder import NOT_STATED, Encoder
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.task import Window
+from marble_bench.core.variants import Variants
 from marble_bench.records.record import Record
 
 BROUGHT = "features:"  # so begins a record's `model.source`, where the features were brought
@@ -51,7 +54,7 @@ class Departures:
 
     limit: clips of each split at most. missing: how many published clips the corpus lacks. unnamed: several layers were
     brought without names. seeds: how many the run has, asked: how many its protocol asks for, None where that is not known
-    here. perturbed: the names of the changes of test clips.
+    here. perturbed: the names of the changes of test clips. variants: what was changed of the rules of protocol and task.
     """
 
     mini: bool = False
@@ -65,6 +68,7 @@ class Departures:
     control: str = ""
     few_shot: bool = False
     perturbed: tuple[str, ...] = ()
+    variants: Variants = Variants()
 
     @property
     def fewer_seeds(self) -> bool:
@@ -85,7 +89,7 @@ class Departures:
             "made for a few-shot curve; the full run is a record of its own": self.few_shot,
             f"made for perturbations ({', '.join(self.perturbed)}); the full run is a record of its own": self.perturbed,
         }
-        return [line for line, holds in lines.items() if holds]
+        return [*(line for line, holds in lines.items() if holds), *self.variants.list_reasons()]
 
     def variant(self) -> str:
         """What the record's file is called after its task's name; empty for a comparable record."""
@@ -102,7 +106,17 @@ class Departures:
             "few-shot": self.few_shot,
             f"perturbed{changes}": self.perturbed,
         }
-        return "-".join(part for part, holds in parts.items() if holds)
+        return "-".join([*(part for part, holds in parts.items() if holds), *self.variants.list_name_parts()])
+
+
+def find_variants(record: Record) -> Variants:
+    """What was changed of the rules of a record's protocol and task."""
+    return Variants.of_facts(msgspec.to_builtins(record.variants)) if record.variants else Variants()
+
+
+def changes_rules(record: Record) -> bool:
+    """Whether a record was made by other rules than its protocol's and its task's: by variants, or on some layers alone."""
+    return bool(record.variants) or find_departures(record, None).layers != "all"
 
 
 def find_departures(record: Record, asked: int | None) -> Departures:
@@ -129,4 +143,5 @@ def find_departures(record: Record, asked: int | None) -> Departures:
         control=find_reason(rf"a control: training labels by ({'|'.join(CONTROLS)})"),
         few_shot=bool(record.few_shot),
         perturbed=tuple(record.perturbations),
+        variants=find_variants(record),
     )

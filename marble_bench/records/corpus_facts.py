@@ -341,7 +341,7 @@ def _check_too_short(record: Record, here: AtHand) -> Iterator[tuple[str, str]]:
         if task is None or each.clip not in here.files:
             continue
         length_s = here.length_s(clips[each.clip])
-        if pooled.count_rows(length_s, task.window):
+        if pooled.count_rows(length_s, claims.find_window(record, task)):
             yield "splits", f"'{each.clip}' is left out as too short, and lasts {length_s:.3f} s in {here.root}"
 
 

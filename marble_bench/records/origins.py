@@ -161,14 +161,14 @@ def _make_origin(code: SourceCode) -> Origin:
 
 
 def _make_feature_keys(record: Record, task: Task, encoder: Encoder) -> list[FeatureKey] | None:
-    weights, dtype = record.model.weights_sha256, record.environment.dtype
+    weights, dtype, window = record.model.weights_sha256, record.environment.dtype, claims.find_window(record, task)
     if not isinstance(task.target, Frames):
-        return [pooled.make_key(encoder, weights, task.window, dtype)]
+        return [pooled.make_key(encoder, weights, window, dtype, pool=comparable.find_variants(record).pool)]
     if comparable.find_departures(record, None).layers != "all":
         return None
-    facts = {"clip_normalize": task.window.normalize}
+    facts = {"clip_normalize": window.normalize}
     able, timing = frames.find_framewise_layers(encoder.layers), Timing.of(task.target)
-    return [frames.make_key(encoder, weights, layer, facts, task.window.length_s, dtype, timing) for layer in able]
+    return [frames.make_key(encoder, weights, layer, facts, window.length_s, dtype, timing) for layer in able]
 
 
 def run_of(record: Record, identity: Identity, features: Sequence[str], here: AtHand) -> str | None:

@@ -384,6 +384,32 @@ class Identity(Part, frozen=True, kw_only=True):
     sources: tuple[SourceCode, ...]
 
 
+class RunVariants(Part, frozen=True, kw_only=True):
+    """What the run changed of the rules of its protocol and its task, which are named as they are declared."""
+
+    pool: Annotated[
+        Literal["mean+std", "max"] | UnsetType, Meta(description="of a window's frames; absent: the mean")
+    ] = UNSET
+    window_s: Annotated[AboveZero | UnsetType, Meta(description="length of a window; absent: the task's")] = UNSET
+    learning_rate: Annotated[AboveZero | UnsetType, Meta(description="the only one; absent: the protocol's grid")] = (
+        UNSET
+    )
+    select: Annotated[
+        Literal["fixed"] | UnsetType,
+        Meta(
+            description="layer and learning rate were given; each probe's epoch is still chosen by validation; absent: "
+            "validation chose them"
+        ),
+    ] = UNSET
+    standardize: Annotated[
+        Literal[True] | UnsetType,
+        Meta(description="features were z-scored by the training windows, which the protocol does not do"),
+    ] = UNSET
+    train_share: Annotated[
+        Share | UnsetType, Meta(description="of the training clips; drawn by each seed for itself, nested")
+    ] = UNSET
+
+
 class Record(Part, frozen=True, kw_only=True):
     """One run of (encoder weights, protocol, task). Scores are fractions, decibels for SDR."""
 
@@ -415,6 +441,9 @@ class Record(Part, frozen=True, kw_only=True):
     ] = UNSET
     comparable: bool
     why_not: tuple[Text, ...]
+    variants: Annotated[
+        RunVariants | UnsetType, Meta(description="absent where the rules are those of protocol and task")
+    ] = UNSET
     few_shot: Annotated[
         tuple[FewShotPoint, ...],
         Meta(

@@ -31,6 +31,7 @@ from marble_bench.records.record import (
     Perturbation,
     Record,
     Retrieval,
+    RunVariants,
     Score,
     Selection,
     SplitCounts,
@@ -70,6 +71,7 @@ def build(
     """
     departures = find_departures(config, inputs.coverage.mini, inputs.coverage.absent, inputs.source.unnamed)
     why_not, named, protocol = departures.list_reasons(), config.data.named, config.probes.protocol
+    facts = departures.variants.facts()
     return Record(
         schema=SCHEMA,
         suite=_build_suite(),
@@ -92,6 +94,7 @@ def build(
         identity=_build_part(identity.record_facts(inputs, config, departures.variant()), Identity),
         comparable=not why_not,
         why_not=tuple(why_not),
+        variants=_build_part(facts, RunVariants) if facts else UNSET,
         few_shot=_build_part(few_shot, tuple[FewShotPoint, ...]),
         perturbations=_build_part(perturbations or {}, dict[str, Perturbation]),
     )

@@ -15,6 +15,7 @@ from marble_bench.core.plugins import Named
 from marble_bench.core.protocol import Protocol
 from marble_bench.core.selection import select_names
 from marble_bench.core.task import Task
+from marble_bench.core.variants import Variants
 from marble_bench.data import corpus
 from marble_bench.errors import UsageError
 from marble_bench.files.cache import find_data_dir
@@ -60,7 +61,8 @@ class FeatureConfig(MakingConfig):
     """Where the features of a run are from. encoder: None where features are `brought`, from that file or folder.
 
     cache: where they are stored; remote_url: a URL where they are stored too. offline: fetch no weights. fresh_before:
-    features stored before that, in seconds since 1970, are set aside; None for none.
+    features stored before that, in seconds since 1970, are set aside; None for none. pools: what is stored of each window's
+    frames in one pass, by the words of `core.variants.POOLS`; which of them a run reads, its variants say.
     """
 
     model: str
@@ -71,14 +73,16 @@ class FeatureConfig(MakingConfig):
     remote_url: str = ""
     offline: bool = False
     fresh_before: float | None = None
+    pools: tuple[str, ...] = ("mean",)
 
 
 @dataclass(frozen=True, kw_only=True)
 class ProbeConfig:
     """Which probes are trained.
 
-    layers: as `--layers` is written. cache: where finished probes stay until the record is saved. few_shot:
-    also on shares of the training clips. control: how the training labels are spoilt; empty for not at all.
+    protocol: as it is declared, and as a record names it. layers: as `--layers` is written. cache: where finished probes
+    stay until the record is saved. few_shot: also on shares of the training clips. control: how the training labels are
+    spoilt; empty for not at all. variants: what the user changes of the rules of protocol and task.
     """
 
     protocol: Protocol
@@ -88,6 +92,12 @@ class ProbeConfig:
     few_shot: bool = False
     control: str = ""
     device: str = "cpu"
+    variants: Variants = Variants()
+
+    @property
+    def changed_protocol(self) -> Protocol:
+        """The protocol as the variants change it, which is what probes are trained by."""
+        return self.variants.adapt_protocol(self.protocol)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,12 +139,14 @@ class RunConfig:
     @property
     def training_protocol(self) -> Protocol:
         """The protocol with what it says of this task's training."""
-        return self.probes.protocol.train_by(self.data.named.rules)
+        return self.probes.changed_protocol.train_by(self.data.named.rules)
 
     @property
     def task(self) -> Task:
-        """The task of the run's clips."""
-        return self.data.named.task
+        """The task of the run's clips, with the windows of the run's variants."""
+        declared, variants = self.data.named.task, self.probes.variants
+        window = variants.adapt_window(declared.window)
+        return declared if window is declared.window else replace(declared, window=window)
 
     @property
     def title(self) -> str:
@@ -245,6 +257,7 @@ def find_departures(config: RunConfig, mini: bool, missing: int, unnamed: bool =
         control=config.probes.control,
         few_shot=config.probes.few_shot,
         perturbed=config.data.perturb,
+        variants=config.probes.variants,
     )
 
 

@@ -11,7 +11,9 @@ from marble_bench.errors import UsageError
 from marble_bench.features.frames import Frames, check_framewise, find_framewise_layers, find_summable_layers
 from marble_bench.runs.config import RunConfig
 from marble_bench.runs.inputs import Inputs
-from marble_bench.runs.layers import asks_concat, choose_layers
+from marble_bench.runs.layers import asks_concat, check_fixed, choose_layers
+
+OF_CLIPS = ("pool", "standardize", "train_share")  # variants that only runs on whole clips have
 
 
 @dataclass(frozen=True)
@@ -42,7 +44,9 @@ def check(config: RunConfig) -> None:
     """Raise UsageError for what is for whole clips alone: a record must not tell of what was not done."""
     name, control = config.data.named.name, config.probes.control
     asked = {"--few-shot": config.probes.few_shot, f"--control {control}": control}
-    if unmet := [option for option, given in asked.items() if given]:
+    unmet = [option for option, given in asked.items() if given]
+    unmet += [flag for fact, flag in config.probes.variants.flags().items() if fact in OF_CLIPS]
+    if unmet:
         raise UsageError(
             f"{unmet[0]} is only for tasks of whole clips, but task '{name}' is answered frame by frame: leave it out"
         )
@@ -54,14 +58,16 @@ def check(config: RunConfig) -> None:
 
 def choose_frame_layers(config: RunConfig) -> Layers:
     """The layers that a run on frames reads. Raises UsageError before any work if it cannot be made."""
-    check_protocol(config.probes.protocol)
+    probes, protocol = config.probes, config.probes.changed_protocol
+    check_protocol(protocol)
     encoder = config.features.encoder
     assert encoder is not None  # see `check`
     names = [layer.name for layer in encoder.layers]
-    if asks_concat(config.probes.layers, config.probes.protocol, len(names)):
+    if asks_concat(probes.layers, protocol, len(names)):
         raise UsageError("--layers concat is for tasks of whole clips: choose layers by name")
-    single, with_sum = choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
-    return select_layers(encoder, single, with_sum, config.probes.layers == "all")
+    single, with_sum = choose_layers(probes.layers, names, protocol, encoder.summable)
+    check_fixed(probes, len(single) + with_sum)
+    return select_layers(encoder, single, with_sum, probes.layers == "all")
 
 
 def select_layers(encoder: Encoder, single: Sequence[int], with_sum: bool, everything: bool) -> Layers:

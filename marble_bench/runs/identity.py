@@ -34,11 +34,13 @@ def list_probe_cache_facts(inputs: Inputs, config: RunConfig, rules: dict[str, A
     Beside the run's key these are the kind of device, the code of the suite, and when the features were made: features
     that were set aside have the key of those that came after them.
     """
+    changed = config.probes.variants.list_training_facts()
     return run_key(inputs, config).list_probe_facts(
         device=config.probes.device.partition(":")[0],
         code=digest_machinery(),
         made=[fingerprint.read_date(store.folder) for store in inputs.source.stores],
         rules=rules or {},
+        **({"variants": changed} if changed else {}),
     )
 
 

@@ -193,7 +193,14 @@ def _extract_pooled(
         say=callbacks.say,
         guard=ready.guard,
         change=change,
+        pools=order_pools(config),
     )
+
+
+def order_pools(config: RunConfig) -> tuple[str, ...]:
+    """What is stored of each window's frames: what the run reads first, then what shares its pass."""
+    own = config.probes.variants.pool
+    return (own, *(pool for pool in config.features.pools if pool != own))
 
 
 def describe_oddities(odd: Sequence[tuple[str, tuple[str, ...]]]) -> list[str]:

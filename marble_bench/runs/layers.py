@@ -6,7 +6,29 @@ from collections.abc import Sequence
 
 from marble_bench.core.encoder import pick_layers
 from marble_bench.core.protocol import Protocol
-from marble_bench.errors import UsageError
+from marble_bench.errors import UsageError, counted
+from marble_bench.runs.config import ProbeConfig
+
+
+def choose_places(probes: ProbeConfig, names: Sequence[str], summable: Sequence[int]) -> tuple[list[int], bool, bool]:
+    """What probes of pooled features read: indices of single layers, whether the sum, whether the concatenation.
+
+    Raises UsageError for what the model or the protocol has not, and for several where `--select` fixes one.
+    """
+    protocol = probes.changed_protocol
+    single, with_sum = choose_layers(probes.layers, names, protocol, summable)
+    with_concat = asks_concat(probes.layers, protocol, len(names))
+    check_fixed(probes, len(single) + with_sum + with_concat)
+    return single, with_sum, with_concat
+
+
+def check_fixed(probes: ProbeConfig, places: int) -> None:
+    """Raise UsageError where `--select fixed` names more than one thing that probes read. places: how many."""
+    if probes.variants.fixed and places != 1:
+        raise UsageError(
+            f"--select fixed:{probes.layers}: that is {counted(places, 'layer')}, of which validation would choose: name "
+            "one layer, sum, concat or last"
+        )
 
 
 def choose_layers(
@@ -14,7 +36,8 @@ def choose_layers(
 ) -> tuple[list[int], bool]:
     """What `--layers` means: indices of single layers, and whether the weighted sum is among the probes.
 
-    `all`: each layer, and the sum where the protocol has it and the layers allow it. `sum`: the sum alone. Else names
+    `all`: each layer, and the sum where the protocol has it and the layers allow it. `sum`: the sum alone. `last`: the
+    last declared layer. Else names
     with commas, and ranges `first-last` of names that are numbers. `concat` is asked of `asks_concat`.
     """
     if asked == "all":
@@ -39,9 +62,16 @@ def asks_concat(asked: str, protocol: Protocol, layers: int) -> bool:
         raise UsageError(f"--layers concat: protocol '{protocol.name}' reads single layers; choose layers by name")
     if protocol.solver == "exact" or protocol.standardize or any(protocol.standardizing) or protocol.input_dropout:
         raise UsageError(
-            f"--layers concat: protocol '{protocol.name}' has no concatenation of layers, which is trained by gradient on "
-            "features as they are; choose layers by name, or --protocol marble2"
+            "--layers concat: the concatenation of layers is trained by gradient on features as they are, and protocol "
+            f"'{protocol.name}' {_explain_no_concat(protocol)}; choose layers by name, or a protocol such as marble"
         )
     if layers < 2:
         raise UsageError("--layers concat needs two layers or more; this model has one")
     return True
+
+
+def _explain_no_concat(protocol: Protocol) -> str:
+    """Why a protocol cannot train on the concatenation of layers."""
+    if protocol.solver == "exact":
+        return "solves its probes exactly"
+    return "drops features out" if protocol.input_dropout else "standardises them"

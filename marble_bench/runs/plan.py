@@ -33,7 +33,16 @@ from marble_bench.scoring.targets import ClipTarget, Ranking, Stems
 MEASURE_S = 3.0  # seconds that a measurement of the rate takes at least
 ALIKE_S = 60.0  # seconds of audio that are measured together at most
 UNREAD = "0" * 64  # in place of a digest where none is needed
-DECIDE_PROBES = ("mini", "limit", "layers", "seeds", "few_shot", "control", "perturbed")  # departures of other probes
+DECIDE_PROBES = (
+    "mini",
+    "limit",
+    "layers",
+    "seeds",
+    "few_shot",
+    "control",
+    "perturbed",
+    "variants",
+)  # departures of other probes
 READ_FILES = 5  # files that are read to know how fast reading is, within MEASURE_S seconds
 
 
@@ -271,7 +280,7 @@ def _make_keys(config: RunConfig, encoder: Encoder, digest: str) -> list[Feature
 
     window, dtype = config.task.window, config.features.dtype
     if is_pooled(config):
-        return [pooled.make_key(encoder, digest, window, dtype)]
+        return [pooled.make_key(encoder, digest, window, dtype, pool=pool) for pool in config.features.pools]
     facts, timing = {"clip_normalize": window.normalize}, Timing.of(config.task.target)
     layers = find_frame_layers(config)
     return [frames.make_key(encoder, digest, layer, facts, window.length_s, dtype, timing) for layer in layers]
@@ -322,7 +331,8 @@ def identify_pass(config: RunConfig) -> tuple[Any, ...]:
     kind: Any = "pooled" if is_pooled(config) else (Timing.of(config.task.target), *find_frame_layers(config))
     window = config.task.window
     corpus_ = config.task.corpus
-    return config.features.model, corpus_.beside or corpus_.name, window, kind, config.features.dtype
+    features = config.features
+    return features.model, corpus_.beside or corpus_.name, window, kind, features.dtype, features.pools
 
 
 def _find_unfit(config: RunConfig, encoder: Encoder, found: Examples, lasting: dict[str, float]) -> dict[str, str]:
@@ -347,7 +357,8 @@ def _count_bytes(config: RunConfig, encoder: Encoder, lengths: Sequence[float], 
     if not is_pooled(config):
         return estimate_bytes(audio_s, encoder, find_frame_layers(config), Timing.of(config.task.target))
     window = config.task.window
-    return sum(pooled.count_rows(length, window) for length in lengths) * pooled.count_row_bytes(encoder)
+    rows = sum(pooled.count_rows(length, window) for length in lengths)
+    return rows * pooled.count_row_bytes(encoder, config.features.pools)
 
 
 def _estimate_throughput(

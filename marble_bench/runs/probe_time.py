@@ -19,7 +19,7 @@ from marble_bench.features.frames import compute_rate
 from marble_bench.features.timing import Timing
 from marble_bench.records.record import Record
 from marble_bench.runs.config import RunConfig
-from marble_bench.runs.layers import asks_concat, choose_layers
+from marble_bench.runs.layers import choose_places
 from marble_bench.scoring.targets import ClipTarget, Frames, Scalars
 
 if TYPE_CHECKING:
@@ -83,8 +83,7 @@ def _measure_pooled(
     if not all(many.values()):
         return None
     names, widths = [layer.name for layer in encoder.layers], [layer.width for layer in encoder.layers]
-    layers, with_sum = choose_layers(ours.layers, names, protocol, encoder.summable)
-    with_concat = asks_concat(ours.layers, protocol, len(names))
+    layers, with_sum, with_concat = choose_places(ours, names, encoder.summable)
     probes = trainer.build_grid(protocol, layers, with_sum, ours.seeds, with_concat=with_concat)
     every = tuple(range(len(names)))
     recipe = trainer.Recipe(protocol, task.schedule, target.width, target.loss, _no_score, encoder.summable, every)
@@ -122,8 +121,8 @@ def _measure_frames(
         sets.append(make_frameset(target, frames, [clip.target for clip in cut], scale))
     schedule = schedule_of(config, mini)
     short = replace(schedule, max_epochs=EPOCHS)
-    recipe = framewise.Recipe(ours.protocol, short, target.answered, CROP_S, layers.summable, target.stops_by)
-    probes = trainer.build_grid(ours.protocol, layers.places, bool(layers.summed), ours.seeds)
+    recipe = framewise.Recipe(ours.changed_protocol, short, target.answered, CROP_S, layers.summable, target.stops_by)
+    probes = trainer.build_grid(ours.changed_protocol, layers.places, bool(layers.summed), ours.seeds)
     first, ends = framewise.group_probes(probes, ours.device)[0], list[float]()
     framewise.fit(first, sets[0], sets[1], recipe, ours.device, lambda *_: ends.append(time.perf_counter()))
     epoch_s = (ends[-1] - ends[0]) / (len(ends) - 1)  # the first epoch makes much ready

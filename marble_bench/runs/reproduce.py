@@ -127,17 +127,19 @@ def make_config(
         root=None if record.data.mini else find_corpus_root(named, cache, data_dir, None),
         mini=record.data.mini,
         weights=weights,
-        layers=apart.layers,
-        seeds=apart.seeds,
-        limit=apart.limit,
         allow_missing=bool(record.data.missing or apart.missing),
         device=device,
-        dtype=apart.dtype,
-        few_shot=apart.few_shot,
-        control=apart.control,
-        perturb=apart.perturbed,
+        **_list_options(apart),
         **more,
     )
+
+
+def _list_options(apart: comparable.Departures) -> dict[str, Any]:
+    """What set a run apart, as fields of its configuration."""
+    same = {
+        name: getattr(apart, name) for name in ("layers", "variants", "seeds", "limit", "dtype", "few_shot", "control")
+    }
+    return {**same, "perturb": apart.perturbed, "pools": (apart.variants.pool,)}
 
 
 def _check_perturbations(names: Sequence[str]) -> None:

@@ -11,6 +11,7 @@ from marble_bench.core.choices import Control, Dtype, Engine, words_of
 from marble_bench.core.declared import shorten_repr
 from marble_bench.core.encoder import Encoder
 from marble_bench.core.plugins import Named, find_protocol
+from marble_bench.core.variants import parse_variants
 from marble_bench.errors import UsageError, suggest_name
 from marble_bench.files.cache import find_cache_root
 from marble_bench.files.locks import keep_compiled
@@ -22,6 +23,7 @@ CHOICES = {  # of options that take one of a few words
     "engine": words_of(Engine),
     "control": ("", *words_of(Control)),
 }
+VARIANTS = ("layers", "pool", "window", "lr", "select", "standardize", "train_share")  # see `parse_variants`
 
 
 def build_configs(
@@ -47,12 +49,14 @@ def build_configs(
     models, tasks: names or paths, and encoders themselves. protocol, head: names, or paths of files; protocol: None for
     each task's own, head, seeds: None for the protocol's. features: those that were brought. data_dir: the corpus's folder,
     cache_dir: the cache root; None for where they are by default. fresh_features: what was stored before this moment is set
-    aside. more: for `RunConfig.of`.
+    aside. more: the options of `VARIANTS`, and others for `RunConfig.of`. Several values of `pool` are a run each, and
+    they share one pass over the audio.
     Raises UsageError for what does not go together.
     """
     _check_values({"seeds": seeds, "head": head, "protocol": protocol, **more})
     if mini and data_dir:
         raise UsageError("--mini and --data-dir exclude each other: the miniature is made in the cache")
+    variants = parse_variants(**{name: more.pop(name) for name in VARIANTS if name in more})
     started_s = time.time()
     cache = find_cache_root(cache_dir)
     keep_compiled(cache)
@@ -61,29 +65,22 @@ def build_configs(
     chosen = list_pairs(models, tasks, features, weights, offline)
     rules = [asked or find_protocol(named.task.protocol, head) for *_, named in chosen]
     _check_one_corpus(data_dir, [named for _, _, named in chosen])
-    same: dict[str, Any] = {
-        "cache": cache,
-        "results": results_dir.expanduser(),
-        "mini": mini,
-        "brought": features,
-        "weights": weights,
-        "device": _find_device(device, more.get("engine")),  # imports torch, so it comes after all names
-        "offline": offline,
-        "fresh_before": started_s if fresh_features else None,
-        **more,
-    }
-    return [
-        RunConfig.of(
-            named=named,
-            encoder=encoder,
-            model=name,
-            root=None if mini else find_corpus_root(named, cache, data_dir, features),
-            protocol=own,
-            seeds=seeds or own.seeds,
-            **same,
-        )
+    same = {**more, "cache": cache, "results": results_dir.expanduser(), "mini": mini, "brought": features}
+    same |= {"weights": weights, "offline": offline, "layers": variants.layers, "pools": variants.pools}
+    same["device"] = _find_device(device, more.get("engine"))  # imports torch, so it comes after all names
+    same["fresh_before"] = started_s if fresh_features else None
+    asks = [
+        {
+            "named": named,
+            "encoder": encoder,
+            "model": name,
+            "root": None if mini else find_corpus_root(named, cache, data_dir, features),
+            "protocol": own,
+            "seeds": seeds or own.seeds,
+        }
         for (name, encoder, named), own in zip(chosen, rules, strict=True)
     ]
+    return [RunConfig.of(**each, **same, variants=own) for each in asks for own in variants.list_all()]
 
 
 def _check_one_corpus(data_dir: Path | None, tasks: Sequence[Named]) -> None:

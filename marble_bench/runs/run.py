@@ -72,9 +72,10 @@ def score(job: Job, found: dict[str, predictions.Predictions], chosen: Sequence[
 def check(config: RunConfig) -> None:
     """Raise UsageError for what can be refused before any work: a record must not tell of what was not done."""
     check_protocol(config)
+    _check_variants(config)
     find_kind(config.task.target).check(config)
     check_seeds(config)
-    if problem := config.probes.protocol.find_size_problem(config.probes.seeds):
+    if problem := config.probes.changed_protocol.find_size_problem(config.probes.seeds):
         raise UsageError(f"protocol '{config.probes.protocol.name}': {problem}, or fewer --seeds")
     check_fresh(config.features)
     if config.features.encoder is None:
@@ -96,6 +97,20 @@ def check_protocol(config: RunConfig) -> None:
         raise UsageError(
             f"task '{named.name}' {asks}, and protocol '{protocol.name}' {does}: give --protocol {named.task.protocol}, or "
             "leave --protocol out"
+        )
+
+
+def _check_variants(config: RunConfig) -> None:
+    """Raise UsageError for variants that protocol, task, encoder or brought features cannot have, or not together."""
+    variants, encoder = config.probes.variants, config.features.encoder
+    flags = variants.flags()
+    if "train_share" in flags and config.probes.few_shot:
+        raise UsageError(f"{flags['train_share']} and --few-shot exclude each other: a curve has its own shares")
+    if encoder is None and (given := [flags[fact] for fact in ("pool", "window_s") if fact in flags]):
+        raise UsageError(f"{given[0]} says how features are made, and --features brings them: leave it out")
+    if "pool" in flags and encoder and all(layer.frame_rate_hz is None for layer in encoder.layers):
+        raise UsageError(
+            f"{flags['pool']}: {encoder.name} gives one vector for each window, so there are no frames to pool: leave it out"
         )
 
 
@@ -216,10 +231,12 @@ def _build_full_share(scored: RunScores, chosen: Sequence[TrainedProbe], clips: 
 def plan(config: RunConfig) -> dict[str, Any]:
     """What a run would do, without doing any of it: nothing is fetched, decoded or written but a miniature."""
     check(config)
+    variants = config.probes.variants.facts()
     facts: dict[str, Any] = {
         "model": config.features.model,
         "task": config.data.named.name,
         "protocol": config.probes.protocol.name,
+        **({"variants": variants} if variants else {}),
     }
     if config.features.encoder is None:
         clips = corpus.list_clips(config.data.named, config.data.root)

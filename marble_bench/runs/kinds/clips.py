@@ -20,7 +20,7 @@ from marble_bench.runs.brought import read_brought_features
 from marble_bench.runs.config import Callbacks, RunConfig
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores, choose
-from marble_bench.runs.layers import asks_concat, choose_layers
+from marble_bench.runs.layers import choose_places
 from marble_bench.runs.predictions import Predictions, Windows, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring.scores import convert_number, split_of
@@ -45,8 +45,7 @@ def check(config: RunConfig) -> None:
     encoder = config.features.encoder
     if encoder:
         names = [layer.name for layer in encoder.layers]
-        choose_layers(config.probes.layers, names, config.probes.protocol, encoder.summable)
-        asks_concat(config.probes.layers, config.probes.protocol, len(names))
+        choose_places(config.probes, names, encoder.summable)
 
 
 def _check_losses(config: RunConfig) -> None:
@@ -67,12 +66,11 @@ def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
 
     encoder, probes = config.features.encoder, config.probes
     assert encoder is not None
-    names = [layer.name for layer in encoder.layers]
-    layers, with_sum = choose_layers(probes.layers, names, probes.protocol, encoder.summable)
-    with_concat = asks_concat(probes.layers, probes.protocol, len(names))
+    names, protocol = [layer.name for layer in encoder.layers], probes.changed_protocol
+    layers, with_sum, with_concat = choose_places(probes, names, encoder.summable)
     return {
         "layers": [names[index] for index in layers] + ["sum"] * with_sum + ["concat"] * with_concat,
-        "probes": len(build_grid(probes.protocol, layers, with_sum, probes.seeds, with_concat=with_concat)),
+        "probes": len(build_grid(protocol, layers, with_sum, probes.seeds, with_concat=with_concat)),
     }
 
 
@@ -106,7 +104,7 @@ class ClipJob:
             callbacks.say(f"warning: {warning}")
         target, probes = config.task.target, config.probes
         assert isinstance(target, ClipTarget)
-        rules = config.data.named.rules
+        of_task = config.data.named.rules
         self.recipe = trainer.Recipe(
             protocol=config.training_protocol,
             schedule=config.task.schedule,
@@ -115,11 +113,11 @@ class ClipJob:
             score=config.task.metrics[0].score,
             summable=found.summable,
             every=tuple(range(len(found.features.names))),
-            aggregation=rules.aggregation if rules else "outputs",
+            aggregation=of_task.aggregation if of_task else "outputs",
         )
-        layers, with_sum = choose_layers(probes.layers, found.features.names, probes.protocol, found.summable)
-        with_concat = asks_concat(probes.layers, probes.protocol, len(found.features.names))
-        self.probes = trainer.build_grid(probes.protocol, layers, with_sum, probes.seeds, with_concat=with_concat)
+        layers, with_sum, with_concat = choose_places(probes, found.features.names, found.summable)
+        rules = probes.changed_protocol
+        self.probes = trainer.build_grid(rules, layers, with_sum, probes.seeds, with_concat=with_concat)
 
     @cached_property
     def _facts(self) -> dict[str, Any]:
@@ -127,8 +125,19 @@ class ClipJob:
         return identity.list_probe_cache_facts(self.inputs, self.config)
 
     def fit(self) -> list[trainer.TrainedProbe]:
-        """All probes, with the weights of each seed's best."""
-        return self._fit(self.probes, self.splits["train"])
+        """All probes, with the weights of each seed's best; each seed's on its share of the clips where a share is asked."""
+        share, seeds = self.config.probes.variants.train_share, range(self.config.probes.seeds)
+        if share is None:
+            return self._fit(self.probes, self.splits["train"])
+        fitted = {one.probe: one for seed in seeds for one in self._fit_share(share, seed)[1]}
+        return [fitted[probe] for probe in self.probes]
+
+    def _fit_share(self, share: float, seed: int) -> tuple[int, list[trainer.TrainedProbe]]:
+        """How many of the training clips a share is, and a seed's probes trained on its own draw of them."""
+        from marble_bench.probes import few_shot
+
+        part = few_shot.take_share(self.splits["train"], share, seed)
+        return part.clips, self._fit([probe for probe in self.probes if probe.seed == seed], part)
 
     def _fit(self, probes: Sequence[trainer.Probe], train: trainer.Split) -> list[trainer.TrainedProbe]:
         from marble_bench.probes import probe_cache, trainer
@@ -195,11 +204,9 @@ class ClipJob:
         for share in few_shot.SHARES:
             point: dict[str, Any] = {"share": share, "valid": [], "test": []}
             for seed in range(self.config.probes.seeds):
-                part = few_shot.take_share(self.splits["train"], share, seed)
-                own = [probe for probe in self.probes if probe.seed == seed]
-                (best,) = choose(self._fit(own, part), [seed])
+                point["clips"], fitted = self._fit_share(share, seed)
+                (best,) = choose(fitted, [seed])
                 outputs = trainer.predict(best, test, recipe, self.config.probes.device)
-                point["clips"] = part.clips
                 point["valid"].append(convert_number(best.valid))
                 point["test"].append(convert_number(float(recipe.score(outputs[None], test.truth)[0])))
             points.append(point)

@@ -60,7 +60,7 @@ def plan(config: RunConfig, found: FoundExamples) -> dict[str, Any]:
     audio_s = sum(lengths_s.values())
     return {
         "layers": frame_layers.list_names(encoder, layers),
-        "probes": len(build_grid(probes.protocol, layers.single, bool(layers.summed), probes.seeds)),
+        "probes": len(build_grid(probes.changed_protocol, layers.single, bool(layers.summed), probes.seeds)),
         "frames_gb": round(estimate_bytes(audio_s, encoder, layers.stored, Timing.of(config.task.target)) / 1e9, 3),
     }
 
@@ -117,11 +117,11 @@ class FrameJob:
         self.sets = make_framesets(target, found, scale)
         schedule, probes = schedule_of(config, found.coverage.mini), config.probes
         self.recipe = framewise.Recipe(
-            probes.protocol, schedule, target.answered, CROP_S, found.summable, target.stops_by
+            probes.changed_protocol, schedule, target.answered, CROP_S, found.summable, target.stops_by
         )
         self.decoder = Decoder(target, self.recipe, scale, probes.device)
         self.settings: dict[trainer.Probe, float | None] = {}  # of each probe the best on the validation split
-        self.probes = trainer.build_grid(probes.protocol, layers.places, bool(layers.summed), probes.seeds)
+        self.probes = trainer.build_grid(probes.changed_protocol, layers.places, bool(layers.summed), probes.seeds)
         rules = {"schedule": asdict(schedule), "crop_s": CROP_S, "neighbours": NEIGHBOURS}
         key = probe_cache.digest(identity.list_probe_cache_facts(found, config, rules))
         self.probe_caches = [probe_cache.ProbeCacheFolder(probes.cache / "probes", key, callbacks.say)]

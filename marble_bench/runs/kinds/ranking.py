@@ -60,6 +60,8 @@ def check(config: RunConfig) -> None:
         f"--seeds {config.probes.seeds}": config.probes.seeds != config.probes.protocol.seeds,
         "--perturb": bool(config.data.perturb),
     }
+    flags = config.probes.variants.flags()
+    asked |= {flag: True for fact, flag in flags.items() if fact not in ("pool", "window_s")}
     for option in (option for option, given in asked.items() if given):
         why = "compares changed clips by probes" if option == "--perturb" else "is of probes"
         raise UsageError(f"{option} {why}, and task '{config.data.named.name}' trains none: leave it out")

@@ -58,6 +58,12 @@ def check(config: RunConfig) -> None:
             f"--perturb: task '{config.data.named.name}' asks for stems, and a changed mixture is no longer the sum of "
             "its own; leave --perturb out, or choose another task (bench list tasks)"
         )
+    flags = config.probes.variants.flags()
+    if given := [flags[fact] for fact in ("learning_rate", "window_s") if fact in flags]:
+        raise UsageError(
+            f"{given[0]}: task '{config.data.named.name}' separates stems, and its mixtures and learning rates are the "
+            "task's: leave it out"
+        )
     choose_frame_layers(config)
 
 
