@@ -245,8 +245,8 @@ class VariantOptions:
     select: Annotated[
         str,
         typer.Option(
-            metavar="validation|fixed:LAYER,LR",
-            help="Choose layer and learning rate by validation, or take these; fixed is not comparable.",
+            metavar="RULE",
+            help="validation chooses layer and learning rate; fixed:LAYER,LR takes these and is not comparable.",
         ),
     ] = VALIDATION
     standardize: Annotated[
