@@ -390,3 +390,10 @@ def test_a_command_and_its_plan_take_the_flags(bench):
     own = plan.identify_pass(_configs(pool="mean,max")[0])
     assert own == plan.identify_pass(_configs(pool="mean,max")[1])
     assert own != plan.identify_pass(_configs()[0])
+
+
+def test_the_list_of_stores_tells_their_pooling(bench):
+    for config in _configs(pool="mean,mean+std", limit=1):
+        inputs.ensure_pooled(config, QUIET)
+    stores = json.loads(bench("features", "ls", "--json").out)
+    assert sorted(each["kind"] for each in stores) == ["pooled", "pooled mean+std"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -104,6 +104,12 @@ def _format_extraction(extraction: dict[str, Any]) -> dict[str, Any]:
     }
 
 
+def _describe_kind(facts: Mapping[str, Any]) -> str:
+    """The kind of a store; of pooled features with the pooling, where that is not the mean."""
+    kind, pooling = str(facts.get("kind", "?")), facts.get("pooling", "mean")
+    return kind if pooling in ("", "mean") else f"{kind} {pooling}"
+
+
 @app.command("ls")
 def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug: Debug = False) -> None:
     """List the stored features: key, encoder, size, rows, last use."""
@@ -113,7 +119,7 @@ def ls(model: Of = None, cache_dir: Cache = None, as_json: AsJson = False, debug
         {
             "key": store.key,
             "encoder": store.encoder,
-            "kind": store.facts.get("kind", "?"),
+            "kind": _describe_kind(store.facts),
             "layer": store.facts.get("layer", "all"),
             "window_s": store.facts.get("window_s", store.facts.get("piece")),
             "dtype": store.facts.get("dtype", "?"),
