@@ -28,7 +28,7 @@ from marble_bench.records import comparable, results, validation
 from marble_bench.records.corpus_facts import Corpora
 from marble_bench.records.record import to_json
 from marble_bench.records.schema import from_json
-from marble_bench.runs import inputs, plan, reproduce, run
+from marble_bench.runs import inputs, plan, probe_time, reproduce, run
 from marble_bench.runs.callbacks import Lines
 from marble_bench.runs.request import build_configs
 
@@ -367,26 +367,18 @@ def test_retrieval_takes_pooling_and_windows():
         run.check(config)
 
 
-def test_a_command_and_its_plan_take_the_flags(bench):
-    ended = bench(
-        "run",
-        "--model",
-        "mfcc",
-        "--task",
-        "gtzan",
-        "--mini",
-        "--pool",
-        "mean,max",
-        "--lr",
-        "1e-3",
-        "--dry-run",
-        "--json",
-    )
+def test_a_command_and_its_plan_take_the_flags(bench, monkeypatch):
+    toy = ("--model", TOY_MODEL, "--task", TOY_TASK, "--mini", "--device", "cpu", "--json")
+    ended = bench("run", *toy, "--pool", "mean,max", "--lr", "1e-3", "--dry-run")
     assert ended.code == 0, ended.err
-    assert ended.out.count('"probes": 6') == 2  # two layers, three seeds
-    with pytest.raises(UsageError, match="name mfcc on gtzan, mfcc on gtzan with --pool max: call run for each"):
-        mb.run("mfcc", task="gtzan", mini=True, pool="mean,max")
-    assert json.loads(bench("plan", "--model", "mfcc", "--task", "gtzan", "--mini", "--lr", "1e-3", "--json").out)
+    shown = [json.loads(line) for line in ended.out.splitlines()]
+    assert [each["probes"] for each in shown] == [12, 12]  # three layers and their sum, three seeds
+    assert [each["variants"].get("pool") for each in shown] == [None, "max"]
+    with pytest.raises(UsageError, match="toy on toy-task, toy on toy-task with --pool max: call run for each"):
+        mb.run(TOY_MODEL, task=TOY_TASK, mini=True, pool="mean,max")
+    monkeypatch.setattr(plan, "MEASURE_S", 0.1)
+    monkeypatch.setattr(probe_time, "MEASURE_S", 0.1)
+    assert json.loads(bench("plan", *toy, "--lr", "1e-3", "--window", "0.5").out)["total"]["probes"] == 12
     own = plan.identify_pass(_configs(pool="mean,max")[0])
     assert own == plan.identify_pass(_configs(pool="mean,max")[1])
     assert own != plan.identify_pass(_configs()[0])
