@@ -198,3 +198,17 @@ def test_the_trivial_answer_is_the_longest_function_with_a_boundary_every_15_s()
     assert values["accuracy"] == pytest.approx(14.6 / 40)
     assert values["hr05_trimmed"] == pytest.approx(2 / 3)
     assert values["frames_right"] == 29  # the middle of the thirtieth frame is at 14.75 s
+
+
+def test_a_song_whose_segments_are_all_behind_its_audio_counts_nowhere():
+    song, found = _song([0, 10, 20], [1, 2]), _answer([12.0], [1, 2], 20.0)
+    empty = ((*[None] * 39, "intro"), (), ())
+    measure = structure_metrics[0].measure
+    both = measure.rows([found, found], [song, empty])
+    quick = structure_metrics[0].chooses.rows([found, found], [song, empty])
+    truth = torch.zeros(2)
+    for metric in structure_metrics:
+        assert metric.compute(both[None], truth).tolist() == metric.compute(both[None, :1], truth[:1]).tolist()
+    main = structure_metrics[0]
+    assert main.compute(quick[None], truth).tolist() == main.compute(both[None], truth).tolist()
+    assert measure.trivial([song, empty], [20.0])[0]["segment_function"].tolist() == [1, 1]

@@ -1,7 +1,7 @@
 """How well the parts of a song are found: where each begins, and what its function is. Measured by mir_eval, song by song.
 
 A song is annotated from its first boundary to its last. What is found is cut to this span, so that both end together.
-Times are seconds.
+Times are seconds. A song without a segment within its audio counts nowhere.
 
 - `structure_accuracy`: the share of the annotated time in which the found function is the right one, pooled over songs.
   `structure_accuracy_by_song`: the mean of the songs' own shares.
@@ -116,6 +116,8 @@ def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
     """`(COLUMNS,)` of one song."""
     import numpy as np
 
+    if not target[2]:
+        return _make_empty_row()
     annotated = list_annotated_segments(target)
     cut = cut_segments(found, annotated[0][0], annotated[0][-1])
     right_s, all_s = measure_durations(annotated, cut)
@@ -125,10 +127,19 @@ def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
     return np.array([*counted, *measure_boundaries(annotated[0], cut[0]), measure_pairs(annotated, cut)], np.float64)
 
 
+def _make_empty_row() -> NDArray[np.float64]:
+    """Of a song whose segments are all behind the end of its audio: nothing to sum, and no score of its own."""
+    import numpy as np
+
+    return np.array([0.0, 0.0, np.nan, 0.0, 0.0, *[np.nan] * 5])
+
+
 def _measure_accuracy(found: Found, target: Any) -> NDArray[np.float64]:
     """What `structure_accuracy` reads, all else NaN: pairs and boundaries take the most of a validation's time."""
     import numpy as np
 
+    if not target[2]:
+        return _make_empty_row()
     annotated = list_annotated_segments(target)
     row = np.full(len(COLUMNS), np.nan)
     row[:2] = measure_durations(annotated, cut_segments(found, annotated[0][0], annotated[0][-1]))
@@ -140,7 +151,7 @@ def answer_constantly(targets: Sequence[Any], lengths_s: Sequence[float]) -> lis
     import numpy as np
 
     seconds = np.zeros(len(FUNCTIONS))
-    for edges, functions in map(list_annotated_segments, targets):
+    for edges, functions in map(list_annotated_segments, (target for target in targets if target[2])):
         seconds += np.bincount(functions, np.diff(edges), len(FUNCTIONS))
     most = int(seconds.argmax())
     answers: list[Found] = []
