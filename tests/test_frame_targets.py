@@ -303,6 +303,14 @@ def test_a_last_segment_without_a_class_is_cut_at_the_end_of_the_audio_too():
     assert beyond == 0
 
 
+def test_a_clip_whose_labels_are_all_behind_its_audio_is_refused_by_name():
+    target = Frames((ClassPart("kind", ("a", "b")), SegmentPart("stretches")), rate_hz=2.0)
+    labels = ((None,) * 9 + ("a",), ((4.5, 5.0, "a"),))
+    assert target.within(labels, "x", 5.0) == (labels, 0)
+    with pytest.raises(DataError, match=r"clip 'x' lasts 4\.50 s, and all that is annotated of it is of later times"):
+        target.within(labels, "x", 4.5)
+
+
 def test_labels_that_end_before_half_of_the_audio_are_named():
     target = Frames((ClassPart("kind", ("a", "b")), MomentPart("click")), rate_hz=2.0, decode=print)
     clips = [Clip(str(many), "test", "a.wav", (("a",) * many, (9.0,))) for many in (4, 11, 20)]

@@ -447,7 +447,7 @@ class Frames:
     def within(self, target: Any, clip: str, length_s: float) -> tuple[Any, int]:
         """A clip's target up to the end of its audio, and how many moments or labelled frames are cut off.
 
-        Raises DataError if it goes on so far behind the end that it is of something else.
+        Raises DataError if it goes on so far behind the end that it is of something else, or if all of it is behind the end.
         """
         last = max(map(self._find_last_s, self.parts, target), default=0.0)
         if last > length_s + BEYOND_S:
@@ -459,7 +459,13 @@ class Frames:
                 f"its annotation is of other audio, or its audio was cut; get both again{hint}"
             )
         inside = tuple(map(self._cut, self.parts, target, [length_s] * len(self.parts)))
-        return inside, sum(map(_count_labels, target)) - sum(map(_count_labels, inside))
+        before, after = (sum(map(_count_labels, each)) for each in (target, inside))
+        if before and not after:
+            raise DataError(
+                f"clip '{clip}' lasts {length_s:.2f} s, and all that is annotated of it is of later times: get its "
+                "annotation and its audio again"
+            )
+        return inside, before - after
 
     def changed(self, target: Any, change: str, length_s: float) -> Any:
         """A clip's target after a perturbation of its audio, which then lasts `length_s`; None where nothing is left."""
