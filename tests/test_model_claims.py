@@ -8,6 +8,7 @@ import pytest
 from made_records import make
 from test_untrusted import _forge
 
+from marble_bench.core import plugins
 from marble_bench.core.encoder import Encoder, Layer
 from marble_bench.errors import UsageError
 from marble_bench.records import claims, comparable, model_claims, origins, validation
@@ -278,3 +279,14 @@ def test_own_rules_of_one_name_and_two_hashes_are_not_ranked_together(tmp_path, 
         assert set(rows["model"]) == models
         assert set(rows[part]) == {label}
         assert rows["rank"].min() == 1
+
+
+def test_a_choice_without_a_setting_is_seen_where_the_task_tries_some(own, monkeypatch):
+    task = plugins.find_task("jamendo-singing").task
+    monkeypatch.setattr(claims, "find_task", lambda record: task)
+    words = "a choice has no setting, and its task tries 0.5, 0.1"
+    assert words in str(list(claims.find_disagreements(from_json(own))))
+    tried = copy.deepcopy(own)
+    for choice in tried["selection"]["per_seed"]:
+        choice["setting"] = 0.5
+    assert "setting" not in str(list(claims.find_disagreements(from_json(tried))))

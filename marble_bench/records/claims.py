@@ -421,6 +421,8 @@ def _check_other_kinds(record: Record) -> Iterator[tuple[str, str]]:
         if strange := sorted(chosen_settings - set(settings)):
             there = f"tries {listing(f'{value:g}' for value in settings)}" if settings else "has no such parameter"
             yield "choice", f"a decoder with setting {strange[0]:g} was chosen, and its task {there}"
+        elif settings and any(choice.setting is UNSET for choice in chosen):
+            yield "choice", f"a choice has no setting, and its task tries {listing(f'{value:g}' for value in settings)}"
     if protocol is not None:
         axes = set(list_axes(protocol, task, record.data.mini)) | {"learning_rate", "weight_decay"}
         if strange_axes := sorted({axis for choice in chosen for axis in choice.axes} - axes):
