@@ -106,6 +106,6 @@ def test_the_page_names_every_argument_and_every_column():
 def test_the_columns_of_the_leaderboard_are_those_of_its_table():
     from marble_bench.board.table import COLUMNS
 
-    _, _, told = PAGE.read_text().partition("Its columns:")
+    _, _, told = PAGE.read_text().partition("The table has these columns:")
     rows = re.findall(r"^\| (`.*`) \| .* \|$", told.partition("The table of `mb.compare`")[0], re.MULTILINE)
     assert [name for row in rows for name in re.findall(r"`(\w+)`", row.partition(" | ")[0])] == list(COLUMNS)
