@@ -199,6 +199,12 @@ def _write_table(folder, module, line):
         (openmic, "000001_0,kazoo,0.7,3", "the instrument is 'kazoo'; it should be one of accordion"),
         (openmic, "000001_0,piano,1.7,3", "the relevance is '1.7'; it should be a number from 0 to 1"),
         (openmic, "000001_0,piano,nan,3", "the relevance is 'nan'; it should be a number from 0 to 1"),
+        (openmic, "1_0,piano,0.7,3", "the sample_key is '1_0'; it should be such as 000046_3840"),
+        (
+            openmic,
+            "999999_0,piano,0.7,3",
+            "excerpt 999999_0 is in no partition; get the table and partitions/ from one",
+        ),
         (openmic, "000001_0,piano", "has 2 fields, the header 4"),
         (medley_solos, "tests,flute,3,1,0a282672-c22c-59ff-faaa-ff9eb73fc8e6", "the subset is 'tests'"),
         (medley_solos, "test,flute,4,1,0a282672-c22c-59ff-faaa-ff9eb73fc8e6", "the instrument_id is '4'; flute has 3"),

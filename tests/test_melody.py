@@ -214,13 +214,15 @@ def test_a_curve_is_read_at_its_own_times(tmp_path):
         ("0,0\n0.0058\n", "line 2: is '0.0058': a line has"),
         ("0,0,0\n", "line 1: is '0,0,0': a line has"),
         ("0,0\n0.0058,-220\n", "line 2: the frequency is -220 Hz"),
-        ("0,0\n0.0058,nan\n", "line 2: the frequency is nan Hz"),
+        ("0,0\n0.0058,nan\n", "line 2: is '0.0058,nan': a line has"),
+        ("0,0\n0.0058,2_20\n", "line 2: is '0.0058,2_20': a line has"),
+        ("0,0\n0.0058,٢٢٠\n", "line 2: is '0.0058,٢٢٠': a line has"),
         ("0,0\n0.0058,5\n", "line 2: the frequency is 5 Hz: give 0, or 16 to 8000; not MIDI numbers?"),
         ("0,0\n0,0\n", "line 2: 0 s is not behind the line before by 0.0058 s"),
         ("0,0\n0.001,0\n", "line 2: 0.001 s is not behind the line before"),
         ("-1,0\n", "line 1: the time is -1 s, none of a recording"),
         ("0,0\n58000,0\n", "line 2: the time is 58000 s, none of a recording; milliseconds, perhaps?"),
-        ("nan,0\n", "line 1: the time is nan s"),
+        ("nan,0\n", "line 1: is 'nan,0': a line has"),
     ],
 )
 def test_a_bad_curve_is_named_with_what_is_wrong(tmp_path, text, words):

@@ -12,6 +12,7 @@ a second it would be 75. Encoders hear 20 s at once, as in MARBLE's first code.
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 LABELS_HZ, FEATURES_HZ, CONTEXT_S = 44100 / 256, 50.0, 20.0
 LOWEST_HZ, HIGHEST_HZ = 16.0, 8000.0  # that a pitch may have; MIDI 12 to 119
 LONGEST_S = 4 * 3600.0
+NUMBER = re.compile(r"[+-]?\d{1,9}(\.\d{0,30})?([eE][-+]?\d{1,3})?", re.ASCII)
 VOICED, UNVOICED = (pitch_decoder.VOICED,), ()
 Curve = tuple[tuple[float | None, ...], tuple[tuple[str, ...] | None, ...]]
 
@@ -66,11 +68,10 @@ def read_curve(path: Path) -> Curve:
 
 
 def _read_line(path: Path, number: int, line: str) -> tuple[float, float]:
-    fields = line.split(",")
-    try:
-        time_s, hz = map(float, fields)
-    except ValueError:
-        raise fault(path, f"is {brief(line)}: a line has a time in seconds and a frequency in Hz", number) from None
+    fields = [field.strip() for field in line.split(",")]
+    if len(fields) != 2 or not all(map(NUMBER.fullmatch, fields)):
+        raise fault(path, f"is {brief(line)}: a line has a time in seconds and a frequency in Hz", number)
+    time_s, hz = map(float, fields)
     if not 0 <= time_s <= LONGEST_S:
         raise fault(path, f"the time is {time_s:g} s, none of a recording; milliseconds, perhaps?", number)
     if hz and not LOWEST_HZ <= hz <= HIGHEST_HZ:

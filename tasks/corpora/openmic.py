@@ -4,9 +4,11 @@ On disk, as the makers' archive unpacks: `openmic-2018/` with `audio/<000>/<samp
 `openmic-2018-aggregated-labels.csv` (sample_key, instrument, relevance, num_responses) and
 `partitions/split01_train.csv` and `split01_test.csv` (a sample_key a line). The folder itself may be given too.
 
-Of the twenty instruments of an excerpt only those in the table were judged, about two. One is present from a relevance of
-0.5 on. Where a pair is in the table twice, the later row holds, as in the makers' own arrays. The makers have no validation
-split: here it is made of the training tracks whose name has a sha256 that leaves 0, 1 or 2 when divided by 20.
+Of the twenty instruments of an excerpt only those in the table were judged, about two. An instrument is there from a
+relevance of 0.5 on. Where a pair is in the table twice, the later row holds, as in the makers' own arrays. Every
+excerpt of the table is in a partition: these arrays, which are made of the table, have 20,000 excerpts, as the
+partitions do. The makers have no validation split: here it is made of the training tracks whose name has a sha256 that
+leaves 0, 1 or 2 when divided by 20.
 
 A report on the makers' repository names two pairs of equal files, 007954_184320 with 120195_184320 and 074658_372480 with
 074328_372480. In the lists of the repository the first pair is in train and the second in test. Whether the release still
@@ -18,7 +20,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -59,11 +61,15 @@ def _find_folder(root: Path) -> Path:
     return inside if inside.is_dir() else root
 
 
-def _read_judgements(path: Path) -> dict[str, dict[str, bool]]:
-    """Of each excerpt whether each judged instrument is there."""
+def _read_judgements(path: Path, listed: Mapping[str, str]) -> dict[str, dict[str, bool]]:
+    """Of each excerpt whether each judged instrument is there. listed: the excerpts of the partitions."""
     judged: dict[str, dict[str, bool]] = defaultdict(dict)
     for row in read_table(path, columns=("sample_key", "instrument", "relevance")):
         key, instrument = row["sample_key"], row["instrument"]
+        if not KEY.fullmatch(key):
+            raise row.fault(f"the sample_key is {brief(key)}; it should be such as 000046_3840")
+        if key not in listed:
+            raise row.fault(f"excerpt {key} is in no partition; get the table and partitions/ from one archive")
         if instrument not in INSTRUMENTS:
             raise row.fault(f"the instrument is {brief(instrument)}; it should be one of {', '.join(INSTRUMENTS)}")
         try:
@@ -85,19 +91,30 @@ def clips(root: Path | None) -> Iterator[Clip]:
     for name in (LABELS, *PARTITIONS.values()):
         if not (folder / name).is_file():
             raise DataError(f"no {folder / name}; it is part of the makers' archive, {HOME}")
-    judged = _read_judgements(folder / LABELS)
-    first: dict[str, str] = {}
+    listed = _read_partitions(folder)
+    judged = _read_judgements(folder / LABELS, listed)
+    for number, (key, partition) in enumerate(listed.items()):
+        if key not in judged:
+            first = list(listed.values()).index(partition)
+            words = f"excerpt {key} has no row in {LABELS}; get both files from one archive"
+            raise fault(folder / PARTITIONS[partition], words, number - first + 1)
+        track = key.partition("_")[0]
+        yield Clip(key, find_split(track, partition), f"audio/{key[:3]}/{key}.ogg", dict(judged[key]), group=track)
+
+
+def _read_partitions(folder: Path) -> dict[str, str]:
+    """The partition of every excerpt, in the order of the files. Raises DataError for one that is listed twice."""
+    listed: dict[str, str] = {}
+    where: dict[str, str] = {}
     for partition, name in PARTITIONS.items():
         path = folder / name
         for number, key in enumerate(map(str.strip, read_lines(path)), 1):
-            if not (match := KEY.fullmatch(key)):
+            if not KEY.fullmatch(key):
                 raise fault(path, f"holds {brief(key)}, which is no sample_key, such as 000046_3840", number)
-            if (before := first.setdefault(key, f"{name} line {number}")) != f"{name} line {number}":
-                raise fault(path, f"excerpt {key} is in {before} too", number)
-            if key not in judged:
-                raise fault(path, f"excerpt {key} has no row in {LABELS}; get both files from one archive", number)
-            track = match["track"]
-            yield Clip(key, find_split(track, partition), f"audio/{key[:3]}/{key}.ogg", dict(judged[key]), group=track)
+            if key in listed:
+                raise fault(path, f"excerpt {key} is in {where[key]} too", number)
+            listed[key], where[key] = partition, f"{name} line {number}"
+    return listed
 
 
 def locate(root: Path, audio: str) -> Path | None:
