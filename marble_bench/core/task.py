@@ -30,6 +30,7 @@ from marble_bench.core.declared import (
 from marble_bench.errors import UsageError
 from marble_bench.files.names import MOST_SCORES, RULE, is_name, is_text
 from marble_bench.files.source import Source
+from marble_bench.scoring.frame_columns import list_columns
 from marble_bench.scoring.metric import Metric
 
 if TYPE_CHECKING:
@@ -430,9 +431,8 @@ class Task:
             problems.append("metrics have several measures: a clip is measured once, for all of them")
         if target.tuned_by and target.tuned_by not in [metric.name for metric in self.metrics]:
             problems.append(f"target is tuned_by {target.tuned_by!r}: name one of the task's metrics")
-        taken = {"split", "seed", "clip", "group", "truth", "outputs"} & {
-            target.column(part) for part in target.answered
-        }
+        own = list_columns(target, self.metrics[0].measure if self.metrics else None)
+        taken = {"split", "seed", "clip", "group", "truth", "outputs"} & set(own)
         return problems + [f"part '{name}' would hide a column of the predictions: call it otherwise" for name in taken]
 
     def _find_unselectable(self) -> list[str]:

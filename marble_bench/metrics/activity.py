@@ -14,6 +14,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.metrics._bounds import explain_first, is_near, is_ratio
 from marble_bench.metrics._frames import f1_of, share_of
 from marble_bench.metrics._rows import make_mean, make_pooled
 from marble_bench.scoring.metric import Measure
@@ -59,7 +60,26 @@ def precision_of(sums: torch.Tensor) -> torch.Tensor:
     return sums[..., 0] / sums[..., 1].clamp(min=1)
 
 
-MEASURE = Measure(count_frames, answer_constantly)
+def _check_row(row: NDArray[Any], found: Found, truth: NDArray[Any], thorough: bool) -> str:
+    """Why counts cannot be those of what was found and the labels in a row. Where every frame has one, they are counted."""
+    right, labelled, hits, found_frames, annotated, accuracy = row.tolist()
+    answer = found[PART][:, 0]
+    exact = count_frames(found, ([(TAG,) if sung else () for sung in truth],)) if len(truth) == len(answer) else row
+    return explain_first(
+        {
+            "more frames are labelled than answered": len(truth) <= len(answer),
+            "labelled frames are not those of its truth": labelled == len(truth),
+            "annotated frames are not those of its truth": annotated == truth.sum(),
+            "found frames are not those beside it": 0 <= answer.sum() - found_frames <= len(answer) - len(truth),
+            "hits are more than are found or annotated": 0 <= hits <= min(found_frames, annotated),
+            "right frames are not those that its hits leave": right == labelled - found_frames - annotated + 2 * hits,
+            "its accuracy is not that of its frames": is_ratio(accuracy, right, labelled),
+            "it is measured otherwise than by its frames": all(map(is_near, row.tolist(), exact.tolist())),
+        }
+    )
+
+
+MEASURE = Measure(count_frames, answer_constantly, reads=((PART, (-1, 1)),), check=_check_row)
 _SKLEARN = "frames of all songs; sklearn.metrics."
 METRIC = (
     make_pooled("sing_accuracy", share_of, (0, 1), f"{_SKLEARN}accuracy_score", MEASURE),

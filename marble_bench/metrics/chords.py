@@ -27,6 +27,7 @@ from collections.abc import Sequence
 from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.metrics._bounds import count_most_right, explain_first, is_ratio
 from marble_bench.metrics._chord_labels import CHORD, NO_CHORD, SEVENTH, SMOOTHED, TARGET, Segment, list_runs
 from marble_bench.metrics._frames import share_of
 from marble_bench.metrics._rows import make_mean, make_pooled
@@ -98,7 +99,7 @@ def _fit_span(found: Sequence[Segment], start_s: float, end_s: float) -> list[Se
 
 
 def _list_found(found: Found, part: Any) -> list[Segment]:
-    return list_runs(found[part.name].argmax(axis=1), part.labels)
+    return list_runs(frame_answers.decide(part, found[part.name])[:, 0].astype(int), part.labels)
 
 
 def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
@@ -114,7 +115,7 @@ def _measure_song(found: Found, target: Any) -> NDArray[np.float64]:
 
 def _measure_path(found: Found, target: Any) -> list[float]:
     """What `majmin_viterbi` reads; of the likeliest classes where nothing was smoothed."""
-    path = list_runs(found[SMOOTHED], CHORD.labels) if SMOOTHED in found else _list_found(found, CHORD)
+    path = list_runs(found[SMOOTHED].astype(int), CHORD.labels) if SMOOTHED in found else _list_found(found, CHORD)
     return measure_rules(("majmin",), target[-1], path)
 
 
@@ -141,7 +142,22 @@ def _answer_commonest(targets: Sequence[Any], lengths_s: Sequence[float]) -> lis
     return frame_answers.measure_of(TARGET).trivial(targets, lengths_s)
 
 
-MEASURE = Measure(_measure_song, _answer_commonest)
+def _check_row(row: NDArray[Any], found: Found, truth: NDArray[Any], thorough: bool) -> str:
+    """Why sums cannot be those of a song. truth: the classes of its frames that have one."""
+    right_s, counted_s, right, labelled = row[0:10:2], row[1:10:2], row[10], row[11]
+    return explain_first(
+        {
+            "seconds are right that do not count": bool((right_s >= 0).all() and (right_s <= counted_s + 1e-6).all()),
+            "labelled frames are not those of its truth": labelled == len(truth),
+            "more frames are right than can be": 0 <= right <= count_most_right(found[CHORD.name], truth),
+            "the same rule counts other seconds of the smoothed path": abs(counted_s[0] - counted_s[4]) < 1e-6,
+            "its share is not that of its seconds": is_ratio(row[12], right_s[0], counted_s[0]),
+        }
+    )
+
+
+_ANSWERS = tuple((name, (-1,)) for name in (CHORD.name, SEVENTH.name, SMOOTHED))
+MEASURE = Measure(_measure_song, _answer_commonest, reads=_ANSWERS, check=_check_row)
 QUICK = Measure(_measure_majmin, _answer_commonest, parts=1)
 QUICK_PATH = Measure(_measure_viterbi, _answer_commonest, parts=1)
 _POOLED = "pooled over songs by duration"

@@ -29,6 +29,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.errors import UsageError
+from marble_bench.metrics._bounds import explain_first, is_near, is_share
 from marble_bench.scoring.metric import Measure, Metric, weighted_nanmean
 
 if TYPE_CHECKING:
@@ -132,7 +133,32 @@ def _answer_median(targets: Sequence[Any], lengths_s: Sequence[float]) -> list[F
     return [{PITCH: np.array([middle]), VOICING: np.zeros(1)} for _ in lengths_s]
 
 
-MEASURE = Measure(_measure_clip, _answer_median)
+def _check_row(row: NDArray[Any], found: Found, truth: NDArray[Any], thorough: bool) -> str:
+    """Why scores cannot be those of a track. truth: the pitches of its voiced frames; which these are is not known."""
+    import numpy as np
+
+    oa, rpa, rca, vr, _ = row.tolist()
+    voiced, frames = len(truth), len(found[VOICING])
+
+    def is_counted(whole: int) -> bool:
+        """Whether scores are shares of so many voiced frames. The first may count twice: it is said of the time 0 too."""
+        counts = [whole * share for share in (rpa, rca, vr)]
+        return all(abs(count - round(count)) < 1e-4 for count in counts) and counts[2] <= found[VOICING].sum() + 1.0
+
+    without = [bool(np.isnan(share)) for share in (rpa, rca, vr)]
+    return explain_first(
+        {
+            "more frames are voiced than answered": voiced <= frames,
+            "a score is no share": all(map(is_share, row.tolist())),
+            "it has no overall accuracy": is_near(oa, oa) and not (voiced and np.isnan(oa)),
+            "it has scores of voiced frames exactly where it has such frames": without == [not voiced] * 3,
+            "fewer pitches are right without octaves": not voiced or rpa <= rca + 1e-6,
+            "scores of voiced frames are no shares of them": not voiced or any(map(is_counted, (voiced, voiced + 1))),
+        }
+    )
+
+
+MEASURE = Measure(_measure_clip, _answer_median, reads=((PITCH, (-1,)), (VOICING, (-1,))), check=_check_row)
 QUICK = Measure(_count_clip, _answer_median)
 
 

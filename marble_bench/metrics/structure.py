@@ -25,6 +25,7 @@ import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.metrics._bounds import count_most_right, explain_first, is_ratio, is_share
 from marble_bench.metrics._frames import share_of
 from marble_bench.metrics._rows import make_mean, make_pooled
 from marble_bench.scoring.metric import Measure
@@ -164,7 +165,25 @@ def answer_constantly(targets: Sequence[Any], lengths_s: Sequence[float]) -> lis
     return answers
 
 
-MEASURE = Measure(_measure_song, answer_constantly)
+def _check_row(row: NDArray[Any], found: Found, truth: NDArray[Any], thorough: bool) -> str:
+    """Why numbers cannot be those of a song. truth: the functions of its frames that have one."""
+    right_s, all_s, accuracy, right, labelled, *shares = row.tolist()
+    counted = labelled == len(truth) or not all_s  # nothing is counted without a segment
+    return explain_first(
+        {
+            "found segments are not those between its boundaries": len(found["segment_function"])
+            == len(found["boundary"]) + 1,
+            "seconds are right that are not annotated": 0 <= right_s <= all_s + 1e-6,
+            "its accuracy is not that of its seconds": is_ratio(accuracy, right_s, all_s),
+            "labelled frames are not those of its truth": counted,
+            "more frames are right than can be": 0 <= right <= count_most_right(found["frame_function"], truth),
+            "a score is no share": all(map(is_share, shares)),
+        }
+    )
+
+
+_ANSWERS = tuple((name, (-1,)) for name in ("boundary", "segment_function", "frame_function"))
+MEASURE = Measure(_measure_song, answer_constantly, reads=_ANSWERS, check=_check_row)
 QUICK = Measure(_measure_accuracy, answer_constantly)
 _SPAN = "mean over songs, within the annotated span"
 METRIC = (

@@ -18,6 +18,7 @@ from collections.abc import Callable, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from marble_bench.metrics._bounds import is_near, is_share
 from marble_bench.scoring.frame_targets import SpanPart
 from marble_bench.scoring.metric import Measure, Metric, weighted_nanmean
 from marble_bench.scoring.note_decoder import FRAMES, NOTE, ONSET
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 FRAMES_HZ = 50.0
 TOLERANCE_S = 0.05
+LONGEST_S = 4 * 3600.0  # that a piece of a table of predictions may have
 PITCHES = tuple(str(pitch) for pitch in range(21, 109))  # MIDI numbers of a piano's 88 keys
 NOTES, ONSETS = SpanPart(NOTE, labels=PITCHES), SpanPart(ONSET, labels=PITCHES, begins=True)
 COLUMNS = ("frame_hits", "frame_found", "frame_annotated", "onset_f1")
@@ -40,7 +42,7 @@ def count_frames(found: Found, notes: Sequence[Any]) -> tuple[float, float, floa
     """Hits, found and annotated (frame, pitch) pairs of one piece."""
     import numpy as np
 
-    frames = int(found[FRAMES])
+    frames = int(found[FRAMES].item())
     annotated = NOTES.mark_frames(notes, frames, FRAMES_HZ, averaged=True) > 0
     roll = np.zeros_like(annotated)
     for start_s, end_s, pitch in found[NOTE]:
@@ -116,7 +118,28 @@ def _answer_commonest(targets: Sequence[Any], lengths_s: Sequence[float]) -> lis
     return found
 
 
-MEASURE = Measure(_measure_clip, _answer_commonest)
+def _check_row(row: NDArray[Any], found: Found, truth: NDArray[Any], thorough: bool) -> str:
+    """Why numbers cannot be those of a piece. truth: start, end and pitch of every note, so the piece is measured again.
+
+    thorough: also pair the onsets, which takes the most time.
+    """
+    frames = found[FRAMES].item()
+    if not 0 <= frames <= LONGEST_S * FRAMES_HZ:
+        return f"{frames:g} frames are none of a piece"
+    notes = [(start, end, PITCHES[int(pitch)]) for start, end, pitch in truth.reshape(-1, 3).tolist()]
+    again = _measure_clip(found, (notes, notes)) if thorough else _count_clip(found, (notes,))
+    same = all(
+        is_near(*pair) for pair in zip(row.tolist(), again.tolist(), strict=True) if thorough or pair[1] == pair[1]
+    )
+    return "" if same and is_share(row[3]) else "it is measured otherwise than by its notes and onsets"
+
+
+MEASURE = Measure(
+    _measure_clip,
+    _answer_commonest,
+    reads=((NOTE, (-1, 3)), (ONSET, (-1, 2)), (FRAMES, ())),
+    check=_check_row,
+)
 QUICK = Measure(_count_clip, _answer_commonest, parts=1)
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ from marble_bench.data.times import clip_annotation
 from marble_bench.errors import DataError, UsageError, listing
 from marble_bench.features import pooled
 from marble_bench.metrics._ranking import find_copies, measure_chance_of
-from marble_bench.records import claims, comparable
+from marble_bench.records import claims, comparable, measured_facts
 from marble_bench.records.comparable import BROUGHT
 from marble_bench.records.record import Record
 from marble_bench.records.record_file import Stored
@@ -134,6 +134,7 @@ def find_disagreements(stored: Stored, predictions: pd.DataFrame, here: AtHand) 
     yield from _check_counts(record, used, partly)
     yield from _check_rows(predictions, used, here.clips, partly)
     yield from _check_truth(predictions, here)
+    yield from _check_measured(predictions, here)
     if not partly:
         yield from _check_trivial(record, used, here)
         yield from _check_fingerprint(record, used, here)
@@ -223,6 +224,21 @@ def _check_truth(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str,
     for split, names in wrong.items():
         unique = sorted(set(names))
         yield "truth", f"{len(unique)} {split} clips have another label in the corpus: {listing(unique, most=5)}"
+
+
+def _check_measured(predictions: pd.DataFrame, here: AtHand) -> Iterator[tuple[str, str]]:
+    """Whether what was found in the clips whose audio is here is measured again as in the predictions."""
+    task, clips = here.named.task, {clip.id: clip for clip in here.clips if clip.id in here.files}
+    if not clips or measured_facts.find_measure(task) is None:
+        return
+
+    @cache
+    def find_annotation(name: str) -> Any:
+        assert isinstance(task.target, Frames)
+        clip = clips.get(name)
+        return clip and clip_annotation(task.target, clip, here.length_s(clip))[0].target
+
+    yield from measured_facts.find_disagreements(predictions, task, False, find_annotation)
 
 
 def _label(clip: Clip, here: AtHand) -> NDArray[Any] | None:

@@ -14,9 +14,10 @@ from marble_bench.core.task import Task
 from marble_bench.errors import DataError, listing
 from marble_bench.metrics import beats
 from marble_bench.metrics._ranking import RANK_COLUMNS, WIDTH
-from marble_bench.records import claims
+from marble_bench.records import claims, measured_facts
 from marble_bench.records.record import Perturbation, Record
 from marble_bench.records.record_file import COLUMNS, Stored, find_metric
+from marble_bench.scoring.frame_columns import list_columns
 from marble_bench.scoring.frame_targets import MomentPart
 from marble_bench.scoring.scores import split_of
 from marble_bench.scoring.targets import Classes, Events, Frames, Ranking, Stems
@@ -44,6 +45,8 @@ def find_disagreements(
             yield from _check_changed(stored.record, frame, task, name, found)
     if task is not None and isinstance(task.target, Events) and task.metrics[0].measure is beats.MEASURE:
         yield from _check_events(frame, task.target, thorough)
+    elif task is not None:
+        yield from measured_facts.find_disagreements(frame, task, thorough)
 
 
 def _check_shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Iterator[tuple[str, str]]:
@@ -52,7 +55,7 @@ def _check_shapes(record: Record, frame: pd.DataFrame, task: Task | None) -> Ite
     if task is not None:
         target, right = task.target, set[str]()
         if isinstance(target, Frames):
-            right = {target.column(part) for part in target.answered}
+            right = set(list_columns(target, task.metrics[0].measure))
             widths = {"outputs": len(beats.COLUMNS)} if task.metrics[0].measure is beats.MEASURE else {}
         elif isinstance(target, Ranking):
             right, widths = set(RANK_COLUMNS), {"outputs": WIDTH, "truth": 1}

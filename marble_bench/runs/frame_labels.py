@@ -235,15 +235,3 @@ def score(metric: Metric, measure: Measure, found: Sequence[Found], targets: Seq
     import torch
 
     return float(metric.compute(measure.rows(found, targets)[None], torch.zeros(len(targets)))[0])
-
-
-def to_columns(target: Frames, found: Sequence[Found]) -> dict[str, list[list[float]]]:
-    """Columns of a table of predictions: of each part what was found in each clip, as a list of numbers."""
-    return {target.column(part): [_list_numbers(part, each[part.name]) for each in found] for part in target.answered}
-
-
-def _list_numbers(part: AnsweredPart, found: NDArray[Any]) -> list[float]:
-    numbers: list[float] = (
-        (found if isinstance(part, MomentPart) else frame_answers.decide(part, found)).reshape(-1).tolist()
-    )
-    return numbers

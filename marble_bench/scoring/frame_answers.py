@@ -50,7 +50,13 @@ def columns_of(part: LabelPart) -> tuple[str, ...]:
 def measure_of(target: Frames) -> Measure:
     """What `frame_metrics` read of a clip: the columns of each part that has labels, one after another."""
     assert target.rate_hz is not None
-    return Measure(partial(_measure_clip, target.parts), partial(_make_trivial, target))
+    reads = tuple((part.name, _shape_of(part)) for part in target.answered if not isinstance(part, MomentPart))
+    return Measure(partial(_measure_clip, target.parts), partial(_make_trivial, target), reads=reads)
+
+
+def _shape_of(part: LabelPart) -> tuple[int, ...]:
+    """Of what was decided of a part, as `_measure_clip` reads it."""
+    return (-1,) if isinstance(part, (ClassPart, BinPart)) else (-1, part.width)
 
 
 def decode(clips: Sequence[Activations], rate_hz: float, setting: float | None = None) -> list[Found]:

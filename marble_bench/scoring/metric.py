@@ -29,11 +29,18 @@ class Measure:
     trivial: `(targets of the training clips, lengths_s of other clips) -> found` of each of these: the answer of somebody
         who has not heard them.
     parts: how many of the target's parts it reads, the first ones; None for all.
+    reads: all that `of_clip` reads of what was found: its name, and its shape as numpy's `reshape` takes it. A part holds
+        what was decided of it, such as the index of each frame's class. What is no part has a column of its own in a
+        table of predictions, so that a clip can be measured again from its row. Empty: nobody can.
+    check: `(row, found, truth, thorough) -> words`: why what was measured cannot be, without the clip's annotation. truth:
+        `Frames.list_first` of it; thorough: False for what takes little time. None where every row can be.
     """
 
     of_clip: Callable[[Found, Any], Sequence[float] | NDArray[Any]]
     trivial: Callable[[Sequence[Any], Sequence[float]], list[Found]]
     parts: int | None = None
+    reads: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    check: Callable[[NDArray[Any], Found, NDArray[Any], bool], str] | None = None
 
     def rows(self, found: Sequence[Found], targets: Sequence[Any]) -> torch.Tensor:
         """`(clips, columns)` float64 of some clips."""

@@ -20,13 +20,14 @@ from marble_bench.features.frames import Frames, estimate_bytes
 from marble_bench.features.timing import Timing
 from marble_bench.runs import build_record, frame_layers, identity, inputs
 from marble_bench.runs.config import Callbacks, RunConfig
-from marble_bench.runs.frame_labels import Decoder, Scale, make_frameset, measure_of, to_columns
+from marble_bench.runs.frame_labels import Decoder, Scale, make_frameset, measure_of
 from marble_bench.runs.frame_layers import Layers, choose_frame_layers, get_frames
 from marble_bench.runs.inputs import Inputs, PerturbedExamples
 from marble_bench.runs.kinds.kind import RunScores, choose
 from marble_bench.runs.predictions import Predictions, make_answers
 from marble_bench.scoring import scores as scoring
 from marble_bench.scoring import targets
+from marble_bench.scoring.frame_columns import to_columns
 from marble_bench.scoring.frame_targets import NEIGHBOURS
 from marble_bench.scoring.scores import split_of
 
@@ -185,7 +186,7 @@ class FrameJob:
         answers = [self.decoder.decode([one], held, [self.settings[one.probe]])[0][0] for one in chosen]
         outputs = torch.stack([measure.rows(of_seed, found.targets) for of_seed in answers])
         truth = [target.list_first(each) for each in found.targets]
-        columns = [to_columns(target, of_seed) for of_seed in answers]
+        columns = [to_columns(target, measure, of_seed) for of_seed in answers]
         return Predictions(split, found, outputs, torch.zeros(len(found)), truth, columns)
 
     def few_shot(self) -> list[dict[str, Any]]:
