@@ -1,6 +1,7 @@
 """What was measured of frames is what its task's measure gives of the same row of the predictions."""
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -13,7 +14,7 @@ from marble_bench.errors import UsageError
 from marble_bench.metrics import frame_metrics
 from marble_bench.metrics._chord_labels import make_target
 from marble_bench.metrics.structure import FUNCTIONS
-from marble_bench.records import measured_facts, predictions_facts
+from marble_bench.records import measured_facts, predictions_facts, validation
 from marble_bench.scoring import frame_columns
 
 SECONDS, CLIPS = 30.0, 3
@@ -182,3 +183,13 @@ def test_a_column_of_a_measure_hides_none_that_every_task_has():
     metrics = tuple(replace(metric, measure=measure) for metric in task.metrics)
     with pytest.raises(UsageError, match="'truth' would hide a column"):
         replace(task, metrics=metrics)
+
+
+def test_what_only_the_corpus_tells_is_called_unverified():
+    def say(count, name):
+        record = SimpleNamespace(data=SimpleNamespace(too_short=[None] * count))
+        return validation._list_unverified(record, plugins.find_registered_task(name).task)
+
+    assert say(0, "gtzan") == say(0, "gtzan-rhythm") == ""
+    assert say(50, "gtzan").startswith("; not verified: 50 clips left out as too short")
+    assert say(0, "vocadito-f0").startswith("; only bounded: what was measured of frames")

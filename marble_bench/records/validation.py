@@ -34,6 +34,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from marble_bench.core import plugins
+from marble_bench.core.task import Task
 from marble_bench.errors import DataError, listing
 from marble_bench.files.atomic import walk
 from marble_bench.files.names import name_folder
@@ -43,6 +44,7 @@ from marble_bench.records import (
     copies,
     corpus_facts,
     grid_facts,
+    measured_facts,
     model_claims,
     origins,
     predictions_facts,
@@ -148,8 +150,21 @@ def _describe_valid(stored: Stored, corpora: Corpora) -> str:
     words += f"; not computed again: {listing(unmade)}, which needs the answers of windows" if unmade else ""
     words += "; not computed again: the few-shot curve, which needs the run" if stored.record.few_shot else ""
     words += "; not computed again: oracles, which need the songs" if stored.record.selection.stems else ""
+    here = corpora.of(stored.record)
+    if here is None or here.root is None:
+        words += _list_unverified(stored.record, here.named.task if here else claims.find_task(stored.record))
     strange = claims.list_unknown(stored.record, corpora.task.name if corpora.task else "")
     return words + (f"; facts not known here: {listing(strange)}" if strange else "")
+
+
+def _list_unverified(record: Record, task: Task | None) -> str:
+    """What only the corpus tells of a record."""
+    short, words = len(record.data.too_short), ""
+    if short:
+        words += f"; not verified: {short} clips left out as too short, which needs the corpus (--data-dir)"
+    if measured_facts.find_measure(task):
+        words += "; only bounded: what was measured of frames, which needs the corpus (--data-dir)"
+    return words
 
 
 def _read(path: Path) -> Stored | Verdict:
