@@ -241,7 +241,8 @@ def test_pads_and_leads_of_the_miniature_are_new_in_the_test_split(miniatures):
     assert Counter(clip.split for clip in members) == harmonix.MINI_CLIPS
     for split in SPLITS:
         heard = {name for clip in members if clip.split == split for *_, name in clip.target[2]}
-        assert heard == set(FUNCTIONS) or split == "valid", (split, heard)
+        assert heard <= set(FUNCTIONS), (split, heard)
+        assert len(heard) >= (len(FUNCTIONS) if split != "valid" else 5), (split, heard)
 
 
 @pytest.mark.slow
